@@ -1,0 +1,70 @@
+# One command per wish. Each sets up what it needs: a virtual environment in .venv, the project built and
+# installed into it, and (with apt, as root or through sudo) the system packages that are missing.
+#
+#   make demo           the demonstration: a tree of contexts does real work
+#   make test           the whole suite: C tests plain and under sanitizers, then pytest over both cores
+#   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
+#   make fuzz           fuzz the frame decoder (FUZZ_SECONDS=60)
+#   make bench          the benchmarks beside other libraries; make bench-quick for a short look
+#   make lint           format and lint checks
+#   make clean          remove everything that was made
+#
+# PYTHON=/path/to/python3 chooses the interpreter.
+
+SHELL = /bin/sh
+BIN = .venv/bin
+ENGINE = _mitogen_core/engine
+
+.PHONY: all build demo test check check-engine check-python fuzz bench bench-quick lint clean
+
+all: build
+
+build:
+	@tools/setup build
+
+demo: build
+	@$(BIN)/python examples/demo.py
+
+test: check-engine check-python
+
+check: test
+
+ifdef SANITIZER
+check-engine:
+	@tools/setup engine
+	$(MAKE) -C $(ENGINE) SANITIZER=$(SANITIZER) check
+else
+check-engine:
+	@tools/setup engine
+	$(MAKE) -C $(ENGINE) check
+	$(MAKE) -C $(ENGINE) SANITIZER=address check
+	$(MAKE) -C $(ENGINE) SANITIZER=thread check
+endif
+
+check-python:
+	@tools/setup test
+	@$(BIN)/pytest --core both $(PYTEST_ARGS)
+
+fuzz:
+	@tools/setup fuzz
+	$(MAKE) -C $(ENGINE) fuzz
+
+bench:
+	@tools/setup bench
+	@$(BIN)/python benchmarks/run.py
+
+bench-quick:
+	@tools/setup bench
+	@$(BIN)/python benchmarks/run.py --quick
+
+lint:
+	@tools/setup lint
+	$(BIN)/ruff check mitogen tests tools examples benchmarks setup.py
+	$(BIN)/clang-format --dry-run -Werror $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
+	$(BIN)/python tools/check_text.py
+
+clean:
+	rm -rf .venv .tox build dist .pytest_cache .ruff_cache *.egg-info
+	find mitogen tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f _mitogen_core*.so
+	if [ -f $(ENGINE)/Makefile ]; then $(MAKE) -C $(ENGINE) clean; fi
