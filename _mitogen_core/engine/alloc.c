@@ -1,0 +1,50 @@
+#include "alloc.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Allocations until the one that fails; 0 or less: none fails. Relaxed throughout: it orders nothing. */
+static _Atomic long fail_in;
+static _Atomic int fail_wanted;
+
+static int fails_now(void)
+{
+    if (atomic_load_explicit(&fail_in, memory_order_relaxed) <= 0)
+        return 0;
+    return atomic_fetch_sub_explicit(&fail_in, 1, memory_order_relaxed) == 1;
+}
+
+void *mg_malloc(size_t size)
+{
+    return fails_now() ? NULL : malloc(size ? size : 1);
+}
+
+void *mg_calloc(size_t count, size_t size)
+{
+    if (size && count > SIZE_MAX / size)
+        return NULL; /* calloc() knows too, but sanitizers end the process there */
+    return fails_now() ? NULL : calloc(count ? count : 1, size ? size : 1);
+}
+
+void *mg_realloc(void *ptr, size_t size)
+{
+    return fails_now() ? NULL : realloc(ptr, size ? size : 1);
+}
+
+void mg_free(void *ptr)
+{
+    free(ptr);
+}
+
+void mg_alloc_fail_at(long n)
+{
+    atomic_store_explicit(&fail_wanted, n > 0, memory_order_relaxed);
+    atomic_store_explicit(&fail_in, n, memory_order_relaxed);
+}
+
+int mg_alloc_failed(void)
+{
+    return !atomic_load_explicit(&fail_wanted, memory_order_relaxed)
+        || atomic_load_explicit(&fail_in, memory_order_relaxed) <= 0;
+}
