@@ -1,0 +1,107 @@
+/* A closable FIFO queue that threads sleep on, in order.
+ *
+ * DESIGN. An item that is pushed while somebody sleeps is handed to the sleeper that has waited longest, under the
+ * lock, before that thread runs: so the k-th sleeper gets the k-th item, and a thread that comes by and does not need to
+ * sleep can never take an item that is promised. What nobody waits for is kept in a ring. An item on its way to
+ * a sleeper still counts in mg_latch_size().
+ *
+ * A latch may have another latch to notify, its watcher: a push then also pushes a token (a reference to this latch) there. That is
+ * how a Select waits for many receivers without anybody's code being run.
+ *
+ * Items belong to whoever has them: pushing hands them over, taking hands them back. What is left when the latch ends goes to
+ * the drop function given at its birth. The engine never looks at what an item points to. */
+#ifndef MG_LATCH_H
+#define MG_LATCH_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "waiter.h"
+
+typedef enum {
+    MG_ITEM_NONE = 0,
+    MG_ITEM_OBJECT, /* something of the layer above */
+    MG_ITEM_FRAME,  /* an mg_frame, with a reference */
+    MG_ITEM_TOKEN   /* an mg_latch, with a reference: it may have an item */
+} mg_item_kind;
+
+typedef struct {
+    void *ptr;
+    mg_item_kind kind;
+} mg_item;
+
+enum { MG_SLEEPER_WAITING = 0, MG_SLEEPER_SERVED, MG_SLEEPER_CLOSED };
+
+/* One thread's wait; lives on its stack between mg_latch_join and mg_latch_leave. */
+typedef struct mg_sleeper {
+    struct mg_sleeper *prev, *next; /* guarded by the latch's mu */
+    mg_waiter *waiter;              /* set once, by mg_latch_join */
+    int64_t since;                  /* likewise: when the wait began */
+    mg_item item;                   /* guarded by the latch's mu */
+    _Atomic int state;              /* MG_SLEEPER_; changes once, under mu */
+    int spun;                       /* this wait has been spinning; its own thread's */
+} mg_sleeper;
+
+/* Who a push has woken. */
+typedef struct {
+    mg_waiter *waiter; /* NULL: nobody slept */
+    int64_t since;     /* when that thread began to wait */
+} mg_woken;
+
+typedef struct mg_latch {
+    _Atomic uint32_t refs;
+    void (*drop)(mg_item);    /* set once */
+    _Atomic(void *) owner;    /* for the layer above; it alone reads and writes this */
+    pthread_mutex_t mu;
+    mg_item *ring;            /* guarded by mu, as all below */
+    size_t cap, head, count;
+    size_t on_the_way;        /* items handed to sleepers that have not left yet */
+    mg_sleeper *first, *last; /* sleepers without an item, in order of arrival */
+    struct mg_latch *watcher; /* with a reference, or NULL */
+    int watch_always;         /* notify the watcher also when a sleeper took the item */
+    void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */
+    void *tell_arg;
+    int closed;
+} mg_latch;
+
+/* A reference, or NULL when memory is out. drop may be called on any thread, under no lock of the engine. */
+mg_latch *mg_latch_new(void (*drop)(mg_item));
+mg_latch *mg_latch_ref(mg_latch *l);
+void mg_latch_unref(mg_latch *l);
+
+/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise. MG_ECLOSED, MG_ENOMEM. *woken (may be
+ * NULL) tells who was woken, be it here or at the watcher. Any thread; does not block. */
+mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken);
+
+/* The same without the function of mg_latch_tell: for a caller that tells by itself. */
+mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken);
+
+/* Puts an item back at the front, for a wait that was given up after it had been served. */
+void mg_latch_unget(mg_latch *l, mg_item item);
+
+/* Takes the first item nobody is promised: MG_OK, MG_EAGAIN when there is none, MG_ECLOSED. */
+mg_err mg_latch_try(mg_latch *l, mg_item *item);
+
+/* The same, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call mg_latch_leave. MG_ENOMEM. */
+mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item);
+
+/* Ends a sleep, whatever its state: MG_OK with the item, MG_ECLOSED, or MG_EAGAIN when none has come. */
+mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item);
+
+/* Closes for good and wakes every sleeper. Items left become unreachable and are dropped. Repeatable. */
+void mg_latch_close(mg_latch *l);
+int mg_latch_closed(mg_latch *l);
+
+/* Items not consumed yet. */
+size_t mg_latch_size(mg_latch *l);
+
+/* Sets or clears (NULL) the watcher. Tokens already pushed stay where they are. */
+void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always);
+
+/* Sets or clears a function that each push calls afterwards, on its own thread and under no lock. */
+void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
+
+#endif

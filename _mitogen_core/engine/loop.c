@@ -1,0 +1,692 @@
+#include "loop.h"
+
+#include <errno.h>
+#include <ev.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "alloc.h"
+#include "clock.h"
+
+/* How often a ticking attendant looks. Long enough to cost nothing beside a thread that makes a hundred thousand calls a
+ * second, short enough that nobody notices a loop that was left alone. */
+#define TICK (MG_SECOND / 2000)
+
+/* Foreign traffic older than this is forgotten. */
+#define FOREIGN_FRESH (MG_SECOND / 200)
+
+/* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between two cores takes half of it. */
+#define SHORT_WAIT (MG_SECOND / 5000)
+#define SHORT_WAITS_MAX 8
+#define SHORT_WAITS_TO_SPIN 3
+#define SPIN_LOSSES_MAX 8
+
+/* How many cores we may use is asked again this often: an affinity mask can change. */
+#define CORES_FRESH MG_SECOND
+
+static _Atomic int64_t spin_ns = 50000;
+
+/* Stands for a leader whose own waiter could not be had. */
+static mg_waiter nobody;
+
+struct mg_loop {
+    _Atomic uint32_t refs;
+    struct ev_loop *ev; /* leader only, but for kick(); NULL after close */
+    pthread_mutex_t kick_mu; /* keeps ev from being destroyed while it is kicked */
+    ev_async async;
+    ev_timer timer;
+
+    pthread_mutex_t mu;
+    mg_waiter *leader;          /* guarded by mu; NULL: nobody leads */
+    uint64_t lead_seq;          /* guarded by mu: counts changes of leader */
+    int wanted;                 /* guarded by mu: threads in mg_loop_acquire */
+    mg_waiter *wanter;          /* guarded by mu: one of them */
+    int attendant_deep;         /* guarded by mu: the attendant must be woken when leadership ends */
+    int attend_now;             /* guarded by mu: the attendant leads without waiting for a tick */
+    mg_op *ops, **ops_tail;     /* guarded by mu */
+
+    _Atomic int step_down;      /* the leader is asked to leave */
+    _Atomic int have_ops;
+    _Atomic int interrupted;
+    _Atomic int closed;
+    _Atomic(mg_waiter *) attendant;
+    _Atomic int n_followers;           /* waiters of this loop that are parked */
+    _Atomic int64_t youngest_follower; /* when the last of them parked */
+
+    pthread_mutex_t events_mu;
+    mg_event *events;           /* guarded by events_mu: a ring */
+    size_t ev_cap, ev_head;     /* likewise */
+    _Atomic size_t n_events;    /* written under events_mu */
+
+    /* leader only */
+    uint64_t activity;          /* callbacks that ran */
+    int timed_out;
+    int64_t foreign_at;
+    int served_other;
+    int (*hot_fn)(void *);
+    void *hot_arg;
+    uint8_t *scratch;
+    int cores;
+    int64_t cores_at;
+    mg_loop_stats stats;
+};
+
+/* --- waking --- */
+
+static void kick(mg_loop *loop)
+{
+    pthread_mutex_lock(&loop->kick_mu);
+    if (loop->ev)
+        ev_async_send(loop->ev, &loop->async);
+    pthread_mutex_unlock(&loop->kick_mu);
+}
+
+/* With leadership, or with no other thread about. Gives the descriptors back. */
+static void destroy_ev(mg_loop *loop)
+{
+    pthread_mutex_lock(&loop->kick_mu);
+    if (loop->ev)
+        ev_loop_destroy(loop->ev);
+    loop->ev = NULL;
+    pthread_mutex_unlock(&loop->kick_mu);
+}
+
+void mg_loop_wake(mg_waiter *w)
+{
+    if (mg_waiter_notify(w)) {
+        mg_loop *loop = atomic_load(&w->leading);
+        if (loop)
+            kick(loop);
+    }
+}
+
+int mg_loop_wake_later(mg_waiter *w)
+{
+    if (w == mg_waiter_self())
+        return 0; /* a leader that has read its own answer looks at its sleep anyway; a kick would cost it an empty turn */
+    uint32_t was = mg_waiter_set_token(w);
+    mg_loop *loop = was == MG_WAITER_PARKED ? NULL : atomic_load(&w->leading);
+    if (loop)
+        kick(loop);
+    return was == MG_WAITER_PARKED;
+}
+
+/* As mg_loop_wake, for callers that hold nothing but their reference to the loop: a loop of another broker which that thread
+ * may lead by now is left alone. */
+static void wake_in(mg_loop *loop, mg_waiter *w)
+{
+    if (w && mg_waiter_notify(w) && atomic_load(&w->leading) == loop)
+        kick(loop);
+}
+
+static void on_async(struct ev_loop *ev, ev_async *async, int events)
+{
+    (void) async, (void) events;
+    ((mg_loop *) ev_userdata(ev))->activity++;
+}
+
+static void on_timer(struct ev_loop *ev, ev_timer *timer, int events)
+{
+    (void) timer, (void) events;
+    mg_loop *loop = ev_userdata(ev);
+    loop->activity++;
+    loop->timed_out = 1;
+}
+
+/* --- life --- */
+
+mg_loop *mg_loop_new(void)
+{
+    mg_loop *loop = mg_calloc(1, sizeof *loop);
+    if (!loop)
+        return NULL;
+    atomic_init(&loop->refs, 1);
+    pthread_mutex_init(&loop->mu, NULL);
+    pthread_mutex_init(&loop->events_mu, NULL);
+    pthread_mutex_init(&loop->kick_mu, NULL);
+    loop->ops_tail = &loop->ops;
+    loop->scratch = mg_malloc(MG_SCRATCH_SIZE);
+    loop->ev = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
+    if (!loop->ev || !loop->scratch) {
+        mg_loop_unref(loop);
+        return NULL;
+    }
+    ev_set_userdata(loop->ev, loop);
+    ev_async_init(&loop->async, on_async);
+    ev_async_start(loop->ev, &loop->async);
+    ev_timer_init(&loop->timer, on_timer, 0, 0);
+    return loop;
+}
+
+mg_loop *mg_loop_ref(mg_loop *loop)
+{
+    atomic_fetch_add_explicit(&loop->refs, 1, memory_order_relaxed);
+    return loop;
+}
+
+void mg_loop_unref(mg_loop *loop)
+{
+    if (!loop || atomic_fetch_sub_explicit(&loop->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    destroy_ev(loop);
+    mg_free(loop->scratch);
+    mg_free(loop->events);
+    pthread_mutex_destroy(&loop->kick_mu);
+    pthread_mutex_destroy(&loop->mu);
+    pthread_mutex_destroy(&loop->events_mu);
+    mg_free(loop);
+}
+
+void mg_loop_close(mg_loop *loop)
+{
+    mg_loop_acquire(loop);
+    atomic_store(&loop->closed, 1);
+    destroy_ev(loop);
+    mg_loop_release(loop);
+    wake_in(loop, atomic_load(&loop->attendant));
+}
+
+int mg_loop_closed(const mg_loop *loop)
+{
+    return atomic_load(&loop->closed);
+}
+
+void mg_loop_forked(mg_loop *loop)
+{
+    /* the threads that held these are in the other process */
+    pthread_mutex_init(&loop->mu, NULL);
+    pthread_mutex_init(&loop->events_mu, NULL);
+    loop->leader = NULL;
+    loop->wanted = 0;
+    loop->wanter = NULL;
+    atomic_store(&loop->step_down, 0);
+    atomic_store(&loop->attendant, NULL);
+    atomic_store(&loop->n_followers, 0);
+    atomic_store(&loop->closed, 1);
+    pthread_mutex_init(&loop->kick_mu, NULL);
+    destroy_ev(loop);
+}
+
+/* --- ops --- */
+
+int mg_loop_post(mg_loop *loop, mg_op *op)
+{
+    mg_waiter *whom = NULL;
+    int queued = 0;
+    pthread_mutex_lock(&loop->mu);
+    if (!op->queued) {
+        queued = op->queued = 1;
+        op->next = NULL;
+        *loop->ops_tail = op;
+        loop->ops_tail = &op->next;
+        atomic_store(&loop->have_ops, 1);
+        if (loop->leader)
+            mg_loop_wake(loop->leader);
+        else {
+            loop->attend_now = 1;
+            whom = atomic_load(&loop->attendant);
+        }
+    }
+    pthread_mutex_unlock(&loop->mu);
+    wake_in(loop, whom);
+    return queued;
+}
+
+int mg_loop_unpost(mg_loop *loop, mg_op *op)
+{
+    int was = 0;
+    pthread_mutex_lock(&loop->mu);
+    for (mg_op **at = &loop->ops; *at; at = &(*at)->next)
+        if (*at == op) {
+            *at = op->next;
+            if (loop->ops_tail == &op->next)
+                loop->ops_tail = at;
+            op->queued = 0;
+            was = 1;
+            break;
+        }
+    pthread_mutex_unlock(&loop->mu);
+    return was;
+}
+
+static void run_ops(mg_loop *loop)
+{
+    for (;;) {
+        pthread_mutex_lock(&loop->mu);
+        mg_op *op = loop->ops;
+        if (op) {
+            loop->ops = op->next;
+            if (!loop->ops)
+                loop->ops_tail = &loop->ops;
+            op->queued = 0;
+        } else
+            atomic_store(&loop->have_ops, 0);
+        pthread_mutex_unlock(&loop->mu);
+        if (!op)
+            return;
+        op->run(op);
+    }
+}
+
+/* --- events --- */
+
+mg_err mg_loop_push_event(mg_loop *loop, const mg_event *ev)
+{
+    pthread_mutex_lock(&loop->events_mu);
+    size_t n = atomic_load_explicit(&loop->n_events, memory_order_relaxed);
+    if (n == loop->ev_cap) {
+        size_t cap = n ? n * 2 : 16;
+        mg_event *ring = mg_malloc(cap * sizeof *ring);
+        if (!ring) {
+            pthread_mutex_unlock(&loop->events_mu);
+            return MG_ENOMEM;
+        }
+        for (size_t i = 0; i < n; i++)
+            ring[i] = loop->events[(loop->ev_head + i) % loop->ev_cap];
+        mg_free(loop->events);
+        loop->events = ring;
+        loop->ev_cap = cap;
+        loop->ev_head = 0;
+    }
+    loop->events[(loop->ev_head + n) % loop->ev_cap] = *ev;
+    atomic_store(&loop->n_events, n + 1);
+    pthread_mutex_unlock(&loop->events_mu);
+    wake_in(loop, atomic_load(&loop->attendant));
+    return MG_OK;
+}
+
+int mg_loop_pop_event(mg_loop *loop, mg_event *ev)
+{
+    int got = 0;
+    pthread_mutex_lock(&loop->events_mu);
+    size_t n = atomic_load_explicit(&loop->n_events, memory_order_relaxed);
+    if (n) {
+        *ev = loop->events[loop->ev_head];
+        loop->ev_head = (loop->ev_head + 1) % loop->ev_cap;
+        atomic_store(&loop->n_events, n - 1);
+        got = 1;
+    }
+    pthread_mutex_unlock(&loop->events_mu);
+    return got;
+}
+
+size_t mg_loop_n_events(const mg_loop *loop)
+{
+    return atomic_load(&loop->n_events);
+}
+
+void mg_loop_interrupt(mg_loop *loop)
+{
+    atomic_store(&loop->interrupted, 1);
+    wake_in(loop, atomic_load(&loop->attendant));
+}
+
+/* --- spinning --- */
+
+void mg_loop_set_spin(int64_t nanoseconds)
+{
+    atomic_store(&spin_ns, nanoseconds);
+}
+
+void mg_waiter_learn(mg_waiter *w, int64_t since)
+{
+    if (mg_now() - since > SHORT_WAIT) {
+        if (w->short_waits > 0)
+            w->short_waits = 0;
+    } else if (w->short_waits < SHORT_WAITS_MAX)
+        w->short_waits++;
+}
+
+static int cores_allowed(mg_loop *loop, int64_t now)
+{
+    if (!loop->cores || now - loop->cores_at > CORES_FRESH) {
+        loop->cores_at = now;
+#if defined(__linux__)
+        cpu_set_t set;
+        loop->cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+#else
+        loop->cores = (int) sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    }
+    return loop->cores;
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Polls for a while instead of sleeping: waking a sleeper on another core costs more than most answers take. Returns 0 when it
+ * was in vain. */
+static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now)
+{
+    int64_t end = now + atomic_load_explicit(&spin_ns, memory_order_relaxed);
+    for (unsigned i = 1; now < end; i++, now = mg_now()) {
+        if (loop->hot_fn)
+            loop->hot_fn(loop->hot_arg);
+        if (i % 8 == 0 || !loop->hot_fn)
+            ev_run(loop->ev, EVRUN_NOWAIT);
+        if (atomic_load(&s->state) != MG_SLEEPER_WAITING) {
+            loop->stats.spins_won++;
+            w->spin_losses = 0;
+            return 1;
+        }
+        if (atomic_load(&w->word) != MG_WAITER_AWAKE || atomic_load(&loop->have_ops) || atomic_load(&loop->step_down))
+            return 1;
+        relax();
+    }
+    loop->stats.spins_lost++;
+    /* each loss in a row doubles how many short waits it takes until the next try: where other threads need the cores,
+     * spinning fades out */
+    if (w->spin_losses < SPIN_LOSSES_MAX)
+        w->spin_losses++;
+    w->short_waits = SHORT_WAITS_TO_SPIN - (2 << w->spin_losses);
+    return 0;
+}
+
+/* --- leading --- */
+
+typedef enum { LEFT_DONE, LEFT_TIMEOUT, LEFT_SIGNAL, LEFT_ASKED, LEFT_SERVED } left;
+
+static int foreign_traffic(const mg_loop *loop, int64_t now)
+{
+    return loop->foreign_at && now - loop->foreign_at < FOREIGN_FRESH;
+}
+
+/* The leader's work, as a waiter (s is its sleep) or as the attendant (s is NULL). */
+static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
+{
+    int64_t now = mg_now(), began = now;
+    loop->served_other = 0;
+    for (;; now = mg_now()) {
+        mg_waiter_take_token(w);
+        if (atomic_load(&loop->have_ops))
+            run_ops(loop);
+        if (s ? atomic_load(&s->state) != MG_SLEEPER_WAITING
+              : atomic_load(&loop->n_events) || atomic_load(&loop->interrupted))
+            return LEFT_DONE;
+        if (atomic_load(&loop->step_down) || atomic_load(&loop->closed))
+            return LEFT_ASKED;
+        if (loop->served_other && !foreign_traffic(loop, now)
+            && (s ? now - began > 2 * TICK : atomic_load(&loop->n_followers) <= 1))
+            return LEFT_SERVED;
+        loop->served_other = 0;
+        if (now >= deadline)
+            return LEFT_TIMEOUT;
+        if (s && !s->spun && w->short_waits >= SHORT_WAITS_TO_SPIN && cores_allowed(loop, now) > 1
+            && atomic_load_explicit(&spin_ns, memory_order_relaxed)) {
+            if (spin(loop, w, s, now))
+                continue;
+            s->spun = 1;
+            /* a signal that came while we span would not interrupt the sleep that follows */
+            return LEFT_SIGNAL;
+        }
+        if (deadline != MG_NEVER) {
+            ev_now_update(loop->ev);
+            ev_timer_set(&loop->timer, (double) (deadline - now) / 1e9, 0.);
+            ev_timer_start(loop->ev, &loop->timer);
+        }
+        uint64_t before = loop->activity;
+        loop->timed_out = 0;
+        atomic_store(&w->leading, loop);
+        int block = atomic_load(&w->word) == MG_WAITER_AWAKE && !atomic_load(&loop->have_ops)
+                    && !atomic_load(&loop->step_down);
+        ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
+        atomic_store(&w->leading, NULL);
+        loop->stats.turns++;
+        if (deadline != MG_NEVER)
+            ev_timer_stop(loop->ev, &loop->timer);
+        if (s && block && loop->activity == before)
+            return LEFT_SIGNAL;
+    }
+}
+
+static int try_lead(mg_loop *loop, mg_waiter *w)
+{
+    int ok = 0;
+    pthread_mutex_lock(&loop->mu);
+    if (!loop->leader && !loop->wanted && !atomic_load(&loop->closed)) {
+        loop->leader = w;
+        loop->lead_seq++;
+        ok = 1;
+    }
+    pthread_mutex_unlock(&loop->mu);
+    return ok;
+}
+
+/* A waiter stops leading. See DESIGN in loop.h for who is told. */
+static void unlead(mg_loop *loop)
+{
+    mg_waiter *whom = NULL;
+    int64_t now = mg_now();
+    int needed = foreign_traffic(loop, now) || atomic_load(&loop->have_ops)
+                 || (atomic_load(&loop->n_followers) && now - atomic_load(&loop->youngest_follower) < 4 * TICK);
+    loop->stats.leads++;
+    pthread_mutex_lock(&loop->mu);
+    loop->leader = NULL;
+    if (loop->wanted)
+        whom = loop->wanter;
+    else if (needed || loop->attendant_deep) {
+        loop->attend_now = needed;
+        loop->attendant_deep = 0;
+        whom = atomic_load(&loop->attendant);
+    }
+    pthread_mutex_unlock(&loop->mu);
+    wake_in(loop, whom);
+}
+
+mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
+{
+    mg_waiter *w = s->waiter;
+    for (;;) {
+        mg_waiter_take_token(w);
+        if (atomic_load(&s->state) != MG_SLEEPER_WAITING)
+            return MG_OK;
+        if (deadline != MG_NEVER && mg_now() >= deadline)
+            return MG_ETIMEDOUT;
+        if (loop && try_lead(loop, w)) {
+            left how = lead(loop, w, s, deadline);
+            unlead(loop);
+            if (how == LEFT_DONE)
+                return MG_OK;
+            if (how == LEFT_TIMEOUT)
+                return MG_ETIMEDOUT;
+            if (how == LEFT_SIGNAL)
+                return MG_EINTR;
+        }
+        if (loop) {
+            atomic_store(&loop->youngest_follower, mg_now());
+            atomic_fetch_add(&loop->n_followers, 1);
+        }
+        mg_err err = mg_waiter_park(w, deadline);
+        if (loop)
+            atomic_fetch_sub(&loop->n_followers, 1);
+        if (err == MG_EINTR)
+            return err;
+    }
+}
+
+mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
+{
+    mg_waiter *w = mg_waiter_self();
+    if (!w)
+        return MG_ENOMEM;
+    atomic_store(&loop->attendant, w);
+    uint64_t seq = 0;     /* lead_seq when we looked last */
+    int ticking = 0;      /* we have left the loop to waiters */
+    int tick_passed = 0;  /* since we looked a whole tick has passed */
+    for (;;) {
+        mg_waiter_take_token(w);
+        if (atomic_load(&loop->n_events) || atomic_exchange(&loop->interrupted, 0))
+            return MG_OK;
+        if (atomic_load(&loop->closed))
+            return MG_ECLOSED;
+        int64_t now = mg_now();
+        if (now >= deadline)
+            return MG_ETIMEDOUT;
+
+        pthread_mutex_lock(&loop->mu);
+        loop->attendant_deep = 0;
+        if (!loop->leader && !loop->wanted
+            && (!ticking || loop->attend_now || (tick_passed && seq == loop->lead_seq))) {
+            loop->attend_now = 0;
+            loop->leader = w;
+            loop->lead_seq++;
+            pthread_mutex_unlock(&loop->mu);
+            left how = lead(loop, w, NULL, deadline);
+            pthread_mutex_lock(&loop->mu);
+            loop->leader = NULL;
+            loop->stats.attends++;
+            seq = loop->lead_seq;
+            mg_waiter *whom = loop->wanted ? loop->wanter : NULL;
+            pthread_mutex_unlock(&loop->mu);
+            wake_in(loop, whom);
+            ticking = how == LEFT_SERVED || how == LEFT_ASKED;
+            tick_passed = 0;
+            if (how != LEFT_SERVED)
+                continue;
+            pthread_mutex_lock(&loop->mu);
+        }
+        int64_t until = now + TICK;
+        if (loop->leader && tick_passed && seq == loop->lead_seq) {
+            loop->attendant_deep = 1;
+            until = MG_NEVER;
+        }
+        loop->attend_now = 0;
+        ticking = 1;
+        seq = loop->lead_seq;
+        loop->stats.ticks++;
+        pthread_mutex_unlock(&loop->mu);
+        tick_passed = mg_waiter_park(w, until < deadline ? until : deadline) == MG_ETIMEDOUT;
+    }
+}
+
+void mg_loop_acquire(mg_loop *loop)
+{
+    mg_waiter *w = mg_waiter_self();
+    pthread_mutex_lock(&loop->mu);
+    loop->wanted++;
+    while (loop->leader) {
+        loop->wanter = w;
+        atomic_store(&loop->step_down, 1);
+        mg_loop_wake(loop->leader);
+        pthread_mutex_unlock(&loop->mu);
+        /* several may want it, one is remembered: hence a short sleep */
+        if (w)
+            mg_waiter_park(w, mg_now() + TICK);
+        else
+            sched_yield();
+        pthread_mutex_lock(&loop->mu);
+    }
+    if (!--loop->wanted)
+        atomic_store(&loop->step_down, 0);
+    loop->leader = w ? w : &nobody;
+    loop->lead_seq++;
+    pthread_mutex_unlock(&loop->mu);
+}
+
+void mg_loop_release(mg_loop *loop)
+{
+    pthread_mutex_lock(&loop->mu);
+    loop->leader = NULL;
+    mg_waiter *whom = loop->wanted ? loop->wanter : atomic_load(&loop->attendant);
+    if (!loop->wanted) {
+        loop->attend_now = 1;
+        loop->attendant_deep = 0;
+    }
+    pthread_mutex_unlock(&loop->mu);
+    if (whom != mg_waiter_self())
+        wake_in(loop, whom);
+}
+
+/* --- watchers --- */
+
+struct mg_watch {
+    ev_io io;
+    mg_loop *loop; /* with a reference */
+    void (*fn)(void *arg, int events);
+    void *arg;
+};
+
+static void on_io(struct ev_loop *ev, ev_io *io, int events)
+{
+    mg_watch *w = io->data;
+    ((mg_loop *) ev_userdata(ev))->activity++;
+    w->fn(w->arg, (events & (EV_READ | EV_ERROR) ? MG_READ : 0) | (events & EV_WRITE ? MG_WRITE : 0));
+}
+
+mg_watch *mg_watch_new(mg_loop *loop, int fd, int events, void (*fn)(void *arg, int events), void *arg)
+{
+    mg_watch *w = mg_calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->loop = mg_loop_ref(loop);
+    w->fn = fn;
+    w->arg = arg;
+    ev_io_init(&w->io, on_io, fd, (events & MG_READ ? EV_READ : 0) | (events & MG_WRITE ? EV_WRITE : 0));
+    w->io.data = w;
+    return w;
+}
+
+void mg_watch_start(mg_watch *w)
+{
+    if (w->loop->ev)
+        ev_io_start(w->loop->ev, &w->io);
+}
+
+void mg_watch_stop(mg_watch *w)
+{
+    if (w->loop->ev)
+        ev_io_stop(w->loop->ev, &w->io);
+}
+
+int mg_watch_active(const mg_watch *w)
+{
+    return ev_is_active(&w->io);
+}
+
+void mg_watch_free(mg_watch *w)
+{
+    if (!w)
+        return;
+    mg_loop_unref(w->loop);
+    mg_free(w);
+}
+
+/* --- for streams --- */
+
+uint8_t *mg_loop_scratch(mg_loop *loop)
+{
+    return loop->scratch;
+}
+
+void mg_loop_note_foreign(mg_loop *loop)
+{
+    loop->foreign_at = mg_now();
+}
+
+void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken)
+{
+    if (woken->waiter && woken->waiter != loop->leader && mg_now() - woken->since < SHORT_WAIT * 5)
+        loop->served_other = 1;
+}
+
+void mg_loop_set_hot(mg_loop *loop, int (*fn)(void *arg), void *arg)
+{
+    loop->hot_fn = fn;
+    loop->hot_arg = arg;
+}
+
+void *mg_loop_hot(mg_loop *loop)
+{
+    return loop->hot_arg;
+}
+
+void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out)
+{
+    *out = loop->stats;
+}

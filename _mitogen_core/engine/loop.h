@@ -1,0 +1,147 @@
+/* The I/O loop of one broker, and who runs it.
+ *
+ * DESIGN. There is one libev loop, run by one thread at a time: the leader. Normally the attendant leads, the broker's own thread,
+ * which sleeps in mg_loop_attend() while there is nothing for it to do. A thread that waits for a message (mg_loop_wait)
+ * leads instead whenever nobody does: it then reads its own answer and no other thread has to be woken for it.
+ *
+ * Who leads when:
+ *  - A waiter that has its item stops leading and goes on. If the traffic it saw was its own alone, it wakes nobody: the next wait, which
+ *    usually comes within microseconds, finds the loop free again. The attendant is "ticking" meanwhile: it looks every
+ *    TICK (half a millisecond), and takes over a loop that nobody has led for a whole tick. So a function that runs for an hour
+ *    leaves the loop alone for a millisecond at most.
+ *  - If there was traffic of others (frames forwarded, work for Python, other sleepers), the attendant is woken at once.
+ *  - When the same thread has led for two ticks without leaving, the attendant goes to sleep for good ("deep"), so an idle
+ *    process makes no system call. Whoever stops leading then wakes it.
+ *  - An attendant that has served the only sleeping waiter steps down, so that the next wait of that thread leads.
+ *    A waiter that has led for long and serves another one does the same.
+ *  - mg_loop_acquire() asks the leader to step down and waits for it: for changing watchers from outside.
+ *
+ * Work for the loop from other threads: an mg_op, run by the leader. Work for Python from the loop: an mg_event, taken by
+ * the attendant's thread; while the loop runs no Python is entered and no lock of Python's is wanted.
+ *
+ * Locks: mu guards the leadership and the list of ops, events_mu the events. Neither is held while a callback or libev runs.
+ * "Leader only" means: the thread that leads, and only while it does. */
+#ifndef MG_LOOP_H
+#define MG_LOOP_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "latch.h"
+#include "waiter.h"
+
+typedef struct mg_loop mg_loop;
+
+/* Bytes of scratch that streams share while they read. */
+#define MG_SCRATCH_SIZE (256 * 1024)
+
+/* Notifies a waiter wherever it sleeps: parked, or blocked in a loop that it leads. The caller holds something that keeps that
+ * thread from leaving its wait (the lock of its latch or of its loop). */
+void mg_loop_wake(mg_waiter *w);
+
+/* The same, but a thread that is parked is left so and 1 returned: mg_waiter_unpark(w) is owed, best after the lock is dropped, since the thread
+ * will want that lock. */
+int mg_loop_wake_later(mg_waiter *w);
+
+/* One reference, or NULL when memory or descriptors are out. */
+mg_loop *mg_loop_new(void);
+mg_loop *mg_loop_ref(mg_loop *loop);
+void mg_loop_unref(mg_loop *loop);
+
+/* No thread leads or attends from now on; waits go on without the loop. Idempotent, any thread; blocks until the leader is out. */
+void mg_loop_close(mg_loop *loop);
+int mg_loop_closed(const mg_loop *loop);
+
+/* In a child made by fork: the loop is not ours any more. Closes its descriptors and forgets its threads. */
+void mg_loop_forked(mg_loop *loop);
+
+/* --- the attendant --- */
+
+/* Attends to the loop until there is an event (MG_OK), mg_loop_interrupt was called (MG_OK), the deadline (MG_ETIMEDOUT),
+ * or the loop is closed (MG_ECLOSED). One thread only, always the same. */
+mg_err mg_loop_attend(mg_loop *loop, int64_t deadline);
+
+/* Makes the present or the next mg_loop_attend return. Any thread, async-signal-safe as far as libev's ev_async_send is. */
+void mg_loop_interrupt(mg_loop *loop);
+
+/* --- waiting threads --- */
+
+/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR: look, then call
+ * again). loop may be NULL: then the thread is just parked. Between mg_latch_join and mg_latch_leave. */
+mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline);
+
+/* Tells how a wait of that thread went, so that the next one knows whether a short spin pays. */
+void mg_waiter_learn(mg_waiter *w, int64_t since);
+
+/* The machine-wide switch for spinning before a sleep: 0 is off. Set by MITOGEN_SPIN in the layer above. */
+void mg_loop_set_spin(int64_t nanoseconds);
+
+/* --- leadership --- */
+
+/* Becomes the leader, asking the present one to step down. Returns MG_ECLOSED once closed (the caller then has the loop to itself as
+ * well, and must still release). Not from inside a callback of the loop. */
+void mg_loop_acquire(mg_loop *loop);
+void mg_loop_release(mg_loop *loop);
+
+/* --- ops: work for whoever leads --- */
+
+typedef struct mg_op {
+    struct mg_op *next;   /* guarded by the loop's mu */
+    int queued;           /* likewise */
+    void (*run)(struct mg_op *); /* set once; called by the leader */
+} mg_op;
+
+/* Queues op unless it is queued already (returns 0 then). Any thread. urgent: have somebody run it at once; else it can wait until
+ * somebody leads, which is a tick away at most. */
+int mg_loop_post(mg_loop *loop, mg_op *op);
+/* Removes a queued op; returns 1 if it was queued. Any thread. */
+int mg_loop_unpost(mg_loop *loop, mg_op *op);
+
+/* --- events: work for the layer above --- */
+
+typedef struct {
+    int kind;      /* the poster's business */
+    void *a, *b, *c;
+    uint64_t n;
+} mg_event;
+
+mg_err mg_loop_push_event(mg_loop *loop, const mg_event *ev); /* wakes the attendant. MG_ENOMEM */
+int mg_loop_pop_event(mg_loop *loop, mg_event *ev);           /* 1, or 0 when there is none. Any thread */
+size_t mg_loop_n_events(const mg_loop *loop);
+
+/* --- watchers: leader only, except mg_watch_new and, once stopped, mg_watch_free --- */
+
+typedef struct mg_watch mg_watch;
+enum { MG_READ = 1, MG_WRITE = 2 };
+
+mg_watch *mg_watch_new(mg_loop *loop, int fd, int events, void (*fn)(void *arg, int events), void *arg);
+void mg_watch_start(mg_watch *w);
+void mg_watch_stop(mg_watch *w);
+int mg_watch_active(const mg_watch *w);
+void mg_watch_free(mg_watch *w);
+
+/* --- for the callbacks of streams; leader only --- */
+
+uint8_t *mg_loop_scratch(mg_loop *loop);
+/* This turn carried traffic that is not the leader's own. */
+void mg_loop_note_foreign(mg_loop *loop);
+/* A push has woken somebody. */
+void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken);
+/* Where the answer of a waiter is likely to come from: spinning polls it. fn returns whether it did anything. NULL clears. */
+void mg_loop_set_hot(mg_loop *loop, int (*fn)(void *arg), void *arg);
+void *mg_loop_hot(mg_loop *loop);
+
+/* Counters, for tests and statistics; read without a lock. */
+typedef struct {
+    uint64_t turns;       /* times libev looked for events */
+    uint64_t leads;       /* times a waiter led */
+    uint64_t attends;     /* times the attendant led */
+    uint64_t ticks;       /* times the attendant looked at a loop it did not lead */
+    uint64_t spins_won;   /* waits that ended while spinning */
+    uint64_t spins_lost;
+} mg_loop_stats;
+void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out);
+
+#endif

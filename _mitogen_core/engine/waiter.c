@@ -1,0 +1,172 @@
+#include "waiter.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stddef.h>
+
+#include "alloc.h"
+#include "clock.h"
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+static pthread_mutex_t free_mu = PTHREAD_MUTEX_INITIALIZER;
+static mg_waiter *free_list; /* guarded by free_mu */
+static pthread_key_t own_key;
+static pthread_once_t own_once = PTHREAD_ONCE_INIT;
+static int own_key_ok; /* set once, in own_once */
+
+static void give_back(void *arg)
+{
+    mg_waiter *w = arg;
+    pthread_mutex_lock(&free_mu);
+    w->next_free = free_list;
+    free_list = w;
+    pthread_mutex_unlock(&free_mu);
+}
+
+static void after_fork_child(void)
+{
+    pthread_mutex_init(&free_mu, NULL);
+}
+
+static void make_key(void)
+{
+    own_key_ok = pthread_key_create(&own_key, give_back) == 0;
+    pthread_atfork(NULL, NULL, after_fork_child);
+}
+
+mg_waiter *mg_waiter_self(void)
+{
+    pthread_once(&own_once, make_key);
+    if (!own_key_ok)
+        return NULL;
+    mg_waiter *w = pthread_getspecific(own_key);
+    if (w)
+        return w;
+    pthread_mutex_lock(&free_mu);
+    w = free_list;
+    if (w)
+        free_list = w->next_free;
+    pthread_mutex_unlock(&free_mu);
+    if (!w) {
+        w = mg_calloc(1, sizeof *w);
+        if (!w)
+            return NULL;
+    }
+    w->short_waits = 0;
+    if (pthread_setspecific(own_key, w)) {
+        give_back(w);
+        return NULL;
+    }
+    return w;
+}
+
+void mg_waiter_take_token(mg_waiter *w)
+{
+    /* PARKED is not possible here: only this thread sets it, and takes it back before it goes on */
+    if (atomic_load_explicit(&w->word, memory_order_relaxed) == MG_WAITER_TOKEN)
+        atomic_exchange(&w->word, MG_WAITER_AWAKE);
+}
+
+#if defined(__linux__)
+
+/* The raw system call: the C library's waits either hide EINTR (condition variables) or know only the wall clock (old
+ * semaphores). */
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *until)
+{
+    return syscall(SYS_futex, (void *) word, op | FUTEX_PRIVATE_FLAG, value, until, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static void wake_parked(mg_waiter *w)
+{
+    futex(&w->word, FUTEX_WAKE_BITSET, 1, NULL);
+}
+
+static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
+{
+    struct timespec ts = {0};
+    if (deadline != MG_NEVER) {
+        ts.tv_sec = (time_t) (deadline / MG_SECOND);
+        ts.tv_nsec = (long) (deadline % MG_SECOND);
+    }
+    if (futex(&w->word, FUTEX_WAIT_BITSET, MG_WAITER_PARKED, deadline == MG_NEVER ? NULL : &ts) == 0)
+        return MG_OK;
+    return errno == ETIMEDOUT ? MG_ETIMEDOUT : errno == EINTR ? MG_EINTR : MG_OK;
+}
+
+#else
+
+/* Elsewhere one condition variable serves all threads, in slices of 50 ms, so that a signal is looked at in time. */
+static pthread_mutex_t park_mu = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t park_cond = PTHREAD_COND_INITIALIZER;
+
+static void wake_parked(mg_waiter *w)
+{
+    (void) w;
+    pthread_mutex_lock(&park_mu);
+    pthread_cond_broadcast(&park_cond);
+    pthread_mutex_unlock(&park_mu);
+}
+
+static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
+{
+    const int64_t slice = MG_SECOND / 20;
+    int64_t now = mg_now(), left = deadline == MG_NEVER ? slice : deadline - now;
+    if (left <= 0)
+        return MG_ETIMEDOUT;
+    mg_err err = left > slice ? MG_EINTR : MG_ETIMEDOUT;
+    if (left > slice)
+        left = slice;
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    ts.tv_nsec += (long) left;
+    ts.tv_sec += ts.tv_nsec / MG_SECOND;
+    ts.tv_nsec %= MG_SECOND;
+    pthread_mutex_lock(&park_mu);
+    while (atomic_load(&w->word) == MG_WAITER_PARKED)
+        if (pthread_cond_timedwait(&park_cond, &park_mu, &ts)) {
+            pthread_mutex_unlock(&park_mu);
+            return deadline == MG_NEVER ? MG_EINTR : err;
+        }
+    pthread_mutex_unlock(&park_mu);
+    return MG_OK;
+}
+
+#endif
+
+uint32_t mg_waiter_set_token(mg_waiter *w)
+{
+    return atomic_exchange(&w->word, MG_WAITER_TOKEN);
+}
+
+void mg_waiter_unpark(mg_waiter *w)
+{
+    wake_parked(w);
+}
+
+int mg_waiter_notify(mg_waiter *w)
+{
+    if (mg_waiter_set_token(w) == MG_WAITER_PARKED) {
+        wake_parked(w);
+        return 0;
+    }
+    return atomic_load(&w->leading) != NULL;
+}
+
+mg_err mg_waiter_park(mg_waiter *w, int64_t deadline)
+{
+    uint32_t expected = MG_WAITER_AWAKE;
+    if (!atomic_compare_exchange_strong(&w->word, &expected, MG_WAITER_PARKED)) {
+        atomic_store(&w->word, MG_WAITER_AWAKE);
+        return MG_OK;
+    }
+    mg_err err = sleep_parked(w, deadline);
+    if (atomic_exchange(&w->word, MG_WAITER_AWAKE) == MG_WAITER_TOKEN)
+        return MG_OK; /* the token came together with the signal or the deadline */
+    return err == MG_OK ? MG_EINTR : err;
+}
