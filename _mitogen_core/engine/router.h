@@ -1,0 +1,141 @@
+/* Who gets a frame: routes, handles, and the rules of trust.
+ *
+ * One mutex, mu, guards the tables. It is held for look-ups only: never while a frame is written, a latch is pushed or an event is
+ * posted. What must enter Python is posted as an event (MG_EV_) and holds its stream meanwhile. */
+#ifndef MG_ROUTER_H
+#define MG_ROUTER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "frame.h"
+#include "handles.h"
+#include "idmap.h"
+#include "latch.h"
+#include "loop.h"
+#include "stream.h"
+
+/* Events for the layer above (mg_event.kind). Pointers come with a reference. */
+enum {
+    MG_EV_FRAME = 1, /* a: mg_handler, b: mg_frame, c: mg_stream (held) or NULL */
+    MG_EV_HOOK,      /* b: mg_frame, c: mg_stream (held): show it, then mg_router_after_hook() */
+    MG_EV_GONE,      /* a: mg_stream; n: errno, or 0 for the end of the input */
+    MG_EV_BAD,       /* a: mg_stream; b: mg_buf of pending input, or NULL; n: MG_ECORRUPT, MG_ETOOBIG or MG_ENOMEM */
+    MG_EV_REFUSED,   /* a: mg_refusal, to be freed with mg_refusal_free(); b: mg_router: say mg_router_refusal_seen() */
+    MG_EV_USER       /* from here on: the layer's own */
+};
+
+/* Why a message was not delivered. */
+typedef enum {
+    MG_REASON_INVALID_HANDLE,
+    MG_REASON_REFUSED,
+    MG_REASON_MISMATCH,       /* reply from an unexpected context */
+    MG_REASON_NO_ROUTE,
+    MG_REASON_UNIDIRECTIONAL,
+    MG_REASON_TOO_LARGE,
+    MG_REASON_RESPONDENT,     /* respondent context has disconnected */
+    MG_REASON_BROKER_EXIT,
+    MG_REASON_BAD_AUTH,       /* the two below: dropped without an answer */
+    MG_REASON_BAD_SRC,
+    MG_N_REASONS
+} mg_reason;
+
+typedef struct {
+    mg_reason reason;
+    mg_hdr hdr;
+    mg_stream *stream;   /* it came in by, with a reference, or NULL */
+    mg_stream *expected; /* for BAD_AUTH and BAD_SRC: the one it had to come by, or NULL */
+    uint64_t lost;       /* refusals before this one that were not reported, since too many waited */
+} mg_refusal;
+void mg_refusal_free(mg_refusal *r);
+void mg_router_refusal_seen(struct mg_router *r);
+
+typedef enum {
+    MG_POLICY_NONE,
+    MG_POLICY_PARENT,    /* auth_id is ours or one of our parents' */
+    MG_POLICY_NEIGHBOUR, /* src_id is the stream's remote_id */
+    MG_POLICY_ASK        /* only Python knows: the handler gets the frame undecided, and still registered */
+} mg_policy;
+
+typedef struct mg_handler {
+    _Atomic uint32_t refs;
+    uint32_t handle;            /* set by mg_router_add_handler */
+    int persist;
+    mg_policy policy;
+    int64_t respondent;         /* -1, or the only context a non-dead message may come from */
+    mg_latch *latch;            /* with a reference: frames go there; NULL: they go to Python */
+    void *owner;                /* for the layer above */
+    void (*drop_owner)(void *); /* called with owner at the end, on any thread */
+} mg_handler;
+
+mg_handler *mg_handler_new(void);
+mg_handler *mg_handler_ref(mg_handler *h);
+void mg_handler_unref(mg_handler *h);
+
+typedef struct mg_router {
+    _Atomic uint32_t refs;
+    mg_loop *loop;
+    _Atomic uint64_t max_size;
+    _Atomic size_t high_water;
+    struct mg_stream *dirty;    /* leader only: streams to flush at the end of the turn */
+    _Atomic uint32_t refusals_waiting;
+    _Atomic uint64_t refusals_lost;
+
+    pthread_mutex_t mu;
+    mg_idmap routes;            /* guarded by mu, as all below: context id -> mg_stream, with a reference */
+    mg_idmap handlers;          /* handle -> mg_handler, with a reference */
+    uint32_t next_handle;
+    uint32_t own_id;
+    int64_t parent_id;          /* -1: none */
+    uint32_t *parent_ids;
+    size_t n_parents;
+    int unidirectional;
+    char *texts[MG_N_REASONS];  /* %r, %d and %s take the numbers of the reason, in order */
+} mg_router;
+
+mg_router *mg_router_new(mg_loop *loop);
+mg_router *mg_router_ref(mg_router *r);
+void mg_router_unref(mg_router *r);
+mg_loop *mg_router_loop(mg_router *r);
+uint64_t mg_router_max_size(mg_router *r);
+size_t mg_router_high_water(mg_router *r);
+
+/* Who we are. Any thread, any time. */
+mg_err mg_router_set_identity(mg_router *r, uint32_t own_id, int64_t parent_id, const uint32_t *parent_ids, size_t n);
+void mg_router_set_unidirectional(mg_router *r, int on);
+mg_err mg_router_set_text(mg_router *r, mg_reason reason, const char *text);
+
+/* Routes. put replaces. get returns a new reference or NULL; with_parent: the parent's stream where there is no entry. */
+mg_err mg_router_put_route(mg_router *r, uint32_t id, mg_stream *s);
+int mg_router_del_route(mg_router *r, uint32_t id);
+uint32_t mg_router_own_id(mg_router *r);
+mg_stream *mg_router_get_route(mg_router *r, uint32_t id, int with_parent);
+
+/* Handlers. add takes a reference of its own; handle 0: the next free one; MG_EEXIST unless overwrite. get: a new reference or NULL. */
+mg_err mg_router_add_handler(mg_router *r, mg_handler *h, uint32_t handle, int overwrite);
+mg_err mg_router_del_handler(mg_router *r, uint32_t handle);
+mg_handler *mg_router_get_handler(mg_router *r, uint32_t handle);
+/* Removes all handlers, or those of one respondent, and returns them (an array to be freed with mg_free, each with a reference). */
+mg_handler **mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n);
+
+/* A frame of stream s, on the leader; takes over the reference. */
+void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s);
+/* Goes on after MG_EV_HOOK, on any thread. Takes over the reference. */
+void mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s);
+/* A frame made here; takes over the reference. Any thread. *out (may be NULL) is the stream it went to, with a reference, or NULL. */
+void mg_router_route(mg_router *r, mg_frame *f, mg_stream **out);
+
+/* Decides about a message for handle hdr->handle of this process (look-up, respondent, policy), and unregisters a handler that takes
+ * one message only. MG_OK: *out has a new reference. Else MG_ENOENT and *why. remote_id: of the stream, or -1 for a local one. */
+mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, int64_t remote_id, mg_handler **out, mg_reason *why);
+
+/* The answer to a message that cannot be delivered (wire.md, section 3). a..c fill the text. stream: where it came from, or NULL. */
+void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a, uint64_t b,
+                    uint64_t c);
+
+/* A dead message of the given reason, from ourselves. */
+mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b, uint64_t c);
+
+#endif

@@ -1,0 +1,491 @@
+#include "stream.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "alloc.h"
+#include "clock.h"
+#include "router.h"
+
+enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK = 8 };
+
+/* Reads of one stream before others get their turn. */
+#define READS_PER_TURN 4
+
+static void on_readable(void *arg, int events);
+static void on_writable(void *arg, int events);
+static void run_op(mg_op *op);
+
+/* --- life --- */
+
+mg_stream *mg_stream_new(mg_router *router, uint32_t remote_id, int rfd, int wfd)
+{
+    mg_stream *s = mg_calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    atomic_init(&s->refs, 1);
+    s->router = mg_router_ref(router);
+    s->loop = mg_loop_ref(mg_router_loop(router));
+    atomic_init(&s->remote_id, remote_id);
+    atomic_init(&s->auth_stamp, -1);
+    mg_idmap_init(&s->egress);
+    mg_decoder_init(&s->decoder, mg_router_max_size(router));
+    mg_outq_init(&s->out);
+    s->rfd = rfd;
+    s->wfd = wfd;
+    s->op.run = run_op;
+    pthread_mutex_init(&s->wmu, NULL);
+    pthread_cond_init(&s->room, NULL);
+    s->read_watch = mg_watch_new(s->loop, rfd, MG_READ, on_readable, s);
+    s->write_watch = mg_watch_new(s->loop, wfd, MG_WRITE, on_writable, s);
+    if (!s->read_watch || !s->write_watch) {
+        mg_stream_unref(s);
+        return NULL;
+    }
+    return s;
+}
+
+mg_stream *mg_stream_ref(mg_stream *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    return s;
+}
+
+void mg_stream_unref(mg_stream *s)
+{
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    mg_decoder_fini(&s->decoder);
+    mg_outq_fini(&s->out);
+    mg_idmap_fini(&s->egress);
+    mg_watch_free(s->read_watch);
+    mg_watch_free(s->write_watch);
+    pthread_mutex_destroy(&s->wmu);
+    pthread_cond_destroy(&s->room);
+    mg_router_unref(s->router);
+    mg_loop_unref(s->loop);
+    mg_free(s);
+}
+
+/* Tells the leader to look at s. The op in the loop's queue has a reference of its own. */
+static void post(mg_stream *s, int todo)
+{
+    atomic_fetch_or(&s->todo, todo);
+    mg_stream_ref(s);
+    if (!mg_loop_post(s->loop, &s->op))
+        mg_stream_unref(s);
+}
+
+static void look_at_watch(mg_stream *s)
+{
+    if (s->started && !s->held && !s->fills && !s->broken)
+        mg_watch_start(s->read_watch);
+    else
+        mg_watch_stop(s->read_watch);
+}
+
+/* --- pausing --- */
+
+static void pause_for(mg_stream *from, mg_stream *full)
+{
+    if (from->fills || from == full)
+        return;
+    from->fills = mg_stream_ref(full);
+    from->next_fed = full->feeders;
+    full->feeders = mg_stream_ref(from);
+    look_at_watch(from);
+}
+
+static void resume_feeders(mg_stream *s)
+{
+    while (s->feeders) {
+        mg_stream *from = s->feeders;
+        s->feeders = from->next_fed;
+        from->next_fed = NULL;
+        mg_stream_unref(from->fills);
+        from->fills = NULL;
+        post(from, MG_TODO_LOOK);
+        mg_stream_unref(from);
+    }
+}
+
+static void stop_feeding(mg_stream *from)
+{
+    mg_stream *full = from->fills;
+    if (!full)
+        return;
+    for (mg_stream **at = &full->feeders; *at; at = &(*at)->next_fed)
+        if (*at == from) {
+            *at = from->next_fed;
+            break;
+        }
+    from->next_fed = NULL;
+    from->fills = NULL;
+    mg_stream_unref(full);
+    mg_stream_unref(from);
+}
+
+/* --- the end --- */
+
+/* The connection is unusable: stop, and tell once. */
+static void broke(mg_stream *s, mg_err err, int sys_errno)
+{
+    if (s->broken)
+        return;
+    s->broken = 1;
+    mg_watch_stop(s->read_watch);
+    mg_watch_stop(s->write_watch);
+    stop_feeding(s);
+    resume_feeders(s);
+    pthread_mutex_lock(&s->wmu);
+    s->wfd = -1;
+    mg_outq_clear(&s->out);
+    pthread_cond_broadcast(&s->room);
+    pthread_mutex_unlock(&s->wmu);
+    mg_event ev = {.kind = err == MG_EIO ? MG_EV_GONE : MG_EV_BAD, .a = mg_stream_ref(s)};
+    ev.n = (uint64_t) (err == MG_EIO ? sys_errno : (int) err);
+    if (err == MG_ECORRUPT || err == MG_ETOOBIG) {
+        const uint8_t *ptr;
+        size_t len;
+        mg_decoder_pending(&s->decoder, &ptr, &len);
+        mg_buf *pending = mg_buf_new(len);
+        if (pending && len)
+            memcpy(mg_buf_ptr(pending), ptr, len);
+        ev.b = pending;
+    }
+    if (mg_loop_push_event(s->loop, &ev) != MG_OK) {
+        mg_buf_unref(ev.b);
+        mg_stream_unref(s);
+    }
+}
+
+void mg_stream_stop(mg_stream *s)
+{
+    s->started = 0;
+    look_at_watch(s);
+}
+
+void mg_stream_close(mg_stream *s)
+{
+    s->started = 0;
+    s->broken = 1;
+    mg_watch_stop(s->read_watch);
+    mg_watch_stop(s->write_watch);
+    if (mg_loop_hot(s->loop) == s)
+        mg_loop_set_hot(s->loop, NULL, NULL);
+    stop_feeding(s);
+    resume_feeders(s);
+    pthread_mutex_lock(&s->wmu);
+    s->wfd = -1;
+    mg_outq_clear(&s->out);
+    pthread_cond_broadcast(&s->room);
+    pthread_mutex_unlock(&s->wmu);
+    if (mg_loop_unpost(s->loop, &s->op))
+        mg_stream_unref(s);
+}
+
+/* --- reading --- */
+
+static void flush_dirty(mg_router *r);
+
+/* Hands on what is decoded, until there is no more, Python has to be asked, or the stream breaks. */
+static void hand_on(mg_stream *s)
+{
+    mg_frame *f;
+    mg_err err = MG_OK;
+    while (!s->held && !s->broken && (err = mg_decoder_next(&s->decoder, &f)) == MG_OK) {
+        atomic_fetch_add_explicit(&s->frames_in, 1, memory_order_relaxed);
+        mg_router_ingress(s->router, f, s);
+    }
+    if (err != MG_OK && err != MG_EAGAIN)
+        broke(s, err, 0);
+}
+
+/* One turn: what one read gives. NOTHING: the kernel has no more at present; ENDED: the stream is broken, or held. */
+typedef enum { TURN_NOTHING, TURN_SOME, TURN_FULL, TURN_ENDED } turn;
+
+static turn read_turn(mg_stream *s)
+{
+    struct iovec iov[2];
+    mg_decoder_set_max_size(&s->decoder, mg_router_max_size(s->router));
+    int n = mg_decoder_begin(&s->decoder, mg_loop_scratch(s->loop), MG_SCRATCH_SIZE, iov);
+    if (!n) {
+        broke(s, s->decoder.err, 0);
+        return TURN_ENDED;
+    }
+    ssize_t got;
+    do
+        got = n == 1 ? read(s->rfd, iov[0].iov_base, iov[0].iov_len) : readv(s->rfd, iov, n);
+    while (got < 0 && errno == EINTR);
+    int sys_errno = errno;
+    size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
+    if (got > 0) {
+        atomic_fetch_add_explicit(&s->bytes_in, (uint64_t) got, memory_order_relaxed);
+        mg_decoder_commit(&s->decoder, (size_t) got);
+        hand_on(s);
+    }
+    mg_err err = mg_decoder_end(&s->decoder);
+    if (err == MG_ENOMEM)
+        broke(s, err, 0);
+    if (got == 0 || (got < 0 && sys_errno != EAGAIN && sys_errno != EWOULDBLOCK))
+        broke(s, MG_EIO, got ? sys_errno : 0);
+    if (s->broken || s->held)
+        return TURN_ENDED;
+    return got < 0 ? TURN_NOTHING : (size_t) got == room ? TURN_FULL : TURN_SOME;
+}
+
+/* Also what a spinning waiter polls. Returns whether there may be more. */
+static int read_some(void *arg)
+{
+    mg_stream *s = arg;
+    if (!s->started || s->held || s->fills || s->broken)
+        return 0;
+    mg_stream_ref(s);
+    int more = read_turn(s) == TURN_FULL;
+    flush_dirty(s->router);
+    look_at_watch(s);
+    mg_stream_unref(s);
+    return more;
+}
+
+static void on_readable(void *arg, int events)
+{
+    (void) events;
+    for (int i = 0; i < READS_PER_TURN; i++)
+        if (!read_some(arg))
+            break;
+}
+
+void mg_stream_set_hot(mg_stream *s)
+{
+    mg_loop_set_hot(s->loop, read_some, s);
+}
+
+mg_err mg_stream_start(mg_stream *s)
+{
+    if (s->broken)
+        return MG_ECLOSED;
+    s->started = 1;
+    look_at_watch(s);
+    post(s, MG_TODO_LOOK);
+    return MG_OK;
+}
+
+mg_err mg_stream_feed(mg_stream *s, const void *ptr, size_t n)
+{
+    if (s->broken)
+        return MG_ECLOSED;
+    mg_stream_ref(s);
+    mg_decoder_set_max_size(&s->decoder, mg_router_max_size(s->router));
+    mg_err err = mg_decoder_feed(&s->decoder, ptr, n);
+    if (err != MG_OK)
+        broke(s, err, 0);
+    else
+        hand_on(s);
+    flush_dirty(s->router);
+    look_at_watch(s);
+    mg_stream_unref(s);
+    return err;
+}
+
+void mg_stream_release(mg_stream *s)
+{
+    post(s, MG_TODO_RELEASE);
+}
+
+/* The peer takes no more. What it said before is still read, then the stream ends. */
+static void last_words(mg_stream *s)
+{
+    turn t = TURN_SOME;
+    while (s->started && !s->held && !s->fills && !s->broken && (t = read_turn(s)) != TURN_NOTHING && t != TURN_ENDED)
+        ;
+    if (!s->held && !s->fills)
+        broke(s, MG_EIO, s->write_error);
+}
+
+static void run_op(mg_op *op)
+{
+    mg_stream *s = (mg_stream *) ((char *) op - offsetof(mg_stream, op));
+    int todo = atomic_exchange(&s->todo, 0);
+    if (!s->broken) {
+        if (todo & MG_TODO_RELEASE)
+            s->held = 0;
+        if (todo & MG_TODO_BROKEN)
+            s->write_failed = 1;
+        else if (todo & MG_TODO_WRITE)
+            mg_watch_start(s->write_watch);
+        if (!s->held && !s->fills && mg_decoder_has_data(&s->decoder))
+            hand_on(s);
+        if (s->write_failed)
+            last_words(s);
+        flush_dirty(s->router);
+        look_at_watch(s);
+    }
+    mg_stream_unref(s);
+}
+
+/* --- writing --- */
+
+/* REQUIRES(s->wmu). Writes what it can; tells which todo the loop has got. */
+static int write_locked(mg_stream *s)
+{
+    mg_err err = mg_outq_write(&s->out, s->wfd);
+    if (err == MG_OK) {
+        s->wants_write = 0;
+        return 0;
+    }
+    if (err == MG_EAGAIN) {
+        int todo = s->wants_write ? 0 : MG_TODO_WRITE;
+        s->wants_write = 1;
+        return todo;
+    }
+    s->write_error = errno;
+    s->wfd = -1;
+    mg_outq_clear(&s->out);
+    pthread_cond_broadcast(&s->room);
+    return MG_TODO_BROKEN;
+}
+
+static void count_out(mg_stream *s, const mg_frame *f)
+{
+    atomic_fetch_add_explicit(&s->frames_out, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->bytes_out, mg_frame_wire_len(f), memory_order_relaxed);
+}
+
+mg_err mg_stream_send(mg_stream *s, mg_frame *f)
+{
+    int todo = 0;
+    mg_err err = MG_OK;
+    pthread_mutex_lock(&s->wmu);
+    if (s->wfd < 0) {
+        mg_frame_unref(f);
+        err = MG_ECLOSED;
+    } else {
+        count_out(s, f);
+        mg_outq_push(&s->out, f);
+        if (!s->wants_write)
+            todo = write_locked(s);
+    }
+    pthread_mutex_unlock(&s->wmu);
+    if (todo)
+        post(s, todo);
+    return err;
+}
+
+void mg_stream_forward(mg_stream *s, mg_frame *f, mg_stream *from)
+{
+    pthread_mutex_lock(&s->wmu);
+    size_t waiting = 0;
+    if (s->wfd < 0)
+        mg_frame_unref(f);
+    else {
+        count_out(s, f);
+        mg_outq_push(&s->out, f);
+        waiting = mg_outq_bytes(&s->out);
+        if (waiting > MG_SCRATCH_SIZE && !s->wants_write) {
+            /* no need to hold so much back for the end of the turn */
+            int todo = write_locked(s);
+            if (todo)
+                post(s, todo);
+            waiting = mg_outq_bytes(&s->out);
+        }
+    }
+    pthread_mutex_unlock(&s->wmu);
+    if (from && waiting > mg_router_high_water(s->router))
+        pause_for(from, s);
+    if (!s->dirty) {
+        s->dirty = 1;
+        s->next_dirty = s->router->dirty;
+        s->router->dirty = mg_stream_ref(s);
+    }
+}
+
+static void flush_dirty(mg_router *r)
+{
+    while (r->dirty) {
+        mg_stream *s = r->dirty;
+        r->dirty = s->next_dirty;
+        s->dirty = 0;
+        int todo = 0;
+        pthread_mutex_lock(&s->wmu);
+        if (s->wfd >= 0 && !s->wants_write)
+            todo = write_locked(s);
+        pthread_mutex_unlock(&s->wmu);
+        if (todo)
+            post(s, todo);
+        mg_stream_unref(s);
+    }
+}
+
+static void on_writable(void *arg, int events)
+{
+    (void) events;
+    mg_stream *s = arg;
+    mg_err err = MG_OK;
+    int sys_errno = 0;
+    mg_stream_ref(s);
+    pthread_mutex_lock(&s->wmu);
+    if (s->wfd >= 0) {
+        err = mg_outq_write(&s->out, s->wfd);
+        sys_errno = errno;
+    }
+    size_t waiting = mg_outq_bytes(&s->out);
+    if (err == MG_OK) {
+        s->wants_write = 0;
+        mg_watch_stop(s->write_watch);
+    }
+    int low = waiting <= mg_router_high_water(s->router) / 2;
+    if (low)
+        pthread_cond_broadcast(&s->room);
+    pthread_mutex_unlock(&s->wmu);
+    if (err == MG_EIO) {
+        pthread_mutex_lock(&s->wmu);
+        s->write_error = sys_errno;
+        s->wfd = -1;
+        mg_outq_clear(&s->out);
+        pthread_cond_broadcast(&s->room);
+        pthread_mutex_unlock(&s->wmu);
+        mg_watch_stop(s->write_watch);
+        post(s, MG_TODO_BROKEN);
+    } else if (low)
+        resume_feeders(s);
+    mg_stream_unref(s);
+}
+
+int mg_stream_full(mg_stream *s)
+{
+    pthread_mutex_lock(&s->wmu);
+    int full = mg_outq_bytes(&s->out) > mg_router_high_water(s->router);
+    pthread_mutex_unlock(&s->wmu);
+    return full;
+}
+
+mg_err mg_stream_wait_room(mg_stream *s)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 100000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    mg_err err = MG_OK;
+    pthread_mutex_lock(&s->wmu);
+    while (s->wfd >= 0 && mg_outq_bytes(&s->out) > mg_router_high_water(s->router) / 2)
+        if (pthread_cond_timedwait(&s->room, &s->wmu, &until)) {
+            err = MG_EAGAIN;
+            break;
+        }
+    pthread_mutex_unlock(&s->wmu);
+    return err;
+}
+
+size_t mg_stream_pending(mg_stream *s)
+{
+    pthread_mutex_lock(&s->wmu);
+    size_t n = mg_outq_bytes(&s->out);
+    pthread_mutex_unlock(&s->wmu);
+    return n;
+}
