@@ -549,6 +549,7 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
             tick_passed = 0;
             if (how != LEFT_SERVED)
                 continue;
+            now = mg_now(); /* a tick from now, not from before we led */
             pthread_mutex_lock(&loop->mu);
         }
         int64_t until = now + TICK;

@@ -80,8 +80,8 @@ void mg_loop_set_spin(int64_t nanoseconds);
 
 /* --- leadership --- */
 
-/* Becomes the leader, asking the present one to step down. Returns MG_ECLOSED once closed (the caller then has the loop to itself as
- * well, and must still release). Not from inside a callback of the loop. */
+/* Becomes the leader, asking the present one to step down and waiting for it; also once the loop is closed. Blocks for a few
+ * microseconds; the GIL may be held. Not from inside a callback of the loop, and not twice. */
 void mg_loop_acquire(mg_loop *loop);
 void mg_loop_release(mg_loop *loop);
 
@@ -93,8 +93,7 @@ typedef struct mg_op {
     void (*run)(struct mg_op *); /* set once; called by the leader */
 } mg_op;
 
-/* Queues op unless it is queued already (returns 0 then). Any thread. urgent: have somebody run it at once; else it can wait until
- * somebody leads, which is a tick away at most. */
+/* Queues op unless it is queued already (returns 0 then), and has somebody run it soon. Any thread. */
 int mg_loop_post(mg_loop *loop, mg_op *op);
 /* Removes a queued op; returns 1 if it was queued. Any thread. */
 int mg_loop_unpost(mg_loop *loop, mg_op *op);

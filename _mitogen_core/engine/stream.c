@@ -384,7 +384,7 @@ void mg_stream_forward(mg_stream *s, mg_frame *f, mg_stream *from)
         count_out(s, f);
         mg_outq_push(&s->out, f);
         waiting = mg_outq_bytes(&s->out);
-        if (waiting > MG_SCRATCH_SIZE && !s->wants_write) {
+        if ((waiting > MG_SCRATCH_SIZE || waiting > mg_router_high_water(s->router)) && !s->wants_write) {
             /* no need to hold so much back for the end of the turn */
             int todo = write_locked(s);
             if (todo)
@@ -412,9 +412,12 @@ static void flush_dirty(mg_router *r)
         pthread_mutex_lock(&s->wmu);
         if (s->wfd >= 0 && !s->wants_write)
             todo = write_locked(s);
+        int empty = !mg_outq_bytes(&s->out);
         pthread_mutex_unlock(&s->wmu);
         if (todo)
             post(s, todo);
+        if (empty)
+            resume_feeders(s);
         mg_stream_unref(s);
     }
 }

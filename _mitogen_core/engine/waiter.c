@@ -89,12 +89,11 @@ static void wake_parked(mg_waiter *w)
 
 static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
 {
-    struct timespec ts = {0};
-    if (deadline != MG_NEVER) {
-        ts.tv_sec = (time_t) (deadline / MG_SECOND);
-        ts.tv_nsec = (long) (deadline % MG_SECOND);
-    }
-    if (futex(&w->word, FUTEX_WAIT_BITSET, MG_WAITER_PARKED, deadline == MG_NEVER ? NULL : &ts) == 0)
+    if (sizeof(time_t) < 8 && deadline / MG_SECOND > INT32_MAX)
+        deadline = INT32_MAX * MG_SECOND;
+    /* always with a timeout: without one, a signal handler with SA_RESTART would not end the call */
+    struct timespec ts = {.tv_sec = (time_t) (deadline / MG_SECOND), .tv_nsec = (long) (deadline % MG_SECOND)};
+    if (futex(&w->word, FUTEX_WAIT_BITSET, MG_WAITER_PARKED, &ts) == 0)
         return MG_OK;
     return errno == ETIMEDOUT ? MG_ETIMEDOUT : errno == EINTR ? MG_EINTR : MG_OK;
 }
