@@ -1,0 +1,307 @@
+/* Latch, and how a thread waits for an item of any latch. */
+#include "binding.h"
+
+/* --- waiting --- */
+
+static int parse_timeout(PyObject *timeout, int64_t *deadline)
+{
+    *deadline = MG_NEVER;
+    if (!timeout || timeout == Py_None)
+        return 0;
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return -1;
+    *deadline = mg_deadline(seconds);
+    return 0;
+}
+
+int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, int block, PyObject *closed_error,
+                 PyObject *closed_text, mg_item *item)
+{
+    mg_sleeper s;
+    int64_t deadline;
+    mg_run_later();
+    mg_err err = block ? mg_latch_join(l, &s, item) : mg_latch_try(l, item);
+    if (err == MG_OK)
+        return 0;
+    if (err == MG_EAGAIN && block) {
+        if (parse_timeout(timeout, &deadline)) {
+            if (mg_latch_leave(l, &s, item) == MG_OK)
+                mg_latch_unget(l, *item);
+            return -1;
+        }
+        for (;;) {
+            Py_BEGIN_ALLOW_THREADS
+            err = mg_loop_wait(loop, &s, deadline);
+            Py_END_ALLOW_THREADS
+            if (err != MG_EINTR)
+                break;
+            if (PyErr_CheckSignals()) {
+                /* the wait is over, whatever came meanwhile belongs to the next in line */
+                if (mg_latch_leave(l, &s, item) == MG_OK)
+                    mg_latch_unget(l, *item);
+                return -1;
+            }
+        }
+        mg_waiter_learn(s.waiter, s.since);
+        err = mg_latch_leave(l, &s, item);
+        mg_run_later();
+    }
+    switch (err) {
+    case MG_OK:
+        return 0;
+    case MG_EAGAIN:
+        PyErr_SetNone(st->TimeoutError);
+        return -1;
+    case MG_ECLOSED:
+        PyErr_SetObject(closed_error, closed_text);
+        return -1;
+    default:
+        PyErr_NoMemory();
+        return -1;
+    }
+}
+
+PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router)
+{
+    PyObject *obj;
+    switch (item.kind) {
+    case MG_ITEM_OBJECT:
+        return item.ptr;
+    case MG_ITEM_FRAME:
+        return mg_message_from_frame(st, item.ptr, router);
+    default:
+        obj = Py_XNewRef(atomic_load(&((mg_latch *) item.ptr)->owner));
+        mg_latch_unref(item.ptr);
+        return obj;
+    }
+}
+
+/* The latch that `value` puts into, when it is the bound put method of a Latch of ours; borrowed. */
+static LatchObject *latch_of_put(mg_state *st, PyObject *value)
+{
+    if (!PyCFunction_Check(value))
+        return NULL;
+    PyObject *self = PyCFunction_GET_SELF(value);
+    if (!self || !PyObject_TypeCheck(self, st->Latch) || strcmp(((PyCFunctionObject *) value)->m_ml->ml_name, "put"))
+        return NULL;
+    return (LatchObject *) self;
+}
+
+int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always)
+{
+    LatchObject *target = NULL;
+    if (!value || value == Py_None)
+        value = NULL;
+    else
+        target = latch_of_put(st, value);
+    Py_XINCREF(value);
+    PyObject *old = *slot;
+    *slot = value;
+    mg_latch_watch(l, target ? target->latch : NULL, watch_always);
+    if (target && loop && !target->loop)
+        target->loop = mg_loop_ref(loop); /* who waits there may lead where the items come from */
+    Py_XDECREF(old);
+    return 0;
+}
+
+/* --- the type --- */
+
+static PyObject *latch_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void) args, (void) kwargs;
+    mg_state *st = mg_state_of_type(type);
+    if (!st || mg_need_configured(st))
+        return NULL;
+    LatchObject *self = (LatchObject *) type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->st = st;
+    self->latch = mg_latch_new(mg_drop_item);
+    if (!self->latch) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    atomic_store(&self->latch->owner, self);
+    return (PyObject *) self;
+}
+
+static int latch_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    LatchObject *self = (LatchObject *) obj;
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->notify);
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+static int latch_clear(PyObject *obj)
+{
+    LatchObject *self = (LatchObject *) obj;
+    Py_CLEAR(self->notify);
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+static void latch_dealloc(PyObject *obj)
+{
+    LatchObject *self = (LatchObject *) obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject_GC_UnTrack(obj);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs(obj);
+    if (self->latch) {
+        if (!self->shared) {
+            atomic_store(&self->latch->owner, NULL);
+            mg_latch_watch(self->latch, NULL, 0);
+        }
+        mg_latch_unref(self->latch);
+    }
+    mg_loop_unref(self->loop);
+    latch_clear(obj);
+    mg_run_later();
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static PyObject *latch_put(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"obj", NULL};
+    LatchObject *self = (LatchObject *) obj;
+    PyObject *value = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:put", names, &value))
+        return NULL;
+    mg_item item = {Py_NewRef(value), MG_ITEM_OBJECT};
+    mg_woken woken;
+    mg_err err = mg_latch_push(self->latch, item, &woken);
+    if (err != MG_OK) {
+        Py_DECREF(value);
+        if (err == MG_ECLOSED)
+            PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
+        else
+            PyErr_NoMemory();
+        return NULL;
+    }
+    if (self->notify && !woken.waiter && !latch_of_put(self->st, self->notify)) {
+        PyObject *r = PyObject_CallOneArg(self->notify, obj);
+        if (!r)
+            return NULL;
+        Py_DECREF(r);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *latch_get(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", "block", NULL};
+    LatchObject *self = (LatchObject *) obj;
+    mg_state *st = self->st;
+    PyObject *timeout = Py_None;
+    int block = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Op:get", names, &timeout, &block))
+        return NULL;
+    int64_t deadline;
+    if (parse_timeout(timeout, &deadline))
+        return NULL;
+    for (;;) {
+        mg_item item;
+        if (mg_wait_item(st, self->latch, self->loop, timeout, block, st->LatchError, st->latch_closed_msg, &item))
+            return NULL;
+        PyObject *got = mg_item_object(st, item, NULL);
+        if (got || PyErr_Occurred())
+            return got;
+        /* the token of a receiver that is gone: go on waiting, for what is left of the time */
+        if (deadline != MG_NEVER) {
+            int64_t left = deadline - mg_now();
+            PyObject *rest = PyFloat_FromDouble(left > 0 ? (double) left / 1e9 : 0.);
+            if (!rest)
+                return NULL;
+            PyObject *r = PyObject_CallMethod(obj, "get", "OO", rest, block ? Py_True : Py_False);
+            Py_DECREF(rest);
+            return r;
+        }
+    }
+}
+
+static PyObject *latch_close(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_latch_close(((LatchObject *) obj)->latch);
+    mg_run_later();
+    Py_RETURN_NONE;
+}
+
+static int need_open(LatchObject *self)
+{
+    if (!mg_latch_closed(self->latch))
+        return 0;
+    PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
+    return -1;
+}
+
+static PyObject *latch_size(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    LatchObject *self = (LatchObject *) obj;
+    return need_open(self) ? NULL : PyLong_FromSize_t(mg_latch_size(self->latch));
+}
+
+static PyObject *latch_empty(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    LatchObject *self = (LatchObject *) obj;
+    return need_open(self) ? NULL : PyBool_FromLong(mg_latch_size(self->latch) == 0);
+}
+
+static PyObject *get_closed(PyObject *obj, void *closure)
+{
+    (void) closure;
+    return PyBool_FromLong(mg_latch_closed(((LatchObject *) obj)->latch));
+}
+
+static PyObject *get_notify(PyObject *obj, void *closure)
+{
+    (void) closure;
+    PyObject *notify = ((LatchObject *) obj)->notify;
+    return Py_NewRef(notify ? notify : Py_None);
+}
+
+static int set_notify(PyObject *obj, PyObject *value, void *closure)
+{
+    (void) closure;
+    LatchObject *self = (LatchObject *) obj;
+    return mg_set_notify(self->st, self->latch, self->loop, &self->notify, value, 0);
+}
+
+static PyMethodDef latch_methods[] = {
+    {"put", (PyCFunction) (void (*)(void)) latch_put, METH_VARARGS | METH_KEYWORDS,
+     "put(obj=None): append an object and wake the thread that has waited longest. Any thread. LatchError once closed."},
+    {"get", (PyCFunction) (void (*)(void)) latch_get, METH_VARARGS | METH_KEYWORDS,
+     "get(timeout=None, block=True) -> the next object. timeout in seconds. TimeoutError, LatchError. Any thread."},
+    {"close", latch_close, METH_NOARGS, "Close for good; sleeping threads get LatchError. Any thread, repeatable."},
+    {"size", latch_size, METH_NOARGS, "Objects put and not taken yet. LatchError once closed."},
+    {"empty", latch_empty, METH_NOARGS, "size() == 0."},
+    {NULL, NULL, 0, NULL}};
+
+static PyMemberDef latch_members[] = {{"__dictoffset__", T_PYSSIZET, offsetof(LatchObject, dict), READONLY, NULL},
+                                      {"__weaklistoffset__", T_PYSSIZET, offsetof(LatchObject, weakrefs), READONLY, NULL},
+                                      {NULL, 0, 0, 0, NULL}};
+
+static PyGetSetDef latch_getset[] = {{"closed", get_closed, NULL, "True once close() was called.", NULL},
+                                     {"notify", get_notify, set_notify,
+                                      "None, or called with this latch when an object is put that no sleeper takes.", NULL},
+                                     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+                                     {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot latch_slots[] = {{Py_tp_new, latch_new},
+                                    {Py_tp_dealloc, latch_dealloc},
+                                    {Py_tp_traverse, latch_traverse},
+                                    {Py_tp_clear, latch_clear},
+                                    {Py_tp_methods, latch_methods},
+                                    {Py_tp_members, latch_members},
+                                    {Py_tp_getset, latch_getset},
+                                    {Py_tp_doc, "A closable FIFO queue that threads wait on in order."},
+                                    {0, NULL}};
+
+PyType_Spec mg_latch_spec = {"_mitogen_core.Latch", sizeof(LatchObject), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, latch_slots};

@@ -1,0 +1,74 @@
+/* References to Python objects that end where no GIL is held: they wait in a lock-free stack until somebody holds it. */
+#include "binding.h"
+
+struct mg_later {
+    mg_later *next;
+    PyObject *obj;
+};
+
+static _Atomic(mg_later *) waiting;
+
+static void push(mg_later *later)
+{
+    later->next = atomic_load_explicit(&waiting, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&waiting, &later->next, later, memory_order_release, memory_order_relaxed))
+        ;
+}
+
+mg_later *mg_later_new(PyObject *obj)
+{
+    mg_later *later = PyMem_RawMalloc(sizeof *later);
+    if (!later)
+        return (mg_later *) PyErr_NoMemory();
+    later->obj = Py_NewRef(obj);
+    return later;
+}
+
+PyObject *mg_later_obj(mg_later *later)
+{
+    return later->obj;
+}
+
+void mg_later_decref(void *later)
+{
+    push(later);
+}
+
+void mg_decref_anywhere(PyObject *obj)
+{
+    mg_later *later = PyMem_RawMalloc(sizeof *later);
+    if (!later)
+        return; /* a leak is all that can be had without memory and without the GIL */
+    later->obj = obj;
+    push(later);
+}
+
+void mg_run_later(void)
+{
+    if (!atomic_load_explicit(&waiting, memory_order_relaxed))
+        return;
+    mg_later *later = atomic_exchange_explicit(&waiting, NULL, memory_order_acquire);
+    while (later) {
+        mg_later *next = later->next;
+        Py_DECREF(later->obj);
+        PyMem_RawFree(later);
+        later = next;
+    }
+}
+
+void mg_drop_item(mg_item item)
+{
+    switch (item.kind) {
+    case MG_ITEM_OBJECT:
+        mg_decref_anywhere(item.ptr);
+        break;
+    case MG_ITEM_FRAME:
+        mg_frame_unref(item.ptr);
+        break;
+    case MG_ITEM_TOKEN:
+        mg_latch_unref(item.ptr);
+        break;
+    default:
+        break;
+    }
+}

@@ -1,0 +1,353 @@
+/* Link: the engine's stream to one neighbour, as a MitogenProtocol sees it. */
+#include "binding.h"
+
+PyObject *mg_link_of(mg_stream *s)
+{
+    return Py_XNewRef(atomic_load(&s->owner));
+}
+
+static PyObject *link_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"router", "remote_id", "protocol", NULL};
+    mg_state *st = mg_state_of_type(type);
+    PyObject *router, *protocol;
+    unsigned int remote_id;
+    if (!st || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!IO:Link", names, st->Router, &router, &remote_id, &protocol))
+        return NULL;
+    LinkObject *self = (LinkObject *) type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->st = st;
+    self->router = mg_router_ref(((RouterObject *) router)->router);
+    self->protocol = Py_NewRef(protocol);
+    self->remote_id = remote_id;
+    self->auth_stamp = -1;
+    return (PyObject *) self;
+}
+
+static int link_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(((LinkObject *) obj)->protocol);
+    return 0;
+}
+
+static int link_clear(PyObject *obj)
+{
+    Py_CLEAR(((LinkObject *) obj)->protocol);
+    return 0;
+}
+
+static void close_stream(LinkObject *self)
+{
+    mg_stream *s = self->stream;
+    if (!s)
+        return;
+    Py_BEGIN_ALLOW_THREADS
+    mg_loop_acquire(s->loop);
+    mg_stream_close(s);
+    mg_loop_release(s->loop);
+    Py_END_ALLOW_THREADS
+}
+
+static void link_dealloc(PyObject *obj)
+{
+    LinkObject *self = (LinkObject *) obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject_GC_UnTrack(obj);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs(obj);
+    if (self->stream) {
+        atomic_store(&self->stream->owner, NULL);
+        mg_loop_acquire(self->stream->loop);
+        mg_stream_close(self->stream);
+        mg_loop_release(self->stream->loop);
+        mg_stream_unref(self->stream);
+    }
+    mg_router_unref(self->router);
+    link_clear(obj);
+    mg_run_later();
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static void apply(LinkObject *self)
+{
+    if (!self->stream)
+        return;
+    atomic_store(&self->stream->remote_id, self->remote_id);
+    atomic_store(&self->stream->auth_stamp, self->auth_stamp);
+    atomic_store(&self->stream->privileged, self->privileged);
+    atomic_store(&self->stream->hooked, self->hooked);
+}
+
+static PyObject *link_open(PyObject *obj, PyObject *args)
+{
+    LinkObject *self = (LinkObject *) obj;
+    int rfd, wfd;
+    if (!PyArg_ParseTuple(args, "ii:open", &rfd, &wfd))
+        return NULL;
+    if (!self->stream) {
+        self->stream = mg_stream_new(self->router, self->remote_id, rfd, wfd);
+        if (!self->stream)
+            return PyErr_NoMemory();
+        atomic_store(&self->stream->owner, self);
+        apply(self);
+    }
+    Py_RETURN_NONE;
+}
+
+static mg_stream *need_stream(LinkObject *self)
+{
+    if (!self->stream)
+        PyErr_SetString(PyExc_ValueError, "the stream has not been given descriptors yet");
+    return self->stream;
+}
+
+static PyObject *link_start(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_stream *s = need_stream((LinkObject *) obj);
+    if (!s)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    mg_loop_acquire(s->loop);
+    mg_stream_start(s);
+    mg_loop_release(s->loop);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *link_stop(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_stream *s = ((LinkObject *) obj)->stream;
+    if (s) {
+        Py_BEGIN_ALLOW_THREADS
+        mg_loop_acquire(s->loop);
+        mg_stream_stop(s);
+        mg_loop_release(s->loop);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *link_close(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    close_stream((LinkObject *) obj);
+    mg_run_later();
+    Py_RETURN_NONE;
+}
+
+static PyObject *link_feed(PyObject *obj, PyObject *bytes)
+{
+    mg_stream *s = need_stream((LinkObject *) obj);
+    Py_buffer view;
+    if (!s || PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    mg_loop_acquire(s->loop);
+    mg_stream_feed(s, view.buf, (size_t) view.len);
+    mg_loop_release(s->loop);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&view);
+    Py_RETURN_NONE;
+}
+
+static PyObject *link_send(PyObject *obj, PyObject *msg)
+{
+    LinkObject *self = (LinkObject *) obj;
+    if (!PyObject_TypeCheck(msg, self->st->Message))
+        return PyErr_Format(PyExc_TypeError, "a Message is needed, not %.100s", Py_TYPE(msg)->tp_name);
+    mg_stream *s = need_stream(self);
+    mg_frame *f = s ? mg_message_frame((MessageObject *) msg) : NULL;
+    if (!f)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    mg_stream_send(s, f);
+    Py_END_ALLOW_THREADS
+    mg_run_later();
+    Py_RETURN_NONE;
+}
+
+/* ingress(msg): treat a message as if it had been read from this link. */
+static PyObject *link_ingress(PyObject *obj, PyObject *msg)
+{
+    LinkObject *self = (LinkObject *) obj;
+    mg_stream *s = need_stream(self);
+    mg_frame *f = s && PyObject_TypeCheck(msg, self->st->Message) ? mg_message_frame((MessageObject *) msg) : NULL;
+    if (!f) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "a Message is needed");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    mg_loop_acquire(s->loop);
+    mg_router_ingress(self->router, f, s);
+    mg_loop_release(s->loop);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *link_after_hook(PyObject *obj, PyObject *msg)
+{
+    LinkObject *self = (LinkObject *) obj;
+    mg_stream *s = need_stream(self);
+    mg_frame *f = s ? mg_message_frame((MessageObject *) msg) : NULL;
+    if (!f)
+        return NULL;
+    mg_router_after_hook(self->router, f, s);
+    Py_RETURN_NONE;
+}
+
+static PyObject *link_release(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_stream *s = ((LinkObject *) obj)->stream;
+    if (s)
+        mg_stream_release(s);
+    Py_RETURN_NONE;
+}
+
+static PyObject *link_pending(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_stream *s = ((LinkObject *) obj)->stream;
+    return PyLong_FromSize_t(s ? mg_stream_pending(s) : 0);
+}
+
+static PyObject *link_egress(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_stream *s = ((LinkObject *) obj)->stream;
+    PyObject *set = PySet_New(NULL);
+    if (!set || !s)
+        return set;
+    pthread_mutex_lock(&s->router->mu);
+    size_t n = 0, count = mg_idmap_count(&s->egress);
+    uint32_t *ids = PyMem_RawMalloc((count + 1) * sizeof *ids);
+    mg_idmap_iter it;
+    mg_idmap_iter_init(&s->egress, &it);
+    while (ids && n < count && mg_idmap_iter_next(&s->egress, &it, &ids[n], NULL))
+        n++;
+    pthread_mutex_unlock(&s->router->mu);
+    if (!ids) {
+        Py_DECREF(set);
+        return PyErr_NoMemory();
+    }
+    for (size_t i = 0; i < n; i++) {
+        PyObject *id = PyLong_FromUnsignedLong(ids[i]);
+        if (!id || PySet_Add(set, id)) {
+            Py_XDECREF(id);
+            Py_CLEAR(set);
+            break;
+        }
+        Py_DECREF(id);
+    }
+    PyMem_RawFree(ids);
+    return set;
+}
+
+static PyObject *link_stats(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_stream *s = ((LinkObject *) obj)->stream;
+    if (!s)
+        return PyDict_New();
+    return Py_BuildValue("{sKsKsKsKsKsn}", "frames_in", (unsigned long long) atomic_load(&s->frames_in), "bytes_in",
+                         (unsigned long long) atomic_load(&s->bytes_in), "frames_out", (unsigned long long) atomic_load(&s->frames_out),
+                         "bytes_out", (unsigned long long) atomic_load(&s->bytes_out), "frames_forwarded",
+                         (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s));
+}
+
+/* --- attributes --- */
+
+static PyObject *get_remote_id(PyObject *obj, void *closure)
+{
+    (void) closure;
+    return PyLong_FromUnsignedLong(((LinkObject *) obj)->remote_id);
+}
+
+static int set_remote_id(PyObject *obj, PyObject *value, void *closure)
+{
+    (void) closure;
+    unsigned long id = value ? PyLong_AsUnsignedLong(value) : 0;
+    if (id > UINT32_MAX || (id == (unsigned long) -1 && PyErr_Occurred()))
+        return PyErr_Occurred() ? -1 : (PyErr_SetString(PyExc_ValueError, "remote_id must fit 32 bits"), -1);
+    ((LinkObject *) obj)->remote_id = (uint32_t) id;
+    apply((LinkObject *) obj);
+    return 0;
+}
+
+static PyObject *get_auth_id(PyObject *obj, void *closure)
+{
+    (void) closure;
+    int64_t stamp = ((LinkObject *) obj)->auth_stamp;
+    if (stamp < 0)
+        Py_RETURN_NONE;
+    return PyLong_FromLongLong(stamp);
+}
+
+static int set_auth_id(PyObject *obj, PyObject *value, void *closure)
+{
+    (void) closure;
+    int64_t stamp = -1;
+    if (value && value != Py_None) {
+        unsigned long id = PyLong_AsUnsignedLong(value);
+        if (id > UINT32_MAX || (id == (unsigned long) -1 && PyErr_Occurred()))
+            return PyErr_Occurred() ? -1 : (PyErr_SetString(PyExc_ValueError, "auth_id must fit 32 bits"), -1);
+        stamp = (int64_t) id;
+    }
+    ((LinkObject *) obj)->auth_stamp = stamp;
+    apply((LinkObject *) obj);
+    return 0;
+}
+
+static PyObject *get_flag(PyObject *obj, void *closure)
+{
+    LinkObject *self = (LinkObject *) obj;
+    return PyBool_FromLong(closure ? self->hooked : self->privileged);
+}
+
+static int set_flag(PyObject *obj, PyObject *value, void *closure)
+{
+    LinkObject *self = (LinkObject *) obj;
+    int on = value ? PyObject_IsTrue(value) : 0;
+    if (on < 0)
+        return -1;
+    *(closure ? &self->hooked : &self->privileged) = on;
+    apply(self);
+    return 0;
+}
+
+static PyMethodDef link_methods[] = {
+    {"open", link_open, METH_VARARGS, "open(rfd, wfd): the descriptors, non-blocking. From now on it can send."},
+    {"start", link_start, METH_NOARGS, "Begin to read."},
+    {"stop", link_stop, METH_NOARGS, "End reading, for now."},
+    {"close", link_close, METH_NOARGS, "End for good; afterwards the descriptors may be closed. Idempotent."},
+    {"feed", link_feed, METH_O, "feed(bytes): treat bytes as if they had been read."},
+    {"send", link_send, METH_O, "send(message): write or queue it, whatever its dst_id."},
+    {"ingress", link_ingress, METH_O, "ingress(message): treat a message as if it had been read."},
+    {"after_hook", link_after_hook, METH_O, "after_hook(message): go on routing what on_message has seen."},
+    {"release", link_release, METH_NOARGS, "The frame that held the stream is done with."},
+    {"pending", link_pending, METH_NOARGS, "Bytes that wait to be written."},
+    {"egress", link_egress, METH_NOARGS, "The set of dst_ids that came in."},
+    {"stats", link_stats, METH_NOARGS, "Counters, a dict."},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef link_getset[] = {{"remote_id", get_remote_id, set_remote_id, "The neighbour's context id.", NULL},
+                                    {"auth_id", get_auth_id, set_auth_id, "None, or what all that comes in is stamped with.", NULL},
+                                    {"privileged", get_flag, set_flag, "Exempt from unidirectional mode.", NULL},
+                                    {"hooked", get_flag, set_flag, "Each frame is shown to on_message first.", "h"},
+                                    {NULL, NULL, NULL, NULL, NULL}};
+
+static PyMemberDef link_members[] = {{"protocol", T_OBJECT, offsetof(LinkObject, protocol), 0, "The MitogenProtocol."},
+                                     {"__weaklistoffset__", T_PYSSIZET, offsetof(LinkObject, weakrefs), READONLY, NULL},
+                                     {NULL, 0, 0, 0, NULL}};
+
+static PyType_Slot link_slots[] = {{Py_tp_new, link_new},         {Py_tp_dealloc, link_dealloc}, {Py_tp_traverse, link_traverse},
+                                   {Py_tp_clear, link_clear},     {Py_tp_methods, link_methods}, {Py_tp_getset, link_getset},
+                                   {Py_tp_members, link_members}, {Py_tp_doc, "A stream of frames to a neighbouring context."},
+                                   {0, NULL}};
+PyType_Spec mg_link_spec = {"_mitogen_core.Link", sizeof(LinkObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, link_slots};

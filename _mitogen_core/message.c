@@ -1,0 +1,482 @@
+/* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces pickled() made,
+ * until somebody asks for `data`. */
+#include "binding.h"
+
+/* --- fields --- */
+
+static PyObject *long_of(mg_state *st, uint32_t value)
+{
+    return value ? PyLong_FromUnsignedLong(value) : Py_NewRef(st->zero);
+}
+
+PyObject *mg_hdr_tuple(const mg_hdr *hdr)
+{
+    return Py_BuildValue("(IIIIIi)", hdr->dst_id, hdr->src_id, hdr->auth_id, hdr->handle, hdr->reply_to, (int) hdr->enc);
+}
+
+static MessageObject *message_alloc(mg_state *st, PyTypeObject *type)
+{
+    MessageObject *m = (MessageObject *) type->tp_alloc(type, 0);
+    if (m)
+        m->st = st;
+    return m;
+}
+
+static PyObject *message_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void) args, (void) kwargs;
+    mg_state *st = mg_state_of_type(type);
+    if (!st || mg_need_configured(st))
+        return NULL;
+    MessageObject *m = message_alloc(st, type);
+    if (!m)
+        return NULL;
+    m->src_id = Py_NewRef(st->own_id);
+    m->auth_id = Py_NewRef(st->own_id);
+    m->enc = Py_NewRef(st->enc_mgc);
+    m->data = Py_NewRef(st->empty_bytes);
+    return (PyObject *) m;
+}
+
+static int set_fields(PyObject *self, PyObject *kwargs)
+{
+    PyObject *name, *value;
+    Py_ssize_t pos = 0;
+    while (kwargs && PyDict_Next(kwargs, &pos, &name, &value))
+        if (PyObject_SetAttr(self, name, value))
+            return -1;
+    return 0;
+}
+
+static int message_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    if (PyTuple_GET_SIZE(args)) {
+        PyErr_SetString(PyExc_TypeError, "Message() takes keyword arguments only");
+        return -1;
+    }
+    if (set_fields(self, kwargs))
+        return -1;
+    MessageObject *m = (MessageObject *) self;
+    long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
+    if (enc == -1 && PyErr_Occurred())
+        PyErr_Clear();
+    if (enc < INT16_MIN || enc > INT16_MAX || !mg_enc_known((int16_t) enc)) {
+        PyErr_Format(PyExc_ValueError, "Message: enc must be one of ENC_MGC, ENC_PKL, ENC_BIN, not %R", m->enc ? m->enc : Py_None);
+        return -1;
+    }
+    return 0;
+}
+
+static void drop_payload(MessageObject *m)
+{
+    mg_frame *frame = m->frame;
+    mg_pickled *pickled = m->pickled;
+    m->frame = NULL;
+    m->pickled = NULL;
+    mg_frame_unref(frame);
+    if (pickled) {
+        mg_pickled_fini(pickled);
+        PyMem_Free(pickled);
+    }
+    Py_CLEAR(m->data);
+}
+
+static int message_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    MessageObject *m = (MessageObject *) self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(m->router);
+    Py_VISIT(m->receiver);
+    Py_VISIT(m->dst_id);
+    Py_VISIT(m->handle);
+    return 0;
+}
+
+static int message_clear(PyObject *self)
+{
+    MessageObject *m = (MessageObject *) self;
+    Py_CLEAR(m->dst_id);
+    Py_CLEAR(m->src_id);
+    Py_CLEAR(m->auth_id);
+    Py_CLEAR(m->handle);
+    Py_CLEAR(m->reply_to);
+    Py_CLEAR(m->enc);
+    Py_CLEAR(m->router);
+    Py_CLEAR(m->receiver);
+    return 0;
+}
+
+static void message_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    message_clear(self);
+    drop_payload((MessageObject *) self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *get_data(PyObject *self, void *closure)
+{
+    (void) closure;
+    MessageObject *m = (MessageObject *) self;
+    if (!m->data) {
+        if (m->frame) {
+            m->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) m->frame->hdr.len);
+            if (m->data)
+                mg_frame_copy_payload(m->frame, PyBytes_AS_STRING(m->data));
+        } else if (m->pickled)
+            m->data = mg_pickled_bytes(m->pickled);
+        else
+            m->data = Py_NewRef(m->st->empty_bytes);
+    }
+    return Py_XNewRef(m->data);
+}
+
+static int set_data(PyObject *self, PyObject *value, void *closure)
+{
+    (void) closure;
+    if (!value || !PyBytes_Check(value)) {
+        PyErr_Format(PyExc_AssertionError, "Message.data must be bytes, not %.100s", value ? Py_TYPE(value)->tp_name : "deleted");
+        return -1;
+    }
+    Py_INCREF(value);
+    drop_payload((MessageObject *) self);
+    ((MessageObject *) self)->data = value;
+    return 0;
+}
+
+static int field_u32(PyObject *obj, const char *name, uint32_t *out)
+{
+    if (!obj || obj == Py_None) {
+        *out = 0;
+        return 0;
+    }
+    unsigned long value = PyLong_AsUnsignedLong(obj);
+    if ((value == (unsigned long) -1 && PyErr_Occurred()) || value > UINT32_MAX) {
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError))
+            PyErr_Format(PyExc_ValueError, "Message.%s must be a number of 32 bits, not %R", name, obj);
+        return -1;
+    }
+    *out = (uint32_t) value;
+    return 0;
+}
+
+Py_ssize_t mg_message_size(MessageObject *m)
+{
+    return m->data ? PyBytes_GET_SIZE(m->data) : m->frame ? (Py_ssize_t) m->frame->hdr.len : m->pickled ? (Py_ssize_t) m->pickled->total : 0;
+}
+
+int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
+{
+    uint32_t enc;
+    if (field_u32(m->dst_id, "dst_id", &hdr->dst_id) || field_u32(m->src_id, "src_id", &hdr->src_id)
+        || field_u32(m->auth_id, "auth_id", &hdr->auth_id) || field_u32(m->handle, "handle", &hdr->handle)
+        || field_u32(m->reply_to, "reply_to", &hdr->reply_to) || field_u32(m->enc, "enc", &enc))
+        return -1;
+    hdr->enc = (int16_t) enc;
+    Py_ssize_t size = mg_message_size(m);
+    hdr->len = size > (Py_ssize_t) UINT32_MAX ? UINT32_MAX : (uint32_t) size;
+    return 0;
+}
+
+int mg_message_is_dead(MessageObject *m)
+{
+    return m->reply_to && PyLong_Check(m->reply_to) && PyLong_AsLong(m->reply_to) == MG_IS_DEAD;
+}
+
+int mg_message_set_router(MessageObject *m, PyObject *router)
+{
+    Py_XSETREF(m->router, Py_XNewRef(router));
+    return 0;
+}
+
+PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
+{
+    MessageObject *m = st->message_type ? message_alloc(st, (PyTypeObject *) st->message_type) : NULL;
+    if (!m) {
+        mg_frame_unref(frame);
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "_mitogen_core is not configured");
+        return NULL;
+    }
+    const mg_hdr *hdr = &frame->hdr;
+    m->frame = frame;
+    m->dst_id = long_of(st, hdr->dst_id);
+    m->src_id = long_of(st, hdr->src_id);
+    m->auth_id = hdr->auth_id == hdr->src_id ? Py_XNewRef(m->src_id) : long_of(st, hdr->auth_id);
+    m->handle = long_of(st, hdr->handle);
+    m->reply_to = long_of(st, hdr->reply_to);
+    m->enc = hdr->enc == MG_ENC_PKL ? Py_NewRef(st->enc_pkl) : PyLong_FromLong(hdr->enc);
+    m->router = Py_XNewRef(router);
+    if (!m->dst_id || !m->src_id || !m->auth_id || !m->handle || !m->reply_to || !m->enc) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    return (PyObject *) m;
+}
+
+/* --- frames --- */
+
+static mg_frame *frame_of_segs(const mg_hdr *hdr, const mg_pickled_seg *segs, size_t n)
+{
+    mg_frame *frame = NULL;
+    size_t made = 0;
+    mg_seg *list = PyMem_Calloc(n, sizeof *list);
+    if (!list)
+        return (mg_frame *) PyErr_NoMemory();
+    for (; made < n; made++) {
+        mg_buf *buf;
+        if (segs[made].owner) {
+            mg_later *later = mg_later_new(segs[made].owner);
+            if (!later)
+                goto done;
+            buf = mg_buf_wrap(segs[made].ptr, segs[made].len, mg_later_decref, later);
+            if (!buf)
+                mg_later_decref(later);
+        } else if ((buf = mg_buf_new(segs[made].len)))
+            memcpy(mg_buf_ptr(buf), segs[made].ptr, segs[made].len);
+        if (!buf)
+            goto done;
+        list[made] = (mg_seg){buf, 0, segs[made].len};
+    }
+    frame = mg_frame_new_segs(hdr, list, n);
+done:
+    while (made)
+        mg_buf_unref(list[--made].buf);
+    PyMem_Free(list);
+    if (!frame && !PyErr_Occurred())
+        PyErr_NoMemory();
+    return frame;
+}
+
+mg_frame *mg_message_frame(MessageObject *m)
+{
+    mg_hdr hdr;
+    if (mg_message_hdr(m, &hdr))
+        return NULL;
+    if (mg_message_size(m) > (Py_ssize_t) UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "a message payload of 4 GiB or more cannot be sent");
+        return NULL;
+    }
+    if (m->frame && !m->data) {
+        size_t len = m->frame->hdr.len;
+        mg_frame *frame = mg_frame_new(&hdr, len);
+        if (!frame)
+            return (mg_frame *) PyErr_NoMemory();
+        mg_frame_copy_payload(m->frame, mg_frame_payload(frame));
+        return frame;
+    }
+    mg_pickled_seg one = {0};
+    const mg_pickled_seg *segs = &one;
+    size_t n = 1;
+    if (m->data) {
+        one.ptr = (const uint8_t *) PyBytes_AS_STRING(m->data);
+        one.len = (size_t) PyBytes_GET_SIZE(m->data);
+        one.owner = m->data;
+    } else if (m->pickled) {
+        segs = m->pickled->segs;
+        n = m->pickled->nsegs;
+    }
+    if (hdr.len >= MG_CODEC_BYREF)
+        return frame_of_segs(&hdr, segs, n);
+    mg_frame *frame = mg_frame_new(&hdr, hdr.len);
+    if (!frame)
+        return (mg_frame *) PyErr_NoMemory();
+    uint8_t *at = mg_frame_payload(frame);
+    for (size_t i = 0; i < n; at += segs[i++].len)
+        if (segs[i].len)
+            memcpy(at, segs[i].ptr, segs[i].len);
+    return frame;
+}
+
+/* --- methods --- */
+
+static PyObject *message_pickled(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    mg_state *st = mg_state_of_type((PyTypeObject *) cls);
+    if (!st || mg_need_configured(st))
+        return NULL;
+    MessageObject *m = message_alloc(st, (PyTypeObject *) cls);
+    if (!m)
+        return NULL;
+    m->src_id = Py_NewRef(st->own_id);
+    m->auth_id = Py_NewRef(st->own_id);
+    m->enc = Py_NewRef(st->enc_pkl);
+    m->pickled = PyMem_Malloc(sizeof *m->pickled);
+    if (!m->pickled) {
+        Py_DECREF(m);
+        return PyErr_NoMemory();
+    }
+    mg_pickled_init(m->pickled);
+    if (mg_pickle(&st->codec, args, nargs, m->pickled))
+        goto error;
+    for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
+        if (PyObject_SetAttr((PyObject *) m, PyTuple_GET_ITEM(kwnames, i), args[nargs + i]))
+            goto error;
+    return (PyObject *) m;
+error:
+    Py_DECREF(m);
+    return NULL;
+}
+
+/* Where the payload is in one piece. keep: a reference that must be dropped with Py_XDECREF afterwards. */
+static int payload(MessageObject *m, const uint8_t **ptr, size_t *len, PyObject **keep, mg_frame **keep_frame)
+{
+    *keep = NULL;
+    *keep_frame = NULL;
+    if (!m->data && m->frame && mg_frame_payload(m->frame)) {
+        *ptr = mg_frame_payload(m->frame);
+        *len = m->frame->hdr.len;
+        *keep_frame = mg_frame_ref(m->frame);
+        return 0;
+    }
+    *keep = get_data((PyObject *) m, NULL);
+    if (!*keep)
+        return -1;
+    *ptr = (const uint8_t *) PyBytes_AS_STRING(*keep);
+    *len = (size_t) PyBytes_GET_SIZE(*keep);
+    return 0;
+}
+
+static PyObject *raise_dead(MessageObject *m)
+{
+    PyObject *text = PyObject_CallOneArg(m->st->dead_text, (PyObject *) m);
+    if (text) {
+        PyErr_SetObject(m->st->ChannelError, text);
+        Py_DECREF(text);
+    }
+    return NULL;
+}
+
+static int raise_call_error(mg_state *st, PyObject *obj)
+{
+    int is = PyObject_IsInstance(obj, st->CallError);
+    if (is > 0)
+        PyErr_SetObject((PyObject *) Py_TYPE(obj), obj);
+    return is;
+}
+
+static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"throw", "throw_dead", "find_class", NULL};
+    int do_throw = 1, throw_dead = 1;
+    PyObject *find_class = Py_None;
+    MessageObject *m = (MessageObject *) self;
+    mg_state *st = m->st;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|ppO:unpickle", names, &do_throw, &throw_dead, &find_class))
+        return NULL;
+    if (throw_dead && mg_message_is_dead(m))
+        return raise_dead(m);
+    long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
+    if (enc == -1 && PyErr_Occurred())
+        return NULL;
+    if (enc == MG_ENC_BIN) {
+        PyErr_SetString(PyExc_ValueError, "a message of ENC_BIN holds bytes, not a pickle: use decode()");
+        return NULL;
+    }
+    PyObject *obj;
+    if (find_class != Py_None)
+        obj = PyObject_CallFunctionObjArgs(st->slow_unpickle, self, find_class, NULL);
+    else {
+        const uint8_t *ptr;
+        size_t len;
+        PyObject *keep;
+        mg_frame *keep_frame;
+        if (payload(m, &ptr, &len, &keep, &keep_frame))
+            return NULL;
+        PyObject *router = Py_XNewRef(m->router);
+        mg_unpickler up;
+        mg_unpickler_init(&up, &st->codec, ptr, len, router == Py_None ? NULL : router, 0);
+        obj = mg_unpickle_next(&up);
+        mg_unpickler_fini(&up);
+        Py_XDECREF(router);
+        Py_XDECREF(keep);
+        mg_frame_unref(keep_frame);
+        if (!obj) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(st->StreamError, "invalid message: the payload is empty");
+            /* the payload is logged there, and the exception raised anew */
+            PyObject *type, *value, *tb;
+            PyErr_Fetch(&type, &value, &tb);
+            PyErr_NormalizeException(&type, &value, &tb);
+            PyObject *r = PyObject_CallFunctionObjArgs(st->slow_unpickle, self, Py_None, value, NULL);
+            Py_XDECREF(r);
+            if (r)
+                PyErr_Restore(type, value, tb);
+            else {
+                Py_XDECREF(type);
+                Py_XDECREF(value);
+                Py_XDECREF(tb);
+            }
+        }
+    }
+    if (obj && do_throw && raise_call_error(st, obj)) {
+        Py_DECREF(obj);
+        return NULL;
+    }
+    return obj;
+}
+
+/* _unpickle_all(deny) -> list: every object, with the default look-ups or none. */
+static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
+{
+    MessageObject *m = (MessageObject *) self;
+    const uint8_t *ptr;
+    size_t len;
+    PyObject *keep, *obj, *list;
+    mg_frame *keep_frame;
+    int deny = PyObject_IsTrue(arg);
+    if (deny < 0 || payload(m, &ptr, &len, &keep, &keep_frame))
+        return NULL;
+    list = PyList_New(0);
+    mg_unpickler up;
+    mg_unpickler_init(&up, &m->st->codec, ptr, len, m->router == Py_None ? NULL : m->router, deny);
+    while (list && (obj = mg_unpickle_next(&up))) {
+        if (PyList_Append(list, obj))
+            Py_CLEAR(list);
+        Py_DECREF(obj);
+    }
+    mg_unpickler_fini(&up);
+    if (PyErr_Occurred())
+        Py_CLEAR(list);
+    Py_XDECREF(keep);
+    mg_frame_unref(keep_frame);
+    return list;
+}
+
+static PyObject *get_is_dead(PyObject *self, void *closure)
+{
+    (void) closure;
+    return PyBool_FromLong(mg_message_is_dead((MessageObject *) self));
+}
+
+static PyMethodDef message_methods[] = {
+    {"pickled", (PyCFunction) (void (*)(void)) message_pickled, METH_FASTCALL | METH_KEYWORDS | METH_CLASS,
+     "pickled(*objs, **fields) -> Message whose payload is the objects, one pickle each."},
+    {"unpickle", (PyCFunction) (void (*)(void)) message_unpickle, METH_VARARGS | METH_KEYWORDS,
+     "unpickle(throw=True, throw_dead=True, find_class=None) -> the first object of the payload."},
+    {"_unpickle_all", message_unpickle_all, METH_O, "_unpickle_all(deny) -> list of all objects of the payload."},
+    {NULL, NULL, 0, NULL}};
+
+#define FIELD(name) {#name, T_OBJECT, offsetof(MessageObject, name), 0, NULL}
+static PyMemberDef message_members[] = {FIELD(dst_id), FIELD(src_id), FIELD(auth_id), FIELD(handle), FIELD(reply_to), FIELD(enc),
+                                        FIELD(router), FIELD(receiver), {NULL, 0, 0, 0, NULL}};
+
+static PyGetSetDef message_getset[] = {{"data", get_data, set_data, "The payload, bytes.", NULL},
+                                       {"is_dead", get_is_dead, NULL, "True for a dead message.", NULL},
+                                       {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot message_slots[] = {{Py_tp_new, message_new},
+                                      {Py_tp_init, message_init},
+                                      {Py_tp_dealloc, message_dealloc},
+                                      {Py_tp_traverse, message_traverse},
+                                      {Py_tp_clear, message_clear},
+                                      {Py_tp_methods, message_methods},
+                                      {Py_tp_members, message_members},
+                                      {Py_tp_getset, message_getset},
+                                      {Py_tp_doc, "A message: header fields and payload."},
+                                      {0, NULL}};
+
+PyType_Spec mg_message_spec = {"_mitogen_core.Message", sizeof(MessageObject), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, message_slots};

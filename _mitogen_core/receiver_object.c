@@ -1,0 +1,249 @@
+/* Receiver: a latch with a handle. Frames go from the loop into its latch without Python; get() makes them Messages. */
+#include "binding.h"
+
+static int receiver_init(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"router", "handle", "persist", "respondent", "policy", "overwrite", NULL};
+    ReceiverObject *self = (ReceiverObject *) obj;
+    mg_state *st = self->st;
+    PyObject *router, *handle = Py_None, *persist = Py_True, *respondent = Py_None, *policy = Py_None, *overwrite = Py_False;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOOO:Receiver", names, &router, &handle, &persist, &respondent, &policy,
+                                     &overwrite))
+        return -1;
+    Py_XSETREF(self->router, Py_NewRef(router));
+    if (PyObject_TypeCheck(router, st->Router) && !self->engine) {
+        self->engine = mg_router_ref(((RouterObject *) router)->router);
+        self->loop = mg_loop_ref(self->engine->loop);
+    }
+    PyObject *receive = PyObject_GetAttr(obj, st->str_on_receive), *add = NULL, *kw = NULL, *no_args = NULL, *got = NULL;
+    if (receive)
+        add = PyObject_GetAttrString(router, "add_handler");
+    if (add)
+        kw = Py_BuildValue("{sOsOsOsOsOsO}", "fn", receive, "handle", handle, "persist", persist, "policy", policy, "respondent",
+                           respondent, "overwrite", overwrite);
+    if (kw && (no_args = PyTuple_New(0)))
+        got = PyObject_Call(add, no_args, kw);
+    Py_XDECREF(receive);
+    Py_XDECREF(add);
+    Py_XDECREF(kw);
+    Py_XDECREF(no_args);
+    if (!got)
+        return -1;
+    Py_XSETREF(self->handle, got);
+    return 0;
+}
+
+static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void) args, (void) kwargs;
+    mg_state *st = mg_state_of_type(type);
+    if (!st || mg_need_configured(st))
+        return NULL;
+    ReceiverObject *self = (ReceiverObject *) type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->st = st;
+    self->latch = mg_latch_new(mg_drop_item);
+    if (!self->latch) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    atomic_store(&self->latch->owner, self);
+    return (PyObject *) self;
+}
+
+static int receiver_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    ReceiverObject *self = (ReceiverObject *) obj;
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->router);
+    Py_VISIT(self->handle);
+    Py_VISIT(self->notify);
+    Py_VISIT(self->latch_object);
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+static int receiver_clear(PyObject *obj)
+{
+    ReceiverObject *self = (ReceiverObject *) obj;
+    Py_CLEAR(self->router);
+    Py_CLEAR(self->handle);
+    Py_CLEAR(self->notify);
+    Py_CLEAR(self->latch_object);
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+static void receiver_dealloc(PyObject *obj)
+{
+    ReceiverObject *self = (ReceiverObject *) obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject_GC_UnTrack(obj);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs(obj);
+    if (self->latch) {
+        atomic_store(&self->latch->owner, NULL);
+        mg_latch_watch(self->latch, NULL, 0);
+        mg_latch_unref(self->latch);
+    }
+    receiver_clear(obj);
+    mg_router_unref(self->engine);
+    mg_loop_unref(self->loop);
+    mg_run_later();
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+/* As the handler of its handle (for routers that are not ours, and in tests): queue, then notify. */
+static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
+{
+    ReceiverObject *self = (ReceiverObject *) obj;
+    mg_item item = {Py_NewRef(msg), MG_ITEM_OBJECT};
+    mg_err err = mg_latch_push_untold(self->latch, item, NULL);
+    if (err != MG_OK) {
+        Py_DECREF(msg);
+        if (err == MG_ECLOSED)
+            PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
+        else
+            PyErr_NoMemory();
+        return NULL;
+    }
+    if (self->notify && !self->latch->watcher) {
+        PyObject *r = PyObject_CallOneArg(self->notify, obj);
+        if (!r)
+            return NULL;
+        Py_DECREF(r);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *receiver_get(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", "block", "throw_dead", NULL};
+    ReceiverObject *self = (ReceiverObject *) obj;
+    mg_state *st = self->st;
+    PyObject *timeout = Py_None, *msg;
+    int block = 1, throw_dead = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Opp:get", names, &timeout, &block, &throw_dead))
+        return NULL;
+    mg_item item;
+    PyObject *text = PyObject_GetAttrString(obj, "closed_msg");
+    if (!text)
+        return NULL;
+    int bad = mg_wait_item(st, self->latch, self->loop, timeout, block, st->ChannelError, text, &item);
+    Py_DECREF(text);
+    if (bad)
+        return NULL;
+    if (item.kind == MG_ITEM_TOKEN) {
+        mg_latch_unref(item.ptr);
+        PyErr_SetString(PyExc_SystemError, "a receiver cannot watch another one");
+        return NULL;
+    }
+    msg = mg_item_object(st, item, self->router);
+    if (!msg)
+        return NULL;
+    if (throw_dead && PyObject_TypeCheck(msg, st->Message) && mg_message_is_dead((MessageObject *) msg)) {
+        PyObject *raises = PyObject_GetAttrString(obj, "raise_channelerror");
+        int raise = raises ? PyObject_IsTrue(raises) : -1;
+        Py_XDECREF(raises);
+        if (!raise)
+            return msg;
+        PyObject *why = raise > 0 ? PyObject_CallOneArg(st->dead_text, msg) : NULL;
+        if (why) {
+            PyErr_SetObject(st->ChannelError, why);
+            Py_DECREF(why);
+        }
+        Py_DECREF(msg);
+        return NULL;
+    }
+    return msg;
+}
+
+static PyObject *receiver_size(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    ReceiverObject *self = (ReceiverObject *) obj;
+    if (mg_latch_closed(self->latch)) {
+        PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
+        return NULL;
+    }
+    return PyLong_FromSize_t(mg_latch_size(self->latch));
+}
+
+/* The Latch that shares our queue. */
+static PyObject *get_latch(PyObject *obj, void *closure)
+{
+    (void) closure;
+    ReceiverObject *self = (ReceiverObject *) obj;
+    if (!self->latch_object) {
+        LatchObject *latch = (LatchObject *) self->st->Latch->tp_alloc(self->st->Latch, 0);
+        if (!latch)
+            return NULL;
+        latch->st = self->st;
+        latch->shared = 1;
+        latch->latch = mg_latch_ref(self->latch);
+        latch->loop = self->loop ? mg_loop_ref(self->loop) : NULL;
+        self->latch_object = (PyObject *) latch;
+    }
+    return Py_NewRef(self->latch_object);
+}
+
+static PyObject *get_notify(PyObject *obj, void *closure)
+{
+    (void) closure;
+    PyObject *notify = ((ReceiverObject *) obj)->notify;
+    return Py_NewRef(notify ? notify : Py_None);
+}
+
+/* What the loop pushes is told to Python by the broker's thread. */
+static void push_notify_event(mg_latch *l, void *loop)
+{
+    mg_event ev = {.kind = MG_EV_NOTIFY, .a = mg_latch_ref(l)};
+    if (mg_loop_push_event(loop, &ev) != MG_OK)
+        mg_latch_unref(l);
+}
+
+static int set_notify(PyObject *obj, PyObject *value, void *closure)
+{
+    (void) closure;
+    ReceiverObject *self = (ReceiverObject *) obj;
+    if (mg_set_notify(self->st, self->latch, self->loop, &self->notify, value, 1))
+        return -1;
+    int in_python = self->notify && !self->latch->watcher && self->loop;
+    mg_latch_tell(self->latch, in_python ? push_notify_event : NULL, in_python ? self->loop : NULL);
+    return 0;
+}
+
+static PyMethodDef receiver_methods[] = {
+    {"get", (PyCFunction) (void (*)(void)) receiver_get, METH_VARARGS | METH_KEYWORDS,
+     "get(timeout=None, block=True, throw_dead=True) -> Message. timeout in seconds. TimeoutError; ChannelError when closed, or for\n"
+     "a dead message unless throw_dead is false. Any thread."},
+    {"_on_receive", receiver_on_receive, METH_O, "Queue a message, then tell `notify`."},
+    {"size", receiver_size, METH_NOARGS, "Messages that wait. LatchError once closed."},
+    {NULL, NULL, 0, NULL}};
+
+static PyMemberDef receiver_members[] = {{"router", T_OBJECT, offsetof(ReceiverObject, router), 0, "The router."},
+                                         {"handle", T_OBJECT, offsetof(ReceiverObject, handle), 0, "Number, or None once closed."},
+                                         {"__dictoffset__", T_PYSSIZET, offsetof(ReceiverObject, dict), READONLY, NULL},
+                                         {"__weaklistoffset__", T_PYSSIZET, offsetof(ReceiverObject, weakrefs), READONLY, NULL},
+                                         {NULL, 0, 0, 0, NULL}};
+
+static PyGetSetDef receiver_getset[] = {{"notify", get_notify, set_notify, "None, or called with this receiver for each message.", NULL},
+                                        {"_latch", get_latch, NULL, "The queue, as a Latch.", NULL},
+                                        {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+                                        {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot receiver_slots[] = {{Py_tp_new, receiver_new},
+                                       {Py_tp_init, receiver_init},
+                                       {Py_tp_dealloc, receiver_dealloc},
+                                       {Py_tp_traverse, receiver_traverse},
+                                       {Py_tp_clear, receiver_clear},
+                                       {Py_tp_methods, receiver_methods},
+                                       {Py_tp_members, receiver_members},
+                                       {Py_tp_getset, receiver_getset},
+                                       {Py_tp_doc, "A handle and the queue of the messages sent to it."},
+                                       {0, NULL}};
+
+PyType_Spec mg_receiver_spec = {"_mitogen_core.Receiver", sizeof(ReceiverObject), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, receiver_slots};

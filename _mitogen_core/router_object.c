@@ -1,0 +1,536 @@
+/* Router: the engine's tables, and the way of a message from Python into them. */
+#include "binding.h"
+
+#include "alloc.h"
+
+static PyObject *router_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void) args, (void) kwargs;
+    mg_state *st = mg_state_of_type(type);
+    if (!st || mg_need_configured(st))
+        return NULL;
+    RouterObject *self = (RouterObject *) type->tp_alloc(type, 0);
+    if (self)
+        self->st = st;
+    return (PyObject *) self;
+}
+
+static int router_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    RouterObject *self = (RouterObject *) obj;
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->loop_object);
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+static int router_clear(PyObject *obj)
+{
+    RouterObject *self = (RouterObject *) obj;
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+static void router_dealloc(PyObject *obj)
+{
+    RouterObject *self = (RouterObject *) obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject_GC_UnTrack(obj);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs(obj);
+    mg_router_unref(self->router);
+    router_clear(obj);
+    Py_CLEAR(self->loop_object);
+    mg_run_later();
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static PyObject *router_open(PyObject *obj, PyObject *loop)
+{
+    RouterObject *self = (RouterObject *) obj;
+    if (!PyObject_TypeCheck(loop, self->st->Loop))
+        return PyErr_Format(PyExc_TypeError, "a Loop is needed, not %.100s", Py_TYPE(loop)->tp_name);
+    if (!self->router) {
+        self->router = mg_router_new(((LoopObject *) loop)->loop);
+        if (!self->router)
+            return PyErr_NoMemory();
+        self->loop_object = Py_NewRef(loop);
+    }
+    Py_RETURN_NONE;
+}
+
+static mg_router *need_router(PyObject *obj)
+{
+    mg_router *r = ((RouterObject *) obj)->router;
+    if (!r)
+        PyErr_SetString(PyExc_ValueError, "Router.__init__ was not called");
+    return r;
+}
+
+/* --- settings --- */
+
+static PyObject *router_set_identity(PyObject *obj, PyObject *args)
+{
+    mg_router *r = need_router(obj);
+    unsigned int own_id;
+    PyObject *parent_id, *parent_ids;
+    if (!r || !PyArg_ParseTuple(args, "IOO:_set_identity", &own_id, &parent_id, &parent_ids))
+        return NULL;
+    int64_t parent = -1;
+    if (parent_id != Py_None) {
+        parent = PyLong_AsLongLong(parent_id);
+        if (parent == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    PyObject *seq = PySequence_Fast(parent_ids, "parent_ids must be a sequence");
+    if (!seq)
+        return NULL;
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(seq);
+    uint32_t *ids = PyMem_Calloc((size_t) n + 1, sizeof *ids);
+    for (Py_ssize_t i = 0; ids && i < n; i++) {
+        ids[i] = (uint32_t) PyLong_AsUnsignedLong(PySequence_Fast_GET_ITEM(seq, i));
+        if (PyErr_Occurred())
+            break;
+    }
+    Py_DECREF(seq);
+    if (!ids || (!PyErr_Occurred() && mg_router_set_identity(r, own_id, parent, ids, (size_t) n) != MG_OK))
+        PyErr_NoMemory();
+    PyMem_Free(ids);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *router_set_unidirectional(PyObject *obj, PyObject *value)
+{
+    mg_router *r = need_router(obj);
+    int on = PyObject_IsTrue(value);
+    if (!r || on < 0)
+        return NULL;
+    mg_router_set_unidirectional(r, on);
+    Py_RETURN_NONE;
+}
+
+static PyObject *router_set_text(PyObject *obj, PyObject *args)
+{
+    mg_router *r = need_router(obj);
+    int reason;
+    const char *text;
+    if (!r || !PyArg_ParseTuple(args, "is:_set_text", &reason, &text))
+        return NULL;
+    if (reason < 0 || reason >= MG_N_REASONS)
+        return PyErr_Format(PyExc_ValueError, "no such reason: %d", reason);
+    if (mg_router_set_text(r, (mg_reason) reason, text) != MG_OK)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyObject *router_set_limits(PyObject *obj, PyObject *args)
+{
+    mg_router *r = need_router(obj);
+    unsigned long long max_size, high_water;
+    if (!r || !PyArg_ParseTuple(args, "KK:_set_limits", &max_size, &high_water))
+        return NULL;
+    atomic_store(&r->max_size, max_size);
+    atomic_store(&r->high_water, (size_t) high_water);
+    Py_RETURN_NONE;
+}
+
+/* --- routes --- */
+
+static PyObject *router_put_route(PyObject *obj, PyObject *args)
+{
+    mg_router *r = need_router(obj);
+    unsigned int id;
+    LinkObject *link;
+    if (!r || !PyArg_ParseTuple(args, "IO!:_put_route", &id, ((RouterObject *) obj)->st->Link, &link))
+        return NULL;
+    if (!link->stream) {
+        PyErr_SetString(PyExc_ValueError, "the stream has not been given descriptors yet");
+        return NULL;
+    }
+    if (mg_router_put_route(r, id, link->stream) != MG_OK)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static int id_arg(PyObject *arg, uint32_t *id)
+{
+    unsigned long value = PyLong_AsUnsignedLong(arg);
+    if (value == (unsigned long) -1 && PyErr_Occurred())
+        return -1;
+    if (value > UINT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "an id has 32 bits");
+        return -1;
+    }
+    *id = (uint32_t) value;
+    return 0;
+}
+
+static PyObject *router_del_route(PyObject *obj, PyObject *arg)
+{
+    mg_router *r = need_router(obj);
+    uint32_t id;
+    if (!r || id_arg(arg, &id))
+        return NULL;
+    return PyBool_FromLong(mg_router_del_route(r, id));
+}
+
+static PyObject *router_get_route(PyObject *obj, PyObject *args)
+{
+    mg_router *r = need_router(obj);
+    unsigned int id;
+    int with_parent;
+    if (!r || !PyArg_ParseTuple(args, "Ip:_get_route", &id, &with_parent))
+        return NULL;
+    mg_stream *s = mg_router_get_route(r, id, with_parent);
+    PyObject *link = s ? mg_link_of(s) : NULL;
+    mg_stream_unref(s);
+    return link ? link : Py_NewRef(Py_None);
+}
+
+/* _routes() -> {context id: Link} */
+static PyObject *router_routes(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_router *r = need_router(obj);
+    PyObject *dict = r ? PyDict_New() : NULL;
+    if (!dict)
+        return NULL;
+    pthread_mutex_lock(&r->mu);
+    size_t n = 0, count = mg_idmap_count(&r->routes);
+    struct pair {
+        uint32_t id;
+        mg_stream *s;
+    } *pairs = PyMem_RawMalloc((count + 1) * sizeof *pairs);
+    mg_idmap_iter it;
+    void *value;
+    mg_idmap_iter_init(&r->routes, &it);
+    while (pairs && n < count && mg_idmap_iter_next(&r->routes, &it, &pairs[n].id, &value))
+        pairs[n++].s = mg_stream_ref(value);
+    pthread_mutex_unlock(&r->mu);
+    if (!pairs) {
+        Py_DECREF(dict);
+        return PyErr_NoMemory();
+    }
+    for (size_t i = 0; i < n; i++) {
+        PyObject *link = mg_link_of(pairs[i].s), *id = PyLong_FromUnsignedLong(pairs[i].id);
+        if (dict && link && (!id || PyDict_SetItem(dict, id, link)))
+            Py_CLEAR(dict);
+        Py_XDECREF(link);
+        Py_XDECREF(id);
+        mg_stream_unref(pairs[i].s);
+    }
+    PyMem_RawFree(pairs);
+    return dict;
+}
+
+/* --- handlers --- */
+
+/* The receiver whose own queue `fn` fills, when it is one of ours and does nothing else with messages; borrowed. */
+static ReceiverObject *receiver_of(mg_state *st, PyObject *fn)
+{
+    if (!PyCFunction_Check(fn))
+        return NULL;
+    PyObject *self = PyCFunction_GET_SELF(fn);
+    if (!self || !PyObject_TypeCheck(self, st->Receiver) || strcmp(((PyCFunctionObject *) fn)->m_ml->ml_name, "_on_receive"))
+        return NULL;
+    return (ReceiverObject *) self;
+}
+
+static int is_neighbour_policy(mg_state *st, PyObject *policy)
+{
+    for (Py_ssize_t i = 0; st->neighbour_policies && i < PyTuple_GET_SIZE(st->neighbour_policies); i++)
+        if (PyTuple_GET_ITEM(st->neighbour_policies, i) == policy)
+            return 1;
+    return 0;
+}
+
+/* Has Python listen for the loss of a respondent, the first time it is one. */
+static int watch_respondent(PyObject *router, mg_state *st, PyObject *respondent)
+{
+    PyObject *known = PyObject_GetAttr(respondent, st->str_respondent_of);
+    if (!known)
+        PyErr_Clear();
+    Py_XDECREF(known);
+    if (known == router)
+        return 0;
+    PyObject *r = PyObject_CallMethodObjArgs(router, st->str_watch_respondent, respondent, NULL);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
+
+static PyObject *router_add_handler(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"fn", "handle", "persist", "policy", "respondent", "overwrite", NULL};
+    RouterObject *self = (RouterObject *) obj;
+    mg_state *st = self->st;
+    mg_router *r = need_router(obj);
+    PyObject *fn, *handle = Py_None, *policy = Py_None, *respondent = Py_None;
+    int persist = 1, overwrite = 0;
+    uint32_t number = 0;
+    if (!r || !PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy, &respondent, &overwrite))
+        return NULL;
+    int given = PyObject_IsTrue(handle);
+    if (given < 0 || (given && id_arg(handle, &number)))
+        return NULL;
+    mg_handler *h = mg_handler_new();
+    if (!h)
+        return PyErr_NoMemory();
+    h->persist = persist;
+    h->policy = policy == Py_None                    ? MG_POLICY_NONE
+                : policy == st->has_parent_authority ? MG_POLICY_PARENT
+                : is_neighbour_policy(st, policy)    ? MG_POLICY_NEIGHBOUR
+                                                     : MG_POLICY_ASK;
+    if (respondent != Py_None) {
+        PyObject *id = PyObject_GetAttrString(respondent, "context_id");
+        uint32_t value;
+        if (!id || id_arg(id, &value)) {
+            Py_XDECREF(id);
+            goto error;
+        }
+        Py_DECREF(id);
+        h->respondent = (int64_t) value;
+        if (watch_respondent(obj, st, respondent))
+            goto error;
+    }
+    ReceiverObject *recv = receiver_of(st, fn);
+    if (recv)
+        h->latch = mg_latch_ref(recv->latch);
+    PyObject *entry = PyTuple_Pack(5, obj, fn, policy, persist ? Py_True : Py_False, respondent);
+    h->owner = entry ? mg_later_new(entry) : NULL;
+    h->drop_owner = h->owner ? mg_later_decref : NULL;
+    Py_XDECREF(entry);
+    if (!h->owner)
+        goto error;
+    mg_err err = mg_router_add_handler(r, h, number, overwrite);
+    if (err != MG_OK) {
+        if (err == MG_EEXIST)
+            PyErr_SetObject(st->Error, st->duplicate_handle_msg);
+        else
+            PyErr_NoMemory();
+        goto error;
+    }
+    PyObject *result = PyLong_FromUnsignedLong(h->handle);
+    mg_handler_unref(h);
+    return result;
+error:
+    mg_handler_unref(h);
+    mg_run_later();
+    return NULL;
+}
+
+static PyObject *router_del_handler(PyObject *obj, PyObject *arg)
+{
+    mg_router *r = need_router(obj);
+    uint32_t number;
+    if (!r)
+        return NULL;
+    if (!PyLong_Check(arg)) {
+        PyErr_SetObject(PyExc_KeyError, arg);
+        return NULL;
+    }
+    if (id_arg(arg, &number))
+        return NULL;
+    if (mg_router_del_handler(r, number) != MG_OK) {
+        PyErr_SetObject(PyExc_KeyError, arg);
+        return NULL;
+    }
+    mg_run_later();
+    Py_RETURN_NONE;
+}
+
+static PyObject *pair_of(mg_handler *h)
+{
+    return Py_BuildValue("(IO)", h->handle, h->owner ? mg_later_obj(h->owner) : Py_None);
+}
+
+/* _take_handlers(respondent or None) -> [(handle, entry)]: removes them. */
+static PyObject *router_take_handlers(PyObject *obj, PyObject *arg)
+{
+    mg_router *r = need_router(obj);
+    uint32_t id = 0;
+    size_t n;
+    if (!r || (arg != Py_None && id_arg(arg, &id)))
+        return NULL;
+    mg_handler **list = mg_router_take_handlers(r, arg == Py_None ? -1 : (int64_t) id, &n);
+    if (!list)
+        return PyErr_NoMemory();
+    PyObject *result = PyList_New(0);
+    for (size_t i = 0; i < n; i++) {
+        PyObject *pair = result ? pair_of(list[i]) : NULL;
+        if (result && (!pair || PyList_Append(result, pair)))
+            Py_CLEAR(result);
+        Py_XDECREF(pair);
+        mg_handler_unref(list[i]);
+    }
+    mg_free(list);
+    mg_run_later();
+    return result;
+}
+
+static PyObject *get_handle_map(PyObject *obj, void *closure)
+{
+    (void) closure;
+    mg_router *r = need_router(obj);
+    PyObject *dict = r ? PyDict_New() : NULL;
+    if (!dict)
+        return NULL;
+    pthread_mutex_lock(&r->mu);
+    size_t n = 0, count = mg_idmap_count(&r->handlers);
+    mg_handler **list = PyMem_RawMalloc((count + 1) * sizeof *list);
+    mg_idmap_iter it;
+    void *value;
+    mg_idmap_iter_init(&r->handlers, &it);
+    while (list && n < count && mg_idmap_iter_next(&r->handlers, &it, NULL, &value))
+        list[n++] = mg_handler_ref(value);
+    pthread_mutex_unlock(&r->mu);
+    for (size_t i = 0; i < n; i++) {
+        PyObject *pair = dict ? pair_of(list[i]) : NULL;
+        if (dict && (!pair || PyDict_SetItem(dict, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1))))
+            Py_CLEAR(dict);
+        Py_XDECREF(pair);
+        mg_handler_unref(list[i]);
+    }
+    PyMem_RawFree(list);
+    return dict;
+}
+
+/* --- the way of a message --- */
+
+/* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never does. */
+static int wait_room(RouterObject *self, mg_stream *out)
+{
+    if (((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident())
+        return 0;
+    for (;;) {
+        mg_err err;
+        Py_BEGIN_ALLOW_THREADS
+        err = mg_stream_wait_room(out);
+        Py_END_ALLOW_THREADS
+        if (err == MG_OK)
+            return 0;
+        if (PyErr_CheckSignals())
+            return -1;
+    }
+}
+
+/* The same object goes to a handler of this process; nothing is serialised. */
+static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *hdr)
+{
+    mg_router *r = self->router;
+    mg_handler *h;
+    mg_reason why;
+    if (mg_router_claim(r, hdr, -1, &h, &why) != MG_OK) {
+        mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0);
+        Py_RETURN_NONE;
+    }
+    if (h->latch && h->policy != MG_POLICY_ASK) {
+        mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT};
+        mg_err err = mg_latch_push(h->latch, item, NULL);
+        mg_handler_unref(h);
+        if (err == MG_OK)
+            Py_RETURN_NONE;
+        Py_DECREF(m);
+        if (err == MG_ENOMEM)
+            return PyErr_NoMemory();
+        mg_router_dead(r, hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
+        Py_RETURN_NONE;
+    }
+    if (((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident()) {
+        PyObject *entry = Py_NewRef(mg_later_obj(h->owner));
+        mg_handler_unref(h);
+        PyObject *result = PyObject_CallMethodObjArgs((PyObject *) self, self->st->str_deliver, entry, (PyObject *) m, Py_None, NULL);
+        Py_DECREF(entry);
+        return result;
+    }
+    mg_event ev = {.kind = MG_EV_OBJECT, .a = h, .b = Py_NewRef(m)};
+    if (mg_loop_push_event(r->loop, &ev) != MG_OK) {
+        mg_handler_unref(h);
+        Py_DECREF(m);
+        return PyErr_NoMemory();
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *router_route(PyObject *obj, PyObject *arg)
+{
+    RouterObject *self = (RouterObject *) obj;
+    mg_state *st = self->st;
+    mg_router *r = need_router(obj);
+    mg_hdr hdr;
+    if (!r)
+        return NULL;
+    if (!PyObject_TypeCheck(arg, st->Message))
+        return PyErr_Format(PyExc_TypeError, "a Message is needed, not %.100s", Py_TYPE(arg)->tp_name);
+    MessageObject *m = (MessageObject *) arg;
+    if (mg_loop_closed(r->loop)) {
+        PyErr_SetObject(st->Error, st->broker_shutdown_msg);
+        return NULL;
+    }
+    if (mg_message_hdr(m, &hdr))
+        return NULL;
+    if ((uint64_t) mg_message_size(m) > mg_router_max_size(r)) {
+        mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0);
+        Py_RETURN_NONE;
+    }
+    if (!m->dst_id || m->dst_id == Py_None || !m->handle || m->handle == Py_None) {
+        mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
+        Py_RETURN_NONE;
+    }
+    if (hdr.dst_id == mg_router_own_id(r))
+        return route_here(self, m, &hdr);
+
+    mg_frame *f = mg_message_frame(m);
+    mg_stream *out = NULL;
+    if (!f)
+        return NULL;
+    if (hdr.len < MG_CODEC_BYREF)
+        mg_router_route(r, f, &out); /* a short write to a descriptor that does not block: cheaper than letting go of the GIL */
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        mg_router_route(r, f, &out);
+        Py_END_ALLOW_THREADS
+        mg_run_later();
+    }
+    int bad = out && mg_stream_full(out) && wait_room(self, out);
+    mg_stream_unref(out);
+    if (bad)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef router_methods[] = {
+    {"_open", router_open, METH_O, "_open(loop): once, before anything else."},
+    {"_set_identity", router_set_identity, METH_VARARGS, "_set_identity(own_id, parent_id, parent_ids)"},
+    {"_set_unidirectional", router_set_unidirectional, METH_O, "_set_unidirectional(flag)"},
+    {"_set_text", router_set_text, METH_VARARGS, "_set_text(reason, text)"},
+    {"_set_limits", router_set_limits, METH_VARARGS, "_set_limits(max_message_size, high_water), bytes"},
+    {"_put_route", router_put_route, METH_VARARGS, "_put_route(context_id, link)"},
+    {"_del_route", router_del_route, METH_O, "_del_route(context_id) -> whether there was one"},
+    {"_get_route", router_get_route, METH_VARARGS, "_get_route(context_id, or_parent) -> Link or None"},
+    {"_routes", router_routes, METH_NOARGS, "_routes() -> {context_id: Link}"},
+    {"add_handler", (PyCFunction) (void (*)(void)) router_add_handler, METH_VARARGS | METH_KEYWORDS,
+     "add_handler(fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False) -> handle. fn(message) is called on the\n"
+     "broker's thread. Error when the handle is taken. Any thread."},
+    {"del_handler", router_del_handler, METH_O, "del_handler(handle). KeyError. Any thread."},
+    {"_take_handlers", router_take_handlers, METH_O, "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
+    {"route", router_route, METH_O, "route(message): send it on its way. Any thread. Error after the broker's end."},
+    {NULL, NULL, 0, NULL}};
+
+static PyMemberDef router_members[] = {{"_loop", T_OBJECT, offsetof(RouterObject, loop_object), READONLY, NULL},
+                                       {"__dictoffset__", T_PYSSIZET, offsetof(RouterObject, dict), READONLY, NULL},
+                                       {"__weaklistoffset__", T_PYSSIZET, offsetof(RouterObject, weakrefs), READONLY, NULL},
+                                       {NULL, 0, 0, 0, NULL}};
+
+static PyGetSetDef router_getset[] = {{"_handle_map", get_handle_map, NULL, "A copy: {handle: entry}.", NULL},
+                                      {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+                                      {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot router_slots[] = {{Py_tp_new, router_new},           {Py_tp_dealloc, router_dealloc}, {Py_tp_traverse, router_traverse},
+                                     {Py_tp_clear, router_clear},       {Py_tp_methods, router_methods}, {Py_tp_members, router_members},
+                                     {Py_tp_getset, router_getset},     {Py_tp_doc, "Routes, handles, and who may do what."},
+                                     {0, NULL}};
+PyType_Spec mg_router_spec = {"_mitogen_core.Router", sizeof(RouterObject), 0,
+                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, router_slots};
