@@ -1,0 +1,3162 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Everything a child process needs, in one text that imports no other module of
+the package: messages, latches, the router, the broker and its streams, the
+importer, and the start-up of a child.
+
+The bootstrap ships this text to targets that have nothing installed, and it is
+the twin of the C core everywhere else. It runs on CPython 2.7 and 3.6 and
+newer.
+
+Threads: one broker thread per process owns the poller, the routing of what
+arrives, and every handler. It alone closes descriptors. Any thread may send:
+`Router.route` hands a message for another process straight to the stream's
+`BufferedWriter`, whose lock is only ever tried and never waited for, so a
+sender costs no wake-up unless the kernel's buffer is full.
+
+Every import here is paid by every child. What is rarely used is imported where
+it is used, with one limit: on Python 2 a thread that imports holds a lock while
+it waits for a module to arrive, so what delivers messages must not import.
+"""
+
+from __future__ import absolute_import
+
+import collections
+import errno
+import itertools
+import os
+import select
+import struct
+import sys
+import threading
+import time
+import _weakref
+
+import mitogen
+
+try:
+    import thread
+except ImportError:
+    import _thread as thread
+
+PY24 = False
+PY3 = sys.version_info > (3,)
+
+if PY3:
+    # The C module by itself: `pickle` would bring `re` along.
+    try:
+        import _pickle as pickle
+    except ImportError:
+        import pickle
+    from io import BytesIO
+    BytesType = bytes
+    UnicodeType = str
+    FsPathTypes = (str,)
+    integer_types = (int,)
+    iteritems, iterkeys, itervalues = dict.items, dict.keys, dict.values
+    range, imap = range, map
+
+    def BufferType(buf, start):
+        """Return what follows offset `start` of `buf` without copying it."""
+        return memoryview(buf)[start:]
+
+    def b(s):
+        """Return text `s` as bytes, one byte per character."""
+        return s.encode('latin-1')
+else:
+    import cPickle as pickle
+    import fcntl
+    import imp
+    # Not only for speed: these would otherwise be imported by the broker
+    # thread while another thread holds the import lock.
+    import logging
+    import traceback
+    from cStringIO import StringIO as BytesIO
+    BytesType = str
+    UnicodeType = unicode
+    FsPathTypes = (unicode, str)
+    integer_types = (int, long)
+    iteritems, iterkeys = dict.iteritems, dict.iterkeys
+    itervalues = dict.itervalues
+    range, imap = xrange, itertools.imap
+    BufferType = buffer
+
+    def b(s):
+        """Return text `s` as bytes, one byte per character."""
+        return s
+
+# The first use of a codec by name may import it.
+UnicodeType('').encode('utf-8')
+
+AnyTextType = (BytesType, UnicodeType)
+BaseException = BaseException
+next, any, all = next, any, all
+try:
+    ModuleNotFoundError = ModuleNotFoundError
+except NameError:
+    ModuleNotFoundError = ImportError
+PicklingError = pickle.PicklingError
+UnpicklingError = pickle.UnpicklingError
+
+#: Monotonic where the interpreter has such a clock. All deadlines use it.
+now = getattr(time, 'monotonic', time.time)
+
+#: Bytes asked for in one read.
+CHUNK_SIZE = 131072
+
+# Payloads from this size on are not copied into one block with their header.
+_LARGE = 16384
+
+GET_MODULE = 100
+CALL_FUNCTION = 101
+FORWARD_LOG = 102
+ADD_ROUTE = 103
+DEL_ROUTE = 104
+ALLOCATE_ID = 105
+SHUTDOWN = 106
+LOAD_MODULE = 107
+FORWARD_MODULE = 108
+DETACHING = 109
+CALL_SERVICE = 110
+STUB_CALL_SERVICE = 111
+GET_RESOURCE = 112
+LOAD_RESOURCE = 113
+IS_DEAD = 999
+
+LOGGERS = ('', 'mitogen', 'mitogen.io')
+
+# The bootstrap sets this before it executes the text it was sent; it stays
+# None where the module was imported from a file.
+_core_source = globals().get('_core_source')
+
+
+def _module(name):
+    """
+    Return a module that may not be imported yet.
+
+    An `import` statement is no substitute: on Python 2 it waits for the
+    import lock even if the module is there, and the thread that holds that
+    may wait for us.
+    """
+    return (not PY3 and sys.modules.get(name)) or import_module(name)
+
+
+class LazyLogger(object):
+    """
+    Stand for ``logging.getLogger(name)`` without importing `logging`, which
+    is a third of the start of a child.
+
+    While `sink` is set (a child in which nobody imported `logging` yet),
+    records go straight to that :class:`LogHandler`. Otherwise every attribute
+    is the real logger's. Any thread.
+    """
+    sink = None
+    #: Logger name -> level, while `sink` is set.
+    levels = {}
+    METHODS = {
+        'debug': 10, 'info': 20, 'warning': 30, 'warn': 30, 'error': 40,
+        'exception': 40, 'critical': 50, 'fatal': 50,
+    }
+
+    def __init__(self, name):
+        self.name = name
+
+    def __getattr__(self, attr):
+        if LazyLogger.sink is not None:
+            if attr == 'log':
+                return self._log
+            level = self.METHODS.get(attr)
+            if level:
+                def emit(msg, *args, **kwargs):
+                    kwargs.setdefault('exc_info', attr == 'exception')
+                    self._log(level, msg, *args, **kwargs)
+                return emit
+        return getattr(_module('logging').getLogger(self.name), attr)
+
+    def isEnabledFor(self, level):
+        if LazyLogger.sink is None:
+            return self.__getattr__('isEnabledFor')(level)
+        # This one never leaves the process, and there is nowhere else to go.
+        return (self.name != 'mitogen.io' and
+                level >= self.levels.get(self.name, self.levels['']))
+
+    def _log(self, level, msg, *args, **kwargs):
+        sink = LazyLogger.sink
+        if sink is None:
+            # Somebody imported `logging` since.
+            return self.__getattr__('log')(level, msg, *args, **kwargs)
+        if not self.isEnabledFor(level):
+            return
+        try:
+            msg = to_text(msg)
+            if args:
+                msg %= args
+            if kwargs.get('exc_info'):
+                msg += '\n' + _module('traceback').format_exc().rstrip('\n')
+        except Exception:
+            msg = 'bad log call: %r %r' % (msg, args)
+        sink.send(self.name, level, msg)
+
+
+LOG = LazyLogger('mitogen')
+IOLOG = LazyLogger('mitogen.io')
+_importer_log = LazyLogger('mitogen.importer')
+# It inherits the level of `mitogen`, like any logger below that.
+_IMPORTER = _importer_log.name
+
+
+try:
+    _fp = open('/proc/sys/kernel/osrelease', 'rb')
+    IS_WSL = b('Microsoft') in _fp.read()
+    _fp.close()
+except (IOError, OSError):
+    IS_WSL = False
+
+
+def _patch_path_finder():
+    """
+    Let an unreadable current directory mean "not found here". Before Python
+    3.13 only a removed one does, so a child of another user started in a
+    private directory could not import anything.
+    """
+    from _frozen_importlib_external import PathFinder
+    inner = PathFinder._path_importer_cache
+
+    def _path_importer_cache(cls, path):
+        try:
+            return inner(path)
+        except OSError:
+            if path:
+                raise
+    PathFinder._path_importer_cache = classmethod(_path_importer_cache)
+
+
+if PY3 and sys.version_info < (3, 13):
+    try:
+        _patch_path_finder()
+    except (ImportError, AttributeError):
+        pass
+
+
+#
+# Exceptions and value types.
+#
+
+class Error(Exception):
+    """
+    Base of all errors raised here.
+
+    :param fmt: text, UTF-8 bytes or None; interpolated only if there are
+        `args`.
+    """
+    def __init__(self, fmt=None, *args):
+        if args:
+            fmt %= args
+        if isinstance(fmt, BytesType):
+            fmt = UnicodeType(fmt, 'utf-8', 'replace')
+        Exception.__init__(self, fmt)
+
+
+class LatchError(Error):
+    """The latch is closed."""
+    pass
+
+
+class ChannelError(Error):
+    """A receiver is closed, or was told that nothing will arrive any more."""
+    local_msg = 'closed at this end'
+    remote_msg = 'closed at the other end'
+
+
+class StreamError(Error):
+    """A connection could not be made, or a message could not be read."""
+    pass
+
+
+class TimeoutError(Error):
+    """Nothing arrived in time."""
+    pass
+
+
+class CallError(Error):
+    """
+    A remote function failed. Built from text, or from an exception: then the
+    text names its class and message, followed by the traceback of the
+    exception being handled, if any.
+    """
+    # Readers refuse a text of this length.
+    MAX_TEXT = 10000
+
+    def __init__(self, fmt=None, *args):
+        if isinstance(fmt, BaseException):
+            cls = fmt.__class__
+            try:
+                text = to_text(fmt)
+            except Exception:
+                # Not even `repr` can be trusted now.
+                text = u'(no text)'
+            fmt = to_text('%s.%s: ') % (cls.__module__, cls.__name__) + text
+            tb = sys.exc_info()[2]
+            if tb:
+                lines = ''.join(_module('traceback').format_tb(tb))
+                if not PY3:
+                    lines = UnicodeType(lines, 'utf-8', 'replace')
+                fmt += '\n' + lines
+        Error.__init__(self, fmt, *args)
+
+    def __reduce__(self):
+        text = to_text(self.args[0])
+        if len(text) >= self.MAX_TEXT:
+            # The message is at the start and the failing line at the end.
+            text = text[:5000] + '\n[...]\n' + text[-4900:]
+        return _unpickle_call_error, (text,)
+
+
+def _unpickle_call_error(s):
+    if type(s) is not UnicodeType or len(s) >= CallError.MAX_TEXT:
+        raise TypeError('cannot unpickle CallError: bad input')
+    return CallError(s)
+
+
+class ModuleDeniedByOverridesError(ModuleNotFoundError):
+    fmt = 'import of %s was denied: overrides are set, and it is not in them.'
+
+
+class ModuleDeniedByBlocksError(ModuleNotFoundError):
+    fmt = 'import of %s was denied: it, or a parent, is blocked.'
+
+
+class ModuleUnsuitableError(ModuleNotFoundError):
+    fmt = 'import of %s was denied: it is never served to another context.'
+
+
+class Blob(BytesType):
+    """Bytes whose content must not appear in a log."""
+    def __reduce__(self):
+        return Blob, (BytesType(self),)
+
+    def __repr__(self):
+        return '[blob: %d bytes]' % len(self)
+
+
+class Secret(UnicodeType):
+    """Text whose content must not appear in a log."""
+    def __reduce__(self):
+        return Secret, (UnicodeType(self),)
+
+    def __repr__(self):
+        return '[secret]'
+
+
+class Kwargs(dict):
+    """
+    Keyword arguments on their way. Keys become the interpreter's own `str`,
+    whatever the sender's version of Python made of them.
+    """
+    def __init__(self, dct):
+        for k, v in iteritems(dct):
+            if PY3 and isinstance(k, BytesType):
+                k = k.decode()
+            elif not PY3 and isinstance(k, UnicodeType):
+                k = k.encode('utf-8')
+            self[k] = v
+
+    def __repr__(self):
+        return 'Kwargs(%s)' % (dict.__repr__(self),)
+
+    def __reduce__(self):
+        return Kwargs, (dict(self),)
+
+
+#
+# Small functions.
+#
+
+def to_text(o):
+    """Return `o` as exactly text; bytes are decoded as UTF-8."""
+    if isinstance(o, BytesType):
+        return UnicodeType(o, 'utf-8')
+    return UnicodeType(o)
+
+
+def str_partition(s, sep):
+    return s.partition(sep)
+
+
+def str_rpartition(s, sep):
+    return s.rpartition(sep)
+
+
+bytes_partition = str_partition
+
+
+def threading__current_thread():
+    return threading.current_thread()
+
+
+def threading__thread_name(t):
+    return t.name
+
+
+def has_parent_authority(msg, _stream=None):
+    """Handler policy: accept what this process or an ancestor authorized."""
+    return _has_parent_authority(msg.auth_id)
+
+
+def _has_parent_authority(context_id):
+    return (context_id == mitogen.context_id or
+            context_id in mitogen.parent_ids)
+
+
+def _is_neighbour(msg, stream):
+    return stream is not None and msg.src_id == stream.protocol.remote_id
+
+
+def module_lineage(fullname):
+    """Yield `a`, `a.b`, `a.b.c` for `a.b.c`."""
+    bits = fullname.split('.')
+    for i in range(len(bits)):
+        yield '.'.join(bits[:i + 1])
+
+
+def _listeners(obj, name):
+    return obj.__dict__.setdefault('_signals', {}).setdefault(name, [])
+
+
+def listen(obj, name, func):
+    """Call `func` whenever signal `name` is fired on `obj`, in the firing
+    thread. The same function may be added more than once."""
+    _listeners(obj, name).append(func)
+
+
+def unlisten(obj, name, func):
+    """Undo one :func:`listen`.
+
+    :raises ValueError: it was not there.
+    """
+    _listeners(obj, name).remove(func)
+
+
+def fire(obj, name, *args, **kwargs):
+    """Call every listener in order, over a snapshot. An exception reaches
+    the caller and skips the rest."""
+    for func in tuple(_listeners(obj, name)):
+        func(*args, **kwargs)
+
+
+def takes_econtext(func):
+    """Mark a function to be called with the keyword argument `econtext`, the
+    child's :class:`ExternalContext`."""
+    func.mitogen_takes_econtext = True
+    return func
+
+
+def takes_router(func):
+    """Mark a function to be called with the keyword argument `router`."""
+    func.mitogen_takes_router = True
+    return func
+
+
+if PY3:
+    get_blocking, set_blocking = os.get_blocking, os.set_blocking
+else:
+    def get_blocking(fd):
+        """Tell whether `fd` is in blocking mode."""
+        return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK
+
+    def set_blocking(fd, blocking):
+        """Put `fd` in blocking mode or out of it."""
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        if blocking:
+            flags &= ~os.O_NONBLOCK
+        else:
+            flags |= os.O_NONBLOCK
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+
+
+def set_cloexec(fd):
+    """
+    Have `fd` closed by exec.
+
+    :raises AssertionError: it is a standard stream that Python has open.
+    """
+    if fd <= 2:
+        fp = (sys.stdin, sys.stdout, sys.stderr)[fd]
+        assert fp is None or fp.closed, 'fd %d is a standard stream' % fd
+    if PY3:
+        os.set_inheritable(fd, False)
+    else:
+        flags = fcntl.fcntl(fd, fcntl.F_GETFD)
+        fcntl.fcntl(fd, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
+
+
+def io_op(func, *args):
+    """
+    Call a function that does I/O, again when a signal interrupted it.
+
+    :returns: (result, None), or (None, exception) when the other end is gone.
+    """
+    while True:
+        try:
+            return func(*args), None
+        except (OSError, IOError, select.error):
+            e = sys.exc_info()[1]
+            code = e.args[0]
+            if code in (errno.EPIPE, errno.EIO, errno.ECONNRESET):
+                return None, e
+            if code != errno.EINTR:
+                raise
+
+
+def _both(pair, blocking):
+    if blocking is not None:
+        for fp in pair:
+            set_blocking(fp.fileno(), blocking)
+    return pair
+
+
+def pipe(blocking=None):
+    """Return a (read, write) pair of unbuffered binary files."""
+    rfd, wfd = os.pipe()
+    return _both((os.fdopen(rfd, 'rb', 0), os.fdopen(wfd, 'wb', 0)), blocking)
+
+
+def socketpair(blocking=None):
+    """Return two connected socket objects."""
+    import socket
+    return _both(socket.socketpair(), blocking)
+
+
+def iter_split(buf, delim, func):
+    """
+    Call `func(chunk)` for each chunk of `buf` that `delim` ends, until a call
+    returns exactly False.
+
+    :returns: (unprocessed tail, whether no call returned False).
+    """
+    start = 0
+    while True:
+        end = buf.find(delim, start)
+        if end < 0:
+            return buf[start:], True
+        chunk, start = buf[start:end], end + len(delim)
+        if func(chunk) is False:
+            return buf[start:], False
+
+
+def import_module(name):
+    """Import `name` and return that very module."""
+    # Level 0: on Python 2 the default would look for siblings of this module.
+    __import__(name, {}, {}, (), 0)
+    return sys.modules[name]
+
+
+def get_core_source():
+    """
+    Return the source of this module as bytes, as a child of this process may
+    be given it: what this process was shipped, or the installed file.
+    """
+    if _core_source:
+        return _core_source
+    path = __file__
+    if path[-4:] in ('.pyc', '.pyo'):
+        path = path[:-1]
+    read = getattr(globals().get('__loader__'), 'get_data', None)
+    if read:
+        # Also right for a package inside a zip file.
+        return read(path)
+    fp = open(path, 'rb')
+    try:
+        return fp.read()
+    finally:
+        fp.close()
+
+
+def _graft(obj, base_name):
+    """Make `obj` also an instance of a class of `logging`, whose import the
+    definition of its own class must not need."""
+    cls = obj.__class__
+    base = getattr(_module('logging'), base_name)
+    if not isinstance(obj, base):
+        obj.__class__ = type(cls.__name__, (cls, base), {})
+
+
+class PidfulStreamHandler(object):
+    """
+    Logging handler that writes to a file of this process, and to another one
+    after a fork.
+    """
+    #: File name with slots for the process id and the time.
+    template = '/tmp/mitogen.%s.%s.log'
+    open_pid = None
+
+    def __init__(self):
+        import logging
+        _graft(self, 'StreamHandler')
+        logging.StreamHandler.__init__(self, sys.stderr)
+        self.setFormatter(logging.Formatter(
+            '%(asctime)s %(process)d %(levelname).1s %(threadName)s '
+            '%(name)s: %(message)s'))
+
+    def emit(self, record):
+        pid = os.getpid()
+        if self.open_pid != pid:
+            path = self.template % (pid, time.strftime('%Y%m%d%H%M%S'))
+            self.stream = open(path, 'w', 1)
+            set_cloexec(self.stream.fileno())
+            self.open_pid = pid
+        _module('logging').StreamHandler.emit(self, record)
+
+
+def enable_debug_logging():
+    """Log everything this process does to a file of its own."""
+    import logging
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    logging.getLogger().handlers.insert(0, PidfulStreamHandler())
+
+
+def _profile_hook(name, func, *args):
+    """Run a thread's main function. :func:`enable_profiling` replaces it."""
+    return func(*args)
+
+
+def enable_profiling(econtext=None):
+    """Profile each thread of the library, and write the result to the files
+    that `MITOGEN_PROFILE_FMT` names when the thread ends."""
+    global _profile_hook
+    import cProfile
+    import pstats
+
+    def _profile_thread(name, func, *args):
+        profiler = cProfile.Profile()
+        try:
+            profiler.enable()
+        except ValueError:
+            # Since 3.12 one profiler at a time serves the whole process.
+            return func(*args)
+        try:
+            return func(*args)
+        finally:
+            profiler.create_stats()
+            paths = [
+                os.environ.get(
+                    'MITOGEN_PROFILE_FMT',
+                    '/tmp/mitogen.stats.%(pid)s.%(identity)s.%(now)s.%(ext)s'
+                ) % {'ext': ext, 'identity': name, 'pid': os.getpid(),
+                     'now': int(now() * 1000000)}
+                for ext in ('pstats', 'log')]
+            profiler.dump_stats(paths[0])
+            with open(paths[1], 'w') as fp:
+                report = pstats.Stats(profiler, stream=fp)
+                report.sort_stats('cumulative')
+                report.print_stats()
+                report.print_callers()
+
+    _profile_hook = _profile_thread
+
+
+#
+# Pickling.
+#
+
+def find_deny(module, name):
+    """Refuse every class look-up."""
+    raise UnpicklingError('denied: %s.%s' % (module, name))
+
+
+if PY3:
+    class Pickler(pickle.Pickler):
+        """Pickler that writes top-level bytes as Python 2 would, so that a
+        reader needs no class look-up."""
+        def dump(self, obj):
+            if type(obj) is BytesType and len(obj) < 1 << 31:
+                self._file.write(b'\x80\x02T' + struct.pack('<L', len(obj)))
+                self._file.write(obj)
+                self._file.write(b'.')
+            else:
+                pickle.Pickler.dump(self, obj)
+
+        def __init__(self, file, protocol=2):
+            pickle.Pickler.__init__(self, file, protocol)
+            self._file = file
+
+    class Unpickler(pickle.Unpickler):
+        """Unpickler that never decodes a byte string, and asks
+        `find_class(module, name)` with the names as they were written."""
+        def __init__(self, file, find_class=find_deny):
+            pickle.Unpickler.__init__(self, file, encoding='bytes',
+                                      fix_imports=False)
+            self._find = find_class
+
+        def find_class(self, module, name):
+            return self._find(module, name)
+else:
+    Pickler = pickle.Pickler
+
+    def Unpickler(file, find_class=find_deny):
+        """Return an unpickler whose class look-ups go to `find_class`."""
+        unpickler = pickle.Unpickler(file)
+        unpickler.find_global = find_class
+        return unpickler
+
+
+def _read_bytes(s=u'', _encoding=None):
+    # How Python 3 writes nested bytes: text to be encoded. What it calls the
+    # encoding is ignored, a look-up by name could import.
+    if type(s) is not UnicodeType:
+        raise TypeError('bytes expected as text')
+    return s.encode('latin-1')
+
+
+class Message(object):
+    """
+    One message, from one handle of a context to a handle of another.
+
+    Any attribute may be given as a keyword argument. Not locked: a message
+    belongs to one thread at a time.
+
+    :raises ValueError: unknown `enc`.
+    """
+    dst_id = None
+    handle = None
+    #: Handle for the reply; None or 0 if there is none, IS_DEAD when this
+    #: says that the recipient waits in vain.
+    reply_to = None
+    data = b('')
+    #: Router that received the message, None if it was built here.
+    router = None
+    #: Receiver that a select took it from.
+    receiver = None
+
+    HEADER_FMT = '>hLLLLLL'
+    HEADER_LEN = struct.calcsize(HEADER_FMT)
+    HEADER_MAGIC = ENC_MGC = 0x4d49
+    ENC_PKL = 0x4d4a
+    ENC_BIN = 0x4d4b
+    ENCS = frozenset([ENC_MGC, ENC_PKL, ENC_BIN])
+    enc = ENC_MGC
+    _pack = struct.Struct(HEADER_FMT).pack
+    _unpack = struct.Struct(HEADER_FMT).unpack_from
+
+    def __init__(self, **kwargs):
+        self.src_id = self.auth_id = mitogen.context_id
+        if kwargs:
+            self.__dict__.update(kwargs)
+            assert isinstance(self.data, BytesType), 'data must be bytes'
+            if self.enc not in self.ENCS:
+                raise ValueError('unknown enc: %r' % (self.enc,))
+
+    def __repr__(self):
+        data = self.data
+        if len(data) > 60:
+            text = '%r...%r (%d bytes)' % (data[:25], data[-25:], len(data))
+        else:
+            text = repr(data)
+        return 'Message(src=%r:%r dst=%r:%r auth_id=%r %s)' % (
+            self.src_id, self.reply_to, self.dst_id, self.handle,
+            self.auth_id, text)
+
+    def _header(self):
+        return self._pack(self.enc, self.dst_id, self.src_id, self.auth_id,
+                          self.handle, self.reply_to or 0, len(self.data))
+
+    def pack(self):
+        """Return the frame as bytes. `dst_id` and `handle` must be set."""
+        return self._header() + self.data
+
+    @property
+    def is_dead(self):
+        return self.reply_to == IS_DEAD
+
+    @classmethod
+    def dead(cls, reason=None, **kwargs):
+        """Build a dead message; `reason` is text or None."""
+        return cls(reply_to=IS_DEAD, data=(reason or u'').encode('utf-8'),
+                   **kwargs)
+
+    @classmethod
+    def pickled(cls, *objs, **kwargs):
+        """
+        Build a message that carries pickles of `objs`. In place of one that
+        raises PicklingError goes the CallError made from it; other errors
+        reach the caller.
+        """
+        objs = list(objs)
+        while True:
+            fp = BytesIO()
+            pickler = Pickler(fp, 2)
+            try:
+                for i, obj in enumerate(objs):
+                    pickler.dump(obj)
+                return cls(data=fp.getvalue(), enc=cls.ENC_PKL, **kwargs)
+            except PicklingError:
+                # The memo now has entries that were never written, and the
+                # pickles share it: begin again.
+                objs[i] = CallError(sys.exc_info()[1])
+
+    @classmethod
+    def encoded(cls, obj, enc, **kwargs):
+        """Build a message by encoding: ENC_PKL pickles `obj`, ENC_BIN wants
+        bytes."""
+        if enc == cls.ENC_PKL:
+            return cls.pickled(obj, **kwargs)
+        if enc != cls.ENC_BIN:
+            raise ValueError('cannot encode as %r' % (enc,))
+        if not isinstance(obj, BytesType):
+            raise TypeError('ENC_BIN takes bytes')
+        return cls(data=obj, enc=enc, **kwargs)
+
+    def decode(self, throw=True, throw_dead=True):
+        """Return the payload according to `enc`."""
+        if self.enc == self.ENC_BIN:
+            return self.data
+        if self.enc == self.ENC_PKL:
+            return self.unpickle(throw=throw, throw_dead=throw_dead)
+        raise ValueError('cannot decode %r' % (self.enc,))
+
+    def reply(self, msg, router=None, **kwargs):
+        """
+        Send `msg`, or a message that carries it, to whoever sent this one.
+
+        :param router: used when this message came from no router.
+        """
+        reply = msg if isinstance(msg, Message) else Message.pickled(msg)
+        reply.__dict__.update({'dst_id': self.src_id,
+                               'handle': self.reply_to}, **kwargs)
+        if not reply.handle:
+            return LOG.debug('dropped, no reply is expected: %r', reply)
+        (self.router or router).route(reply)
+
+    def _find_global(self, module, name):
+        if module == 'mitogen.core':
+            if name in ('Blob', 'Secret', 'Kwargs'):
+                return globals()[name]
+            if name in ('CallError', '_unpickle_call_error'):
+                return _unpickle_call_error
+            if name == '_unpickle_context':
+                return lambda context_id, name: _unpickle_context(
+                    context_id, name, router=self.router)
+            if name == '_unpickle_sender':
+                return lambda context_id, dst_handle: _unpickle_sender(
+                    self.router, context_id, dst_handle)
+        elif (module, name) in (('_codecs', 'encode'),
+                                ('__builtin__', 'bytes')):
+            return _read_bytes
+        raise StreamError('cannot unpickle %r/%r', module, name)
+
+    def _throw_dead(self):
+        if self.data:
+            raise ChannelError(UnicodeType(self.data, 'utf-8', 'replace'))
+        if self.src_id == mitogen.context_id:
+            raise ChannelError(ChannelError.local_msg)
+        raise ChannelError(ChannelError.remote_msg)
+
+    def unpickle(self, throw=True, throw_dead=True, find_class=None):
+        """
+        Return the first object carried.
+
+        :param bool throw: raise a :class:`CallError` instead of returning it.
+        :param bool throw_dead: raise :class:`ChannelError` for a dead message.
+        :raises StreamError: the payload is invalid or names a class that may
+            not cross.
+        """
+        for obj in self.unpickle_iter(throw, throw_dead,
+                                      find_class or self._find_global):
+            return obj
+
+    def unpickle_iter(self, throw=True, throw_dead=True, find_class=find_deny):
+        """Yield every object carried. By default no class may be named."""
+        if self.enc == self.ENC_BIN:
+            raise ValueError('message is not pickled')
+        if throw_dead and self.is_dead:
+            self._throw_dead()
+        fp = BytesIO(self.data)
+        unpickler = Unpickler(fp, find_class)
+        more = True
+        while more:
+            try:
+                obj = unpickler.load()
+                more = fp.tell() < len(self.data)
+            except Exception:
+                e = sys.exc_info()[1]
+                LOG.error('raw pickle was: %r', self.data[:CHUNK_SIZE])
+                if isinstance(e, (TypeError, ValueError)):
+                    raise StreamError('invalid message: %s', e)
+                raise
+            if throw and isinstance(obj, CallError):
+                raise obj
+            yield obj
+
+
+#
+# Waiting and receiving.
+#
+
+if PY3:
+    class _Sleeper(object):
+        """
+        One thread asleep in `Latch.get`. Since 3.2 waiting for a lock is
+        interrupted by signals, so that costs no descriptor and one system
+        call.
+        """
+        awake = False
+        item = None
+
+        def __init__(self):
+            self._lock = thread.allocate_lock()
+            self._lock.acquire()
+            self._wake = self._lock.release
+
+        def wake(self, item=None):
+            self.item = item
+            self.awake = True
+            self._wake()
+
+        def sleep(self, timeout):
+            """Return after `wake` or `timeout` seconds."""
+            if timeout is None:
+                timeout = -1
+            else:
+                timeout = min(timeout, threading.TIMEOUT_MAX)
+            self._lock.acquire(True, timeout)
+
+        def rest(self):
+            pass
+else:
+    class _Sleeper(object):
+        """
+        One thread asleep in `Latch.get`. Waiting for a lock cannot be
+        interrupted on Python 2 (and polls when it has a timeout), so wait for
+        a byte in a pipe. Pipes are kept for the next sleeper.
+        """
+        awake = False
+        item = None
+        #: All pipes there are, and those nobody uses; both as (read, write).
+        pipes = []
+        idle = []
+
+        def __init__(self):
+            try:
+                self.pipe = self.idle.pop()
+            except IndexError:
+                self.pipe = os.pipe()
+                self.pipes.append(self.pipe)
+                for fd in self.pipe:
+                    set_cloexec(fd)
+
+        def wake(self, item=None):
+            self.item = item
+            self.awake = True
+            os.write(self.pipe[1], 'x')
+
+        def sleep(self, timeout):
+            poller = Latch.poller_class()
+            poller.start_receive(self.pipe[0])
+            try:
+                end = timeout is not None and now() + timeout
+                while not self.awake:
+                    for _ in poller.poll(timeout):
+                        pass
+                    if timeout is not None:
+                        timeout = end - now()
+                        if timeout <= 0:
+                            break
+            finally:
+                poller.close()
+
+        def rest(self):
+            # Called with the latch locked: after `awake` there is a byte.
+            if self.awake:
+                io_op(os.read, self.pipe[0], 1)
+            self.idle.append(self.pipe)
+
+
+class Latch(object):
+    """
+    Closable first in, first out queue. Needs no broker; any thread.
+
+    Invariants: an item is either in `_queue`, or has been given to a sleeper
+    (counted in `_given` until that thread runs); there is no sleeper in
+    `_sleepers` while `_queue` has items. So the k-th sleeper gets the k-th
+    item, and a passer-by cannot take it.
+    """
+    closed = False
+    #: Called with the latch, by the thread that puts, for an item that found
+    #: no sleeper.
+    notify = None
+    #: How Python 2 waits. `mitogen.parent` sets one that knows high fds.
+    poller_class = None
+
+    def __init__(self):
+        self._lock = thread.allocate_lock()
+        self._queue = collections.deque()
+        self._sleepers = collections.deque()
+        self._given = 0
+
+    def __repr__(self):
+        return 'Latch(%#x, size=%d, t=%r)' % (
+            id(self), len(self._queue) + self._given,
+            threading.current_thread().name)
+
+    @classmethod
+    def _on_fork(cls):
+        """Close what sleepers wait on: it is shared with the parent."""
+        if not PY3:
+            for pair in _Sleeper.pipes:
+                for fd in pair:
+                    os.close(fd)
+            del _Sleeper.pipes[:], _Sleeper.idle[:]
+
+    def _put_locked(self, obj, append):
+        if self._sleepers:
+            self._given += 1
+            self._sleepers.popleft().wake((obj,))
+            return True
+        append(obj)
+
+    def put(self, obj=None):
+        """
+        Append `obj` and wake the thread that waits longest.
+
+        :raises LatchError: closed.
+        """
+        with self._lock:
+            if self.closed:
+                raise LatchError()
+            woken = self._put_locked(obj, self._queue.append)
+        if not woken and self.notify:
+            self.notify(self)
+
+    def _take_locked(self, sleeper, block):
+        if self.closed:
+            raise LatchError()
+        if self._queue:
+            return True
+        if not block:
+            raise TimeoutError()
+        if sleeper:
+            self._sleepers.append(sleeper)
+
+    def get(self, timeout=None, block=True):
+        """
+        Return the oldest item, waiting for one if need be.
+
+        :param timeout: seconds, None for no limit; 0 does not wait.
+        :raises LatchError: closed, now or while waiting.
+        :raises TimeoutError: nothing came in time, or `block` is false.
+        """
+        block = block and (timeout is None or timeout > 0)
+        with self._lock:
+            if self._take_locked(None, block):
+                return self._queue.popleft()
+        sleeper = _Sleeper()
+        try:
+            # Registered inside the `try`: an interrupt must not leave a
+            # sleeper behind that swallows an item.
+            with self._lock:
+                if self._take_locked(sleeper, block):
+                    sleeper.rest()
+                    return self._queue.popleft()
+            sleeper.sleep(timeout)
+        except:
+            with self._lock:
+                item = self._settle_locked(sleeper)
+                if item:
+                    self._put_locked(item[0], self._queue.appendleft)
+            raise
+        with self._lock:
+            item = self._settle_locked(sleeper)
+        if item:
+            return item[0]
+        if sleeper.awake:
+            raise LatchError()
+        raise TimeoutError()
+
+    def _settle_locked(self, sleeper):
+        """Take a sleeper out, and return what it was given as a 1-tuple."""
+        if sleeper.item:
+            self._given -= 1
+        elif sleeper in self._sleepers:
+            self._sleepers.remove(sleeper)
+        sleeper.rest()
+        return sleeper.item
+
+    def close(self):
+        """Make every thread that waits, and every later call, raise
+        LatchError. Repeatable."""
+        with self._lock:
+            self.closed = True
+            while self._sleepers:
+                self._sleepers.popleft().wake()
+
+    def size(self):
+        """Return how many items were put and not yet returned."""
+        with self._lock:
+            if self.closed:
+                raise LatchError()
+            return len(self._queue) + self._given
+
+    def empty(self):
+        """Return whether nothing is there. It may be otherwise by the time
+        the caller looks."""
+        return self.size() == 0
+
+
+class Receiver(object):
+    """
+    Queue of the messages that arrive at a handle. Any thread; context
+    manager.
+    """
+    #: Called with the receiver after each message, on the broker thread.
+    notify = None
+    #: False to have `get` hand dead messages out.
+    raise_channelerror = True
+    closed_msg = 'the Receiver has been closed'
+
+    def __init__(self, router,
+                 handle=None,       # int; None for a new one
+                 persist=True,      # keep it after the first message
+                 respondent=None,   # the Context that alone may send, and
+                                    # whose loss delivers a dead message
+                 policy=None,       # as in Router.add_handler
+                 overwrite=False):  # take the handle from whoever has it
+        self._latch = Latch()
+        self.router = router
+        self.handle = router.add_handler(
+            self._on_receive, handle, persist, policy, respondent, overwrite)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        self.close()
+
+    def __repr__(self):
+        return 'Receiver(handle=%r)' % (self.handle,)
+
+    def to_sender(self):
+        """Return a :class:`Sender` to here, to be sent elsewhere."""
+        return Sender(self.router.myself(), self.handle)
+
+    def _on_receive(self, msg):
+        self._latch.put(msg)
+        if self.notify:
+            self.notify(self)
+
+    def close(self):
+        """Give the handle up and wake every waiting thread. Repeatable."""
+        if self.handle:
+            try:
+                self.router.del_handler(self.handle)
+            except KeyError:
+                # Not persistent, and its message has come.
+                pass
+            self.handle = None
+            self._latch.close()
+
+    def size(self):
+        return self._latch.size()
+
+    def empty(self):
+        return self._latch.empty()
+
+    def get(self, timeout=None, block=True, throw_dead=True):
+        """
+        Return the next message.
+
+        :raises ChannelError: closed, or the message is dead and `throw_dead`.
+        :raises TimeoutError: as :meth:`Latch.get`.
+        """
+        try:
+            msg = self._latch.get(timeout, block)
+        except LatchError:
+            raise ChannelError(self.closed_msg)
+        if throw_dead and msg.is_dead and self.raise_channelerror:
+            msg._throw_dead()
+        return msg
+
+    def __iter__(self):
+        """Yield messages until a dead one or `close`."""
+        while True:
+            try:
+                msg = self.get()
+            except ChannelError:
+                return
+            yield msg
+            # Not held while waiting for the next: it may be large.
+            msg = None
+
+
+class Sender(object):
+    """Send to one handle of a context. Any thread; may itself be sent."""
+    explicit_close_msg = 'Sender was explicitly closed'
+
+    def __init__(self, context, dst_handle):
+        self.context = context
+        self.dst_handle = dst_handle
+
+    def __repr__(self):
+        return 'Sender(%r, %r)' % (self.context, self.dst_handle)
+
+    def __reduce__(self):
+        return _unpickle_sender, (self.context.context_id, self.dst_handle)
+
+    def send(self, data, enc=Message.ENC_PKL):
+        self.context.send(Message.encoded(data, enc, handle=self.dst_handle))
+
+    def close(self):
+        """Tell the receiver that nothing more will come."""
+        self.context.send(Message.dead(self.explicit_close_msg,
+                                       handle=self.dst_handle))
+
+
+def _is_int(value, least):
+    return isinstance(value, integer_types) and value >= least
+
+
+def _unpickle_sender(router, context_id, dst_handle):
+    if (_is_int(context_id, 0) and _is_int(dst_handle, 1) and
+            isinstance(router, Router)):
+        return Sender(Context(router, context_id), dst_handle)
+    raise TypeError('bad Sender, or nothing to send by')
+
+
+class Channel(Sender, Receiver):
+    """A receiver, and the sender to its counterpart in another context."""
+
+    def __init__(self, router, context, dst_handle, handle=None):
+        """
+        :param Context context: where the counterpart is.
+        :param int dst_handle: its handle.
+        :param int handle: the receiver's, None for a new one.
+        """
+        Receiver.__init__(self, router, handle)
+        Sender.__init__(self, context, dst_handle)
+
+    def __repr__(self):
+        return 'Channel(%s, handle=%r)' % (Sender.__repr__(self), self.handle)
+
+    def close(self):
+        Receiver.close(self)
+        Sender.close(self)
+
+
+class Context(object):
+    """Another context of the tree, as seen from here. Any thread."""
+    remote_name = None
+
+    def __init__(self, router, context_id, name=None):
+        """
+        :param Router router: by which it is reached.
+        :param name: text for people, or None.
+        """
+        self.name = to_text(name) if name else None
+        self.context_id = context_id
+        self.router = router
+
+    def __repr__(self):
+        return 'Context(%s, %r)' % (self.context_id, self.name)
+
+    def __reduce__(self):
+        name = self.name
+        return _unpickle_context, (self.context_id, name and to_text(name))
+
+    def on_disconnect(self):
+        """The context cannot be reached any more. Broker thread."""
+        LOG.debug('%r: disconnected', self)
+        fire(self, 'disconnect')
+
+    def send(self, msg):
+        """Send `msg` there."""
+        msg.dst_id = self.context_id
+        self.router.route(msg)
+
+    def send_async(self, msg, persist=False):
+        """Send `msg` and return a :class:`Receiver` for the reply."""
+        receiver = Receiver(self.router, persist=persist, respondent=self)
+        msg.reply_to = receiver.handle
+        try:
+            self.send(msg)
+        except Exception:
+            receiver.close()
+            raise
+        return receiver
+
+    def send_await(self, msg, deadline=None):
+        """Send `msg` and return the reply's object; `deadline` in seconds
+        from now. Never on the broker thread."""
+        return self.send_async(msg).get(deadline).unpickle()
+
+    def call_service_async(self, service_name, method_name, **kwargs):
+        """Call a service, named by text or by its class, and return a
+        :class:`Receiver`."""
+        if isinstance(service_name, BytesType):
+            service_name = to_text(service_name)
+        elif not isinstance(service_name, UnicodeType):
+            service_name = to_text(service_name.name())
+        return self.send_async(Message.pickled(
+            (service_name, to_text(method_name), Kwargs(kwargs)),
+            handle=CALL_SERVICE))
+
+    def call_service(self, service_name, method_name, **kwargs):
+        """As :meth:`call_service_async`, and return the result."""
+        return self.call_service_async(
+            service_name, method_name, **kwargs).get().unpickle()
+
+
+def _unpickle_context(context_id, name, router=None):
+    named = isinstance(name, UnicodeType) and len(name) < 100
+    if not _is_int(context_id, 0) or not (named or name is None):
+        raise TypeError('bad Context')
+    if not isinstance(router, Router):
+        return Context(None, context_id, name)
+    return router.context_by_id(context_id, name=name)
+
+
+#
+# Streams.
+#
+
+class Poller(object):
+    """
+    Wait for descriptors with select(2). Also the base of the other pollers.
+
+    One thread at a time. What is registered after a `poll()` began is not
+    reported by it: the number may mean another file by then.
+    """
+    SUPPORTED = True
+
+    def __init__(self):
+        #: fd -> (data, number of the poll() before registration).
+        self._rfds = {}
+        self._wfds = {}
+        self._generation = 1
+
+    @property
+    def readers(self):
+        return [(fd, data) for fd, (data, _) in list(self._rfds.items())]
+
+    @property
+    def writers(self):
+        return [(fd, data) for fd, (data, _) in list(self._wfds.items())]
+
+    def close(self):
+        """Release what the poller holds. Repeatable."""
+
+    def start_receive(self, fd, data=None):
+        """Report `data`, or the fd itself, whenever `fd` can be read."""
+        self._rfds[fd] = data or fd, self._generation
+
+    def stop_receive(self, fd):
+        self._rfds.pop(fd, None)
+
+    def start_transmit(self, fd, data=None):
+        """Report `data`, or the fd itself, whenever `fd` can be written."""
+        self._wfds[fd] = data or fd, self._generation
+
+    def stop_transmit(self, fd):
+        self._wfds.pop(fd, None)
+
+    def poll(self, timeout=None):
+        """Return an iterable of the data of ready descriptors, after at most
+        `timeout` seconds."""
+        self._generation += 1
+        return self._poll(timeout)
+
+    def _poll(self, timeout):
+        ready, _ = io_op(select.select, list(self._rfds), list(self._wfds),
+                         (), timeout)
+        for fds, table in (ready[0], self._rfds), (ready[1], self._wfds):
+            for fd in fds:
+                data, generation = table.get(fd, (None, self._generation))
+                if generation < self._generation:
+                    yield data
+
+
+Latch.poller_class = Poller
+
+
+class _NoTimers(object):
+    """The timers of a broker that cannot schedule any."""
+    def get_timeout(self):
+        return None
+
+
+class Side(object):
+    """
+    One direction of a stream: a file, and whether it is still open. Broker
+    thread, except for construction.
+
+    :param fp: has `fileno()` and `close()`.
+    :param bool keep_alive: an open receive side delays the broker's end.
+    """
+    _open = {}
+    closed = False
+
+    def __init__(self, stream, fp, cloexec=True, keep_alive=True):
+        self.stream = stream
+        self.fp = fp
+        self.fd = fp.fileno()
+        self.keep_alive = keep_alive
+        if cloexec:
+            set_cloexec(self.fd)
+        Side._open[id(self)] = _weakref.ref(
+            self, lambda _, key=id(self): Side._open.pop(key, None))
+
+    def __repr__(self):
+        return '<Side of %s fd %s>' % (self.stream and self.stream.name,
+                                       self.fd)
+
+    @classmethod
+    def _on_fork(cls):
+        """Close every side there is: the parent's streams are not ours."""
+        for ref in list(cls._open.values()):
+            side = ref()
+            if side is not None:
+                side.close()
+
+    def close(self):
+        """Close the file. Repeatable."""
+        if not self.closed:
+            self.closed = True
+            Side._open.pop(id(self), None)
+            self.fp.close()
+
+    def read(self, n=CHUNK_SIZE):
+        """Return at most `n` bytes; none when the other end is gone."""
+        if self.closed:
+            return b('')
+        return io_op(os.read, self.fd, n)[0] or b('')
+
+    def write(self, s):
+        """Return how many bytes of `s` were written, or None when the other
+        end is gone."""
+        if self.closed:
+            return None
+        return io_op(os.write, self.fd, s)[0]
+
+
+class Stream(object):
+    """Two sides, and the protocol spoken over them. All methods but the
+    constructor run on the broker thread."""
+    receive_side = None
+    transmit_side = None
+    protocol = None
+    #: The parent's Connection, if there is one.
+    conn = None
+    name = u'default'
+
+    def __repr__(self):
+        return '<Stream %s #%04x>' % (self.name, id(self) & 0xffff)
+
+    def set_protocol(self, protocol):
+        if self.protocol:
+            self.protocol.stream = None
+        self.protocol = protocol
+        protocol.stream = self
+
+    def accept(self, rfp, wfp):
+        """Speak over these files, which may be one."""
+        self.receive_side = Side(self, rfp)
+        self.transmit_side = Side(self, wfp)
+
+    def on_receive(self, broker):
+        try:
+            buf = self.receive_side.read(self.protocol.read_size)
+        except OSError:
+            if sys.exc_info()[1].errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                return
+            raise
+        if buf:
+            self.protocol.on_receive(broker, buf)
+        else:
+            self.on_disconnect(broker)
+
+    def on_transmit(self, broker):
+        self.protocol.on_transmit(broker)
+
+    def on_shutdown(self, broker):
+        fire(self, 'shutdown')
+        self.protocol.on_shutdown(broker)
+
+    def on_disconnect(self, broker):
+        fire(self, 'disconnect')
+        self.protocol.on_disconnect(broker)
+
+
+class Protocol(object):
+    """What a stream does with the bytes that arrive. Broker thread."""
+    stream_class = Stream
+    read_size = CHUNK_SIZE
+    stream = None
+
+    @classmethod
+    def build_stream(cls, *args, **kwargs):
+        """Return a new stream that speaks `cls(*args, **kwargs)`."""
+        stream = cls.stream_class()
+        stream.set_protocol(cls(*args, **kwargs))
+        return stream
+
+    def on_shutdown(self, broker):
+        self.stream.on_disconnect(broker)
+
+    def __repr__(self):
+        return '<%s of %r>' % (type(self).__name__, self.stream)
+
+    def on_disconnect(self, broker):
+        """Close both sides, once nothing waits for them."""
+        stream = self.stream
+        rside, wside = stream.receive_side, stream.transmit_side
+        # A closed side's number may be another stream's by now.
+        if rside and not rside.closed:
+            broker.stop_receive(stream)
+        if wside and not wside.closed:
+            broker._stop_transmit(stream)
+        for side in rside, wside:
+            if side:
+                side.close()
+
+
+class DelimitedProtocol(Protocol):
+    """Cut what arrives at each `delimiter`."""
+    delimiter = b('\n')
+    _trailer = b('')
+
+    def on_receive(self, broker, buf):
+        stream = self.stream
+        rest, more = iter_split(self._trailer + buf, self.delimiter,
+                                self.on_line_received)
+        if more:
+            self._trailer = rest
+            if rest:
+                self.on_partial_line_received(rest)
+        else:
+            self._trailer = b('')
+            if rest:
+                assert stream.protocol is not self, 'no other protocol is set'
+                stream.protocol.on_receive(broker, rest)
+
+    def on_line_received(self, line):
+        """Handle a line without its end. Return False after switching the
+        stream to another protocol, which then gets the rest."""
+
+    def on_partial_line_received(self, line):
+        """Handle a line that has no end yet, once per read."""
+
+
+class BufferedWriter(object):
+    """
+    Write to the transmit side of a protocol's stream: at once as far as the
+    kernel takes it, the rest when it takes more. Any thread.
+
+    Chunks are appended to `_buf` first. Then whoever gets `_lock` writes from
+    its left end, and looks again after letting go; who does not get it knows
+    that the holder will look. Nobody waits for the lock, so a signal handler
+    may send while it interrupts a sender. `_armed` means that the broker
+    watches for the descriptor to become writable, and will do the writing.
+    Only the holder of the lock writes, and the broker takes it for good
+    before it closes the descriptor.
+    """
+    _writev = staticmethod(getattr(os, 'writev', None))
+    #: How many chunks go in one system call, the least IOV_MAX in use.
+    BATCH = 16
+
+    def __init__(self, broker, protocol):
+        self._broker = broker
+        self._protocol = protocol
+        self._buf = collections.deque()
+        self._lock = thread.allocate_lock()
+        self._armed = False
+        self.closed = False
+
+    @property
+    def _len(self):
+        """Bytes that wait. Exact on the broker thread when nobody sends."""
+        return sum(map(len, list(self._buf)))
+
+    def write(self, *chunks):
+        """
+        Write non-empty byte strings, kept together.
+
+        :returns: False if the stream has been closed, else True.
+        """
+        # One call, and one that runs no Python: atomic.
+        self._buf.extend(chunks)
+        while (self._buf and not self._armed and not self.closed and
+               self._lock.acquire(False)):
+            then = None
+            try:
+                then = self._flush()
+            finally:
+                self._lock.release()
+            if then:
+                self._broker.defer(then)
+        return not self.closed
+
+    def _flush(self):
+        """
+        Write until nothing is left or the kernel is full. REQUIRES `_lock`.
+
+        :returns: None, or what the broker thread must call, without the
+            lock, before anybody writes again.
+        """
+        buf = self._buf
+        while buf and not self.closed:
+            stream = self._protocol.stream
+            side = stream and stream.transmit_side
+            if not side or side.closed:
+                # The stream went on with another protocol, or ended.
+                buf.clear()
+                return
+            sent = []
+            try:
+                try:
+                    # The result lands in `sent` within one call, before the
+                    # interpreter can raise KeyboardInterrupt. Were it lost,
+                    # the same bytes would be written twice.
+                    if self._writev:
+                        chunks = [buf[i] for i in
+                                  range(min(len(buf), self.BATCH))]
+                        sent.extend(imap(self._writev, (side.fd,), (chunks,)))
+                    else:
+                        sent.extend(imap(os.write, (side.fd,), (buf[0],)))
+                finally:
+                    n = sum(sent)
+                    while n:
+                        size = len(buf[0])
+                        if n < size:
+                            buf[0] = BufferType(buf[0], n)
+                            break
+                        n -= size
+                        buf.popleft()
+            except (OSError, IOError):
+                e = sys.exc_info()[1]
+                if e.errno != errno.EINTR:
+                    self._armed = True
+                    if e.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                        return self._watch
+                    LOG.debug('%r: disconnected while writing: %s',
+                              self._protocol, e)
+                    return self._disconnect
+            except:
+                # The caller leaves, what it sent stays.
+                self._armed = True
+                self._broker.defer(self._watch)
+                raise
+
+    def _watch(self):
+        stream = self._protocol.stream
+        if stream and not self.closed:
+            self._broker._start_transmit(stream)
+
+    def _disconnect(self):
+        stream = self._protocol.stream
+        if stream and not self.closed:
+            stream.on_disconnect(self._broker)
+
+    def on_transmit(self, broker):
+        """Go on writing. Broker thread."""
+        then = None
+        if self._lock.acquire(False):
+            try:
+                then = self._flush()
+            finally:
+                self._lock.release()
+        if then == self._disconnect:
+            then()
+        elif not self._buf and not self.closed:
+            broker._stop_transmit(self._protocol.stream)
+            self._armed = False
+            # For who appended after the look above and trusted `_armed`.
+            self.write()
+
+    def close(self):
+        """Drop what waits and never write again: the descriptor may be
+        closed afterwards. Broker thread."""
+        if not self.closed:
+            self.closed = True
+            self._lock.acquire()
+            self._buf.clear()
+
+
+class IoLoggerProtocol(DelimitedProtocol):
+    """Log each line that anything writes to a standard descriptor."""
+
+    @classmethod
+    def build_stream(cls, name, dest_fd):
+        """
+        Replace `dest_fd` by one end of a socket pair and return the stream
+        that reads the other.
+
+        :param str name: of the logger.
+        """
+        # Not `socket`, which costs more to import than anything else here.
+        import _socket
+        rsock, wsock = _socket.socketpair()
+        os.dup2(wsock.fileno(), dest_fd)
+        stream = cls.stream_class()
+        stream.name = name
+        stream.set_protocol(cls(name))
+        stream.accept(rsock, wsock)
+        return stream
+
+    def __init__(self, name):
+        self._log = LazyLogger(name)
+        if LazyLogger.sink is None:
+            self.attach_logger()
+
+    def attach_logger(self):
+        """Make the logger independent of what is later done to the root."""
+        import logging
+        log = logging.getLogger(self._log.name)
+        log.propagate = False
+        log.handlers = logging.getLogger().handlers[:]
+
+    def on_shutdown(self, broker):
+        """End the output of every process that inherited the descriptor, and
+        read on until nothing is left."""
+        if not IS_WSL:
+            # 1 is SHUT_WR. WSL crashes on shutdown of a socket pair.
+            self.stream.transmit_side.fp.shutdown(1)
+        self.stream.transmit_side.close()
+
+    def on_line_received(self, line):
+        self._log.info('%s', UnicodeType(line, 'utf-8', 'replace'))
+
+
+class MitogenProtocol(Protocol):
+    """
+    Frames, to and from a neighbour.
+
+    :param int remote_id: the neighbour's context.
+    :param auth_id: stamped on whatever arrives, or None.
+    :param local_id: default this context.
+    :param parent_ids: default those of this context.
+    """
+    #: Called as ``on_message(stream, msg)`` for whatever passes the checks.
+    on_message = None
+    corrupt_msg = (
+        '%s: Corruption detected: frame signature incorrect. This often means '
+        'some external process is interfering with the connection. Received:'
+        '\n\n%r')
+
+    def __init__(self, router, remote_id, auth_id=None,
+                 local_id=None, parent_ids=None):
+        if local_id is None:
+            local_id = mitogen.context_id
+        if parent_ids is None:
+            parent_ids = mitogen.parent_ids
+        self._router = router
+        self.remote_id = remote_id
+        self.auth_id = auth_id
+        self.is_privileged = (remote_id in parent_ids or
+                              auth_id in [local_id] + list(parent_ids))
+        #: Names of the modules the neighbour has been sent.
+        self.sent_modules = set(['mitogen', 'mitogen.core'])
+        #: Ids that arrived here as a destination.
+        self.egress_ids = set()
+        self._writer = BufferedWriter(router.broker, self)
+        #: What was read of the next frame, how much, and how much it takes.
+        self._chunks = []
+        self._have = 0
+        self._want = Message.HEADER_LEN
+
+    def on_receive(self, broker, buf):
+        self._have += len(buf)
+        if self._have < self._want:
+            self._chunks.append(buf)
+            return
+        if self._chunks:
+            self._chunks.append(buf)
+            buf = b('').join(self._chunks)
+        # Taken out while messages are delivered: one may end the stream.
+        self._chunks = []
+        header_len = Message.HEADER_LEN
+        pos, size = 0, len(buf)
+        want = header_len
+        while size - pos >= want and not self._writer.closed:
+            enc, dst_id, src_id, auth_id, handle, reply_to, length = \
+                Message._unpack(buf, pos)
+            if enc not in Message.ENCS:
+                LOG.error(self.corrupt_msg, self.stream.name,
+                          buf[pos:pos + 2048])
+                return self.stream.on_disconnect(broker)
+            if length > self._router.max_message_size:
+                LOG.error('%r: maximum message size exceeded (got %d, max %d)',
+                          self, length, self._router.max_message_size)
+                return self.stream.on_disconnect(broker)
+            want = header_len + length
+            if size - pos < want:
+                break
+            msg = Message()
+            msg.enc = enc
+            msg.dst_id = dst_id
+            msg.src_id = src_id
+            msg.auth_id = auth_id
+            msg.handle = handle
+            msg.reply_to = reply_to
+            msg.data = buf[pos + header_len:pos + want]
+            msg.router = self._router
+            pos += want
+            want = header_len
+            self._router._async_route(msg, self.stream)
+        if pos < size:
+            self._chunks = [buf[pos:] if pos else buf]
+        self._have = size - pos
+        self._want = want
+
+    def pending_bytes(self):
+        """Return how many bytes wait to be written."""
+        return self._writer._len
+
+    def on_transmit(self, broker):
+        self._writer.on_transmit(broker)
+
+    def _send(self, msg):
+        data = msg.data
+        if len(data) < _LARGE:
+            return self._writer.write(msg.pack())
+        return self._writer.write(msg._header(), data)
+
+    def send(self, msg):
+        """Write `msg` to the neighbour, whatever its destination. Any
+        thread."""
+        self._send(msg)
+
+    def on_shutdown(self, broker):
+        """Stay open: logs and output still come while the process ends."""
+
+    def on_disconnect(self, broker):
+        self._writer.close()
+        Protocol.on_disconnect(self, broker)
+
+
+#
+# Router and broker.
+#
+
+class Router(object):
+    """
+    Know which stream leads to which context, and which function serves which
+    handle. Tables change under `_write_lock`; reading a dict is atomic.
+
+    :param Broker broker:
+    """
+    context_class = Context
+    #: Bytes of payload; larger messages are refused. Children inherit it.
+    max_message_size = 128 * 1048576
+    #: Forward only between a privileged stream and another one.
+    unidirectional = False
+
+    no_route_msg = 'no route to context %r from context %r'
+    invalid_handle_msg = 'invalid handle: nobody receives there'
+    refused_msg = 'refused by policy'
+    unexpected_msg = 'reply from unexpected context'
+    too_large_msg = 'message too large (max %d bytes)'
+    unidirectional_msg = (
+        'routing mode prevents forward of a message that came from context '
+        '%d and is for context %d, in context %d')
+    respondent_disconnect_msg = 'the respondent context has disconnected'
+    broker_exit_msg = 'the broker has exited'
+    duplicate_handle_msg = 'the handle is taken'
+
+    def __init__(self, broker):
+        self.broker = broker
+        self._write_lock = thread.allocate_lock()
+        self._stream_by_id = {}
+        self._context_by_id = {}
+        #: handle -> (persist, function, policy, respondent)
+        self._handle_map = {}
+        self._handles_by_respondent = {}
+        self._next_handle = itertools.count(1000)
+        listen(broker, 'exit', self._on_broker_exit)
+        self.add_handler(self._on_del_route, DEL_ROUTE, policy=_is_neighbour)
+
+    def __repr__(self):
+        return 'Router(%r)' % (self.broker,)
+
+    def _on_del_route(self, msg):
+        """What a child that cannot have children does about DEL_ROUTE."""
+        if msg.is_dead:
+            return
+        target_id = int(bytes_partition(msg.data, b(':'))[0])
+        context = self.context_by_id(target_id, create=False)
+        LOG.error('%r: deleting route to %r', self, context or target_id)
+        if context:
+            fire(context, 'disconnect')
+
+    def _on_stream_disconnect(self, stream):
+        with self._write_lock:
+            lost = [i for i, s in self._stream_by_id.items() if s is stream]
+            for context_id in lost:
+                del self._stream_by_id[context_id]
+        for context_id in lost:
+            context = self.context_by_id(context_id, create=False)
+            if context:
+                context.on_disconnect()
+
+    def _on_broker_exit(self):
+        while self._handle_map:
+            _, (_, func, _, _) = self._handle_map.popitem()
+            self._call_handler(func, Message.dead(self.broker_exit_msg))
+
+    def _call_handler(self, func, msg):
+        try:
+            func(msg)
+        except Exception:
+            LOG.exception('%r: handler %r crashed', self, func)
+
+    def myself(self):
+        """Return a new :class:`Context` for this process."""
+        return self.context_class(self, mitogen.context_id, 'self')
+
+    def context_by_id(self, context_id, via_id=None, create=True, name=None):
+        """Return the one :class:`Context` of that id, on which signals fire.
+        `via_id` and `name` only matter if it is created."""
+        context = self._context_by_id.get(context_id)
+        if context is None and create:
+            context = self.context_class(self, context_id, name=name)
+            if via_id is not None:
+                context.via = self.context_by_id(via_id)
+            with self._write_lock:
+                context = self._context_by_id.setdefault(context_id, context)
+        return context
+
+    def stream_by_id(self, dst_id):
+        """Return the stream that leads to a context, or up, or None."""
+        return (self._stream_by_id.get(dst_id) or
+                self._stream_by_id.get(mitogen.parent_id))
+
+    def _add_route(self, target_id, stream):
+        with self._write_lock:
+            self._stream_by_id[target_id] = stream
+
+    def _del_route(self, target_id):
+        with self._write_lock:
+            self._stream_by_id.pop(target_id, None)
+
+    def _streams(self):
+        with self._write_lock:
+            return list(set(self._stream_by_id.values()))
+
+    def register(self, context, stream):
+        """Make `stream` the way to `context` and start to read from it."""
+        with self._write_lock:
+            self._stream_by_id[context.context_id] = stream
+            self._context_by_id[context.context_id] = context
+        listen(stream, 'disconnect',
+               lambda: self._on_stream_disconnect(stream))
+        self.broker.start_receive(stream)
+
+    def add_handler(self, fn,
+                    handle=None,       # int; None for a new one
+                    persist=True,      # false: remove it before the first call
+                    policy=None,       # policy(msg, stream or None)
+                    respondent=None,   # the Context that alone may send
+                    overwrite=False):  # replace an existing handler
+        """
+        Have `fn(msg)` called on the broker thread for each message to a
+        handle. Anything but a true result of `policy` refuses the message;
+        the stream is None for a local one. When `respondent` disconnects,
+        `fn` gets a dead message and the handler is removed.
+
+        :returns: the handle.
+        :raises Error: the handle exists.
+        """
+        with self._write_lock:
+            if not handle:
+                handle = next(self._next_handle)
+            elif handle in self._handle_map and not overwrite:
+                raise Error(self.duplicate_handle_msg)
+            if respondent is not None:
+                handles = self._handles_by_respondent.get(respondent)
+                if handles is None:
+                    handles = self._handles_by_respondent[respondent] = set()
+                    listen(respondent, 'disconnect',
+                           lambda: self._on_respondent_disconnect(respondent))
+                handles.add(handle)
+            self._handle_map[handle] = persist, fn, policy, respondent
+        return handle
+
+    def del_handler(self, handle):
+        """
+        Remove a handler.
+
+        :raises KeyError: there is none.
+        """
+        with self._write_lock:
+            respondent = self._handle_map.pop(handle)[3]
+            if respondent is not None:
+                self._handles_by_respondent[respondent].discard(handle)
+
+    def _on_respondent_disconnect(self, context):
+        with self._write_lock:
+            handles = self._handles_by_respondent[context]
+            lost = [self._handle_map.pop(h, None) for h in handles]
+            handles.clear()
+        for entry in lost:
+            if entry and entry[3] == context:
+                self._call_handler(
+                    entry[1], Message.dead(self.respondent_disconnect_msg))
+
+    def _maybe_send_dead(self, unreachable, msg, reason, *args):
+        """Tell whoever waits on `msg` that it got nowhere: its sender if a
+        reply is due, else the recipient if it can be reached."""
+        reason = reason % args if args else reason
+        LOG.debug('%r: %s: %r', self, reason, msg)
+        if msg.is_dead:
+            return
+        if msg.reply_to:
+            msg.reply(Message.dead(reason), router=self)
+        elif not unreachable and msg.dst_id is not None and msg.handle:
+            self._async_route(Message.dead(reason, dst_id=msg.dst_id,
+                                           handle=msg.handle))
+
+    def _invoke(self, msg, stream):
+        entry = self._handle_map.get(msg.handle)
+        if entry is None:
+            return self._maybe_send_dead(True, msg, self.invalid_handle_msg)
+        persist, func, policy, respondent = entry
+        if (respondent is not None and not msg.is_dead and
+                msg.src_id != respondent.context_id):
+            return self._maybe_send_dead(True, msg, self.unexpected_msg)
+        if policy is not None:
+            try:
+                allowed = policy(msg, stream)
+            except Exception:
+                # For example one that wants a stream, and a local message.
+                LOG.exception('%r: policy %r crashed', self, policy)
+                allowed = False
+            if not allowed:
+                return self._maybe_send_dead(True, msg, self.refused_msg)
+        if not persist:
+            try:
+                self.del_handler(msg.handle)
+            except KeyError:
+                # Its receiver was closed on another thread just now.
+                pass
+        self._call_handler(func, msg)
+
+    def _async_route(self, msg, in_stream=None):
+        """
+        Check `msg` and pass it on. Broker thread.
+
+        :param Stream in_stream: where it came from, None if from here.
+        """
+        if len(msg.data) > self.max_message_size:
+            return self._maybe_send_dead(False, msg, self.too_large_msg,
+                                         self.max_message_size)
+        streams = self._stream_by_id
+        parent_stream = streams.get(mitogen.parent_id)
+        upward = True
+        if in_stream is not None:
+            protocol = in_stream.protocol
+            src_stream = streams.get(msg.src_id, parent_stream)
+            auth_stream = streams.get(msg.auth_id, parent_stream)
+            if in_stream is not auth_stream:
+                return LOG.error('%r: bad auth_id: got %r via %r, not %r: %r',
+                                 self, msg.auth_id, in_stream, auth_stream,
+                                 msg)
+            if msg.src_id != msg.auth_id and in_stream is not src_stream:
+                return LOG.error('%r: bad src_id: got %r via %r, not %r: %r',
+                                 self, msg.src_id, in_stream, src_stream, msg)
+            if protocol.auth_id is not None:
+                msg.auth_id = protocol.auth_id
+            if protocol.on_message is not None:
+                protocol.on_message(in_stream, msg)
+            protocol.egress_ids.add(msg.dst_id)
+            # What came down must not go up again.
+            upward = src_stream is not parent_stream
+
+        if msg.dst_id == mitogen.context_id:
+            return self._invoke(msg, in_stream)
+        if msg.dst_id is None or msg.handle is None:
+            return LOG.debug('%r: dropped, no destination: %r', self, msg)
+        out_stream = streams.get(msg.dst_id)
+        if out_stream is None and upward:
+            out_stream = parent_stream
+        if out_stream is None:
+            return self._maybe_send_dead(True, msg, self.no_route_msg,
+                                         msg.dst_id, mitogen.context_id)
+        if in_stream is not None and self.unidirectional and not (
+                protocol.is_privileged or out_stream.protocol.is_privileged):
+            return self._maybe_send_dead(
+                True, msg, self.unidirectional_msg, protocol.remote_id,
+                out_stream.protocol.remote_id, mitogen.context_id)
+        out_stream.protocol._send(msg)
+
+    def route(self, msg):
+        """
+        Send `msg` where its `dst_id` says. Any thread.
+
+        :raises Error: the broker has exited.
+        """
+        # The sender writes for itself. Everything else, handlers above all,
+        # belongs to the broker thread.
+        dst_id = msg.dst_id
+        if (dst_id != mitogen.context_id and dst_id is not None and
+                msg.handle is not None and
+                len(msg.data) <= self.max_message_size):
+            stream = self.stream_by_id(dst_id)
+            if stream is not None and \
+                    stream.protocol._send(msg) is not False:
+                return
+        self.broker.defer(self._async_route, msg)
+
+
+class Waker(Protocol):
+    """
+    Run functions on the broker thread, waking it by a byte in a pipe.
+
+    `_lock` is re-entrant because a signal handler may defer while it
+    interrupts a thread that defers.
+    """
+    read_size = 64
+    broker_shutdown_msg = (
+        'the broker has exited: was it shut down before this was sent?')
+
+    @classmethod
+    def build_stream(cls, broker):
+        stream = cls.stream_class()
+        stream.set_protocol(cls(broker))
+        stream.accept(*pipe(blocking=False))
+        # It stays open to the end, so what is deferred while streams drain
+        # still runs, but it does not itself delay that end.
+        stream.receive_side.keep_alive = False
+        return stream
+
+    def __init__(self, broker):
+        self._broker = broker
+        self._lock = threading.RLock()
+        self._deferred = collections.deque()
+        # A byte is in the pipe. Set after it is written: when an exception
+        # comes between, there is one byte too many, never one too few.
+        self._woken = False
+
+    def on_shutdown(self, broker):
+        pass
+
+    def on_receive(self, broker, buf):
+        with self._lock:
+            self._woken = False
+        self.drain()
+
+    def drain(self):
+        """Run what is queued, and what that queues. Broker thread."""
+        while self._deferred:
+            func, args, kwargs = self._deferred.popleft()
+            try:
+                func(*args, **kwargs)
+            except Exception:
+                LOG.exception('%r failed on the broker thread', func)
+                self._broker.shutdown()
+
+    def stop(self):
+        with self._lock:
+            self._broker._exitted = True
+
+    def defer(self, func, *args, **kwargs):
+        """
+        Run a function on the broker thread: now and with its result if this
+        is that thread, else later. Any thread, and signal handlers.
+
+        :raises Error: the broker has exited.
+        """
+        if thread.get_ident() == self._broker._ident:
+            return func(*args, **kwargs)
+        with self._lock:
+            # Under the lock, since the broker closes the pipe after `stop`.
+            if self._broker._exitted:
+                raise Error(self.broker_shutdown_msg)
+            self._deferred.append((func, args, kwargs))
+            if not self._woken:
+                try:
+                    self.stream.transmit_side.write(b('x'))
+                except OSError:
+                    # Full, so it wakes; or closed behind our back by a fork.
+                    if sys.exc_info()[1].errno not in (
+                            errno.EBADF, errno.EAGAIN, errno.EWOULDBLOCK):
+                        raise
+                self._woken = True
+
+
+class Broker(object):
+    """
+    The I/O thread, named `mitogen.broker`.
+
+    :param poller_class: not used, see the class attribute.
+    :param activate_compat: not used.
+    """
+    poller_class = Poller
+    #: Seconds that streams have to end by themselves.
+    shutdown_timeout = 3.0
+    _ident = None
+
+    def __init__(self, poller_class=None, activate_compat=True):
+        self._alive = True
+        self._exitted = False
+        self._waker = Waker.build_stream(self)
+        #: Any thread: see :meth:`Waker.defer`.
+        self.defer = self._waker.protocol.defer
+        self.poller = self.poller_class()
+        self.timers = _NoTimers()
+        self._watch_receive(self._waker)
+        self._thread = threading.Thread(target=self._broker_main,
+                                        name='mitogen.broker')
+        self._thread.start()
+
+    def __repr__(self):
+        return 'Broker(%04x)' % (id(self) & 0xffff)
+
+    @staticmethod
+    def _live(side):
+        assert side and not side.closed, 'the side is not open'
+        return side
+
+    def _watch_receive(self, stream):
+        side = stream.receive_side
+        self.poller.start_receive(side.fd, (side, stream.on_receive))
+
+    def start_receive(self, stream):
+        """Read `stream` from now on. Any thread."""
+        self._live(stream.receive_side)
+        self.defer(self._watch_receive, stream)
+
+    def stop_receive(self, stream):
+        """Read `stream` no more. Any thread."""
+        fd = self._live(stream.receive_side).fd
+        self.defer(lambda: self.poller.stop_receive(fd))
+
+    def _start_transmit(self, stream):
+        side = self._live(stream.transmit_side)
+        self.poller.start_transmit(side.fd, (side, stream.on_transmit))
+
+    def _stop_transmit(self, stream):
+        self.poller.stop_transmit(self._live(stream.transmit_side).fd)
+
+    def defer_sync(self, func):
+        """Run a function on the broker thread and return what it returns, or
+        raise what it raises. Any thread."""
+        outcome = Latch()
+
+        def run():
+            try:
+                value = func()
+            except Exception:
+                value = sys.exc_info()[1]
+            outcome.put(value)
+
+        self.defer(run)
+        value = outcome.get()
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def keep_alive(self):
+        """Tell whether something still has to end. Broker thread."""
+        return (self.timers.get_timeout() is not None or
+                any(side.keep_alive
+                    for _, (side, _) in self.poller.readers))
+
+    def shutdown(self):
+        """Ask the broker to end. Any thread, and signal handlers;
+        repeatable."""
+        LOG.debug('%r: shutting down', self)
+        if self._alive:
+            try:
+                self.defer(self._stop)
+            except Error:
+                # It ended meanwhile.
+                pass
+
+    def _stop(self):
+        self._alive = False
+
+    def join(self):
+        """Wait for the broker thread to end. Any other thread."""
+        self._thread.join()
+
+    def _call(self, stream, func):
+        try:
+            func(self)
+        except Exception:
+            LOG.exception('%r: %r crashed', self, func)
+            stream.on_disconnect(self)
+
+    def _loop_once(self, timeout=None):
+        """Wait for I/O or a timer, at most `timeout` seconds, and serve it."""
+        due = self.timers.get_timeout()
+        if timeout is None or (due is not None and due < timeout):
+            timeout = due
+        for side, on_ready in self.poller.poll(timeout):
+            self._call(side.stream, on_ready)
+        if due is not None:
+            self.timers.expire()
+
+    def _sides(self):
+        """Return one registered side of each stream."""
+        poller = self.poller
+        return list(dict((side.stream, side) for _, (side, _) in
+                         poller.writers + poller.readers).values())
+
+    def _broker_shutdown(self):
+        """Let the streams end by themselves, within the grace period."""
+        end = now() + self.shutdown_timeout
+        for side in self._sides():
+            self._call(side.stream, side.stream.on_shutdown)
+        while self.keep_alive():
+            left = end - now()
+            if left <= 0:
+                return LOG.error('%r: work is left over after a grace period '
+                                 'of %s seconds', self, self.shutdown_timeout)
+            self._loop_once(left)
+
+    def _broker_exit(self):
+        self._waker.protocol.stop()
+        # Nothing is queued any more, but someone may wait for what was.
+        self._waker.protocol.drain()
+        for side in self._sides():
+            if not side.closed:
+                self._call(side.stream, side.stream.on_disconnect)
+        self.poller.close()
+
+    def _broker_loop(self):
+        try:
+            while self._alive:
+                self._loop_once()
+            for name in 'before_shutdown', 'shutdown':
+                fire(self, name)
+            self._broker_shutdown()
+        except Exception:
+            text = 'broker crashed: %r' % (sys.exc_info()[1],)
+            LOG.exception(text)
+            try:
+                # Logging may depend on this very broker.
+                _module('syslog').syslog(3, text)
+            except Exception:
+                pass
+        self._alive = False
+        self._broker_exit()
+
+    def _broker_main(self):
+        self._ident = thread.get_ident()
+        try:
+            _profile_hook('mitogen.broker', self._broker_loop)
+        finally:
+            self._exitted = True
+            fire(self, 'exit')
+            # The number may be another thread's next.
+            self._ident = None
+
+
+#
+# Importing from the parent.
+#
+
+class ImportPolicy(object):
+    """
+    What a child may ask its parent for. A name matches a set if it, or a
+    package it lies in, is there.
+
+    :param overrides: fetch these even if there is a local copy; if there are
+        any, nothing else may be fetched.
+    :param blocks: never fetch these.
+    """
+    def __init__(self, overrides=(), blocks=()):
+        self.overrides = set(overrides)
+        self.blocks = set(blocks)
+
+    def __repr__(self):
+        return 'ImportPolicy(overrides=%r, blocks=%r)' % (
+            sorted(self.overrides), sorted(self.blocks))
+
+    def overriden(self, fullname):
+        return not self.overrides.isdisjoint(module_lineage(fullname))
+
+    def denied(self, fullname):
+        """Return the exception class that says why not, or False."""
+        if self.overrides and not self.overriden(fullname):
+            return ModuleDeniedByOverridesError
+        for names, cls in ((self.blocks, ModuleDeniedByBlocksError),
+                           (Importer.ALWAYS_BLACKLIST, ModuleUnsuitableError)):
+            if not names.isdisjoint(module_lineage(fullname)):
+                return cls
+        return False
+
+    def denied_raise(self, fullname):
+        cls = self.denied(fullname)
+        if cls:
+            raise cls(cls.fmt % (fullname,))
+
+
+class _Fetcher(object):
+    """
+    Ask the parent for things by key, each once, whoever waits. The lock is
+    never held while sending or calling back: the broker thread takes it too.
+    """
+    def __init__(self, router, context):
+        self._context = context
+        #: key -> answer; kept for ever, "absent" too.
+        self._cache = {}
+        #: key -> functions to call when the answer comes.
+        self._callbacks = {}
+        self._lock = thread.allocate_lock()
+        self._install_handler(router)
+
+    def _request(self, key, callback, make_msg):
+        with self._lock:
+            cached = key in self._cache
+            if not cached:
+                waiting = self._callbacks.setdefault(key, [])
+                waiting.append(callback)
+        if cached:
+            callback()
+        elif len(waiting) == 1:
+            self._context.send(make_msg())
+
+    def _answer(self, key, value):
+        with self._lock:
+            self._cache[key] = value
+            waiting = self._callbacks.pop(key, ())
+        for callback in waiting:
+            callback()
+
+    def _get(self, request, *key):
+        latch = Latch()
+        request(*(key + (latch.put,)))
+        latch.get()
+
+
+class ResourceRequester(_Fetcher):
+    """Fetch data files of packages. `_cache`: (package, name) -> bytes or
+    None."""
+
+    def _install_handler(self, router):
+        router.add_handler(self._on_load_resource, LOAD_RESOURCE,
+                           policy=has_parent_authority)
+
+    def _on_load_resource(self, msg):
+        if not msg.is_dead:
+            key, content = msg.unpickle_iter()
+            self._answer(tuple(key), content)
+
+    def _request_resource(self, fullname, resource, callback):
+        key = to_text(fullname), to_text(resource)
+        self._request(key, callback, lambda: Message.pickled(
+            key, handle=GET_RESOURCE))
+
+    def _get_resource(self, fullname, resource):
+        self._get(self._request_resource, fullname, resource)
+        return self._cache[to_text(fullname), to_text(resource)]
+
+
+class ResourceReader(object):
+    """`importlib.resources` for one package that came from the parent."""
+
+    def __init__(self, requester, fullname):
+        self._read = lambda name: requester._get_resource(fullname, name)
+
+    def is_resource(self, name):
+        return self._read(name) is not None
+
+    def open_resource(self, name):
+        content = self._read(name)
+        return BytesIO(content) if content is not None else \
+            self.resource_path(name)
+
+    def resource_path(self, name):
+        raise FileNotFoundError(name)
+
+    def contents(self):
+        raise NotImplementedError('the parent cannot list resources')
+
+
+class Importer(_Fetcher):
+    """
+    Import what is not there from the parent. Entry of `sys.meta_path`.
+
+    :param context: where requests go.
+    :param bytes core_src: source of this module, to be shown and passed on.
+    :param ImportPolicy policy:
+    """
+    #: Sub-modules of `mitogen` that may be asked for; an import of another
+    #: one fails without a request.
+    MITOGEN_PKG_CONTENT = [
+        'buildah', 'compat', 'core', 'debug', 'doas', 'docker', 'fakessh',
+        'fork', 'imports', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'master',
+        'minify', 'os_fork', 'parent', 'podman', 'profiler', 'select',
+        'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
+    ]
+    #: Modules that are useless, or harmful, in another interpreter.
+    ALWAYS_BLACKLIST = set(['builtins', '__builtin__', 'msvcrt', 'thread',
+                            'org'] + ['cStringIO'] * PY3)
+    absent_msg = (
+        'the parent is unable to serve %r: it is missing there too, or is a '
+        'native extension; see the debug log of the master')
+    pkg_resources_msg = (
+        'pkg_resources may not import __main__ here: that would fetch, and '
+        'run, the main program')
+
+    def __init__(self, router, context, core_src, policy):
+        _Fetcher.__init__(self, router, context)
+        self.policy = policy
+        #: Package -> names of its sub-modules.
+        self._present = {'mitogen': self.MITOGEN_PKG_CONTENT}
+        # True while other finders are asked on this thread.
+        self._asking = threading.local()
+        self._router = router
+        self._resource_requester = ResourceRequester(router, context)
+        if core_src:
+            import zlib
+            # Not compressed: that takes longer than it could ever save.
+            self._cache['mitogen.core'] = (
+                'mitogen.core', None, 'x/mitogen/core.py',
+                zlib.compress(core_src, 0), [])
+
+    def __repr__(self):
+        return 'Importer'
+
+    def _install_handler(self, router):
+        router.add_handler(self._on_load_module, LOAD_MODULE,
+                           policy=has_parent_authority)
+
+    def _on_load_module(self, msg):
+        if not msg.is_dead:
+            tup = msg.unpickle()
+            _importer_log.debug('received %r', tup[0])
+            self._answer(tup[0], tup)
+
+    def _request_module(self, fullname, callback):
+        """Call `callback()` when `_cache` has the module: now, or on the
+        broker thread. Any thread."""
+        self._request(fullname, callback, lambda: Message(
+            data=to_text(fullname).encode('utf-8'), handle=GET_MODULE))
+
+    def _refuse_imports(self, fullname):
+        self.policy.denied_raise(fullname)
+        if fullname == '__main__':
+            frame = sys._getframe(1)
+            while frame and frame.f_globals.get('__name__') in (
+                    __name__, 'importlib', 'importlib._bootstrap'):
+                frame = frame.f_back
+            if frame and frame.f_globals.get('__name__') == 'pkg_resources':
+                raise ModuleNotFoundError(self.pkg_resources_msg)
+        if fullname == 'pbr':
+            # It looks for the version in package metadata, which a module
+            # without a file does not have.
+            os.environ['PBR_VERSION'] = '0.0.0'
+
+    def _fetch(self, fullname):
+        """Return (sub-module names or None, file name) once it is known."""
+        self._refuse_imports(fullname)
+        self._get(self._request_module, fullname)
+        path = self.get_filename(fullname)
+        present = self._cache[fullname][1]
+        if present is not None:
+            self._present[fullname] = present
+        return present, path
+
+    def _execute(self, module, fullname, path):
+        import zlib
+        try:
+            code = compile(zlib.decompress(self._cache[fullname][3]), path,
+                           'exec', 0, 1)
+        except SyntaxError:
+            _importer_log.exception('while importing %r', fullname)
+            raise
+        exec(code, module.__dict__)
+
+    def _decide(self, fullname):
+        """Return None for "not from here", False for "only if nobody else has
+        it", True for "from here"."""
+        if getattr(self._asking, 'on', False) or fullname[-1:] == '.':
+            return None
+        if thread.get_ident() == self._router.broker._ident:
+            # It would wait for itself.
+            return None
+        pkgname, _, suffix = fullname.rpartition('.')
+        if pkgname:
+            if suffix not in self._present.get(pkgname, ()):
+                _importer_log.debug('%r has no %r', pkgname, suffix)
+                return None
+            pkg = sys.modules.get(pkgname)
+            if getattr(pkg, '__loader__', None) is not self:
+                return None
+        return fullname == '__main__' or self.policy.overriden(fullname)
+
+    def _ask_others(self, method, *args):
+        self._asking.on = True
+        try:
+            for finder in sys.meta_path:
+                func = getattr(finder, method, None)
+                found = finder is not self and func and func(*args)
+                if found:
+                    return found
+        finally:
+            self._asking.on = False
+
+    def find_spec(self, fullname, path, target=None):
+        """Finder protocol of Python 3."""
+        from _frozen_importlib import ModuleSpec
+        mine = self._decide(fullname)
+        if mine is None:
+            return None
+        if not mine:
+            spec = self._ask_others('find_spec', fullname, path, target)
+            if spec:
+                if fullname == 'logging' and LazyLogger.sink:
+                    spec.loader = _LoggingLoader(spec.loader)
+                return spec
+        _importer_log.debug('will ask for %r', fullname)
+        return ModuleSpec(fullname, loader=self)
+
+    def create_module(self, spec):
+        """Loader protocol of Python 3. Waits for the source."""
+        present, spec.origin = self._fetch(spec.name)
+        if present is not None:
+            spec.submodule_search_locations = []
+        module = type(sys)(spec.name)
+        module.__file__ = spec.origin
+        return module
+
+    def exec_module(self, module):
+        spec = module.__spec__
+        self._execute(module, spec.name, spec.origin)
+        if spec.name == 'logging' and LazyLogger.sink:
+            LazyLogger.sink.install()
+
+    if not PY3:
+        def find_module(self, fullname, path=None):
+            """Finder protocol of Python 2."""
+            mine = self._decide(fullname)
+            if mine is None:
+                return None
+            if not mine and self.builtin_find_module(fullname, path):
+                return None
+            _importer_log.debug('will ask for %r', fullname)
+            return self
+
+        def builtin_find_module(self, fullname, path=None):
+            """Tell whether Python finds a module without us."""
+            if self._ask_others('find_module', fullname, path):
+                return True
+            if path is None:
+                # Zip files and the like.
+                for entry in sys.path:
+                    finder = sys.path_importer_cache.get(entry)
+                    if finder and finder.find_module(fullname):
+                        return True
+            try:
+                fp, _, _ = imp.find_module(fullname.rpartition('.')[2], path)
+            except ImportError:
+                return False
+            if fp:
+                fp.close()
+            return True
+
+        def load_module(self, fullname):
+            """Loader protocol of Python 2. Waits for the source."""
+            fullname = str(fullname)
+            present, path = self._fetch(fullname)
+            module = sys.modules.setdefault(fullname,
+                                            imp.new_module(fullname))
+            module.__file__ = path
+            module.__loader__ = self
+            module.__package__ = fullname.rpartition('.')[0] or None
+            if present is not None:
+                module.__path__ = []
+                module.__package__ = fullname
+            try:
+                self._execute(module, fullname, path)
+            except:
+                sys.modules.pop(fullname, None)
+                raise
+            # Not `module`: it may have put something else in its place.
+            return sys.modules[fullname]
+
+    def get_filename(self, fullname):
+        """Return the name of a module's file, or None if nothing is known
+        about the module."""
+        if fullname not in self._cache:
+            return None
+        path = self._cache[fullname][2]
+        if path is None:
+            raise ModuleNotFoundError(self.absent_msg % (fullname,))
+        path = to_text(path)
+        return 'master:' + (path if PY3 else path.encode('utf-8'))
+
+    def get_source(self, fullname):
+        """Return a module's source as `str`, or None if nothing is known."""
+        if self.get_filename(fullname):
+            import zlib
+            source = zlib.decompress(self._cache[fullname][3])
+            if PY3:
+                from importlib.util import decode_source
+                source = decode_source(source)
+            return source
+
+    def get_resource_reader(self, fullname):
+        return ResourceReader(self._resource_requester, fullname)
+
+
+class _LoggingLoader(object):
+    """Load `logging` with its own loader, then let the child's log handler
+    take its place before anybody can use the module."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        LazyLogger.sink.install()
+
+
+#
+# The child.
+#
+
+class LogHandler(object):
+    """
+    Logging handler that sends records to the master. Any thread.
+
+    It becomes a `logging.Handler` when that module is there, and serves
+    :class:`LazyLogger` before.
+
+    :param Context context: the master.
+    """
+    def __init__(self, context):
+        self.context = context
+        #: Messages that wait for `uncork`, then None.
+        self._buffer = []
+        self._buffer_lock = thread.allocate_lock()
+        # True while this thread sends: what is logged by that goes nowhere.
+        self._sending = threading.local()
+        if 'logging' in sys.modules:
+            self._join_logging()
+
+    def _join_logging(self):
+        import logging
+        _graft(self, 'Handler')
+        logging.Handler.__init__(self)
+
+    def emit(self, record):
+        # What is logged about each read and write would never end.
+        if record.name != 'mitogen.io' and \
+                not getattr(self._sending, 'on', False):
+            self.send(record.name, record.levelno, self.format(record))
+
+    def send(self, name, level, text):
+        """Send one record, or keep it until `uncork`."""
+        if getattr(self._sending, 'on', False):
+            return
+        self._sending.on = True
+        try:
+            if isinstance(text, BytesType):
+                text = UnicodeType(text, 'utf-8', 'replace')
+            msg = Message(handle=FORWARD_LOG, data=(u'%s\x00%d\x00%s' % (
+                to_text(name), level, text)).encode('utf-8', 'replace'))
+            if self._buffer is not None:
+                with self._buffer_lock:
+                    # Looked at again: `uncork` may have been first.
+                    if self._buffer is not None:
+                        self._buffer.append(msg)
+                        return
+            self.context.send(msg)
+        except Error:
+            # The broker has exited: there is nobody to tell.
+            pass
+        finally:
+            self._sending.on = False
+
+    def uncork(self):
+        """Send what was kept, in order, and everything from now on."""
+        self._sending.on = True
+        try:
+            with self._buffer_lock:
+                for msg in self._buffer:
+                    self.context.send(msg)
+                self._buffer = None
+        finally:
+            self._sending.on = False
+
+
+class Dispatcher(object):
+    """
+    Run the functions that CALL_FUNCTION asks for, one at a time on the main
+    thread.
+
+    :param ExternalContext econtext:
+    """
+    #: Receiver of CALL_SERVICE until there is a pool to take it over.
+    _service_recv = None
+
+    def __init__(self, econtext):
+        self.econtext = econtext
+        #: Chain id -> CallError of its first failed call.
+        self._error_by_chain_id = {}
+        self.recv = Receiver(econtext.router, CALL_FUNCTION,
+                             policy=has_parent_authority)
+        Dispatcher._service_recv = Receiver(econtext.router, CALL_SERVICE,
+                                            policy=has_parent_authority)
+        Dispatcher._service_recv.notify = self._on_call_service
+        listen(econtext.broker, 'shutdown', self._on_broker_shutdown)
+
+    @classmethod
+    @takes_econtext
+    def forget_chain(cls, chain_id, econtext):
+        """Run calls of that chain again after one has failed."""
+        econtext.dispatcher._error_by_chain_id.pop(chain_id, None)
+
+    def _on_broker_shutdown(self):
+        if self._service_recv.notify == self._on_call_service:
+            self._service_recv.notify = None
+        self.recv.close()
+
+    def _on_call_service(self, _recv):
+        """Have the main thread make the pool: it imports, and the broker
+        thread must not."""
+        try:
+            self.recv._on_receive(Message(handle=STUB_CALL_SERVICE))
+        except LatchError:
+            # The child is shutting down.
+            pass
+
+    def _make_pool(self):
+        try:
+            import_module('mitogen.service').get_or_create_pool(
+                router=self.econtext.router)
+        except Exception:
+            LOG.exception('cannot start the service pool')
+
+    def _resolve(self, msg):
+        """Return (chain id, function, args, kwargs)."""
+        chain_id, modname, klass, func, args, kwargs = msg.unpickle()
+        obj = None
+        if chain_id not in self._error_by_chain_id:
+            obj = import_module(modname)
+            if klass:
+                obj = getattr(obj, klass)
+            obj = getattr(obj, func)
+            if getattr(obj, 'mitogen_takes_econtext', None):
+                kwargs.setdefault('econtext', self.econtext)
+            if getattr(obj, 'mitogen_takes_router', None):
+                kwargs.setdefault('router', self.econtext.router)
+        return chain_id, obj, args, kwargs
+
+    def _dispatch_one(self, msg):
+        """Return (chain id, result or CallError)."""
+        try:
+            chain_id, func, args, kwargs = self._resolve(msg)
+        except Exception:
+            # No call was made, so this does not break its chain.
+            return None, CallError(sys.exc_info()[1])
+        if chain_id in self._error_by_chain_id:
+            return chain_id, self._error_by_chain_id[chain_id]
+        try:
+            return chain_id, func(*args, **kwargs)
+        except Exception:
+            error = CallError(sys.exc_info()[1])
+            if chain_id is not None:
+                self._error_by_chain_id[chain_id] = error
+            return chain_id, error
+
+    def _serve(self, msg):
+        chain_id, result = self._dispatch_one(msg)
+        if msg.reply_to:
+            try:
+                reply = Message.pickled(result)
+            except Exception:
+                reply = Message.pickled(CallError(sys.exc_info()[1]))
+            try:
+                msg.reply(reply)
+            except Error:
+                LOG.debug('the broker exited during a call')
+        elif chain_id is None and isinstance(result, CallError):
+            LOG.error('call without reply failed: %s', result)
+
+    def run(self):
+        """Serve until the receiver is closed. Main thread."""
+        on_start = self.econtext.config.get('on_start')
+        if on_start:
+            on_start(self.econtext)
+        for msg in self.recv:
+            # Only `_on_call_service` can have put that handle here.
+            if msg.handle == STUB_CALL_SERVICE:
+                self._make_pool()
+            else:
+                self._serve(msg)
+            msg = None
+
+
+class ExternalContext(object):
+    """
+    The run of a child, from the end of the bootstrap to the end of the
+    process. Attributes after start, for functions that take `econtext`:
+    config, broker, router, master, parent, stream, importer, log_handler,
+    dispatcher, detached; loggers, if stdio was set up.
+
+    :param dict config: see `main`.
+    """
+    #: True after :meth:`detach`.
+    detached = False
+    #: Replaced by the fork hook.
+    service_stub_lock = threading.Lock()
+
+    def __init__(self, config):
+        self.config = config
+
+    def _on_broker_exit(self):
+        if not self.config['profiling']:
+            # SIGTERM, by number to spare an import: even a main thread that
+            # is stuck in a function ends now.
+            os.kill(os.getpid(), 15)
+
+    def _on_parent_disconnect(self):
+        if not self.detached:
+            return self.broker.shutdown()
+        mitogen.parent_id, mitogen.parent_ids = None, []
+        LOG.info('detached')
+
+    def _on_shutdown_msg(self, msg):
+        if not msg.is_dead:
+            self.broker.shutdown()
+
+    def detach(self):
+        """Live on without a parent, in a session of our own. Main thread."""
+        self.detached = True
+        stream = self.router.stream_by_id(mitogen.parent_id)
+        if not stream:
+            return
+        try:
+            os.setsid()
+        except OSError:
+            # Already the leader of a group.
+            pass
+        self.parent.send_await(Message(handle=DETACHING))
+        LOG.info('detaching from %r', self.parent)
+        for _ in range(20):
+            if not self.broker.defer_sync(stream.protocol.pending_bytes):
+                break
+            time.sleep(0.05)
+        else:
+            LOG.error('%r: not everything was sent before detaching', stream)
+        self.broker.defer(stream.on_disconnect, self.broker)
+
+    def _setup_title(self, name):
+        """
+        Show the name in `ps`, and nothing of the bootstrap's arguments.
+
+        Linux only, by writing over them: the kernel shows the area from its
+        start to the first NUL if its last byte is not NUL.
+        """
+        sys.argv = ['']
+        if hasattr(sys, 'orig_argv'):
+            sys.orig_argv = ['']
+        try:
+            fp = open('/proc/self/stat', 'rb')
+            # The second field may contain anything, even parentheses.
+            fields = fp.read().rpartition(b(')'))[2].split()
+            fp.close()
+            # Fields 48 and 49; what is left here begins with field 3.
+            start, end = int(fields[45]), int(fields[46])
+            title = to_text('%s(mitogen:%s)') % (to_text(sys.executable),
+                                                 to_text(name))
+            title = title.encode('utf-8')[:end - start - 2]
+            fp = open('/proc/self/mem', 'r+b', 0)
+            fp.seek(start)
+            fp.write(title.ljust(end - start - 1, b('\0')) + b(' '))
+            fp.close()
+        except Exception:
+            LOG.debug('cannot set the process title: %s', sys.exc_info()[1])
+
+    def _setup_globals(self):
+        parent_ids = self.config['parent_ids']
+        mitogen.is_master = False
+        mitogen.__version__ = self.config['version']
+        mitogen.context_id = self.config['context_id']
+        mitogen.parent_ids = parent_ids[:]
+        mitogen.parent_id = parent_ids[0]
+        if self.config.get('setup_package', True):
+            mitogen.core = sys.modules[__name__]
+            # In a child, @mitogen.main() means nothing.
+            mitogen.main = lambda *_args, **_kwargs: lambda _func: None
+            # An import of it then fetches the master's. Kept, as Python 2
+            # wipes the globals of a module it frees, and its code still runs.
+            self._bootstrap_main = sys.modules.pop('__main__', None)
+
+    def _setup_master(self):
+        config = self.config
+        Router.max_message_size = config['max_message_size']
+        self.broker = Broker(activate_compat=False)
+        self.router = Router(self.broker)
+        self.router.debug = config.get('debug', False)
+        self.router.unidirectional = config['unidirectional']
+        self.router.add_handler(self._on_shutdown_msg, SHUTDOWN,
+                                policy=has_parent_authority)
+        self.master = Context(self.router, 0, 'master')
+        self.parent = self.master
+        if mitogen.parent_id:
+            self.parent = Context(self.router, mitogen.parent_id, 'parent')
+        in_fd, out_fd = config.get('in_fd', 0), config.get('out_fd', 1)
+        in_fp = os.fdopen(os.dup(in_fd), 'rb', 0)
+        out_fp = os.fdopen(os.dup(out_fd), 'wb', 0)
+        # Number 0 is not merely closed, the next file would get it; 1 stays
+        # for those who do without `setup_stdio`.
+        if in_fd <= 2:
+            self._null(in_fd, os.O_RDONLY)
+        for fd in in_fd, out_fd:
+            if fd > 2:
+                os.close(fd)
+        for fp in in_fp, out_fp:
+            set_blocking(fp.fileno(), False)
+        self.stream = MitogenProtocol.build_stream(
+            self.router, mitogen.parent_id, local_id=mitogen.context_id,
+            parent_ids=mitogen.parent_ids)
+        self.stream.name = u'parent'
+        self.stream.accept(in_fp, out_fp)
+        self.stream.receive_side.keep_alive = False
+        listen(self.stream, 'disconnect', self._on_parent_disconnect)
+        listen(self.broker, 'exit', self._on_broker_exit)
+
+    @staticmethod
+    def _null(fd, flags):
+        null = os.open('/dev/null', flags)
+        if null != fd:
+            os.dup2(null, fd)
+            os.close(null)
+        elif PY3:
+            os.set_inheritable(fd, True)
+
+    def _setup_logging(self):
+        self.log_handler = LogHandler(self.master)
+        self.log_handler.install = self._install_log_handler
+        LazyLogger.levels = dict(zip(LOGGERS, self.config['log_levels']))
+        LazyLogger.levels[_IMPORTER] = LazyLogger.levels['mitogen']
+        if self.config['debug'] or 'logging' in sys.modules:
+            self._install_log_handler()
+            if self.config['debug']:
+                enable_debug_logging()
+        else:
+            LazyLogger.sink = self.log_handler
+
+    def _install_log_handler(self):
+        """Make `logging`, now that it is there, what it always seemed to
+        be."""
+        import logging
+        self.log_handler._join_logging()
+        LazyLogger.sink = None
+        for i, name in enumerate(LOGGERS):
+            logging.getLogger(name).setLevel(self.config['log_levels'][i])
+        logging.getLogger().handlers[:] = [self.log_handler]
+        for stream in getattr(self, 'loggers', ()):
+            stream.protocol.attach_logger()
+
+    def _setup_importer(self):
+        importer = self.config.get('importer')
+        if importer:
+            # A fork: what the parent's importer knows is still true, but
+            # nobody will answer what it has asked.
+            importer._lock = thread.allocate_lock()
+            importer._callbacks = {}
+            importer._router = self.router
+            importer._context = self.parent
+            importer._install_handler(self.router)
+            importer._resource_requester = ResourceRequester(self.router,
+                                                             self.parent)
+        else:
+            importer = Importer(
+                self.router, self.parent, _core_source,
+                ImportPolicy(self.config.get('import_overrides', ()),
+                             self.config.get('import_blocks', ())))
+        self.importer = self.router.importer = importer
+        if importer not in sys.meta_path:
+            sys.meta_path.insert(0, importer)
+        if _core_source and self.config.get('setup_package', True):
+            for name in 'mitogen', 'mitogen.core':
+                sys.modules[name].__loader__ = importer
+
+    def _setup_stdio(self):
+        if os.isatty(2):
+            # Some tools hang up the terminal, and thereby us, when nobody has
+            # it open any more.
+            self.reserve_tty_fp = os.fdopen(os.dup(2), 'r+b', 0)
+            set_cloexec(self.reserve_tty_fp.fileno())
+        if sys.stdin is not None:
+            self._null(0, os.O_RDONLY)
+        if sys.stderr is not None:
+            self._null(2, os.O_RDWR)
+        if sys.stdout is not None:
+            # Twice, as closing may close the descriptor, and before that
+            # writes what a forked process had not flushed.
+            self._null(1, os.O_RDWR)
+            sys.stdout.close()
+            self._null(1, os.O_RDWR)
+        self.loggers = []
+        for name, fd in ('stdout', 1), ('stderr', 2):
+            stream = IoLoggerProtocol.build_stream(name, fd)
+            self.broker.start_receive(stream)
+            self.loggers.append(stream)
+        sys.stdout = os.fdopen(1, 'w', 1)
+
+    def _start(self):
+        config = self.config
+        self._setup_logging()
+        if config.get('remote_name'):
+            self._setup_title(config['remote_name'])
+        self._setup_importer()
+        if config.get('setup_stdio', True):
+            self._setup_stdio()
+        if LazyLogger.sink and 'logging' in sys.modules:
+            # Imported before the importer could notice.
+            self._install_log_handler()
+        self.dispatcher = Dispatcher(self)
+        # From here on messages come in; everything that takes them is there.
+        self.router.register(self.parent, self.stream)
+        if LOG.isEnabledFor(10):
+            LOG.debug('Python version is %s', sys.version)
+            LOG.debug('Parent is context %s (%s), this is context %s',
+                      self.parent.context_id, self.parent.name,
+                      mitogen.context_id)
+            LOG.debug('host %s, process %s of %s, user %s, group %s',
+                      os.uname()[1], os.getpid(), os.getppid(),
+                      (os.getuid(), os.geteuid()), (os.getgid(), os.getegid()))
+        if config.get('send_ec2', True):
+            self.stream.transmit_side.write(b('MITO002\n'))
+        self.log_handler.uncork()
+
+    def main(self):
+        """Run the child. Returns, or raises, when it has been told to end;
+        the process then ends by the broker's SIGTERM."""
+        self._setup_globals()
+        if self.config['profiling']:
+            enable_profiling(self)
+        self._setup_master()
+        try:
+            self._start()
+            _profile_hook('mitogen.child_main', self.dispatcher.run)
+        except BaseException:
+            if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+                LOG.exception('the external context main crashed')
+                raise
+        finally:
+            self.broker.shutdown()
+
+
+#: Which core this process uses: 'pure' or 'native'.
+CORE = 'pure'
+
+if not _core_source and os.environ.get('MITOGEN_CORE') != 'pure':
+    # An installed package: the compiled core takes the place of the classes
+    # above, where there is one.
+    try:
+        from mitogen import _native
+    except ImportError:
+        if os.environ.get('MITOGEN_CORE') == 'native':
+            raise
+    else:
+        CORE = _native.install(globals())
