@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Wait for several receivers, channels, latches and selects at once.
+
+How it works: a member's `notify` is set to the `put` of the select's own
+latch, so that whatever arrives at a member leaves a wake-up there: a reference
+to the member. Nothing of a select runs on the thread that delivers, and the
+native core, which knows that particular method, delivers without entering
+Python. A wake-up is only a hint, since its item may have been taken meanwhile,
+so the reader tries the member without blocking, and goes on if it is empty.
+
+A select that is a member hands the `notify` it is given on to its latch: a
+wake-up there, which nobody waits for, then makes the latch leave a wake-up in
+the outer select.
+"""
+# !mitogen: minify_safe
+
+from __future__ import absolute_import
+
+import mitogen.core
+
+
+class Error(mitogen.core.Error):
+    """
+    A select was used in a way that makes no sense.
+    """
+    pass
+
+
+class Event(object):
+    """
+    What :meth:`Select.get_event` returns.
+    """
+    #: The receiver, channel or latch that the item came from, even if it is
+    #: the member of a member.
+    source = None
+
+    #: The message, or the object that was put in the latch.
+    data = None
+
+
+class Select(object):
+    """
+    Wait for any of several sources. All methods may be called from any
+    thread; several threads may wait.
+
+    :param receivers:
+        Iterable of first members, see :meth:`add`.
+    :param bool oneshot:
+        If :data:`True`, a member is removed once it has delivered one item; a
+        member that is a select, once it has no members any more. So iteration
+        ends when every member has delivered.
+
+    As a context manager, closes itself.
+    """
+    loop_msg = 'Adding this Select would create a loop'
+    owned_msg = 'Cannot add: Receiver is already owned by another Select'
+    not_present_msg = 'Instance is not a member of this Select'
+    empty_msg = 'Cannot wait, Select instance is empty'
+
+    def __init__(self, receivers=(), oneshot=True):
+        self._receivers = []
+        #: id() of what wakes us -> member. Wake-ups hold a reference, so an
+        #: id cannot come to mean another object while one is queued.
+        self._by_waker = {}
+        self._oneshot = oneshot
+        self._latch = mitogen.core.Latch()
+        # Made once, for members are recognised by it.
+        self._put = self._latch.put
+        for receiver in receivers:
+            self.add(receiver)
+
+    @property
+    def notify(self):
+        """
+        Function that is called with our latch when there may be something to
+        get and nobody waits for it; :data:`None` unless we are a member.
+        """
+        return self._latch.notify
+
+    @notify.setter
+    def notify(self, func):
+        self._latch.notify = func
+
+    @classmethod
+    def all(cls, receivers):
+        """
+        Take an iterable of receivers, and return the list of the values that
+        they receive, one each, in the order of arrival.
+
+        :raises mitogen.core.CallError:
+            One of the values was such an error.
+        """
+        with cls(receivers) as select:
+            return [msg.unpickle() for msg in select]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, e_type, e_val, e_tb):
+        self.close()
+
+    def __bool__(self):
+        return bool(self._receivers)
+
+    __nonzero__ = __bool__
+
+    def __iter__(self):
+        return self.iter_data()
+
+    def iter_data(self):
+        """
+        Yield items while there are members.
+        """
+        while self._receivers:
+            yield self.get_event().data
+
+    def iter_events(self):
+        """
+        Yield an :class:`Event` for each item while there are members.
+        """
+        while self._receivers:
+            yield self.get_event()
+
+    def _waker(self, member):
+        """
+        Return the object that wake-ups from `member` carry.
+        """
+        if isinstance(member, Select):
+            return member._latch
+        return member
+
+    def _contains(self, other):
+        """
+        Return :data:`True` if `other` is a member, at any depth.
+        """
+        for member in list(self._receivers):
+            if member is other:
+                return True
+            if isinstance(member, Select) and member._contains(other):
+                return True
+        return False
+
+    def add(self, recv):
+        """
+        Add a member. What it already holds can be got at once.
+
+        :param recv:
+            Receiver, channel, latch or select.
+        :raises mitogen.select.Error:
+            It is a member already, here or elsewhere, or a select that this
+            one is part of.
+        :raises mitogen.core.LatchError:
+            This select is closed.
+        """
+        if isinstance(recv, Select) and \
+                (recv is self or recv._contains(self)):
+            raise Error(self.loop_msg)
+        if recv.notify is not None:
+            raise Error(self.owned_msg)
+        if self._latch.closed:
+            raise mitogen.core.LatchError()
+
+        waker = self._waker(recv)
+        self._by_waker[id(waker)] = recv
+        self._receivers.append(recv)
+        recv.notify = self._put
+        # What arrives during this loop leaves one wake-up too many.
+        for _ in range(recv.size()):
+            self._put(waker)
+
+    def _discard(self, member):
+        """
+        Forget a member, unless another thread has done so just now.
+        """
+        if self._by_waker.pop(id(self._waker(member)), None) is not None:
+            # By identity: members may define what equal means.
+            for index, recv in enumerate(self._receivers):
+                if recv is member:
+                    del self._receivers[index]
+                    break
+            member.notify = None
+
+    def remove(self, recv):
+        """
+        Remove a member. What it holds stays there.
+
+        :raises mitogen.select.Error:
+            It is no member.
+        """
+        if self._by_waker.get(id(self._waker(recv))) is not recv:
+            raise Error(self.not_present_msg)
+        self._discard(recv)
+
+    def close(self):
+        """
+        Remove all members and wake the threads that wait, which get
+        :class:`mitogen.core.LatchError`. May be repeated.
+        """
+        for recv in list(self._receivers):
+            self._discard(recv)
+        self._latch.close()
+
+    def size(self):
+        """
+        Return how many items the members hold.
+        """
+        return sum(recv.size() for recv in list(self._receivers))
+
+    def empty(self):
+        """
+        Return :data:`True` if :meth:`get` would block. Deprecated: the answer
+        may be outdated before the caller sees it.
+        """
+        return self._latch.empty()
+
+    def _take_nested(self, inner):
+        try:
+            event = inner.get_event(block=False)
+        except mitogen.core.TimeoutError:
+            event = None
+        except Error:
+            # It has lost its members.
+            event = None
+        if self._oneshot and not inner:
+            self._discard(inner)
+        return event
+
+    def _take(self, waker):
+        """
+        Return the event that a wake-up announced, :data:`None` if there is
+        none any more.
+        """
+        member = self._by_waker.get(id(waker))
+        if member is None:
+            return None
+        if isinstance(member, Select):
+            return self._take_nested(member)
+
+        event = Event()
+        event.source = member
+        is_receiver = isinstance(member, mitogen.core.Receiver)
+        try:
+            event.data = member.get(block=False)
+        except mitogen.core.TimeoutError:
+            return None
+        except mitogen.core.LatchError:
+            # The member is a latch, and was closed.
+            return None
+        if is_receiver:
+            event.data.receiver = member
+        if self._oneshot:
+            self._discard(member)
+        return event
+
+    def get(self, timeout=None, block=True):
+        """
+        Like :meth:`get_event`, but return only the message, or the object
+        that was put in the latch.
+        """
+        return self.get_event(timeout, block).data
+
+    def get_event(self, timeout=None, block=True):
+        """
+        Return the next :class:`Event`.
+
+        :param float timeout:
+            Seconds to wait; for ever if :data:`None`.
+        :param bool block:
+            If :data:`False`, do not wait.
+        :raises mitogen.select.Error:
+            There are no members.
+        :raises mitogen.core.TimeoutError:
+            Nothing arrived in time.
+        :raises mitogen.core.LatchError:
+            The select was closed while the thread waited.
+        :raises mitogen.core.ChannelError:
+            A receiver was closed, or got a dead message. It stays a member.
+        """
+        if not self._receivers:
+            raise Error(self.empty_msg)
+
+        deadline = None
+        if timeout is not None:
+            deadline = mitogen.core.now() + timeout
+        while True:
+            waker = self._latch.get(timeout=timeout, block=block)
+            event = self._take(waker)
+            if event is not None:
+                return event
+            # Keep no reference while sleeping.
+            waker = None
+            if deadline is not None:
+                timeout = max(0, deadline - mitogen.core.now())
