@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Let other processes of the same user join a tree, by way of a UNIX socket.
+
+The one that listens gives each client a context id and its own authority. All
+protection is the mode of the socket file: only its owner may connect.
+
+Before the ordinary frames, the client sends its process id, 4 bytes, and is
+sent 12: its new context id, the listener's context id, and the listener's
+process id. All are unsigned and in network order.
+"""
+# !mitogen: minify_safe
+
+from __future__ import absolute_import
+
+import errno
+import logging
+import os
+import socket
+import stat
+import struct
+import sys
+import tempfile
+
+import mitogen
+import mitogen.core
+import mitogen.parent
+
+from mitogen.core import b
+
+
+LOG = logging.getLogger(__name__)
+
+_HELLO = struct.Struct('>L')
+_WELCOME = struct.Struct('>LLL')
+
+
+class Error(mitogen.core.Error):
+    """
+    Base of the errors of this module.
+    """
+    pass
+
+
+class ConnectError(Error):
+    """
+    :func:`connect` failed. `errno` is the number of the system's error, or
+    :data:`None`.
+    """
+    errno = None
+
+
+def _make_socket():
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def is_path_dead(path):
+    """
+    Return :data:`True` if nobody listens at `path`.
+    """
+    sock = _make_socket()
+    try:
+        sock.connect(path)
+    except socket.error:
+        number = sys.exc_info()[1].args[0]
+    else:
+        number = None
+    sock.close()
+    return number in (errno.ENOENT, errno.ECONNREFUSED)
+
+
+def make_socket_path():
+    """
+    Return a path in the temporary directory that does not exist.
+    """
+    return tempfile.mktemp(prefix='mitogen_unix_', suffix='.sock')
+
+
+class HandshakeProtocol(mitogen.core.Protocol):
+    """
+    Wait for the process id of a client, then welcome it. Broker thread.
+    """
+    #: Seconds a client may be silent.
+    timeout = 30.0
+
+    # Not one byte more: what follows is frames.
+    read_size = _HELLO.size
+
+    def __init__(self, router):
+        self._router = router
+        self._buf = b('')
+        self._timer = None
+
+    def start(self):
+        """
+        Start to wait.
+        """
+        broker = self._router.broker
+        self._timer = broker.timers.schedule(
+            mitogen.core.now() + self.timeout, self._on_timeout)
+        broker.start_receive(self.stream)
+
+    def _on_timeout(self):
+        LOG.error('%r: client said nothing for %d seconds', self.stream,
+                  self.timeout)
+        self.stream.on_disconnect(self._router.broker)
+
+    def on_receive(self, broker, buf):
+        self._buf += buf
+        self.read_size = _HELLO.size - len(self._buf)
+        if self.read_size:
+            return
+        self._timer.cancel()
+        pid, = _HELLO.unpack(self._buf)
+        self._welcome(pid)
+
+    def on_disconnect(self, broker):
+        if self._timer is not None and self._timer.active:
+            self._timer.cancel()
+            LOG.error('%r: client left after %d bytes', self.stream,
+                      len(self._buf))
+        super(HandshakeProtocol, self).on_disconnect(broker)
+
+    def _welcome(self, pid):
+        stream = self.stream
+        router = self._router
+        context_id = router.id_allocator.allocate()
+        context = mitogen.parent.Context(router, context_id)
+        stream.name = u'unix_client.%d' % (pid,)
+
+        # A new socket has room for it. Closed: None; full: an exception.
+        try:
+            sent = stream.transmit_side.write(
+                _WELCOME.pack(context_id, mitogen.context_id, os.getpid()))
+        except (OSError, IOError, socket.error):
+            sent = None
+        if sent != _WELCOME.size:
+            LOG.error('%r: cannot welcome the client with pid %d', stream, pid)
+            stream.on_disconnect(router.broker)
+            return
+
+        LOG.debug('%r: client with pid %d is context %d', stream, pid,
+                  context_id)
+        stream.set_protocol(mitogen.core.MitogenProtocol(
+            router=router,
+            remote_id=context_id,
+            auth_id=mitogen.context_id,
+        ))
+        # A client is not ours to end, and must not delay our own end.
+        stream.receive_side.keep_alive = False
+        router.register(context, stream)
+
+
+class ListenerStream(mitogen.core.Stream):
+    """
+    A stream of connections rather than bytes.
+    """
+    def on_receive(self, broker):
+        try:
+            sock, _ = self.receive_side.fp.accept()
+        except socket.error:
+            # The client has given up already, or there are too many files.
+            LOG.debug('%r: accept failed', self, exc_info=True)
+            return
+        self.protocol.on_accept_client(sock)
+
+
+class Listener(mitogen.core.Protocol):
+    """
+    Accept clients. Broker thread, except for :meth:`build_stream`.
+    """
+    stream_class = ListenerStream
+
+    def __init__(self, router, path):
+        self._router = router
+        #: Path of the socket.
+        self.path = path
+
+    def __repr__(self):
+        return '%s(%r)' % (type(self).__name__, self.path)
+
+    @classmethod
+    def build_stream(cls, router, path=None, backlog=100):
+        """
+        Start to listen. Any thread.
+
+        :param router:
+            Router to join clients to. It must be able to allocate ids: a
+            master's, or an upgraded child's.
+        :param path:
+            Path to listen at; one in the temporary directory if
+            :data:`None`. A dead socket there is replaced.
+        :param int backlog:
+            How many clients may wait to be accepted.
+        :returns:
+            The stream; its `protocol.path` is the path.
+        :raises OSError:
+            Somebody else listens there (``EADDRINUSE``), or any other error
+            of the system.
+        """
+        path = path or make_socket_path()
+        sock = _make_socket()
+        try:
+            cls._bind(sock, path)
+            sock.listen(backlog)
+            mitogen.core.set_blocking(sock.fileno(), False)
+        except BaseException:
+            sock.close()
+            raise
+
+        stream = super(Listener, cls).build_stream(router, path)
+        stream.name = u'unix_listener'
+        stream.accept(sock, sock)
+        router.broker.start_receive(stream)
+        return stream
+
+    @staticmethod
+    def _bind(sock, path):
+        """
+        Give a socket its path, which is for its owner only.
+        """
+        if os.path.exists(path) and is_path_dead(path):
+            LOG.debug('removing stale socket: %r', path)
+            os.unlink(path)
+        mode = stat.S_IRUSR | stat.S_IWUSR
+        # Where the system takes the mode of the file from the socket, there
+        # is no moment at which others may connect.
+        try:
+            os.fchmod(sock.fileno(), mode)
+        except OSError:
+            LOG.debug('cannot set the mode of a socket', exc_info=True)
+        sock.bind(path)
+        os.chmod(path, mode)
+
+    def on_accept_client(self, sock):
+        """
+        Take over the socket of a new client.
+        """
+        sock.setblocking(False)
+        stream = HandshakeProtocol.build_stream(self._router)
+        stream.name = u'unix_client'
+        stream.accept(sock, sock)
+        stream.protocol.start()
+
+    def on_shutdown(self, broker):
+        """
+        Stop to listen, and remove the socket.
+        """
+        broker.stop_receive(self.stream)
+        try:
+            os.unlink(self.path)
+        except OSError:
+            LOG.debug('%r: cannot remove the socket', self, exc_info=True)
+        self.stream.on_disconnect(broker)
+
+
+def _recv_exactly(sock, size):
+    buf = b('')
+    while len(buf) < size:
+        data = sock.recv(size - len(buf))
+        if not data:
+            break
+        buf += data
+    return buf
+
+
+def _shake_hands(path, sock):
+    """
+    Connect, and return what the listener says.
+    """
+    try:
+        sock.connect(path)
+        sock.sendall(_HELLO.pack(os.getpid()))
+        reply = _recv_exactly(sock, _WELCOME.size)
+    except socket.error:
+        e = sys.exc_info()[1]
+        error = ConnectError('could not connect to %s: %s', path, e.args[-1])
+        error.errno = e.args[0]
+        raise error
+    if len(reply) < _WELCOME.size:
+        raise ConnectError('could not connect to %s: the listener closed the '
+                           'connection', path)
+    return _WELCOME.unpack(reply)
+
+
+def _forget_parent():
+    mitogen.context_id = 0
+    mitogen.parent_id = None
+    mitogen.parent_ids = []
+
+
+def connect(path, broker=None):
+    """
+    Join the tree of a listener. Blocks; not on a broker thread.
+
+    Until its stream disconnects, the process is the context that the listener
+    says it is: :data:`mitogen.context_id` and the like are set.
+
+    :param str path:
+        Path that somebody listens at.
+    :param broker:
+        Broker to use; a new :class:`mitogen.master.Broker` if :data:`None`.
+    :returns:
+        `(router, context)`: a new :class:`mitogen.master.Router`, and the
+        context of the listener.
+    :raises mitogen.unix.ConnectError:
+        Nobody listens there, or the connection broke.
+    """
+    import mitogen.master
+
+    sock = _make_socket()
+    try:
+        context_id, remote_id, pid = _shake_hands(path, sock)
+    except BaseException:
+        sock.close()
+        raise
+
+    mitogen.context_id = context_id
+    mitogen.parent_id = remote_id
+    mitogen.parent_ids = [remote_id]
+    LOG.debug('client is context %d, listener is context %d, pid %d',
+              context_id, remote_id, pid)
+
+    sock.setblocking(False)
+    router = mitogen.master.Router(broker=broker)
+    stream = mitogen.core.MitogenProtocol.build_stream(router, remote_id)
+    stream.name = u'unix_listener.%d' % (pid,)
+    stream.accept(sock, sock)
+
+    def on_shutdown():
+        stream.on_disconnect(router.broker)
+
+    mitogen.core.listen(router.broker, 'shutdown', on_shutdown)
+    mitogen.core.listen(stream, 'disconnect', _forget_parent)
+    context = mitogen.parent.Context(router, remote_id)
+    router.register(context, stream)
+    return router, context
