@@ -1,0 +1,3 @@
+"""
+What the demonstration's children run. They do not have it: each asks its parent for it.
+"""
