@@ -1,0 +1,388 @@
+"""
+The harness of the suite.
+
+Two cores, one suite: ``pytest --core both`` (the default) runs the whole suite
+twice, each time in a process of its own with ``MITOGEN_CORE`` set, and sums up.
+Nothing here imports mitogen before that variable is set.
+
+Every test is checked for what it leaves behind: threads, descriptors, child
+processes, and processes that descend from it however far away they are.
+"""
+
+import faulthandler
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DATA = os.path.join(HERE, 'data')
+
+#: Seconds one test may take, set-up and tear-down included, before every thread's
+#: stack is printed and the process ends.
+TEST_SECONDS = float(os.environ.get('MITOGEN_TEST_SECONDS', '120'))
+
+#: Seconds that what a test started may take to end by itself.
+GRACE_SECONDS = 10.0
+
+#: Every process that descends from a test carries this variable.
+MARK = 'MITOGEN_TEST_MARK'
+
+REPORT = 'MITOGEN_TEST_REPORT'
+
+WATCHER_NAME = 'mitogen.master.join_thread_async'
+
+# Modules below tests/data are for children to ask for. Children do not have them on their own path.
+sys.path.insert(0, DATA)
+
+
+# ---- both cores
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--core', choices=('both', 'native', 'pure', 'any'), default='both',
+        help='the core to test; "both" runs the suite once for each, "any" takes what loads',
+    )
+
+
+def pytest_cmdline_main(config):
+    option = config.option
+    if option.core != 'both' or option.collectonly or option.version or option.help:
+        return None
+    if getattr(option, 'showfixtures', False) or getattr(option, 'markers', False):
+        return None
+    return run_both(config)
+
+
+def without_core(args):
+    rest = []
+    args = iter(args)
+    for arg in args:
+        if arg == '--core':
+            next(args, None)
+        elif not str(arg).startswith('--core='):
+            rest.append(str(arg))
+    return rest
+
+
+def run_both(config):
+    """
+    Run the suite over each core and print one closing line for both.
+    """
+    args = without_core(config.invocation_params.args)
+    totals = {'passed': 0, 'failed': 0, 'skipped': 0}
+    lines = []
+    status = 0
+    for core in ('native', 'pure'):
+        print('\n======== core: %s ========' % core, flush=True)
+        code, counts, last = run_one(config, core, args)
+        note = ''
+        if counts is None:
+            # A process that died has no say in what passed.
+            counts = {'failed': 1}
+            note = ' (no report: the run ended with status %s during %s)' % (code, last or 'its start')
+        elif code and not counts.get('failed'):
+            counts['failed'] = counts.get('failed', 0) + 1
+            note = ' (exit status %s)' % (code,)
+        if code or counts.get('failed'):
+            status = 1
+        for key in totals:
+            totals[key] += counts.get(key, 0)
+        lines.append('core %s: %d passed, %d failed%s' % (
+            core, counts.get('passed', 0), counts.get('failed', 0), note))
+        if code == pytest.ExitCode.INTERRUPTED:
+            break
+    print('')
+    for line in lines:
+        print(line)
+    print('%(passed)d passed, %(failed)d failed, %(skipped)d skipped' % totals, flush=True)
+    return status
+
+
+def run_one(config, core, args):
+    """
+    Return (exit status, counts or None, name of the test that ran last).
+    """
+    folder = tempfile.mkdtemp()
+    try:
+        report = os.path.join(folder, 'report')
+        env = dict(os.environ, MITOGEN_CORE=core)
+        env[REPORT] = report
+        # Not "-m pytest": that puts the current directory on the path, where the unbuilt package may lie.
+        start = 'import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main(sys.argv[1:]))'
+        proc = subprocess.Popen(
+            [sys.executable, '-c', start] + args + ['--core=' + core],
+            env=env, cwd=str(config.invocation_params.dir),
+        )
+        while True:
+            try:
+                code = proc.wait()
+                break
+            except KeyboardInterrupt:
+                # The terminal has sent it to the other process too, which ends by itself.
+                continue
+        return code, read_json(report), read_text(report + '.running')
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_json(path):
+    text = read_text(path)
+    return json.loads(text) if text else None
+
+
+def read_text(path):
+    try:
+        with open(path) as fp:
+            return fp.read()
+    except IOError:
+        return None
+
+
+def pytest_terminal_summary(terminalreporter):
+    path = os.environ.get(REPORT)
+    if path and not hasattr(terminalreporter.config, 'workerinput'):
+        stats = terminalreporter.stats
+        counts = {
+            'passed': len(stats.get('passed', ())),
+            'failed': len(stats.get('failed', ())) + len(stats.get('error', ())),
+            'skipped': len(stats.get('skipped', ())),
+        }
+        with open(path, 'w') as fp:
+            json.dump(counts, fp)
+
+
+def pytest_configure(config):
+    config.stash[STDERR] = os.fdopen(os.dup(2), 'w')
+    core = config.option.core
+    if core in ('native', 'pure'):
+        os.environ['MITOGEN_CORE'] = core
+
+
+def pytest_sessionstart(session):
+    core = session.config.option.core
+    if core in ('native', 'pure'):
+        import mitogen.core
+        if mitogen.core.CORE != core:
+            pytest.exit('asked for the %s core, but %s runs' % (core, mitogen.core.CORE), returncode=3)
+
+
+def pytest_report_header(config):
+    if config.option.core != 'both':
+        import mitogen.core
+        return 'mitogen: %s core, from %s' % (
+            getattr(mitogen.core, 'CORE', 'unknown'), os.path.dirname(mitogen.core.__file__))
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        for core in ('native', 'pure'):
+            if item.get_closest_marker(core) and config.option.core != core:
+                item.add_marker(pytest.mark.skip(reason='about the %s core' % (core,)))
+
+
+# ---- a test that hangs
+
+STDERR = pytest.StashKey()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    path = os.environ.get(REPORT)
+    if path:
+        with open(path + '.running', 'w') as fp:
+            fp.write(item.nodeid)
+    marker = item.get_closest_marker('seconds')
+    seconds = TEST_SECONDS if marker is None else max(TEST_SECONDS, marker.args[0])
+    faulthandler.dump_traceback_later(seconds, exit=True, file=item.config.stash[STDERR])
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+# ---- what a test leaves behind
+
+class Belongings(object):
+    """
+    What this process has at one moment, as /proc tells it.
+    """
+
+    def __init__(self, mark=None):
+        self.descriptors = set(open_descriptors())
+        self.threads = set(int(name) for name in os.listdir('/proc/self/task'))
+        self.children = set(pid for pid, _ in child_processes())
+        self.mark = mark
+
+    def extras(self):
+        """
+        Return a list of sentences, one for each thing that is there now and was
+        not when this object was made.
+        """
+        found = []
+        names = dict((t.native_id, t.name) for t in threading.enumerate())
+        watchers = [tid for tid, name in names.items() if name == WATCHER_NAME]
+        for tid in sorted(int(name) for name in os.listdir('/proc/self/task')):
+            if tid in self.threads or tid in watchers[:1]:
+                continue
+            name = names.get(tid) or read_text('/proc/self/task/%d/comm' % tid)
+            if name:
+                found.append('thread %r' % (name.strip(),))
+        for fd, target in sorted(open_descriptors()):
+            if (fd, target) not in self.descriptors:
+                found.append('descriptor %d: %s' % (fd, target))
+        for pid, state in child_processes():
+            if pid not in self.children:
+                found.append('child process %d%s: %s' % (pid, ' (zombie)' if state == 'Z' else '', command_line(pid)))
+        for pid in marked_processes(self.mark):
+            if pid not in self.children:
+                found.append('descendant process %d: %s' % (pid, command_line(pid)))
+        return found
+
+
+def open_descriptors():
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            yield int(name), os.readlink('/proc/self/fd/' + name)
+        except OSError:
+            pass
+
+
+def child_processes():
+    """
+    Yield (pid, state letter) of each child of this process, zombies too.
+    """
+    me = str(os.getpid())
+    for name in os.listdir('/proc'):
+        if name.isdigit():
+            stat = read_text('/proc/%s/stat' % name)
+            if stat:
+                fields = stat[stat.rindex(')') + 2:].split()
+                if fields[1] == me:
+                    yield int(name), fields[0]
+
+
+def marked_processes(mark):
+    """
+    Yield the pid of each process that has the mark in its environment, wherever
+    in the tree of processes it went.
+    """
+    if mark is None:
+        return
+    wanted = ('%s=%s' % (MARK, mark)).encode()
+    me = os.getpid()
+    for name in os.listdir('/proc'):
+        if name.isdigit() and int(name) != me:
+            try:
+                with open('/proc/%s/environ' % name, 'rb') as fp:
+                    if wanted in fp.read().split(b'\0'):
+                        yield int(name)
+            except (IOError, OSError):
+                pass
+
+
+def command_line(pid):
+    text = read_text('/proc/%d/cmdline' % pid)
+    return (text or '').replace('\0', ' ').strip()[:200] or '(gone)'
+
+
+def close_idle_latches():
+    """
+    Close the descriptors that sleepers keep for the next sleep.
+    """
+    core = sys.modules.get('mitogen.core')
+    if core is not None:
+        core.Latch._on_fork()
+
+
+def end_leftovers(before):
+    """
+    End what a failed test left running, so that the next one starts clean.
+    """
+    for pid in set(itertools.chain(marked_processes(before.mark), (p for p, _ in child_processes()))):
+        if pid not in before.children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+            try:
+                os.waitpid(pid, 0)
+            except OSError:
+                pass
+
+
+_marks = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request):
+    """
+    Fail a test that leaves threads, descriptors or processes behind. What ends
+    in an orderly way is given time for it.
+    """
+    if not os.path.isdir('/proc/self/task'):
+        yield
+        return
+    mark = os.environ[MARK] = '%d.%d' % (os.getpid(), next(_marks))
+    close_idle_latches()
+    before = Belongings(mark)
+    yield
+    close_idle_latches()
+    deadline = time.time() + GRACE_SECONDS
+    extras = before.extras()
+    while extras and time.time() < deadline:
+        time.sleep(0.01)
+        extras = before.extras()
+    if extras:
+        end_leftovers(before)
+        pytest.fail('left behind:\n  ' + '\n  '.join(extras), pytrace=False)
+
+
+# ---- fixtures
+
+@pytest.fixture
+def broker():
+    """
+    A master's broker, ended after the test.
+    """
+    import mitogen.master
+    broker = mitogen.master.Broker()
+    yield broker
+    broker.shutdown()
+    broker.join()
+
+
+@pytest.fixture
+def router(broker):
+    """
+    A master's router on the fixture ``broker``.
+    """
+    import mitogen.master
+    return mitogen.master.Router(broker)
+
+
+@pytest.fixture
+def make_router():
+    """
+    A function that makes a master's router, each on a broker of its own; they are ended after the test.
+    Keyword arguments go to the router.
+    """
+    import mitogen.master
+    brokers = []
+
+    def make(**kwargs):
+        broker = mitogen.master.Broker()
+        brokers.append(broker)
+        return mitogen.master.Router(broker, **kwargs)
+
+    yield make
+    for broker in brokers:
+        broker.shutdown()
+    for broker in brokers:
+        broker.join()

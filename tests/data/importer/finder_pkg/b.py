@@ -1,0 +1,1 @@
+import finder_pkg.a

@@ -1,0 +1,6 @@
+# -*- coding: latin-1 -*-
+# Bytes as they are: é
+
+
+def text():
+    return u"é"

@@ -1,0 +1,4 @@
+import finder_pkg.a
+import simple_pkg.b
+
+VALUE = 7

@@ -1,0 +1,2 @@
+def subtract_one(n):
+    return n - 1

@@ -1,0 +1,1 @@
+raise RuntimeError('raised while it is imported')

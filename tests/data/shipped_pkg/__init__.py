@@ -1,0 +1,5 @@
+"""
+A package that only the master has.
+"""
+
+NAME = __name__

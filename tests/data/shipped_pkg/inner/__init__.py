@@ -1,0 +1,3 @@
+from . import leaf
+
+LEAF = leaf.VALUE

@@ -1,0 +1,7 @@
+# coding: utf-8
+
+TEXT = u'grüße, привет, 你好'
+
+
+def text():
+    return TEXT

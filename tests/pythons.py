@@ -1,0 +1,46 @@
+"""
+The other interpreters of this machine, for tests of what must run on all of them.
+"""
+
+import glob
+import os
+import shutil
+import subprocess
+
+import pytest
+
+NAMES = ['python2.7'] + ['python3.%d' % minor for minor in range(6, 15)]
+
+_found = {}
+
+
+def _candidates(name):
+    root = os.environ.get('PYENV_ROOT', os.path.expanduser('~/.pyenv'))
+    for path in sorted(glob.glob(os.path.join(root, 'versions', '*', 'bin', name))):
+        yield path
+    path = shutil.which(name)
+    if path:
+        yield path
+
+
+def _find(name):
+    program = 'import sys; print("python%d.%d" % sys.version_info[:2])'
+    for path in _candidates(name):
+        try:
+            out = subprocess.check_output([path, '-c', program], stderr=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        if out.decode().strip() == name:
+            return path
+    return None
+
+
+def find_python(name):
+    """
+    Return the path of an interpreter such as ``python3.8``; skip the test if there is none.
+    """
+    if name not in _found:
+        _found[name] = _find(name)
+    if _found[name] is None:
+        pytest.skip('there is no %s here' % (name,))
+    return _found[name]
