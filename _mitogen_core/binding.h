@@ -18,9 +18,7 @@
 
 #include <stdatomic.h>
 
-#define mg_seg mg_pickled_seg
 #include "codec.h"
-#undef mg_seg
 
 #include "clock.h"
 #include "frame.h"
@@ -30,10 +28,11 @@
 #include "stream.h"
 
 typedef struct mg_state {
-    PyTypeObject *Message, *Latch, *Receiver, *Router, *Link, *Loop, *Watch; /* our types, strong */
+    PyTypeObject *Message, *Latch, *Receiver, *Sender, *Context, *Router, *Link, *Loop, *Watch; /* our types, strong */
 
     /* set by configure(); NULL before. Strong. */
     PyObject *message_type;         /* the class that received messages are instances of */
+    PyObject *receiver_type;        /* the class of the receivers that send_async makes */
     PyObject *TimeoutError, *LatchError, *ChannelError, *Error, *StreamError;
     PyObject *CallError;
     PyObject *has_parent_authority; /* the policies the engine knows by itself */
@@ -46,7 +45,7 @@ typedef struct mg_state {
 
     PyObject *own_id;               /* mitogen.context_id, for new messages. Strong */
     PyObject *empty_bytes, *enc_mgc, *enc_pkl, *zero, *str_notify, *str_put, *str_on_receive, *str_deliver, *str_respondent_of,
-        *str_watch_respondent;
+        *str_watch_respondent, *str_route, *str_send;
 } mg_state;
 
 /* --- objects --- */
@@ -113,7 +112,7 @@ typedef struct {
 
 /* --- types: each file makes its own --- */
 
-extern PyType_Spec mg_message_spec, mg_latch_spec, mg_receiver_spec, mg_router_spec, mg_link_spec, mg_loop_spec, mg_watch_spec;
+extern PyType_Spec mg_message_spec, mg_latch_spec, mg_receiver_spec, mg_context_spec, mg_sender_spec, mg_router_spec, mg_link_spec, mg_loop_spec, mg_watch_spec;
 extern struct PyModuleDef mg_module_def;
 
 /* The state behind a type or an object of ours, subclasses included; NULL with an exception. */
@@ -147,6 +146,15 @@ int mg_message_is_dead(MessageObject *m);
 Py_ssize_t mg_message_size(MessageObject *m);
 int mg_message_set_router(MessageObject *m, PyObject *router);
 PyObject *mg_hdr_tuple(const mg_hdr *hdr);
+PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *objs, Py_ssize_t n);
+
+/* --- receivers --- */
+
+/* A receiver on a handle of its own, for the messages of a respondent. New reference or NULL. */
+PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent);
+
+/* add_handler of a router of ours, for a receiver of ours; the handle, new reference, or NULL. */
+PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy, PyObject *respondent, int overwrite);
 
 /* --- waiting --- */
 
@@ -167,6 +175,10 @@ enum {
 };
 typedef struct mg_io mg_io;
 PyObject *mg_io_take_event(mg_io *io, uint64_t n); /* (watch, events), takes over the reference; NULL as mg_item_object */
+
+/* mg_loop_acquire, letting go of the GIL when it has to wait: whoever leads may be a thread that holds the loop from Python and needs
+ * the GIL to give it back. Ended by mg_loop_release. */
+void mg_acquire_loop(mg_loop *loop);
 
 /* The link of a stream: new reference or NULL (no exception). */
 PyObject *mg_link_of(mg_stream *s);

@@ -67,18 +67,18 @@ typedef struct {
     const uint8_t *ptr;
     size_t len;
     PyObject *owner;
-} mg_seg;
+} mg_piece;
 
 /* A written message payload. The body is visible so that it can live on a stack. It points into itself: it must not be
  * moved or copied. */
 typedef struct {
-    mg_seg *segs; /* in order; none is empty */
+    mg_piece *segs; /* in order; none is empty */
     size_t nsegs;
     size_t total; /* bytes in all segs */
     /* private */
     uint8_t *head;
     size_t head_len, head_cap, run_start, segs_cap;
-    mg_seg segs_inline[4];
+    mg_piece segs_inline[4];
     uint8_t head_inline[512];
 } mg_pickled;
 

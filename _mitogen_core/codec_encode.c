@@ -159,7 +159,7 @@ static int out_add_seg(mg_pickled *out, const uint8_t *ptr, size_t len, PyObject
     if (out->nsegs == out->segs_cap) {
         size_t cap = 2 * out->segs_cap;
         int is_inline = out->segs == out->segs_inline;
-        mg_seg *segs = PyMem_Realloc(is_inline ? NULL : out->segs, cap * sizeof *segs);
+        mg_piece *segs = PyMem_Realloc(is_inline ? NULL : out->segs, cap * sizeof *segs);
         if (segs == NULL) {
             Py_XDECREF(owner);
             PyErr_NoMemory();
@@ -170,7 +170,7 @@ static int out_add_seg(mg_pickled *out, const uint8_t *ptr, size_t len, PyObject
         out->segs = segs;
         out->segs_cap = cap;
     }
-    out->segs[out->nsegs++] = (mg_seg){ptr, len, owner};
+    out->segs[out->nsegs++] = (mg_piece){ptr, len, owner};
     out->total += len;
     return 0;
 }
@@ -198,7 +198,7 @@ static int out_finish(mg_pickled *out)
         return -1;
     const uint8_t *p = out->head;
     for (size_t i = 0; i < out->nsegs; i++) {
-        mg_seg *seg = &out->segs[i];
+        mg_piece *seg = &out->segs[i];
         if (seg->owner == NULL) {
             seg->ptr = p;
             p += seg->len;

@@ -43,11 +43,9 @@ static void close_stream(LinkObject *self)
     mg_stream *s = self->stream;
     if (!s)
         return;
-    Py_BEGIN_ALLOW_THREADS
-    mg_loop_acquire(s->loop);
+    mg_acquire_loop(s->loop);
     mg_stream_close(s);
     mg_loop_release(s->loop);
-    Py_END_ALLOW_THREADS
 }
 
 static void link_dealloc(PyObject *obj)
@@ -59,7 +57,7 @@ static void link_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     if (self->stream) {
         atomic_store(&self->stream->owner, NULL);
-        mg_loop_acquire(self->stream->loop);
+        mg_acquire_loop(self->stream->loop);
         mg_stream_close(self->stream);
         mg_loop_release(self->stream->loop);
         mg_stream_unref(self->stream);
@@ -110,11 +108,9 @@ static PyObject *link_start(PyObject *obj, PyObject *unused)
     mg_stream *s = need_stream((LinkObject *) obj);
     if (!s)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    mg_loop_acquire(s->loop);
+    mg_acquire_loop(s->loop);
     mg_stream_start(s);
     mg_loop_release(s->loop);
-    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -123,11 +119,9 @@ static PyObject *link_stop(PyObject *obj, PyObject *unused)
     (void) unused;
     mg_stream *s = ((LinkObject *) obj)->stream;
     if (s) {
-        Py_BEGIN_ALLOW_THREADS
-        mg_loop_acquire(s->loop);
+        mg_acquire_loop(s->loop);
         mg_stream_stop(s);
         mg_loop_release(s->loop);
-        Py_END_ALLOW_THREADS
     }
     Py_RETURN_NONE;
 }
@@ -146,11 +140,9 @@ static PyObject *link_feed(PyObject *obj, PyObject *bytes)
     Py_buffer view;
     if (!s || PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    mg_loop_acquire(s->loop);
+    mg_acquire_loop(s->loop);
     mg_stream_feed(s, view.buf, (size_t) view.len);
     mg_loop_release(s->loop);
-    Py_END_ALLOW_THREADS
     PyBuffer_Release(&view);
     Py_RETURN_NONE;
 }
@@ -182,11 +174,9 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
             PyErr_SetString(PyExc_TypeError, "a Message is needed");
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS
-    mg_loop_acquire(s->loop);
+    mg_acquire_loop(s->loop);
     mg_router_ingress(self->router, f, s);
     mg_loop_release(s->loop);
-    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 

@@ -1,6 +1,15 @@
 /* Loop: the engine's loop for the broker's thread; Watch: one descriptor that Python code wants to hear of. */
 #include "binding.h"
 
+void mg_acquire_loop(mg_loop *loop)
+{
+    if (mg_loop_try_acquire(loop))
+        return;
+    Py_BEGIN_ALLOW_THREADS
+    mg_loop_acquire(loop);
+    Py_END_ALLOW_THREADS
+}
+
 /* --- watched descriptors --- */
 
 /* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and disarms itself; the broker's thread runs
@@ -63,7 +72,7 @@ static int watch_clear(PyObject *obj)
 
 static void stop_watch(mg_io *io)
 {
-    mg_loop_acquire(io->loop);
+    mg_acquire_loop(io->loop);
     mg_watch_stop(io->watch);
     mg_loop_release(io->loop);
 }
@@ -87,7 +96,7 @@ static PyObject *watch_start(PyObject *obj, PyObject *unused)
 {
     (void) unused;
     mg_io *io = ((WatchObject *) obj)->io;
-    mg_loop_acquire(io->loop);
+    mg_acquire_loop(io->loop);
     mg_watch_start(io->watch);
     mg_loop_release(io->loop);
     Py_RETURN_NONE;
@@ -302,10 +311,7 @@ static PyObject *loop_close(PyObject *obj, PyObject *unused)
 static PyObject *loop_acquire(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    mg_loop *loop = ((LoopObject *) obj)->loop;
-    Py_BEGIN_ALLOW_THREADS
-    mg_loop_acquire(loop);
-    Py_END_ALLOW_THREADS
+    mg_acquire_loop(((LoopObject *) obj)->loop);
     Py_RETURN_NONE;
 }
 

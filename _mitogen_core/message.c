@@ -218,7 +218,7 @@ PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
 
 /* --- frames --- */
 
-static mg_frame *frame_of_segs(const mg_hdr *hdr, const mg_pickled_seg *segs, size_t n)
+static mg_frame *frame_of_segs(const mg_hdr *hdr, const mg_piece *segs, size_t n)
 {
     mg_frame *frame = NULL;
     size_t made = 0;
@@ -267,8 +267,8 @@ mg_frame *mg_message_frame(MessageObject *m)
         mg_frame_copy_payload(m->frame, mg_frame_payload(frame));
         return frame;
     }
-    mg_pickled_seg one = {0};
-    const mg_pickled_seg *segs = &one;
+    mg_piece one = {0};
+    const mg_piece *segs = &one;
     size_t n = 1;
     if (m->data) {
         one.ptr = (const uint8_t *) PyBytes_AS_STRING(m->data);
@@ -292,12 +292,9 @@ mg_frame *mg_message_frame(MessageObject *m)
 
 /* --- methods --- */
 
-static PyObject *message_pickled(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *objs, Py_ssize_t n)
 {
-    mg_state *st = mg_state_of_type((PyTypeObject *) cls);
-    if (!st || mg_need_configured(st))
-        return NULL;
-    MessageObject *m = message_alloc(st, (PyTypeObject *) cls);
+    MessageObject *m = message_alloc(st, cls);
     if (!m)
         return NULL;
     m->src_id = Py_NewRef(st->own_id);
@@ -309,15 +306,23 @@ static PyObject *message_pickled(PyObject *cls, PyObject *const *args, Py_ssize_
         return PyErr_NoMemory();
     }
     mg_pickled_init(m->pickled);
-    if (mg_pickle(&st->codec, args, nargs, m->pickled))
-        goto error;
-    for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
-        if (PyObject_SetAttr((PyObject *) m, PyTuple_GET_ITEM(kwnames, i), args[nargs + i]))
-            goto error;
+    if (mg_pickle(&st->codec, objs, n, m->pickled)) {
+        Py_DECREF(m);
+        return NULL;
+    }
     return (PyObject *) m;
-error:
-    Py_DECREF(m);
-    return NULL;
+}
+
+static PyObject *message_pickled(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    mg_state *st = mg_state_of_type((PyTypeObject *) cls);
+    if (!st || mg_need_configured(st))
+        return NULL;
+    PyObject *m = mg_message_pickled(st, (PyTypeObject *) cls, args, nargs);
+    for (Py_ssize_t i = 0; m && kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
+        if (PyObject_SetAttr(m, PyTuple_GET_ITEM(kwnames, i), args[nargs + i]))
+            Py_CLEAR(m);
+    return m;
 }
 
 /* Where the payload is in one piece. keep: a reference that must be dropped with Py_XDECREF afterwards. */

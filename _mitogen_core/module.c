@@ -40,14 +40,14 @@ int mg_need_configured(mg_state *st)
 
 /* What configure() takes, besides what the codec takes. */
 #define CONFIGURED(X)                                                                                                            \
-    X(message_type) X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError) X(has_parent_authority)   \
+    X(message_type) X(receiver_type) X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError) X(has_parent_authority)   \
     X(slow_unpickle) X(dead_text) X(broker_shutdown_msg) X(closed_msg) X(latch_closed_msg) X(duplicate_handle_msg)
 
 /* The rest of the objects in the state. */
 #define INTERNAL(X) X(own_id) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) X(str_notify) X(str_put) X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) \
-    X(neighbour_policies)
+    X(neighbour_policies) X(str_route) X(str_send)
 
-#define TYPES(X) X(Message) X(Latch) X(Receiver) X(Router) X(Link) X(Loop) X(Watch)
+#define TYPES(X) X(Message) X(Latch) X(Receiver) X(Sender) X(Context) X(Router) X(Link) X(Loop) X(Watch)
 
 static PyObject *configure(PyObject *module, PyObject *dict)
 {
@@ -65,6 +65,8 @@ static PyObject *configure(PyObject *module, PyObject *dict)
 #undef TAKE
     if (!PyType_Check(st->message_type) || !PyType_IsSubtype((PyTypeObject *) st->message_type, st->Message))
         return PyErr_Format(PyExc_TypeError, "message_type must be a subclass of _mitogen_core.Message");
+    if (!PyType_Check(st->receiver_type) || !PyType_IsSubtype((PyTypeObject *) st->receiver_type, st->Receiver))
+        return PyErr_Format(PyExc_TypeError, "receiver_type must be a subclass of _mitogen_core.Receiver");
     if (mg_codec_configure(&st->codec, dict))
         return NULL;
     st->configured = 1;
@@ -121,6 +123,8 @@ static int module_exec(PyObject *module)
     MAKE(Message, mg_message_spec)
     MAKE(Latch, mg_latch_spec)
     MAKE(Receiver, mg_receiver_spec)
+    MAKE(Sender, mg_sender_spec)
+    MAKE(Context, mg_context_spec)
     MAKE(Router, mg_router_spec)
     MAKE(Link, mg_link_spec)
     MAKE(Loop, mg_loop_spec)
@@ -135,10 +139,13 @@ static int module_exec(PyObject *module)
     st->str_put = PyUnicode_InternFromString("put");
     st->str_on_receive = PyUnicode_InternFromString("_on_receive");
     st->str_deliver = PyUnicode_InternFromString("_deliver");
+    st->str_route = PyUnicode_InternFromString("route");
+    st->str_send = PyUnicode_InternFromString("send");
     st->str_respondent_of = PyUnicode_InternFromString("_respondent_of");
     st->str_watch_respondent = PyUnicode_InternFromString("_watch_respondent");
     if (!st->own_id || !st->zero || !st->empty_bytes || !st->enc_mgc || !st->enc_pkl || !st->str_notify || !st->str_put
-        || !st->str_on_receive || !st->str_deliver || !st->str_respondent_of || !st->str_watch_respondent)
+        || !st->str_on_receive || !st->str_deliver || !st->str_respondent_of || !st->str_watch_respondent || !st->str_route
+        || !st->str_send)
         return -1;
 #define CONSTANT(name, value)                                                                                                    \
     if (PyModule_AddIntConstant(module, name, value))                                                                            \

@@ -1,36 +1,49 @@
 /* Receiver: a latch with a handle. Frames go from the loop into its latch without Python; get() makes them Messages. */
 #include "binding.h"
 
-static int receiver_init(PyObject *obj, PyObject *args, PyObject *kwargs)
+/* Binds the receiver to a router, and registers it there. */
+static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int persist, PyObject *respondent, PyObject *policy,
+                  int overwrite)
 {
-    static char *names[] = {"router", "handle", "persist", "respondent", "policy", "overwrite", NULL};
-    ReceiverObject *self = (ReceiverObject *) obj;
     mg_state *st = self->st;
-    PyObject *router, *handle = Py_None, *persist = Py_True, *respondent = Py_None, *policy = Py_None, *overwrite = Py_False;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOOO:Receiver", names, &router, &handle, &persist, &respondent, &policy,
-                                     &overwrite))
-        return -1;
+    int ours = PyObject_TypeCheck(router, st->Router) && ((RouterObject *) router)->router;
     Py_XSETREF(self->router, Py_NewRef(router));
-    if (PyObject_TypeCheck(router, st->Router) && !self->engine) {
+    if (ours && !self->engine) {
         self->engine = mg_router_ref(((RouterObject *) router)->router);
         self->loop = mg_loop_ref(self->engine->loop);
     }
-    PyObject *receive = PyObject_GetAttr(obj, st->str_on_receive), *add = NULL, *kw = NULL, *no_args = NULL, *got = NULL;
-    if (receive)
-        add = PyObject_GetAttrString(router, "add_handler");
-    if (add)
-        kw = Py_BuildValue("{sOsOsOsOsOsO}", "fn", receive, "handle", handle, "persist", persist, "policy", policy, "respondent",
-                           respondent, "overwrite", overwrite);
-    if (kw && (no_args = PyTuple_New(0)))
-        got = PyObject_Call(add, no_args, kw);
-    Py_XDECREF(receive);
-    Py_XDECREF(add);
-    Py_XDECREF(kw);
-    Py_XDECREF(no_args);
+    PyObject *receive = PyObject_GetAttr((PyObject *) self, st->str_on_receive), *got = NULL;
+    if (!receive)
+        return -1;
+    if (ours)
+        got = mg_add_handler(router, receive, handle, persist, policy, respondent, overwrite);
+    else {
+        /* a router of another kind, in tests */
+        PyObject *add = PyObject_GetAttrString(router, "add_handler"), *no_args = PyTuple_New(0);
+        PyObject *kw = Py_BuildValue("{sOsOsOsOsOsO}", "fn", receive, "handle", handle, "persist", persist ? Py_True : Py_False, "policy",
+                                     policy, "respondent", respondent, "overwrite", overwrite ? Py_True : Py_False);
+        if (add && no_args && kw)
+            got = PyObject_Call(add, no_args, kw);
+        Py_XDECREF(add);
+        Py_XDECREF(no_args);
+        Py_XDECREF(kw);
+    }
+    Py_DECREF(receive);
     if (!got)
         return -1;
     Py_XSETREF(self->handle, got);
     return 0;
+}
+
+static int receiver_init(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"router", "handle", "persist", "respondent", "policy", "overwrite", NULL};
+    PyObject *router, *handle = Py_None, *respondent = Py_None, *policy = Py_None;
+    int persist = 1, overwrite = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:Receiver", names, &router, &handle, &persist, &respondent, &policy,
+                                     &overwrite))
+        return -1;
+    return set_up((ReceiverObject *) obj, router, handle, persist, respondent, policy, overwrite);
 }
 
 static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -50,6 +63,14 @@ static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     }
     atomic_store(&self->latch->owner, self);
     return (PyObject *) self;
+}
+
+PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent)
+{
+    PyObject *self = receiver_new((PyTypeObject *) st->receiver_type, NULL, NULL);
+    if (self && set_up((ReceiverObject *) self, router, Py_None, persist, respondent, Py_None, 0))
+        Py_CLEAR(self);
+    return self;
 }
 
 static int receiver_traverse(PyObject *obj, visitproc visit, void *arg)

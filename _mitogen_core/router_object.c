@@ -264,15 +264,19 @@ static int watch_respondent(PyObject *router, mg_state *st, PyObject *respondent
 static PyObject *router_add_handler(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"fn", "handle", "persist", "policy", "respondent", "overwrite", NULL};
-    RouterObject *self = (RouterObject *) obj;
-    mg_state *st = self->st;
-    mg_router *r = need_router(obj);
     PyObject *fn, *handle = Py_None, *policy = Py_None, *respondent = Py_None;
     int persist = 1, overwrite = 0;
-    uint32_t number = 0;
-    if (!r || !PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy, &respondent, &overwrite))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy, &respondent, &overwrite))
         return NULL;
-    int given = PyObject_IsTrue(handle);
+    return mg_add_handler(obj, fn, handle, persist, policy, respondent, overwrite);
+}
+
+PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int persist, PyObject *policy, PyObject *respondent, int overwrite)
+{
+    mg_state *st = ((RouterObject *) obj)->st;
+    mg_router *r = need_router(obj);
+    uint32_t number = 0;
+    int given = r ? PyObject_IsTrue(handle) : -1;
     if (given < 0 || (given && id_arg(handle, &number)))
         return NULL;
     mg_handler *h = mg_handler_new();

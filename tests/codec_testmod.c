@@ -50,7 +50,7 @@ static PyObject *segments(PyObject *module, PyObject *const *objs, Py_ssize_t n)
     if (mg_pickle(codec, objs, n, &out) == 0)
         result = PyList_New(0);
     for (size_t i = 0; result != NULL && i < out.nsegs; i++) {
-        mg_seg *seg = &out.segs[i];
+        mg_piece *seg = &out.segs[i];
         PyObject *pair = Py_BuildValue("(Oy#)", seg->owner != NULL ? seg->owner : Py_None, (const char *)seg->ptr,
                                        (Py_ssize_t)seg->len);
         if (pair == NULL || PyList_Append(result, pair) < 0)
@@ -79,13 +79,13 @@ static PyObject *unpickle_all(PyObject *module, PyObject *args)
         memcpy(data, buffer.buf, len);
         mg_unpickler up;
         mg_unpickler_init(&up, codec, data, len, router != Py_None ? router : NULL, deny);
-        PyObject *obj;
+        PyObject *obj = NULL;
         while (result != NULL && (obj = mg_unpickle_next(&up)) != NULL) {
             if (PyList_Append(result, obj) < 0)
                 Py_CLEAR(result);
             Py_DECREF(obj);
         }
-        if (PyErr_Occurred()) {
+        if (result != NULL && PyErr_Occurred()) {
             Py_CLEAR(result);
             /* A further call must fail cleanly, and leave the first error to be seen. */
             PyObject *type, *error, *traceback;

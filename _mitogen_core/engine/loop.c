@@ -51,6 +51,7 @@ struct mg_loop {
     _Atomic int have_ops;
     _Atomic int interrupted;
     _Atomic int closed;
+    _Atomic int forked;
     _Atomic(mg_waiter *) attendant;
     _Atomic int n_followers;           /* waiters of this loop that are parked */
     _Atomic int64_t youngest_follower; /* when the last of them parked */
@@ -205,8 +206,14 @@ void mg_loop_forked(mg_loop *loop)
     atomic_store(&loop->attendant, NULL);
     atomic_store(&loop->n_followers, 0);
     atomic_store(&loop->closed, 1);
+    atomic_store(&loop->forked, 1);
     pthread_mutex_init(&loop->kick_mu, NULL);
     destroy_ev(loop);
+}
+
+int mg_loop_was_forked(const mg_loop *loop)
+{
+    return atomic_load(&loop->forked);
 }
 
 /* --- ops --- */
@@ -588,6 +595,20 @@ void mg_loop_acquire(mg_loop *loop)
     loop->leader = w ? w : &nobody;
     loop->lead_seq++;
     pthread_mutex_unlock(&loop->mu);
+}
+
+int mg_loop_try_acquire(mg_loop *loop)
+{
+    int ok = 0;
+    pthread_mutex_lock(&loop->mu);
+    if (!loop->leader && !loop->wanted) {
+        mg_waiter *w = mg_waiter_self();
+        loop->leader = w ? w : &nobody;
+        loop->lead_seq++;
+        ok = 1;
+    }
+    pthread_mutex_unlock(&loop->mu);
+    return ok;
 }
 
 void mg_loop_release(mg_loop *loop)

@@ -56,6 +56,7 @@ int mg_loop_closed(const mg_loop *loop);
 
 /* In a child made by fork: the loop is not ours any more. Closes its descriptors and forgets its threads. */
 void mg_loop_forked(mg_loop *loop);
+int mg_loop_was_forked(const mg_loop *loop);
 
 /* --- the attendant --- */
 
@@ -84,6 +85,8 @@ void mg_loop_set_spin(int64_t nanoseconds);
  * microseconds; the GIL may be held. Not from inside a callback of the loop, and not twice. */
 void mg_loop_acquire(mg_loop *loop);
 void mg_loop_release(mg_loop *loop);
+/* The same if nobody leads or wants to at present: 1, and does not block. */
+int mg_loop_try_acquire(mg_loop *loop);
 
 /* --- ops: work for whoever leads --- */
 

@@ -169,6 +169,11 @@ void mg_stream_stop(mg_stream *s)
 
 void mg_stream_close(mg_stream *s)
 {
+    if (mg_loop_was_forked(s->loop)) {
+        /* the locks may be held by threads that are not in this process, and nobody else looks here */
+        s->wfd = -1;
+        return;
+    }
     s->started = 0;
     s->broken = 1;
     mg_watch_stop(s->read_watch);
@@ -358,6 +363,10 @@ mg_err mg_stream_send(mg_stream *s, mg_frame *f)
 {
     int todo = 0;
     mg_err err = MG_OK;
+    if (mg_loop_was_forked(s->loop)) {
+        mg_frame_unref(f);
+        return MG_EFORKED;
+    }
     pthread_mutex_lock(&s->wmu);
     if (s->wfd < 0) {
         mg_frame_unref(f);

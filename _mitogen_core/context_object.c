@@ -1,0 +1,194 @@
+/* Context and Sender: the methods of theirs that are on the way of each message. */
+#include "binding.h"
+
+/* --- Context --- */
+
+typedef struct {
+    PyObject_HEAD
+    mg_state *st;
+    PyObject *router, *context_id; /* strong, NULL before __init__ */
+    PyObject *dict, *weakrefs;
+} ContextObject;
+
+static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void) args, (void) kwargs;
+    mg_state *st = mg_state_of_type(type);
+    ContextObject *self = st ? (ContextObject *) type->tp_alloc(type, 0) : NULL;
+    if (self)
+        self->st = st;
+    return (PyObject *) self;
+}
+
+static int context_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    ContextObject *self = (ContextObject *) obj;
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->router);
+    Py_VISIT(self->context_id);
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+static int context_clear(PyObject *obj)
+{
+    ContextObject *self = (ContextObject *) obj;
+    Py_CLEAR(self->router);
+    Py_CLEAR(self->context_id);
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+static void context_dealloc(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject_GC_UnTrack(obj);
+    if (((ContextObject *) obj)->weakrefs)
+        PyObject_ClearWeakRefs(obj);
+    context_clear(obj);
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+/* Addresses msg and hands it to the router. Messages of another class (the twin's, in tests) are served too. */
+static int send_to(ContextObject *self, PyObject *msg)
+{
+    if (!self->router || !self->context_id) {
+        PyErr_SetString(PyExc_AttributeError, "Context.__init__ was not called");
+        return -1;
+    }
+    if (PyObject_TypeCheck(msg, self->st->Message))
+        Py_XSETREF(((MessageObject *) msg)->dst_id, Py_NewRef(self->context_id));
+    else if (PyObject_SetAttrString(msg, "dst_id", self->context_id))
+        return -1;
+    PyObject *r = PyObject_CallMethodObjArgs(self->router, self->st->str_route, msg, NULL);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
+
+static PyObject *context_send(PyObject *obj, PyObject *msg)
+{
+    if (send_to((ContextObject *) obj, msg))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"msg", "persist", NULL};
+    ContextObject *self = (ContextObject *) obj;
+    mg_state *st = self->st;
+    PyObject *msg;
+    int persist = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|p:send_async", names, &msg, &persist) || mg_need_configured(st))
+        return NULL;
+    PyObject *receiver = mg_receiver_for(st, self->router ? self->router : Py_None, persist, obj);
+    if (!receiver)
+        return NULL;
+    PyObject *handle = ((ReceiverObject *) receiver)->handle;
+    int bad = 0;
+    if (PyObject_TypeCheck(msg, st->Message))
+        Py_XSETREF(((MessageObject *) msg)->reply_to, Py_NewRef(handle));
+    else
+        bad = PyObject_SetAttrString(msg, "reply_to", handle);
+    if (bad || send_to(self, msg)) {
+        PyObject *type, *value, *tb;
+        PyErr_Fetch(&type, &value, &tb);
+        Py_XDECREF(PyObject_CallMethod(receiver, "close", NULL));
+        Py_DECREF(receiver);
+        PyErr_Restore(type, value, tb);
+        return NULL;
+    }
+    return receiver;
+}
+
+static PyMethodDef context_methods[] = {
+    {"send", context_send, METH_O, "send(msg): send a message there. Any thread."},
+    {"send_async", (PyCFunction) (void (*)(void)) context_send_async, METH_VARARGS | METH_KEYWORDS,
+     "send_async(msg, persist=False) -> Receiver of the reply. Any thread."},
+    {NULL, NULL, 0, NULL}};
+
+static PyMemberDef context_members[] = {{"router", T_OBJECT_EX, offsetof(ContextObject, router), 0, "The router, or None."},
+                                        {"context_id", T_OBJECT_EX, offsetof(ContextObject, context_id), 0, "Its number."},
+                                        {"__dictoffset__", T_PYSSIZET, offsetof(ContextObject, dict), READONLY, NULL},
+                                        {"__weaklistoffset__", T_PYSSIZET, offsetof(ContextObject, weakrefs), READONLY, NULL},
+                                        {NULL, 0, 0, 0, NULL}};
+
+static PyGetSetDef dict_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot context_slots[] = {{Py_tp_new, context_new},         {Py_tp_dealloc, context_dealloc}, {Py_tp_traverse, context_traverse},
+                                      {Py_tp_clear, context_clear},     {Py_tp_methods, context_methods}, {Py_tp_members, context_members},
+                                      {Py_tp_getset, dict_getset},      {Py_tp_doc, "Another context, as seen from here."},
+                                      {0, NULL}};
+PyType_Spec mg_context_spec = {"_mitogen_core.Context", sizeof(ContextObject), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, context_slots};
+
+/* --- Sender --- */
+
+/* All it has is in its dict: so it has the layout of a plain object, and Channel can derive from it and from Receiver. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *dict, *weakrefs;
+} SenderObject;
+
+static int sender_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(((SenderObject *) obj)->dict);
+    return 0;
+}
+
+static int sender_clear(PyObject *obj)
+{
+    Py_CLEAR(((SenderObject *) obj)->dict);
+    return 0;
+}
+
+static void sender_dealloc(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject_GC_UnTrack(obj);
+    if (((SenderObject *) obj)->weakrefs)
+        PyObject_ClearWeakRefs(obj);
+    sender_clear(obj);
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"data", "enc", NULL};
+    mg_state *st = mg_state_of_type(Py_TYPE(obj));
+    PyObject *value, *enc = NULL, *msg, *result = NULL;
+    if (!st || mg_need_configured(st) || !PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:send", names, &value, &enc))
+        return NULL;
+    PyObject *context = PyObject_GetAttrString(obj, "context"), *handle = PyObject_GetAttrString(obj, "dst_handle");
+    if (!context || !handle)
+        goto done;
+    if (!enc || (PyLong_Check(enc) && PyLong_AsLong(enc) == MG_ENC_PKL))
+        msg = mg_message_pickled(st, (PyTypeObject *) st->message_type, &value, 1);
+    else
+        msg = PyObject_CallMethod(st->message_type, "encoded", "OO", value, enc);
+    if (msg) {
+        Py_XSETREF(((MessageObject *) msg)->handle, Py_NewRef(handle));
+        result = PyObject_CallMethodObjArgs(context, st->str_send, msg, NULL);
+        Py_DECREF(msg);
+    }
+done:
+    Py_XDECREF(context);
+    Py_XDECREF(handle);
+    return result;
+}
+
+static PyMethodDef sender_methods[] = {
+    {"send", (PyCFunction) (void (*)(void)) sender_send, METH_VARARGS | METH_KEYWORDS,
+     "send(data, enc=ENC_PKL): send an object, or bytes as they are. Any thread."},
+    {NULL, NULL, 0, NULL}};
+static PyMemberDef sender_members[] = {{"__dictoffset__", T_PYSSIZET, offsetof(SenderObject, dict), READONLY, NULL},
+                                       {"__weaklistoffset__", T_PYSSIZET, offsetof(SenderObject, weakrefs), READONLY, NULL},
+                                       {NULL, 0, 0, 0, NULL}};
+static PyType_Slot sender_slots[] = {{Py_tp_dealloc, sender_dealloc}, {Py_tp_traverse, sender_traverse}, {Py_tp_clear, sender_clear},
+                                     {Py_tp_methods, sender_methods}, {Py_tp_members, sender_members},   {Py_tp_getset, dict_getset},
+                                     {Py_tp_doc, "Sends to one handle of a context."},                   {0, NULL}};
+PyType_Spec mg_sender_spec = {"_mitogen_core.Sender", sizeof(SenderObject), 0,
+                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, sender_slots};
