@@ -6,7 +6,7 @@
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make fuzz           fuzz the frame decoder (FUZZ_SECONDS=60)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
-#   make lint           format and lint checks
+#   make lint           format and lint checks; make format lays the C sources out
 #   make clean          remove everything that was made
 #
 # PYTHON=/path/to/python3 chooses the interpreter.
@@ -15,7 +15,7 @@ SHELL = /bin/sh
 BIN = .venv/bin
 ENGINE = _mitogen_core/engine
 
-.PHONY: all build demo test check check-engine check-python fuzz bench bench-quick lint clean
+.PHONY: all build demo test check check-engine check-python fuzz bench bench-quick lint format clean
 
 all: build
 
@@ -61,7 +61,11 @@ lint:
 	@tools/setup lint
 	$(BIN)/ruff check mitogen tests tools examples benchmarks setup.py
 	$(BIN)/clang-format --dry-run -Werror $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
-	$(BIN)/python tools/check_text.py
+	$(BIN)/python tools/check_syntax.py
+
+format:
+	@tools/setup lint
+	$(BIN)/clang-format -i $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
 
 clean:
 	rm -rf .venv .tox build dist .pytest_cache .ruff_cache *.egg-info

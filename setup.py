@@ -267,16 +267,11 @@ setup(
     zip_safe=False,
     classifiers=[
         'Development Status :: 3 - Alpha',
-        'Environment :: Console',
-        'Intended Audience :: System Administrators',
-        'Operating System :: MacOS',
+        'Intended Audience :: Developers',
         'Operating System :: POSIX',
-        'Operating System :: POSIX :: Linux',
         'Programming Language :: C',
         'Programming Language :: Python :: 2.7',
         'Programming Language :: Python :: 3',
-        'Programming Language :: Python :: Implementation :: CPython',
         'Topic :: System :: Distributed Computing',
-        'Topic :: System :: Systems Administration',
     ],
 )

@@ -32,8 +32,7 @@ TREE = [
     ('elm', None), ('elm.1', 'elm'), ('elm.2', 'elm'), ('elm.3', 'elm'), ('elm.3.1', 'elm.3'),
 ]
 
-#: This one is killed when so much of the work is done, in the middle of a call.
-VICTIM = 'ash.3'
+#: When so much of the work is done, the next context that has nobody below it is killed in the middle of a call.
 KILL_AT = 0.4
 
 #: A call carries files up to this many bytes, or one file that is larger.
@@ -55,7 +54,6 @@ class Worker(object):
         self.calls = 0
         self.bytes = 0
         self.error = None
-        self.killed_at = None
         self.seconds = 0.0
         # Written by the main thread.
         self.files = 0
@@ -73,6 +71,7 @@ class Work(object):
         self.total = len(paths)
         self.unfinished = len(paths)             # guarded by condition: waiting, or in the hands of a worker
         self.given_back = 0                      # guarded by condition
+        self.victim = None                       # guarded by condition: the worker that is killed
 
     def take(self):
         """
@@ -91,9 +90,15 @@ class Work(object):
                 size += len(content)
             return batch or None
 
-    def share_done(self):
+    def is_victim(self, worker):
+        """
+        Return whether a worker is to be killed now; says so once, to a leaf of the tree.
+        """
         with self.condition:
-            return 1.0 - float(self.unfinished) / self.total
+            if self.victim or worker.name in [parent for _, parent in TREE] or self.unfinished > (1 - KILL_AT) * self.total:
+                return False
+            self.victim = worker
+            return True
 
     def finish(self, batch):
         with self.condition:
@@ -116,7 +121,8 @@ def feed(worker, work, results, display):
         batch = work.take()
         if batch is None:
             break
-        dies = worker.name == VICTIM and work.share_done() >= KILL_AT and len(batch[0][1]) < BATCH_BYTES
+        # A very large batch could be held back by the sending side, for a child that does not read.
+        dies = len(batch[0][1]) < BATCH_BYTES and work.is_victim(worker)
         if dies:
             # Stopped first: it must not answer before it is killed.
             os.kill(worker.pid, signal.SIGSTOP)
@@ -124,8 +130,7 @@ def feed(worker, work, results, display):
             receiver = worker.context.call_async(demo_pkg.index.index_files, results, batch)
             if dies:
                 os.kill(worker.pid, signal.SIGKILL)
-                worker.killed_at = work.share_done()
-                display.say('        killed %s (process %d) on purpose, in the middle of a call' % (worker.name, worker.pid))
+                display.say('        killed %s, process %d, on purpose in the middle of a call' % (worker.name, worker.pid))
             worker.bytes += receiver.get().unpickle()
             worker.calls += 1
         except mitogen.core.ChannelError as error:
@@ -310,11 +315,13 @@ def main():
         display.say('OrderedDict is defined in %s.' % ', '.join('%s:%d' % place for place in sorted(places['OrderedDict'])[:3]))
     display.say('The children asked for %d modules that they do not have, %.1f KB in all.' % (
         stats['get_module_count'], stats['good_load_module_size'] / 1e3))
-    victim = workers[VICTIM]
-    display.say('%s was killed when %d%% were done. Its caller got %s: "%s". %d files went to the others; %d of %d are indexed.' % (
-        victim.name, 100 * (victim.killed_at or 0), type(victim.error).__name__, victim.error, work.given_back,
-        len(digests), len(paths)))
-    return 0 if len(digests) == len(paths) and right == looked and victim.error else 1
+    victim = work.victim
+    if victim:
+        display.say('%s was killed on purpose. Its caller got %s: "%s". Its %d unfinished files went to the others: %d of %d are '
+                    'indexed.' % (victim.name, type(victim.error).__name__, victim.error, work.given_back, len(digests),
+                                  len(paths)))
+    good = len(digests) == len(paths) and right == looked and victim and victim.error
+    return 0 if good else 1
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# !mitogen: minify_safe
 """
 The classes of :mod:`mitogen.core` over the compiled core.
 
@@ -40,6 +41,8 @@ _PureBroker = core.Broker
 _PureMitogenProtocol = core.MitogenProtocol
 _PureReceiver = core.Receiver
 _PureChannel = core.Channel
+_PureSender = core.Sender
+_PureContext = core.Context
 
 
 class Message(_c.Message):
@@ -133,6 +136,7 @@ class Latch(_c.Latch):
     @classmethod
     def _on_fork(cls):
         """Nothing to close: waiting takes no descriptor."""
+        pass
 
 
 class Receiver(_c.Receiver):
@@ -150,7 +154,31 @@ class Receiver(_c.Receiver):
         return self.size() == 0
 
 
-class Channel(core.Sender, Receiver):
+class Sender(_c.Sender):
+    # `send` is native.
+    __doc__ = _PureSender.__doc__
+    explicit_close_msg = _PureSender.explicit_close_msg
+    __init__ = _PureSender.__init__
+    __repr__ = _PureSender.__repr__
+    __reduce__ = _PureSender.__reduce__
+    close = _PureSender.close
+
+
+class Context(_c.Context):
+    # `send` and `send_async` are native.
+    __doc__ = _PureContext.__doc__
+    name = None
+    remote_name = None
+    __init__ = _PureContext.__init__
+    __repr__ = _PureContext.__repr__
+    __reduce__ = _PureContext.__reduce__
+    on_disconnect = _PureContext.on_disconnect
+    send_await = _PureContext.send_await
+    call_service_async = _PureContext.call_service_async
+    call_service = _PureContext.call_service
+
+
+class Channel(Sender, Receiver):
     __doc__ = _PureChannel.__doc__
     __init__ = _PureChannel.__init__
     __repr__ = _PureChannel.__repr__
@@ -199,7 +227,7 @@ def _stream_of(link):
 
 class Router(_c.Router):
     __doc__ = _PureRouter.__doc__
-    context_class = core.Context
+    context_class = Context
     max_message_size = _PureRouter.max_message_size
     unidirectional = _PureRouter.unidirectional
     #: Bytes that may wait for one stream before its senders have to wait and
@@ -429,6 +457,7 @@ class MitogenProtocol(core.Protocol):
 
     def on_transmit(self, broker):
         """The loop writes by itself."""
+        pass
 
     def pending_bytes(self):
         return self._link.pending()
@@ -442,6 +471,7 @@ class MitogenProtocol(core.Protocol):
 
     def on_shutdown(self, broker):
         """Stay open: logs and output still come while the process ends."""
+        pass
 
     def on_disconnect(self, broker):
         self._link.close()
@@ -711,6 +741,7 @@ def _after_fork_child():
 
 def why_not():
     """Return None: the compiled core can be had, if this was imported."""
+    pass
 
 
 def install(names):
@@ -720,15 +751,15 @@ def install(names):
     :param dict names: that namespace.
     :returns: the name of the core, 'native'.
     """
-    for cls in Message, Latch, Receiver, Channel, Router, Broker, \
-            MitogenProtocol:
+    for cls in Message, Latch, Receiver, Sender, Channel, Context, Router, \
+            Broker, MitogenProtocol:
         # What they are to everybody else.
         cls.__module__ = 'mitogen.core'
     names.update(Message=Message, Latch=Latch, Receiver=Receiver,
-                 Channel=Channel, Router=Router, Broker=Broker,
+                 Sender=Sender, Channel=Channel, Context=Context, Router=Router, Broker=Broker,
                  MitogenProtocol=MitogenProtocol)
     _c.configure({
-        'message_type': Message,
+        'message_type': Message, 'receiver_type': Receiver,
         'TimeoutError': core.TimeoutError, 'LatchError': core.LatchError,
         'ChannelError': core.ChannelError, 'Error': core.Error,
         'StreamError': core.StreamError, 'CallError': core.CallError,
@@ -740,7 +771,7 @@ def install(names):
         'latch_closed_msg': 'the latch is closed',
         'duplicate_handle_msg': Router.duplicate_handle_msg,
         'Blob': core.Blob, 'Secret': core.Secret, 'Kwargs': core.Kwargs,
-        'Context': core.Context, 'Sender': core.Sender,
+        'Context': Context, 'Sender': Sender,
         'unpickle_call_error': core._unpickle_call_error,
         'unpickle_context': lambda router, context_id, name:
             core._unpickle_context(context_id, name, router=router),

@@ -31,6 +31,8 @@ import sys
 import threading
 import time
 import _weakref
+# The codecs themselves: a look-up by name imports, which see above.
+from _codecs import latin_1_encode, utf_8_encode
 
 import mitogen
 
@@ -84,9 +86,6 @@ else:
     def b(s):
         """Return text `s` as bytes, one byte per character."""
         return s
-
-# The first use of a codec by name may import it.
-UnicodeType('').encode('utf-8')
 
 AnyTextType = (BytesType, UnicodeType)
 BaseException = BaseException
@@ -356,9 +355,9 @@ class Kwargs(dict):
     def __init__(self, dct):
         for k, v in iteritems(dct):
             if PY3 and isinstance(k, BytesType):
-                k = k.decode()
+                k = to_text(k)
             elif not PY3 and isinstance(k, UnicodeType):
-                k = k.encode('utf-8')
+                k = utf_8_encode(k)[0]
             self[k] = v
 
     def __repr__(self):
@@ -706,7 +705,7 @@ def _read_bytes(s=u'', _encoding=None):
     # encoding is ignored, a look-up by name could import.
     if type(s) is not UnicodeType:
         raise TypeError('bytes expected as text')
-    return s.encode('latin-1')
+    return latin_1_encode(s)[0]
 
 
 class Message(object):
@@ -772,7 +771,7 @@ class Message(object):
     @classmethod
     def dead(cls, reason=None, **kwargs):
         """Build a dead message; `reason` is text or None."""
-        return cls(reply_to=IS_DEAD, data=(reason or u'').encode('utf-8'),
+        return cls(reply_to=IS_DEAD, data=utf_8_encode(reason or '')[0],
                    **kwargs)
 
     @classmethod
@@ -2531,7 +2530,7 @@ class Importer(_Fetcher):
         """Call `callback()` when `_cache` has the module: now, or on the
         broker thread. Any thread."""
         self._request(fullname, callback, lambda: Message(
-            data=to_text(fullname).encode('utf-8'), handle=GET_MODULE))
+            data=utf_8_encode(fullname)[0], handle=GET_MODULE))
 
     def _refuse_imports(self, fullname):
         self.policy.denied_raise(fullname)
@@ -2758,8 +2757,9 @@ class LogHandler(object):
         try:
             if isinstance(text, BytesType):
                 text = UnicodeType(text, 'utf-8', 'replace')
-            msg = Message(handle=FORWARD_LOG, data=(u'%s\x00%d\x00%s' % (
-                to_text(name), level, text)).encode('utf-8', 'replace'))
+            msg = Message(handle=FORWARD_LOG, data=utf_8_encode(
+                u'%s\x00%d\x00%s' % (to_text(name), level, text),
+                'replace')[0])
             if self._buffer is not None:
                 with self._buffer_lock:
                     # Looked at again: `uncork` may have been first.

@@ -1054,19 +1054,37 @@ class ModuleResponder(_Server):
                 context, 'disconnect',
                 lambda: self._forwarded_by_context.pop(context_id, None))
 
+    #: Seconds :meth:`forward_modules` waits for the broker thread. In vain if
+    #: that waits for us in turn, to finish importing what it shall send.
+    forward_timeout = 5.0
+
     def forward_modules(self, context, fullnames):
         """
         Send modules, the packages that hold them and what they need towards a
         context before it asks, so that every process on the way has them.
-        Any thread; happens later.
+        What the calling thread sends next comes after them. Any thread.
 
         :param context:
             Target context.
         :param fullnames:
             Iterable of module names.
         """
-        self._router.broker.defer(self._forward_modules, context,
-                                  list(fullnames))
+        names = list(fullnames)
+        done = mitogen.core.Latch()
+
+        def forward():
+            try:
+                self._forward_modules(context, names)
+            finally:
+                done.put()
+
+        # Messages need not pass the broker thread, so a call that follows
+        # could overtake what is merely deferred, and ask for the modules.
+        self._router.broker.defer(forward)
+        try:
+            done.get(timeout=self.forward_timeout)
+        except mitogen.core.TimeoutError:
+            RESPONDER_LOG.debug('not waiting for the forward of %r', names)
 
 
 class ResourceResponder(_Server):

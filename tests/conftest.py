@@ -185,7 +185,9 @@ def pytest_report_header(config):
 def pytest_collection_modifyitems(config, items):
     for item in items:
         for core in ('native', 'pure'):
-            if item.get_closest_marker(core) and config.option.core != core:
+            # A file named for one core is about that core alone.
+            about = item.get_closest_marker(core) or '_%s_' % core in os.path.basename(str(item.fspath))
+            if about and config.option.core != core:
                 item.add_marker(pytest.mark.skip(reason='about the %s core' % (core,)))
 
 
