@@ -97,11 +97,10 @@ static void bench_forwarding(void)
     int64_t began = mg_now();
     double cpu = cpu_seconds();
     node_start(&node, 0, -1);
-    mg_stream *from = node_connect(&node, 1, in[0], 1), *to = node_connect(&node, 2, out[0], 1);
+    mg_stream *to = node_connect(&node, 2, out[0], 1), *from = node_connect(&node, 1, in[0], 1);
     AWAIT(node_count(&node, MG_EV_GONE) == 1 && mg_stream_pending(to) == 0);
     used = cpu_seconds() - cpu;
     double took = (double) (mg_now() - began) / 1e9;
-    fprintf(stderr, "in %lu out %lu kind %d n %lu %d\n", (long)from->bytes_in, (long)to->bytes_out, node.seen[0].kind, (long)node.seen[0].n, node.seen[0].stream==to);
     CHECK(atomic_load(&from->bytes_in) == atomic_load(&to->bytes_out));
     node_disconnect(&node, from);
     node_disconnect(&node, to);

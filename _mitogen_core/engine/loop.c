@@ -59,6 +59,7 @@ struct mg_loop {
     pthread_mutex_t events_mu;
     mg_event *events;           /* guarded by events_mu: a ring */
     size_t ev_cap, ev_head;     /* likewise */
+    size_t ev_reserved;         /* likewise: places kept for mg_loop_push_reserved */
     _Atomic size_t n_events;    /* written under events_mu */
 
     /* leader only */
@@ -136,6 +137,8 @@ static void on_timer(struct ev_loop *ev, ev_timer *timer, int events)
     loop->timed_out = 1;
 }
 
+static void run_ops(mg_loop *loop);
+
 /* --- life --- */
 
 mg_loop *mg_loop_new(void)
@@ -183,7 +186,10 @@ void mg_loop_unref(mg_loop *loop)
 void mg_loop_close(mg_loop *loop)
 {
     mg_loop_acquire(loop);
+    pthread_mutex_lock(&loop->mu);
     atomic_store(&loop->closed, 1);
+    pthread_mutex_unlock(&loop->mu);
+    run_ops(loop); /* what was posted before */
     destroy_ev(loop);
     mg_loop_release(loop);
     wake_in(loop, atomic_load(&loop->attendant));
@@ -223,7 +229,7 @@ int mg_loop_post(mg_loop *loop, mg_op *op)
     mg_waiter *whom = NULL;
     int queued = 0;
     pthread_mutex_lock(&loop->mu);
-    if (!op->queued) {
+    if (!op->queued && !atomic_load(&loop->closed)) { /* once closed, nobody would run it any more */
         queued = op->queued = 1;
         op->next = NULL;
         *loop->ops_tail = op;
@@ -279,29 +285,67 @@ static void run_ops(mg_loop *loop)
 
 /* --- events --- */
 
-mg_err mg_loop_push_event(mg_loop *loop, const mg_event *ev)
+/* REQUIRES(loop->events_mu). Makes room for `more` events besides those that are queued and reserved. */
+static mg_err make_room_locked(mg_loop *loop, size_t more)
+{
+    size_t n = atomic_load_explicit(&loop->n_events, memory_order_relaxed), need = n + loop->ev_reserved + more;
+    if (need <= loop->ev_cap)
+        return MG_OK;
+    size_t cap = loop->ev_cap ? loop->ev_cap * 2 : 16;
+    if (cap < need)
+        cap = need;
+    mg_event *ring = mg_malloc(cap * sizeof *ring);
+    if (!ring)
+        return MG_ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        ring[i] = loop->events[(loop->ev_head + i) % loop->ev_cap];
+    mg_free(loop->events);
+    loop->events = ring;
+    loop->ev_cap = cap;
+    loop->ev_head = 0;
+    return MG_OK;
+}
+
+static mg_err push_event(mg_loop *loop, const mg_event *ev, int reserved)
 {
     pthread_mutex_lock(&loop->events_mu);
-    size_t n = atomic_load_explicit(&loop->n_events, memory_order_relaxed);
-    if (n == loop->ev_cap) {
-        size_t cap = n ? n * 2 : 16;
-        mg_event *ring = mg_malloc(cap * sizeof *ring);
-        if (!ring) {
-            pthread_mutex_unlock(&loop->events_mu);
-            return MG_ENOMEM;
-        }
-        for (size_t i = 0; i < n; i++)
-            ring[i] = loop->events[(loop->ev_head + i) % loop->ev_cap];
-        mg_free(loop->events);
-        loop->events = ring;
-        loop->ev_cap = cap;
-        loop->ev_head = 0;
+    mg_err err = reserved ? MG_OK : make_room_locked(loop, 1);
+    if (err == MG_OK) {
+        size_t n = atomic_load_explicit(&loop->n_events, memory_order_relaxed);
+        loop->ev_reserved -= reserved ? 1 : 0;
+        loop->events[(loop->ev_head + n) % loop->ev_cap] = *ev;
+        atomic_store(&loop->n_events, n + 1);
     }
-    loop->events[(loop->ev_head + n) % loop->ev_cap] = *ev;
-    atomic_store(&loop->n_events, n + 1);
     pthread_mutex_unlock(&loop->events_mu);
-    wake_in(loop, atomic_load(&loop->attendant));
-    return MG_OK;
+    if (err == MG_OK)
+        wake_in(loop, atomic_load(&loop->attendant));
+    return err;
+}
+
+mg_err mg_loop_push_event(mg_loop *loop, const mg_event *ev)
+{
+    return push_event(loop, ev, 0);
+}
+
+mg_err mg_loop_reserve_event(mg_loop *loop)
+{
+    pthread_mutex_lock(&loop->events_mu);
+    mg_err err = make_room_locked(loop, 1);
+    loop->ev_reserved += err == MG_OK;
+    pthread_mutex_unlock(&loop->events_mu);
+    return err;
+}
+
+void mg_loop_unreserve_event(mg_loop *loop)
+{
+    pthread_mutex_lock(&loop->events_mu);
+    loop->ev_reserved--;
+    pthread_mutex_unlock(&loop->events_mu);
+}
+
+void mg_loop_push_reserved(mg_loop *loop, const mg_event *ev)
+{
+    push_event(loop, ev, 1);
 }
 
 int mg_loop_pop_event(mg_loop *loop, mg_event *ev)

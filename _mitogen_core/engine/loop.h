@@ -64,7 +64,7 @@ int mg_loop_was_forked(const mg_loop *loop);
  * or the loop is closed (MG_ECLOSED). One thread only, always the same. */
 mg_err mg_loop_attend(mg_loop *loop, int64_t deadline);
 
-/* Makes the present or the next mg_loop_attend return. Any thread, async-signal-safe as far as libev's ev_async_send is. */
+/* Makes the present or the next mg_loop_attend return. Any thread; not from a C signal handler, since it takes a lock. */
 void mg_loop_interrupt(mg_loop *loop);
 
 /* --- waiting threads --- */
@@ -110,6 +110,10 @@ typedef struct {
 } mg_event;
 
 mg_err mg_loop_push_event(mg_loop *loop, const mg_event *ev); /* wakes the attendant. MG_ENOMEM */
+/* For an event that must not be lost when memory is out: a place kept beforehand (MG_ENOMEM), then used or given back. */
+mg_err mg_loop_reserve_event(mg_loop *loop);
+void mg_loop_push_reserved(mg_loop *loop, const mg_event *ev);
+void mg_loop_unreserve_event(mg_loop *loop);
 int mg_loop_pop_event(mg_loop *loop, mg_event *ev);           /* 1, or 0 when there is none. Any thread */
 size_t mg_loop_n_events(const mg_loop *loop);
 

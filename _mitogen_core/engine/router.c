@@ -9,6 +9,9 @@
 /* Refusals that may wait to be logged; a flood of them costs no memory. */
 #define REFUSALS_MAX 256
 
+/* Destinations remembered for one stream. A peer that names more is made up of lies; it then misses some notices of lost routes. */
+#define EGRESS_MAX 65536
+
 /* --- handlers --- */
 
 mg_handler *mg_handler_new(void)
@@ -321,6 +324,8 @@ mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, m
     size_t n = r->texts[reason] ? fill_text(text, sizeof text, r->texts[reason], numbers) : 0;
     uint32_t own_id = r->own_id;
     pthread_mutex_unlock(&r->mu);
+    if (n > mg_router_max_size(r))
+        n = (size_t) mg_router_max_size(r); /* else it would be refused itself, and so on */
     mg_hdr hdr = {.enc = MG_ENC_MGC, .dst_id = dst_id, .src_id = own_id, .auth_id = own_id, .handle = handle, .reply_to = MG_IS_DEAD};
     mg_frame *f = mg_frame_new(&hdr, n);
     if (f && n)
@@ -335,9 +340,13 @@ void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unrea
     mg_frame *f = NULL;
     if (hdr->reply_to && hdr->reply_to != MG_IS_DEAD)
         f = mg_router_dead_frame(r, hdr->src_id, hdr->reply_to, reason, a, b, c);
-    else if (!unreachable && hdr->reply_to != MG_IS_DEAD)
+    else if (!unreachable)
         f = mg_router_dead_frame(r, hdr->dst_id, hdr->handle, reason, a, b, c);
-    if (f)
+    if (f && stream && mg_stream_pending(stream) > 4 * mg_router_high_water(r)) {
+        /* the peer asks and does not read the answers; nobody honest lets so much lie */
+        mg_frame_unref(f);
+        atomic_fetch_add(&r->refusals_lost, 1);
+    } else if (f)
         mg_router_route(r, f, NULL);
 }
 
@@ -431,6 +440,10 @@ static void decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_strea
     pthread_mutex_lock(&r->mu);
     if (s && !(s->any_egress && s->last_egress == hdr->dst_id)) {
         /* without memory for it a later DEL_ROUTE is not passed on, which costs the peer a notice only */
+        if (mg_idmap_count(&s->egress) >= EGRESS_MAX) {
+            mg_idmap_fini(&s->egress);
+            mg_idmap_init(&s->egress);
+        }
         if (mg_idmap_get(&s->egress, hdr->dst_id) || mg_idmap_put(&s->egress, hdr->dst_id, s, NULL) == MG_OK) {
             s->last_egress = hdr->dst_id;
             s->any_egress = 1;

@@ -14,11 +14,32 @@ enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK 
 /* Reads of one stream before others get their turn. */
 #define READS_PER_TURN 4
 
+/* The same, after a write has failed. */
+#define LAST_TURNS 16
+
 static void on_readable(void *arg, int events);
 static void on_writable(void *arg, int events);
 static void run_op(mg_op *op);
 
 /* --- life --- */
+
+/* The clock of mg_stream_wait_room: a wall clock can be set back. */
+#if defined(__APPLE__)
+#define ROOM_CLOCK CLOCK_REALTIME
+#else
+#define ROOM_CLOCK CLOCK_MONOTONIC
+#endif
+
+static void init_cond(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, ROOM_CLOCK);
+#endif
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
 
 mg_stream *mg_stream_new(mg_router *router, uint32_t remote_id, int rfd, int wfd)
 {
@@ -37,10 +58,11 @@ mg_stream *mg_stream_new(mg_router *router, uint32_t remote_id, int rfd, int wfd
     s->wfd = wfd;
     s->op.run = run_op;
     pthread_mutex_init(&s->wmu, NULL);
-    pthread_cond_init(&s->room, NULL);
+    init_cond(&s->room);
     s->read_watch = mg_watch_new(s->loop, rfd, MG_READ, on_readable, s);
     s->write_watch = mg_watch_new(s->loop, wfd, MG_WRITE, on_writable, s);
-    if (!s->read_watch || !s->write_watch) {
+    s->end_reserved = mg_loop_reserve_event(s->loop) == MG_OK;
+    if (!s->read_watch || !s->write_watch || !s->end_reserved) {
         mg_stream_unref(s);
         return NULL;
     }
@@ -57,6 +79,8 @@ void mg_stream_unref(mg_stream *s)
 {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
+    if (s->end_reserved)
+        mg_loop_unreserve_event(s->loop);
     mg_decoder_fini(&s->decoder);
     mg_outq_fini(&s->out);
     mg_idmap_fini(&s->egress);
@@ -155,10 +179,8 @@ static void broke(mg_stream *s, mg_err err, int sys_errno)
             memcpy(mg_buf_ptr(pending), ptr, len);
         ev.b = pending;
     }
-    if (mg_loop_push_event(s->loop, &ev) != MG_OK) {
-        mg_buf_unref(ev.b);
-        mg_stream_unref(s);
-    }
+    s->end_reserved = 0;
+    mg_loop_push_reserved(s->loop, &ev);
 }
 
 void mg_stream_stop(mg_stream *s)
@@ -304,9 +326,16 @@ void mg_stream_release(mg_stream *s)
 static void last_words(mg_stream *s)
 {
     turn t = TURN_SOME;
-    while (s->started && !s->held && !s->fills && !s->broken && (t = read_turn(s)) != TURN_NOTHING && t != TURN_ENDED)
-        ;
-    if (!s->held && !s->fills)
+    for (int i = 0; i < LAST_TURNS && t != TURN_NOTHING && t != TURN_ENDED; i++) {
+        if (!s->started || s->held || s->fills || s->broken)
+            break;
+        t = read_turn(s);
+    }
+    if (s->held || s->fills || s->broken)
+        return;
+    if (s->started && t != TURN_NOTHING)
+        post(s, MG_TODO_LOOK); /* it goes on and on: others have their turn meanwhile */
+    else
         broke(s, MG_EIO, s->write_error);
 }
 
@@ -317,9 +346,10 @@ static void run_op(mg_op *op)
     if (!s->broken) {
         if (todo & MG_TODO_RELEASE)
             s->held = 0;
-        if (todo & MG_TODO_BROKEN)
+        if (todo & MG_TODO_BROKEN) {
             s->write_failed = 1;
-        else if (todo & MG_TODO_WRITE)
+            resume_feeders(s); /* what they send is dropped */
+        } else if (todo & MG_TODO_WRITE)
             mg_watch_start(s->write_watch);
         if (!s->held && !s->fills && mg_decoder_has_data(&s->decoder))
             hand_on(s);
@@ -477,7 +507,7 @@ int mg_stream_full(mg_stream *s)
 mg_err mg_stream_wait_room(mg_stream *s)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(ROOM_CLOCK, &until);
     until.tv_nsec += 100000000;
     if (until.tv_nsec >= 1000000000) {
         until.tv_nsec -= 1000000000;

@@ -54,6 +54,7 @@ typedef struct mg_stream {
     int started;
     int held;                   /* a frame of ours is with Python */
     int broken;                 /* gone or bad: told already */
+    int end_reserved;           /* there is a place for the event that tells it */
     int write_failed;           /* nothing can be sent; what is there to be read still is */
     struct mg_stream *fills;    /* the full stream that paused us, or NULL */
     struct mg_stream *next_fed; /* in fills' list */

@@ -184,9 +184,9 @@ static void bell_end(struct bell *b, mg_loop *loop)
     mg_loop_acquire(loop);
     mg_watch_stop(b->watch);
     CHECK(mg_loop_closed(loop) || !mg_watch_active(b->watch)); /* with the loop, its watchers are gone anyhow */
+    close(b->fds[0]); /* while nobody polls: libev forgets a stopped fd only when it next looks */
     mg_loop_release(loop);
     mg_watch_free(b->watch);
-    close(b->fds[0]);
     close(b->fds[1]);
 }
 

@@ -393,9 +393,9 @@ static inline void node_disconnect(struct node *node, mg_stream *s)
 
     mg_loop_acquire(node->loop);
     mg_stream_close(s);
+    close(fd); /* while nobody polls: libev forgets a stopped fd only when it next looks */
     mg_loop_release(node->loop);
     mg_router_del_route(node->router, atomic_load(&s->remote_id));
-    close(fd);
     mg_stream_unref(s);
 }
 
@@ -424,6 +424,5 @@ static inline void node_handle_in_python(struct node *node, uint32_t handle)
     CHECK(mg_router_add_handler(node->router, h, handle, 0) == MG_OK);
     mg_handler_unref(h);
 }
-
 
 #endif

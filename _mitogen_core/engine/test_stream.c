@@ -851,10 +851,8 @@ static void the_end_is_told_even_when_memory_is_out(void)
     node_stop(&node);
 }
 
-/* With an argument: also what is known not to hold yet. */
-int main(int argc, char **argv)
+int main(void)
 {
-    (void) argv;
     test_watchdog(240);
     RUN(frames_of_many_threads_arrive_whole_and_in_each_threads_order);
     RUN(what_the_kernel_does_not_take_is_written_by_the_loop);
@@ -877,9 +875,7 @@ int main(int argc, char **argv)
     RUN(a_stream_is_whole_or_not_there_when_memory_is_out);
     RUN(messages_in_short_memory_are_lost_at_worst);
     RUN(a_release_that_comes_after_everything_is_closed_leaks_nothing);
-    if (argc > 1)
-        RUN(a_peer_that_asks_and_does_not_read_the_answers_costs_no_end_of_memory);
-    if (argc > 1)
-        RUN(the_end_is_told_even_when_memory_is_out);
+    RUN(a_peer_that_asks_and_does_not_read_the_answers_costs_no_end_of_memory);
+    RUN(the_end_is_told_even_when_memory_is_out);
     return 0;
 }
