@@ -645,7 +645,9 @@ def _on_refused(reason, header, link, expected, lost):
         LOG.error('bad %s: got %r via %r, not %r: %s',
                   'auth_id' if bad else 'src_id', auth_id if bad else src_id,
                   _stream_of(link), _stream_of(expected), text)
-    else:
+    elif handle != core.FORWARD_LOG:
+        # What is said of a lost log record would be lost likewise, and said
+        # again, for ever.
         LOG.debug('%s is dead: %s', text, getattr(Router, _TEXTS[reason]))
 
 

@@ -182,12 +182,17 @@ def pytest_report_header(config):
             getattr(mitogen.core, 'CORE', 'unknown'), os.path.dirname(mitogen.core.__file__))
 
 
+def pytest_ignore_collect(collection_path, config):
+    # A file named for one core is about that core alone, and may choose it when it is imported.
+    for core, other in (('native', 'pure'), ('pure', 'native')):
+        if '_%s_' % core in collection_path.name and config.option.core == other:
+            return True
+
+
 def pytest_collection_modifyitems(config, items):
     for item in items:
         for core in ('native', 'pure'):
-            # A file named for one core is about that core alone.
-            about = item.get_closest_marker(core) or '_%s_' % core in os.path.basename(str(item.fspath))
-            if about and config.option.core != core:
+            if item.get_closest_marker(core) and config.option.core != core:
                 item.add_marker(pytest.mark.skip(reason='about the %s core' % (core,)))
 
 
@@ -332,6 +337,9 @@ def nothing_left_behind(request):
         yield
         return
     mark = os.environ[MARK] = '%d.%d' % (os.getpid(), next(_marks))
+    core = request.config.option.core
+    if core in ('native', 'pure') and os.environ.get('MITOGEN_CORE') != core:
+        pytest.exit('an earlier test, or the import of a test, has changed MITOGEN_CORE', returncode=3)
     close_idle_latches()
     before = Belongings(mark)
     yield

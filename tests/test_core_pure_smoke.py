@@ -93,9 +93,22 @@ def upper(n): return mitogen.core.import_module('no_such_module_%d' % n)
 def environment(): return sys.argv, sys.stdin.fileno(), sys.stdout.fileno()
 def cmdline(): return open('/proc/self/cmdline', 'rb').read()
 @mitogen.core.takes_econtext
-def detach(econtext):
+def detach(path, econtext):
     econtext.detach()
-    return os.getpid()
+    while not econtext.stream.receive_side.closed:
+        time.sleep(0.01)
+    try:
+        import not_there_and_nobody_to_ask
+    except ImportError:
+        open(path, 'w').close()
+@mitogen.core.takes_econtext
+def log_from_broker(econtext):
+    def func():
+        import logging
+        logging.error('on the broker thread')
+    before = 'logging' in sys.modules
+    econtext.broker.defer_sync(func)
+    return before
 @mitogen.core.takes_router
 def router_of(router): return repr(type(router).__name__)
 @mitogen.core.takes_econtext
@@ -759,6 +772,13 @@ def test_child_logs_lazily():
         assert child.logs[2] == [u'mitogen', u'40', u'lazy again']
 
 
+def test_child_logs_from_its_broker_thread():
+    with Child() as child:
+        assert child.call(u'log_from_broker') == (not PY3)
+        until(lambda: child.logs)
+        assert child.logs == [[u'root', u'40', u'on the broker thread']]
+
+
 def test_child_debug_level():
     with Child(log_level=10, send_ec2=True) as child:
         assert child.call(u'add', 1) == 2
@@ -807,9 +827,15 @@ def test_child_ends_with_its_parent():
 
 
 def test_detached_child_lives_on():
+    import tempfile
     child = Child()
-    recv = child.call_async(u'detach')
+    path = os.path.join(tempfile.mkdtemp(), 'proof')
+    recv = child.call_async(u'detach', path)
     until(lambda: child.stream.receive_side.closed)
+    # An import that nobody can answer fails, it does not wait.
+    until(lambda: os.path.exists(path))
+    os.unlink(path)
+    os.rmdir(os.path.dirname(path))
     child.broker.shutdown()
     child.broker.join()
     time.sleep(0.2)

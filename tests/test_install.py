@@ -147,7 +147,7 @@ def test_the_version_is_the_packages(tree):
 def test_an_sdist_has_headers_tests_and_examples(tmp_path):
     copy = tmp_path / 'tree'
     shutil.copytree(ROOT, str(copy), symlinks=True, ignore=shutil.ignore_patterns(
-        '.git', '.venv', 'build', '__pycache__', '.pytest_cache', '*.egg-info', '.tox', 'dist'))
+        '.git', '.venv', '.bench', 'build', '__pycache__', '.pytest_cache', '*.egg-info', '.tox', 'dist'))
     subprocess.check_call([sys.executable, 'setup.py', '-q', 'sdist', '--formats=tar', '-d', str(tmp_path)],
                           cwd=str(copy), env=dict(os.environ, MITOGEN_PURE='1'), stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL)

@@ -562,3 +562,22 @@ def test_a_child_serves_calls_over_two_duplicates_of_a_socket(router):
     assert context.call(os.getpid) == proc.pid
     context.shutdown()
     proc.wait(timeout=10)
+
+
+def test_a_detached_child_that_logs_comes_to_rest(make_router, tmp_path):
+    # A log record that finds no way out must not be reported by another one.
+    router = make_router()
+    child = router.local()
+    path = tmp_path / 'times'
+    pid = child.call(os.getpid)
+    child.call_no_reply(targets.detach_log_and_measure, str(path))
+    testlib.wait_for(lambda: path.exists() and path.read_text().endswith('.'), 30)
+    switches = int(path.read_text().rstrip('.'))
+    os.kill(pid, signal.SIGKILL)
+    try:
+        os.waitpid(pid, 0)
+    except OSError:
+        pass
+    gone(pid)
+    # A loop of records makes thousands a second.
+    assert switches < 200
