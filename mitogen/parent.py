@@ -173,6 +173,16 @@ def _native_str(s):
     return s.encode('utf-8')
 
 
+def make_secret(password):
+    """
+    Return `password`, text or UTF-8 bytes, as text that logs do not show. None
+    stays None.
+    """
+    if password is None:
+        return None
+    return mitogen.core.Secret(to_text(password))
+
+
 def get_log_levels(loggers=('', 'mitogen', 'mitogen.io')):
     """
     Return the effective numeric levels of `loggers`, in that order. A child
@@ -1348,6 +1358,64 @@ class RegexProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
         return getattr(self.stream, 'name', None)
 
 
+class PasswordMixin(object):
+    """
+    For a `RegexProtocol` on the stream where a tool asks for a password. A
+    connection method names its texts and lists the functions in its tables.
+
+    Nothing is answered once the child is ready: whoever writes the word
+    "password" then is not the tool.
+
+    :ivar bool password_sent: the password has been typed.
+    """
+    #: Class of the exceptions, a `mitogen.core.StreamError`, and their texts.
+    password_error = mitogen.core.StreamError
+    required_msg = None
+    incorrect_msg = None
+
+    password_sent = False
+    _writer = None
+
+    def on_password_prompt(self, line, match):
+        """
+        Partial pattern: type the password, the first time that it is asked.
+        """
+        if self.stream.conn.options.password is None:
+            self.fail_password(self.required_msg)
+        elif self.password_sent:
+            self.fail_password(self.incorrect_msg)
+        else:
+            self.type_password()
+
+    def on_password_rejected(self, line, match):
+        """Pattern: the tool says that the password is wrong."""
+        self.fail_password(self.incorrect_msg)
+
+    def type_password(self):
+        """Type the password, of which there is one."""
+        LOG.debug('%s: typing the password', self._stream_name())
+        self.password_sent = True
+        self.type_line(self.stream.conn.options.password)
+
+    def fail_password(self, text):
+        """Give the connection up."""
+        self.stream.conn._fail_connection(self.password_error(text))
+
+    def type_line(self, text):
+        """Answer the tool with `text` and a newline."""
+        conn = self.stream.conn
+        if not conn._pending:
+            return
+        if self._writer is None:
+            self._writer = mitogen.core.BufferedWriter(
+                conn._router.broker, self)
+        self._writer.write((text + u'\n').encode('utf-8'))
+
+    def on_transmit(self, broker):
+        """There is room for more of the answer."""
+        self._writer.on_transmit(broker)
+
+
 class BootstrapProtocol(RegexProtocol):
     """
     Speaks with the first stage on the child's standard files, from the start
@@ -1624,7 +1692,9 @@ class Connection(object):
 
         :raises mitogen.core.StreamError: it cannot be run.
         """
-        args = self.get_boot_command()
+        # Options that came through another context are text on Python 2, too,
+        # which would go through ASCII on its way to the kernel.
+        args = [_native_str(word) for word in self.get_boot_command()]
         LOG.debug('command line for %r: %s', self.context, Argv(args))
         try:
             return self.create_child(args=args, **self.create_child_args)
@@ -2471,6 +2541,9 @@ class Router(mitogen.core.Router):
         kwargs.setdefault('debug', self.debug)
         kwargs.setdefault('profiling', self.profiling)
         kwargs.setdefault('unidirectional', self.unidirectional)
+        if 'password' in kwargs:
+            # The arguments of calls are logged, here and on the way.
+            kwargs['password'] = make_secret(kwargs['password'])
         text = None if name is None else to_text(name)
         via = kwargs.pop('via', None)
         if via is None:

@@ -146,7 +146,7 @@ def test_decorators_return_the_same_function():
 
 def test_arguments_of_the_wrong_type_are_refused(router, make_pool, plain):
     make_pool(plain)
-    assert result_of(receiver_of_call(router, PLAIN, "with_spec", foo=1, more="x")) == 1
+    assert result_of(receiver_of_call(router, PLAIN, 'with_spec', foo=1, more='x')) == 1
     with pytest.raises(CallError) as caught:
         result_of(receiver_of_call(router, PLAIN, 'with_spec', foo='x'))
     for word in "'foo'", repr(str), repr(int):

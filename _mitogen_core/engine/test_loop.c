@@ -514,11 +514,12 @@ static void an_op_can_be_taken_back_from_anywhere_in_the_row(void)
         for (i = 0; i < 3; i++)
             CHECK(mg_loop_post(loop, &c[i].op) == 1);
         CHECK(mg_loop_unpost(loop, &c[back].op) == 1 && mg_loop_unpost(loop, &c[back].op) == 0);
-        CHECK(mg_loop_attend(loop, mg_now() + MG_SECOND / 500) == MG_ETIMEDOUT);
+        test_run_ops(loop);
         for (i = 0; i < 3; i++)
             CHECK(c[i].runs == (i != back));
         CHECK(mg_loop_post(loop, &c[back].op) == 1);
-        CHECK(mg_loop_attend(loop, mg_now() + MG_SECOND / 500) == MG_ETIMEDOUT && c[back].runs == 1);
+        test_run_ops(loop);
+        CHECK(c[back].runs == 1);
         mg_loop_unref(loop);
     }
 }
@@ -545,7 +546,9 @@ static void an_op_may_post_itself_again(void)
     struct posting_op p = {.op.run = run_posting, .loop = loop, .left = 10};
 
     mg_loop_post(loop, &p.op);
-    CHECK(mg_loop_attend(loop, mg_now() + MG_SECOND / 500) == MG_ETIMEDOUT && p.runs == 11);
+    for (int i = 0; i < 11; i++)
+        test_run_ops(loop);
+    CHECK(p.runs == 11);
     mg_loop_unref(loop);
 }
 

@@ -346,6 +346,27 @@ static inline void node_stop(struct node *node)
     free(node->seen);
 }
 
+struct test_mark {
+    mg_op op;
+    int passed;
+};
+
+static inline void test_mark_run(mg_op *op)
+{
+    ((struct test_mark *) op)->passed = 1;
+}
+
+/* Attends until all ops that are queued now have run. For a loop without other threads. */
+static inline void test_run_ops(mg_loop *loop)
+{
+    struct test_mark mark = {.op.run = test_mark_run};
+    int64_t until = mg_now() + TEST_PATIENCE;
+
+    CHECK(mg_loop_post(loop, &mark.op) == 1);
+    while (!mark.passed)
+        CHECK(mg_loop_attend(loop, mg_now() + MG_SECOND / 500) != MG_ECLOSED && mg_now() < until);
+}
+
 static inline size_t node_count(struct node *node, int kind)
 {
     size_t n = 0;

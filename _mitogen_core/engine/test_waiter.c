@@ -201,7 +201,6 @@ static void a_wake_that_races_with_the_deadline_is_never_lost(void)
 {
     struct racer r = {.target = mg_waiter_self(), .rounds = 3000};
     pthread_t thread;
-    int timeouts = 0;
 
     mg_waiter_take_token(r.target);
     thread = test_spawn(notify_in_each_round, &r);
@@ -209,7 +208,6 @@ static void a_wake_that_races_with_the_deadline_is_never_lost(void)
         atomic_store(&r.go, i);
         mg_err err = mg_waiter_park(r.target, mg_now() + i % 20 * 1000);
         if (err != MG_OK) {
-            timeouts++;
             do /* the token is still to come, or there */
                 err = mg_waiter_park(r.target, mg_now() + TEST_PATIENCE);
             while (err == MG_EINTR);
@@ -220,7 +218,6 @@ static void a_wake_that_races_with_the_deadline_is_never_lost(void)
         CHECK(atomic_load(&r.target->word) == MG_WAITER_AWAKE);
     }
     test_join(thread);
-    CHECK(timeouts > 0 && timeouts <= r.rounds);
 }
 
 int main(void)

@@ -124,12 +124,12 @@ def call_service(context, service_name, method_name, router, **kwargs):
     return context.call_service(service_name, method_name, **kwargs)
 
 
-def refusal(context, service_name, method_name, **kwargs):
+def refusal(_where, service_name, method_name, **kwargs):
     """
     The same when it is expected to fail: class and text of the error.
     """
     try:
-        return 'returned', context.call_service(service_name, method_name, **kwargs)
+        return 'returned', _where.call_service(service_name, method_name, **kwargs)
     except mitogen.core.Error:
         error = sys.exc_info()[1]
         return type(error).__name__, str(error)
@@ -164,15 +164,6 @@ def pool_thread_names():
     return sorted(t.name for t in threading.enumerate() if t.name.startswith('mitogen.Pool.'))
 
 
-def wait_on(sender, receiver_ready):
-    """
-    Keep the main thread busy until told otherwise.
-    """
-    with mitogen.core.Receiver(sender.context.router) as receiver:
-        sender.send(receiver.to_sender())
-        receiver.get(timeout=30)
-
-
 @takes_router
 def hold_main_thread(ready, router):
     with mitogen.core.Receiver(router) as receiver:
@@ -186,6 +177,15 @@ def hold_main_thread(ready, router):
 def pushed_file(path, router):
     pool = mitogen.service.get_or_create_pool(router=router)
     return pool.get_service(u'mitogen.service.PushFileService').get(path)
+
+
+@takes_router
+def pushed_file_service(router):
+    """
+    Have the service loaded.
+    """
+    pool = mitogen.service.get_or_create_pool(router=router)
+    return pool.get_service(u'mitogen.service.PushFileService').name()
 
 
 def is_pushed(path):

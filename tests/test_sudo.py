@@ -1,0 +1,134 @@
+"""
+sudo(): the real one, from root to a throw-away user and, with a password, from that user to root. connect.md 14.2.
+"""
+
+import os
+import sys
+
+import pytest
+
+import mitogen.core
+import mitogen.parent
+import mitogen.sudo
+from mitogen.core import Secret, StreamError
+
+import accounts
+import targets
+import testlib
+from accounts import account
+
+
+@pytest.fixture
+def sudo(account):
+    """
+    A sudo that is run by the user.
+    """
+    path = accounts.need_program('sudo', 'sudo')
+    with accounts.sudoers('Defaults:{0} timestamp_timeout=0\n{0} ALL=(root) ALL\n'.format(account.name)):
+        yield account.as_user(path)
+
+
+@pytest.fixture(autouse=True)
+def sudo_is_there():
+    accounts.need_program('sudo', 'sudo')
+
+
+def test_root_becomes_somebody_else(router, account):
+    child = router.sudo(username=account.name, python_path=account.python)
+    assert child.name == u'sudo.' + account.name
+    assert child.call(os.geteuid) == child.call(os.getuid) == account.uid
+    assert child.call(targets.identity, b'\0\n\xff' * 9999) == b'\0\n\xff' * 9999
+
+
+def test_the_environment_is_that_of_a_login(router, account):
+    child = router.sudo(username=account.name, python_path=account.python, login=True)
+    assert child.call(targets.environ, 'HOME') == account.home
+    assert child.call(targets.environ, 'USER') == account.name
+
+
+def test_the_environment_is_kept_on_request(router, account, monkeypatch):
+    monkeypatch.setenv('MITOGEN_TEST_KEPT', 'yes')
+    options = {'username': account.name, 'python_path': account.python}
+    assert 'MITOGEN_TEST_KEPT' not in router.sudo(**options).call(targets.environ)
+    assert router.sudo(sudo_args=['-E'], **options).call(targets.environ, 'MITOGEN_TEST_KEPT') == 'yes'
+
+
+def test_home_is_set_on_request(router, account):
+    child = router.sudo(username=account.name, python_path=account.python, preserve_env=True, set_home=True)
+    assert child.call(targets.environ, 'HOME') == account.home
+
+
+@pytest.mark.parametrize('kind', [str, Secret])
+def test_the_password_is_typed(router, account, sudo, kind):
+    child = router.sudo(sudo_path=sudo, password=kind(account.password), python_path=sys.executable)
+    assert child.name == u'sudo.root'
+    assert child.call(os.geteuid) == 0
+    child.shutdown(wait=True)
+
+
+def test_asterisks_for_what_is_typed(router, account):
+    path = account.as_user(accounts.need_program('sudo', 'sudo'))
+    with accounts.sudoers('Defaults:{0} timestamp_timeout=0, pwfeedback\n{0} ALL=(root) ALL\n'.format(account.name)):
+        child = router.sudo(sudo_path=path, password=account.password)
+        assert child.call(os.geteuid) == 0
+
+
+def test_the_password_is_nowhere_in_the_log(router, account, sudo):
+    with testlib.LogCapture('') as logs:
+        child = router.sudo(sudo_path=sudo, password=account.password)
+        child.call(targets.identity, 1)
+    assert len(logs.records) > 5
+    assert not logs.find(account.password)
+
+
+def test_a_wrong_password(router, account, sudo):
+    with pytest.raises(mitogen.sudo.PasswordError) as caught:
+        router.sudo(sudo_path=sudo, password='wrong')
+    assert str(caught.value) == mitogen.sudo.password_incorrect_msg
+
+
+def test_no_password(router, sudo):
+    with pytest.raises(mitogen.sudo.PasswordError) as caught:
+        router.sudo(sudo_path=sudo)
+    assert str(caught.value) == mitogen.sudo.password_required_msg
+
+
+def test_a_wrong_password_one_time_only(router, account):
+    # It ends before it asks again.
+    path = account.as_user(accounts.need_program('sudo', 'sudo'))
+    rules = 'Defaults:{0} timestamp_timeout=0, passwd_tries=1\n{0} ALL=(root) ALL\n'.format(account.name)
+    with accounts.sudoers(rules), pytest.raises(mitogen.parent.EofError) as caught:
+        router.sudo(sudo_path=path, password='wrong')
+    assert 'incorrect password' in str(caught.value)
+
+
+def test_somebody_who_does_not_exist(router):
+    with pytest.raises(mitogen.parent.EofError) as caught:
+        router.sudo(username='mitogen-nobody-of-that-name')
+    assert 'mitogen-nobody-of-that-name' in str(caught.value)
+
+
+def test_a_child_of_another_context(router, account, sudo):
+    local = router.local(name='middle')
+    child = router.sudo(via=local, sudo_path=sudo, password=account.password, python_path=sys.executable)
+    assert child.name == u'middle.sudo.root'
+    assert child.call(os.geteuid) == 0
+    with pytest.raises(StreamError) as caught:
+        router.sudo(via=local, sudo_path=sudo)
+    assert str(caught.value).startswith('error occurred on host ')
+    assert str(caught.value).endswith('sudo password is required')
+
+
+def test_there_and_back(router, account, sudo):
+    # As a play does that becomes one user to become another.
+    user = router.sudo(username=account.name, python_path=account.python)
+    path = accounts.need_program('sudo', 'sudo')
+    root = router.sudo(via=user, sudo_path=path, password=account.password, python_path=account.python)
+    assert root.call(os.geteuid) == 0
+    assert user.call(os.geteuid) == account.uid
+
+
+def test_bad_flags(router):
+    with pytest.raises(StreamError) as caught:
+        router.sudo(sudo_args=['--derps'])
+    assert str(caught.value) == 'sudo: no such option: --derps'
