@@ -475,7 +475,21 @@ class MitogenProtocol(core.Protocol):
 
     def on_disconnect(self, broker):
         self._link.close()
-        core.Protocol.on_disconnect(self, broker)
+        loop, sides = self._router._loop, []
+        for side, stop in ((self.stream.receive_side, broker.stop_receive),
+                           (self.stream.transmit_side,
+                            broker._stop_transmit)):
+            if side is not None and not side.closed:
+                stop(self.stream)
+                sides.append(side)
+        # While no thread runs the loop: libev may still hear of a stopped
+        # descriptor, and the number must be that file's until it forgets it.
+        loop.acquire()
+        try:
+            for side in sides:
+                side.close()
+        finally:
+            loop.release()
 
 
 #

@@ -21,7 +21,7 @@
 #define SHORT_WAIT (MG_SECOND / 5000)
 #define SHORT_WAITS_MAX 8
 #define SHORT_WAITS_TO_SPIN 3
-#define SPIN_LOSSES_MAX 8
+#define SPIN_LOSSES_MAX 10
 
 /* How many cores we may use is asked again this often: an affinity mask can change. */
 #define CORES_FRESH MG_SECOND
@@ -423,7 +423,8 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now)
             ev_run(loop->ev, EVRUN_NOWAIT);
         if (atomic_load(&s->state) != MG_SLEEPER_WAITING) {
             loop->stats.spins_won++;
-            w->spin_losses = 0;
+            if (w->spin_losses > 0)
+                w->spin_losses--;
             return 1;
         }
         if (atomic_load(&w->word) != MG_WAITER_AWAKE || atomic_load(&loop->have_ops) || atomic_load(&loop->step_down))
@@ -431,10 +432,11 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now)
         relax();
     }
     loop->stats.spins_lost++;
-    /* each loss in a row doubles how many short waits it takes until the next try: where other threads need the cores,
-     * spinning fades out */
-    if (w->spin_losses < SPIN_LOSSES_MAX)
-        w->spin_losses++;
+    /* each loss quadruples how many short waits it takes until the next try, and a win makes up for half of one: where
+     * other threads need the cores, or the kernel packs both ends on one, spinning fades out */
+    w->spin_losses += 2;
+    if (w->spin_losses > SPIN_LOSSES_MAX)
+        w->spin_losses = SPIN_LOSSES_MAX;
     w->short_waits = SHORT_WAITS_TO_SPIN - (2 << w->spin_losses);
     return 0;
 }

@@ -25,7 +25,7 @@ typedef struct mg_waiter {
 
     /* only the thread itself touches these */
     int short_waits; /* rises with each wait that ended soon; no spinning until it has risen enough */
-    int spin_losses; /* spins in a row that were in vain */
+    int spin_losses; /* rises by two with each spin in vain, falls by one with each that was not */
 } mg_waiter;
 
 /* The calling thread's waiter, or NULL when memory is out. */
