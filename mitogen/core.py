@@ -3188,16 +3188,27 @@ class ExternalContext(object):
             self.broker.shutdown()
 
 
-#: Which core this process uses: 'pure' or 'native'.
-CORE = 'pure'
+def _choose_core():
+    """
+    Put the compiled core in the place of the classes above where there is one,
+    and return the name of the core in use.
 
-if not _core_source and os.environ.get('MITOGEN_CORE') != 'pure':
-    # An installed package: the compiled core takes the place of the classes
-    # above, where there is one.
+    :raises ImportError: MITOGEN_CORE is 'native', and it cannot be had.
+    """
+    wanted = os.environ.get('MITOGEN_CORE')
+    if _core_source or wanted == 'pure':
+        # What the bootstrap has sent has no extension beside it.
+        return 'pure'
     try:
+        # In a function, so that it does not count among the modules that a
+        # child which imports this one will need.
         from mitogen import _native
     except ImportError:
-        if os.environ.get('MITOGEN_CORE') == 'native':
+        if wanted == 'native':
             raise
-    else:
-        CORE = _native.install(globals())
+        return 'pure'
+    return _native.install(globals())
+
+
+#: Which core this process uses: 'pure' or 'native'.
+CORE = _choose_core()

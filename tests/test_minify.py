@@ -114,7 +114,9 @@ def test_each_file_of_the_package_stays_python_on_the_same_lines(path):
     for ours, theirs in zip(minified.split('\n'), source.split('\n')):
         if ours.strip():
             assert ours.split()[0] == theirs.split()[0]
-    assert len(minified) < len(source)
+    if os.path.basename(path) != '_build.py':
+        # That one is written by the build: two lines of comment, which stay, and a constant.
+        assert len(minified) < len(source)
 
 
 def statements(tree):

@@ -66,9 +66,10 @@ def test_strategies_are_tried_in_the_order_of_the_specification(finder):
     assert [type(method) for method in finder.get_module_methods] == ALL_METHODS
 
 
-def test_a_module_that_is_not_loaded(finder):
+def test_a_module_that_is_not_loaded(finder, monkeypatch):
     path, source = data('lonely.py')
-    assert 'lonely' not in sys.modules
+    # Another test may have imported it.
+    monkeypatch.delitem(sys.modules, 'lonely', raising=False)
     assert PkgutilMethod().find('lonely') == (path, source, False)
     assert finder.get_module_source('lonely') == (path, source, False)
     assert 'lonely' not in sys.modules

@@ -327,6 +327,9 @@ def run_program(name, python=sys.executable):
     # Its own directory is on its path, but not on those of its children.
     env = dict(os.environ, PYTHONPATH=PACKAGE_ROOT)
     env.pop('MITOGEN_LOG_LEVEL', None)
+    if python != sys.executable and env.get('MITOGEN_CORE') == 'native':
+        # The extension was built for this interpreter alone.
+        del env['MITOGEN_CORE']
     proc = subprocess.Popen(
         [python, os.path.join(IMPORTER_DATA, name)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, universal_newlines=True)
