@@ -125,35 +125,8 @@ PyType_Spec mg_context_spec = {"_mitogen_core.Context", sizeof(ContextObject), 0
 
 /* --- Sender --- */
 
-/* All it has is in its dict: so it has the layout of a plain object, and Channel can derive from it and from Receiver. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *dict, *weakrefs;
-} SenderObject;
-
-static int sender_traverse(PyObject *obj, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(obj));
-    Py_VISIT(((SenderObject *) obj)->dict);
-    return 0;
-}
-
-static int sender_clear(PyObject *obj)
-{
-    Py_CLEAR(((SenderObject *) obj)->dict);
-    return 0;
-}
-
-static void sender_dealloc(PyObject *obj)
-{
-    PyTypeObject *type = Py_TYPE(obj);
-    PyObject_GC_UnTrack(obj);
-    if (((SenderObject *) obj)->weakrefs)
-        PyObject_ClearWeakRefs(obj);
-    sender_clear(obj);
-    type->tp_free(obj);
-    Py_DECREF(type);
-}
+/* A method and nothing else: what a sender has is in the dict of the Python subclass. So it has the layout of a plain object, and
+ * Channel can derive from it and from Receiver. */
 
 static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
@@ -184,11 +157,5 @@ static PyMethodDef sender_methods[] = {
     {"send", (PyCFunction) (void (*)(void)) sender_send, METH_VARARGS | METH_KEYWORDS,
      "send(data, enc=ENC_PKL): send an object, or bytes as they are. Any thread."},
     {NULL, NULL, 0, NULL}};
-static PyMemberDef sender_members[] = {{"__dictoffset__", T_PYSSIZET, offsetof(SenderObject, dict), READONLY, NULL},
-                                       {"__weaklistoffset__", T_PYSSIZET, offsetof(SenderObject, weakrefs), READONLY, NULL},
-                                       {NULL, 0, 0, 0, NULL}};
-static PyType_Slot sender_slots[] = {{Py_tp_dealloc, sender_dealloc}, {Py_tp_traverse, sender_traverse}, {Py_tp_clear, sender_clear},
-                                     {Py_tp_methods, sender_methods}, {Py_tp_members, sender_members},   {Py_tp_getset, dict_getset},
-                                     {Py_tp_doc, "Sends to one handle of a context."},                   {0, NULL}};
-PyType_Spec mg_sender_spec = {"_mitogen_core.Sender", sizeof(SenderObject), 0,
-                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, sender_slots};
+static PyType_Slot sender_slots[] = {{Py_tp_methods, sender_methods}, {Py_tp_doc, "Sends to one handle of a context."}, {0, NULL}};
+PyType_Spec mg_sender_spec = {"_mitogen_core.Sender", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, sender_slots};
