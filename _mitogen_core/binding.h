@@ -31,71 +31,66 @@ typedef struct mg_state {
     PyTypeObject *Message, *Latch, *Receiver, *Sender, *Context, *Router, *Link, *Loop, *Watch; /* our types, strong */
 
     /* set by configure(); NULL before. Strong. */
-    PyObject *message_type;         /* the class that received messages are instances of */
-    PyObject *receiver_type;        /* the class of the receivers that send_async makes */
+    PyObject *message_type; /* the class that received messages are instances of */
+    PyObject *receiver_type; /* the class of the receivers that send_async makes */
     PyObject *TimeoutError, *LatchError, *ChannelError, *Error, *StreamError;
     PyObject *CallError;
     PyObject *has_parent_authority; /* the policies the engine knows by itself */
-    PyObject *neighbour_policies;   /* a tuple */
-    PyObject *slow_unpickle;        /* (message, find_class) -> object: for look-ups of the caller's own */
-    PyObject *dead_text;            /* (message) -> text of the ChannelError */
+    PyObject *neighbour_policies; /* a tuple */
+    PyObject *slow_unpickle; /* (message, find_class) -> object: for look-ups of the caller's own */
+    PyObject *dead_text; /* (message) -> text of the ChannelError */
     PyObject *broker_shutdown_msg, *closed_msg, *latch_closed_msg, *duplicate_handle_msg;
     mg_codec codec;
     int configured;
 
-    PyObject *own_id;               /* mitogen.context_id, for new messages. Strong */
-    PyObject *empty_bytes, *enc_mgc, *enc_pkl, *zero, *str_notify, *str_put, *str_on_receive, *str_deliver, *str_respondent_of,
-        *str_watch_respondent, *str_route, *str_send;
+    PyObject *own_id; /* mitogen.context_id, for new messages. Strong */
+    PyObject *empty_bytes, *enc_mgc, *enc_pkl, *zero, *str_notify, *str_put, *str_on_receive, *str_deliver,
+        *str_respondent_of, *str_watch_respondent, *str_route, *str_send;
 } mg_state;
 
 /* --- objects --- */
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st; /* borrowed: the type keeps the module alive */
+    PyObject_HEAD mg_state *st; /* borrowed: the type keeps the module alive */
     PyObject *dst_id, *src_id, *auth_id, *handle, *reply_to, *enc, *router, *receiver; /* strong, NULL is None */
-    PyObject *data;      /* strong; NULL while the payload is only in one of the next two */
-    mg_frame *frame;     /* received: with a reference, or NULL */
+    PyObject *data; /* strong; NULL while the payload is only in one of the next two */
+    mg_frame *frame; /* received: with a reference, or NULL */
     mg_pickled *pickled; /* made by pickled(): owned, or NULL */
 } MessageObject;
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st;
+    PyObject_HEAD mg_state *st;
     mg_latch *latch;
-    mg_loop *loop;    /* with a reference, or NULL: whom a waiting thread may lead */
+    mg_loop *loop; /* with a reference, or NULL: whom a waiting thread may lead */
     PyObject *notify; /* strong or NULL */
-    int shared;       /* the latch belongs to a receiver */
+    int shared; /* the latch belongs to a receiver */
     PyObject *dict, *weakrefs;
 } LatchObject;
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st;
+    PyObject_HEAD mg_state *st;
     mg_latch *latch;
-    mg_loop *loop;      /* with a reference, or NULL for a router that is not ours */
-    mg_router *engine;  /* likewise */
-    PyObject *router;   /* strong, as all below; NULL before __init__ */
-    PyObject *handle;   /* int, or None after close */
-    PyObject *notify;   /* NULL is None */
+    mg_loop *loop; /* with a reference, or NULL for a router that is not ours */
+    mg_router *engine; /* likewise */
+    PyObject *router; /* strong, as all below; NULL before __init__ */
+    PyObject *handle; /* int, or None after close */
+    PyObject *notify; /* NULL is None */
     PyObject *latch_object;
     PyObject *dict, *weakrefs;
 } ReceiverObject;
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st;
+    PyObject_HEAD mg_state *st;
     mg_router *router;
     PyObject *loop_object; /* strong */
     PyObject *dict, *weakrefs;
 } RouterObject;
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st;
-    mg_router *router;    /* with a reference */
-    mg_stream *stream;    /* with a reference, NULL before open() */
-    PyObject *protocol;   /* strong or NULL: the Python object this link belongs to */
+    PyObject_HEAD mg_state *st;
+    mg_router *router; /* with a reference */
+    mg_stream *stream; /* with a reference, NULL before open() */
+    PyObject *protocol; /* strong or NULL: the Python object this link belongs to */
     uint32_t remote_id;
     int64_t auth_stamp;
     int privileged, hooked;
@@ -103,8 +98,7 @@ typedef struct {
 } LinkObject;
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st;
+    PyObject_HEAD mg_state *st;
     mg_loop *loop;
     unsigned long attendant; /* thread id of the broker's thread, 0 before its first turn */
     PyObject *weakrefs;
@@ -112,7 +106,8 @@ typedef struct {
 
 /* --- types: each file makes its own --- */
 
-extern PyType_Spec mg_message_spec, mg_latch_spec, mg_receiver_spec, mg_context_spec, mg_sender_spec, mg_router_spec, mg_link_spec, mg_loop_spec, mg_watch_spec;
+extern PyType_Spec mg_message_spec, mg_latch_spec, mg_receiver_spec, mg_context_spec, mg_sender_spec, mg_router_spec,
+    mg_link_spec, mg_loop_spec, mg_watch_spec;
 extern struct PyModuleDef mg_module_def;
 
 /* The state behind a type or an object of ours, subclasses included; NULL with an exception. */
@@ -127,9 +122,9 @@ int mg_need_configured(mg_state *st);
  * beforehand by mg_later_new, so that this cannot fail. */
 typedef struct mg_later mg_later;
 mg_later *mg_later_new(PyObject *obj); /* takes a reference of its own; NULL with MemoryError */
-void mg_later_decref(void *later);     /* any thread, GIL or not; signature of a release function */
+void mg_later_decref(void *later); /* any thread, GIL or not; signature of a release function */
 PyObject *mg_later_obj(mg_later *later);
-void mg_run_later(void);               /* with the GIL: drops what waits */
+void mg_run_later(void); /* with the GIL: drops what waits */
 /* A reference without a place: for what is handed to the engine by the thousand. */
 void mg_decref_anywhere(PyObject *obj);
 void mg_drop_item(mg_item item);
@@ -154,7 +149,8 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
 PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent);
 
 /* add_handler of a router of ours, for a receiver of ours; the handle, new reference, or NULL. */
-PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy, PyObject *respondent, int overwrite);
+PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
+                         PyObject *respondent, int overwrite);
 
 /* --- waiting --- */
 
@@ -170,11 +166,12 @@ int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyO
 /* --- events of the binding's own --- */
 enum {
     MG_EV_IO = MG_EV_USER, /* a: mg_io with a reference; n: MG_READ or MG_WRITE */
-    MG_EV_NOTIFY,          /* a: mg_latch with a reference */
-    MG_EV_OBJECT           /* a: mg_handler with a reference, b: PyObject with a reference */
+    MG_EV_NOTIFY, /* a: mg_latch with a reference */
+    MG_EV_OBJECT /* a: mg_handler with a reference, b: PyObject with a reference */
 };
 typedef struct mg_io mg_io;
-PyObject *mg_io_take_event(mg_io *io, uint64_t n); /* (watch, events), takes over the reference; NULL as mg_item_object */
+PyObject *mg_io_take_event(mg_io *io,
+                           uint64_t n); /* (watch, events), takes over the reference; NULL as mg_item_object */
 
 /* mg_loop_acquire, letting go of the GIL when it has to wait: whoever leads may be a thread that holds the loop from Python and needs
  * the GIL to give it back. Ended by mg_loop_release. */

@@ -42,7 +42,7 @@ static const member members[] = {
 
 static PyObject **slot_of(mg_codec *codec, const member *m)
 {
-    return (PyObject **)((char *)codec + m->offset);
+    return (PyObject **) ((char *) codec + m->offset);
 }
 
 static int take_given(mg_codec *codec, const member *m, PyObject *dict)
@@ -61,15 +61,9 @@ static int take_given(mg_codec *codec, const member *m, PyObject *dict)
 
     int fits = 0;
     switch (m->kind) {
-    case IS_TYPE:
-        fits = PyType_Check(value);
-        break;
-    case IS_EXCEPTION:
-        fits = PyExceptionClass_Check(value);
-        break;
-    default:
-        fits = PyCallable_Check(value);
-        break;
+    case IS_TYPE: fits = PyType_Check(value); break;
+    case IS_EXCEPTION: fits = PyExceptionClass_Check(value); break;
+    default: fits = PyCallable_Check(value); break;
     }
     if (!fits) {
         PyErr_Format(PyExc_TypeError, "codec: %s cannot be %R", m->name, value);
@@ -111,9 +105,9 @@ static int take_derived(mg_codec *codec)
     if (codec->codecs_encode == NULL)
         return -1;
 
-    PyTypeObject *kwargs = (PyTypeObject *)codec->Kwargs;
+    PyTypeObject *kwargs = (PyTypeObject *) codec->Kwargs;
     codec->kwargs_is_dict = PyType_IsSubtype(kwargs, &PyDict_Type) && kwargs->tp_new == PyDict_Type.tp_new;
-    PyTypeObject *blob = (PyTypeObject *)codec->Blob;
+    PyTypeObject *blob = (PyTypeObject *) codec->Blob;
     codec->blob_is_bytes = PyType_IsSubtype(blob, &PyBytes_Type) && blob->tp_new == PyBytes_Type.tp_new &&
                            blob->tp_init == PyBaseObject_Type.tp_init;
     return 0;

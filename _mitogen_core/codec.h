@@ -36,18 +36,18 @@ typedef struct {
     /* Exception classes, raised with one argument, the finished text. */
     PyObject *StreamError, *UnpicklingError;
     PyObject *unpickle_call_error; /* (text) -> CallError */
-    PyObject *unpickle_context;    /* (router or None, context_id, name or None) -> Context */
-    PyObject *unpickle_sender;     /* (router, context_id, dst_handle) -> Sender */
-    PyObject *fallback_pickle;     /* (*objs) -> bytes; writes a message that holds anything outside the closed set */
+    PyObject *unpickle_context; /* (router or None, context_id, name or None) -> Context */
+    PyObject *unpickle_sender; /* (router, context_id, dst_handle) -> Sender */
+    PyObject *fallback_pickle; /* (*objs) -> bytes; writes a message that holds anything outside the closed set */
     /* Derived by mg_codec_configure(). */
-    PyObject *codecs_encode;                               /* what the global _codecs.encode is as a plain value */
-    PyObject *context_reduce, *context_reduce_ex;          /* Context's own, to know a subclass that overrides them */
-    PyObject *str_args, *str_context, *str_context_id;     /* attribute names, interned */
-    PyObject *str_dst_handle, *str_name;                   /* more of them */
-    PyObject *str_reduce, *str_reduce_ex;                  /* and these */
-    PyObject *no_args;                                     /* () */
+    PyObject *codecs_encode; /* what the global _codecs.encode is as a plain value */
+    PyObject *context_reduce, *context_reduce_ex; /* Context's own, to know a subclass that overrides them */
+    PyObject *str_args, *str_context, *str_context_id; /* attribute names, interned */
+    PyObject *str_dst_handle, *str_name; /* more of them */
+    PyObject *str_reduce, *str_reduce_ex; /* and these */
+    PyObject *no_args; /* () */
     int kwargs_is_dict; /* Kwargs is a dict subclass with dict's own __new__, so instances can be made directly */
-    int blob_is_bytes;  /* Blob is a bytes subclass that overrides no constructor: made without a plain copy first */
+    int blob_is_bytes; /* Blob is a bytes subclass that overrides no constructor: made without a plain copy first */
 } mg_codec;
 
 /* Takes the members from a dict with their names as keys; other keys are ignored. May be called again, when the types
@@ -99,8 +99,8 @@ PyObject *mg_pickled_bytes(const mg_pickled *out);
 
 /* A value on the reader's stack or in its memo. */
 typedef struct {
-    PyObject *obj;   /* strong; NULL in a memo slot that was never set */
-    uint32_t memo;   /* where the value is in the memo, plus 1; 0 when it is not, or in the memo itself */
+    PyObject *obj; /* strong; NULL in a memo slot that was never set */
+    uint32_t memo; /* where the value is in the memo, plus 1; 0 when it is not, or in the memo itself */
     uint16_t height; /* how deep containers nest in it, as far as known; 0 for a plain value */
     uint16_t global; /* which permitted global it is; 0 for a value */
 } mg_slot;
@@ -110,7 +110,7 @@ typedef struct {
 typedef struct {
     const uint8_t *data; /* borrowed */
     size_t len, pos;
-    mg_codec *codec;  /* borrowed */
+    mg_codec *codec; /* borrowed */
     PyObject *router; /* borrowed or NULL */
     int deny;
     int failed;

@@ -92,7 +92,7 @@ static inline const uint8_t *take_counted(mg_unpickler *up, size_t n, size_t *le
         malformed(up, "pickle data was truncated");
         return NULL;
     }
-    *len = (size_t)count;
+    *len = (size_t) count;
     return take(up, *len);
 }
 
@@ -115,7 +115,7 @@ static const uint8_t *take_line(mg_unpickler *up, size_t *len)
         malformed(up, "pickle data was truncated");
         return NULL;
     }
-    *len = (size_t)(nl - p);
+    *len = (size_t) (nl - p);
     up->pos += *len + 1;
     return p;
 }
@@ -162,7 +162,7 @@ static inline int push_slot(mg_unpickler *up, mg_slot slot)
 
 static inline int push(mg_unpickler *up, PyObject *obj, unsigned height)
 {
-    return push_slot(up, (mg_slot){.obj = obj, .height = (uint16_t)height});
+    return push_slot(up, (mg_slot) {.obj = obj, .height = (uint16_t) height});
 }
 
 static inline int push_borrowed(mg_unpickler *up, PyObject *obj)
@@ -242,7 +242,7 @@ static int memo_put(mg_unpickler *up, uint64_t index)
     /* Writers count up from 0 or 1, one for each object at most, and each object takes an opcode. */
     if (index > up->ops || index >= UINT32_MAX)
         return malformed(up, "memo index out of bounds");
-    size_t i = (size_t)index;
+    size_t i = (size_t) index;
     if (i >= up->memo_cap) {
         void *array = up->memo;
         if (grow(&array, up->memo_inline, up->memo_len, &up->memo_cap, i + 1, sizeof *up->memo) < 0)
@@ -250,12 +250,12 @@ static int memo_put(mg_unpickler *up, uint64_t index)
         up->memo = array;
     }
     while (up->memo_len <= i)
-        up->memo[up->memo_len++] = (mg_slot){0};
+        up->memo[up->memo_len++] = (mg_slot) {0};
 
     mg_slot *top = &up->stack[up->stack_len - 1];
-    top->memo = (uint32_t)i + 1;
+    top->memo = (uint32_t) i + 1;
     PyObject *old = up->memo[i].obj;
-    up->memo[i] = (mg_slot){.obj = top->obj, .height = top->height, .global = top->global};
+    up->memo[i] = (mg_slot) {.obj = top->obj, .height = top->height, .global = top->global};
     Py_INCREF(top->obj);
     if (old == NULL)
         up->memo_used++;
@@ -267,11 +267,11 @@ static int memo_put(mg_unpickler *up, uint64_t index)
 static int memo_get(mg_unpickler *up, uint64_t index)
 {
     if (index >= up->memo_len || up->memo[index].obj == NULL) {
-        PyErr_Format(up->codec->UnpicklingError, "memo value not found at index %llu", (unsigned long long)index);
+        PyErr_Format(up->codec->UnpicklingError, "memo value not found at index %llu", (unsigned long long) index);
         return -1;
     }
     mg_slot slot = up->memo[index];
-    slot.memo = (uint32_t)index + 1;
+    slot.memo = (uint32_t) index + 1;
     Py_INCREF(slot.obj);
     return push_slot(up, slot);
 }
@@ -313,8 +313,8 @@ static PyObject *int_from_bytes(const uint8_t *p, size_t n)
 
     /* The public method, for the reason given at the writer. */
     PyObject *result = NULL;
-    PyObject *method = PyObject_GetAttrString((PyObject *)&PyLong_Type, "from_bytes");
-    PyObject *args = method != NULL ? Py_BuildValue("(y#s)", (const char *)p, (Py_ssize_t)n, "little") : NULL;
+    PyObject *method = PyObject_GetAttrString((PyObject *) &PyLong_Type, "from_bytes");
+    PyObject *args = method != NULL ? Py_BuildValue("(y#s)", (const char *) p, (Py_ssize_t) n, "little") : NULL;
     PyObject *kwargs = args != NULL ? Py_BuildValue("{sO}", "signed", Py_True) : NULL;
     if (kwargs != NULL)
         result = PyObject_Call(method, args, kwargs);
@@ -381,7 +381,7 @@ static int do_binint(mg_unpickler *up, size_t n)
     uint64_t v;
     if (take_uint(up, n, &v) < 0)
         return -1;
-    return push(up, PyLong_FromLong((long)v), 0);
+    return push(up, PyLong_FromLong((long) v), 0);
 }
 
 static int do_binint_signed(mg_unpickler *up)
@@ -426,7 +426,7 @@ static int do_binfloat(mg_unpickler *up)
 
 static inline int push_text(mg_unpickler *up, const uint8_t *p, size_t n)
 {
-    return push(up, PyUnicode_DecodeUTF8((const char *)p, (Py_ssize_t)n, "surrogatepass"), 0);
+    return push(up, PyUnicode_DecodeUTF8((const char *) p, (Py_ssize_t) n, "surrogatepass"), 0);
 }
 
 static int do_text(mg_unpickler *up, size_t length_size)
@@ -444,7 +444,7 @@ static int do_raw_text(mg_unpickler *up)
     const uint8_t *p = take_line(up, &n);
     if (p == NULL)
         return -1;
-    return push(up, PyUnicode_DecodeRawUnicodeEscape((const char *)p, (Py_ssize_t)n, NULL), 0);
+    return push(up, PyUnicode_DecodeRawUnicodeEscape((const char *) p, (Py_ssize_t) n, NULL), 0);
 }
 
 static int hex_digit(uint8_t c)
@@ -467,7 +467,7 @@ static PyObject *bad_escape(PyObject *bytes)
 static PyObject *bytes_from_literal(const uint8_t *p, size_t n)
 {
     static const char letters[] = "\\'\"abfnrtv", meanings[] = "\\'\"\a\b\f\n\r\t\v";
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) n);
     if (bytes == NULL)
         return NULL;
     char *out = PyBytes_AS_STRING(bytes), *start = out;
@@ -475,7 +475,7 @@ static PyObject *bytes_from_literal(const uint8_t *p, size_t n)
 
     while (p < end) {
         if (*p != '\\') {
-            *out++ = (char)*p++;
+            *out++ = (char) *p++;
             continue;
         }
         if (++p == end)
@@ -488,16 +488,16 @@ static PyObject *bytes_from_literal(const uint8_t *p, size_t n)
             int high = end - p >= 2 ? hex_digit(p[0]) : -1, low = end - p >= 2 ? hex_digit(p[1]) : -1;
             if (high < 0 || low < 0)
                 return bad_escape(bytes);
-            *out++ = (char)(high << 4 | low);
+            *out++ = (char) (high << 4 | low);
             p += 2;
         } else if (c >= '0' && c <= '7') {
             unsigned v = c - '0';
             for (int i = 0; i < 2 && p < end && *p >= '0' && *p <= '7'; i++)
-                v = v << 3 | (unsigned)(*p++ - '0');
-            *out++ = (char)v;
+                v = v << 3 | (unsigned) (*p++ - '0');
+            *out++ = (char) v;
         } else {
             *out++ = '\\';
-            *out++ = (char)c;
+            *out++ = (char) c;
         }
     }
     _PyBytes_Resize(&bytes, out - start); /* leaves NULL and an exception if it fails */
@@ -518,8 +518,8 @@ static int do_string(mg_unpickler *up)
 /* A Blob around a copy of p[0..n): the one copy that a large byte string gets. */
 static PyObject *blob_from_memory(mg_codec *codec, const uint8_t *p, size_t n)
 {
-    PyTypeObject *type = (PyTypeObject *)codec->Blob;
-    PyObject *blob = type->tp_alloc(type, (Py_ssize_t)n);
+    PyTypeObject *type = (PyTypeObject *) codec->Blob;
+    PyObject *blob = type->tp_alloc(type, (Py_ssize_t) n);
     if (blob == NULL)
         return NULL;
     memcpy(PyBytes_AS_STRING(blob), p, n);
@@ -528,7 +528,7 @@ static PyObject *blob_from_memory(mg_codec *codec, const uint8_t *p, size_t n)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 #endif
-    ((PyBytesObject *)blob)->ob_shash = -1;
+    ((PyBytesObject *) blob)->ob_shash = -1;
 #if defined(__GNUC__)
 #pragma GCC diagnostic pop
 #endif
@@ -549,11 +549,11 @@ static int do_bytes(mg_unpickler *up, const uint8_t *p, size_t n)
         up->pos += 2;
         up->ops += 2;
         PyObject *global = top->obj;
-        *top = (mg_slot){.obj = blob, .height = 1};
+        *top = (mg_slot) {.obj = blob, .height = 1};
         Py_DECREF(global);
         return 0;
     }
-    return push(up, PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n), 0);
+    return push(up, PyBytes_FromStringAndSize((const char *) p, (Py_ssize_t) n), 0);
 }
 
 /* ---- containers ---- */
@@ -581,11 +581,11 @@ static int make_tuple(mg_unpickler *up, size_t base)
     if (height > MG_CODEC_MAX_DEPTH)
         return too_deep(up);
     size_t n = up->stack_len - base;
-    PyObject *tuple = PyTuple_New((Py_ssize_t)n);
+    PyObject *tuple = PyTuple_New((Py_ssize_t) n);
     if (tuple == NULL)
         return -1;
     for (size_t i = 0; i < n; i++)
-        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, up->stack[base + i].obj);
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t) i, up->stack[base + i].obj);
     up->stack_len = base;
     return push(up, tuple, height);
 }
@@ -610,9 +610,9 @@ static int raise_height(mg_unpickler *up, size_t i, size_t base)
         return 0;
     if (height > MG_CODEC_MAX_DEPTH)
         return too_deep(up);
-    slot->height = (uint16_t)height;
+    slot->height = (uint16_t) height;
     if (slot->memo != 0 && up->memo[slot->memo - 1].obj == slot->obj)
-        up->memo[slot->memo - 1].height = (uint16_t)height;
+        up->memo[slot->memo - 1].height = (uint16_t) height;
     return 0;
 }
 
@@ -742,30 +742,22 @@ static int find_global(const uint8_t *module, size_t module_len, const uint8_t *
 static PyObject *global_value(mg_codec *codec, int global)
 {
     switch (global) {
-    case GLOBAL_BLOB:
-        return codec->Blob;
-    case GLOBAL_SECRET:
-        return codec->Secret;
-    case GLOBAL_KWARGS:
-        return codec->Kwargs;
-    case GLOBAL_CALL_ERROR:
-        return codec->unpickle_call_error;
-    case GLOBAL_CONTEXT:
-        return codec->unpickle_context;
-    case GLOBAL_SENDER:
-        return codec->unpickle_sender;
-    case GLOBAL_ENCODE:
-        return codec->codecs_encode;
-    default:
-        return (PyObject *)&PyBytes_Type;
+    case GLOBAL_BLOB: return codec->Blob;
+    case GLOBAL_SECRET: return codec->Secret;
+    case GLOBAL_KWARGS: return codec->Kwargs;
+    case GLOBAL_CALL_ERROR: return codec->unpickle_call_error;
+    case GLOBAL_CONTEXT: return codec->unpickle_context;
+    case GLOBAL_SENDER: return codec->unpickle_sender;
+    case GLOBAL_ENCODE: return codec->codecs_encode;
+    default: return (PyObject *) &PyBytes_Type;
     }
 }
 
 static int refuse_global(mg_unpickler *up, const uint8_t *module, size_t module_len, const uint8_t *name,
                          size_t name_len)
 {
-    PyObject *m = PyUnicode_DecodeUTF8((const char *)module, (Py_ssize_t)module_len, NULL);
-    PyObject *n = m != NULL ? PyUnicode_DecodeUTF8((const char *)name, (Py_ssize_t)name_len, NULL) : NULL;
+    PyObject *m = PyUnicode_DecodeUTF8((const char *) module, (Py_ssize_t) module_len, NULL);
+    PyObject *n = m != NULL ? PyUnicode_DecodeUTF8((const char *) name, (Py_ssize_t) name_len, NULL) : NULL;
     if (n != NULL) {
         if (up->deny)
             PyErr_Format(up->codec->UnpicklingError, "no global is accepted here: %R/%R", m, n);
@@ -781,18 +773,17 @@ static int refuse_global(mg_unpickler *up, const uint8_t *module, size_t module_
 static int refuse_type(mg_unpickler *up, const char *name)
 {
     static const char module[] = "__builtin__";
-    return refuse_global(up, (const uint8_t *)module, strlen(module), (const uint8_t *)name, strlen(name));
+    return refuse_global(up, (const uint8_t *) module, strlen(module), (const uint8_t *) name, strlen(name));
 }
 
-static int push_global(mg_unpickler *up, const uint8_t *module, size_t module_len, const uint8_t *name,
-                       size_t name_len)
+static int push_global(mg_unpickler *up, const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len)
 {
     int global = up->deny ? GLOBAL_NONE : find_global(module, module_len, name, name_len);
     if (global == GLOBAL_NONE)
         return refuse_global(up, module, module_len, name, name_len);
     PyObject *value = global_value(up->codec, global);
     Py_INCREF(value);
-    return push_slot(up, (mg_slot){.obj = value, .global = (uint16_t)global});
+    return push_slot(up, (mg_slot) {.obj = value, .global = (uint16_t) global});
 }
 
 static int do_global(mg_unpickler *up)
@@ -817,7 +808,7 @@ static int do_stack_global(mg_unpickler *up)
     const char *n = m != NULL ? PyUnicode_AsUTF8AndSize(name, &name_len) : NULL;
     if (n == NULL)
         return -1;
-    if (push_global(up, (const uint8_t *)m, (size_t)module_len, (const uint8_t *)n, (size_t)name_len) < 0)
+    if (push_global(up, (const uint8_t *) m, (size_t) module_len, (const uint8_t *) n, (size_t) name_len) < 0)
         return -1;
     mg_slot made = up->stack[--up->stack_len];
     drop_to(up, up->stack_len - 2);
@@ -846,14 +837,14 @@ static PyObject *make_blob(mg_codec *codec, PyObject *const *args, Py_ssize_t n)
 {
     if (n > 1 || (n == 1 && !PyBytes_Check(args[0])))
         return bad_arguments("Blob");
-    return PyObject_Vectorcall(codec->Blob, args, (size_t)n, NULL);
+    return PyObject_Vectorcall(codec->Blob, args, (size_t) n, NULL);
 }
 
 static PyObject *make_secret(mg_codec *codec, PyObject *const *args, Py_ssize_t n)
 {
     if (n > 1 || (n == 1 && !PyUnicode_Check(args[0])))
         return bad_arguments("Secret");
-    return PyObject_Vectorcall(codec->Secret, args, (size_t)n, NULL);
+    return PyObject_Vectorcall(codec->Secret, args, (size_t) n, NULL);
 }
 
 static PyObject *make_kwargs(mg_codec *codec, PyObject *const *args, Py_ssize_t n)
@@ -871,7 +862,7 @@ static PyObject *make_kwargs(mg_codec *codec, PyObject *const *args, Py_ssize_t 
     if (!all_text)
         return PyObject_Vectorcall(codec->Kwargs, args, 1, NULL);
 
-    PyObject *kwargs = PyDict_Type.tp_new((PyTypeObject *)codec->Kwargs, codec->no_args, NULL);
+    PyObject *kwargs = PyDict_Type.tp_new((PyTypeObject *) codec->Kwargs, codec->no_args, NULL);
     if (kwargs != NULL && pos > 0 && PyDict_Update(kwargs, args[0]) < 0)
         Py_CLEAR(kwargs);
     return kwargs;
@@ -916,7 +907,7 @@ static PyObject *make_bytes(PyObject *const *args, Py_ssize_t n)
         return PyBytes_FromStringAndSize(NULL, 0);
     if (n != 1 || !(PyBytes_CheckExact(args[0]) || PyList_CheckExact(args[0]) || PyTuple_CheckExact(args[0])))
         return bad_arguments("bytes");
-    return PyObject_Vectorcall((PyObject *)&PyBytes_Type, args, 1, NULL);
+    return PyObject_Vectorcall((PyObject *) &PyBytes_Type, args, 1, NULL);
 }
 
 static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
@@ -925,25 +916,15 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
     PyObject *const *args = PySequence_Fast_ITEMS(tuple);
     Py_ssize_t n = PyTuple_GET_SIZE(tuple);
     switch (global) {
-    case GLOBAL_BLOB:
-        return make_blob(codec, args, n);
-    case GLOBAL_SECRET:
-        return make_secret(codec, args, n);
-    case GLOBAL_KWARGS:
-        return make_kwargs(codec, args, n);
-    case GLOBAL_CALL_ERROR:
-        return make_call_error(codec, args, n);
-    case GLOBAL_CONTEXT:
-        return make_context(codec, up->router, args, n);
-    case GLOBAL_SENDER:
-        return make_sender(codec, up->router, args, n);
-    case GLOBAL_ENCODE:
-        return make_encoded(args, n);
-    case GLOBAL_BYTES:
-        return make_bytes(args, n);
-    default:
-        PyErr_SetString(PyExc_TypeError, "a value is not callable");
-        return NULL;
+    case GLOBAL_BLOB: return make_blob(codec, args, n);
+    case GLOBAL_SECRET: return make_secret(codec, args, n);
+    case GLOBAL_KWARGS: return make_kwargs(codec, args, n);
+    case GLOBAL_CALL_ERROR: return make_call_error(codec, args, n);
+    case GLOBAL_CONTEXT: return make_context(codec, up->router, args, n);
+    case GLOBAL_SENDER: return make_sender(codec, up->router, args, n);
+    case GLOBAL_ENCODE: return make_encoded(args, n);
+    case GLOBAL_BYTES: return make_bytes(args, n);
+    default: PyErr_SetString(PyExc_TypeError, "a value is not callable"); return NULL;
     }
 }
 
@@ -1046,7 +1027,7 @@ static int do_ext(mg_unpickler *up, size_t size)
 {
     uint64_t code;
     if (take_uint(up, size, &code) == 0)
-        PyErr_Format(PyExc_ValueError, "unregistered extension code %llu", (unsigned long long)code);
+        PyErr_Format(PyExc_ValueError, "unregistered extension code %llu", (unsigned long long) code);
     return -1;
 }
 
@@ -1064,151 +1045,83 @@ static int step(mg_unpickler *up, uint8_t op)
     const uint8_t *p;
 
     switch (op) {
-    case OP_PROTO:
-        return do_proto(up);
-    case OP_FRAME:
-        return do_frame(up);
+    case OP_PROTO: return do_proto(up);
+    case OP_FRAME: return do_frame(up);
 
-    case OP_NONE:
-        return push_borrowed(up, Py_None);
-    case OP_NEWTRUE:
-        return push_borrowed(up, Py_True);
-    case OP_NEWFALSE:
-        return push_borrowed(up, Py_False);
-    case OP_BININT1:
-        return do_binint(up, 1);
-    case OP_BININT2:
-        return do_binint(up, 2);
-    case OP_BININT:
-        return do_binint_signed(up);
-    case OP_LONG1:
-        p = take_counted(up, 1, &n);
-        return do_long_counted(up, p, n);
-    case OP_LONG4:
-        p = take_counted_signed(up, &n);
-        return do_long_counted(up, p, n);
-    case OP_INT:
-        return do_int(up);
-    case OP_LONG:
-        return do_long(up);
-    case OP_FLOAT:
-        return do_float(up);
-    case OP_BINFLOAT:
-        return do_binfloat(up);
+    case OP_NONE: return push_borrowed(up, Py_None);
+    case OP_NEWTRUE: return push_borrowed(up, Py_True);
+    case OP_NEWFALSE: return push_borrowed(up, Py_False);
+    case OP_BININT1: return do_binint(up, 1);
+    case OP_BININT2: return do_binint(up, 2);
+    case OP_BININT: return do_binint_signed(up);
+    case OP_LONG1: p = take_counted(up, 1, &n); return do_long_counted(up, p, n);
+    case OP_LONG4: p = take_counted_signed(up, &n); return do_long_counted(up, p, n);
+    case OP_INT: return do_int(up);
+    case OP_LONG: return do_long(up);
+    case OP_FLOAT: return do_float(up);
+    case OP_BINFLOAT: return do_binfloat(up);
 
-    case OP_BINUNICODE:
-        return do_text(up, 4);
-    case OP_SHORT_BINUNICODE:
-        return do_text(up, 1);
-    case OP_BINUNICODE8:
-        return do_text(up, 8);
-    case OP_UNICODE:
-        return do_raw_text(up);
-    case OP_BINSTRING:
-        p = take_counted_signed(up, &n);
-        return do_bytes(up, p, n);
+    case OP_BINUNICODE: return do_text(up, 4);
+    case OP_SHORT_BINUNICODE: return do_text(up, 1);
+    case OP_BINUNICODE8: return do_text(up, 8);
+    case OP_UNICODE: return do_raw_text(up);
+    case OP_BINSTRING: p = take_counted_signed(up, &n); return do_bytes(up, p, n);
     case OP_SHORT_BINSTRING:
-    case OP_SHORT_BINBYTES:
-        p = take_counted(up, 1, &n);
-        return do_bytes(up, p, n);
-    case OP_BINBYTES:
-        p = take_counted(up, 4, &n);
-        return do_bytes(up, p, n);
-    case OP_BINBYTES8:
-        p = take_counted(up, 8, &n);
-        return do_bytes(up, p, n);
-    case OP_STRING:
-        return do_string(up);
+    case OP_SHORT_BINBYTES: p = take_counted(up, 1, &n); return do_bytes(up, p, n);
+    case OP_BINBYTES: p = take_counted(up, 4, &n); return do_bytes(up, p, n);
+    case OP_BINBYTES8: p = take_counted(up, 8, &n); return do_bytes(up, p, n);
+    case OP_STRING: return do_string(up);
 
-    case OP_EMPTY_TUPLE:
-        return push(up, PyTuple_New(0), 1);
-    case OP_TUPLE1:
-        return make_small_tuple(up, 1);
-    case OP_TUPLE2:
-        return make_small_tuple(up, 2);
-    case OP_TUPLE3:
-        return make_small_tuple(up, 3);
-    case OP_TUPLE:
-        return make_marked_tuple(up);
-    case OP_EMPTY_LIST:
-        return push(up, PyList_New(0), 1);
-    case OP_LIST:
-        return make_marked(up, PyList_New(0), append_from);
-    case OP_APPEND:
-        return do_append(up);
-    case OP_APPENDS:
-        return do_appends(up);
-    case OP_EMPTY_DICT:
-        return push(up, PyDict_New(), 1);
-    case OP_DICT:
-        return make_marked(up, PyDict_New(), set_from);
-    case OP_SETITEM:
-        return do_setitem(up);
-    case OP_SETITEMS:
-        return do_setitems(up);
+    case OP_EMPTY_TUPLE: return push(up, PyTuple_New(0), 1);
+    case OP_TUPLE1: return make_small_tuple(up, 1);
+    case OP_TUPLE2: return make_small_tuple(up, 2);
+    case OP_TUPLE3: return make_small_tuple(up, 3);
+    case OP_TUPLE: return make_marked_tuple(up);
+    case OP_EMPTY_LIST: return push(up, PyList_New(0), 1);
+    case OP_LIST: return make_marked(up, PyList_New(0), append_from);
+    case OP_APPEND: return do_append(up);
+    case OP_APPENDS: return do_appends(up);
+    case OP_EMPTY_DICT: return push(up, PyDict_New(), 1);
+    case OP_DICT: return make_marked(up, PyDict_New(), set_from);
+    case OP_SETITEM: return do_setitem(up);
+    case OP_SETITEMS: return do_setitems(up);
 
-    case OP_MARK:
-        return push_mark(up);
-    case OP_POP:
-        return do_pop(up);
+    case OP_MARK: return push_mark(up);
+    case OP_POP: return do_pop(up);
     case OP_POP_MARK:
         if (pop_mark(up, &n) < 0)
             return -1;
         drop_to(up, n);
         return 0;
-    case OP_DUP:
-        return do_dup(up);
+    case OP_DUP: return do_dup(up);
 
-    case OP_BINPUT:
-        return take_uint(up, 1, &index) < 0 ? -1 : memo_put(up, index);
-    case OP_LONG_BINPUT:
-        return take_uint(up, 4, &index) < 0 ? -1 : memo_put(up, index);
-    case OP_PUT:
-        return take_index(up, &index) < 0 ? -1 : memo_put(up, index);
-    case OP_MEMOIZE:
-        return memo_put(up, up->memo_used);
-    case OP_BINGET:
-        return take_uint(up, 1, &index) < 0 ? -1 : memo_get(up, index);
-    case OP_LONG_BINGET:
-        return take_uint(up, 4, &index) < 0 ? -1 : memo_get(up, index);
-    case OP_GET:
-        return take_index(up, &index) < 0 ? -1 : memo_get(up, index);
+    case OP_BINPUT: return take_uint(up, 1, &index) < 0 ? -1 : memo_put(up, index);
+    case OP_LONG_BINPUT: return take_uint(up, 4, &index) < 0 ? -1 : memo_put(up, index);
+    case OP_PUT: return take_index(up, &index) < 0 ? -1 : memo_put(up, index);
+    case OP_MEMOIZE: return memo_put(up, up->memo_used);
+    case OP_BINGET: return take_uint(up, 1, &index) < 0 ? -1 : memo_get(up, index);
+    case OP_LONG_BINGET: return take_uint(up, 4, &index) < 0 ? -1 : memo_get(up, index);
+    case OP_GET: return take_index(up, &index) < 0 ? -1 : memo_get(up, index);
 
-    case OP_GLOBAL:
-        return do_global(up);
-    case OP_STACK_GLOBAL:
-        return do_stack_global(up);
-    case OP_REDUCE:
-        return do_reduce(up);
-    case OP_NEWOBJ:
-        return do_newobj(up);
-    case OP_INST:
-        return do_inst(up);
-    case OP_OBJ:
-        return do_obj(up);
-    case OP_BUILD:
-        return do_build(up);
+    case OP_GLOBAL: return do_global(up);
+    case OP_STACK_GLOBAL: return do_stack_global(up);
+    case OP_REDUCE: return do_reduce(up);
+    case OP_NEWOBJ: return do_newobj(up);
+    case OP_INST: return do_inst(up);
+    case OP_OBJ: return do_obj(up);
+    case OP_BUILD: return do_build(up);
 
     case OP_EMPTY_SET:
-    case OP_ADDITEMS:
-        return refuse_type(up, "set");
-    case OP_FROZENSET:
-        return refuse_type(up, "frozenset");
-    case OP_BYTEARRAY8:
-        return refuse_type(up, "bytearray");
-    case OP_EXT1:
-        return do_ext(up, 1);
-    case OP_EXT2:
-        return do_ext(up, 2);
-    case OP_EXT4:
-        return do_ext(up, 4);
+    case OP_ADDITEMS: return refuse_type(up, "set");
+    case OP_FROZENSET: return refuse_type(up, "frozenset");
+    case OP_BYTEARRAY8: return refuse_type(up, "bytearray");
+    case OP_EXT1: return do_ext(up, 1);
+    case OP_EXT2: return do_ext(up, 2);
+    case OP_EXT4: return do_ext(up, 4);
     case OP_PERSID:
-    case OP_BINPERSID:
-        return malformed(up, "a persistent id is not accepted");
-    case OP_NEWOBJ_EX:
-        return malformed(up, "NEWOBJ_EX is not accepted");
-    default:
-        return unknown_opcode(up, op);
+    case OP_BINPERSID: return malformed(up, "a persistent id is not accepted");
+    case OP_NEWOBJ_EX: return malformed(up, "NEWOBJ_EX is not accepted");
+    default: return unknown_opcode(up, op);
     }
 }
 

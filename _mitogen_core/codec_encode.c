@@ -29,10 +29,10 @@ typedef struct {
     mg_codec *codec;
     mg_pickled *out;
     int depth;                       /* containers around what is being written */
-    int open;                        /* shared tuples and Kwargs around it, up to the nearest list or dict in the memo */
-    uint32_t next_index;             /* memo indices given out, to objects and globals */
+    int open; /* shared tuples and Kwargs around it, up to the nearest list or dict in the memo */
+    uint32_t next_index; /* memo indices given out, to objects and globals */
     uint32_t globals[GLOBAL_WRITTEN]; /* memo index plus 1 of each global written, else 0 */
-    memo_entry *memo;                /* open addressing by object address, never more than half full */
+    memo_entry *memo; /* open addressing by object address, never more than half full */
     size_t memo_mask, memo_used;
     memo_entry memo_inline[MEMO_INLINE];
 } writer;
@@ -131,10 +131,10 @@ static inline int put_bytes(mg_pickled *out, const void *src, size_t n)
 
 static inline void pack_u32(uint8_t *p, uint32_t v)
 {
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
-    p[2] = (uint8_t)(v >> 16);
-    p[3] = (uint8_t)(v >> 24);
+    p[0] = (uint8_t) v;
+    p[1] = (uint8_t) (v >> 8);
+    p[2] = (uint8_t) (v >> 16);
+    p[3] = (uint8_t) (v >> 24);
 }
 
 /* An opcode with a four byte argument. */
@@ -170,7 +170,7 @@ static int out_add_seg(mg_pickled *out, const uint8_t *ptr, size_t len, PyObject
         out->segs = segs;
         out->segs_cap = cap;
     }
-    out->segs[out->nsegs++] = (mg_piece){ptr, len, owner};
+    out->segs[out->nsegs++] = (mg_piece) {ptr, len, owner};
     out->total += len;
     return 0;
 }
@@ -211,7 +211,7 @@ PyObject *mg_pickled_bytes(const mg_pickled *out)
 {
     if (out->total > PY_SSIZE_T_MAX)
         return PyErr_NoMemory();
-    PyObject *joined = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)out->total);
+    PyObject *joined = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) out->total);
     if (joined == NULL)
         return NULL;
     char *p = PyBytes_AS_STRING(joined);
@@ -227,7 +227,7 @@ PyObject *mg_pickled_bytes(const mg_pickled *out)
 static inline size_t memo_start(const PyObject *obj, size_t mask)
 {
     /* Objects are 16 byte aligned; multiplying spreads neighbours, of which there are many. */
-    return (size_t)((((uint64_t)(uintptr_t)obj >> 4) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & mask;
+    return (size_t) ((((uint64_t) (uintptr_t) obj >> 4) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & mask;
 }
 
 /* The entry of obj, or the free one where it belongs. */
@@ -274,7 +274,7 @@ static int write_get(writer *w, uint32_t index)
 {
     if (index > 0xff)
         return put_op_u32(w->out, OP_LONG_BINGET, index);
-    return put_bytes(w->out, (uint8_t[]){OP_BINGET, (uint8_t)index}, 2);
+    return put_bytes(w->out, (uint8_t[]) {OP_BINGET, (uint8_t) index}, 2);
 }
 
 static int write_put(writer *w)
@@ -282,7 +282,7 @@ static int write_put(writer *w)
     uint32_t index = w->next_index++;
     if (index > 0xff)
         return put_op_u32(w->out, OP_LONG_BINPUT, index);
-    return put_bytes(w->out, (uint8_t[]){OP_BINPUT, (uint8_t)index}, 2);
+    return put_bytes(w->out, (uint8_t[]) {OP_BINPUT, (uint8_t) index}, 2);
 }
 
 /* Gives obj, which has just been written, the next memo index. */
@@ -335,8 +335,8 @@ static int write_large_int(writer *w, PyObject *obj)
     if (raw == NULL)
         goto done;
 
-    const uint8_t *p = (const uint8_t *)PyBytes_AS_STRING(raw);
-    size_t n = (size_t)PyBytes_GET_SIZE(raw);
+    const uint8_t *p = (const uint8_t *) PyBytes_AS_STRING(raw);
+    size_t n = (size_t) PyBytes_GET_SIZE(raw);
     if (n > 1 && p[n - 1] == 0xff && p[n - 2] >= 0x80)
         n--; /* the lowest number of its length carries its sign already */
     if (n > INT32_MAX) {
@@ -344,9 +344,9 @@ static int write_large_int(writer *w, PyObject *obj)
         goto done;
     }
     if (n > 0xff)
-        rc = put_op_u32(w->out, OP_LONG4, (uint32_t)n);
+        rc = put_op_u32(w->out, OP_LONG4, (uint32_t) n);
     else
-        rc = put_bytes(w->out, (uint8_t[]){OP_LONG1, (uint8_t)n}, 2);
+        rc = put_bytes(w->out, (uint8_t[]) {OP_LONG1, (uint8_t) n}, 2);
     if (rc == 0)
         rc = put_bytes(w->out, p, n);
 done:
@@ -372,22 +372,22 @@ static int write_int(writer *w, PyObject *obj)
         return -1;
     if (value >= 0 && value <= 0xff) {
         p[0] = OP_BININT1;
-        p[1] = (uint8_t)value;
+        p[1] = (uint8_t) value;
         w->out->head_len += 2;
     } else if (value >= 0 && value <= 0xffff) {
         p[0] = OP_BININT2;
-        p[1] = (uint8_t)value;
-        p[2] = (uint8_t)(value >> 8);
+        p[1] = (uint8_t) value;
+        p[2] = (uint8_t) (value >> 8);
         w->out->head_len += 3;
     } else if (value >= INT32_MIN && value <= INT32_MAX) {
         p[0] = OP_BININT;
-        pack_u32(p + 1, (uint32_t)value);
+        pack_u32(p + 1, (uint32_t) value);
         w->out->head_len += 5;
     } else {
-        unsigned long long bits = (unsigned long long)value;
+        unsigned long long bits = (unsigned long long) value;
         size_t n = 0;
         do
-            p[2 + n++] = (uint8_t)bits;
+            p[2 + n++] = (uint8_t) bits;
         while ((bits >>= 8) != 0);
         if (value < 0) {
             while (n > 1 && p[1 + n] == 0xff && p[n] >= 0x80)
@@ -396,7 +396,7 @@ static int write_int(writer *w, PyObject *obj)
             p[2 + n++] = 0; /* fits: only a number below 2**63 gets here */
         }
         p[0] = OP_LONG1;
-        p[1] = (uint8_t)n;
+        p[1] = (uint8_t) n;
         w->out->head_len += 2 + n;
     }
     return 0;
@@ -412,7 +412,7 @@ static int write_float(writer *w, PyObject *obj)
         return -1;
     p[0] = OP_BINFLOAT;
     for (int i = 8; i > 0; i--) {
-        p[i] = (uint8_t)bits;
+        p[i] = (uint8_t) bits;
         bits >>= 8;
     }
     w->out->head_len += 9;
@@ -422,14 +422,14 @@ static int write_float(writer *w, PyObject *obj)
 /* The content of a bytes object or of an instance of a subclass. */
 static int write_bytes(writer *w, PyObject *obj, int top)
 {
-    size_t n = (size_t)PyBytes_GET_SIZE(obj);
+    size_t n = (size_t) PyBytes_GET_SIZE(obj);
     if (n > INT32_MAX) /* readers take the length as signed */
         return too_large("a byte string", "2 GiB");
     int rc;
     if (n > 0xff || top)
-        rc = put_op_u32(w->out, OP_BINSTRING, (uint32_t)n);
+        rc = put_op_u32(w->out, OP_BINSTRING, (uint32_t) n);
     else
-        rc = put_bytes(w->out, (uint8_t[]){OP_SHORT_BINSTRING, (uint8_t)n}, 2);
+        rc = put_bytes(w->out, (uint8_t[]) {OP_SHORT_BINSTRING, (uint8_t) n}, 2);
     if (rc < 0)
         return rc;
     if (n >= MG_CODEC_BYREF)
@@ -446,21 +446,21 @@ static inline size_t utf8_len(Py_UCS4 c)
 static inline uint8_t *utf8_put(uint8_t *p, Py_UCS4 c)
 {
     if (c < 0x80) {
-        *p++ = (uint8_t)c;
+        *p++ = (uint8_t) c;
         return p;
     }
     if (c < 0x800) {
-        *p++ = (uint8_t)(0xc0 | c >> 6);
+        *p++ = (uint8_t) (0xc0 | c >> 6);
     } else {
         if (c < 0x10000) {
-            *p++ = (uint8_t)(0xe0 | c >> 12);
+            *p++ = (uint8_t) (0xe0 | c >> 12);
         } else {
-            *p++ = (uint8_t)(0xf0 | c >> 18);
-            *p++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
+            *p++ = (uint8_t) (0xf0 | c >> 18);
+            *p++ = (uint8_t) (0x80 | (c >> 12 & 0x3f));
         }
-        *p++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+        *p++ = (uint8_t) (0x80 | (c >> 6 & 0x3f));
     }
-    *p++ = (uint8_t)(0x80 | (c & 0x3f));
+    *p++ = (uint8_t) (0x80 | (c & 0x3f));
     return p;
 }
 
@@ -468,7 +468,7 @@ static inline uint8_t *utf8_put(uint8_t *p, Py_UCS4 c)
 static int write_wide_text(writer *w, PyObject *obj)
 {
     Py_ssize_t n = PyUnicode_GET_LENGTH(obj);
-    int kind = (int)PyUnicode_KIND(obj);
+    int kind = (int) PyUnicode_KIND(obj);
     const void *chars = PyUnicode_DATA(obj);
 
     size_t size = 0;
@@ -476,7 +476,7 @@ static int write_wide_text(writer *w, PyObject *obj)
         size += utf8_len(PyUnicode_READ(kind, chars, i));
     if (size > UINT32_MAX)
         return too_large("a text", "4 GiB");
-    if (put_op_u32(w->out, OP_BINUNICODE, (uint32_t)size) < 0)
+    if (put_op_u32(w->out, OP_BINUNICODE, (uint32_t) size) < 0)
         return -1;
     uint8_t *p = out_reserve(w->out, size);
     if (p == NULL)
@@ -497,11 +497,11 @@ static int write_text(writer *w, PyObject *obj)
     if (!PyUnicode_IS_ASCII(obj))
         return write_wide_text(w, obj);
 
-    size_t n = (size_t)PyUnicode_GET_LENGTH(obj);
+    size_t n = (size_t) PyUnicode_GET_LENGTH(obj);
     if (n > UINT32_MAX)
         return too_large("a text", "4 GiB");
     if (n >= MG_CODEC_BYREF) {
-        if (put_op_u32(w->out, OP_BINUNICODE, (uint32_t)n) < 0)
+        if (put_op_u32(w->out, OP_BINUNICODE, (uint32_t) n) < 0)
             return -1;
         return out_refer(w->out, PyUnicode_DATA(obj), n, obj);
     }
@@ -509,7 +509,7 @@ static int write_text(writer *w, PyObject *obj)
     if (p == NULL)
         return -1;
     p[0] = OP_BINUNICODE;
-    pack_u32(p + 1, (uint32_t)n);
+    pack_u32(p + 1, (uint32_t) n);
     memcpy(p + 5, PyUnicode_DATA(obj), n);
     w->out->head_len += 5 + n;
     return 0;
@@ -741,7 +741,7 @@ static int write_global(writer *w, int global)
 
 static int write_reduce(writer *w, uint8_t tuple_op, PyObject *obj, int shared)
 {
-    if (put_bytes(w->out, (uint8_t[]){tuple_op, OP_REDUCE}, 2) < 0)
+    if (put_bytes(w->out, (uint8_t[]) {tuple_op, OP_REDUCE}, 2) < 0)
         return -1;
     return shared ? memo_put(w, obj) : 0;
 }
@@ -779,7 +779,7 @@ static int write_kwargs(writer *w, PyObject *obj, int shared)
     if (entry == NULL || entry->obj == NULL)
         return write_reduce(w, OP_TUPLE1, obj, shared);
     /* It contains itself, by way of a list or dict, and is complete by now: as with tuples. */
-    if (put_bytes(w->out, (uint8_t[]){OP_POP, OP_POP}, 2) < 0)
+    if (put_bytes(w->out, (uint8_t[]) {OP_POP, OP_POP}, 2) < 0)
         return -1;
     return write_get(w, entry->index);
 }
@@ -865,7 +865,7 @@ static int write_sender(writer *w, PyObject *obj, int shared)
 
 static int same_attribute(PyTypeObject *type, PyObject *name, PyObject *expected)
 {
-    PyObject *value = PyObject_GetAttr((PyObject *)type, name);
+    PyObject *value = PyObject_GetAttr((PyObject *) type, name);
     if (value == NULL)
         return -1;
     int same = value == expected;
@@ -876,9 +876,9 @@ static int same_attribute(PyTypeObject *type, PyObject *name, PyObject *expected
 /* Whether instances of type reduce themselves as a Context does: 1, 0, or -1 with an exception. */
 static int is_context(mg_codec *codec, PyTypeObject *type)
 {
-    if ((PyObject *)type == codec->Context)
+    if ((PyObject *) type == codec->Context)
         return 1;
-    if (!PyType_IsSubtype(type, (PyTypeObject *)codec->Context))
+    if (!PyType_IsSubtype(type, (PyTypeObject *) codec->Context))
         return 0;
     int same = same_attribute(type, codec->str_reduce, codec->context_reduce);
     if (same == 1)
@@ -893,7 +893,7 @@ typedef int (*write_fn)(writer *w, PyObject *obj, int shared);
 static write_fn find_write_fn(mg_codec *codec, PyObject *obj, int *levels)
 {
     PyTypeObject *type = Py_TYPE(obj);
-    PyObject *cls = (PyObject *)type;
+    PyObject *cls = (PyObject *) type;
     *levels = 1;
     if (type == &PyTuple_Type)
         return write_tuple;
@@ -954,7 +954,7 @@ static int write_value(writer *w, PyObject *obj, Py_ssize_t known)
 
 static int write_top(writer *w, PyObject *obj)
 {
-    if (put_bytes(w->out, (uint8_t[]){OP_PROTO, 2}, 2) < 0)
+    if (put_bytes(w->out, (uint8_t[]) {OP_PROTO, 2}, 2) < 0)
         return -1;
     /* Nothing is known of the caller's references: even a single one may be from inside obj. */
     int rc = PyBytes_CheckExact(obj) ? write_bytes(w, obj, 1) : write_value(w, obj, 0);
@@ -966,7 +966,7 @@ static int write_top(writer *w, PyObject *obj)
 static int write_by_fallback(mg_codec *codec, PyObject *const *objs, Py_ssize_t n, mg_pickled *out)
 {
     out_reset(out);
-    PyObject *payload = PyObject_Vectorcall(codec->fallback_pickle, objs, (size_t)n, NULL);
+    PyObject *payload = PyObject_Vectorcall(codec->fallback_pickle, objs, (size_t) n, NULL);
     if (payload == NULL)
         return -1;
     if (!PyBytes_Check(payload)) {
@@ -974,7 +974,7 @@ static int write_by_fallback(mg_codec *codec, PyObject *const *objs, Py_ssize_t 
         Py_DECREF(payload);
         return -1;
     }
-    return out_add_seg(out, (const uint8_t *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload), payload);
+    return out_add_seg(out, (const uint8_t *) PyBytes_AS_STRING(payload), (size_t) PyBytes_GET_SIZE(payload), payload);
 }
 
 int mg_pickle(mg_codec *codec, PyObject *const *objs, Py_ssize_t n, mg_pickled *out)

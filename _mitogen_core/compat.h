@@ -15,7 +15,7 @@ static inline PyObject *mg_xnew_ref(PyObject *obj)
     Py_XINCREF(obj);
     return obj;
 }
-#define Py_NewRef(obj) mg_new_ref((PyObject *) (obj))
+#define Py_NewRef(obj)  mg_new_ref((PyObject *) (obj))
 #define Py_XNewRef(obj) mg_xnew_ref((PyObject *) (obj))
 static inline int PyModule_AddObjectRef(PyObject *mod, const char *name, PyObject *value)
 {

@@ -4,8 +4,7 @@
 /* --- Context --- */
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st;
+    PyObject_HEAD mg_state *st;
     PyObject *router, *context_id; /* strong, NULL before __init__ */
     PyObject *dict, *weakrefs;
 } ContextObject;
@@ -102,23 +101,30 @@ static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwa
     return receiver;
 }
 
-static PyMethodDef context_methods[] = {
-    {"send", context_send, METH_O, "send(msg): send a message there. Any thread."},
-    {"send_async", (PyCFunction) (void (*)(void)) context_send_async, METH_VARARGS | METH_KEYWORDS,
-     "send_async(msg, persist=False) -> Receiver of the reply. Any thread."},
-    {NULL, NULL, 0, NULL}};
+static PyMethodDef context_methods[] = {{"send", context_send, METH_O, "send(msg): send a message there. Any thread."},
+                                        {"send_async", (PyCFunction) (void (*)(void)) context_send_async,
+                                         METH_VARARGS | METH_KEYWORDS,
+                                         "send_async(msg, persist=False) -> Receiver of the reply. Any thread."},
+                                        {NULL, NULL, 0, NULL}};
 
-static PyMemberDef context_members[] = {{"router", T_OBJECT_EX, offsetof(ContextObject, router), 0, "The router, or None."},
-                                        {"context_id", T_OBJECT_EX, offsetof(ContextObject, context_id), 0, "Its number."},
-                                        {"__dictoffset__", T_PYSSIZET, offsetof(ContextObject, dict), READONLY, NULL},
-                                        {"__weaklistoffset__", T_PYSSIZET, offsetof(ContextObject, weakrefs), READONLY, NULL},
-                                        {NULL, 0, 0, 0, NULL}};
+static PyMemberDef context_members[] = {
+    {"router", T_OBJECT_EX, offsetof(ContextObject, router), 0, "The router, or None."},
+    {"context_id", T_OBJECT_EX, offsetof(ContextObject, context_id), 0, "Its number."},
+    {"__dictoffset__", T_PYSSIZET, offsetof(ContextObject, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(ContextObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
 
-static PyGetSetDef dict_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef dict_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+                                    {NULL, NULL, NULL, NULL, NULL}};
 
-static PyType_Slot context_slots[] = {{Py_tp_new, context_new},         {Py_tp_dealloc, context_dealloc}, {Py_tp_traverse, context_traverse},
-                                      {Py_tp_clear, context_clear},     {Py_tp_methods, context_methods}, {Py_tp_members, context_members},
-                                      {Py_tp_getset, dict_getset},      {Py_tp_doc, "Another context, as seen from here."},
+static PyType_Slot context_slots[] = {{Py_tp_new, context_new},
+                                      {Py_tp_dealloc, context_dealloc},
+                                      {Py_tp_traverse, context_traverse},
+                                      {Py_tp_clear, context_clear},
+                                      {Py_tp_methods, context_methods},
+                                      {Py_tp_members, context_members},
+                                      {Py_tp_getset, dict_getset},
+                                      {Py_tp_doc, "Another context, as seen from here."},
                                       {0, NULL}};
 PyType_Spec mg_context_spec = {"_mitogen_core.Context", sizeof(ContextObject), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, context_slots};
@@ -153,9 +159,11 @@ done:
     return result;
 }
 
-static PyMethodDef sender_methods[] = {
-    {"send", (PyCFunction) (void (*)(void)) sender_send, METH_VARARGS | METH_KEYWORDS,
-     "send(data, enc=ENC_PKL): send an object, or bytes as they are. Any thread."},
-    {NULL, NULL, 0, NULL}};
-static PyType_Slot sender_slots[] = {{Py_tp_methods, sender_methods}, {Py_tp_doc, "Sends to one handle of a context."}, {0, NULL}};
-PyType_Spec mg_sender_spec = {"_mitogen_core.Sender", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, sender_slots};
+static PyMethodDef sender_methods[] = {{"send", (PyCFunction) (void (*)(void)) sender_send,
+                                        METH_VARARGS | METH_KEYWORDS,
+                                        "send(data, enc=ENC_PKL): send an object, or bytes as they are. Any thread."},
+                                       {NULL, NULL, 0, NULL}};
+static PyType_Slot sender_slots[] = {
+    {Py_tp_methods, sender_methods}, {Py_tp_doc, "Sends to one handle of a context."}, {0, NULL}};
+PyType_Spec mg_sender_spec = {"_mitogen_core.Sender", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                              sender_slots};

@@ -31,11 +31,8 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, in
             return -1;
         }
         for (;;) {
-            Py_BEGIN_ALLOW_THREADS
-            err = mg_loop_wait(loop, &s, deadline);
-            Py_END_ALLOW_THREADS
-            if (err != MG_EINTR)
-                break;
+            Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, &s, deadline);
+            Py_END_ALLOW_THREADS if (err != MG_EINTR) break;
             if (PyErr_CheckSignals()) {
                 /* the wait is over, whatever came meanwhile belongs to the next in line */
                 if (mg_latch_leave(l, &s, item) == MG_OK)
@@ -48,17 +45,10 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, in
         mg_run_later();
     }
     switch (err) {
-    case MG_OK:
-        return 0;
-    case MG_EAGAIN:
-        PyErr_SetNone(st->TimeoutError);
-        return -1;
-    case MG_ECLOSED:
-        PyErr_SetObject(closed_error, closed_text);
-        return -1;
-    default:
-        PyErr_NoMemory();
-        return -1;
+    case MG_OK: return 0;
+    case MG_EAGAIN: PyErr_SetNone(st->TimeoutError); return -1;
+    case MG_ECLOSED: PyErr_SetObject(closed_error, closed_text); return -1;
+    default: PyErr_NoMemory(); return -1;
     }
 }
 
@@ -66,10 +56,8 @@ PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router)
 {
     PyObject *obj;
     switch (item.kind) {
-    case MG_ITEM_OBJECT:
-        return item.ptr;
-    case MG_ITEM_FRAME:
-        return mg_message_from_frame(st, item.ptr, router);
+    case MG_ITEM_OBJECT: return item.ptr;
+    case MG_ITEM_FRAME: return mg_message_from_frame(st, item.ptr, router);
     default:
         obj = Py_XNewRef(atomic_load(&((mg_latch *) item.ptr)->owner));
         mg_latch_unref(item.ptr);
@@ -275,7 +263,8 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
 
 static PyMethodDef latch_methods[] = {
     {"put", (PyCFunction) (void (*)(void)) latch_put, METH_VARARGS | METH_KEYWORDS,
-     "put(obj=None): append an object and wake the thread that has waited longest. Any thread. LatchError once closed."},
+     "put(obj=None): append an object and wake the thread that has waited longest. Any thread. LatchError once "
+     "closed."},
     {"get", (PyCFunction) (void (*)(void)) latch_get, METH_VARARGS | METH_KEYWORDS,
      "get(timeout=None, block=True) -> the next object. timeout in seconds. TimeoutError, LatchError. Any thread."},
     {"close", latch_close, METH_NOARGS, "Close for good; sleeping threads get LatchError. Any thread, repeatable."},
@@ -283,13 +272,15 @@ static PyMethodDef latch_methods[] = {
     {"empty", latch_empty, METH_NOARGS, "size() == 0."},
     {NULL, NULL, 0, NULL}};
 
-static PyMemberDef latch_members[] = {{"__dictoffset__", T_PYSSIZET, offsetof(LatchObject, dict), READONLY, NULL},
-                                      {"__weaklistoffset__", T_PYSSIZET, offsetof(LatchObject, weakrefs), READONLY, NULL},
-                                      {NULL, 0, 0, 0, NULL}};
+static PyMemberDef latch_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(LatchObject, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(LatchObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
 
 static PyGetSetDef latch_getset[] = {{"closed", get_closed, NULL, "True once close() was called.", NULL},
                                      {"notify", get_notify, set_notify,
-                                      "None, or called with this latch when an object is put that no sleeper takes.", NULL},
+                                      "None, or called with this latch when an object is put that no sleeper takes.",
+                                      NULL},
                                      {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
                                      {NULL, NULL, NULL, NULL, NULL}};
 

@@ -11,7 +11,8 @@ static _Atomic(mg_later *) waiting;
 static void push(mg_later *later)
 {
     later->next = atomic_load_explicit(&waiting, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&waiting, &later->next, later, memory_order_release, memory_order_relaxed))
+    while (!atomic_compare_exchange_weak_explicit(&waiting, &later->next, later, memory_order_release,
+                                                  memory_order_relaxed))
         ;
 }
 
@@ -59,16 +60,9 @@ void mg_run_later(void)
 void mg_drop_item(mg_item item)
 {
     switch (item.kind) {
-    case MG_ITEM_OBJECT:
-        mg_decref_anywhere(item.ptr);
-        break;
-    case MG_ITEM_FRAME:
-        mg_frame_unref(item.ptr);
-        break;
-    case MG_ITEM_TOKEN:
-        mg_latch_unref(item.ptr);
-        break;
-    default:
-        break;
+    case MG_ITEM_OBJECT: mg_decref_anywhere(item.ptr); break;
+    case MG_ITEM_FRAME: mg_frame_unref(item.ptr); break;
+    case MG_ITEM_TOKEN: mg_latch_unref(item.ptr); break;
+    default: break;
     }
 }

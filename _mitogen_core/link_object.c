@@ -12,7 +12,8 @@ static PyObject *link_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     mg_state *st = mg_state_of_type(type);
     PyObject *router, *protocol;
     unsigned int remote_id;
-    if (!st || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!IO:Link", names, st->Router, &router, &remote_id, &protocol))
+    if (!st ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!IO:Link", names, st->Router, &router, &remote_id, &protocol))
         return NULL;
     LinkObject *self = (LinkObject *) type->tp_alloc(type, 0);
     if (!self)
@@ -156,10 +157,8 @@ static PyObject *link_send(PyObject *obj, PyObject *msg)
     mg_frame *f = s ? mg_message_frame((MessageObject *) msg) : NULL;
     if (!f)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    mg_stream_send(s, f);
-    Py_END_ALLOW_THREADS
-    mg_run_later();
+    Py_BEGIN_ALLOW_THREADS mg_stream_send(s, f);
+    Py_END_ALLOW_THREADS mg_run_later();
     Py_RETURN_NONE;
 }
 
@@ -245,10 +244,11 @@ static PyObject *link_stats(PyObject *obj, PyObject *unused)
     mg_stream *s = ((LinkObject *) obj)->stream;
     if (!s)
         return PyDict_New();
-    return Py_BuildValue("{sKsKsKsKsKsn}", "frames_in", (unsigned long long) atomic_load(&s->frames_in), "bytes_in",
-                         (unsigned long long) atomic_load(&s->bytes_in), "frames_out", (unsigned long long) atomic_load(&s->frames_out),
-                         "bytes_out", (unsigned long long) atomic_load(&s->bytes_out), "frames_forwarded",
-                         (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s));
+    return Py_BuildValue(
+        "{sKsKsKsKsKsn}", "frames_in", (unsigned long long) atomic_load(&s->frames_in), "bytes_in",
+        (unsigned long long) atomic_load(&s->bytes_in), "frames_out", (unsigned long long) atomic_load(&s->frames_out),
+        "bytes_out", (unsigned long long) atomic_load(&s->bytes_out), "frames_forwarded",
+        (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s));
 }
 
 /* --- attributes --- */
@@ -326,18 +326,25 @@ static PyMethodDef link_methods[] = {
     {"stats", link_stats, METH_NOARGS, "Counters, a dict."},
     {NULL, NULL, 0, NULL}};
 
-static PyGetSetDef link_getset[] = {{"remote_id", get_remote_id, set_remote_id, "The neighbour's context id.", NULL},
-                                    {"auth_id", get_auth_id, set_auth_id, "None, or what all that comes in is stamped with.", NULL},
-                                    {"privileged", get_flag, set_flag, "Exempt from unidirectional mode.", NULL},
-                                    {"hooked", get_flag, set_flag, "Each frame is shown to on_message first.", "h"},
-                                    {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef link_getset[] = {
+    {"remote_id", get_remote_id, set_remote_id, "The neighbour's context id.", NULL},
+    {"auth_id", get_auth_id, set_auth_id, "None, or what all that comes in is stamped with.", NULL},
+    {"privileged", get_flag, set_flag, "Exempt from unidirectional mode.", NULL},
+    {"hooked", get_flag, set_flag, "Each frame is shown to on_message first.", "h"},
+    {NULL, NULL, NULL, NULL, NULL}};
 
 static PyMemberDef link_members[] = {{"protocol", T_OBJECT, offsetof(LinkObject, protocol), 0, "The MitogenProtocol."},
                                      {"__weaklistoffset__", T_PYSSIZET, offsetof(LinkObject, weakrefs), READONLY, NULL},
                                      {NULL, 0, 0, 0, NULL}};
 
-static PyType_Slot link_slots[] = {{Py_tp_new, link_new},         {Py_tp_dealloc, link_dealloc}, {Py_tp_traverse, link_traverse},
-                                   {Py_tp_clear, link_clear},     {Py_tp_methods, link_methods}, {Py_tp_getset, link_getset},
-                                   {Py_tp_members, link_members}, {Py_tp_doc, "A stream of frames to a neighbouring context."},
+static PyType_Slot link_slots[] = {{Py_tp_new, link_new},
+                                   {Py_tp_dealloc, link_dealloc},
+                                   {Py_tp_traverse, link_traverse},
+                                   {Py_tp_clear, link_clear},
+                                   {Py_tp_methods, link_methods},
+                                   {Py_tp_getset, link_getset},
+                                   {Py_tp_members, link_members},
+                                   {Py_tp_doc, "A stream of frames to a neighbouring context."},
                                    {0, NULL}};
-PyType_Spec mg_link_spec = {"_mitogen_core.Link", sizeof(LinkObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, link_slots};
+PyType_Spec mg_link_spec = {"_mitogen_core.Link", sizeof(LinkObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                            link_slots};

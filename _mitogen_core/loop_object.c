@@ -5,8 +5,7 @@ void mg_acquire_loop(mg_loop *loop)
 {
     if (mg_loop_try_acquire(loop))
         return;
-    Py_BEGIN_ALLOW_THREADS
-    mg_loop_acquire(loop);
+    Py_BEGIN_ALLOW_THREADS mg_loop_acquire(loop);
     Py_END_ALLOW_THREADS
 }
 
@@ -23,8 +22,7 @@ struct mg_io {
 };
 
 typedef struct {
-    PyObject_HEAD
-    mg_state *st;
+    PyObject_HEAD mg_state *st;
     mg_io *io;
     PyObject *data; /* strong */
 } WatchObject;
@@ -109,14 +107,17 @@ static PyObject *watch_stop(PyObject *obj, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyMethodDef watch_methods[] = {{"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready."},
-                                      {"stop", watch_stop, METH_NOARGS, "Disarm; on return the loop does not know the descriptor any more."},
-                                      {NULL, NULL, 0, NULL}};
-static PyMemberDef watch_members[] = {{"data", T_OBJECT, offsetof(WatchObject, data), 0, "Whatever the caller keeps here."},
-                                      {NULL, 0, 0, 0, NULL}};
-static PyType_Slot watch_slots[] = {{Py_tp_dealloc, watch_dealloc}, {Py_tp_traverse, watch_traverse}, {Py_tp_clear, watch_clear},
-                                    {Py_tp_methods, watch_methods}, {Py_tp_members, watch_members}, {0, NULL}};
-PyType_Spec mg_watch_spec = {"_mitogen_core.Watch", sizeof(WatchObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, watch_slots};
+static PyMethodDef watch_methods[] = {
+    {"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready."},
+    {"stop", watch_stop, METH_NOARGS, "Disarm; on return the loop does not know the descriptor any more."},
+    {NULL, NULL, 0, NULL}};
+static PyMemberDef watch_members[] = {
+    {"data", T_OBJECT, offsetof(WatchObject, data), 0, "Whatever the caller keeps here."}, {NULL, 0, 0, 0, NULL}};
+static PyType_Slot watch_slots[] = {{Py_tp_dealloc, watch_dealloc}, {Py_tp_traverse, watch_traverse},
+                                    {Py_tp_clear, watch_clear},     {Py_tp_methods, watch_methods},
+                                    {Py_tp_members, watch_members}, {0, NULL}};
+PyType_Spec mg_watch_spec = {"_mitogen_core.Watch", sizeof(WatchObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                             watch_slots};
 
 /* --- the loop --- */
 
@@ -225,8 +226,7 @@ static PyObject *event_tuple(mg_state *st, mg_event *ev)
         PyObject *msg = mg_message_from_frame(st, ev->b, NULL);
         return Py_BuildValue("(iNN)", ev->kind, msg, link_or_none(ev->c));
     }
-    case MG_EV_GONE:
-        return Py_BuildValue("(iNK)", ev->kind, link_or_none(ev->a), (unsigned long long) ev->n);
+    case MG_EV_GONE: return Py_BuildValue("(iNK)", ev->kind, link_or_none(ev->a), (unsigned long long) ev->n);
     case MG_EV_BAD: {
         mg_stream *s = ev->a;
         mg_hdr bad = s->decoder.bad;
@@ -252,8 +252,7 @@ static PyObject *event_tuple(mg_state *st, mg_event *ev)
         mg_latch_unref(ev->a);
         return owner ? Py_BuildValue("(iN)", ev->kind, owner) : NULL;
     }
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
@@ -269,10 +268,8 @@ static PyObject *loop_wait(PyObject *obj, PyObject *timeout)
     }
     self->attendant = PyThread_get_thread_ident();
     mg_err err;
-    Py_BEGIN_ALLOW_THREADS
-    err = mg_loop_attend(self->loop, deadline);
-    Py_END_ALLOW_THREADS
-    mg_run_later();
+    Py_BEGIN_ALLOW_THREADS err = mg_loop_attend(self->loop, deadline);
+    Py_END_ALLOW_THREADS mg_run_later();
     if (err == MG_ENOMEM)
         return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -302,10 +299,8 @@ static PyObject *loop_close(PyObject *obj, PyObject *unused)
 {
     (void) unused;
     LoopObject *self = (LoopObject *) obj;
-    Py_BEGIN_ALLOW_THREADS
-    mg_loop_close(self->loop);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS mg_loop_close(self->loop);
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 static PyObject *loop_acquire(PyObject *obj, PyObject *unused)
@@ -334,13 +329,14 @@ static PyObject *loop_stats(PyObject *obj, PyObject *unused)
     (void) unused;
     mg_loop_stats s;
     mg_loop_get_stats(((LoopObject *) obj)->loop, &s);
-    return Py_BuildValue("{sKsKsKsKsKsK}", "turns", s.turns, "leads", s.leads, "attends", s.attends, "ticks", s.ticks, "spins_won",
-                         s.spins_won, "spins_lost", s.spins_lost);
+    return Py_BuildValue("{sKsKsKsKsKsK}", "turns", s.turns, "leads", s.leads, "attends", s.attends, "ticks", s.ticks,
+                         "spins_won", s.spins_won, "spins_lost", s.spins_lost);
 }
 
 static PyMethodDef loop_methods[] = {
     {"watch", loop_watch, METH_VARARGS, "watch(fd, writing, data) -> Watch, not armed yet."},
-    {"wait", loop_wait, METH_O, "wait(timeout): run the loop until there are events or interrupt() is called. The broker's thread only."},
+    {"wait", loop_wait, METH_O,
+     "wait(timeout): run the loop until there are events or interrupt() is called. The broker's thread only."},
     {"next_event", loop_next_event, METH_NOARGS, "The next event, a tuple that starts with its kind, or None."},
     {"interrupt", loop_interrupt, METH_NOARGS, "Make the present or next wait() return. Any thread."},
     {"close", loop_close, METH_NOARGS, "No thread runs the loop any more."},
@@ -353,7 +349,10 @@ static PyMethodDef loop_methods[] = {
 static PyMemberDef loop_members[] = {{"__weaklistoffset__", T_PYSSIZET, offsetof(LoopObject, weakrefs), READONLY, NULL},
                                      {NULL, 0, 0, 0, NULL}};
 
-static PyType_Slot loop_slots[] = {{Py_tp_new, loop_new},         {Py_tp_dealloc, loop_dealloc},
-                                   {Py_tp_methods, loop_methods}, {Py_tp_members, loop_members},
-                                   {Py_tp_doc, "The I/O loop of a broker."}, {0, NULL}};
+static PyType_Slot loop_slots[] = {{Py_tp_new, loop_new},
+                                   {Py_tp_dealloc, loop_dealloc},
+                                   {Py_tp_methods, loop_methods},
+                                   {Py_tp_members, loop_members},
+                                   {Py_tp_doc, "The I/O loop of a broker."},
+                                   {0, NULL}};
 PyType_Spec mg_loop_spec = {"_mitogen_core.Loop", sizeof(LoopObject), 0, Py_TPFLAGS_DEFAULT, loop_slots};

@@ -11,7 +11,8 @@ static PyObject *long_of(mg_state *st, uint32_t value)
 
 PyObject *mg_hdr_tuple(const mg_hdr *hdr)
 {
-    return Py_BuildValue("(IIIIIi)", hdr->dst_id, hdr->src_id, hdr->auth_id, hdr->handle, hdr->reply_to, (int) hdr->enc);
+    return Py_BuildValue("(IIIIIi)", hdr->dst_id, hdr->src_id, hdr->auth_id, hdr->handle, hdr->reply_to,
+                         (int) hdr->enc);
 }
 
 static MessageObject *message_alloc(mg_state *st, PyTypeObject *type)
@@ -61,7 +62,8 @@ static int message_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (enc == -1 && PyErr_Occurred())
         PyErr_Clear();
     if (enc < INT16_MIN || enc > INT16_MAX || !mg_enc_known((int16_t) enc)) {
-        PyErr_Format(PyExc_ValueError, "Message: enc must be one of ENC_MGC, ENC_PKL, ENC_BIN, not %R", m->enc ? m->enc : Py_None);
+        PyErr_Format(PyExc_ValueError, "Message: enc must be one of ENC_MGC, ENC_PKL, ENC_BIN, not %R",
+                     m->enc ? m->enc : Py_None);
         return -1;
     }
     return 0;
@@ -137,7 +139,8 @@ static int set_data(PyObject *self, PyObject *value, void *closure)
 {
     (void) closure;
     if (!value || !PyBytes_Check(value)) {
-        PyErr_Format(PyExc_AssertionError, "Message.data must be bytes, not %.100s", value ? Py_TYPE(value)->tp_name : "deleted");
+        PyErr_Format(PyExc_AssertionError, "Message.data must be bytes, not %.100s",
+                     value ? Py_TYPE(value)->tp_name : "deleted");
         return -1;
     }
     Py_INCREF(value);
@@ -164,15 +167,18 @@ static int field_u32(PyObject *obj, const char *name, uint32_t *out)
 
 Py_ssize_t mg_message_size(MessageObject *m)
 {
-    return m->data ? PyBytes_GET_SIZE(m->data) : m->frame ? (Py_ssize_t) m->frame->hdr.len : m->pickled ? (Py_ssize_t) m->pickled->total : 0;
+    return m->data      ? PyBytes_GET_SIZE(m->data)
+           : m->frame   ? (Py_ssize_t) m->frame->hdr.len
+           : m->pickled ? (Py_ssize_t) m->pickled->total
+                        : 0;
 }
 
 int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
 {
     uint32_t enc;
-    if (field_u32(m->dst_id, "dst_id", &hdr->dst_id) || field_u32(m->src_id, "src_id", &hdr->src_id)
-        || field_u32(m->auth_id, "auth_id", &hdr->auth_id) || field_u32(m->handle, "handle", &hdr->handle)
-        || field_u32(m->reply_to, "reply_to", &hdr->reply_to) || field_u32(m->enc, "enc", &enc))
+    if (field_u32(m->dst_id, "dst_id", &hdr->dst_id) || field_u32(m->src_id, "src_id", &hdr->src_id) ||
+        field_u32(m->auth_id, "auth_id", &hdr->auth_id) || field_u32(m->handle, "handle", &hdr->handle) ||
+        field_u32(m->reply_to, "reply_to", &hdr->reply_to) || field_u32(m->enc, "enc", &enc))
         return -1;
     hdr->enc = (int16_t) enc;
     Py_ssize_t size = mg_message_size(m);
@@ -238,7 +244,7 @@ static mg_frame *frame_of_segs(const mg_hdr *hdr, const mg_piece *segs, size_t n
             memcpy(mg_buf_ptr(buf), segs[made].ptr, segs[made].len);
         if (!buf)
             goto done;
-        list[made] = (mg_seg){buf, 0, segs[made].len};
+        list[made] = (mg_seg) {buf, 0, segs[made].len};
     }
     frame = mg_frame_new_segs(hdr, list, n);
 done:
@@ -465,7 +471,8 @@ static PyMethodDef message_methods[] = {
     {NULL, NULL, 0, NULL}};
 
 #define FIELD(name) {#name, T_OBJECT, offsetof(MessageObject, name), 0, NULL}
-static PyMemberDef message_members[] = {FIELD(dst_id), FIELD(src_id), FIELD(auth_id), FIELD(handle), FIELD(reply_to), FIELD(enc),
+static PyMemberDef message_members[] = {FIELD(dst_id), FIELD(src_id),   FIELD(auth_id),
+                                        FIELD(handle), FIELD(reply_to), FIELD(enc),
                                         FIELD(router), FIELD(receiver), {NULL, 0, 0, 0, NULL}};
 
 static PyGetSetDef message_getset[] = {{"data", get_data, set_data, "The payload, bytes.", NULL},

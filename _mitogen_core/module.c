@@ -39,13 +39,17 @@ int mg_need_configured(mg_state *st)
 }
 
 /* What configure() takes, besides what the codec takes. */
-#define CONFIGURED(X)                                                                                                            \
-    X(message_type) X(receiver_type) X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError) X(has_parent_authority)   \
-    X(slow_unpickle) X(dead_text) X(broker_shutdown_msg) X(closed_msg) X(latch_closed_msg) X(duplicate_handle_msg)
+#define CONFIGURED(X)                                                                                                  \
+    X(message_type)                                                                                                    \
+    X(receiver_type) X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError)                \
+        X(has_parent_authority) X(slow_unpickle) X(dead_text) X(broker_shutdown_msg) X(closed_msg) X(latch_closed_msg) \
+            X(duplicate_handle_msg)
 
 /* The rest of the objects in the state. */
-#define INTERNAL(X) X(own_id) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) X(str_notify) X(str_put) X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) \
-    X(neighbour_policies) X(str_route) X(str_send)
+#define INTERNAL(X)                                                                                                    \
+    X(own_id)                                                                                                          \
+    X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) X(str_notify) X(str_put) X(str_on_receive) X(str_deliver)             \
+        X(str_respondent_of) X(str_watch_respondent) X(neighbour_policies) X(str_route) X(str_send)
 
 #define TYPES(X) X(Message) X(Latch) X(Receiver) X(Sender) X(Context) X(Router) X(Link) X(Loop) X(Watch)
 
@@ -54,12 +58,12 @@ static PyObject *configure(PyObject *module, PyObject *dict)
     mg_state *st = state_of(module);
     if (!PyDict_Check(dict))
         return PyErr_Format(PyExc_TypeError, "a dict is needed");
-#define TAKE(name)                                                                                                               \
-    do {                                                                                                                         \
-        PyObject *value = PyDict_GetItemString(dict, #name);                                                                     \
-        if (!value)                                                                                                              \
-            return PyErr_Format(PyExc_KeyError, "configure() needs %s", #name);                                                  \
-        Py_XSETREF(st->name, Py_NewRef(value));                                                                                  \
+#define TAKE(name)                                                                                                     \
+    do {                                                                                                               \
+        PyObject *value = PyDict_GetItemString(dict, #name);                                                           \
+        if (!value)                                                                                                    \
+            return PyErr_Format(PyExc_KeyError, "configure() needs %s", #name);                                        \
+        Py_XSETREF(st->name, Py_NewRef(value));                                                                        \
     } while (0);
     CONFIGURED(TAKE)
 #undef TAKE
@@ -107,8 +111,10 @@ static PyObject *run_later(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef functions[] = {
-    {"configure", configure, METH_O, "configure(dict): the classes and functions of mitogen.core that the native code uses."},
-    {"set_neighbour_policies", set_neighbour_policies, METH_O, "The policy functions that mean: src_id is the stream's neighbour."},
+    {"configure", configure, METH_O,
+     "configure(dict): the classes and functions of mitogen.core that the native code uses."},
+    {"set_neighbour_policies", set_neighbour_policies, METH_O,
+     "The policy functions that mean: src_id is the stream's neighbour."},
     {"set_own_id", set_own_id, METH_O, "mitogen.context_id, for new messages."},
     {"set_spin", set_spin, METH_O, "How long a thread polls before it sleeps, in seconds; 0 switches that off."},
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
@@ -117,8 +123,9 @@ static PyMethodDef functions[] = {
 static int module_exec(PyObject *module)
 {
     mg_state *st = state_of(module);
-#define MAKE(name, spec)                                                                                                         \
-    if (!(st->name = (PyTypeObject *) PyType_FromModuleAndSpec(module, &spec, NULL)) || PyModule_AddObjectRef(module, #name, (PyObject *) st->name)) \
+#define MAKE(name, spec)                                                                                               \
+    if (!(st->name = (PyTypeObject *) PyType_FromModuleAndSpec(module, &spec, NULL)) ||                                \
+        PyModule_AddObjectRef(module, #name, (PyObject *) st->name))                                                   \
         return -1;
     MAKE(Message, mg_message_spec)
     MAKE(Latch, mg_latch_spec)
@@ -143,12 +150,12 @@ static int module_exec(PyObject *module)
     st->str_send = PyUnicode_InternFromString("send");
     st->str_respondent_of = PyUnicode_InternFromString("_respondent_of");
     st->str_watch_respondent = PyUnicode_InternFromString("_watch_respondent");
-    if (!st->own_id || !st->zero || !st->empty_bytes || !st->enc_mgc || !st->enc_pkl || !st->str_notify || !st->str_put
-        || !st->str_on_receive || !st->str_deliver || !st->str_respondent_of || !st->str_watch_respondent || !st->str_route
-        || !st->str_send)
+    if (!st->own_id || !st->zero || !st->empty_bytes || !st->enc_mgc || !st->enc_pkl || !st->str_notify ||
+        !st->str_put || !st->str_on_receive || !st->str_deliver || !st->str_respondent_of ||
+        !st->str_watch_respondent || !st->str_route || !st->str_send)
         return -1;
-#define CONSTANT(name, value)                                                                                                    \
-    if (PyModule_AddIntConstant(module, name, value))                                                                            \
+#define CONSTANT(name, value)                                                                                          \
+    if (PyModule_AddIntConstant(module, name, value))                                                                  \
         return -1;
     CONSTANT("EV_FRAME", MG_EV_FRAME)
     CONSTANT("EV_HOOK", MG_EV_HOOK)
@@ -201,8 +208,9 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, module_exec},
 #endif
                                    {0, NULL}};
 
-struct PyModuleDef mg_module_def = {PyModuleDef_HEAD_INIT, "_mitogen_core", "The message path of Mitogen, in C.", sizeof(mg_state), functions, slots,
-                                    module_traverse, module_clear, module_free};
+struct PyModuleDef mg_module_def = {PyModuleDef_HEAD_INIT, "_mitogen_core", "The message path of Mitogen, in C.",
+                                    sizeof(mg_state),      functions,       slots,
+                                    module_traverse,       module_clear,    module_free};
 
 PyMODINIT_FUNC PyInit__mitogen_core(void)
 {

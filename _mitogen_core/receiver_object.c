@@ -2,8 +2,8 @@
 #include "binding.h"
 
 /* Binds the receiver to a router, and registers it there. */
-static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int persist, PyObject *respondent, PyObject *policy,
-                  int overwrite)
+static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int persist, PyObject *respondent,
+                  PyObject *policy, int overwrite)
 {
     mg_state *st = self->st;
     int ours = PyObject_TypeCheck(router, st->Router) && ((RouterObject *) router)->router;
@@ -20,8 +20,9 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
     else {
         /* a router of another kind, in tests */
         PyObject *add = PyObject_GetAttrString(router, "add_handler"), *no_args = PyTuple_New(0);
-        PyObject *kw = Py_BuildValue("{sOsOsOsOsOsO}", "fn", receive, "handle", handle, "persist", persist ? Py_True : Py_False, "policy",
-                                     policy, "respondent", respondent, "overwrite", overwrite ? Py_True : Py_False);
+        PyObject *kw =
+            Py_BuildValue("{sOsOsOsOsOsO}", "fn", receive, "handle", handle, "persist", persist ? Py_True : Py_False,
+                          "policy", policy, "respondent", respondent, "overwrite", overwrite ? Py_True : Py_False);
         if (add && no_args && kw)
             got = PyObject_Call(add, no_args, kw);
         Py_XDECREF(add);
@@ -40,8 +41,8 @@ static int receiver_init(PyObject *obj, PyObject *args, PyObject *kwargs)
     static char *names[] = {"router", "handle", "persist", "respondent", "policy", "overwrite", NULL};
     PyObject *router, *handle = Py_None, *respondent = Py_None, *policy = Py_None;
     int persist = 1, overwrite = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:Receiver", names, &router, &handle, &persist, &respondent, &policy,
-                                     &overwrite))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:Receiver", names, &router, &handle, &persist, &respondent,
+                                     &policy, &overwrite))
         return -1;
     return set_up((ReceiverObject *) obj, router, handle, persist, respondent, policy, overwrite);
 }
@@ -238,22 +239,25 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
 
 static PyMethodDef receiver_methods[] = {
     {"get", (PyCFunction) (void (*)(void)) receiver_get, METH_VARARGS | METH_KEYWORDS,
-     "get(timeout=None, block=True, throw_dead=True) -> Message. timeout in seconds. TimeoutError; ChannelError when closed, or for\n"
+     "get(timeout=None, block=True, throw_dead=True) -> Message. timeout in seconds. TimeoutError; ChannelError when "
+     "closed, or for\n"
      "a dead message unless throw_dead is false. Any thread."},
     {"_on_receive", receiver_on_receive, METH_O, "Queue a message, then tell `notify`."},
     {"size", receiver_size, METH_NOARGS, "Messages that wait. LatchError once closed."},
     {NULL, NULL, 0, NULL}};
 
-static PyMemberDef receiver_members[] = {{"router", T_OBJECT, offsetof(ReceiverObject, router), 0, "The router."},
-                                         {"handle", T_OBJECT, offsetof(ReceiverObject, handle), 0, "Number, or None once closed."},
-                                         {"__dictoffset__", T_PYSSIZET, offsetof(ReceiverObject, dict), READONLY, NULL},
-                                         {"__weaklistoffset__", T_PYSSIZET, offsetof(ReceiverObject, weakrefs), READONLY, NULL},
-                                         {NULL, 0, 0, 0, NULL}};
+static PyMemberDef receiver_members[] = {
+    {"router", T_OBJECT, offsetof(ReceiverObject, router), 0, "The router."},
+    {"handle", T_OBJECT, offsetof(ReceiverObject, handle), 0, "Number, or None once closed."},
+    {"__dictoffset__", T_PYSSIZET, offsetof(ReceiverObject, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(ReceiverObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
 
-static PyGetSetDef receiver_getset[] = {{"notify", get_notify, set_notify, "None, or called with this receiver for each message.", NULL},
-                                        {"_latch", get_latch, NULL, "The queue, as a Latch.", NULL},
-                                        {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-                                        {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef receiver_getset[] = {
+    {"notify", get_notify, set_notify, "None, or called with this receiver for each message.", NULL},
+    {"_latch", get_latch, NULL, "The queue, as a Latch.", NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot receiver_slots[] = {{Py_tp_new, receiver_new},
                                        {Py_tp_init, receiver_init},

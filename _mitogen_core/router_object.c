@@ -234,7 +234,8 @@ static ReceiverObject *receiver_of(mg_state *st, PyObject *fn)
     if (!PyCFunction_Check(fn))
         return NULL;
     PyObject *self = PyCFunction_GET_SELF(fn);
-    if (!self || !PyObject_TypeCheck(self, st->Receiver) || strcmp(((PyCFunctionObject *) fn)->m_ml->ml_name, "_on_receive"))
+    if (!self || !PyObject_TypeCheck(self, st->Receiver) ||
+        strcmp(((PyCFunctionObject *) fn)->m_ml->ml_name, "_on_receive"))
         return NULL;
     return (ReceiverObject *) self;
 }
@@ -266,12 +267,14 @@ static PyObject *router_add_handler(PyObject *obj, PyObject *args, PyObject *kwa
     static char *names[] = {"fn", "handle", "persist", "policy", "respondent", "overwrite", NULL};
     PyObject *fn, *handle = Py_None, *policy = Py_None, *respondent = Py_None;
     int persist = 1, overwrite = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy, &respondent, &overwrite))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy,
+                                     &respondent, &overwrite))
         return NULL;
     return mg_add_handler(obj, fn, handle, persist, policy, respondent, overwrite);
 }
 
-PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int persist, PyObject *policy, PyObject *respondent, int overwrite)
+PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
+                         PyObject *respondent, int overwrite)
 {
     mg_state *st = ((RouterObject *) obj)->st;
     mg_router *r = need_router(obj);
@@ -410,11 +413,8 @@ static int wait_room(RouterObject *self, mg_stream *out)
         return 0;
     for (;;) {
         mg_err err;
-        Py_BEGIN_ALLOW_THREADS
-        err = mg_stream_wait_room(out);
-        Py_END_ALLOW_THREADS
-        if (err == MG_OK)
-            return 0;
+        Py_BEGIN_ALLOW_THREADS err = mg_stream_wait_room(out);
+        Py_END_ALLOW_THREADS if (err == MG_OK) return 0;
         if (PyErr_CheckSignals())
             return -1;
     }
@@ -445,7 +445,8 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
     if (((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident()) {
         PyObject *entry = Py_NewRef(mg_later_obj(h->owner));
         mg_handler_unref(h);
-        PyObject *result = PyObject_CallMethodObjArgs((PyObject *) self, self->st->str_deliver, entry, (PyObject *) m, Py_None, NULL);
+        PyObject *result =
+            PyObject_CallMethodObjArgs((PyObject *) self, self->st->str_deliver, entry, (PyObject *) m, Py_None, NULL);
         Py_DECREF(entry);
         return result;
     }
@@ -491,12 +492,11 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     if (!f)
         return NULL;
     if (hdr.len < MG_CODEC_BYREF)
-        mg_router_route(r, f, &out); /* a short write to a descriptor that does not block: cheaper than letting go of the GIL */
+        mg_router_route(
+            r, f, &out); /* a short write to a descriptor that does not block: cheaper than letting go of the GIL */
     else {
-        Py_BEGIN_ALLOW_THREADS
-        mg_router_route(r, f, &out);
-        Py_END_ALLOW_THREADS
-        mg_run_later();
+        Py_BEGIN_ALLOW_THREADS mg_router_route(r, f, &out);
+        Py_END_ALLOW_THREADS mg_run_later();
     }
     int bad = out && mg_stream_full(out) && wait_room(self, out);
     mg_stream_unref(out);
@@ -516,25 +516,33 @@ static PyMethodDef router_methods[] = {
     {"_get_route", router_get_route, METH_VARARGS, "_get_route(context_id, or_parent) -> Link or None"},
     {"_routes", router_routes, METH_NOARGS, "_routes() -> {context_id: Link}"},
     {"add_handler", (PyCFunction) (void (*)(void)) router_add_handler, METH_VARARGS | METH_KEYWORDS,
-     "add_handler(fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False) -> handle. fn(message) is called on the\n"
+     "add_handler(fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False) -> handle. fn(message) "
+     "is called on the\n"
      "broker's thread. Error when the handle is taken. Any thread."},
     {"del_handler", router_del_handler, METH_O, "del_handler(handle). KeyError. Any thread."},
-    {"_take_handlers", router_take_handlers, METH_O, "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
+    {"_take_handlers", router_take_handlers, METH_O,
+     "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
     {"route", router_route, METH_O, "route(message): send it on its way. Any thread. Error after the broker's end."},
     {NULL, NULL, 0, NULL}};
 
-static PyMemberDef router_members[] = {{"_loop", T_OBJECT, offsetof(RouterObject, loop_object), READONLY, NULL},
-                                       {"__dictoffset__", T_PYSSIZET, offsetof(RouterObject, dict), READONLY, NULL},
-                                       {"__weaklistoffset__", T_PYSSIZET, offsetof(RouterObject, weakrefs), READONLY, NULL},
-                                       {NULL, 0, 0, 0, NULL}};
+static PyMemberDef router_members[] = {
+    {"_loop", T_OBJECT, offsetof(RouterObject, loop_object), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(RouterObject, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(RouterObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
 
 static PyGetSetDef router_getset[] = {{"_handle_map", get_handle_map, NULL, "A copy: {handle: entry}.", NULL},
                                       {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
                                       {NULL, NULL, NULL, NULL, NULL}};
 
-static PyType_Slot router_slots[] = {{Py_tp_new, router_new},           {Py_tp_dealloc, router_dealloc}, {Py_tp_traverse, router_traverse},
-                                     {Py_tp_clear, router_clear},       {Py_tp_methods, router_methods}, {Py_tp_members, router_members},
-                                     {Py_tp_getset, router_getset},     {Py_tp_doc, "Routes, handles, and who may do what."},
+static PyType_Slot router_slots[] = {{Py_tp_new, router_new},
+                                     {Py_tp_dealloc, router_dealloc},
+                                     {Py_tp_traverse, router_traverse},
+                                     {Py_tp_clear, router_clear},
+                                     {Py_tp_methods, router_methods},
+                                     {Py_tp_members, router_members},
+                                     {Py_tp_getset, router_getset},
+                                     {Py_tp_doc, "Routes, handles, and who may do what."},
                                      {0, NULL}};
 PyType_Spec mg_router_spec = {"_mitogen_core.Router", sizeof(RouterObject), 0,
                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, router_slots};

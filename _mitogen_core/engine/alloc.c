@@ -45,6 +45,6 @@ void mg_alloc_fail_at(long n)
 
 int mg_alloc_failed(void)
 {
-    return !atomic_load_explicit(&fail_wanted, memory_order_relaxed)
-        || atomic_load_explicit(&fail_in, memory_order_relaxed) <= 0;
+    return !atomic_load_explicit(&fail_wanted, memory_order_relaxed) ||
+           atomic_load_explicit(&fail_in, memory_order_relaxed) <= 0;
 }

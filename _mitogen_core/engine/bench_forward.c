@@ -143,7 +143,8 @@ static void serve(struct player *p, char c)
 {
     uint32_t id = p->node.router->own_id;
 
-    mg_router_route(p->node.router, test_frame((mg_hdr){.dst_id = p->other, .src_id = id, .auth_id = id, .handle = HANDLE}, &c, 1),
+    mg_router_route(p->node.router,
+                    test_frame((mg_hdr) {.dst_id = p->other, .src_id = id, .auth_id = id, .handle = HANDLE}, &c, 1),
                     NULL);
 }
 
@@ -189,8 +190,9 @@ static void measure(struct player *p, const char *what)
     mg_loop_get_stats(p->node.loop, &after);
     serve(p, '.');
     await_ball(p);
-    printf("round trip, %s: %.2f us; %.2f us of CPU in this process; of 100: led %.0f, spun well %.0f, in vain %.0f\n", what,
-           took / 1e3 / (double) n, cpu * 1e6 / (double) n, 100.0 * (double) (after.leads - before.leads) / (double) n,
+    printf("round trip, %s: %.2f us; %.2f us of CPU in this process; of 100: led %.0f, spun well %.0f, in vain %.0f\n",
+           what, took / 1e3 / (double) n, cpu * 1e6 / (double) n,
+           100.0 * (double) (after.leads - before.leads) / (double) n,
            100.0 * (double) (after.spins_won - before.spins_won) / (double) n,
            100.0 * (double) (after.spins_lost - before.spins_lost) / (double) n);
 }

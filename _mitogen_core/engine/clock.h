@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define MG_NEVER INT64_MAX /* a deadline that does not come */
+#define MG_NEVER  INT64_MAX /* a deadline that does not come */
 #define MG_SECOND INT64_C(1000000000)
 
 static inline int64_t mg_now(void)

@@ -195,16 +195,13 @@ mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item)
     mg_err err = MG_EAGAIN;
     pthread_mutex_lock(&l->mu);
     switch (atomic_load(&s->state)) {
-    case MG_SLEEPER_WAITING:
-        unlink_locked(l, s);
-        break;
+    case MG_SLEEPER_WAITING: unlink_locked(l, s); break;
     case MG_SLEEPER_SERVED:
         l->on_the_way--;
         *item = s->item;
         err = MG_OK;
         break;
-    default:
-        err = MG_ECLOSED;
+    default: err = MG_ECLOSED;
     }
     pthread_mutex_unlock(&l->mu);
     return err;

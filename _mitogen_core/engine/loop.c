@@ -18,10 +18,10 @@
 #define FOREIGN_FRESH (MG_SECOND / 200)
 
 /* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between two cores takes half of it. */
-#define SHORT_WAIT (MG_SECOND / 5000)
-#define SHORT_WAITS_MAX 8
+#define SHORT_WAIT          (MG_SECOND / 5000)
+#define SHORT_WAITS_MAX     8
 #define SHORT_WAITS_TO_SPIN 3
-#define SPIN_LOSSES_MAX 10
+#define SPIN_LOSSES_MAX     10
 
 /* How many cores we may use is asked again this often: an affinity mask can change. */
 #define CORES_FRESH MG_SECOND
@@ -39,31 +39,31 @@ struct mg_loop {
     ev_timer timer;
 
     pthread_mutex_t mu;
-    mg_waiter *leader;          /* guarded by mu; NULL: nobody leads */
-    uint64_t lead_seq;          /* guarded by mu: counts changes of leader */
-    int wanted;                 /* guarded by mu: threads in mg_loop_acquire */
-    mg_waiter *wanter;          /* guarded by mu: one of them */
-    int attendant_deep;         /* guarded by mu: the attendant must be woken when leadership ends */
-    int attend_now;             /* guarded by mu: the attendant leads without waiting for a tick */
-    mg_op *ops, **ops_tail;     /* guarded by mu */
+    mg_waiter *leader; /* guarded by mu; NULL: nobody leads */
+    uint64_t lead_seq; /* guarded by mu: counts changes of leader */
+    int wanted; /* guarded by mu: threads in mg_loop_acquire */
+    mg_waiter *wanter; /* guarded by mu: one of them */
+    int attendant_deep; /* guarded by mu: the attendant must be woken when leadership ends */
+    int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
+    mg_op *ops, **ops_tail; /* guarded by mu */
 
-    _Atomic int step_down;      /* the leader is asked to leave */
+    _Atomic int step_down; /* the leader is asked to leave */
     _Atomic int have_ops;
     _Atomic int interrupted;
     _Atomic int closed;
     _Atomic int forked;
     _Atomic(mg_waiter *) attendant;
-    _Atomic int n_followers;           /* waiters of this loop that are parked */
+    _Atomic int n_followers; /* waiters of this loop that are parked */
     _Atomic int64_t youngest_follower; /* when the last of them parked */
 
     pthread_mutex_t events_mu;
-    mg_event *events;           /* guarded by events_mu: a ring */
-    size_t ev_cap, ev_head;     /* likewise */
-    size_t ev_reserved;         /* likewise: places kept for mg_loop_push_reserved */
-    _Atomic size_t n_events;    /* written under events_mu */
+    mg_event *events; /* guarded by events_mu: a ring */
+    size_t ev_cap, ev_head; /* likewise */
+    size_t ev_reserved; /* likewise: places kept for mg_loop_push_reserved */
+    _Atomic size_t n_events; /* written under events_mu */
 
     /* leader only */
-    uint64_t activity;          /* callbacks that ran */
+    uint64_t activity; /* callbacks that ran */
     int timed_out;
     int64_t foreign_at;
     int served_other;
@@ -464,14 +464,14 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             return LEFT_DONE;
         if (atomic_load(&loop->step_down) || atomic_load(&loop->closed))
             return LEFT_ASKED;
-        if (loop->served_other && !foreign_traffic(loop, now)
-            && (s ? now - began > 2 * TICK : atomic_load(&loop->n_followers) <= 1))
+        if (loop->served_other && !foreign_traffic(loop, now) &&
+            (s ? now - began > 2 * TICK : atomic_load(&loop->n_followers) <= 1))
             return LEFT_SERVED;
         loop->served_other = 0;
         if (now >= deadline)
             return LEFT_TIMEOUT;
-        if (s && !s->spun && w->short_waits >= SHORT_WAITS_TO_SPIN && cores_allowed(loop, now) > 1
-            && atomic_load_explicit(&spin_ns, memory_order_relaxed)) {
+        if (s && !s->spun && w->short_waits >= SHORT_WAITS_TO_SPIN && cores_allowed(loop, now) > 1 &&
+            atomic_load_explicit(&spin_ns, memory_order_relaxed)) {
             if (spin(loop, w, s, now))
                 continue;
             s->spun = 1;
@@ -486,8 +486,8 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         uint64_t before = loop->activity;
         loop->timed_out = 0;
         atomic_store(&w->leading, loop);
-        int block = atomic_load(&w->word) == MG_WAITER_AWAKE && !atomic_load(&loop->have_ops)
-                    && !atomic_load(&loop->step_down);
+        int block =
+            atomic_load(&w->word) == MG_WAITER_AWAKE && !atomic_load(&loop->have_ops) && !atomic_load(&loop->step_down);
         ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
         atomic_store(&w->leading, NULL);
         loop->stats.turns++;
@@ -516,8 +516,8 @@ static void unlead(mg_loop *loop)
 {
     mg_waiter *whom = NULL;
     int64_t now = mg_now();
-    int needed = foreign_traffic(loop, now) || atomic_load(&loop->have_ops)
-                 || (atomic_load(&loop->n_followers) && now - atomic_load(&loop->youngest_follower) < 4 * TICK);
+    int needed = foreign_traffic(loop, now) || atomic_load(&loop->have_ops) ||
+                 (atomic_load(&loop->n_followers) && now - atomic_load(&loop->youngest_follower) < 4 * TICK);
     loop->stats.leads++;
     pthread_mutex_lock(&loop->mu);
     loop->leader = NULL;
@@ -569,9 +569,9 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
     if (!w)
         return MG_ENOMEM;
     atomic_store(&loop->attendant, w);
-    uint64_t seq = 0;     /* lead_seq when we looked last */
-    int ticking = 0;      /* we have left the loop to waiters */
-    int tick_passed = 0;  /* since we looked a whole tick has passed */
+    uint64_t seq = 0; /* lead_seq when we looked last */
+    int ticking = 0; /* we have left the loop to waiters */
+    int tick_passed = 0; /* since we looked a whole tick has passed */
     for (;;) {
         mg_waiter_take_token(w);
         if (atomic_load(&loop->n_events) || atomic_exchange(&loop->interrupted, 0))
@@ -584,8 +584,8 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
 
         pthread_mutex_lock(&loop->mu);
         loop->attendant_deep = 0;
-        if (!loop->leader && !loop->wanted
-            && (!ticking || loop->attend_now || (tick_passed && seq == loop->lead_seq))) {
+        if (!loop->leader && !loop->wanted &&
+            (!ticking || loop->attend_now || (tick_passed && seq == loop->lead_seq))) {
             loop->attend_now = 0;
             loop->leader = w;
             loop->lead_seq++;

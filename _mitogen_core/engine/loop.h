@@ -91,8 +91,8 @@ int mg_loop_try_acquire(mg_loop *loop);
 /* --- ops: work for whoever leads --- */
 
 typedef struct mg_op {
-    struct mg_op *next;   /* guarded by the loop's mu */
-    int queued;           /* likewise */
+    struct mg_op *next; /* guarded by the loop's mu */
+    int queued; /* likewise */
     void (*run)(struct mg_op *); /* set once; called by the leader */
 } mg_op;
 
@@ -104,7 +104,7 @@ int mg_loop_unpost(mg_loop *loop, mg_op *op);
 /* --- events: work for the layer above --- */
 
 typedef struct {
-    int kind;      /* the poster's business */
+    int kind; /* the poster's business */
     void *a, *b, *c;
     uint64_t n;
 } mg_event;
@@ -114,7 +114,7 @@ mg_err mg_loop_push_event(mg_loop *loop, const mg_event *ev); /* wakes the atten
 mg_err mg_loop_reserve_event(mg_loop *loop);
 void mg_loop_push_reserved(mg_loop *loop, const mg_event *ev);
 void mg_loop_unreserve_event(mg_loop *loop);
-int mg_loop_pop_event(mg_loop *loop, mg_event *ev);           /* 1, or 0 when there is none. Any thread */
+int mg_loop_pop_event(mg_loop *loop, mg_event *ev); /* 1, or 0 when there is none. Any thread */
 size_t mg_loop_n_events(const mg_loop *loop);
 
 /* --- watchers: leader only, except mg_watch_new and, once stopped, mg_watch_free --- */
@@ -141,11 +141,11 @@ void *mg_loop_hot(mg_loop *loop);
 
 /* Counters, for tests and statistics; read without a lock. */
 typedef struct {
-    uint64_t turns;       /* times libev looked for events */
-    uint64_t leads;       /* times a waiter led */
-    uint64_t attends;     /* times the attendant led */
-    uint64_t ticks;       /* times the attendant looked at a loop it did not lead */
-    uint64_t spins_won;   /* waits that ended while spinning */
+    uint64_t turns; /* times libev looked for events */
+    uint64_t leads; /* times a waiter led */
+    uint64_t attends; /* times the attendant led */
+    uint64_t ticks; /* times the attendant looked at a loop it did not lead */
+    uint64_t spins_won; /* waits that ended while spinning */
     uint64_t spins_lost;
 } mg_loop_stats;
 void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out);

@@ -316,7 +316,8 @@ static size_t fill_text(char *out, size_t cap, const char *text, const uint64_t 
     return n;
 }
 
-mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b, uint64_t c)
+mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b,
+                               uint64_t c)
 {
     char text[512];
     uint64_t numbers[] = {a, b, c};
@@ -326,15 +327,20 @@ mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, m
     pthread_mutex_unlock(&r->mu);
     if (n > mg_router_max_size(r))
         n = (size_t) mg_router_max_size(r); /* else it would be refused itself, and so on */
-    mg_hdr hdr = {.enc = MG_ENC_MGC, .dst_id = dst_id, .src_id = own_id, .auth_id = own_id, .handle = handle, .reply_to = MG_IS_DEAD};
+    mg_hdr hdr = {.enc = MG_ENC_MGC,
+                  .dst_id = dst_id,
+                  .src_id = own_id,
+                  .auth_id = own_id,
+                  .handle = handle,
+                  .reply_to = MG_IS_DEAD};
     mg_frame *f = mg_frame_new(&hdr, n);
     if (f && n)
         memcpy(mg_frame_payload(f), text, n);
     return f;
 }
 
-void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a, uint64_t b,
-                    uint64_t c)
+void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
+                    uint64_t b, uint64_t c)
 {
     report(r, hdr, reason, stream, NULL);
     mg_frame *f = NULL;
@@ -375,8 +381,8 @@ static mg_err claim_locked(mg_router *r, const mg_hdr *hdr, int64_t remote_id, m
         *why = MG_REASON_MISMATCH;
         return MG_ENOENT;
     }
-    if ((h->policy == MG_POLICY_PARENT && !is_authority_locked(r, hdr->auth_id))
-        || (h->policy == MG_POLICY_NEIGHBOUR && remote_id != (int64_t) hdr->src_id)) {
+    if ((h->policy == MG_POLICY_PARENT && !is_authority_locked(r, hdr->auth_id)) ||
+        (h->policy == MG_POLICY_NEIGHBOUR && remote_id != (int64_t) hdr->src_id)) {
         *why = MG_REASON_REFUSED;
         return MG_ENOENT;
     }
@@ -471,8 +477,8 @@ static void decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_strea
     if (!out) {
         a = hdr->dst_id;
         b = r->own_id;
-    } else if (s && r->unidirectional && !atomic_load_explicit(&s->privileged, memory_order_relaxed)
-               && !atomic_load_explicit(&out->privileged, memory_order_relaxed)) {
+    } else if (s && r->unidirectional && !atomic_load_explicit(&s->privileged, memory_order_relaxed) &&
+               !atomic_load_explicit(&out->privileged, memory_order_relaxed)) {
         why = MG_REASON_UNIDIRECTIONAL;
         a = atomic_load(&s->remote_id);
         b = atomic_load(&out->remote_id);

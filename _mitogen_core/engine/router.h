@@ -23,21 +23,21 @@ enum {
     MG_EV_HOOK,      /* b: mg_frame, c: mg_stream (held): show it, then mg_router_after_hook() */
     MG_EV_GONE,      /* a: mg_stream; n: errno, or 0 for the end of the input */
     MG_EV_BAD,       /* a: mg_stream; b: mg_buf of pending input, or NULL; n: MG_ECORRUPT, MG_ETOOBIG or MG_ENOMEM */
-    MG_EV_REFUSED,   /* a: mg_refusal, to be freed with mg_refusal_free(); b: mg_router: say mg_router_refusal_seen() */
-    MG_EV_USER       /* from here on: the layer's own */
+    MG_EV_REFUSED, /* a: mg_refusal, to be freed with mg_refusal_free(); b: mg_router: say mg_router_refusal_seen() */
+    MG_EV_USER /* from here on: the layer's own */
 };
 
 /* Why a message was not delivered. */
 typedef enum {
     MG_REASON_INVALID_HANDLE,
     MG_REASON_REFUSED,
-    MG_REASON_MISMATCH,       /* reply from an unexpected context */
+    MG_REASON_MISMATCH, /* reply from an unexpected context */
     MG_REASON_NO_ROUTE,
     MG_REASON_UNIDIRECTIONAL,
     MG_REASON_TOO_LARGE,
-    MG_REASON_RESPONDENT,     /* respondent context has disconnected */
+    MG_REASON_RESPONDENT, /* respondent context has disconnected */
     MG_REASON_BROKER_EXIT,
-    MG_REASON_BAD_AUTH,       /* the two below: dropped without an answer */
+    MG_REASON_BAD_AUTH, /* the two below: dropped without an answer */
     MG_REASON_BAD_SRC,
     MG_N_REASONS
 } mg_reason;
@@ -45,28 +45,28 @@ typedef enum {
 typedef struct {
     mg_reason reason;
     mg_hdr hdr;
-    mg_stream *stream;   /* it came in by, with a reference, or NULL */
+    mg_stream *stream; /* it came in by, with a reference, or NULL */
     mg_stream *expected; /* for BAD_AUTH and BAD_SRC: the one it had to come by, or NULL */
-    uint64_t lost;       /* refusals before this one that were not reported, since too many waited */
+    uint64_t lost; /* refusals before this one that were not reported, since too many waited */
 } mg_refusal;
 void mg_refusal_free(mg_refusal *r);
 void mg_router_refusal_seen(struct mg_router *r);
 
 typedef enum {
     MG_POLICY_NONE,
-    MG_POLICY_PARENT,    /* auth_id is ours or one of our parents' */
+    MG_POLICY_PARENT, /* auth_id is ours or one of our parents' */
     MG_POLICY_NEIGHBOUR, /* src_id is the stream's remote_id */
-    MG_POLICY_ASK        /* only Python knows: the handler gets the frame undecided, and still registered */
+    MG_POLICY_ASK /* only Python knows: the handler gets the frame undecided, and still registered */
 } mg_policy;
 
 typedef struct mg_handler {
     _Atomic uint32_t refs;
-    uint32_t handle;            /* set by mg_router_add_handler */
+    uint32_t handle; /* set by mg_router_add_handler */
     int persist;
     mg_policy policy;
-    int64_t respondent;         /* -1, or the only context a non-dead message may come from */
-    mg_latch *latch;            /* with a reference: frames go there; NULL: they go to Python */
-    void *owner;                /* for the layer above */
+    int64_t respondent; /* -1, or the only context a non-dead message may come from */
+    mg_latch *latch; /* with a reference: frames go there; NULL: they go to Python */
+    void *owner; /* for the layer above */
     void (*drop_owner)(void *); /* called with owner at the end, on any thread */
 } mg_handler;
 
@@ -79,20 +79,20 @@ typedef struct mg_router {
     mg_loop *loop;
     _Atomic uint64_t max_size;
     _Atomic size_t high_water;
-    struct mg_stream *dirty;    /* leader only: streams to flush at the end of the turn */
+    struct mg_stream *dirty; /* leader only: streams to flush at the end of the turn */
     _Atomic uint32_t refusals_waiting;
     _Atomic uint64_t refusals_lost;
 
     pthread_mutex_t mu;
-    mg_idmap routes;            /* guarded by mu, as all below: context id -> mg_stream, with a reference */
-    mg_idmap handlers;          /* handle -> mg_handler, with a reference */
+    mg_idmap routes; /* guarded by mu, as all below: context id -> mg_stream, with a reference */
+    mg_idmap handlers; /* handle -> mg_handler, with a reference */
     uint32_t next_handle;
     uint32_t own_id;
-    int64_t parent_id;          /* -1: none */
+    int64_t parent_id; /* -1: none */
     uint32_t *parent_ids;
     size_t n_parents;
     int unidirectional;
-    char *texts[MG_N_REASONS];  /* %r, %d and %s take the numbers of the reason, in order */
+    char *texts[MG_N_REASONS]; /* %r, %d and %s take the numbers of the reason, in order */
 } mg_router;
 
 mg_router *mg_router_new(mg_loop *loop);
@@ -132,10 +132,11 @@ void mg_router_route(mg_router *r, mg_frame *f, mg_stream **out);
 mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, int64_t remote_id, mg_handler **out, mg_reason *why);
 
 /* The answer to a message that cannot be delivered (wire.md, section 3). a..c fill the text. stream: where it came from, or NULL. */
-void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a, uint64_t b,
-                    uint64_t c);
+void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
+                    uint64_t b, uint64_t c);
 
 /* A dead message of the given reason, from ourselves. */
-mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b, uint64_t c);
+mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b,
+                               uint64_t c);
 
 #endif

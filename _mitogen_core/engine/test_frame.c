@@ -8,8 +8,13 @@
 #include "test.h"
 
 static const mg_hdr hdr = {
-    .enc = MG_ENC_PKL, .dst_id = 0x01020304, .src_id = 0xf1f2f3f4, .auth_id = 7, .handle = MG_CALL_FUNCTION,
-    .reply_to = 1000, .len = 0,
+    .enc = MG_ENC_PKL,
+    .dst_id = 0x01020304,
+    .src_id = 0xf1f2f3f4,
+    .auth_id = 7,
+    .handle = MG_CALL_FUNCTION,
+    .reply_to = 1000,
+    .len = 0,
 };
 
 /* Copies the wire bytes from skip on, `max` entries at a time, to out. Returns how many. */

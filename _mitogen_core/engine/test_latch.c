@@ -13,7 +13,7 @@ static void count_drop(mg_item item)
 
 static mg_item number(uintptr_t n)
 {
-    return (mg_item){(void *) n, MG_ITEM_OBJECT};
+    return (mg_item) {(void *) n, MG_ITEM_OBJECT};
 }
 
 static int is_number(mg_item item, uintptr_t n)
@@ -147,7 +147,7 @@ static void threads_that_sleep_are_served_in_order_of_arrival(void)
     size_t i;
 
     for (i = 0; i < N; i++) {
-        getters[i] = (struct getter){.latch = l, .deadline = MG_NEVER};
+        getters[i] = (struct getter) {.latch = l, .deadline = MG_NEVER};
         threads[i] = test_spawn(get_one, &getters[i]);
         AWAIT(n_sleepers(l) == i + 1);
     }
@@ -239,7 +239,7 @@ static void a_close_wakes_every_sleeper_and_a_second_close_changes_nothing(void)
     size_t i;
 
     for (i = 0; i < N; i++) {
-        getters[i] = (struct getter){.latch = l, .deadline = MG_NEVER};
+        getters[i] = (struct getter) {.latch = l, .deadline = MG_NEVER};
         threads[i] = test_spawn(get_one, &getters[i]);
     }
     AWAIT(n_sleepers(l) == N);
@@ -502,7 +502,7 @@ static void many_producers_and_consumers_lose_nothing_and_keep_the_order(void)
         threads[PRODUCERS + i] = test_spawn(consume, &consumers[i]);
     }
     for (i = 0; i < PRODUCERS; i++) {
-        producers[i] = (struct producer){l, i};
+        producers[i] = (struct producer) {l, i};
         threads[i] = test_spawn(produce, &producers[i]);
     }
     for (i = 0; i < PRODUCERS; i++)

@@ -7,7 +7,7 @@
 
 static mg_item number(uintptr_t n)
 {
-    return (mg_item){(void *) n, MG_ITEM_OBJECT};
+    return (mg_item) {(void *) n, MG_ITEM_OBJECT};
 }
 
 /* --- a thread that waits, again and again when asked --- */
@@ -598,7 +598,7 @@ static void every_event_reaches_the_attendant_in_order_whoever_leads(void)
     bell_start(&asking.bell, loop, asking.latch);
     asking.thread = test_spawn(ask, &asking);
     for (i = 0; i < POSTERS; i++) {
-        posters[i] = (struct posting){loop, i};
+        posters[i] = (struct posting) {loop, i};
         threads[i] = test_spawn(post_events, &posters[i]);
     }
     for (i = 0; i < POSTERS; i++)
@@ -892,7 +892,7 @@ static void askers_go_on_while_leaders_change_all_the_time(void)
 
     start_attending(&a, loop);
     for (i = 0; i < ASKERS; i++) {
-        asking[i] = (struct asking){.loop = loop, .rounds = 2000, .latch = mg_latch_new(drop_item)};
+        asking[i] = (struct asking) {.loop = loop, .rounds = 2000, .latch = mg_latch_new(drop_item)};
         bell_start(&asking[i].bell, loop, asking[i].latch);
     }
     troublemaker = test_spawn(make_chaos, &chaos);

@@ -23,16 +23,16 @@
 #define TEST_PATIENCE (40 * MG_SECOND)
 
 /* Waits for a condition that another thread brings about. */
-#define AWAIT(cond) \
-    do { \
-        int64_t await_until = mg_now() + TEST_PATIENCE; \
-        while (!(cond)) { \
-            if (mg_now() > await_until) { \
-                fprintf(stderr, "%s:%d: never came true: %s\n", __FILE__, __LINE__, #cond); \
-                abort(); \
-            } \
-            test_pause(); \
-        } \
+#define AWAIT(cond)                                                                                                    \
+    do {                                                                                                               \
+        int64_t await_until = mg_now() + TEST_PATIENCE;                                                                \
+        while (!(cond)) {                                                                                              \
+            if (mg_now() > await_until) {                                                                              \
+                fprintf(stderr, "%s:%d: never came true: %s\n", __FILE__, __LINE__, #cond);                            \
+                abort();                                                                                               \
+            }                                                                                                          \
+            test_pause();                                                                                              \
+        }                                                                                                              \
     } while (0)
 
 static inline void test_pause(void)
@@ -205,10 +205,10 @@ static inline mg_frame *test_get_frame(mg_loop *loop, mg_latch *l)
 
 struct seen {
     int kind;
-    mg_hdr hdr;     /* FRAME, HOOK, REFUSED */
+    mg_hdr hdr; /* FRAME, HOOK, REFUSED */
     uint32_t first; /* FRAME: the first four payload bytes, as they are */
     mg_reason reason;
-    uint64_t n;     /* GONE, BAD: n; REFUSED: lost */
+    uint64_t n; /* GONE, BAD: n; REFUSED: lost */
     mg_stream *stream; /* for comparing only */
     size_t pending; /* BAD: how many bytes */
 };

@@ -102,11 +102,11 @@ static int goes_out(int fd, mg_hdr want, const char *payload)
 
     if (!peer_has_input(fd) || !peer_recv(fd, &h, &p))
         return 0;
-    same = h.enc == MG_ENC_MGC && h.dst_id == want.dst_id && h.src_id == want.src_id && h.auth_id == want.auth_id
-        && h.handle == want.handle && h.reply_to == want.reply_to && !strcmp((char *) p, payload);
+    same = h.enc == MG_ENC_MGC && h.dst_id == want.dst_id && h.src_id == want.src_id && h.auth_id == want.auth_id &&
+           h.handle == want.handle && h.reply_to == want.reply_to && !strcmp((char *) p, payload);
     if (!same)
-        fprintf(stderr, "got dst %u src %u auth %u handle %u reply_to %u: %s\n", h.dst_id, h.src_id, h.auth_id, h.handle,
-                h.reply_to, (char *) p);
+        fprintf(stderr, "got dst %u src %u auth %u handle %u reply_to %u: %s\n", h.dst_id, h.src_id, h.auth_id,
+                h.handle, h.reply_to, (char *) p);
     free(p);
     return same;
 }
@@ -114,13 +114,13 @@ static int goes_out(int fd, mg_hdr want, const char *payload)
 /* A dead message of ours, to a handle of dst. */
 static mg_hdr dead(uint32_t dst, uint32_t handle)
 {
-    return (mg_hdr){.dst_id = dst, .src_id = OWN, .auth_id = OWN, .handle = handle, .reply_to = MG_IS_DEAD};
+    return (mg_hdr) {.dst_id = dst, .src_id = OWN, .auth_id = OWN, .handle = handle, .reply_to = MG_IS_DEAD};
 }
 
 static int all_quiet(struct world *w)
 {
-    return !peer_has_input(w->child_fd) && !peer_has_input(w->sibling_fd)
-        && (w->parent_fd < 0 || !peer_has_input(w->parent_fd));
+    return !peer_has_input(w->child_fd) && !peer_has_input(w->sibling_fd) &&
+           (w->parent_fd < 0 || !peer_has_input(w->parent_fd));
 }
 
 /* Takes the next refusal: whether it is that one. */
@@ -173,7 +173,7 @@ static void local(struct world *w, mg_hdr hdr, const char *payload)
     mg_router_route(w->r, test_frame(hdr, payload, strlen(payload)), NULL);
 }
 
-#define FROM(id, ...) ((mg_hdr){.src_id = (id), .auth_id = (id), __VA_ARGS__})
+#define FROM(id, ...) ((mg_hdr) {.src_id = (id), .auth_id = (id), __VA_ARGS__})
 
 /* --- where frames go --- */
 
@@ -232,9 +232,9 @@ static void a_router_without_a_parent_has_no_route_to_strangers(void)
     CHECK(goes_out(w.child_fd, dead(CHILD, 1001), "no route to 1234 from 10") && all_quiet(&w));
     CHECK(refused(&w, MG_REASON_NO_ROUTE, w.child, NULL));
     mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, -1, 1);
-    local(&w, (mg_hdr){.dst_id = STRANGER, .handle = 5, .reply_to = HANDLE}, "x");
+    local(&w, (mg_hdr) {.dst_id = STRANGER, .handle = 5, .reply_to = HANDLE}, "x");
     CHECK(got(l, "no route to 1234 from 10") && all_quiet(&w));
-    local(&w, (mg_hdr){.dst_id = STRANGER, .handle = 5}, "nobody waits for an answer");
+    local(&w, (mg_hdr) {.dst_id = STRANGER, .handle = 5}, "nobody waits for an answer");
     CHECK(all_quiet(&w) && mg_latch_size(l) == 0);
     CHECK(!mg_router_get_route(w.r, STRANGER, 1));
     mg_latch_unref(l);
@@ -288,8 +288,8 @@ static void destinations_are_remembered_with_the_stream_they_came_in_by(void)
         comes_by(w.child, FROM(GRANDCHILD, .dst_id = SIBLING, .handle = 1), "x");
     }
     comes_by(w.child, FROM(SIBLING, .dst_id = STRANGER, .handle = 1), "a lie");
-    CHECK(mg_idmap_count(&w.child->egress) == 2 && mg_idmap_get(&w.child->egress, OWN)
-          && mg_idmap_get(&w.child->egress, SIBLING));
+    CHECK(mg_idmap_count(&w.child->egress) == 2 && mg_idmap_get(&w.child->egress, OWN) &&
+          mg_idmap_get(&w.child->egress, SIBLING));
     CHECK(mg_idmap_count(&w.sibling->egress) == 0);
     mg_latch_unref(l);
     end_world(&w);
@@ -306,7 +306,8 @@ static void an_authority_of_another_stream_is_dropped_without_an_answer(void)
     comes_by(w.child, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE, .reply_to = 1001), "x");
     CHECK(refused(&w, MG_REASON_BAD_AUTH, w.child, w.sibling));
     /* auth is judged before src */
-    comes_by(w.child, (mg_hdr){.src_id = CHILD, .auth_id = PARENT, .dst_id = OWN, .handle = HANDLE, .reply_to = 1}, "x");
+    comes_by(w.child, (mg_hdr) {.src_id = CHILD, .auth_id = PARENT, .dst_id = OWN, .handle = HANDLE, .reply_to = 1},
+             "x");
     CHECK(refused(&w, MG_REASON_BAD_AUTH, w.child, w.parent));
     /* our own id is no child's */
     comes_by(w.child, FROM(OWN, .dst_id = OWN, .handle = HANDLE), "x");
@@ -333,13 +334,15 @@ static void a_source_of_another_stream_is_dropped_without_an_answer(void)
 
     make_world(&w, 1);
     mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, -1, 1);
-    comes_by(w.child, (mg_hdr){.src_id = SIBLING, .auth_id = CHILD, .dst_id = OWN, .handle = HANDLE, .reply_to = 1}, "x");
+    comes_by(w.child, (mg_hdr) {.src_id = SIBLING, .auth_id = CHILD, .dst_id = OWN, .handle = HANDLE, .reply_to = 1},
+             "x");
     CHECK(refused(&w, MG_REASON_BAD_SRC, w.child, w.sibling));
-    comes_by(w.child, (mg_hdr){.src_id = SIBLING, .auth_id = CHILD, .dst_id = SIBLING, .handle = 9, .reply_to = 1}, "x");
+    comes_by(w.child, (mg_hdr) {.src_id = SIBLING, .auth_id = CHILD, .dst_id = SIBLING, .handle = 9, .reply_to = 1},
+             "x");
     CHECK(refused(&w, MG_REASON_BAD_SRC, w.child, w.sibling));
     CHECK(all_quiet(&w) && mg_latch_size(l) == 0);
     /* two of one stream are fine */
-    comes_by(w.child, (mg_hdr){.src_id = GRANDCHILD, .auth_id = CHILD, .dst_id = OWN, .handle = HANDLE}, "y");
+    comes_by(w.child, (mg_hdr) {.src_id = GRANDCHILD, .auth_id = CHILD, .dst_id = OWN, .handle = HANDLE}, "y");
     CHECK(got(l, "y"));
     mg_latch_unref(l);
     end_world(&w);
@@ -463,9 +466,9 @@ static void the_parent_policy_asks_for_the_authority_of_us_or_a_parent(void)
     mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_PARENT, -1, 1);
     comes_by(w.parent, FROM(PARENT, .dst_id = OWN, .handle = HANDLE), "parent");
     comes_by(w.parent, FROM(0, .dst_id = OWN, .handle = HANDLE), "master");
-    comes_by(w.parent, (mg_hdr){.src_id = STRANGER, .auth_id = 1, .dst_id = OWN, .handle = HANDLE}, "lent");
+    comes_by(w.parent, (mg_hdr) {.src_id = STRANGER, .auth_id = 1, .dst_id = OWN, .handle = HANDLE}, "lent");
     comes_by(w.parent, FROM(OWN, .dst_id = OWN, .handle = HANDLE), "ours, from above");
-    local(&w, (mg_hdr){.dst_id = OWN, .handle = HANDLE}, "local");
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE}, "local");
     CHECK(got(l, "parent") && got(l, "master") && got(l, "lent") && got(l, "ours, from above") && got(l, "local"));
     comes_by(w.parent, FROM(STRANGER, .dst_id = OWN, .handle = HANDLE, .reply_to = 5), "no");
     CHECK(goes_out(w.parent_fd, dead(STRANGER, 5), "refused by policy"));
@@ -487,7 +490,7 @@ static void the_neighbour_policy_asks_for_the_context_at_the_other_end(void)
     CHECK(got(l, "child") && got(l, "parent"));
     comes_by(w.child, FROM(GRANDCHILD, .dst_id = OWN, .handle = HANDLE, .reply_to = 6), "no");
     CHECK(goes_out(w.child_fd, dead(GRANDCHILD, 6), "refused by policy"));
-    local(&w, (mg_hdr){.dst_id = OWN, .handle = HANDLE}, "no stream, no neighbour");
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE}, "no stream, no neighbour");
     CHECK(mg_latch_size(l) == 0 && all_quiet(&w));
     mg_latch_unref(l);
     end_world(&w);
@@ -559,7 +562,7 @@ static void what_python_handles_or_judges_is_an_event_that_holds_its_stream(void
     mg_handler *h = mg_handler_new();
     CHECK(mg_router_add_handler(w.r, h, HANDLE, 0) == MG_OK);
     mg_handler_unref(h);
-    local(&w, (mg_hdr){.dst_id = OWN, .handle = HANDLE}, "x");
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE}, "x");
     CHECK(mg_loop_pop_event(w.node.loop, &ev) && ev.kind == MG_EV_FRAME && !ev.c);
     mg_handler_unref(ev.a);
     mg_frame_unref(ev.b);
@@ -607,21 +610,23 @@ static void a_message_that_is_too_large_wakes_who_waits_for_the_answer_or_the_me
     char big[200];
     memset(big, 'x', sizeof big - 1);
     big[sizeof big - 1] = 0;
-    mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, -1, 1), *m = listen_with(&w, HANDLE + 1, MG_POLICY_NONE, -1, 1);
-    local(&w, (mg_hdr){.dst_id = CHILD, .handle = 1, .reply_to = HANDLE}, big);
+    mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, -1, 1),
+             *m = listen_with(&w, HANDLE + 1, MG_POLICY_NONE, -1, 1);
+    local(&w, (mg_hdr) {.dst_id = CHILD, .handle = 1, .reply_to = HANDLE}, big);
     CHECK(got(l, "too large (max 100 bytes), 100% sure") && all_quiet(&w));
     CHECK(refused(&w, MG_REASON_TOO_LARGE, NULL, NULL));
-    local(&w, (mg_hdr){.dst_id = OWN, .handle = HANDLE + 1}, big);
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE + 1}, big);
     CHECK(got(m, "too large (max 100 bytes), 100% sure"));
-    local(&w, (mg_hdr){.dst_id = CHILD, .handle = 4}, big);
+    local(&w, (mg_hdr) {.dst_id = CHILD, .handle = 4}, big);
     CHECK(goes_out(w.child_fd, dead(CHILD, 4), "too large (max 100 bytes), 100% sure"));
-    local(&w, (mg_hdr){.dst_id = OWN, .handle = HANDLE + 1, .reply_to = MG_IS_DEAD}, big); /* dead, and not lost either */
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE + 1, .reply_to = MG_IS_DEAD},
+          big); /* dead, and not lost either */
     CHECK(got(m, "too large (max 100 bytes), 100% sure"));
     big[100] = 0; /* the limit itself is allowed */
     local(&w, FROM(OWN, .dst_id = CHILD, .handle = 4), big);
     CHECK(goes_out(w.child_fd, FROM(OWN, .dst_id = CHILD, .handle = 4), big) && all_quiet(&w));
     atomic_store(&w.r->max_size, 5); /* less than the text of the dead message: nothing goes round in circles */
-    local(&w, (mg_hdr){.dst_id = OWN, .handle = HANDLE + 1, .reply_to = HANDLE}, "123456");
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE + 1, .reply_to = HANDLE}, "123456");
     CHECK(mg_latch_size(l) <= 1 && mg_latch_size(m) == 0 && all_quiet(&w));
     mg_latch_unref(l);
     mg_latch_unref(m);
@@ -832,9 +837,9 @@ static void *use_tables(void *arg)
         h->persist = i % 2;
         CHECK(mg_router_add_handler(r, h, 0, 0) == MG_OK);
         CHECK(mg_router_put_route(r, 5000 + x->me, x->w->child) == MG_OK);
-        local(x->w, (mg_hdr){.dst_id = OWN, .handle = h->handle}, "x");
+        local(x->w, (mg_hdr) {.dst_id = OWN, .handle = h->handle}, "x");
         CHECK(got(h->latch, "x"));
-        local(x->w, (mg_hdr){.dst_id = OWN, .handle = 1, .reply_to = h->handle}, "x");
+        local(x->w, (mg_hdr) {.dst_id = OWN, .handle = 1, .reply_to = h->handle}, "x");
         CHECK((int) (i % 2) == got(h->latch, "invalid handle"));
         CHECK(mg_router_set_identity(r, OWN, PARENT, parents, 2) == MG_OK);
         CHECK(mg_router_set_text(r, MG_REASON_REFUSED, "refused") == MG_OK);
@@ -856,7 +861,7 @@ static void the_tables_serve_many_threads(void)
 
     make_world(&w, 1);
     for (uint32_t i = 0; i < N; i++) {
-        workers[i] = (struct router_worker){&w, i};
+        workers[i] = (struct router_worker) {&w, i};
         threads[i] = test_spawn(use_tables, &workers[i]);
     }
     for (int i = 0; i < N; i++)

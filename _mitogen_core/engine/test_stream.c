@@ -39,7 +39,7 @@ static void peer_filled(int fd, uint32_t dst, uint32_t src, uint32_t handle, siz
     uint8_t *p = malloc(len);
 
     fill(p, len, src, nth);
-    peer_send(fd, (mg_hdr){.dst_id = dst, .src_id = src, .auth_id = src, .handle = handle}, p, len);
+    peer_send(fd, (mg_hdr) {.dst_id = dst, .src_id = src, .auth_id = src, .handle = handle}, p, len);
     free(p);
 }
 
@@ -87,7 +87,9 @@ static void *write_many(void *arg)
     struct writer *w = arg;
 
     for (uint32_t i = 0; i < w->n; i++) {
-        mg_hdr h = {.dst_id = w->dst, .handle = w->handle, .src_id = w->node->router->own_id,
+        mg_hdr h = {.dst_id = w->dst,
+                    .handle = w->handle,
+                    .src_id = w->node->router->own_id,
                     .auth_id = w->node->router->own_id};
         send_politely(w->node->router, filled_frame(h, w->length(w->who, i), w->who, i));
     }
@@ -109,7 +111,7 @@ static void frames_of_many_threads_arrive_whole_and_in_each_threads_order(void)
     atomic_store(&node.router->high_water, 300000);
     mg_stream *s = node_connect(&node, 1, fds[0], 1);
     for (uint32_t i = 0; i < WRITERS; i++) {
-        writers[i] = (struct writer){&node, i, FRAMES_EACH, length_of, 1, 500};
+        writers[i] = (struct writer) {&node, i, FRAMES_EACH, length_of, 1, 500};
         threads[i] = test_spawn(write_many, &writers[i]);
     }
     for (int i = 0; i < WRITERS * FRAMES_EACH; i++) {
@@ -318,7 +320,7 @@ static void the_end_of_the_input_is_told_once_and_after_all_frames(void)
     CHECK(node_count(&node, MG_EV_FRAME) == (N + 6) / 7 && mg_latch_size(l) == N - (N + 6) / 7);
     CHECK(node.seen[node.n_seen - 1].kind == MG_EV_GONE && node.seen[node.n_seen - 1].n == 0);
     CHECK(node.seen[node.n_seen - 1].stream == s);
-    CHECK(mg_stream_send(s, filled_frame((mg_hdr){.dst_id = 1}, 8, 0, 0)) == MG_ECLOSED);
+    CHECK(mg_stream_send(s, filled_frame((mg_hdr) {.dst_id = 1}, 8, 0, 0)) == MG_ECLOSED);
     let_the_loop_look(&node);
     node_disconnect(&node, s);
     let_the_loop_look(&node);
@@ -343,16 +345,16 @@ static void bad_input_ends_its_stream_once_and_costs_no_other(void)
         peer_filled(fds[1], 0, 1, LATCH, 1000, 0); /* the limit itself is allowed */
         memset(bad, 'x', sizeof bad);
         if (oversize)
-            mg_hdr_encode(bad, &(mg_hdr){.enc = MG_ENC_BIN, .src_id = 1, .auth_id = 1, .handle = LATCH, .len = 1001});
+            mg_hdr_encode(bad, &(mg_hdr) {.enc = MG_ENC_BIN, .src_id = 1, .auth_id = 1, .handle = LATCH, .len = 1001});
         peer_write(fds[1], bad, MG_HEADER_LEN); /* judged without a byte of payload */
         AWAIT(node_count(&node, MG_EV_BAD));
         struct seen x = node_nth(&node, MG_EV_BAD, 0);
         CHECK(x.n == (oversize ? MG_ETOOBIG : MG_ECORRUPT) && x.stream == s && x.pending == MG_HEADER_LEN);
         mg_frame_unref(test_get_frame(node.loop, l));
-        CHECK(mg_stream_send(s, filled_frame((mg_hdr){.dst_id = 1}, 8, 0, 0)) == MG_ECLOSED);
+        CHECK(mg_stream_send(s, filled_frame((mg_hdr) {.dst_id = 1}, 8, 0, 0)) == MG_ECLOSED);
         peer_filled(other[1], 0, 2, LATCH, 10, 0);
         mg_frame_unref(test_get_frame(node.loop, l));
-        CHECK(mg_stream_send(t, filled_frame((mg_hdr){.dst_id = 2}, 8, 0, 0)) == MG_OK);
+        CHECK(mg_stream_send(t, filled_frame((mg_hdr) {.dst_id = 2}, 8, 0, 0)) == MG_OK);
         close(fds[1]);
         let_the_loop_look(&node);
         node_disconnect(&node, s);
@@ -643,7 +645,8 @@ static void a_peer_that_asks_and_does_not_read_the_answers_costs_no_end_of_memor
     node_start(&node, 0, -1);
     atomic_store(&node.router->high_water, 20000);
     for (int i = 0; i < MG_N_REASONS; i++)
-        CHECK(mg_router_set_text(node.router, (mg_reason) i, "a reason that is a little longer than what was asked") == MG_OK);
+        CHECK(mg_router_set_text(node.router, (mg_reason) i, "a reason that is a little longer than what was asked") ==
+              MG_OK);
     test_pair(fds, 0);
     struct timeval tv = {0, 200000}; /* it may block: that is one way to be bounded */
     setsockopt(fds[1], SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
@@ -787,9 +790,13 @@ static void messages_in_short_memory_are_lost_at_worst(void)
     for (long n = 1; !done; n++) {
         struct node node;
         uint8_t *wire = malloc(400000), *at = wire;
-        static const struct { uint32_t dst, handle, reply_to; size_t len; } what[] = {
-            {0, LATCH, 0, 10}, {0, PYTHON, 0, 10}, {2, 5, 0, 100}, {0, 66, 1000, 8}, {77, 1, 1000, 8},
-            {0, LATCH, 0, 50000}, {2, 6, 0, 50000}, {0, LATCH, 0, 8}, {0, LATCH, 0, 8}, {0, LATCH, 0, 8}, {0, LATCH, 0, 8},
+        static const struct {
+            uint32_t dst, handle, reply_to;
+            size_t len;
+        } what[] = {
+            {0, LATCH, 0, 10}, {0, PYTHON, 0, 10},   {2, 5, 0, 100},   {0, 66, 1000, 8},
+            {77, 1, 1000, 8},  {0, LATCH, 0, 50000}, {2, 6, 0, 50000}, {0, LATCH, 0, 8},
+            {0, LATCH, 0, 8},  {0, LATCH, 0, 8},     {0, LATCH, 0, 8},
         };
         int fds[2], other[2];
 
@@ -800,8 +807,13 @@ static void messages_in_short_memory_are_lost_at_worst(void)
         test_pair(other, 0);
         mg_stream *s = node_connect(&node, 1, fds[0], 0), *t = node_connect(&node, 2, other[0], 0);
         for (size_t i = 0; i < sizeof what / sizeof *what; i++) {
-            mg_hdr h = {.enc = MG_ENC_BIN, .dst_id = what[i].dst, .src_id = 1, .auth_id = 1, .handle = what[i].handle,
-                        .reply_to = what[i].reply_to, .len = (uint32_t) what[i].len};
+            mg_hdr h = {.enc = MG_ENC_BIN,
+                        .dst_id = what[i].dst,
+                        .src_id = 1,
+                        .auth_id = 1,
+                        .handle = what[i].handle,
+                        .reply_to = what[i].reply_to,
+                        .len = (uint32_t) what[i].len};
             mg_hdr_encode(at, &h);
             fill(at + 26, what[i].len, 1, (uint32_t) i);
             at += 26 + what[i].len;
