@@ -104,6 +104,7 @@ class Account(object):
     A user that exists until `close`.
 
     :ivar password: known to nobody else.
+    :ivar uid: its number; `gid` that of its own group. It is in the group games, too.
     :ivar python: an interpreter that it may run.
     :ivar folder: of root's, readable by all, removed with the user; `home` is in it.
     """
@@ -121,7 +122,8 @@ class Account(object):
                 for entry in pwd.getpwall():
                     if is_stale(entry.pw_name):
                         remove_user(entry.pw_name)
-                run(need_program('useradd', 'passwd'), '-M', '-d', self.home, '-s', '/bin/sh', '-U', self.name)
+                run(need_program('useradd', 'passwd'), '-M', '-d', self.home, '-s', '/bin/sh', '-U', '-G', 'games',
+                    self.name)
                 run(need_program('chpasswd', 'passwd'), input=('%s:%s' % (self.name, self.password)).encode())
             self.uid = pwd.getpwnam(self.name).pw_uid
             self.gid = pwd.getpwnam(self.name).pw_gid
@@ -165,8 +167,10 @@ class Account(object):
         Return the path of a script that runs a program as this user, or as another.
         """
         uid = self.uid if uid is None else uid
-        return self.script('%s-as-%d' % (os.path.basename(path), uid), 'exec %s --reuid=%d --regid=%d --clear-groups -- %s "$@"\n' % (
-            need_program('setpriv', 'util-linux'), uid, uid, path))
+        setpriv = need_program('setpriv', 'util-linux')
+        return self.script(
+            '%s-as-%d' % (os.path.basename(path), uid),
+            'exec %s --reuid=%d --regid=%d --clear-groups -- %s "$@"\n' % (setpriv, uid, uid, path))
 
 
 @pytest.fixture(scope='module')

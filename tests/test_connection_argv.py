@@ -167,7 +167,8 @@ def test_ssh_with_everything():
         identity_file='/k', ssh_args=['-a', '-b'], keepalive_count=4, keepalive_interval=5, ssh_debug_level=2,
     ) == [
         '/s', '-vv', '-l', 'u', '-p', '23', '-o', 'IdentitiesOnly yes', '-i', '/k', '-o', 'Compression yes',
-        '-o', 'ServerAliveInterval 5', '-o', 'ServerAliveCountMax 4', '-o', 'StrictHostKeyChecking ask', '-a', '-b', 'h',
+        '-o', 'ServerAliveInterval 5', '-o', 'ServerAliveCountMax 4', '-o', 'StrictHostKeyChecking ask',
+        '-a', '-b', 'h',
     ]
 
 
@@ -204,7 +205,8 @@ def test_ssh_makes_a_terminal_only_for_questions():
 
 
 def test_each_word_is_quoted_for_the_remote_shell():
-    command = connection('ssh', hostname='h', python_path=['source', "/a b/it's", '&&', '$X', 'python']).get_boot_command()
+    words = ['source', "/a b/it's", '&&', '$X', 'python']
+    command = connection('ssh', hostname='h', python_path=words).get_boot_command()
     start = command.index('h') + 1
     assert command[start:start + 5] == ['source', "'/a b/it'\\''s'", '&&', "'$X'", 'python']
     assert command[start + 6].startswith("'import ")

@@ -13,9 +13,11 @@ import mitogen.parent
 from mitogen.core import Secret, StreamError
 
 import accounts
+import pythons
 import targets
 import testlib
-from accounts import account
+
+account = accounts.account
 
 
 @pytest.fixture(scope='module')
@@ -82,3 +84,10 @@ def test_a_child_of_another_context(router, account, doas):
     with pytest.raises(StreamError) as caught:
         router.doas(via=local, doas_path=doas)
     assert str(caught.value).endswith('doas password is required')
+
+
+@pytest.mark.parametrize('version', ['python2.7', 'python3.6'])
+def test_a_child_of_an_old_python(router, account, doas, version):
+    middle = router.local(python_path=pythons.find_python(version))
+    child = router.doas(via=middle, doas_path=doas, password=account.password, python_path=sys.executable)
+    assert child.call(os.geteuid) == 0

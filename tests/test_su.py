@@ -11,9 +11,11 @@ import mitogen.su
 from mitogen.core import Secret, StreamError
 
 import accounts
+import pythons
 import targets
 import testlib
-from accounts import account
+
+account = accounts.account
 
 #: As whom su is run where it is to ask. The number needs no entry in the user database.
 NOBODY = 65534
@@ -29,7 +31,6 @@ def su(account):
 
 
 def test_root_becomes_somebody_else(router, account):
-    accounts.need_program('su', 'util-linux')
     child = router.su(username=account.name, python_path=account.python)
     assert child.name == u'su.' + account.name
     assert child.call(os.geteuid) == child.call(os.getuid) == account.uid
@@ -79,7 +80,7 @@ def test_a_child_of_another_context(router, account, su):
 
 def test_a_refusal_in_two_pieces(router, tmp_path):
     path = tmp_path / 'su'
-    path.write_text('#!/bin/sh\nprintf "su: "\nread -t 1 nothing\nsleep 0.3\necho "incorrect password"\nexec sleep 60\n')
+    path.write_text('#!/bin/sh\nprintf "su: "\nsleep 0.3\necho "incorrect password"\nexec sleep 60\n')
     path.chmod(0o755)
     with pytest.raises(mitogen.su.PasswordError):
         router.su(su_path=str(path), password='p')
@@ -89,6 +90,14 @@ def test_a_prompt_that_comes_letter_by_letter(router, tmp_path):
     path = tmp_path / 'su'
     path.write_text(
         '#!/bin/sh\nfor c in P a s s w o r d : " "; do printf "%s" "$c"; sleep 0.01; done\n'
-        'read answer\nprintf "\\r\\n"\n[ "$answer" = right ] || { echo "su: Sorry"; exit 1; }\nshift 2\nexec sh -c "$1"\n')
+        'read answer\nprintf "\\r\\n"\n[ "$answer" = right ] || { echo "su: Sorry"; exit 1; }\n'
+        'shift 2\nexec sh -c "$1"\n')
     path.chmod(0o755)
     assert router.su(su_path=str(path), password='right').call(targets.identity, 1) == 1
+
+
+@pytest.mark.parametrize('version', ['python2.7', 'python3.6'])
+def test_a_child_of_an_old_python(router, account, su, version):
+    middle = router.local(python_path=pythons.find_python(version))
+    child = router.su(via=middle, password=account.password, **su)
+    assert child.call(os.geteuid) == account.uid

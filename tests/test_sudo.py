@@ -13,9 +13,11 @@ import mitogen.sudo
 from mitogen.core import Secret, StreamError
 
 import accounts
+import pythons
 import targets
 import testlib
-from accounts import account
+
+account = accounts.account
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def sudo(account):
 
 @pytest.fixture(autouse=True)
 def sudo_is_there():
+    accounts.need_root()
     accounts.need_program('sudo', 'sudo')
 
 
@@ -77,7 +80,11 @@ def test_the_password_is_nowhere_in_the_log(router, account, sudo):
     with testlib.LogCapture('') as logs:
         child = router.sudo(sudo_path=sudo, password=account.password)
         child.call(targets.identity, 1)
-    assert len(logs.records) > 5
+        options = {'sudo_path': sudo, 'password': account.password, 'python_path': sys.executable}
+        router.sudo(via=router.local(), **options).call(targets.identity, 1)
+        logs.wait('typing the password', name='mitogen.parent')
+        child.shutdown(wait=True)
+    assert len([r for r in logs.records if 'typing the password' in r.getMessage()]) == 2
     assert not logs.find(account.password)
 
 
@@ -132,3 +139,10 @@ def test_bad_flags(router):
     with pytest.raises(StreamError) as caught:
         router.sudo(sudo_args=['--derps'])
     assert str(caught.value) == 'sudo: no such option: --derps'
+
+
+@pytest.mark.parametrize('version', ['python2.7', 'python3.6'])
+def test_a_child_of_an_old_python(router, account, sudo, version):
+    middle = router.local(python_path=pythons.find_python(version))
+    child = router.sudo(via=middle, sudo_path=sudo, password=account.password, python_path=sys.executable)
+    assert child.call(os.geteuid) == 0
