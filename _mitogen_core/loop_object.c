@@ -324,6 +324,12 @@ static PyObject *loop_forked(PyObject *obj, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *loop_unsent(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    return PyLong_FromLong(mg_loop_unsent(((LoopObject *) obj)->loop));
+}
+
 static PyObject *loop_stats(PyObject *obj, PyObject *unused)
 {
     (void) unused;
@@ -343,6 +349,7 @@ static PyMethodDef loop_methods[] = {
     {"acquire", loop_acquire, METH_NOARGS, "Keep every thread from running the loop until release(). For os.fork()."},
     {"release", loop_release, METH_NOARGS, "End acquire()."},
     {"forked", loop_forked, METH_NOARGS, "In a fork child: give up the loop and its descriptors."},
+    {"unsent", loop_unsent, METH_NOARGS, "How many streams have frames that are not written yet."},
     {"stats", loop_stats, METH_NOARGS, "Counters, a dict."},
     {NULL, NULL, 0, NULL}};
 

@@ -714,6 +714,11 @@ class Broker(_PureBroker):
                                              name='mitogen.broker')
         self._thread.start()
 
+    def keep_alive(self):
+        return (_PureBroker.keep_alive(self) or
+                self.poller._loop.unsent() > 0)
+    keep_alive.__doc__ = _PureBroker.keep_alive.__doc__
+
     def _watch_receive(self, stream):
         side = stream.receive_side
         data = side, stream.on_receive

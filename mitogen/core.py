@@ -2273,8 +2273,10 @@ class Broker(object):
         return value
 
     def keep_alive(self):
-        """Tell whether something still has to end. Broker thread."""
+        """Tell whether something still has to end: a timer, what has not
+        been written yet, or a stream that asks for it. Broker thread."""
         return (self.timers.get_timeout() is not None or
+                bool(self.poller.writers) or
                 any(side.keep_alive
                     for _, (side, _) in self.poller.readers))
 

@@ -561,3 +561,12 @@ def detach_log_and_measure(path, econtext):
     usage = resource.getrusage(resource.RUSAGE_SELF)
     with open(path, 'w') as fp:
         fp.write('%d.' % (usage.ru_nvcsw + usage.ru_nivcsw - before))
+
+
+@mitogen.core.takes_econtext
+def send_much_and_end(sender, size, econtext):
+    """
+    Send more than any buffer holds, and have the broker end before it can be written.
+    """
+    sender.send(b'z' * size)
+    econtext.broker.shutdown()

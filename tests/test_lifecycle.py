@@ -581,3 +581,32 @@ def test_a_detached_child_that_logs_comes_to_rest(make_router, tmp_path):
     gone(pid)
     # A loop of records makes thousands a second.
     assert switches < 200
+
+
+def test_what_was_sent_before_the_end_is_still_delivered(router):
+    child = router.local()
+    size = 6 << 20
+    with Receiver(router) as receiver:
+        child.call_no_reply(targets.send_much_and_end, receiver.to_sender(), size)
+        assert receiver.get(timeout=30).unpickle() == b'z' * size
+
+
+def test_a_peer_that_does_not_read_delays_the_end_by_the_grace_period_only(make_router):
+    router = make_router()
+    child = router.local()
+    pid = child.call(os.getpid)
+    router.broker.shutdown_timeout = 1.0
+    os.kill(pid, signal.SIGSTOP)
+    receiver = child.call_async(targets.identity, b'x' * (2 << 20))
+    try:
+        router.broker.shutdown()
+        router.broker.join()
+    finally:
+        # It outlived the patience of those who would have reaped it.
+        os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(pid, 0)
+        except OSError:
+            pass
+    with pytest.raises(ChannelError):
+        receiver.get(timeout=10)

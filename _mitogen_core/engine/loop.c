@@ -52,6 +52,8 @@ struct mg_loop {
     _Atomic int interrupted;
     _Atomic int closed;
     _Atomic int forked;
+    _Atomic int unsent;   /* streams with frames the kernel did not take yet */
+    _Atomic int draining; /* somebody waits for that to be 0 */
     _Atomic(mg_waiter *) attendant;
     _Atomic int n_followers; /* waiters of this loop that are parked */
     _Atomic int64_t youngest_follower; /* when the last of them parked */
@@ -372,6 +374,18 @@ void mg_loop_interrupt(mg_loop *loop)
 {
     atomic_store(&loop->interrupted, 1);
     wake_in(loop, atomic_load(&loop->attendant));
+}
+
+void mg_loop_note_unsent(mg_loop *loop, int change)
+{
+    if (atomic_fetch_add(&loop->unsent, change) + change == 0 && atomic_load(&loop->draining))
+        mg_loop_interrupt(loop);
+}
+
+int mg_loop_unsent(mg_loop *loop)
+{
+    atomic_store(&loop->draining, 1);
+    return atomic_load(&loop->unsent);
 }
 
 /* --- spinning --- */

@@ -128,6 +128,14 @@ void mg_watch_stop(mg_watch *w);
 int mg_watch_active(const mg_watch *w);
 void mg_watch_free(mg_watch *w);
 
+/* --- what is still to be sent --- */
+
+/* Streams count themselves while they have frames that the kernel did not take yet: +1 and -1. Any thread. */
+void mg_loop_note_unsent(mg_loop *loop, int change);
+/* How many do. From the first call on, the end of the last one also makes mg_loop_attend return: a broker that shuts down
+ * gives them their time. */
+int mg_loop_unsent(mg_loop *loop);
+
 /* --- for the callbacks of streams; leader only --- */
 
 uint8_t *mg_loop_scratch(mg_loop *loop);

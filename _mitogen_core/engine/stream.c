@@ -153,6 +153,23 @@ static void stop_feeding(mg_stream *from)
 
 /* --- the end --- */
 
+/* REQUIRES(s->wmu). */
+static void set_wants_write_locked(mg_stream *s, int on)
+{
+    if (s->wants_write != on)
+        mg_loop_note_unsent(s->loop, on ? 1 : -1);
+    s->wants_write = on;
+}
+
+/* REQUIRES(s->wmu). Nothing can be sent any more: what waits is dropped, and who waits for room is let go. */
+static void end_writing_locked(mg_stream *s)
+{
+    s->wfd = -1;
+    set_wants_write_locked(s, 0);
+    mg_outq_clear(&s->out);
+    pthread_cond_broadcast(&s->room);
+}
+
 /* The connection is unusable: stop, and tell once. */
 static void broke(mg_stream *s, mg_err err, int sys_errno)
 {
@@ -164,9 +181,7 @@ static void broke(mg_stream *s, mg_err err, int sys_errno)
     stop_feeding(s);
     resume_feeders(s);
     pthread_mutex_lock(&s->wmu);
-    s->wfd = -1;
-    mg_outq_clear(&s->out);
-    pthread_cond_broadcast(&s->room);
+    end_writing_locked(s);
     pthread_mutex_unlock(&s->wmu);
     mg_event ev = {.kind = err == MG_EIO ? MG_EV_GONE : MG_EV_BAD, .a = mg_stream_ref(s)};
     ev.n = (uint64_t) (err == MG_EIO ? sys_errno : (int) err);
@@ -205,9 +220,7 @@ void mg_stream_close(mg_stream *s)
     stop_feeding(s);
     resume_feeders(s);
     pthread_mutex_lock(&s->wmu);
-    s->wfd = -1;
-    mg_outq_clear(&s->out);
-    pthread_cond_broadcast(&s->room);
+    end_writing_locked(s);
     pthread_mutex_unlock(&s->wmu);
     if (mg_loop_unpost(s->loop, &s->op))
         mg_stream_unref(s);
@@ -368,18 +381,16 @@ static int write_locked(mg_stream *s)
 {
     mg_err err = mg_outq_write(&s->out, s->wfd);
     if (err == MG_OK) {
-        s->wants_write = 0;
+        set_wants_write_locked(s, 0);
         return 0;
     }
     if (err == MG_EAGAIN) {
         int todo = s->wants_write ? 0 : MG_TODO_WRITE;
-        s->wants_write = 1;
+        set_wants_write_locked(s, 1);
         return todo;
     }
     s->write_error = errno;
-    s->wfd = -1;
-    mg_outq_clear(&s->out);
-    pthread_cond_broadcast(&s->room);
+    end_writing_locked(s);
     return MG_TODO_BROKEN;
 }
 
@@ -475,7 +486,7 @@ static void on_writable(void *arg, int events)
     }
     size_t waiting = mg_outq_bytes(&s->out);
     if (err == MG_OK) {
-        s->wants_write = 0;
+        set_wants_write_locked(s, 0);
         mg_watch_stop(s->write_watch);
     }
     int low = waiting <= mg_router_high_water(s->router) / 2;
@@ -485,9 +496,7 @@ static void on_writable(void *arg, int events)
     if (err == MG_EIO) {
         pthread_mutex_lock(&s->wmu);
         s->write_error = sys_errno;
-        s->wfd = -1;
-        mg_outq_clear(&s->out);
-        pthread_cond_broadcast(&s->room);
+        end_writing_locked(s);
         pthread_mutex_unlock(&s->wmu);
         mg_watch_stop(s->write_watch);
         post(s, MG_TODO_BROKEN);

@@ -158,6 +158,38 @@ static void what_the_kernel_does_not_take_is_written_by_the_loop(void)
     node_stop(&node);
 }
 
+static void a_stream_counts_as_unsent_until_the_kernel_has_all_of_it_or_it_ends(void)
+{
+    struct node node;
+    mg_hdr h = {.dst_id = 1};
+    uint8_t *payload;
+    int fds[2][2];
+    mg_stream *s[2];
+
+    node_start(&node, 0, -1);
+    for (int i = 0; i < 2; i++) {
+        test_pair(fds[i], 4096);
+        s[i] = node_connect(&node, (uint32_t) i + 1, fds[i][0], 1);
+    }
+    CHECK(mg_loop_unsent(node.loop) == 0);
+    CHECK(mg_stream_send(s[0], filled_frame(h, 10, 0, 0)) == MG_OK);
+    CHECK(mg_loop_unsent(node.loop) == 0); /* taken at once */
+    for (int i = 0; i < 2; i++)
+        CHECK(mg_stream_send(s[i], filled_frame(h, 500000, 0, 1)) == MG_OK);
+    CHECK(mg_loop_unsent(node.loop) == 2);
+    for (int i = 0; i < 2; i++) {
+        CHECK(peer_recv(fds[0][1], &h, &payload));
+        free(payload);
+    }
+    AWAIT(mg_loop_unsent(node.loop) == 1);
+    node_disconnect(&node, s[1]);
+    CHECK(mg_loop_unsent(node.loop) == 0);
+    node_disconnect(&node, s[0]);
+    close(fds[0][1]);
+    close(fds[1][1]);
+    node_stop(&node);
+}
+
 static void a_closed_stream_takes_nothing_and_lets_its_senders_go(void)
 {
     struct node node;
@@ -867,6 +899,7 @@ int main(void)
     test_watchdog(240);
     RUN(frames_of_many_threads_arrive_whole_and_in_each_threads_order);
     RUN(what_the_kernel_does_not_take_is_written_by_the_loop);
+    RUN(a_stream_counts_as_unsent_until_the_kernel_has_all_of_it_or_it_ends);
     RUN(a_closed_stream_takes_nothing_and_lets_its_senders_go);
     RUN(a_stream_is_not_read_until_it_is_started_and_not_after_it_is_stopped);
     RUN(bytes_that_are_fed_come_before_those_that_are_read);
