@@ -376,7 +376,7 @@ class SerializedInvoker(Invoker):
         except mitogen.core.CallError:
             answer = sys.exc_info()[1]
             _log_refusal(self.service.name(), method_name, answer)
-        except:
+        except BaseException:
             # Also SystemExit: the calls behind this one must go on.
             LOG.exception('%r: method %r failed', self, method_name)
             answer = mitogen.core.Message.dead(
@@ -435,7 +435,7 @@ class DeduplicatingInvoker(Invoker):
             error = sys.exc_info()[1]
             _log_refusal(self.service.name(), func_name(method), error)
             return error
-        except:
+        except BaseException:
             # Also SystemExit: the calls that wait must be answered.
             LOG.exception('%r: %s failed', self, func_name(method))
             return mitogen.core.CallError(sys.exc_info()[1])
@@ -810,7 +810,7 @@ class Pool(object):
                 break
             try:
                 self._on_event(event)
-            except:
+            except BaseException:
                 # Also SystemExit, which must not cost a thread.
                 LOG.exception('%r: an event could not be handled', self)
         LOG.debug('%r: %s ends', self, get_thread_name())
@@ -853,7 +853,7 @@ class Pool(object):
             error = sys.exc_info()[1]
             _log_refusal(service_name, method_name, error)
             _reply(msg, error)
-        except:
+        except BaseException:
             # Also SystemExit: somebody waits for an answer.
             error = mitogen.core.CallError(sys.exc_info()[1])
             LOG.exception('%r: the call of %s of %s failed', self, method_name,
