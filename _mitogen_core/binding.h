@@ -39,13 +39,13 @@ typedef struct mg_state {
     PyObject *neighbour_policies; /* a tuple */
     PyObject *slow_unpickle; /* (message, find_class) -> object: for look-ups of the caller's own */
     PyObject *dead_text; /* (message) -> text of the ChannelError */
-    PyObject *broker_shutdown_msg, *closed_msg, *latch_closed_msg, *duplicate_handle_msg;
+    PyObject *broker_shutdown_msg, *latch_closed_msg, *duplicate_handle_msg;
     mg_codec codec;
     int configured;
 
     PyObject *own_id; /* mitogen.context_id, for new messages. Strong */
-    PyObject *empty_bytes, *enc_mgc, *enc_pkl, *zero, *str_notify, *str_put, *str_on_receive, *str_deliver,
-        *str_respondent_of, *str_watch_respondent, *str_route, *str_send;
+    PyObject *empty_bytes, *enc_mgc, *enc_pkl, *zero, *str_on_receive, *str_deliver, *str_respondent_of,
+        *str_watch_respondent, *str_route, *str_send;
 } mg_state;
 
 /* --- objects --- */
@@ -139,7 +139,6 @@ mg_frame *mg_message_frame(MessageObject *m);
 int mg_message_hdr(MessageObject *m, mg_hdr *hdr);
 int mg_message_is_dead(MessageObject *m);
 Py_ssize_t mg_message_size(MessageObject *m);
-int mg_message_set_router(MessageObject *m, PyObject *router);
 PyObject *mg_hdr_tuple(const mg_hdr *hdr);
 PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *objs, Py_ssize_t n);
 

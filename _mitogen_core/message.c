@@ -191,12 +191,6 @@ int mg_message_is_dead(MessageObject *m)
     return m->reply_to && PyLong_Check(m->reply_to) && PyLong_AsLong(m->reply_to) == MG_IS_DEAD;
 }
 
-int mg_message_set_router(MessageObject *m, PyObject *router)
-{
-    Py_XSETREF(m->router, Py_XNewRef(router));
-    return 0;
-}
-
 PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
 {
     MessageObject *m = st->message_type ? message_alloc(st, (PyTypeObject *) st->message_type) : NULL;

@@ -41,15 +41,23 @@ int mg_need_configured(mg_state *st)
 /* What configure() takes, besides what the codec takes. */
 #define CONFIGURED(X)                                                                                                  \
     X(message_type)                                                                                                    \
-    X(receiver_type) X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError)                \
-        X(has_parent_authority) X(slow_unpickle) X(dead_text) X(broker_shutdown_msg) X(closed_msg) X(latch_closed_msg) \
-            X(duplicate_handle_msg)
+    X(receiver_type)                                                                                                   \
+    X(TimeoutError)                                                                                                    \
+    X(LatchError)                                                                                                      \
+    X(ChannelError)                                                                                                    \
+    X(Error)                                                                                                           \
+    X(StreamError) X(CallError) X(has_parent_authority) X(slow_unpickle) X(dead_text) X(broker_shutdown_msg)           \
+        X(latch_closed_msg) X(duplicate_handle_msg)
 
 /* The rest of the objects in the state. */
 #define INTERNAL(X)                                                                                                    \
     X(own_id)                                                                                                          \
-    X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) X(str_notify) X(str_put) X(str_on_receive) X(str_deliver)             \
-        X(str_respondent_of) X(str_watch_respondent) X(neighbour_policies) X(str_route) X(str_send)
+    X(empty_bytes)                                                                                                     \
+    X(enc_mgc)                                                                                                         \
+    X(enc_pkl)                                                                                                         \
+    X(zero)                                                                                                            \
+    X(str_on_receive)                                                                                                  \
+    X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(neighbour_policies) X(str_route) X(str_send)
 
 #define TYPES(X) X(Message) X(Latch) X(Receiver) X(Sender) X(Context) X(Router) X(Link) X(Loop) X(Watch)
 
@@ -142,17 +150,14 @@ static int module_exec(PyObject *module)
     st->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
     st->enc_mgc = PyLong_FromLong(MG_ENC_MGC);
     st->enc_pkl = PyLong_FromLong(MG_ENC_PKL);
-    st->str_notify = PyUnicode_InternFromString("notify");
-    st->str_put = PyUnicode_InternFromString("put");
     st->str_on_receive = PyUnicode_InternFromString("_on_receive");
     st->str_deliver = PyUnicode_InternFromString("_deliver");
     st->str_route = PyUnicode_InternFromString("route");
     st->str_send = PyUnicode_InternFromString("send");
     st->str_respondent_of = PyUnicode_InternFromString("_respondent_of");
     st->str_watch_respondent = PyUnicode_InternFromString("_watch_respondent");
-    if (!st->own_id || !st->zero || !st->empty_bytes || !st->enc_mgc || !st->enc_pkl || !st->str_notify ||
-        !st->str_put || !st->str_on_receive || !st->str_deliver || !st->str_respondent_of ||
-        !st->str_watch_respondent || !st->str_route || !st->str_send)
+    if (!st->own_id || !st->zero || !st->empty_bytes || !st->enc_mgc || !st->enc_pkl || !st->str_on_receive ||
+        !st->str_deliver || !st->str_respondent_of || !st->str_watch_respondent || !st->str_route || !st->str_send)
         return -1;
 #define CONSTANT(name, value)                                                                                          \
     if (PyModule_AddIntConstant(module, name, value))                                                                  \

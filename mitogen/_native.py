@@ -788,7 +788,6 @@ def install(names):
         'has_parent_authority': core.has_parent_authority,
         'slow_unpickle': _slow_unpickle, 'dead_text': _dead_text,
         'broker_shutdown_msg': core.Waker.broker_shutdown_msg,
-        'closed_msg': Receiver.closed_msg,
         'latch_closed_msg': 'the latch is closed',
         'duplicate_handle_msg': Router.duplicate_handle_msg,
         'Blob': core.Blob, 'Secret': core.Secret, 'Kwargs': core.Kwargs,

@@ -71,8 +71,8 @@ else:
     import imp
     # Not only for speed: these would otherwise be imported by the broker
     # thread while another thread holds the import lock.
-    import logging
-    import traceback
+    import logging  # noqa: F401
+    import traceback  # noqa: F401
     from cStringIO import StringIO as BytesIO
     BytesType = str
     UnicodeType = unicode

@@ -11,7 +11,6 @@ helpers, resources, :mod:`pkgutil`) is imported where it is used.
 
 from __future__ import absolute_import
 
-import errno
 import logging
 import os
 import re

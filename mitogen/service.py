@@ -797,7 +797,7 @@ class Pool(object):
         What each thread does.
         """
         while not self.closed:
-            event = msg = None
+            event = None
             try:
                 event = self._select.get_event()
             except mitogen.core.ChannelError:

@@ -26,9 +26,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 if os.path.dirname(HERE) not in sys.path:
     sys.path.insert(0, os.path.dirname(HERE))
 
-import mitogen
-import mitogen.core
-from mitogen.core import b
+import mitogen  # noqa: E402
+import mitogen.core  # noqa: E402
+from mitogen.core import b  # noqa: E402
 
 PY3 = mitogen.core.PY3
 
@@ -494,7 +494,6 @@ def test_local_messages():
         recv = mitogen.core.Receiver(router, policy=lambda m, s: 1 / 0)
         e = raises(mitogen.core.ChannelError, router.myself().send_await,
                    mitogen.core.Message(handle=recv.handle))
-        router_msg = mitogen.core.Message(handle=recv.handle)
         assert str(e) in (router.refused_msg,)
         # Nothing to go to, too large: dropped.
         router.max_message_size = 1

@@ -52,7 +52,7 @@ struct mg_loop {
     _Atomic int interrupted;
     _Atomic int closed;
     _Atomic int forked;
-    _Atomic int unsent;   /* streams with frames the kernel did not take yet */
+    _Atomic int unsent; /* streams with frames the kernel did not take yet */
     _Atomic int draining; /* somebody waits for that to be 0 */
     _Atomic(mg_waiter *) attendant;
     _Atomic int n_followers; /* waiters of this loop that are parked */
