@@ -38,26 +38,22 @@ int mg_need_configured(mg_state *st)
     return -1;
 }
 
+/* clang-format off */
+
 /* What configure() takes, besides what the codec takes. */
-#define CONFIGURED(X)                                                                                                  \
-    X(message_type)                                                                                                    \
-    X(receiver_type)                                                                                                   \
-    X(TimeoutError)                                                                                                    \
-    X(LatchError)                                                                                                      \
-    X(ChannelError)                                                                                                    \
-    X(Error)                                                                                                           \
-    X(StreamError) X(CallError) X(has_parent_authority) X(slow_unpickle) X(dead_text) X(broker_shutdown_msg)           \
-        X(latch_closed_msg) X(duplicate_handle_msg)
+#define CONFIGURED(X) \
+    X(message_type) X(receiver_type) \
+    X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError) \
+    X(has_parent_authority) X(slow_unpickle) X(dead_text) \
+    X(broker_shutdown_msg) X(latch_closed_msg) X(duplicate_handle_msg)
 
 /* The rest of the objects in the state. */
-#define INTERNAL(X)                                                                                                    \
-    X(own_id)                                                                                                          \
-    X(empty_bytes)                                                                                                     \
-    X(enc_mgc)                                                                                                         \
-    X(enc_pkl)                                                                                                         \
-    X(zero)                                                                                                            \
-    X(str_on_receive)                                                                                                  \
-    X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(neighbour_policies) X(str_route) X(str_send)
+#define INTERNAL(X) \
+    X(own_id) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
+    X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \
+    X(neighbour_policies)
+
+/* clang-format on */
 
 #define TYPES(X) X(Message) X(Latch) X(Receiver) X(Sender) X(Context) X(Router) X(Link) X(Loop) X(Watch)
 
