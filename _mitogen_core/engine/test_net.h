@@ -17,6 +17,7 @@
 #include "clock.h"
 #include "router.h"
 #include "stream.h"
+#include "broker.h"
 #include "test.h"
 
 /* Longer than anything takes, even under a sanitizer on a busy machine. Reaching it is a failure. */
@@ -218,8 +219,9 @@ struct seen {
 struct node {
     mg_loop *loop;
     mg_router *router;
-    pthread_t thread;
+    mg_broker *broker;
     mg_waiter *waiter; /* the attendant's, once it runs */
+    mg_op up_op;
     _Atomic int up;
     _Atomic int keep_held; /* do not release streams for MG_EV_FRAME and MG_EV_HOOK */
     pthread_mutex_t mu;
@@ -292,19 +294,17 @@ static inline void node_drain(struct node *node)
         node_handle(node, &ev);
 }
 
-static inline void *node_main(void *arg)
+static inline void node_event(void *arg, mg_event *ev)
 {
-    struct node *node = arg;
-    mg_err err;
+    node_handle(arg, ev);
+}
+
+static inline void node_is_up(mg_op *op)
+{
+    struct node *node = (struct node *) ((char *) op - offsetof(struct node, up_op));
 
     node->waiter = mg_waiter_self();
     atomic_store(&node->up, 1);
-    do {
-        err = mg_loop_attend(node->loop, MG_NEVER);
-        node_drain(node);
-    } while (err == MG_OK);
-    CHECK(err == MG_ECLOSED);
-    return NULL;
 }
 
 /* Everything but the attendant. */
@@ -323,7 +323,10 @@ static inline void node_make(struct node *node, uint32_t own_id, int64_t parent_
 
 static inline void node_attend(struct node *node)
 {
-    node->thread = test_spawn(node_main, node);
+    node->broker = mg_broker_start(node->loop, node_event, node);
+    CHECK(node->broker);
+    node->up_op.run = node_is_up;
+    mg_loop_post(node->loop, &node->up_op);
     AWAIT(atomic_load(&node->up));
 }
 
@@ -336,9 +339,11 @@ static inline void node_start(struct node *node, uint32_t own_id, int64_t parent
 /* Streams and handlers are gone by now. */
 static inline void node_stop(struct node *node)
 {
-    mg_loop_close(node->loop);
-    if (atomic_load(&node->up))
-        test_join(node->thread);
+    if (node->broker) {
+        mg_broker_shutdown(node->broker, 0);
+        mg_broker_join(node->broker);
+    } else
+        mg_loop_close(node->loop);
     node_drain(node);
     mg_router_unref(node->router);
     mg_loop_unref(node->loop);
