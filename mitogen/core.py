@@ -891,7 +891,12 @@ class Message(object):
                     raise StreamError('invalid message: %s', e)
                 raise
             if throw and isinstance(obj, CallError):
-                raise obj
+                try:
+                    raise obj
+                finally:
+                    # The traceback refers to this frame. No cycle of both:
+                    # some Pythons never find it.
+                    obj = unpickler = fp = None
             yield obj
 
 
