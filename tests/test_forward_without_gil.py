@@ -41,8 +41,8 @@ def test_a_middle_context_forwards_while_its_main_thread_keeps_the_gil(router):
         assert receiver.get(timeout=30).unpickle() > 0
     print('%d calls/s at rest, %d while the GIL was held' % (at_rest, count / HELD))
     if mitogen.core.CORE == 'native':
-        # A single forward that needed the GIL would have waited for seconds; these are hundreds.
-        assert count > 100
+        # Calls are made one after another: had a forward needed the GIL, the first would have taken all the time.
+        assert count > 2
     else:
         # The twin's broker is Python: it has to wait, and then goes on.
         assert count >= 1
