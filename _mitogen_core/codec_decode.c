@@ -14,6 +14,8 @@
 
 #include <string.h>
 
+#include "block.h"
+
 enum { MAX_FLOAT_TEXT = 500, MAX_CALL_ERROR = 10000, MAX_CONTEXT_NAME = 100, MAX_PROTOCOL = 5 };
 
 /* ---- errors ---- */
@@ -522,6 +524,7 @@ static PyObject *blob_from_memory(mg_codec *codec, const uint8_t *p, size_t n)
     PyObject *blob = type->tp_alloc(type, (Py_ssize_t) n);
     if (blob == NULL)
         return NULL;
+    mg_block_advise(PyBytes_AS_STRING(blob), n);
     memcpy(PyBytes_AS_STRING(blob), p, n);
     /* The hash is not known yet. The member is deprecated for everybody but those who make bytes objects. */
 #if defined(__GNUC__)
@@ -553,7 +556,14 @@ static int do_bytes(mg_unpickler *up, const uint8_t *p, size_t n)
         Py_DECREF(global);
         return 0;
     }
-    return push(up, PyBytes_FromStringAndSize((const char *) p, (Py_ssize_t) n), 0);
+    if (n < MG_BLOCK_HUGE)
+        return push(up, PyBytes_FromStringAndSize((const char *) p, (Py_ssize_t) n), 0);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) n);
+    if (bytes != NULL) {
+        mg_block_advise(PyBytes_AS_STRING(bytes), n);
+        memcpy(PyBytes_AS_STRING(bytes), p, n);
+    }
+    return push(up, bytes, 0);
 }
 
 /* ---- containers ---- */

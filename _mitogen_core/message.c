@@ -1,6 +1,7 @@
 /* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces pickled() made,
  * until somebody asks for `data`. */
 #include "binding.h"
+#include "block.h"
 
 /* --- fields --- */
 
@@ -125,8 +126,10 @@ static PyObject *get_data(PyObject *self, void *closure)
     if (!m->data) {
         if (m->frame) {
             m->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) m->frame->hdr.len);
-            if (m->data)
+            if (m->data) {
+                mg_block_advise(PyBytes_AS_STRING(m->data), m->frame->hdr.len);
                 mg_frame_copy_payload(m->frame, PyBytes_AS_STRING(m->data));
+            }
         } else if (m->pickled)
             m->data = mg_pickled_bytes(m->pickled);
         else

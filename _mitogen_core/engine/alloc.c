@@ -8,7 +8,7 @@
 static _Atomic long fail_in;
 static _Atomic int fail_wanted;
 
-static int fails_now(void)
+int mg_alloc_fails(void)
 {
     if (atomic_load_explicit(&fail_in, memory_order_relaxed) <= 0)
         return 0;
@@ -17,19 +17,19 @@ static int fails_now(void)
 
 void *mg_malloc(size_t size)
 {
-    return fails_now() ? NULL : malloc(size ? size : 1);
+    return mg_alloc_fails() ? NULL : malloc(size ? size : 1);
 }
 
 void *mg_calloc(size_t count, size_t size)
 {
     if (size && count > SIZE_MAX / size)
         return NULL; /* calloc() knows too, but sanitizers end the process there */
-    return fails_now() ? NULL : calloc(count ? count : 1, size ? size : 1);
+    return mg_alloc_fails() ? NULL : calloc(count ? count : 1, size ? size : 1);
 }
 
 void *mg_realloc(void *ptr, size_t size)
 {
-    return fails_now() ? NULL : realloc(ptr, size ? size : 1);
+    return mg_alloc_fails() ? NULL : realloc(ptr, size ? size : 1);
 }
 
 void mg_free(void *ptr)

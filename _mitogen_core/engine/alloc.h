@@ -11,6 +11,9 @@ void *mg_calloc(size_t count, size_t size);
 void *mg_realloc(void *ptr, size_t size);
 void mg_free(void *ptr);
 
+/* For other allocators of the engine: 1 when this allocation is the one that is to fail. */
+int mg_alloc_fails(void);
+
 /* Tests only: let the n-th allocation from now on (1 is the next one, of all threads together) fail, once; 0 switches
  * it off. While it is off the price of an allocation is one relaxed load of a word that nobody writes. */
 void mg_alloc_fail_at(long n);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "block.h"
 
 /* Where the fields stand in the wire bytes. */
 enum { AT_ENC = 0, AT_DST = 2, AT_SRC = 6, AT_AUTH = 10, AT_HANDLE = 14, AT_REPLY = 18, AT_LEN = 22 };
@@ -58,6 +59,14 @@ int mg_enc_known(int16_t enc)
     return enc == MG_ENC_MGC || enc == MG_ENC_PKL || enc == MG_ENC_BIN;
 }
 
+static void frame_free(mg_frame *f)
+{
+    if (f->size < MG_BLOCK_MIN)
+        mg_free(f);
+    else
+        mg_block_free(f, f->size);
+}
+
 /* Allocates `extra` bytes behind the wire header and sets everything but n_segs and segs, which say INLINE. */
 static mg_frame *frame_alloc(const mg_hdr *hdr, uint32_t len, size_t extra)
 {
@@ -65,9 +74,11 @@ static mg_frame *frame_alloc(const mg_hdr *hdr, uint32_t len, size_t extra)
 
     if (extra > SIZE_MAX - sizeof *f - MG_HEADER_LEN)
         return NULL;
-    f = mg_malloc(sizeof *f + MG_HEADER_LEN + extra);
+    size_t size = sizeof *f + MG_HEADER_LEN + extra;
+    f = size < MG_BLOCK_MIN ? mg_malloc(size) : mg_block_new(size);
     if (!f)
         return NULL;
+    f->size = size;
     f->next = NULL;
     f->hold_ptr = NULL;
     f->hold_num = 0;
@@ -97,7 +108,22 @@ mg_frame *mg_frame_grow(mg_frame *f, size_t room)
     assert(!f->segs && atomic_load_explicit(&f->refs, memory_order_relaxed) == 1);
     if (room > SIZE_MAX - sizeof *f - MG_HEADER_LEN)
         return NULL;
-    return mg_realloc(f, sizeof *f + MG_HEADER_LEN + room);
+    size_t size = sizeof *f + MG_HEADER_LEN + room, old = f->size;
+    mg_frame *grown;
+    if (size < MG_BLOCK_MIN && old < MG_BLOCK_MIN) {
+        grown = mg_realloc(f, size);
+    } else if (size >= MG_BLOCK_MIN && old >= MG_BLOCK_MIN) {
+        grown = mg_block_resize(f, old, size);
+    } else {
+        grown = size < MG_BLOCK_MIN ? mg_malloc(size) : mg_block_new(size);
+        if (grown) {
+            memcpy(grown, f, old < size ? old : size);
+            frame_free(f);
+        }
+    }
+    if (grown)
+        grown->size = size;
+    return grown;
 }
 
 mg_frame *mg_frame_new_segs(const mg_hdr *hdr, const mg_seg *segs, size_t n)
@@ -142,7 +168,7 @@ void mg_frame_unref(mg_frame *f)
         return;
     for (i = 0; i < f->n_segs; i++)
         mg_buf_unref(f->segs[i].buf);
-    mg_free(f);
+    frame_free(f);
 }
 
 const mg_hdr *mg_frame_hdr(const mg_frame *f)

@@ -55,6 +55,7 @@ typedef struct mg_frame {
 
     _Atomic uint32_t refs;
     uint32_t n_segs;
+    size_t size; /* of this allocation; from MG_BLOCK_MIN on it is a block */
     mg_seg *segs; /* NULL: INLINE. Else n_segs entries, each with a reference, behind the wire header */
     mg_hdr hdr;
     _Alignas(8) uint8_t lead[6]; /* puts the payload on a multiple of 8 */

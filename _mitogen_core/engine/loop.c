@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "alloc.h"
+#include "block.h"
 #include "clock.h"
 
 /* How often a ticking attendant looks. Long enough to cost nothing beside a thread that makes a hundred thousand calls a
@@ -22,6 +23,9 @@
 #define SHORT_WAITS_MAX     8
 #define SHORT_WAITS_TO_SPIN 3
 #define SPIN_LOSSES_MAX     10
+
+/* A loop that was idle for so long drops the spare blocks for large payloads. */
+#define SPARES_FRESH MG_SECOND
 
 /* How many cores we may use is asked again this often: an affinity mask can change. */
 #define CORES_FRESH MG_SECOND
@@ -492,9 +496,12 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             /* a signal that came while we span would not interrupt the sleep that follows */
             return LEFT_SIGNAL;
         }
-        if (deadline != MG_NEVER) {
+        int64_t until = deadline;
+        if (mg_block_spares() && until > now + SPARES_FRESH)
+            until = now + SPARES_FRESH;
+        if (until != MG_NEVER) {
             ev_now_update(loop->ev);
-            ev_timer_set(&loop->timer, (double) (deadline - now) / 1e9, 0.);
+            ev_timer_set(&loop->timer, (double) (until - now) / 1e9, 0.);
             ev_timer_start(loop->ev, &loop->timer);
         }
         uint64_t before = loop->activity;
@@ -505,8 +512,10 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
         atomic_store(&w->leading, NULL);
         loop->stats.turns++;
-        if (deadline != MG_NEVER)
+        if (until != MG_NEVER)
             ev_timer_stop(loop->ev, &loop->timer);
+        if (until != deadline && loop->activity == before + 1 && loop->timed_out)
+            mg_block_drop_spares();
         if (s && block && loop->activity == before)
             return LEFT_SIGNAL;
     }

@@ -1,0 +1,183 @@
+#include "block.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "alloc.h"
+
+#ifndef MAP_ANONYMOUS
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0
+#endif
+
+/* Alignment that lets the kernel use huge pages on the common platforms. */
+#define HUGE_PAGE ((size_t) 2 << 20)
+
+/* What a payload has around it, a header for instance, must not double a block whose payload is a power of two. */
+#define SLACK ((size_t) 64 << 10)
+
+/* A sanitizer should see each block's end; a spare one would hide it. */
+#if defined(__SANITIZE_ADDRESS__)
+#define KEEP 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define KEEP 0
+#endif
+#endif
+#ifndef KEEP
+#define KEEP 1
+#endif
+
+/* A spare block tells its size itself. */
+typedef struct {
+    size_t mapped;
+} spare;
+
+static _Atomic(spare *) spares[MG_BLOCK_SPARES];
+static _Atomic int n_spares; /* of the slots that are filled; may lag behind for a moment */
+
+/* Bytes to map for a block: size classes, so that a spare block fits the next message of about the same length. */
+static size_t mapping(size_t size)
+{
+    if (size > SIZE_MAX - 2 * HUGE_PAGE)
+        return 0;
+    for (size_t class = MG_BLOCK_MIN; class <= MG_BLOCK_KEPT; class *= 2)
+        if (size <= class + SLACK)
+            return class + SLACK;
+    return (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+}
+
+static void *map(size_t size)
+{
+    void *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return ptr == MAP_FAILED ? NULL : ptr;
+}
+
+static void advise(void *ptr, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    (void) madvise(ptr, size, MADV_HUGEPAGE); /* a hint: a kernel without them says no */
+#else
+    (void) ptr, (void) size;
+#endif
+}
+
+/* size is a multiple of HUGE_PAGE. */
+static void *map_huge(size_t size)
+{
+    uint8_t *ptr = map(size + HUGE_PAGE);
+    if (!ptr)
+        return map(size);
+    size_t before = (HUGE_PAGE - ((uintptr_t) ptr & (HUGE_PAGE - 1))) & (HUGE_PAGE - 1);
+    if (before)
+        munmap(ptr, before);
+    munmap(ptr + before + size, HUGE_PAGE - before);
+    advise(ptr + before, size);
+    return ptr + before;
+}
+
+static spare *take_spare(size_t mapped)
+{
+    for (int i = 0; i < MG_BLOCK_SPARES; i++) {
+        if (!atomic_load_explicit(&spares[i], memory_order_relaxed))
+            continue;
+        spare *s = atomic_exchange(&spares[i], NULL);
+        if (!s)
+            continue;
+        if (s->mapped == mapped) {
+            atomic_fetch_sub(&n_spares, 1);
+            return s;
+        }
+        /* another size: back, or away if somebody was faster. Which of the two fits the next message nobody knows. */
+        spare *none = NULL;
+        if (!atomic_compare_exchange_strong(&spares[i], &none, s)) {
+            atomic_fetch_sub(&n_spares, 1);
+            munmap(s, s->mapped);
+        }
+    }
+    return NULL;
+}
+
+static int keep_spare(void *ptr, size_t mapped)
+{
+    spare *s = ptr;
+    s->mapped = mapped;
+    for (int i = 0; i < MG_BLOCK_SPARES; i++) {
+        spare *none = NULL;
+        if (!atomic_load_explicit(&spares[i], memory_order_relaxed) &&
+            atomic_compare_exchange_strong(&spares[i], &none, s)) {
+            atomic_fetch_add(&n_spares, 1);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+void *mg_block_new(size_t size)
+{
+    size_t mapped = mapping(size);
+    if (!mapped || mg_alloc_fails())
+        return NULL;
+    if (mapped > MG_BLOCK_KEPT + SLACK)
+        return map_huge(mapped);
+    spare *s = KEEP ? take_spare(mapped) : NULL;
+    return s ? s : map(mapped);
+}
+
+void mg_block_free(void *ptr, size_t size)
+{
+    size_t mapped = mapping(size);
+    if (!ptr || (KEEP && mapped <= MG_BLOCK_KEPT + SLACK && keep_spare(ptr, mapped)))
+        return;
+    munmap(ptr, mapped);
+}
+
+void *mg_block_resize(void *ptr, size_t size, size_t new_size)
+{
+    if (mapping(new_size) == mapping(size))
+        return ptr;
+    void *other = mg_block_new(new_size);
+#ifdef MREMAP_MAYMOVE
+    /* moves the pages, not the bytes */
+    if (other && size > MG_BLOCK_KEPT + SLACK && new_size > size &&
+        mremap(ptr, mapping(size), mapping(new_size), MREMAP_MAYMOVE | MREMAP_FIXED, other) == other) {
+        advise(other, mapping(new_size));
+        return other;
+    }
+#endif
+    if (other) {
+        memcpy(other, ptr, size < new_size ? size : new_size);
+        mg_block_free(ptr, size);
+    }
+    return other;
+}
+
+int mg_block_spares(void)
+{
+    return atomic_load_explicit(&n_spares, memory_order_relaxed);
+}
+
+void mg_block_drop_spares(void)
+{
+    for (int i = 0; i < MG_BLOCK_SPARES; i++) {
+        spare *s = atomic_exchange(&spares[i], NULL);
+        if (s) {
+            atomic_fetch_sub(&n_spares, 1);
+            munmap(s, s->mapped);
+        }
+    }
+}
+
+void mg_block_advise(void *ptr, size_t size)
+{
+    if (size < MG_BLOCK_HUGE)
+        return;
+    uintptr_t from = ((uintptr_t) ptr + HUGE_PAGE - 1) & ~(uintptr_t) (HUGE_PAGE - 1);
+    uintptr_t to = ((uintptr_t) ptr + size) & ~(uintptr_t) (HUGE_PAGE - 1);
+    if (to > from)
+        advise((void *) from, to - from);
+}

@@ -1,0 +1,39 @@
+/* Memory for large payloads.
+ *
+ * A block of a megabyte that the C library takes from the system and gives back again costs a page fault for every 4 KiB of
+ * every message, which is more time than the message itself takes. So blocks of up to MG_BLOCK_KEPT bytes are kept for
+ * the next message, MG_BLOCK_SPARES of them at most in the process, until the loop has been idle for a second. Larger ones
+ * are mapped anew each time, in huge pages where the system has them.
+ *
+ * No lock: a spare block is in a slot that is taken and filled by an atomic exchange, so a fork at any moment loses
+ * one block at most. */
+#ifndef MG_BLOCK_H
+#define MG_BLOCK_H
+
+#include <stddef.h>
+
+#define MG_BLOCK_MIN    ((size_t) 512 << 10) /* smaller pieces of memory are better had from mg_malloc() */
+#define MG_BLOCK_KEPT   ((size_t) 4 << 20)
+#define MG_BLOCK_SPARES 4
+
+/* A block of at least `size` (MG_BLOCK_MIN or more) uninitialised bytes. Untouched pages cost address space only. NULL when
+ * memory is out. Any thread. */
+void *mg_block_new(size_t size);
+
+/* Gives it back; size is what was asked for. Any thread. */
+void mg_block_free(void *ptr, size_t size);
+
+/* The same bytes in a block of another size, perhaps elsewhere; NULL when memory is out, and the old one stays. Large blocks
+ * that grow keep their pages. */
+void *mg_block_resize(void *ptr, size_t size, size_t new_size);
+
+/* How many spare blocks there are, and the end of all of them. Any thread. */
+int mg_block_spares(void);
+void mg_block_drop_spares(void);
+
+/* Asks for huge pages inside ptr[0..size), which is about to be written and came from another allocator. Does nothing
+ * to less than MG_BLOCK_HUGE bytes: such memory is the allocator's own mapping, not a part of its heap. */
+#define MG_BLOCK_HUGE ((size_t) 33 << 20)
+void mg_block_advise(void *ptr, size_t size);
+
+#endif
