@@ -153,6 +153,9 @@ PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int p
 
 /* --- waiting --- */
 
+/* mg_latch_push for a thread with the GIL, which is dropped while a parked thread is woken: that one wants it next. */
+mg_err mg_push_item(mg_latch *l, mg_item item, mg_woken *woken);
+
 /* Takes an item from l, waiting if need be: 0; -1 with an exception (TimeoutError; closed_error(closed_text); of a signal handler). */
 int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, int block, PyObject *closed_error,
                  PyObject *closed_text, mg_item *item);

@@ -52,6 +52,17 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, in
     }
 }
 
+mg_err mg_push_item(mg_latch *l, mg_item item, mg_woken *woken)
+{
+    mg_waiter *owed;
+    mg_err err = mg_latch_push_owing(l, item, woken, &owed);
+    if (owed) {
+        Py_BEGIN_ALLOW_THREADS mg_waiter_unpark(owed);
+        Py_END_ALLOW_THREADS
+    }
+    return err;
+}
+
 PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router)
 {
     PyObject *obj;
@@ -161,7 +172,7 @@ static PyObject *latch_put(PyObject *obj, PyObject *args, PyObject *kwargs)
         return NULL;
     mg_item item = {Py_NewRef(value), MG_ITEM_OBJECT};
     mg_woken woken;
-    mg_err err = mg_latch_push(self->latch, item, &woken);
+    mg_err err = mg_push_item(self->latch, item, &woken);
     if (err != MG_OK) {
         Py_DECREF(value);
         if (err == MG_ECLOSED)

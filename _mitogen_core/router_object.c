@@ -432,7 +432,7 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
     }
     if (h->latch && h->policy != MG_POLICY_ASK) {
         mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT};
-        mg_err err = mg_latch_push(h->latch, item, NULL);
+        mg_err err = mg_push_item(h->latch, item, NULL);
         mg_handler_unref(h);
         if (err == MG_OK)
             Py_RETURN_NONE;

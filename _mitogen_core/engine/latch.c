@@ -79,7 +79,8 @@ static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woke
     return mg_loop_wake_later(s->waiter);
 }
 
-static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell)
+/* owed: where to leave a thread that mg_waiter_unpark is owed to, or NULL to do it here. */
+static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed)
 {
     mg_woken ignored;
     if (!woken)
@@ -103,14 +104,17 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell)
     void *tell_arg = l->tell_arg;
     pthread_mutex_unlock(&l->mu);
 
-    if (parked)
+    if (parked && owed)
+        *owed = woken->waiter;
+    else if (parked)
         mg_waiter_unpark(woken->waiter);
     if (tell)
         tell(l, tell_arg);
     if (watcher) {
         mg_woken there;
         mg_item token = {mg_latch_ref(l), MG_ITEM_TOKEN};
-        if (mg_latch_push(watcher, token, &there) != MG_OK)
+        /* one thread can be left to the caller; a second one is woken here */
+        if (push(watcher, token, &there, 1, owed && !*owed ? owed : NULL) != MG_OK)
             mg_latch_unref(l);
         else if (!woken->waiter)
             *woken = there;
@@ -121,12 +125,18 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell)
 
 mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken)
 {
-    return push(l, item, woken, 1);
+    return push(l, item, woken, 1, NULL);
 }
 
 mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken)
 {
-    return push(l, item, woken, 0);
+    return push(l, item, woken, 0, NULL);
+}
+
+mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter **owed)
+{
+    *owed = NULL;
+    return push(l, item, woken, 1, owed);
 }
 
 void mg_latch_unget(mg_latch *l, mg_item item)

@@ -79,6 +79,10 @@ mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken);
 /* The same without the function of mg_latch_tell: for a caller that tells by itself. */
 mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken);
 
+/* The same as mg_latch_push, but a parked thread is left so: when *owed is not NULL, mg_waiter_unpark(*owed) is owed, best after a
+ * lock is dropped which that thread will want (the GIL). */
+mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter **owed);
+
 /* Puts an item back at the front, for a wait that was given up after it had been served. */
 void mg_latch_unget(mg_latch *l, mg_item item);
 
