@@ -288,9 +288,29 @@ static PyMemberDef latch_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(LatchObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};
 
+static PyObject *get_newest_first(PyObject *obj, void *closure)
+{
+    (void) closure;
+    return PyBool_FromLong(atomic_load(&((LatchObject *) obj)->latch->newest_first));
+}
+
+static int set_newest_first(PyObject *obj, PyObject *value, void *closure)
+{
+    (void) closure;
+    int yes = value ? PyObject_IsTrue(value) : 0;
+    if (yes < 0)
+        return -1;
+    atomic_store(&((LatchObject *) obj)->latch->newest_first, yes);
+    return 0;
+}
+
 static PyGetSetDef latch_getset[] = {{"closed", get_closed, NULL, "True once close() was called.", NULL},
                                      {"notify", get_notify, set_notify,
                                       "None, or called with this latch when an object is put that no sleeper takes.",
+                                      NULL},
+                                     {"_newest_first", get_newest_first, set_newest_first,
+                                      "Whether the youngest sleeper is served, not the oldest: for a pool of threads "
+                                      "that are all alike, where the one that slept last is the cheapest to wake.",
                                       NULL},
                                      {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
                                      {NULL, NULL, NULL, NULL, NULL}};

@@ -621,6 +621,9 @@ class Pool(object):
         router._service_pool = self
         self._func_latch = mitogen.core.Latch()
         self._select = _PoolSelect(oneshot=False)
+        # The threads are all alike: the one that slept last reads the next
+        # call itself. The pure core takes them in turn.
+        self._select._latch._newest_first = True
         self._select.add(self._receiver)
         self._select.add(self._func_latch)
         if recv is not None:

@@ -79,6 +79,12 @@ static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woke
     return mg_loop_wake_later(s->waiter);
 }
 
+/* REQUIRES(l->mu), and that there is a sleeper. */
+static mg_sleeper *next_locked(const mg_latch *l)
+{
+    return atomic_load_explicit(&l->newest_first, memory_order_relaxed) ? l->last : l->first;
+}
+
 /* owed: where to leave a thread that mg_waiter_unpark is owed to, or NULL to do it here. */
 static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed)
 {
@@ -95,7 +101,7 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_
     if (l->closed)
         err = MG_ECLOSED;
     else if (l->first)
-        parked = serve_locked(l, l->first, item, woken);
+        parked = serve_locked(l, next_locked(l), item, woken);
     else if ((err = reserve_locked(l)) == MG_OK)
         l->ring[(l->head + l->count++) % l->cap] = item;
     if (err == MG_OK && l->watcher && (l->watch_always || !woken->waiter))
@@ -147,7 +153,7 @@ void mg_latch_unget(mg_latch *l, mg_item item)
     if (l->closed)
         lost = 1;
     else if (l->first)
-        parked = serve_locked(l, l->first, item, &woken);
+        parked = serve_locked(l, next_locked(l), item, &woken);
     else if (reserve_locked(l) == MG_OK) {
         l->head = (l->head + l->cap - 1) % l->cap;
         l->ring[l->head] = item;

@@ -65,6 +65,7 @@ typedef struct mg_latch {
     void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */
     void *tell_arg;
     int closed;
+    _Atomic int newest_first; /* the youngest sleeper is served, not the oldest: for threads that are all alike */
 } mg_latch;
 
 /* A reference, or NULL when memory is out. drop may be called on any thread, under no lock of the engine. */

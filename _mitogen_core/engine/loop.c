@@ -24,6 +24,9 @@
 #define SHORT_WAITS_TO_SPIN 3
 #define SPIN_LOSSES_MAX     10
 
+/* An attendant that has served the same waiter so often in a row leaves the loop to it, however many others sleep. */
+#define SERVED_ROW 4
+
 /* A loop that was idle for so long drops the spare blocks for large payloads. */
 #define SPARES_FRESH MG_SECOND
 
@@ -60,7 +63,9 @@ struct mg_loop {
     _Atomic int draining; /* somebody waits for that to be 0 */
     _Atomic(mg_waiter *) attendant;
     _Atomic int n_followers; /* waiters of this loop that are parked */
-    _Atomic int64_t youngest_follower; /* when the last of them parked */
+    /* Who of them parked last, when, and when the last one before that was another. Hints: each is read and written by itself. */
+    _Atomic(mg_waiter *) youngest_follower;
+    _Atomic int64_t youngest_at, older_at;
 
     pthread_mutex_t events_mu;
     mg_event *events; /* guarded by events_mu: a ring */
@@ -73,6 +78,8 @@ struct mg_loop {
     int timed_out;
     int64_t foreign_at;
     int served_other;
+    const mg_waiter *served_last; /* whom a push has woken last, and how often in a row; only compared */
+    int served_row;
     int (*hot_fn)(void *);
     void *hot_arg;
     uint8_t *scratch;
@@ -483,7 +490,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         if (atomic_load(&loop->step_down) || atomic_load(&loop->closed))
             return LEFT_ASKED;
         if (loop->served_other && !foreign_traffic(loop, now) &&
-            (s ? now - began > 2 * TICK : atomic_load(&loop->n_followers) <= 1))
+            (s ? now - began > 2 * TICK : atomic_load(&loop->n_followers) <= 1 || loop->served_row >= SERVED_ROW))
             return LEFT_SERVED;
         loop->served_other = 0;
         if (now >= deadline)
@@ -534,13 +541,26 @@ static int try_lead(mg_loop *loop, mg_waiter *w)
     return ok;
 }
 
+static void note_parked(mg_loop *loop, mg_waiter *w)
+{
+    if (atomic_exchange(&loop->youngest_follower, w) != w)
+        atomic_store(&loop->older_at, atomic_load(&loop->youngest_at));
+    atomic_store(&loop->youngest_at, mg_now());
+}
+
+/* When a follower other than w parked last. */
+static int64_t other_parked_at(const mg_loop *loop, const mg_waiter *w)
+{
+    return atomic_load(&loop->youngest_follower) == w ? atomic_load(&loop->older_at) : atomic_load(&loop->youngest_at);
+}
+
 /* A waiter stops leading. See DESIGN in loop.h for who is told. */
-static void unlead(mg_loop *loop)
+static void unlead(mg_loop *loop, const mg_waiter *w)
 {
     mg_waiter *whom = NULL;
     int64_t now = mg_now();
     int needed = foreign_traffic(loop, now) || atomic_load(&loop->have_ops) ||
-                 (atomic_load(&loop->n_followers) && now - atomic_load(&loop->youngest_follower) < 4 * TICK);
+                 (atomic_load(&loop->n_followers) && now - other_parked_at(loop, w) < 4 * TICK);
     loop->stats.leads++;
     pthread_mutex_lock(&loop->mu);
     loop->leader = NULL;
@@ -566,7 +586,7 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
             return MG_ETIMEDOUT;
         if (loop && try_lead(loop, w)) {
             left how = lead(loop, w, s, deadline);
-            unlead(loop);
+            unlead(loop, w);
             if (how == LEFT_DONE)
                 return MG_OK;
             if (how == LEFT_TIMEOUT)
@@ -575,7 +595,7 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
                 return MG_EINTR;
         }
         if (loop) {
-            atomic_store(&loop->youngest_follower, mg_now());
+            note_parked(loop, w);
             atomic_fetch_add(&loop->n_followers, 1);
         }
         mg_err err = mg_waiter_park(w, deadline);
@@ -762,7 +782,11 @@ void mg_loop_note_foreign(mg_loop *loop)
 
 void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken)
 {
-    if (woken->waiter && woken->waiter != loop->leader && mg_now() - woken->since < SHORT_WAIT * 5)
+    if (!woken->waiter || woken->waiter == loop->leader)
+        return;
+    loop->served_row = woken->waiter == loop->served_last ? loop->served_row + (loop->served_row < SERVED_ROW) : 1;
+    loop->served_last = woken->waiter;
+    if (mg_now() - woken->since < SHORT_WAIT * 5)
         loop->served_other = 1;
 }
 

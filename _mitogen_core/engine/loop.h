@@ -12,7 +12,8 @@
  *  - If there was traffic of others (frames forwarded, work for Python, other sleepers), the attendant is woken at once.
  *  - When the same thread has led for two ticks without leaving, the attendant goes to sleep for good ("deep"), so an idle
  *    process makes no system call. Whoever stops leading then wakes it.
- *  - An attendant that has served the only sleeping waiter steps down, so that the next wait of that thread leads.
+ *  - An attendant that has served the only sleeping waiter, or the same one several times in a row, steps down, so that the
+ *    next wait of that thread leads.
  *    A waiter that has led for long and serves another one does the same.
  *  - mg_loop_acquire() asks the leader to step down and waits for it: for changing watchers from outside.
  *
