@@ -16,7 +16,7 @@
 
 #include "block.h"
 
-enum { MAX_FLOAT_TEXT = 500, MAX_CALL_ERROR = 10000, MAX_CONTEXT_NAME = 100, MAX_PROTOCOL = 5 };
+enum { MAX_FLOAT_TEXT = 500, MAX_CALL_ERROR = 10000, MAX_CONTEXT_NAME = 500, MAX_PROTOCOL = 5 };
 
 /* ---- errors ---- */
 
@@ -888,7 +888,7 @@ static PyObject *make_call_error(mg_codec *codec, PyObject *const *args, Py_ssiz
 static PyObject *make_context(mg_codec *codec, PyObject *router, PyObject *const *args, Py_ssize_t n)
 {
     if (n != 2 || !is_int_from(args[0], 0) ||
-        !(args[1] == Py_None || (PyUnicode_Check(args[1]) && PyUnicode_GetLength(args[1]) < MAX_CONTEXT_NAME)))
+        !(args[1] == Py_None || (PyUnicode_Check(args[1]) && PyUnicode_GetLength(args[1]) <= MAX_CONTEXT_NAME)))
         return bad_arguments("Context");
     PyObject *call[] = {router != NULL ? router : Py_None, args[0], args[1]};
     return PyObject_Vectorcall(codec->unpickle_context, call, 3, NULL);

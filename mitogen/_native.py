@@ -169,6 +169,7 @@ class Context(_c.Context):
     __doc__ = _PureContext.__doc__
     name = None
     remote_name = None
+    NAME_MAX_LEN = _PureContext.NAME_MAX_LEN
     __init__ = _PureContext.__init__
     __repr__ = _PureContext.__repr__
     __reduce__ = _PureContext.__reduce__
@@ -709,7 +710,6 @@ class Broker(_PureBroker):
         protocol = self._waker.protocol
         self.defer = protocol.defer
         self.poller.on_turn = lambda: protocol.on_receive(self, b'')
-        self.timers = core._NoTimers()
         self._thread = core.threading.Thread(target=self._broker_main,
                                              name='mitogen.broker')
         self._thread.start()

@@ -62,9 +62,8 @@ if PY3:
         """Return what follows offset `start` of `buf` without copying it."""
         return memoryview(buf)[start:]
 
-    def b(s):
-        """Return text `s` as bytes, one byte per character."""
-        return s.encode('latin-1')
+    #: Text as bytes, UTF-8 if nothing else is said.
+    b = str.encode
 else:
     import cPickle as pickle
     import fcntl
@@ -83,8 +82,8 @@ else:
     range, imap = xrange, itertools.imap
     BufferType = buffer
 
-    def b(s):
-        """Return text `s` as bytes, one byte per character."""
+    def b(s, encoding=None, errors=None):
+        """Return text `s`, which is bytes already."""
         return s
 
 AnyTextType = (BytesType, UnicodeType)
@@ -283,8 +282,8 @@ class CallError(Error):
     text names its class and message, followed by the traceback of the
     exception being handled, if any.
     """
-    # Readers refuse a text of this length.
-    MAX_TEXT = 10000
+    # Readers refuse a longer text.
+    MSG_MAX_LEN = 9999
 
     def __init__(self, fmt=None, *args):
         if isinstance(fmt, BaseException):
@@ -305,14 +304,14 @@ class CallError(Error):
 
     def __reduce__(self):
         text = to_text(self.args[0])
-        if len(text) >= self.MAX_TEXT:
+        if len(text) > self.MSG_MAX_LEN:
             # The message is at the start and the failing line at the end.
             text = text[:5000] + '\n[...]\n' + text[-4900:]
         return _unpickle_call_error, (text,)
 
 
 def _unpickle_call_error(s):
-    if type(s) is not UnicodeType or len(s) >= CallError.MAX_TEXT:
+    if type(s) is not UnicodeType or len(s) > CallError.MSG_MAX_LEN:
         raise TypeError('cannot unpickle CallError: bad input')
     return CallError(s)
 
@@ -393,8 +392,8 @@ def threading__current_thread():
     return threading.current_thread()
 
 
-def threading__thread_name(t):
-    return t.name
+def threading__thread_name(thread):
+    return thread.name
 
 
 def has_parent_authority(msg, _stream=None):
@@ -543,11 +542,11 @@ def iter_split(buf, delim, func):
             return buf[start:], False
 
 
-def import_module(name):
-    """Import `name` and return that very module."""
+def import_module(modname):
+    """Import `modname` and return that very module."""
     # Level 0: on Python 2 the default would look for siblings of this module.
-    __import__(name, {}, {}, (), 0)
-    return sys.modules[name]
+    __import__(modname, {}, {}, (), 0)
+    return sys.modules[modname]
 
 
 def get_core_source():
@@ -717,8 +716,7 @@ class Message(object):
 
     :raises ValueError: unknown `enc`.
     """
-    dst_id = None
-    handle = None
+    dst_id = src_id = auth_id = handle = None
     #: Handle for the reply; None or 0 if there is none, IS_DEAD when this
     #: says that the recipient waits in vain.
     reply_to = None
@@ -1255,6 +1253,8 @@ class Channel(Sender, Receiver):
 
 class Context(object):
     """Another context of the tree, as seen from here. Any thread."""
+    #: Readers refuse a longer name.
+    NAME_MAX_LEN = 500
     remote_name = None
 
     def __init__(self, router, context_id, name=None):
@@ -1317,7 +1317,8 @@ class Context(object):
 
 
 def _unpickle_context(context_id, name, router=None):
-    named = isinstance(name, UnicodeType) and len(name) < 100
+    named = (isinstance(name, UnicodeType) and
+             len(name) <= Context.NAME_MAX_LEN)
     if not _is_int(context_id, 0) or not (named or name is None):
         raise TypeError('bad Context')
     if not isinstance(router, Router):
@@ -1389,7 +1390,7 @@ class Poller(object):
 Latch.poller_class = Poller
 
 
-class _NoTimers(object):
+class NullTimerList(object):
     """The timers of a broker that cannot schedule any."""
     def get_timeout(self):
         return None
@@ -2215,6 +2216,7 @@ class Broker(object):
     poller_class = Poller
     #: Seconds that streams have to end by themselves.
     shutdown_timeout = 3.0
+    timers = NullTimerList()
     _ident = None
 
     def __init__(self, poller_class=None, activate_compat=True):
@@ -2224,7 +2226,6 @@ class Broker(object):
         #: Any thread: see :meth:`Waker.defer`.
         self.defer = self._waker.protocol.defer
         self.poller = self.poller_class()
-        self.timers = _NoTimers()
         self._watch_receive(self._waker)
         self._thread = threading.Thread(target=self._broker_main,
                                         name='mitogen.broker')
@@ -2406,7 +2407,7 @@ class ImportPolicy(object):
             return ModuleDeniedByOverridesError
         for names, cls in ((self.blocks, ModuleDeniedByBlocksError),
                            (Importer.ALWAYS_BLACKLIST, ModuleUnsuitableError)):
-            if not names.isdisjoint(module_lineage(fullname)):
+            if not set(names).isdisjoint(module_lineage(fullname)):
                 return cls
         return False
 
@@ -2495,13 +2496,13 @@ class ResourceReader(object):
     def is_resource(self, name):
         return self._read(name) is not None
 
-    def open_resource(self, name):
-        content = self._read(name)
+    def open_resource(self, resource):
+        content = self._read(resource)
         return BytesIO(content) if content is not None else \
-            self.resource_path(name)
+            self.resource_path(resource)
 
-    def resource_path(self, name):
-        raise FileNotFoundError(name)
+    def resource_path(self, resource):
+        raise FileNotFoundError(resource)
 
     def contents(self):
         raise NotImplementedError('the parent cannot list resources')
@@ -2524,8 +2525,8 @@ class Importer(_Fetcher):
         'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
     ]
     #: Modules that are useless, or harmful, in another interpreter.
-    ALWAYS_BLACKLIST = set(['builtins', '__builtin__', 'msvcrt', 'thread',
-                            'org'] + ['cStringIO'] * PY3)
+    ALWAYS_BLACKLIST = ['builtins', '__builtin__', 'msvcrt', 'thread',
+                        'org'] + ['cStringIO'] * PY3
     absent_msg = (
         'the parent is unable to serve %r: it is missing there too, or is a '
         'native extension; see the debug log of the master')

@@ -59,8 +59,8 @@ class Options(mitogen.parent.Options):
         self.password = mitogen.parent.make_secret(password)
 
 
-class SetupProtocol(mitogen.parent.PasswordMixin,
-                    mitogen.parent.RegexProtocol):
+class BootstrapProtocol(mitogen.parent.PasswordMixin,
+                        mitogen.parent.RegexProtocol):
     """
     Answers doas on the terminal that is its stderr.
 
@@ -70,12 +70,12 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
     required_msg, incorrect_msg = password_required_msg, password_incorrect_msg
 
     def __init__(self, options):
-        super(SetupProtocol, self).__init__()
+        super(BootstrapProtocol, self).__init__()
         if options.incorrect_prompts:
             rejected = compile_literals(options.incorrect_prompts)
-            self.PATTERNS = [(rejected, SetupProtocol.on_password_rejected)]
+            self.PATTERNS = [(rejected, BootstrapProtocol.on_password_rejected)]
         asked = compile_literals([options.password_prompt])
-        self.PARTIAL_PATTERNS = [(asked, SetupProtocol.on_password_prompt)]
+        self.PARTIAL_PATTERNS = [(asked, BootstrapProtocol.on_password_prompt)]
 
     def on_password_rejected(self, line, match):
         # It says the same to who is not allowed anything.
@@ -90,7 +90,7 @@ class Connection(mitogen.parent.Connection):
     child_is_immediate_subprocess = False
     create_child_args = {'escalates_privilege': True}
     create_child = staticmethod(mitogen.parent.hybrid_tty_create_child)
-    options_class, diag_protocol_class = Options, SetupProtocol
+    options_class, diag_protocol_class = Options, BootstrapProtocol
 
     def _get_name(self):
         return u'doas.' + mitogen.core.to_text(self.options.username)

@@ -33,7 +33,7 @@ class Error(mitogen.core.StreamError):
     pass
 
 
-def _reset_logging():
+def reset_logging_framework():
     """
     Give logging and its handlers new locks: another thread, which does not
     exist any more, may have held the old ones.
@@ -45,7 +45,7 @@ def _reset_logging():
             handler.createLock()
 
 
-def _reseed():
+def fixup_prngs():
     """
     Make our random numbers differ from those of the process we copy.
     """
@@ -64,8 +64,8 @@ def on_fork():
     """
     if not hasattr(os, 'register_at_fork'):
         # Newer Pythons do this by themselves.
-        _reset_logging()
-        _reseed()
+        reset_logging_framework()
+        fixup_prngs()
     mitogen.core.Latch._on_fork()
     mitogen.core.Side._on_fork()
     mitogen.core.ExternalContext.service_stub_lock = threading.Lock()
@@ -90,7 +90,7 @@ def _convert_exit_status(status):
     return -os.WSTOPSIG(status)
 
 
-def _handle_child_crash():
+def handle_child_crash():
     """
     Report a failure to start on the terminal, the only place left, and end
     the process.
@@ -184,7 +184,7 @@ class Connection(mitogen.parent.Connection):
             parents.close()
             self._child_main(own)
         except BaseException:
-            _handle_child_crash()
+            handle_child_crash()
 
     def get_econtext_config(self):
         options = self.options

@@ -98,13 +98,13 @@ def _imports_by_dis(code):
             yield level, ins.argval.split(' ')[0], fromlist or ()
 
 
-def codeobj_imports(code):
+def codeobj_imports(co):
     """
     Yield one tuple `(level, module name, names)` for every import statement
     that the code object itself performs, in order and with duplicates. Nested
     code objects (functions, classes) are not looked into.
 
-    :param code:
+    :param co:
         Code object, as made by :func:`compile`.
     :returns:
         Generator of tuples. `level` is the number of leading dots, 0 for an
@@ -113,7 +113,7 @@ def codeobj_imports(code):
         ``('*',)`` for a star, empty for a plain ``import``.
     """
     if sys.version_info < (3,):
-        return _imports_by_walking(code, _byte_operations)
+        return _imports_by_walking(co, _byte_operations)
     if sys.version_info < (3, 15):
-        return _imports_by_walking(code, _word_operations)
-    return _imports_by_dis(code)
+        return _imports_by_walking(co, _word_operations)
+    return _imports_by_dis(co)

@@ -35,7 +35,7 @@ RESPONDER_LOG = logging.getLogger('mitogen.responder')
 PY3 = sys.version_info >= (3,)
 
 #: Base names that stand for a module made in memory; there is no such file.
-SPECIAL_FILE_PATHS = frozenset([
+SPECIAL_FILE_PATHS = set([
     '__synthetic__',
     '<ansible_synthetic_collection_package>',
 ])
@@ -89,14 +89,14 @@ def is_stdlib_path(path):
         return result
 
 
-def is_stdlib_name(name):
+def is_stdlib_name(modname):
     """
-    Return :data:`True` if the module `name` is built in, or is loaded and
+    Return :data:`True` if the module `modname` is built in, or is loaded and
     came from the standard library.
     """
-    if name in sys.builtin_module_names:
+    if modname in sys.builtin_module_names:
         return True
-    module = sys.modules.get(name)
+    module = sys.modules.get(modname)
     if module is None:
         return False
     path = getattr(module, '__file__', None)
@@ -247,8 +247,8 @@ class ThreadWatcher(object):
     #: Watched thread -> list of watchers. Guarded by `_lock`.
     _watchers = {}
 
-    def __init__(self, target_thread, on_join):
-        self.target_thread = target_thread
+    def __init__(self, target, on_join):
+        self.target = target
         self.on_join = on_join
 
     @classmethod
@@ -271,24 +271,24 @@ class ThreadWatcher(object):
                 LOG.debug('%r failed', watcher, exc_info=True)
 
     @classmethod
-    def watch(cls, target_thread, on_join):
+    def watch(cls, target, on_join):
         """
         Arrange for `on_join()` to be called, on a helper thread, once
-        `target_thread` has ended. Any thread.
+        `target` has ended. Any thread.
 
         :returns:
             The watcher. Its :meth:`remove` undoes the arrangement.
         """
         cls._check_fork()
-        watcher = cls(target_thread, on_join)
+        watcher = cls(target, on_join)
         with cls._lock:
-            known = target_thread in cls._watchers
-            cls._watchers.setdefault(target_thread, []).append(watcher)
+            known = target in cls._watchers
+            cls._watchers.setdefault(target, []).append(watcher)
         if not known:
             helper = threading.Thread(
                 name='mitogen.master.join_thread_async',
                 target=cls._join_thread,
-                args=(target_thread,)
+                args=(target,)
             )
             helper.daemon = True
             helper.start()
@@ -300,7 +300,7 @@ class ThreadWatcher(object):
         """
         self._check_fork()
         with self._lock:
-            watchers = self._watchers.get(self.target_thread, [])
+            watchers = self._watchers.get(self.target, [])
             if self in watchers:
                 watchers.remove(self)
 
@@ -590,13 +590,13 @@ class ModuleFinder(object):
         self._related_cache.pop(fullname, None)
         self._found_cache[fullname] = (path, _to_source_bytes(source), is_pkg)
 
-    def add_source_modifier(self, fullname, modifier):
+    def add_source_modifier(self, fullname, callable):
         """
-        Have `modifier(fullname, path, source, is_pkg)` return the
+        Have `callable(fullname, path, source, is_pkg)` return the
         `(path, source, is_pkg)` to serve, when `fullname` is first found.
         Several are called in the order in which they were added.
         """
-        self._modifiers.setdefault(fullname, []).append(modifier)
+        self._modifiers.setdefault(fullname, []).append(callable)
 
     def _find(self, fullname):
         for method in self.get_module_methods:
@@ -777,9 +777,9 @@ class ModuleResponder(_Server):
         'minify_secs',
     )
 
-    MINIFY_SAFE_RE = re.compile(b(r'\s#[ \t]*!mitogen:[ \t]*minify_safe'))
+    minify_safe_re = re.compile(b(r'\s#[ \t]*!mitogen:[ \t]*minify_safe'))
 
-    MAIN_GUARD_RE = re.compile(
+    MAIN_RE = re.compile(
         b(r'^if[ \t]+__name__[ \t]*==[ \t]*.__main__.[ \t]*:'),
         re.MULTILINE
     )
@@ -810,19 +810,19 @@ class ModuleResponder(_Server):
         super(ModuleResponder, self).__init__(
             router, mitogen.core.GET_MODULE, self._on_get_module)
 
-    def add_source_modifier(self, *args, **kwargs):
+    def add_source_modifier(self, fullname, callable):
         """
         Let a function change what is served; parameters as of the method of
         that name of :class:`ModuleFinder`. Before the first child asks.
         """
-        self._finder.add_source_modifier(*args, **kwargs)
+        self._finder.add_source_modifier(fullname, callable)
 
-    def add_source_override(self, *args, **kwargs):
+    def add_source_override(self, fullname, path, source, is_pkg):
         """
         Serve a given text for a module; parameters as of the method of that
         name of :class:`ModuleFinder`. Before the first child asks.
         """
-        self._finder.add_source_override(*args, **kwargs)
+        self._finder.add_source_override(fullname, path, source, is_pkg)
 
     def whitelist_prefix(self, fullname):
         """
@@ -841,23 +841,23 @@ class ModuleResponder(_Server):
         """
         self.policy.blocks.add(fullname)
 
-    def neutralize_main(self, path, source):
+    def neutralize_main(self, path, src):
         """
         Return the source of the main module without the part that runs the
         program.
 
         :param path:
             Path, for the error message.
-        :param bytes source:
+        :param bytes src:
             Source of the main module.
         :raises ImportError:
             There is no telling which part that is.
         """
-        match = self.MAIN_GUARD_RE.search(source)
+        match = self.MAIN_RE.search(src)
         if match:
-            return source[:match.start()]
-        if b('mitogen.main(') in source:
-            return source
+            return src[:match.start()]
+        if b('mitogen.main(') in src:
+            return src
         RESPONDER_LOG.error(self.main_guard_msg, path)
         raise ImportError(self.main_guard_msg % (path,))
 
@@ -903,7 +903,7 @@ class ModuleResponder(_Server):
         """
         Return the text a child is to run, as bytes.
         """
-        if self.MINIFY_SAFE_RE.search(source):
+        if self.minify_safe_re.search(source):
             source = self._minify(fullname, path, source)
         if fullname == '__main__':
             return self.neutralize_main(path, source)

@@ -257,12 +257,12 @@ def flags(names):
     return result
 
 
-def cfmakeraw(attrs):
+def cfmakeraw(tflags):
     """
     Change a list from :func:`termios.tcgetattr` so that the terminal passes
     bytes through as they are, without echo, and return it.
     """
-    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = attrs
+    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = tflags
     iflag &= ~flags('IMAXBEL IXOFF INPCK BRKINT PARMRK ISTRIP INLCR '
                     'ICRNL IXON IGNPAR IGNBRK')
     oflag &= ~flags('OPOST')
@@ -297,14 +297,17 @@ class Argv(object):
     def __init__(self, argv):
         self.argv = argv
 
-    def _word(self, word):
-        word = _native_str(word)
+    def escape(self, x):
+        """
+        Return one element as a shell reads it back.
+        """
+        word = _native_str(x)
         if self._must_quote.search(word):
             return '"%s"' % (self._must_escape.sub(r'\\\1', word),)
         return word
 
     def __str__(self):
-        return ' '.join([self._word(word) for word in self.argv])
+        return ' '.join([self.escape(word) for word in self.argv])
 
     __repr__ = __str__
 
@@ -368,12 +371,11 @@ class Timer(object):
     :ivar func: what to call, without arguments.
     :ivar active: True until it has run or was cancelled.
     """
-    __slots__ = ('when', 'func', 'active')
+    active = True
 
     def __init__(self, when, func):
         self.when = when
         self.func = func
-        self.active = True
 
     def __repr__(self):
         return 'Timer(%r, %r)' % (self.when, self.func)

@@ -108,26 +108,24 @@ def _get_pid(args, key=None):
                 output)
 
 
-def get_docker_pid(options):
+def get_docker_pid(path, name):
     """Return the process id of a container of Docker."""
-    return _get_pid([options.docker_path, 'inspect',
-                     '--format={{.State.Pid}}', options.container])
+    return _get_pid([path, 'inspect', '--format={{.State.Pid}}', name])
 
 
-def get_lxc_pid(options):
+def get_lxc_pid(path, name):
     """Return the process id of a container of LXC."""
-    return _get_pid([options.lxc_info_path, '-n', options.container], u'pid:')
+    return _get_pid([path, '-n', name], u'pid:')
 
 
-def get_lxd_pid(options):
+def get_lxd_pid(path, name):
     """Return the process id of a container of LXD."""
-    return _get_pid([options.lxc_path, 'info', options.container], u'pid:')
+    return _get_pid([path, 'info', name], u'pid:')
 
 
-def get_machinectl_pid(options):
+def get_machinectl_pid(path, name):
     """Return the process id of a container of systemd."""
-    return _get_pid([options.machinectl_path, 'status', options.container],
-                    u'leader:')
+    return _get_pid([path, 'status', name], u'leader:')
 
 
 #: Kind of container -> function that returns the process id to join.
@@ -136,6 +134,14 @@ GET_LEADER_BY_KIND = {
     'lxc': get_lxc_pid,
     'lxd': get_lxd_pid,
     'machinectl': get_machinectl_pid,
+}
+
+#: Kind of container -> option that names the program to ask.
+_PATH_OPTIONS = {
+    'docker': 'docker_path',
+    'lxc': 'lxc_info_path',
+    'lxd': 'lxc_path',
+    'machinectl': 'machinectl_path',
 }
 
 
@@ -247,7 +253,9 @@ class Connection(mitogen.parent.Connection):
 
     def connect(self, context):
         # Takes as long as the program takes, so not on the broker thread.
-        self.leader_pid = GET_LEADER_BY_KIND[self.options.kind](self.options)
+        options = self.options
+        self.leader_pid = GET_LEADER_BY_KIND[options.kind](
+            getattr(options, _PATH_OPTIONS[options.kind]), options.container)
         LOG.debug('the container %s is that of process %d',
                   self.options.container, self.leader_pid)
         super(Connection, self).connect(context)

@@ -219,7 +219,7 @@ class Connection(mitogen.parent.Connection):
     child_is_immediate_subprocess = False
 
     #: Words of the remote command that are left to the remote shell.
-    SHLEX_IGNORE = frozenset(['&&'])
+    SHLEX_IGNORE = ['&&']
 
     def __init__(self, options, router):
         super(Connection, self).__init__(options, router)

@@ -472,7 +472,7 @@ def reduce_of(name, args):
     ('_unpickle_call_error', (u'x' * 10000,)), ('_unpickle_call_error', (1,)), ('_unpickle_call_error', ()),
     ('_unpickle_call_error', (u'x', u'y')), ('CallError', (None,)),
     ('_unpickle_context', (-1, u'x')), ('_unpickle_context', (u'1', u'x')), ('_unpickle_context', (1,)),
-    ('_unpickle_context', (1, u'x' * 100)), ('_unpickle_context', (1, 2)), ('_unpickle_context', (1.0, None)),
+    ('_unpickle_context', (1, u'x' * 501)), ('_unpickle_context', (1, 2)), ('_unpickle_context', (1.0, None)),
     ('_unpickle_context', (-2 ** 70, None)), ('_unpickle_context', (1, None, 1)),
     ('_unpickle_sender', (-1, 1)), ('_unpickle_sender', (1, 0)), ('_unpickle_sender', (1, -1)),
     ('_unpickle_sender', (1, None)), ('_unpickle_sender', (None, 1)), ('_unpickle_sender', (1,)),
@@ -487,7 +487,7 @@ def test_bad_arguments_make_the_message_invalid(name, args):
 @pytest.mark.parametrize('name,args,value', [
     ('_unpickle_call_error', (u'x' * 9999,), CallError(u'x' * 9999)),
     ('_unpickle_context', (0, None), Context(None, 0)),
-    ('_unpickle_context', (2 ** 70, u'x' * 99), Context(None, 2 ** 70, u'x' * 99)),
+    ('_unpickle_context', (2 ** 70, u'x' * 500), Context(None, 2 ** 70, u'x' * 500)),
     ('_unpickle_sender', (0, 1), Sender(Context(None, 0), 1)),
 ], ids=lambda v: repr(v)[:30])
 def test_arguments_at_their_limits_are_accepted(name, args, value):

@@ -28,7 +28,10 @@ if os.path.dirname(HERE) not in sys.path:
 
 import mitogen  # noqa: E402
 import mitogen.core  # noqa: E402
-from mitogen.core import b  # noqa: E402
+
+
+def b(s):
+    return s if isinstance(s, bytes) else s.encode('latin-1')
 
 PY3 = mitogen.core.PY3
 
@@ -700,7 +703,7 @@ def check_calls(child):
     assert "cannot unpickle '__builtin__'/'set'" in str(e)
     e = raises(mitogen.core.CallError, child.call, u'long_error')
     assert len(str(e)) < 10000
-    assert child.call(u'blob', 100) == mitogen.core.Blob(b('\x00\xff') * 100)
+    assert child.call(u'blob', 100) == mitogen.core.Blob(b'\x00\xff' * 100)
     big = os.urandom(1 << 20) * 5
     (got,), _ = child.call(u'echo', big)
     assert got == big

@@ -135,6 +135,8 @@ def test_to_text():
 def test_b():
     assert mitogen.core.b('abc') == b'abc'
     assert type(mitogen.core.b('abc')) is bytes
+    assert mitogen.core.b(u'\u20ac') == b'\xe2\x82\xac'
+    assert mitogen.core.b(u'\xe9', 'latin-1') == b'\xe9'
 
 
 def test_module_lineage():

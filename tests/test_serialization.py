@@ -277,7 +277,7 @@ def test_a_failure_logs_the_payload():
     b'\x80\x02cmitogen.core\n_unpickle_call_error\nX\x10\x27\x00\x00' + b'x' * 10000 + b'\x85R.',
     b'\x80\x02cmitogen.core\n_unpickle_context\nJ\xff\xff\xff\xffN\x86R.',
     b'\x80\x02cmitogen.core\n_unpickle_context\nX\x01\x00\x00\x001N\x86R.',
-    b'\x80\x02cmitogen.core\n_unpickle_context\nK\x01X\x65\x00\x00\x00' + b'x' * 101 + b'\x86R.',
+    b'\x80\x02cmitogen.core\n_unpickle_context\nK\x01X\xf5\x01\x00\x00' + b'x' * 501 + b'\x86R.',
     b'\x80\x02cmitogen.core\n_unpickle_context\nK\x01K\x01\x86R.',
     b'\x80\x02cmitogen.core\n_unpickle_sender\nK\x01K\x01\x86R.',
     b'\x80\x02cmitogen.core\nBlob\nK\x01K\x02K\x03\x87R.',
