@@ -404,6 +404,8 @@ class MitogenProtocol(core.Protocol):
         self._router = router
         self._on_message = None
         self._link = _c.Link(router, remote_id, self)
+        # A subclass may have the hook as a method.
+        self._link.hooked = self.on_message is not None
         self.auth_id = auth_id
         self.is_privileged = (remote_id in parent_ids or
                               auth_id in [local_id] + list(parent_ids))

@@ -72,10 +72,10 @@ class Peer(object):
     A scripted neighbour: a context on the other end of a socket, whose every byte the test writes itself.
 
     `router` gets a stream to the context `context_id`. With `child` it is one that the router takes for its child:
-    it may announce routes, and is told to shut down.
+    it may announce routes, and is told to shut down. `build` makes a stream of another protocol.
     """
 
-    def __init__(self, router, context_id, child=False, name=None):
+    def __init__(self, router, context_id, child=False, name=None, build=None):
         protocol_class = mitogen.parent.MitogenProtocol if child else mitogen.core.MitogenProtocol
         self.router = router
         self.context_id = context_id
@@ -83,7 +83,7 @@ class Peer(object):
         self.sock.settimeout(10)
         self._rest = b''
         self._frames = []
-        self.stream = protocol_class.build_stream(router, remote_id=context_id)
+        self.stream = (build or protocol_class.build_stream)(router, remote_id=context_id)
         self.stream.name = name or u'peer.%d' % (context_id,)
         ours.setblocking(False)
         rfp = os.fdopen(os.dup(ours.fileno()), 'rb', 0)
