@@ -637,12 +637,13 @@ def enable_profiling(econtext=None):
             return func(*args)
         finally:
             profiler.create_stats()
+            stamp = int(now() * 1000000)
             paths = [
                 os.environ.get(
                     'MITOGEN_PROFILE_FMT',
                     '/tmp/mitogen.stats.%(pid)s.%(identity)s.%(now)s.%(ext)s'
                 ) % {'ext': ext, 'identity': name, 'pid': os.getpid(),
-                     'now': int(now() * 1000000)}
+                     'now': stamp}
                 for ext in ('pstats', 'log')]
             profiler.dump_stats(paths[0])
             with open(paths[1], 'w') as fp:

@@ -369,3 +369,60 @@ def test_what_follows_a_switch_of_protocol_reaches_the_new_one():
     assert first.lines == [b'one']
     assert stream.protocol.lines == [b'two', b'three']
     assert stream.protocol.tails == [b'ta']
+
+
+def test_build_stream_uses_the_class_of_stream_and_passes_arguments():
+    class Stream(mitogen.core.Stream):
+        pass
+
+    class Protocol(mitogen.core.Protocol):
+        stream_class = Stream
+
+        def __init__(self, a, b=None):
+            self.args = a, b
+
+    stream = Protocol.build_stream(1, b=2)
+    assert type(stream) is Stream
+    assert type(stream.protocol) is Protocol
+    assert stream.protocol.args == (1, 2)
+    assert stream.protocol.stream is stream
+    assert mitogen.core.Protocol.stream_class is mitogen.core.Stream
+
+
+def test_a_stream_reads_as_much_as_its_protocol_wants(pair):
+    class Protocol(mitogen.core.Protocol):
+        read_size = 3
+
+        def on_receive(self, broker, buf):
+            got.append(buf)
+
+    got = []
+    assert mitogen.core.Protocol.read_size == mitogen.core.CHUNK_SIZE
+    stream = Protocol.build_stream()
+    stream.accept(*pair)
+    pair[1].sendall(b'abcd')
+    stream.on_receive(None)
+    stream.on_receive(None)
+    assert got == [b'abc', b'd']
+
+
+def test_a_delimiter_may_be_of_any_length():
+    class Protocol(mitogen.core.DelimitedProtocol):
+        delimiter = b'--'
+
+        def on_line_received(self, line):
+            lines.append(line)
+
+    lines = []
+    protocol = Protocol.build_stream().protocol
+    assert mitogen.core.DelimitedProtocol.delimiter == b'\n'
+    for part in b'a-', b'-b\n--c':
+        protocol.on_receive(None, part)
+    assert lines == [b'a', b'b\n']
+
+
+def test_dictionaries_are_walked_by_functions():
+    d = {1: 2}
+    assert list(mitogen.core.iterkeys(d)) == [1]
+    assert list(mitogen.core.itervalues(d)) == [2]
+    assert list(mitogen.core.iteritems(d)) == [(1, 2)]
