@@ -1980,7 +1980,9 @@ class Connection(object):
         self._reaper = Reaper(
             broker=self._router.broker,
             proc=self.proc,
-            kill=not (spared or getattr(self._router, 'profiling', False)),
+            # A profile takes a while to be written.
+            kill=not (spared or self.options.profiling or
+                      getattr(self._router, 'profiling', False)),
             wait_on_shutdown=not self.detached,
         )
         self._reaper.reap()
