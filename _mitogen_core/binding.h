@@ -182,4 +182,15 @@ void mg_acquire_loop(mg_loop *loop);
 /* The link of a stream: new reference or NULL (no exception). */
 PyObject *mg_link_of(mg_stream *s);
 
+/* The argument of a method that takes exactly one, by place or by name (METH_FASTCALL | METH_KEYWORDS). Borrowed; NULL
+ * with TypeError when it was called otherwise. */
+static inline PyObject *mg_one_arg(const char *method, const char *name, PyObject *const *args, Py_ssize_t n,
+                                   PyObject *names)
+{
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    if (n + named == 1 && (n == 1 || !PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), name)))
+        return args[0];
+    return PyErr_Format(PyExc_TypeError, "%s() takes one argument, %s", method, name);
+}
+
 #endif

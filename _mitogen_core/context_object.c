@@ -72,6 +72,12 @@ static PyObject *context_send(PyObject *obj, PyObject *msg)
     Py_RETURN_NONE;
 }
 
+static PyObject *context_send_named(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    PyObject *arg = mg_one_arg("send", "msg", args, n, names);
+    return arg ? context_send(obj, arg) : NULL;
+}
+
 static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"msg", "persist", NULL};
@@ -101,7 +107,9 @@ static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwa
     return receiver;
 }
 
-static PyMethodDef context_methods[] = {{"send", context_send, METH_O, "send(msg): send a message there. Any thread."},
+static PyMethodDef context_methods[] = {{"send", (PyCFunction) (void (*)(void)) context_send_named,
+                                         METH_FASTCALL | METH_KEYWORDS,
+                                         "send(msg): send a message there. Any thread."},
                                         {"send_async", (PyCFunction) (void (*)(void)) context_send_async,
                                          METH_VARARGS | METH_KEYWORDS,
                                          "send_async(msg, persist=False) -> Receiver of the reply. Any thread."},

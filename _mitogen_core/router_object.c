@@ -348,6 +348,12 @@ static PyObject *router_del_handler(PyObject *obj, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+static PyObject *router_del_handler_named(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    PyObject *arg = mg_one_arg("del_handler", "handle", args, n, names);
+    return arg ? router_del_handler(obj, arg) : NULL;
+}
+
 static PyObject *pair_of(mg_handler *h)
 {
     return Py_BuildValue("(IO)", h->handle, h->owner ? mg_later_obj(h->owner) : Py_None);
@@ -505,6 +511,12 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+static PyObject *router_route_named(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    PyObject *arg = mg_one_arg("route", "msg", args, n, names);
+    return arg ? router_route(obj, arg) : NULL;
+}
+
 static PyMethodDef router_methods[] = {
     {"_open", router_open, METH_O, "_open(loop): once, before anything else."},
     {"_set_identity", router_set_identity, METH_VARARGS, "_set_identity(own_id, parent_id, parent_ids)"},
@@ -519,10 +531,12 @@ static PyMethodDef router_methods[] = {
      "add_handler(fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False) -> handle. fn(message) "
      "is called on the\n"
      "broker's thread. Error when the handle is taken. Any thread."},
-    {"del_handler", router_del_handler, METH_O, "del_handler(handle). KeyError. Any thread."},
+    {"del_handler", (PyCFunction) (void (*)(void)) router_del_handler_named, METH_FASTCALL | METH_KEYWORDS,
+     "del_handler(handle). KeyError. Any thread."},
     {"_take_handlers", router_take_handlers, METH_O,
      "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
-    {"route", router_route, METH_O, "route(message): send it on its way. Any thread. Error after the broker's end."},
+    {"route", (PyCFunction) (void (*)(void)) router_route_named, METH_FASTCALL | METH_KEYWORDS,
+     "route(msg): send it on its way. Any thread. Error after the broker's end."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef router_members[] = {

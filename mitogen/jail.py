@@ -17,7 +17,7 @@ class Options(mitogen.parent.Options):
     """
     jexec_path = '/usr/sbin/jexec'
 
-    def __init__(self, container, username=None, jexec_path=None, **options):
+    def __init__(self, container, jexec_path=None, username=None, **options):
         super(Options, self).__init__(**options)
         self.container = container
         self.username = username
