@@ -1908,7 +1908,9 @@ class Router(object):
             return
         target_id = int(bytes_partition(msg.data, b(':'))[0])
         context = self.context_by_id(target_id, create=False)
-        LOG.error('%r: deleting route to %r', self, context or target_id)
+        # While this tree ends, others may well end before us.
+        log = LOG.error if self.broker._alive else LOG.debug
+        log('%r: deleting route to %r', self, context or target_id)
         if context:
             fire(context, 'disconnect')
 

@@ -426,3 +426,25 @@ def test_the_error_of_a_sibling_call_names_the_refusal_as_a_call_error(router):
     with pytest.raises(CallError) as caught:
         first.call(targets.call_context_and_raise, second.context_id, 'identity', 5)
     assert router.refused_msg in str(caught.value)
+
+
+# ---- a child that cannot have children
+
+def test_the_loss_of_another_context_is_an_error_unless_all_ends():
+    broker = mitogen.core.Broker()
+    router = mitogen.core.Router(broker)
+    context = router.context_by_id(5, name='other')
+    lost = []
+    mitogen.core.listen(context, 'disconnect', lambda: lost.append(5))
+    try:
+        with testlib.LogCapture('mitogen') as logs:
+            router._on_del_route(Message(data=b'5'))
+            broker.shutdown()
+            broker.join()
+            router._on_del_route(Message(data=b'5'))
+    finally:
+        broker.shutdown()
+    records = logs.find('deleting route to')
+    assert [record.levelname for record in records] == ['ERROR', 'DEBUG']
+    assert all(repr(context) in record.getMessage() for record in records)
+    assert lost == [5, 5]
