@@ -2,8 +2,9 @@
 """
 Let other processes of the same user join a tree, by way of a UNIX socket.
 
-The one that listens gives each client a context id and its own authority. All
-protection is the mode of the socket file: only its owner may connect.
+The one that listens gives each client a context id and its own authority. It
+is protected by the mode of the socket file, and where the system tells who is
+at the other end, by asking: only the same user and root may be.
 
 Before the ordinary frames, the client sends its process id, 4 bytes, and is
 sent 12: its new context id, the listener's context id, and the listener's
@@ -33,6 +34,9 @@ LOG = logging.getLogger(__name__)
 
 _HELLO = struct.Struct('>L')
 _WELCOME = struct.Struct('>LLL')
+
+#: What Linux tells of a peer: process, user and group.
+_UCRED = struct.Struct('iII')
 
 
 class Error(mitogen.core.Error):
@@ -67,6 +71,38 @@ def is_path_dead(path):
         number = None
     sock.close()
     return number in (errno.ENOENT, errno.ECONNREFUSED)
+
+
+def _peer_uid(sock):
+    """
+    Return the user id of the process that connected to, or listens at, the
+    other end; :data:`None` where the system does not tell.
+    """
+    # Python 2 lacks the name. Where the number is another one, so is the size
+    # of what it stands for.
+    option = getattr(socket, 'SO_PEERCRED',
+                     17 if sys.platform.startswith('linux') else None)
+    try:
+        if option is not None:
+            cred = sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size + 1)
+            return _UCRED.unpack(cred)[1]
+        import ctypes
+        uid, gid = ctypes.c_uint(), ctypes.c_uint()
+        getpeereid = ctypes.CDLL(None).getpeereid
+        if getpeereid(sock.fileno(), ctypes.byref(uid), ctypes.byref(gid)):
+            return None
+        return uid.value
+    except (ImportError, AttributeError, OSError, socket.error, struct.error):
+        LOG.debug('cannot tell whose process is at the other end',
+                  exc_info=True)
+        return None
+
+
+def _is_trusted(uid):
+    """
+    Return whether a process of that user may be at the other end.
+    """
+    return uid in (None, 0, os.geteuid())
 
 
 def make_socket_path():
@@ -236,6 +272,11 @@ class Listener(mitogen.core.Protocol):
         """
         Take over the socket of a new client.
         """
+        uid = _peer_uid(sock)
+        if not _is_trusted(uid):
+            LOG.error('%r: refusing a client of user %d', self, uid)
+            sock.close()
+            return
         sock.setblocking(False)
         stream = HandshakeProtocol.build_stream(self._router)
         stream.name = u'unix_client'
@@ -270,6 +311,11 @@ def _shake_hands(path, sock):
     """
     try:
         sock.connect(path)
+        # Whoever listens may act with authority here. Root knows whom it
+        # connects to.
+        uid = _peer_uid(sock)
+        if os.geteuid() != 0 and not _is_trusted(uid):
+            raise socket.error(errno.EPERM, 'user %d listens there' % (uid,))
         sock.sendall(_HELLO.pack(os.getpid()))
         reply = _recv_exactly(sock, _WELCOME.size)
     except socket.error:
@@ -304,7 +350,8 @@ def connect(path, broker=None):
         `(router, context)`: a new :class:`mitogen.master.Router`, and the
         context of the listener.
     :raises mitogen.unix.ConnectError:
-        Nobody listens there, or the connection broke.
+        Nobody listens there, or somebody of another user does (``errno`` is
+        ``EPERM``), or the connection broke.
     """
     import mitogen.master
 

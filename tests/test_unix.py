@@ -4,6 +4,7 @@ Joining a tree by way of a UNIX socket.
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 
+import accounts
 import pytest
 import testlib
 
@@ -19,6 +21,8 @@ import mitogen.core
 import mitogen.master
 import mitogen.unix
 from mitogen.unix import ConnectError, Listener, connect, is_path_dead
+
+account = accounts.account
 
 ROOT = os.path.dirname(os.path.dirname(mitogen.__file__))
 
@@ -305,3 +309,90 @@ def test_a_client_does_not_delay_the_end_of_the_listener(make_router):
     assert lines == ['0']
     assert seconds < mitogen.master.Broker.shutdown_timeout
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
+
+
+# ---- other users
+
+NOBODY = 65534
+
+LISTENS = """
+import mitogen.master
+with mitogen.master.Router() as router:
+    path = mitogen.unix.Listener.build_stream(router, sys.argv[1]).protocol.path
+    # The check of the credentials is to be the only one.
+    os.chmod(path, 0o666)
+    print(path)
+    sys.stdout.flush()
+    sys.stdin.read()
+"""
+
+CONNECTS = """
+try:
+    router, context = mitogen.unix.connect(sys.argv[1])
+except mitogen.unix.ConnectError as e:
+    print(e.errno == 1, mitogen.context_id)
+else:
+    print('connected')
+    router.broker.shutdown()
+    router.broker.join()
+"""
+
+
+@pytest.fixture
+def start_as(account):
+    """
+    A function that starts a program with a copy of the package as some user; all are ended after the test.
+    """
+    folder = os.path.join(account.folder, 'package')
+    shutil.copytree(os.path.dirname(mitogen.__file__), os.path.join(folder, 'mitogen'),
+                    ignore=shutil.ignore_patterns('__pycache__'), copy_function=shutil.copyfile)
+    procs = []
+
+    def start(uid, program, *args):
+        # Not every interpreter that others may run has the extension.
+        env = dict(os.environ, PYTHONPATH=folder, MITOGEN_CORE='pure', PYTHONDONTWRITEBYTECODE='1')
+        proc = subprocess.Popen(
+            [account.python, '-c', 'import os, sys, mitogen, mitogen.core, mitogen.unix\n' + program] + list(args),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd='/', text=True,
+            user=uid, group=uid, extra_groups=[])
+        procs.append(proc)
+        return proc
+
+    yield start
+    for proc in procs:
+        _, err = proc.communicate(timeout=60)
+        assert proc.returncode == 0, err
+    shutil.rmtree(folder)
+
+
+def test_a_listener_refuses_other_users(start_as, router, account):
+    path = Listener.build_stream(router, os.path.join(account.folder, 'sock')).protocol.path
+    os.chmod(path, 0o666)
+    expected = router.id_allocator._unused
+    with testlib.LogCapture('mitogen.unix') as logs:
+        assert start_as(account.uid, CONNECTS, path).stdout.readline() == 'False 0\n'
+        logs.wait('refusing a client of user %d' % (account.uid,))
+    assert router.id_allocator._unused == expected
+    # It goes on to serve others.
+    assert run_client(CONNECTS, path) == ['connected']
+
+
+def test_a_client_trusts_itself_and_root_only(start_as, account):
+    path = start_as(account.uid, LISTENS, os.path.join(account.home, 'sock')).stdout.readline().strip()
+    assert start_as(NOBODY, CONNECTS, path).stdout.readline() == 'True 0\n'
+    assert start_as(account.uid, CONNECTS, path).stdout.readline() == 'connected\n'
+    # Root knows what it does, and may connect to anybody.
+    assert run_client(CONNECTS, path) == ['connected']
+
+
+def test_where_the_system_does_not_tell_the_mode_of_the_file_must_do(listener, monkeypatch):
+    monkeypatch.setattr(mitogen.unix, '_peer_uid', lambda sock: None)
+    assert run_client(CONNECTS, listener.protocol.path) == ['connected']
+
+
+def test_the_user_at_the_other_end():
+    one, two = socket.socketpair()
+    assert mitogen.unix._peer_uid(one) == mitogen.unix._peer_uid(two) == os.geteuid()
+    one.close()
+    two.close()
+    assert mitogen.unix._peer_uid(one) is None
