@@ -321,6 +321,13 @@ PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int pers
     }
     PyObject *result = PyLong_FromUnsignedLong(h->handle);
     mg_handler_unref(h);
+    if (result && mg_loop_closed(r->loop)) {
+        /* nothing will come any more: whoever waits there has to be told */
+        PyObject *told = PyObject_CallMethod(obj, "_on_late_handler", NULL);
+        if (!told)
+            Py_CLEAR(result);
+        Py_XDECREF(told);
+    }
     return result;
 error:
     mg_handler_unref(h);

@@ -249,6 +249,9 @@ class Router(_c.Router):
     _on_del_route = _PureRouter._on_del_route
     _call_handler = _PureRouter._call_handler
     _maybe_send_dead = _PureRouter._maybe_send_dead
+    _fire_lost = _PureRouter._fire_lost
+    _watch_stream = _PureRouter._watch_stream
+    _gone = False
     myself = _PureRouter.myself
     context_by_id = _PureRouter.context_by_id
 
@@ -316,26 +319,31 @@ class Router(_c.Router):
         self._context_by_id[context.context_id] = context
         self._add_route(context.context_id, stream)
         self.broker.start_receive(stream)
-        core.listen(stream, 'disconnect',
-                    lambda: self._on_stream_disconnect(stream))
+        self._watch_stream(context, stream)
     register.__doc__ = _PureRouter.register.__doc__
 
-    def _on_stream_disconnect(self, stream):
+    def _on_stream_disconnect(self, stream, own_id=None):
         lost = [context_id for context_id, link in self._routes().items()
                 if link.protocol is stream.protocol]
         for context_id in lost:
             self._del_route(context_id)
-        for context_id in lost:
-            context = self.context_by_id(context_id, create=False)
-            if context:
-                context.on_disconnect()
+        self._fire_lost(lost, own_id, self._routes())
+
+    def _on_late_handler(self):
+        """A handler was added after the loop was closed."""
+        if self._gone:
+            self._on_broker_exit()
 
     def _watch_respondent(self, respondent):
         """Have the loss of a context reach the handlers that wait for it.
         Called once for each context that is a respondent."""
         respondent._respondent_of = self
-        core.listen(respondent, 'disconnect',
-                    lambda: self._on_respondent_disconnect(respondent))
+        # The one object that is told; the caller's may be its own.
+        known = self.context_by_id(respondent.context_id)
+        if known.__dict__.get('_watched_by') is not self:
+            known._watched_by = self
+            core.listen(known, 'disconnect',
+                        lambda: self._on_respondent_disconnect(known))
 
     def _on_respondent_disconnect(self, context):
         for _, entry in self._take_handlers(context.context_id):
@@ -343,6 +351,8 @@ class Router(_c.Router):
                 entry[1], core.Message.dead(self.respondent_disconnect_msg))
 
     def _on_broker_exit(self):
+        # First: whoever adds a handler from now on calls this again.
+        self._gone = True
         for _, entry in self._take_handlers(None):
             self._call_handler(entry[1],
                                core.Message.dead(self.broker_exit_msg))

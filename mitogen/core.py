@@ -1495,8 +1495,10 @@ class Stream(object):
         self.protocol.on_shutdown(broker)
 
     def on_disconnect(self, broker):
-        fire(self, 'disconnect')
-        self.protocol.on_disconnect(broker)
+        try:
+            fire(self, 'disconnect')
+        finally:
+            self.protocol.on_disconnect(broker)
 
 
 class Protocol(object):
@@ -1886,6 +1888,8 @@ class Router(object):
     respondent_disconnect_msg = 'the respondent context has disconnected'
     broker_exit_msg = 'the broker has exited'
     duplicate_handle_msg = 'the handle is taken'
+    #: The broker has exited, and every handler was told.
+    _gone = False
 
     def __init__(self, broker):
         self.broker = broker
@@ -1914,20 +1918,32 @@ class Router(object):
         if context:
             fire(context, 'disconnect')
 
-    def _on_stream_disconnect(self, stream):
+    def _on_stream_disconnect(self, stream, own_id=None):
+        """`own_id`: our id, if the stream led to our parent."""
         with self._write_lock:
             lost = [i for i, s in self._stream_by_id.items() if s is stream]
             for context_id in lost:
                 del self._stream_by_id[context_id]
+        self._fire_lost(lost, own_id, self._stream_by_id)
+
+    def _fire_lost(self, lost, own_id, routes):
+        if own_id is not None:
+            # The rest of the tree was reached by way of the parent.
+            lost += [i for i in list(self._context_by_id)
+                     if i != own_id and i not in routes and i not in lost]
         for context_id in lost:
             context = self.context_by_id(context_id, create=False)
             if context:
                 context.on_disconnect()
 
     def _on_broker_exit(self):
-        while self._handle_map:
-            _, (_, func, _, _) = self._handle_map.popitem()
-            self._call_handler(func, Message.dead(self.broker_exit_msg))
+        # First: whoever adds a handler from now on calls this again.
+        self._gone = True
+        for handle in list(self._handle_map):
+            entry = self._handle_map.pop(handle, None)
+            if entry:
+                self._call_handler(entry[1],
+                                   Message.dead(self.broker_exit_msg))
 
     def _call_handler(self, func, msg):
         try:
@@ -1973,9 +1989,16 @@ class Router(object):
         with self._write_lock:
             self._stream_by_id[context.context_id] = stream
             self._context_by_id[context.context_id] = context
-        listen(stream, 'disconnect',
-               lambda: self._on_stream_disconnect(stream))
+        self._watch_stream(context, stream)
         self.broker.start_receive(stream)
+
+    def _watch_stream(self, context, stream):
+        # Not looked up when it happens: our identity may end with the stream.
+        own_id = None
+        if context.context_id == mitogen.parent_id:
+            own_id = mitogen.context_id
+        listen(stream, 'disconnect',
+               lambda: self._on_stream_disconnect(stream, own_id))
 
     def add_handler(self, fn,
                     handle=None,       # int; None for a new one
@@ -1992,6 +2015,9 @@ class Router(object):
         :returns: the handle.
         :raises Error: the handle exists.
         """
+        if respondent is not None:
+            # The one object that is told.
+            respondent = self.context_by_id(respondent.context_id)
         with self._write_lock:
             if not handle:
                 handle = next(self._next_handle)
@@ -2005,6 +2031,8 @@ class Router(object):
                            lambda: self._on_respondent_disconnect(respondent))
                 handles.add(handle)
             self._handle_map[handle] = persist, fn, policy, respondent
+        if self._gone:
+            self._on_broker_exit()
         return handle
 
     def del_handler(self, handle):
@@ -2965,6 +2993,12 @@ class ExternalContext(object):
             # SIGTERM, by number to spare an import: even a main thread that
             # is stuck in a function ends now.
             os.kill(os.getpid(), 15)
+            # Where somebody ignores or handles it, not much later.
+            thread.start_new_thread(self._insist, ())
+
+    def _insist(self):
+        time.sleep(1.5)
+        os.kill(os.getpid(), 9)
 
     def _on_parent_disconnect(self):
         if not self.detached:

@@ -2220,25 +2220,41 @@ class Context(mitogen.core.Context):
 
         :param bool wait: block until it is disconnected; not on the broker
             thread then.
+        :raises mitogen.core.ChannelError: it refuses (only when waiting).
         :returns: if not waiting, a `mitogen.core.Latch` that gets None then.
         """
         LOG.debug('%r.shutdown(wait=%r)', self, wait)
+        router = self.router
         latch = mitogen.core.Latch()
-        # Signals are fired only on the object that the router knows.
-        known = self.router.context_by_id(self.context_id, create=False)
-        mitogen.core.listen(known or self, 'disconnect', latch.put)
+        answers = []
 
-        def put_if_gone():
-            if self.router.stream_by_id(self.context_id) is None:
-                latch.put()
+        def on_dead(msg):
+            answers.append(msg)
+            latch.put()
 
-        # Already gone, it will not be disconnected again.
-        self.router.broker.defer(put_if_gone)
-        request = mitogen.core.Message(handle=mitogen.core.SHUTDOWN)
-        self.send(request)
+        # There is no reply to this request, but a dead message comes in its
+        # place: when the context disconnects, when there is no way to it any
+        # more, and when it refuses.
+        handle = router.add_handler(on_dead, persist=False, respondent=self)
+        try:
+            self.send(mitogen.core.Message(handle=mitogen.core.SHUTDOWN,
+                                           reply_to=handle))
+        except Exception:
+            try:
+                router.del_handler(handle)
+            except KeyError:
+                # The broker has just exited.
+                pass
+            raise
         if not wait:
             return latch
         latch.get()
+        msg, = answers
+        unreachable = router.no_route_msg % (self.context_id, msg.src_id)
+        if (msg.src_id != mitogen.context_id and
+                msg.data != unreachable.encode('utf-8')):
+            # It is still there.
+            msg.unpickle()
 
 
 #
@@ -2278,6 +2294,10 @@ class RouteMonitor(object):
                 is_immediate_child, overwrite=True)
         _handle(router, mitogen.core.DEL_ROUTE, self._on_del_route,
                 is_immediate_child, overwrite=True)
+        if parent is not None:
+            stream = router.stream_by_id(parent.context_id)
+            if stream is not None:
+                mitogen.core.listen(stream, 'disconnect', self._on_parent_lost)
 
     def __repr__(self):
         return '%s()' % (type(self).__name__,)
@@ -2345,6 +2365,20 @@ class RouteMonitor(object):
             self._send_up(mitogen.core.DEL_ROUTE, target_id)
             self._send_del_down(target_id)
             self._fire_disconnect(target_id)
+
+    def _on_parent_lost(self):
+        """
+        Tell the children that they cannot reach the rest of the tree any more.
+        If we are to end, they will, too; if we have detached, they live on.
+        """
+        ours = set([mitogen.context_id])
+        for stream in self.router.get_streams():
+            if stream.protocol.remote_id != mitogen.parent_id:
+                ours |= self.get_routes(stream)
+        for stream in self.router.get_streams():
+            if stream.protocol.remote_id != mitogen.parent_id:
+                for target_id in stream.protocol.egress_ids - ours:
+                    self._send(stream, mitogen.core.DEL_ROUTE, target_id)
 
     def _parse(self, msg):
         """
@@ -2525,12 +2559,14 @@ class Router(mitogen.core.Router):
         Close the stream to `context` and block until that is done. Returns at
         once if the context is not at the other end of a stream of ours.
         """
+        def disconnect():
+            stream.on_disconnect(self.broker)
+
         for stream in self.get_streams():
             if stream.protocol.remote_id == context.context_id:
-                latch = mitogen.core.Latch()
-                mitogen.core.listen(stream, 'disconnect', latch.put)
-                self.broker.defer(stream.on_disconnect, self.broker)
-                latch.get()
+                # Not the signal: a listener that raises keeps it from those
+                # after it.
+                self.broker.defer_sync(disconnect)
                 return
 
     def connect(self, method_name, name=None, **kwargs):
@@ -2815,6 +2851,11 @@ class ModuleForwarder(_Forwarder):
         ask for, unless they were sent on this stream before.
         """
         cache = self.importer._cache
+        if fullname not in cache:
+            # Our parent was lost before it could answer.
+            self._send(stream, mitogen.core.LOAD_MODULE,
+                       (fullname, None, None, None, ()))
+            return
         related = [to_text(name) for name in cache[fullname][4]
                    if name in cache]
         for name in related + [fullname]:
@@ -2845,7 +2886,8 @@ class ResourceForwarder(_Forwarder):
         def on_cached():
             stream = self._stream_to(child_id)
             if stream is not None:
-                content = self.requester._cache[key]
+                # Not there: our parent was lost before it could answer.
+                content = self.requester._cache.get(key)
                 self._send(stream, mitogen.core.LOAD_RESOURCE, key, content)
 
         self.requester._request_resource(package, resource, on_cached)

@@ -38,6 +38,9 @@ _WELCOME = struct.Struct('>LLL')
 #: What Linux tells of a peer: process, user and group.
 _UCRED = struct.Struct('iII')
 
+#: Seconds that :func:`connect` waits for the listener's answer.
+CONNECT_TIMEOUT = 30.0
+
 
 class Error(mitogen.core.Error):
     """
@@ -309,6 +312,8 @@ def _shake_hands(path, sock):
     """
     Connect, and return what the listener says.
     """
+    # A listener that is stopped, or overwhelmed, accepts nobody.
+    sock.settimeout(CONNECT_TIMEOUT)
     try:
         sock.connect(path)
         # Whoever listens may act with authority here. Root knows whom it
@@ -318,6 +323,11 @@ def _shake_hands(path, sock):
             raise socket.error(errno.EPERM, 'user %d listens there' % (uid,))
         sock.sendall(_HELLO.pack(os.getpid()))
         reply = _recv_exactly(sock, _WELCOME.size)
+    except socket.timeout:
+        error = ConnectError('could not connect to %s: no answer within %d '
+                             'seconds', path, CONNECT_TIMEOUT)
+        error.errno = errno.ETIMEDOUT
+        raise error
     except socket.error:
         e = sys.exc_info()[1]
         error = ConnectError('could not connect to %s: %s', path, e.args[-1])
