@@ -730,7 +730,10 @@ class Pool(object):
     def _on_broker_shutdown(self):
         # A thread may wait for what only this one can do.
         self.stop(join=False)
-        self._join(mitogen.core.now() + self.router.broker.shutdown_timeout)
+        # A part of the grace period only: our children are not told before, and
+        # may have pools of their own.
+        self._join(mitogen.core.now() +
+                   self.router.broker.shutdown_timeout / 3)
 
     def _close(self):
         """

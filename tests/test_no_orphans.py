@@ -1,0 +1,238 @@
+"""
+Whichever process of a tree ends, and however suddenly: within seconds everything below it has ended too, and the rest
+of the tree goes on.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import accounts
+import testlib
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+#: Within this, what is below a process that was killed has ended. The promise is five seconds; the rest is for a
+#: machine that has much else to do.
+SECONDS = 5.0 + 10.0
+
+#: Name of a process -> the processes that end with it.
+BELOW = {'master': 'abcde', 'a': 'bcd', 'b': 'c', 'c': '', 'd': '', 'e': ''}
+
+account = accounts.account
+
+
+class Tree(object):
+    """
+    A master in a process of its own, three levels below it.
+    """
+    def __init__(self, kind, how='idle', python=sys.executable, user='root'):
+        self.proc = subprocess.Popen(
+            [sys.executable, os.path.join(HERE, 'tree_master.py'), kind, how, python, user],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
+        try:
+            self.pids = self.ask('pids')
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, *words):
+        self.proc.stdin.write(' '.join(words) + '\n')
+        self.proc.stdin.flush()
+        return json.loads(self.proc.stdout.readline())
+
+    def all_below(self):
+        """
+        Return the ids of all processes below the master, as /proc tells, whether contexts or tools between them.
+        """
+        children = {}
+        for name in os.listdir('/proc'):
+            if name.isdigit():
+                try:
+                    with open('/proc/%s/stat' % name) as fp:
+                        fields = fp.read().rpartition(')')[2].split()
+                except IOError:
+                    continue
+                if fields[0] not in 'ZX':
+                    children.setdefault(int(fields[1]), []).append(int(name))
+        found, todo = [], [self.proc.pid]
+        while todo:
+            pid = todo.pop()
+            todo += children.get(pid, [])
+            found += children.get(pid, [])
+        return found
+
+    def close(self):
+        self.proc.kill()
+        self.proc.wait()
+        self.proc.stdin.close()
+        self.proc.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+
+
+def terminate(pid):
+    os.kill(pid, signal.SIGTERM)
+
+
+def stop_then_kill(pid):
+    os.kill(pid, signal.SIGSTOP)
+    testlib.wait_for(lambda: state_of(pid) in 'TZ', SECONDS)
+    os.kill(pid, signal.SIGKILL)
+
+
+def state_of(pid):
+    with open('/proc/%d/stat' % pid) as fp:
+        return fp.read().rpartition(')')[2].split()[0]
+
+
+def all_gone(pids):
+    testlib.wait_for(lambda: not [pid for pid in pids if testlib.is_running(pid)], SECONDS,
+                     'the end of %r' % (pids,))
+
+
+def strike(tree, victim, take):
+    """
+    Take one process away; check that what is below it ends, and that the rest goes on.
+    """
+    before = tree.all_below()
+    take(tree.pids[victim])
+    all_gone([tree.pids[name] for name in [victim] + list(BELOW[victim])])
+    if victim == 'master':
+        # Tools between the contexts, too.
+        all_gone(before)
+        return
+    for name in BELOW['master']:
+        if name != victim and name not in BELOW[victim]:
+            assert testlib.is_running(tree.pids[name]), name
+
+
+def answers(tree, victim):
+    for name in BELOW['master']:
+        expected = None if name == victim or name in BELOW[victim] else tree.pids[name]
+        if victim != 'master':
+            assert tree.ask('call', name) == expected
+
+
+WAYS = [kill, terminate, stop_then_kill]
+
+
+@pytest.mark.parametrize('take', WAYS)
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_an_idle_tree(victim, take):
+    with Tree('local') as tree:
+        strike(tree, victim, take)
+        answers(tree, victim)
+
+
+@pytest.mark.parametrize('how', ['sleep', 'spin', 'threads', 'deaf', 'service'])
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_busy_tree(victim, how):
+    # "deaf": SIGTERM is ignored, by which a child ends itself.
+    with Tree('local', how) as tree:
+        strike(tree, victim, kill)
+
+
+@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
+@pytest.mark.parametrize('take', [terminate, stop_then_kill])
+def test_a_busy_tree_in_other_ways(victim, take):
+    with Tree('local', 'sleep') as tree:
+        strike(tree, victim, take)
+
+
+@pytest.mark.parametrize('take', WAYS)
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_tree_with_forks(victim, take):
+    with Tree('fork') as tree:
+        strike(tree, victim, take)
+        answers(tree, victim)
+
+
+@pytest.mark.parametrize('how', ['sleep', 'deaf'])
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_busy_tree_with_forks(victim, how):
+    with Tree('fork', how) as tree:
+        strike(tree, victim, kill)
+
+
+@pytest.mark.parametrize('kind', ['sudo', 'sudo_below', 'root'])
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_tree_with_sudo(account, kind, victim):
+    accounts.need_program('sudo', 'sudo')
+    with Tree(kind, 'sleep', account.python, account.name) as tree:
+        strike(tree, victim, kill)
+
+
+@pytest.mark.parametrize('kind', ['sudo', 'sudo_below'])
+def test_a_tree_whose_sudo_is_killed(account, kind):
+    # Not the context: the tool in front of it.
+    accounts.need_program('sudo', 'sudo')
+    with Tree(kind, 'idle', account.python, account.name) as tree:
+        victim = 'a' if kind == 'sudo' else 'c'
+        tools = [pid for pid in tree.all_below() if command(pid).startswith('sudo ') or '/sudo ' in command(pid)]
+        assert tools
+        for pid in tools:
+            kill(pid)
+        all_gone(tools + [tree.pids[name] for name in victim + BELOW[victim]])
+        answers(tree, victim)
+
+
+def command(pid):
+    try:
+        with open('/proc/%d/cmdline' % pid) as fp:
+            return fp.read().replace('\0', ' ')
+    except IOError:
+        return ''
+
+
+@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
+@pytest.mark.parametrize('after', [0, 0.01, 0.03, 0.06, 0.1, 0.15])
+def test_a_tree_whose_children_are_starting(victim, after):
+    with Tree('local') as tree:
+        tree.ask('start', str(after))
+        before = tree.all_below()
+        strike(tree, victim, kill)
+        if victim == 'master':
+            all_gone(before)
+        assert tree.proc.poll() is not None or tree.ask('pids')
+
+
+@pytest.mark.parametrize('stage', ['silent', 'sent'])
+@pytest.mark.parametrize('victim', ['master', 'a'])
+def test_children_that_hang_in_their_start(victim, stage, tmp_path):
+    # Real interpreters, stopped from the outside while their parent waits for them.
+    with Tree('local') as tree:
+        known = set(tree.all_below())
+        tree.ask('start', '0')
+        new = testlib.wait_for(lambda: set(tree.all_below()) - known, SECONDS)
+        stopped = []
+        for pid in new:
+            try:
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+            except OSError:
+                pass
+        if stage == 'sent':
+            testlib.wait_for(lambda: len(set(tree.all_below()) - known) >= 1, SECONDS)
+        kill(tree.pids[victim])
+        for pid in stopped:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except OSError:
+                pass
+        if victim == 'master':
+            all_gone(list(new) + list(known))
+        else:
+            all_gone([tree.pids[name] for name in 'abcd'])
