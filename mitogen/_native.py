@@ -92,7 +92,7 @@ class Message(_c.Message):
         try:
             objs = self._unpickle_all(True)
         except Exception:
-            LOG.error('raw pickle was: %r', self.data[:core.CHUNK_SIZE])
+            LOG.error('cannot unpickle %r', self)
             raise
         for obj in objs:
             if throw and isinstance(obj, core.CallError):
@@ -107,7 +107,7 @@ def _slow_unpickle(msg, find_class, failure=None):
     decoder refused with `failure`.
     """
     if failure is not None:
-        LOG.error('raw pickle was: %r', msg.data[:core.CHUNK_SIZE])
+        LOG.error('cannot unpickle %r', msg)
         return None
     for obj in _PureMessage.unpickle_iter(msg, False, False, find_class):
         return obj

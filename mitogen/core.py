@@ -746,14 +746,10 @@ class Message(object):
                 raise ValueError('unknown enc: %r' % (self.enc,))
 
     def __repr__(self):
-        data = self.data
-        if len(data) > 60:
-            text = '%r...%r (%d bytes)' % (data[:25], data[-25:], len(data))
-        else:
-            text = repr(data)
-        return 'Message(src=%r:%r dst=%r:%r auth_id=%r %s)' % (
+        # Nothing of the payload: this is logged, and a password may be in it.
+        return 'Message(src=%r:%r dst=%r:%r auth_id=%r enc=%r, %d bytes)' % (
             self.src_id, self.reply_to, self.dst_id, self.handle,
-            self.auth_id, text)
+            self.auth_id, self.enc, len(self.data))
 
     def _header(self):
         return self._pack(self.enc, self.dst_id, self.src_id, self.auth_id,
@@ -885,7 +881,7 @@ class Message(object):
                 more = fp.tell() < len(self.data)
             except Exception:
                 e = sys.exc_info()[1]
-                LOG.error('raw pickle was: %r', self.data[:CHUNK_SIZE])
+                LOG.error('cannot unpickle %r', self)
                 if isinstance(e, (TypeError, ValueError)):
                     raise StreamError('invalid message: %s', e)
                 raise

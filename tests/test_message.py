@@ -302,20 +302,17 @@ def test_reply_to_one_who_wants_none_is_dropped(reply_to):
 
 # ---- repr
 
-def test_repr_names_both_ends_and_shows_the_data():
-    msg = Message(src_id=1, dst_id=2, auth_id=3, handle=4, reply_to=5, data=b'abc')
+def test_repr_names_both_ends_and_the_size():
+    msg = Message(src_id=1, dst_id=2, auth_id=3, handle=4, reply_to=5, data=b'x' * 77)
     text = repr(msg)
     assert text.startswith('Message(')
     assert '1:5' in text
     assert '2:4' in text
-    assert '3' in text
-    assert 'abc' in text
+    assert 'auth_id=3' in text
+    assert '77 bytes' in text
 
 
-def test_repr_of_long_data_shows_both_ends_and_the_length():
-    data = b'a' * 25 + b'-' * 950 + b'z' * 25
-    text = repr(Message(data=data))
-    assert 'a' * 25 in text
-    assert 'z' * 25 in text
-    assert '1000' in text
-    assert '-' * 60 not in text
+@pytest.mark.parametrize('size', [1, 8, 60, 61, 5000])
+def test_repr_shows_nothing_of_the_payload(size):
+    data = (b'pAsSwOrD' * 1000)[:size]
+    assert repr(Message(data=data)) == repr(Message(data=b'z' * size))

@@ -263,12 +263,15 @@ def test_a_global_out_of_the_list_is_refused_and_never_called(module, name):
     assert 'cannot unpickle %r/%r' % (module.decode(), name.decode()) in str(caught.value)
 
 
-def test_a_failure_logs_the_payload():
-    data = pickle.dumps(set(), 2)
+@pytest.mark.parametrize('read', [lambda msg: msg.unpickle(), lambda msg: list(msg.unpickle_iter())])
+def test_a_failure_logs_which_message_it_was_and_nothing_of_its_payload(read):
+    data = pickle.dumps((u'correct horse', set()), 2)
+    msg = Message(data=data, src_id=77)
     with testlib.LogCapture('mitogen') as logs:
-        with pytest.raises(StreamError):
-            Message(data=data).unpickle()
-    assert [r for r in logs.records if r.levelname == 'ERROR' and repr(data) in r.getMessage()]
+        with pytest.raises((StreamError, pickle.UnpicklingError)):
+            read(msg)
+    assert [r for r in logs.records if r.levelname == 'ERROR' and repr(msg) in r.getMessage()]
+    assert not logs.find('horse')
 
 
 @pytest.mark.parametrize('data', [
