@@ -439,7 +439,7 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
     mg_router *r = self->router;
     mg_handler *h;
     mg_reason why;
-    if (mg_router_claim(r, hdr, -1, &h, &why) != MG_OK) {
+    if (mg_router_claim(r, hdr, &h, &why) != MG_OK) {
         mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0);
         Py_RETURN_NONE;
     }

@@ -2060,7 +2060,10 @@ class Router(object):
         if msg.is_dead:
             return
         if msg.reply_to:
-            msg.reply(Message.dead(reason), router=self)
+            stream = self.stream_by_id(msg.src_id)
+            # Not to a peer that asks and does not read.
+            if not stream or stream.protocol.pending_bytes() < 1 << 25:
+                msg.reply(Message.dead(reason), router=self)
         elif not unreachable and msg.dst_id is not None and msg.handle:
             self._async_route(Message.dead(reason, dst_id=msg.dst_id,
                                            handle=msg.handle))
@@ -2070,9 +2073,14 @@ class Router(object):
         if entry is None:
             return self._maybe_send_dead(True, msg, self.invalid_handle_msg)
         persist, func, policy, respondent = entry
-        if (respondent is not None and not msg.is_dead and
-                msg.src_id != respondent.context_id):
-            return self._maybe_send_dead(True, msg, self.unexpected_msg)
+        if respondent is not None:
+            bad = msg.src_id != respondent.context_id
+            if bad and msg.is_dead:
+                # Whoever is on the way to the respondent may say so.
+                bad = stream and stream is not (
+                    self.stream_by_id(respondent.context_id) or stream)
+            if bad:
+                return self._maybe_send_dead(True, msg, self.unexpected_msg)
         if policy is not None:
             try:
                 allowed = policy(msg, stream)
@@ -2117,6 +2125,9 @@ class Router(object):
                 msg.auth_id = protocol.auth_id
             if protocol.on_message is not None:
                 protocol.on_message(in_stream, msg)
+            if len(protocol.egress_ids) >= 65536:
+                # Made up by a peer that lies; it misses notices of lost routes.
+                protocol.egress_ids.clear()
             protocol.egress_ids.add(msg.dst_id)
             # What came down must not go up again.
             upward = src_stream is not parent_stream

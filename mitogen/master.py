@@ -627,7 +627,9 @@ class ModuleFinder(object):
                     path, source, is_pkg = modifier(fullname, *found)
                     found = path, _to_source_bytes(source), is_pkg
                 found = (to_text(found[0]),) + tuple(found[1:])
-            self._found_cache[fullname] = found
+            if found[0] is not None or \
+                    len(self._found_cache) < mitogen.parent.ABSENT_MAX:
+                self._found_cache[fullname] = found
         return found
 
     def resolve_relpath(self, fullname, level):
@@ -808,7 +810,8 @@ class ModuleResponder(_Server):
             setattr(self, counter, 0)
         # Last: a request may come in at once.
         super(ModuleResponder, self).__init__(
-            router, mitogen.core.GET_MODULE, self._on_get_module)
+            router, mitogen.core.GET_MODULE,
+            mitogen.parent.Throttle(router, self._on_get_module))
 
     def add_source_modifier(self, fullname, callable):
         """
@@ -921,8 +924,18 @@ class ModuleResponder(_Server):
         if tup is None:
             # What it denies is not remembered: it may be changed.
             self.policy.denied_raise(fullname)
-            tup = self._cache[fullname] = self._build_new_tuple(fullname)
+            tup = self._build_new_tuple(fullname)
+            if self._keeps(tup, self._cache):
+                self._cache[fullname] = tup
         return tup
+
+    @staticmethod
+    def _keeps(tup, cache):
+        """
+        Return whether a module is worth to be remembered: a child may ask
+        for any number of those that do not exist.
+        """
+        return tup[2] is not None or len(cache) < mitogen.parent.ABSENT_MAX
 
     def _build_new_tuple(self, fullname):
         path, source, is_pkg = self._find_servable(fullname)
@@ -962,9 +975,12 @@ class ModuleResponder(_Server):
             Its tuple could not be built; nothing was sent.
         """
         tup = self._build_tuple(fullname)
-        self._packed_cache[fullname] = self._send_tuple(
-            stream, tup, self._packed_cache.get(fullname))
-        stream.protocol.sent_modules.add(fullname)
+        packed = self._send_tuple(stream, tup,
+                                  self._packed_cache.get(fullname))
+        if self._keeps(tup, self._packed_cache):
+            self._packed_cache[fullname] = packed
+        if self._keeps(tup, stream.protocol.sent_modules):
+            stream.protocol.sent_modules.add(fullname)
 
     def _send_related(self, stream, fullname):
         """
@@ -999,6 +1015,10 @@ class ModuleResponder(_Server):
     def _on_get_module(self, msg):
         stream = self._stream_of(msg)
         if stream is None:
+            return
+        if len(msg.data) > mitogen.parent.REQUEST_MAX:
+            RESPONDER_LOG.error('%s asks for a module with a name of %d bytes',
+                                stream, len(msg.data))
             return
 
         began = mitogen.core.now()
@@ -1093,7 +1113,8 @@ class ResourceResponder(_Server):
     """
     def __init__(self, router):
         super(ResourceResponder, self).__init__(
-            router, mitogen.core.GET_RESOURCE, self._on_get_resource)
+            router, mitogen.core.GET_RESOURCE,
+            mitogen.parent.Throttle(router, self._on_get_resource))
 
     def _search_locations(self, fullname):
         """
@@ -1151,14 +1172,18 @@ class ResourceResponder(_Server):
         if stream is None:
             return
 
-        package, resource = request = msg.unpickle(throw=False)
+        request = msg.unpickle(throw=False)
         try:
+            if not mitogen.parent.is_sane_resource(request):
+                raise ValueError('not two names')
+            package, resource = request
+            self._router.responder.policy.denied_raise(to_text(package))
             content = self._get_resource(package, resource)
         except Exception:
             # The child must have an answer, whatever it is.
             content = None
-            RESPONDER_LOG.debug('%r: cannot read %r of %r', self, resource,
-                                package, exc_info=True)
+            RESPONDER_LOG.debug('%r: no answer to a request of %s', self,
+                                stream, exc_info=True)
         answer = mitogen.core.Message.pickled(request, content)
         answer.dst_id = stream.protocol.remote_id
         answer.handle = mitogen.core.LOAD_RESOURCE
@@ -1175,9 +1200,20 @@ class LogForwarder(_Server):
         super(LogForwarder, self).__init__(
             router, mitogen.core.FORWARD_LOG, self._on_forward_log)
 
+    #: How many loggers children may bring into being, which stay for ever.
+    loggers_max = 10000
+
+    #: How long the name of one may be.
+    name_max = 500
+
     def _get_logger(self, context, name):
         key = (context.context_id, context.name, name)
         if key not in self._loggers:
+            if len(self._loggers) >= self.loggers_max:
+                # One that nobody configures, and nobody remembers.
+                logger = logging.Logger('%s.[%s]' % (name, context.name))
+                logger.parent = logging.getLogger()
+                return logger
             self._loggers[key] = logging.getLogger(
                 '%s.[%s]' % (name, context.name))
         return self._loggers[key]
@@ -1189,6 +1225,9 @@ class LogForwarder(_Server):
         text = bytes(msg.data).decode('utf-8', 'replace')
         try:
             name, level, message = text.split(u'\0', 2)
+            # The time that these take grows faster than their length.
+            if len(name) > self.name_max or len(level) > 20:
+                raise ValueError(name)
             level = int(level)
         except ValueError:
             LOG.warning('%r: ignoring a bad log record from %r', self, context)
@@ -1254,6 +1293,12 @@ class IdAllocator(_Server):
     #: How many ids a child gets at once.
     BLOCK_SIZE = 1000
 
+    #: How many times a child, with all that is below it, gets them. One that
+    #: asks for ever would leave none to others.
+    blocks_max = 1000
+
+    used_up_msg = 'all context ids are used up'
+
     def __init__(self, router):
         self._lock = threading.Lock()
         #: The least id that nobody has. Guarded by `_lock`.
@@ -1266,6 +1311,8 @@ class IdAllocator(_Server):
 
     def _take(self, count):
         with self._lock:
+            if self._unused + count > 1 << 32:
+                raise mitogen.core.Error(self.used_up_msg)
             self._unused += count
             return self._unused - count
 
@@ -1286,6 +1333,14 @@ class IdAllocator(_Server):
     def on_allocate_id(self, msg):
         if msg.is_dead:
             return
+        stream = self._stream_of(msg)
+        if stream is not None:
+            taken = getattr(stream, 'id_blocks', 0)
+            if taken >= self.blocks_max:
+                LOG.error('%r: %s asks for too many ids', self, stream)
+                self._router._maybe_send_dead(True, msg, self.used_up_msg)
+                return
+            stream.id_blocks = taken + 1
         block = self.allocate_block()
         LOG.debug('%r: giving ids %d to %d to context %d', self, block[0],
                   block[1] - 1, msg.src_id)

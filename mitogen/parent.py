@@ -2273,6 +2273,65 @@ def _handle(router, handle, func, policy=None, overwrite=False):
     router.add_handler(on_message, handle, policy=policy, overwrite=overwrite)
 
 
+class Throttle(object):
+    """
+    Stands before the handler of requests whose answers are large. It keeps a
+    child that asks and does not read from filling our memory: its requests
+    wait until it has read some, and what is too much to wait is dropped.
+
+    Broker thread only.
+
+    :param Router router: whose requests these are.
+    :param func: handler.
+    """
+    #: Bytes of answers that may wait for one child.
+    pending_max = 64 * 1048576
+
+    #: Requests that may wait. A child of ours never has that many.
+    waiting_max = 1000
+
+    #: Seconds until it is looked again.
+    delay = 0.1
+
+    def __init__(self, router, func):
+        self._router = router
+        self._func = func
+        self._waiting = 0
+
+    def __call__(self, msg):
+        stream = None if msg.is_dead else self._router.stream_by_id(msg.src_id)
+        if stream is None or \
+                stream.protocol.pending_bytes() < self.pending_max:
+            self._func(msg)
+        elif self._waiting >= self.waiting_max:
+            LOG.error('dropping a request: %r does not read the answers',
+                      stream)
+        else:
+            self._waiting += 1
+            self._router.broker.timers.schedule(
+                mitogen.core.now() + self.delay, lambda: self._again(msg))
+
+    def _again(self, msg):
+        self._waiting -= 1
+        self(msg)
+
+
+#: Longest name of a module, or of a file in a package, that may be asked for.
+REQUEST_MAX = 1000
+
+#: How many answers that there is no such thing are kept.
+ABSENT_MAX = 10000
+
+
+def is_sane_resource(request):
+    """
+    Return whether the content of GET_RESOURCE is two names.
+    """
+    return type(request) is tuple and len(request) == 2 and all(
+        isinstance(word, mitogen.core.AnyTextType) and len(word) <= REQUEST_MAX
+        for word in request)
+
+
 class RouteMonitor(object):
     """
     Keeps the routing table true as contexts come and go anywhere below us, and
@@ -2284,11 +2343,20 @@ class RouteMonitor(object):
     :param Router router: whose table it is.
     :param mitogen.core.Context parent: the parent to tell, or None.
     """
+    #: How many contexts may be behind one child.
+    routes_max = 65536
+
+    #: How long a name may be that a child gives to a context behind it.
+    name_max = 255
+
+    _control_re = re.compile(u'[\x00-\x1f\x7f]')
+
     def __init__(self, router, parent=None):
         self.router = router
         self.parent = parent
         self._log = logging.getLogger('mitogen.route_monitor')
         self._routes_by_stream = {}   # stream -> set of ids behind it
+        self._made = set()            # ids whose Context was made here
         # Each child has a simple handler for the second from its start.
         _handle(router, mitogen.core.ADD_ROUTE, self._on_add_route,
                 is_immediate_child, overwrite=True)
@@ -2342,6 +2410,10 @@ class RouteMonitor(object):
         context = self.router.context_by_id(target_id, create=False)
         if context is not None:
             mitogen.core.fire(context, 'disconnect')
+            if target_id in self._made:
+                # A child could name new ones for ever. An id is used once.
+                self._made.discard(target_id)
+                self.router._context_by_id.pop(target_id, None)
 
     def notice_stream(self, stream):
         """
@@ -2386,14 +2458,15 @@ class RouteMonitor(object):
         """
         stream = self.router.stream_by_id(msg.src_id)
         id_text, _, name = mitogen.core.bytes_partition(msg.data, b(':'))
-        try:
+        target_id = -1
+        if id_text.isdigit() and len(id_text) <= 10:
             target_id = int(id_text)
-        except ValueError:
-            target_id = -1
-        if stream is None or target_id < 0:
+        if stream is None or not 0 <= target_id < 1 << 32:
             self._log.error('ignoring unusable route message %r', msg)
             return None
-        return stream, target_id, name.decode('utf-8', 'replace') or None
+        # It will be part of the names of loggers.
+        name = name.decode('utf-8', 'replace')[:self.name_max]
+        return stream, target_id, self._control_re.sub(u'?', name) or None
 
     def _on_add_route(self, msg):
         parsed = self._parse(msg)
@@ -2416,8 +2489,15 @@ class RouteMonitor(object):
                             'one via %r', target_id, stream, current)
             return
 
+        if len(routes) >= self.routes_max and target_id not in routes:
+            self._log.error('%r may not add a route to %d: it has %d',
+                            stream, target_id, len(routes))
+            return
+
         self._log.debug('adding route to %d via %r', target_id, stream)
         if name:
+            if self.router.context_by_id(target_id, create=False) is None:
+                self._made.add(target_id)
             self.router.context_by_id(target_id).name = name
         routes.add(target_id)
         self.router.add_route(target_id, stream)
@@ -2804,13 +2884,17 @@ class ModuleForwarder(_Forwarder):
         super(ModuleForwarder, self).__init__(router, parent_context)
         self.importer = importer
         _handle(router, mitogen.core.GET_MODULE,
-                self._on_get_module, is_immediate_child)
+                Throttle(router, self._on_get_module), is_immediate_child)
         _handle(router, mitogen.core.FORWARD_MODULE,
                 self._on_forward_module, mitogen.core.has_parent_authority)
 
     def _on_get_module(self, msg):
-        fullname = to_text(msg.data)
         child_id = msg.src_id
+        if len(msg.data) > REQUEST_MAX:
+            LOG.error('%r: context %d asks for a module with a name of %d '
+                      'bytes', self, child_id, len(msg.data))
+            return
+        fullname = to_text(msg.data)
         LOG.debug('%r: context %d asks for %r', self, child_id, fullname)
 
         def on_cached():
@@ -2818,6 +2902,16 @@ class ModuleForwarder(_Forwarder):
             if stream is not None:
                 self._send_with_related(stream, fullname)
 
+        if (fullname not in self.importer._cache and
+                len(self.importer._cache) >= ABSENT_MAX):
+            # Nobody needs that many modules.
+            LOG.error('%r: context %d asks for too many modules, the last one '
+                      'is %r', self, child_id, fullname)
+            stream = self._stream_to(child_id)
+            if stream is not None:
+                self._send(stream, mitogen.core.LOAD_MODULE,
+                           (fullname, None, None, None, ()))
+            return
         self.importer._request_module(fullname, on_cached)
 
     def _on_forward_module(self, msg):
@@ -2875,11 +2969,24 @@ class ResourceForwarder(_Forwarder):
         super(ResourceForwarder, self).__init__(router, parent_context)
         self.requester = requester
         _handle(router, mitogen.core.GET_RESOURCE,
-                self._on_get_resource, is_immediate_child)
+                Throttle(router, self._on_get_resource), is_immediate_child)
 
     def _on_get_resource(self, msg):
-        key = package, resource = msg.unpickle()
         child_id = msg.src_id
+        key = msg.unpickle(throw=False)
+        if not is_sane_resource(key):
+            LOG.error('%r: ignoring a bad request of context %d', self,
+                      child_id)
+            return
+        package, resource = key = tuple(to_text(word) for word in key)
+        if (key not in self.requester._cache and
+                len(self.requester._cache) >= ABSENT_MAX):
+            LOG.error('%r: context %d asks for too many resources, the last '
+                      'one is %r', self, child_id, key)
+            stream = self._stream_to(child_id)
+            if stream is not None:
+                self._send(stream, mitogen.core.LOAD_RESOURCE, key, None)
+            return
         LOG.debug('%r: context %d asks for %r of %r',
                   self, child_id, resource, package)
 

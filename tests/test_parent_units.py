@@ -1238,7 +1238,7 @@ class FakeRouter(object):
     def __init__(self):
         self.handlers = {}
         self.routes = {}
-        self.contexts = {}
+        self.contexts = self._context_by_id = {}
 
     def add_handler(self, fn, handle, persist=True, policy=None, respondent=None, overwrite=False):
         self.handlers[handle] = fn, policy

@@ -369,18 +369,29 @@ static int is_authority_locked(const mg_router *r, uint32_t id)
     return 0;
 }
 
-/* REQUIRES(r->mu). */
-static mg_err claim_locked(mg_router *r, const mg_hdr *hdr, int64_t remote_id, mg_handler **out, mg_reason *why)
+/* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from somebody who can know: us, or whoever
+ * is on the way there. When there is no way any more, anybody may. */
+static int may_report_locked(mg_router *r, const mg_hdr *hdr, mg_handler *h, mg_stream *s)
+{
+    if (hdr->reply_to != MG_IS_DEAD)
+        return 0;
+    mg_stream *way = expected_locked(r, (uint32_t) h->respondent);
+    return !s || !way || way == s;
+}
+
+/* REQUIRES(r->mu). s: the stream it came by, or NULL. */
+static mg_err claim_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_handler **out, mg_reason *why)
 {
     mg_handler *h = mg_idmap_get(&r->handlers, hdr->handle);
     if (!h) {
         *why = MG_REASON_INVALID_HANDLE;
         return MG_ENOENT;
     }
-    if (h->respondent >= 0 && hdr->reply_to != MG_IS_DEAD && h->respondent != (int64_t) hdr->src_id) {
+    if (h->respondent >= 0 && h->respondent != (int64_t) hdr->src_id && !may_report_locked(r, hdr, h, s)) {
         *why = MG_REASON_MISMATCH;
         return MG_ENOENT;
     }
+    int64_t remote_id = s ? (int64_t) atomic_load_explicit(&s->remote_id, memory_order_relaxed) : -1;
     if ((h->policy == MG_POLICY_PARENT && !is_authority_locked(r, hdr->auth_id)) ||
         (h->policy == MG_POLICY_NEIGHBOUR && remote_id != (int64_t) hdr->src_id)) {
         *why = MG_REASON_REFUSED;
@@ -394,10 +405,10 @@ static mg_err claim_locked(mg_router *r, const mg_hdr *hdr, int64_t remote_id, m
     return MG_OK;
 }
 
-mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, int64_t remote_id, mg_handler **out, mg_reason *why)
+mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_reason *why)
 {
     pthread_mutex_lock(&r->mu);
-    mg_err err = claim_locked(r, hdr, remote_id, out, why);
+    mg_err err = claim_locked(r, hdr, NULL, out, why);
     pthread_mutex_unlock(&r->mu);
     return err;
 }
@@ -456,8 +467,7 @@ static void decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_strea
         }
     }
     if (hdr->dst_id == r->own_id) {
-        int64_t remote_id = s ? (int64_t) atomic_load_explicit(&s->remote_id, memory_order_relaxed) : -1;
-        mg_err err = claim_locked(r, hdr, remote_id, &h, &why);
+        mg_err err = claim_locked(r, hdr, s, &h, &why);
         pthread_mutex_unlock(&r->mu);
         if (err == MG_OK) {
             if (leader && s && h->latch)

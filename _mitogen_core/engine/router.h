@@ -64,7 +64,7 @@ typedef struct mg_handler {
     uint32_t handle; /* set by mg_router_add_handler */
     int persist;
     mg_policy policy;
-    int64_t respondent; /* -1, or the only context a non-dead message may come from */
+    int64_t respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
     mg_latch *latch; /* with a reference: frames go there; NULL: they go to Python */
     void *owner; /* for the layer above */
     void (*drop_owner)(void *); /* called with owner at the end, on any thread */
@@ -127,9 +127,9 @@ void mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s);
 /* A frame made here; takes over the reference. Any thread. *out (may be NULL) is the stream it went to, with a reference, or NULL. */
 void mg_router_route(mg_router *r, mg_frame *f, mg_stream **out);
 
-/* Decides about a message for handle hdr->handle of this process (look-up, respondent, policy), and unregisters a handler that takes
- * one message only. MG_OK: *out has a new reference. Else MG_ENOENT and *why. remote_id: of the stream, or -1 for a local one. */
-mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, int64_t remote_id, mg_handler **out, mg_reason *why);
+/* Decides about a message made here for handle hdr->handle of this process (look-up, respondent, policy), and unregisters a handler
+ * that takes one message only. MG_OK: *out has a new reference. Else MG_ENOENT and *why. */
+mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_reason *why);
 
 /* The answer to a message that cannot be delivered (wire.md, section 3). a..c fill the text. stream: where it came from, or NULL. */
 void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
