@@ -17,7 +17,7 @@ password_required_msg = 'doas password is required'
 password_incorrect_msg = 'doas password is incorrect'
 
 
-class PasswordError(mitogen.core.StreamError):
+class PasswordError(mitogen.parent.ConnectError):
     """
     doas wants a password, and not the one that it was given, if any.
     """

@@ -111,7 +111,11 @@ class Process(mitogen.parent.Process):
     """
     A process made by :func:`os.fork`.
     """
+    _status = None
+
     def poll(self):
+        if self._status is not None:
+            return self._status
         try:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
         except OSError:
@@ -119,7 +123,9 @@ class Process(mitogen.parent.Process):
                 raise
             LOG.warning('%r: somebody else has reaped it', self)
             ended = 0
-        return _convert_exit_status(status) if ended else None
+        if ended:
+            self._status = _convert_exit_status(status)
+        return self._status
 
 
 class Options(mitogen.parent.Options):

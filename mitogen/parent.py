@@ -137,15 +137,30 @@ def _signal_names():
 SIGNAL_BY_NUM = _signal_names()
 
 
+class ConnectError(mitogen.core.StreamError):
+    """
+    A child could not be started.
+
+    What programs compare is `args[0]`. What a person reads, ``str()``, goes on
+    with what is known of the attempt.
+
+    :ivar detail: that, as text.
+    """
+    detail = u''
+
+    def __str__(self):
+        return _native_str(_full_text(self))
+
+
 class EofError(mitogen.core.StreamError):
     """
     The child, or the tool that should have started it, closed its output
-    before it was ready. The text ends with what it printed.
+    before it was ready. The text has what it printed.
     """
     pass
 
 
-class CancelledError(mitogen.core.StreamError):
+class CancelledError(ConnectError):
     """
     The local broker began to shut down while the connection was being made.
     """
@@ -160,6 +175,16 @@ def _error_text(exc):
                                          mitogen.core.AnyTextType):
         return to_text(exc.args[0])
     return to_text(str(exc))
+
+
+def _full_text(exc):
+    """
+    Return `_error_text`, and the detail of a `ConnectError` below it.
+    """
+    if not isinstance(exc, ConnectError):
+        return _error_text(exc)
+    text = to_text(exc.args[0] if exc.args else u'')
+    return u'%s\n\n%s' % (text, exc.detail) if exc.detail else text
 
 
 def _native_str(s):
@@ -1008,11 +1033,11 @@ def openpty():
         master_fd, slave_fd = os.openpty()
     except OSError as e:
         if not (IS_LINUX and e.args[0] == errno.EPERM):
-            raise mitogen.core.StreamError(OPENPTY_MSG % (e,))
+            raise ConnectError(OPENPTY_MSG % (e,))
         try:
             master_fd, slave_fd = _linux_broken_devpts_openpty()
         except (IOError, OSError) as e:
-            raise mitogen.core.StreamError(OPENPTY_MSG % (e,))
+            raise ConnectError(OPENPTY_MSG % (e,))
 
     master_fp = os.fdopen(master_fd, 'r+b', 0)
     slave_fp = os.fdopen(slave_fd, 'r+b', 0)
@@ -1266,14 +1291,31 @@ class LineLoggingProtocolMixin(object):
     """
     history_size = 100
 
+    #: A line without end is not kept beyond that: each read looks at all of it.
+    max_tail = 8192
+
+    #: Of such a line, what may be the beginning of something that matters.
+    _kept_tail = 1024
+
     def __init__(self, *args, **kwargs):
         super(LineLoggingProtocolMixin, self).__init__(*args, **kwargs)
         self.logged_lines = collections.deque(maxlen=self.history_size)
         self.logged_partial = b('')
 
+    def on_receive(self, broker, buf):
+        super(LineLoggingProtocolMixin, self).on_receive(broker, buf)
+        if len(self._trailer) > self.max_tail:
+            self._log_line(self._trailer[:-self._kept_tail])
+            self._trailer = self._trailer[-self._kept_tail:]
+            self.logged_partial = self._shown(self._trailer)
+
+    def _shown(self, line):
+        """Return a line as logs and failures may show it."""
+        return line
+
     def _log_line(self, line):
         self.logged_partial = b('')
-        self.logged_lines.append((mitogen.core.now(), line))
+        self.logged_lines.append((mitogen.core.now(), self._shown(line)))
 
     def on_line_received(self, line):
         self._log_line(line)
@@ -1281,7 +1323,7 @@ class LineLoggingProtocolMixin(object):
         return parent.on_line_received(line)
 
     def on_partial_line_received(self, line):
-        self.logged_partial = line
+        self.logged_partial = self._shown(line)
         parent = super(LineLoggingProtocolMixin, self)
         return parent.on_partial_line_received(line)
 
@@ -1333,11 +1375,12 @@ class RegexProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
 
     def on_partial_line_received(self, line):
         super(RegexProtocol, self).on_partial_line_received(line)
+        if self._answered:
+            # Not logged: it may be the beginning of an echo of the answer.
+            return None
         if LOG.isEnabledFor(logging.DEBUG):
             LOG.debug('%s: (partial): %s', self._stream_name(),
-                      line.decode('utf-8', 'replace'))
-        if self._answered:
-            return None
+                      self._shown(line).decode('utf-8', 'replace'))
         function, found = self._find(self.PARTIAL_PATTERNS, line)
         if function is None:
             return self.on_unrecognized_partial_line_received(line)
@@ -1350,7 +1393,7 @@ class RegexProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
     def on_unrecognized_line_received(self, line):
         """Called for a complete line that no pattern fits."""
         LOG.debug('%s: (unrecognized): %s', self._stream_name(),
-                  line.decode('utf-8', 'replace'))
+                  self._shown(line).decode('utf-8', 'replace'))
 
     def on_unrecognized_partial_line_received(self, line):
         """Called for an unfinished line that no pattern fits."""
@@ -1370,13 +1413,20 @@ class PasswordMixin(object):
 
     :ivar bool password_sent: the password has been typed.
     """
-    #: Class of the exceptions, a `mitogen.core.StreamError`, and their texts.
-    password_error = mitogen.core.StreamError
+    #: Class of the exceptions, a `ConnectError`, and their texts.
+    password_error = ConnectError
     required_msg = None
     incorrect_msg = None
 
     password_sent = False
     _writer = None
+
+    def _shown(self, line):
+        # Some tools show what was typed.
+        if self.password_sent:
+            password = self.stream.conn.options.password.encode('utf-8')
+            line = line.replace(password or b('\n'), b('********'))
+        return line
 
     def on_password_prompt(self, line, match):
         """
@@ -1397,6 +1447,9 @@ class PasswordMixin(object):
         """Type the password, of which there is one."""
         LOG.debug('%s: typing the password', self._stream_name())
         self.password_sent = True
+        conn = self.stream.conn
+        if conn._pending:
+            conn._enter_stage(conn.STAGE_ANSWERED)
         self.type_line(self.stream.conn.options.password)
 
     def fail_password(self, text):
@@ -1447,7 +1500,7 @@ class BootstrapProtocol(RegexProtocol):
     def _on_ec0_received(self, line, match):
         conn = self.stream.conn
         LOG.debug('%r: first stage runs: %r', conn, match.group(0))
-        conn._stage = conn.STAGE_SENT
+        conn._enter_stage(conn.STAGE_SENT)
         have = match.group(1) == b('1')
         if have and not os.environ.get('MITOGEN_SHIP'):
             kind, payload = b('C'), conn._get_short_preamble()
@@ -1466,7 +1519,7 @@ class BootstrapProtocol(RegexProtocol):
 
     def on_unrecognized_line_received(self, line):
         LOG.debug('%s: stdout: %s', self._stream_name(),
-                  line.decode('utf-8', 'replace'))
+                  self._shown(line).decode('utf-8', 'replace'))
 
     PATTERNS = [
         (_ec0_re, _on_ec0_received),
@@ -1554,6 +1607,91 @@ class Options(object):
         self.connect_deadline = mitogen.core.now() + self.connect_timeout
 
 
+#: What is found in the text of a failure, in letters of either case, and what
+#: to do about it. The first that is found counts, so the special comes first.
+_HINTS = [(re.compile(_pattern, re.I), _hint) for _pattern, _hint in (
+    (u'host key verification failed|host identification has changed',
+     u'the key of the host is unknown or has changed. Make sure that it is the '
+     u'right host, then put its key into the known_hosts file; see the option '
+     u'check_host_keys.'),
+    (u'must have a tty|a terminal is required|no tty present|requiretty',
+     u'the tool insists on a terminal of its own. Look for "requiretty" and '
+     u'"use_pty" in the configuration of sudo.'),
+    (u'not in the sudoers|is not allowed to|may not run|'
+     u'doas: operation not permitted',
+     u'the configuration of the tool does not let this user become that one.'),
+    (u'unknown user|user \\S+ does not exist|no such user|has no user|'
+     u'no passwd entry',
+     u'there is no user of that name; see the option username.'),
+    (u'could not resolve|name or service not known|name resolution',
+     u'the name of the host is not known; see the option hostname, and the '
+     u'configuration of the ssh client.'),
+    (u'connection refused|no route to host|network is unreachable|'
+     u'connect to host .* timed out',
+     u'nothing answers there. Does the host run, is the port right, does a '
+     u'firewall let us pass?'),
+    (u'kex_exchange_identification|connection (to .* )?closed by|'
+     u'connection reset by|too many authentication failures',
+     u'the server ended the connection; its log says why.'),
+    (u'password was requested|password is required',
+     u'no password was given; see the option password.'),
+    (u'incorrect password|password is incorrect|sorry, try again|'
+     u'authentication fail',
+     u'the password is not right, or belongs to another user than the one who '
+     u'is asked for it: sudo asks for that of who calls it, su for that of '
+     u'who is called.'),
+    (u'authentication is incorrect|permission denied \\(|'
+     u'permission denied, please',
+     u'the server does not let this user in. See the options username, '
+     u'identity_file and password.'),
+    (u'no such container|no container with name|container not known|'
+     u'\\(notfound\\)|jail .* not found|instance not found|is not running',
+     u'there is no container of that name, or it does not run.'),
+    (u'account is (currently )?not available|'
+     u'account (has|is) (expired|locked)',
+     u'the account is closed to logins.'),
+    (u'permission denied|operation not permitted',
+     u'this user may not run the program, or enter a directory on the way to '
+     u'it. Look at the modes, and at mounts that forbid to run programs.'),
+    (u'command not found|: not found|no such file or directory|'
+     u'executable file not found|cannot execute',
+     u'a program of the command line is not there. If it is the interpreter, '
+     u'say where one is: option python_path.'),
+    (u'exec format error',
+     u'the program is not made for that machine, or is a script whose first '
+     u'line does not say what runs it.'),
+    (u'syntaxerror|importerror|modulenotfounderror|no module named|'
+     u'fatal python error',
+     u'the interpreter is broken, or older than 2.7. Run the command by hand, '
+     u'or choose another one: option python_path.'),
+)]
+
+# The same for who says nothing that is known.
+_HINT_ENDED = (
+    u'the command ended before a Python spoke. Run it by hand; is python_path '
+    u'an interpreter, and does it work?')
+_HINT_DIED = (
+    u'the interpreter started and ended before it was ready. What it printed '
+    u'says why, unless it was killed, as for want of memory.')
+_HINT_SILENT = (
+    u'no Python spoke in time. The host may be out of reach, or the tool may '
+    u'be asking something that nobody answers; see it by running the command '
+    u'by hand. Or it takes longer than the option connect_timeout allows.')
+_HINT_SLOW = (
+    u'the interpreter started, but was not ready in time. A slow host or '
+    u'link needs a larger connect_timeout.')
+
+
+def _find_hint(text):
+    """
+    Return what may help about a failure that says `text`, or None.
+    """
+    for regex, hint in _HINTS:
+        if regex.search(text):
+            return hint
+    return None
+
+
 class Connection(object):
     """
     One attempt to start a child and, if it succeeds, what is known of the
@@ -1591,9 +1729,13 @@ class Connection(object):
     STAGE_STARTING = u'starting the process'
     STAGE_STARTED = u'waiting for the interpreter to start (no %s seen)' % (
         to_text(BootstrapProtocol.EC0_MARKER),)
+    STAGE_ANSWERED = u'password typed, ' + STAGE_STARTED
     STAGE_SENT = u'interpreter started, waiting for the child to be ready ' \
                  u'(no %s seen)' % (to_text(BootstrapProtocol.EC2_MARKER),)
     STAGE_READY = u'ready'
+
+    #: How much of the last output a failure shows at most.
+    history_chars = 20000
 
     #: Seconds that stderr may outlive the stream of a child that was ready.
     #: A background process of the tool may hold it for ever.
@@ -1613,6 +1755,7 @@ class Connection(object):
     _preamble = None
     _config_line = None
     _stage = STAGE_IDLE
+    _stages = ()
     _pending = False
     _stdio_open = False
     _stderr_open = False
@@ -1701,7 +1844,7 @@ class Connection(object):
         try:
             return self.create_child(args=args, **self.create_child_args)
         except OSError as e:
-            raise mitogen.core.StreamError(
+            raise ConnectError(
                 u'Child start failed: %s. Command was: %s'
                 % (_error_text(e), to_text(str(Argv(args)))))
 
@@ -1770,13 +1913,13 @@ class Connection(object):
             return
 
         self._pending = True
-        self._stage = self.STAGE_STARTING
+        self._enter_stage(self.STAGE_STARTING)
         mitogen.core.listen(broker, 'shutdown', self._on_broker_shutdown)
         deadline = self.options.connect_deadline
         self._timer = broker.timers.schedule(deadline, self._on_timer_expired)
         try:
             self.proc = self.start_child()
-            self._stage = self.STAGE_STARTED
+            self._enter_stage(self.STAGE_STARTED)
             self._setup_streams()
         except Exception as e:
             LOG.debug('cannot start the child of %r', self.context,
@@ -1881,7 +2024,14 @@ class Connection(object):
         ))
         router.register(self.context, stream)
         router.route_monitor.notice_stream(stream)
-        self._stage = self.STAGE_READY
+        self._enter_stage(self.STAGE_READY)
+
+    def _enter_stage(self, stage):
+        """
+        Note how far the attempt got, and when. Broker thread.
+        """
+        self._stage = stage
+        self._stages += ((stage, mitogen.core.now()),)
 
     def _fail_connection(self, exc):
         """
@@ -1897,10 +2047,12 @@ class Connection(object):
             return
 
         if self.exception is None:
+            if isinstance(exc, ConnectError):
+                exc.detail = self._describe(_error_text(exc))
             if self.eof_error_hint:
-                exc.args = (
-                    u'%s\n\n%s' % (_error_text(exc), self.eof_error_hint),
-                )
+                text = _full_text(exc)
+                exc.args = (u'%s\n\n%s' % (text, self.eof_error_hint),)
+                exc.detail = u''
             self.exception = exc
 
         broker = self._router.broker
@@ -1910,32 +2062,73 @@ class Connection(object):
             self.stderr_stream.on_disconnect(broker)
         self._finish()
 
-    def _describe(self):
+    def _describe(self, text=u'', show_history=True, otherwise=None):
         """
-        Return text on how far the attempt got.
+        Return text on what was tried, how far that got, and why it may have
+        ended there.
+
+        :param text: what the failure says already.
+        :param bool show_history: whether it does not show the last output.
+        :param otherwise: advice if there is none for what was said.
         """
+        lines = [u'Context %s (%s): %s.' % (
+            self.context.context_id, self._name_so_far(), self._stage)]
+        if self._stages:
+            ends = [when for _, when in self._stages[1:]]
+            lines.append(u'Times: %s.' % u', '.join([
+                u'%s %.3f s' % (stage.partition(u' (')[0], end - start)
+                for (stage, start), end in zip(
+                    self._stages, ends + [mitogen.core.now()])
+            ]))
+        status = self.proc and self.proc.poll()
+        if status is not None:
+            lines.append(u'The process %s.' % (returncode_to_str(status),))
+        history = self._history()
+        if show_history and history:
+            lines.append(u'Last lines received:\n' + history)
+        hint = _find_hint(u'%s\n%s' % (text.partition(u'Command was: ')[0],
+                                       history)) or otherwise
+        if hint:
+            lines.append(u'Hint: ' + hint)
+        if self.options.python_path and u'Command was: ' not in text:
+            try:
+                command = to_text(str(Argv(self.get_boot_command())))
+            except Exception as e:
+                command = u'(%s)' % (_error_text(e),)
+            lines.append(u'Command was: ' + command)
+        return u'\n'.join(lines)
+
+    def _name_so_far(self):
+        """
+        Return the name of the context, or what is known of it by now.
+        """
+        name = self.context.name or self.options.name
+        if name or self.proc is not None:
+            return name or self._get_name()
         try:
-            command = str(Argv(self.get_boot_command()))
-        except Exception as e:
-            command = '(%s)' % (e,)
-        return u'Context %s (%s): %s. Command was: %s' % (
-            self.context.context_id, self.context.name, self._stage,
-            to_text(command))
+            return self._get_name()
+        except AttributeError:
+            # It has the number of the process in it.
+            return self.name_prefix
 
     def _history(self):
-        return get_history([self.stdio_stream, self.stderr_stream])
+        text = get_history([self.stdio_stream, self.stderr_stream])
+        if len(text) > self.history_chars:
+            text = u'[...]' + text[-self.history_chars:]
+        return text
 
     def _on_timer_expired(self):
-        text = u'Connection timed out after %.2f seconds. %s' % (
-            self.options.connect_timeout, self._describe())
-        history = self._history()
-        if history:
-            text += u'\nLast lines received:\n' + history
-        self._fail_connection(mitogen.core.TimeoutError(text))
+        hint = _HINT_SLOW if self._stage == self.STAGE_SENT else _HINT_SILENT
+        text = u'Connection timed out after %.2f seconds. ' % (
+            self.options.connect_timeout,)
+        self._fail_connection(mitogen.core.TimeoutError(
+            text + self._describe(otherwise=hint)))
 
     def _make_eof_error(self):
+        hint = _HINT_DIED if self._stage == self.STAGE_SENT else _HINT_ENDED
         return EofError(u'%s%s\n%s' % (
-            to_text(self.eof_error_msg), self._history(), self._describe()))
+            to_text(self.eof_error_msg), self._history(),
+            self._describe(show_history=False, otherwise=hint)))
 
     def on_stdio_disconnect(self):
         """
@@ -2683,10 +2876,9 @@ class Router(mitogen.core.Router):
         try:
             conn.connect(context=context)
         except mitogen.core.TimeoutError as e:
-            # Programs compare the text, so the details go elsewhere.
-            failure = mitogen.core.StreamError(self.connection_timeout_msg)
+            # Programs compare the text.
+            failure = ConnectError(self.connection_timeout_msg)
             failure.detail = _error_text(e)
-            LOG.error(u'%s', failure.detail)
         else:
             return context
         raise failure
@@ -2702,7 +2894,9 @@ class Router(mitogen.core.Router):
             kwargs=mitogen.core.Kwargs(kwargs),
         )
         if reply['msg'] is not None:
-            raise mitogen.core.StreamError(reply['msg'])
+            failure = ConnectError(reply['msg'])
+            failure.detail = reply['detail']
+            raise failure
 
         # The announcement of the route came before the reply, so there is an
         # entry. Kept if possible: somebody may listen to it already.
@@ -2802,13 +2996,14 @@ def _proxy_connect(name, method_name, kwargs, econtext):
         of the failure, of which one or the other is None.
     """
     upgrade_router(econtext)
-    reply = {u'id': None, u'name': None, u'msg': None}
+    reply = {u'id': None, u'name': None, u'msg': None, u'detail': u''}
     klass = get_connection_class(method_name)
     try:
         child = econtext.router._connect(klass, name=name, **kwargs)
     except mitogen.core.StreamError as e:
         reply[u'msg'] = u'error occurred on host %s: %s' % (
             to_text(socket.gethostname()), _error_text(e))
+        reply[u'detail'] = getattr(e, 'detail', u'')
     else:
         reply[u'id'], reply[u'name'] = child.context_id, child.name
     return reply

@@ -36,7 +36,7 @@ NAMESPACES = ('ipc', 'uts', 'net', 'pid', 'mnt', 'user')
 _CLOSERS = ('endpwent', 'endgrent', 'endspent', 'endsgent')
 
 
-class Error(mitogen.core.StreamError):
+class Error(mitogen.parent.ConnectError):
     """
     There is no such container, or it cannot be entered.
     """
@@ -254,8 +254,15 @@ class Connection(mitogen.parent.Connection):
     def connect(self, context):
         # Takes as long as the program takes, so not on the broker thread.
         options = self.options
-        self.leader_pid = GET_LEADER_BY_KIND[options.kind](
-            getattr(options, _PATH_OPTIONS[options.kind]), options.container)
+        self.context = context
+        try:
+            self.leader_pid = GET_LEADER_BY_KIND[options.kind](
+                getattr(options, _PATH_OPTIONS[options.kind]),
+                options.container)
+        except Error as e:
+            self._enter_stage(u'looking for the container')
+            e.detail = self._describe(mitogen.parent._error_text(e))
+            raise
         LOG.debug('the container %s is that of process %d',
                   self.options.container, self.leader_pid)
         super(Connection, self).connect(context)

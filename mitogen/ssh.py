@@ -52,14 +52,14 @@ _ADDRESS = re.compile(b(r'^\S+@\S*(?:: ?|\Z)'))
 _DENIED = b('permission denied')
 
 
-class HostKeyError(mitogen.core.StreamError):
+class HostKeyError(mitogen.parent.ConnectError):
     """
     The host is not the one that it should be, or nobody knows.
     """
     pass
 
 
-class PasswordError(mitogen.core.StreamError):
+class PasswordError(mitogen.parent.ConnectError):
     """
     The host does not let us in.
     """
@@ -100,7 +100,7 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
         return super(SetupProtocol, self).on_line_received(line)
 
     def _on_debug(self, line, match):
-        text = line.decode('utf-8', 'replace').rstrip(u'\r')
+        text = self._shown(line).decode('utf-8', 'replace').rstrip(u'\r')
         LOG.debug(u'%s: %s', self.stream.name, text)
 
     def _on_hostkey_failed(self, line, match):

@@ -16,7 +16,7 @@ password_required_msg = 'su password is required'
 password_incorrect_msg = 'su password is incorrect'
 
 
-class PasswordError(mitogen.core.StreamError):
+class PasswordError(mitogen.parent.ConnectError):
     """
     su wants a password, and not the one that it was given, if any.
     """

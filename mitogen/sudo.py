@@ -28,7 +28,7 @@ PASSWORD_PROMPT_RE = re.compile(
     b(r'mitogen-sudo-prompt:(?:\] [^*\n]{1,50})?\Z'))
 
 
-class PasswordError(mitogen.core.StreamError):
+class PasswordError(mitogen.parent.ConnectError):
     """
     sudo wants a password, and not the one that it was given, if any.
     """

@@ -340,12 +340,18 @@ def test_a_password_is_nowhere_to_be_seen(method, password):
 
 
 class FakeConnection(object):
+    STAGE_ANSWERED = mitogen.parent.Connection.STAGE_ANSWERED
+
     def __init__(self, options):
         self.options = options
+        self.stages = []
         self.failures = []
         self._pending = True
         self._router = self
         self.broker = None
+
+    def _enter_stage(self, stage):
+        self.stages.append(stage)
 
     def _fail_connection(self, error):
         self.failures.append(error)
@@ -417,6 +423,7 @@ def test_a_prompt_is_answered_once(method, slowly):
     with tool(method, password=u'p\xe4ss') as asked:
         asked.says(PROMPTS[method], slowly)
         assert asked.hears() == u'p\xe4ss\n'.encode('utf-8')
+        assert asked.conn.stages == [asked.conn.STAGE_ANSWERED]
         asked.says(b'\r\n')
         assert asked.hears() == b''
         assert asked.failures == []
@@ -462,6 +469,7 @@ def test_nothing_is_typed_once_the_child_is_ready():
         asked.conn._pending = False
         asked.says(b'your password will expire')
         assert asked.hears() == b''
+        assert asked.conn.stages == []
 
 
 @pytest.mark.parametrize('line', [

@@ -230,32 +230,32 @@ def test_the_password_is_nowhere_in_the_log(server, ssh):
 def test_a_wrong_password(ssh):
     with pytest.raises(mitogen.ssh.PasswordError) as caught:
         ssh(password='wrong')
-    assert str(caught.value) == mitogen.ssh.password_incorrect_msg
+    assert caught.value.args[0] == mitogen.ssh.password_incorrect_msg
 
 
 def test_no_password_where_nobody_can_be_asked(server, ssh):
     with pytest.raises(mitogen.ssh.PasswordError) as caught:
         ssh(identity_file=server.path('other_key'))
-    assert str(caught.value) == mitogen.ssh.password_required_msg
+    assert caught.value.args[0] == mitogen.ssh.password_required_msg
 
 
 def test_no_password_where_somebody_is_asked(server, ssh):
     with pytest.raises(mitogen.ssh.PasswordError) as caught:
         ssh(identity_file=server.path('other_key'), check_host_keys='accept')
-    assert str(caught.value) == mitogen.ssh.password_required_msg
+    assert caught.value.args[0] == mitogen.ssh.password_required_msg
 
 
 def test_a_wrong_key(server, ssh):
     for options in {}, {'check_host_keys': 'accept'}:
         with pytest.raises(mitogen.ssh.PasswordError) as caught:
             ssh(identity_file=server.path('other_key'), port=server.key_port, **options)
-        assert str(caught.value) == mitogen.ssh.auth_incorrect_msg
+        assert caught.value.args[0] == mitogen.ssh.auth_incorrect_msg
 
 
 def test_a_password_where_none_is_taken(server, ssh):
     with pytest.raises(mitogen.ssh.PasswordError) as caught:
         ssh(password=server.account.password, port=server.key_port)
-    assert str(caught.value) == mitogen.ssh.auth_incorrect_msg
+    assert caught.value.args[0] == mitogen.ssh.auth_incorrect_msg
 
 
 # ---- host keys
@@ -263,7 +263,7 @@ def test_a_password_where_none_is_taken(server, ssh):
 def test_an_unknown_host_is_refused(ssh, tmp_path):
     with pytest.raises(mitogen.ssh.HostKeyError) as caught:
         ssh(known=tmp_path / 'known')
-    assert str(caught.value) == mitogen.ssh.hostkey_failed_msg
+    assert caught.value.args[0] == mitogen.ssh.hostkey_failed_msg
 
 
 def test_an_unknown_host_is_accepted_and_remembered(router, server, ssh, tmp_path):
@@ -286,7 +286,7 @@ def test_a_host_with_another_key_is_refused(server, ssh, tmp_path, check):
     known.write_text(server.known_host('other_key.pub'))
     with pytest.raises(mitogen.ssh.HostKeyError) as caught:
         ssh(known=known, check_host_keys=check)
-    assert str(caught.value) == mitogen.ssh.hostkey_failed_msg
+    assert caught.value.args[0] == mitogen.ssh.hostkey_failed_msg
 
 
 def test_a_host_with_another_key_is_ignored(server, ssh, tmp_path):
@@ -346,7 +346,7 @@ def test_a_server_that_does_not_speak(ssh):
     sock.listen(1)
     with pytest.raises(StreamError) as caught:
         ssh(port=sock.getsockname()[1], connect_timeout=0.5)
-    assert str(caught.value) == 'Connection timed out.'
+    assert caught.value.args[0] == 'Connection timed out.'
     sock.close()
 
 
@@ -398,7 +398,7 @@ def test_beyond_a_local_child(router, server, ssh):
     with pytest.raises(StreamError) as caught:
         router.ssh(via=middle, **server.options(password='wrong'))
     assert str(caught.value).startswith('error occurred on host ')
-    assert str(caught.value).endswith(mitogen.ssh.password_incorrect_msg)
+    assert caught.value.args[0].endswith(mitogen.ssh.password_incorrect_msg)
 
 
 def test_a_local_child_beyond(router, server, ssh):
