@@ -1,0 +1,165 @@
+"""
+Environments to run ansible-playbook in. Each is a virtual environment below `.venv-ansible` of the checkout, made
+once and kept until what it is made of changes:
+
+``ours``
+    ansible-core, this checkout's package with the extension, and, beside them, the folder `ansible_mitogen` of
+    upstream's release: Ansible's side of it, on our package.
+``upstream``
+    ansible-core and upstream's release as it is; for benchmarks.
+
+Run as a program it makes those that are named and prints their folders.
+"""
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+#: Whose `ansible_mitogen` is used.
+UPSTREAM = os.environ.get('MITOGEN_TEST_UPSTREAM', '0.3.54')
+
+#: The newest ansible-core that this release of `ansible_mitogen` knows, for each Python that can be a controller.
+CORES = {
+    (3, 9): '>=2.15,<2.16',
+    (3, 10): '>=2.17,<2.18',
+    (3, 11): '>=2.19,<2.20',
+    (3, 12): '>=2.21,<2.22',
+    (3, 13): '>=2.21,<2.22',
+    (3, 14): '>=2.21,<2.22',
+}
+
+#: What our package is built from.
+SOURCES = ('setup.py', 'pyproject.toml', 'README.rst', 'LICENSE', 'MANIFEST.in')
+
+
+class EnvironmentError_(Exception):
+    """
+    An environment cannot be made; the text says why.
+    """
+
+
+def core_requirement():
+    wanted = os.environ.get('MITOGEN_TEST_ANSIBLE_CORE') or CORES.get(sys.version_info[:2])
+    if wanted is None:
+        raise EnvironmentError_('no ansible-core is known to be for Python %d.%d; there are some for %s' % (
+            sys.version_info[:2] + (', '.join('%d.%d' % version for version in sorted(CORES)),)))
+    return 'ansible-core' + (wanted if wanted[0] in '<>=~' else '==' + wanted)
+
+
+class Environment(object):
+    """
+    :ivar folder: of the virtual environment.
+    :ivar strategy: folder of the strategy plugins.
+    """
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.base = os.path.join(ROOT, '.venv-ansible')
+        self.folder = os.path.join(self.base, '%s-py%d.%d' % ((kind,) + sys.version_info[:2]))
+        self.python = self.path('bin', 'python')
+        self.playbook = self.path('bin', 'ansible-playbook')
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    @property
+    def strategy(self):
+        if self.kind == 'ours':
+            folder = self.path('upstream')
+        else:
+            folder = self.run(self.python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip()
+        return os.path.join(folder, 'ansible_mitogen', 'plugins', 'strategy')
+
+    def run(self, *args, **env):
+        environ = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK='1', **env)
+        for name in ('PYTHONPATH', 'PYTHONHOME', 'MITOGEN_PURE'):
+            environ.pop(name, None)
+        done = subprocess.run(
+            args, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise EnvironmentError_('%s failed with status %d. Packages come from PyPI, or from where pip is told to '
+                                    'look. Its output:\n%s' % (' '.join(args), done.returncode, done.stdout))
+        return done.stdout
+
+    def pip(self, *args, **env):
+        return self.run(self.python, '-m', 'pip', *args, **env)
+
+    def make(self):
+        os.makedirs(self.base, exist_ok=True)
+        with locked(os.path.join(self.base, 'lock')):
+            self.part('ansible', '\n'.join([sys.version, core_requirement(), UPSTREAM]), self.make_ansible)
+            if self.kind == 'ours':
+                self.part('mitogen', fingerprint(), self.install_ours)
+        return self
+
+    def part(self, name, stamp, make):
+        """
+        Call `make` unless it was called with the same stamp.
+        """
+        path = self.path(name + '.made')
+        with contextlib.suppress(FileNotFoundError), open(path) as fp:
+            if fp.read() == stamp:
+                return
+        make()
+        with open(path, 'w') as fp:
+            fp.write(stamp)
+
+    def make_ansible(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.run(sys.executable, '-m', 'venv', self.folder)
+        release = 'mitogen==' + UPSTREAM
+        if self.kind == 'upstream':
+            self.pip('install', '-q', core_requirement(), release)
+            return
+        self.pip('install', '-q', core_requirement())
+        with tempfile.TemporaryDirectory() as folder:
+            self.pip('download', '-q', '--no-deps', '--only-binary', ':all:', '-d', folder, release)
+            wheel, = glob.glob(os.path.join(folder, '*.whl'))
+            with zipfile.ZipFile(wheel) as archive:
+                for name in archive.namelist():
+                    if name.startswith('ansible_mitogen/'):
+                        archive.extract(name, self.path('upstream'))
+
+    def install_ours(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # The build leaves things beside its sources.
+            for name in SOURCES:
+                shutil.copy(os.path.join(ROOT, name), folder)
+            for name in ('mitogen', '_mitogen_core'):
+                shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name),
+                                ignore=shutil.ignore_patterns('build', '__pycache__', '*.so'))
+            self.pip('install', '-q', '--no-deps', '--force-reinstall', folder, MITOGEN_REQUIRE_NATIVE='1')
+
+    def version(self, module):
+        code = 'import %s as m; v = m.__version__; print(v if isinstance(v, str) else ".".join(map(str, v)))' % module
+        return self.run(self.python, '-c', code).strip()
+
+
+@contextlib.contextmanager
+def locked(path):
+    with open(path, 'w') as fp:
+        fcntl.flock(fp, fcntl.LOCK_EX)
+        yield
+
+
+def fingerprint():
+    digest = hashlib.sha256()
+    for pattern in SOURCES + ('mitogen/*.py', '_mitogen_core/*.[ch]', '_mitogen_core/engine/*.[ch]'):
+        for path in sorted(glob.glob(os.path.join(ROOT, pattern))):
+            with open(path, 'rb') as fp:
+                digest.update(path.encode() + b'\0' + hashlib.sha256(fp.read()).digest())
+    return digest.hexdigest()
+
+
+if __name__ == '__main__':
+    for kind in sys.argv[1:] or ['ours']:
+        print(Environment(kind).make().folder)

@@ -1,0 +1,4 @@
+#!/bin/sh
+echo "script: $# arguments, $2"
+id -un
+exit 0
