@@ -261,6 +261,7 @@ setup(
     license='BSD-3-Clause',
     author='the authors of this project',
     packages=['mitogen'],
+    package_data={'mitogen': ['py.typed', '*.pyi']},
     ext_modules=[] if UNFIT or not native_sources() else [native_extension(VERSION)],
     cmdclass={'build_py': BuildPy, 'build_ext': BuildExt},
     python_requires='>=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*, !=3.5.*',

@@ -1,0 +1,16 @@
+from typing import Any, Callable, Optional, TypeVar
+
+import mitogen.master
+
+_T = TypeVar('_T')
+
+__version__: tuple[int | str, ...]
+is_master: bool
+context_id: int
+parent_id: Optional[int]
+parent_ids: list[int]
+
+# In the program that is started, the name becomes what the function returned.
+def main(
+    log_level: str = ..., profiling: Optional[bool] = ...,
+) -> Callable[[Callable[[mitogen.master.Router], _T]], Any]: ...

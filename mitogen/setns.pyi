@@ -1,0 +1,3 @@
+import mitogen.core
+
+class Error(mitogen.core.StreamError): ...

@@ -1,0 +1,3 @@
+import mitogen.core
+
+class PasswordError(mitogen.core.StreamError): ...
