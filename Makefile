@@ -14,6 +14,7 @@
 SHELL = /bin/sh
 BIN = .venv/bin
 ENGINE = _mitogen_core/engine
+C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(wildcard _mitogen_core/*.c $(ENGINE)/*.c))
 
 .PHONY: all build demo test check check-engine check-python fuzz bench bench-quick lint format clean
 
@@ -62,13 +63,18 @@ lint:
 	$(BIN)/ruff check mitogen tests tools examples benchmarks setup.py
 	$(BIN)/clang-format --dry-run -Werror $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
 	$(BIN)/python tools/check_syntax.py
+	$(BIN)/python tools/check_layers.py
+	$(BIN)/mypy --strict tests/typing_usage.py
+	$(BIN)/cppcheck -q --std=c11 --library=posix --library=python --enable=warning,performance,portability \
+	    --suppress=constStatement --suppress=missingIncludeSystem --inline-suppr --error-exitcode=1 \
+	    -D_GNU_SOURCE '-DMITOGEN_VERSION="0"' -I_mitogen_core -I$(ENGINE) $(C_SOURCES)
 
 format:
 	@tools/setup lint
 	$(BIN)/clang-format -i $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
 
 clean:
-	rm -rf .venv .tox build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .tox build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find mitogen tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f _mitogen_core*.so
 	if [ -f $(ENGINE)/Makefile ]; then $(MAKE) -C $(ENGINE) clean; fi

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""
+Checks that includes and imports run downwards only, as _mitogen_core/README.rst and docs/architecture.rst say.
+
+Each file has a place in ENGINE or PACKAGE; it may use what stands above it in the list, that is, what is below it in the
+house. A file without a place is an error too, so that a new one is given some thought.
+"""
+
+import ast
+import os
+import re
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+#: Lowest first.
+ENGINE = [
+    'err', 'clock', 'handles', 'alloc', 'buf', 'idmap', 'frame', 'decoder', 'outq', 'waiter', 'latch', 'loop', 'broker',
+    'stream', 'router',
+]
+
+#: (source, header above it): the interface does not know the upper part, but the implementation calls it.
+CALLS_UP = {
+    ('latch.c', 'loop'),     # a thread that sleeps on a latch may lead the loop meanwhile
+    ('stream.c', 'router'),  # a frame that was read is given to the router
+}
+
+#: Modules of the package, lowest first. Those on one line do not know each other.
+PACKAGE = [
+    ['__init__', 'imports', 'minify', 'profiler'],
+    ['core'],
+    ['_native'],
+    ['select', 'debug', 'os_fork', '__main__'],
+    ['service'],
+    ['parent'],
+    ['master'],
+    ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
+    ['doas'],
+    ['fakessh', 'unix', 'utils'],
+]
+
+#: Imports within a function that look up: (module, module above it) and why.
+LOOKS_UP = {
+    ('__init__', 'core'): 'mitogen.main() runs a program, and is what people import',
+    ('__init__', 'master'): 'the same',
+    ('__init__', 'utils'): 'the same',
+    ('core', '_native'): 'the choice of the core',
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.M)
+
+
+def read(path):
+    with open(path, encoding='utf-8') as fp:
+        return fp.read()
+
+
+def check_engine():
+    folder = os.path.join(ROOT, '_mitogen_core', 'engine')
+    for name in sorted(os.listdir(folder)):
+        stem, ext = os.path.splitext(name)
+        if ext not in ('.c', '.h'):
+            continue
+        found = INCLUDE.findall(read(os.path.join(folder, name)))
+        ours, systems = [pair[0] for pair in found], [pair[1] for pair in found]
+        if 'Python.h' in ours + systems:
+            yield '%s includes Python.h' % (name,)
+        if stem.startswith(('test', 'fuzz', 'bench')):
+            continue
+        if 'ev.h' in ours + systems and name != 'loop.c':
+            yield '%s includes libev; only loop.c may' % (name,)
+        if stem not in ENGINE:
+            yield '%s has no place in the layers of the engine' % (name,)
+            continue
+        for header in filter(None, ours):
+            used = header[:-2]
+            if used not in ENGINE:
+                yield '%s includes %s, which is not of the engine' % (name, header)
+            elif ENGINE.index(used) > ENGINE.index(stem) and (name, used) not in CALLS_UP:
+                yield '%s includes %s, which is above it' % (name, header)
+
+
+def imported(path):
+    """
+    Yield (line, name below mitogen, whether at the top level) for each import of a module of the package.
+    """
+    tree = ast.parse(read(path), path)
+    top = set(ast.walk(ast.Module(body=[n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))],
+                                  type_ignores=[])))
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == 'mitogen':
+            names = ['mitogen.' + alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        for name in names:
+            package, _, rest = name.partition('.')
+            if package == 'mitogen' and rest:
+                yield node.lineno, rest, node in top
+
+
+def check_package():
+    place = dict((name, number) for number, names in enumerate(PACKAGE) for name in names)
+    folder = os.path.join(ROOT, 'mitogen')
+    for file_name in sorted(os.listdir(folder)):
+        name, ext = os.path.splitext(file_name)
+        if ext != '.py' or name == '_build':
+            continue
+        if name not in place:
+            yield 'mitogen/%s has no place in the layers of the package' % (file_name,)
+            continue
+        for line, used, is_top in imported(os.path.join(folder, file_name)):
+            if used == '_build' or place.get(used, -1) < place[name]:
+                continue
+            if is_top or (name, used) not in LOOKS_UP:
+                yield 'mitogen/%s:%d: imports mitogen.%s, which is not below it' % (file_name, line, used)
+
+
+def main():
+    bad = list(check_engine()) + list(check_package())
+    print('\n'.join(bad) or 'layers: all well')
+    return 1 if bad else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
