@@ -172,6 +172,7 @@ class LazyLogger(object):
         return getattr(_module('logging').getLogger(self.name), attr)
 
     def isEnabledFor(self, level):
+        """Return whether a record of the numeric `level` would go anywhere."""
         if LazyLogger.sink is None:
             return self.__getattr__('isEnabledFor')(level)
         # This one never leaves the process, and there is nowhere else to go.
@@ -317,14 +318,17 @@ def _unpickle_call_error(s):
 
 
 class ModuleDeniedByOverridesError(ModuleNotFoundError):
+    """The policy fetches a few modules only, and this is not one of them."""
     fmt = 'import of %s was denied: overrides are set, and it is not in them.'
 
 
 class ModuleDeniedByBlocksError(ModuleNotFoundError):
+    """The policy never fetches this module."""
     fmt = 'import of %s was denied: it, or a parent, is blocked.'
 
 
 class ModuleUnsuitableError(ModuleNotFoundError):
+    """No context ever fetches this module from another."""
     fmt = 'import of %s was denied: it is never served to another context.'
 
 
@@ -378,10 +382,12 @@ def to_text(o):
 
 
 def str_partition(s, sep):
+    """Return ``s.partition(sep)``; `s` is text or bytes, `sep` the same."""
     return s.partition(sep)
 
 
 def str_rpartition(s, sep):
+    """Return ``s.rpartition(sep)``; `s` is text or bytes, `sep` the same."""
     return s.rpartition(sep)
 
 
@@ -761,6 +767,7 @@ class Message(object):
 
     @property
     def is_dead(self):
+        """Whether it says that nothing more will come."""
         return self.reply_to == IS_DEAD
 
     @classmethod
@@ -1162,9 +1169,20 @@ class Receiver(object):
             self._latch.close()
 
     def size(self):
+        """
+        Return how many messages wait here.
+
+        :raises LatchError: closed.
+        """
         return self._latch.size()
 
     def empty(self):
+        """
+        Return whether no message waits here. It may be otherwise by the time
+        the caller looks.
+
+        :raises LatchError: closed.
+        """
         return self._latch.empty()
 
     def get(self, timeout=None, block=True, throw_dead=True):
@@ -1209,6 +1227,12 @@ class Sender(object):
         return _unpickle_sender, (self.context.context_id, self.dst_handle)
 
     def send(self, data, enc=Message.ENC_PKL):
+        """
+        Send `data`, which is pickled; or bytes as they are, if `enc` is
+        ENC_BIN. May wait for room where the core has a high-water mark.
+
+        :raises Error: the broker has exited.
+        """
         self.context.send(Message.encoded(data, enc, handle=self.dst_handle))
 
     def close(self):
@@ -1344,10 +1368,12 @@ class Poller(object):
 
     @property
     def readers(self):
+        """List of (fd, data): what is watched for reading."""
         return [(fd, data) for fd, (data, _) in list(self._rfds.items())]
 
     @property
     def writers(self):
+        """List of (fd, data): what is watched for writing."""
         return [(fd, data) for fd, (data, _) in list(self._wfds.items())]
 
     def close(self):
@@ -1359,6 +1385,7 @@ class Poller(object):
         self._rfds[fd] = data or fd, self._generation
 
     def stop_receive(self, fd):
+        """Undo `start_receive`, if there was one."""
         self._rfds.pop(fd, None)
 
     def start_transmit(self, fd, data=None):
@@ -1366,6 +1393,7 @@ class Poller(object):
         self._wfds[fd] = data or fd, self._generation
 
     def stop_transmit(self, fd):
+        """Undo `start_transmit`, if there was one."""
         self._wfds.pop(fd, None)
 
     def poll(self, timeout=None):
@@ -1461,6 +1489,7 @@ class Stream(object):
         return '<Stream %s #%04x>' % (self.name, id(self) & 0xffff)
 
     def set_protocol(self, protocol):
+        """Speak `protocol` from now on, in place of the one before."""
         if self.protocol:
             self.protocol.stream = None
         self.protocol = protocol
@@ -1472,6 +1501,7 @@ class Stream(object):
         self.transmit_side = Side(self, wfp)
 
     def on_receive(self, broker):
+        """Give what can be read to the protocol; disconnect at the end."""
         try:
             buf = self.receive_side.read(self.protocol.read_size)
         except OSError:
@@ -1484,13 +1514,17 @@ class Stream(object):
             self.on_disconnect(broker)
 
     def on_transmit(self, broker):
+        """Something can be written: tell the protocol."""
         self.protocol.on_transmit(broker)
 
     def on_shutdown(self, broker):
+        """The broker begins to end: fire `shutdown`, tell the protocol."""
         fire(self, 'shutdown')
         self.protocol.on_shutdown(broker)
 
     def on_disconnect(self, broker):
+        """The other end is gone, or is to be: fire `disconnect`, tell the
+        protocol. May happen more than once."""
         try:
             fire(self, 'disconnect')
         finally:
@@ -1511,6 +1545,7 @@ class Protocol(object):
         return stream
 
     def on_shutdown(self, broker):
+        """The broker begins to end. Disconnects."""
         self.stream.on_disconnect(broker)
 
     def __repr__(self):
@@ -1536,6 +1571,7 @@ class DelimitedProtocol(Protocol):
     _trailer = b('')
 
     def on_receive(self, broker, buf):
+        """Cut `buf` and call the two methods below for what it holds."""
         stream = self.stream
         rest, more = iter_split(self._trailer + buf, self.delimiter,
                                 self.on_line_received)
@@ -1779,6 +1815,7 @@ class MitogenProtocol(Protocol):
         self._want = Message.HEADER_LEN
 
     def on_receive(self, broker, buf):
+        """Cut `buf` into frames and have the router take each."""
         self._chunks.append(buf)
         self._have += len(buf)
         if self._have < self._want:
@@ -2437,6 +2474,7 @@ class ImportPolicy(object):
             sorted(self.overrides), sorted(self.blocks))
 
     def overriden(self, fullname):
+        """Return whether `fullname` is to be fetched even if it is here."""
         return not self.overrides.isdisjoint(module_lineage(fullname))
 
     def denied(self, fullname):
@@ -2450,6 +2488,11 @@ class ImportPolicy(object):
         return False
 
     def denied_raise(self, fullname):
+        """
+        Return if `fullname` may be fetched.
+
+        :raises ModuleNotFoundError: as :meth:`denied` says.
+        """
         cls = self.denied(fullname)
         if cls:
             raise cls(cls.fmt % (fullname,))
@@ -2701,6 +2744,7 @@ class Importer(_Fetcher):
         return module
 
     def exec_module(self, module):
+        """Run the source of a module. The thread that imports."""
         spec = module.__spec__
         self._execute(module, spec.name, spec.origin)
         if spec.name == 'logging' and LazyLogger.sink:
@@ -2777,6 +2821,7 @@ class Importer(_Fetcher):
             return source
 
     def get_resource_reader(self, fullname):
+        """Return the :class:`ResourceReader` of a package."""
         return ResourceReader(self._resource_requester, fullname)
 
 
