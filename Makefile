@@ -6,6 +6,9 @@
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make fuzz           fuzz the frame decoder (FUZZ_SECONDS=60)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
+#   make docs           the manual, as HTML in docs/_build/html; a warning is an error
+#   make wheels         an sdist, a wheel per interpreter with libev inside, and a pure wheel, all in dist/
+#   make test-packaging builds them and installs each in a clean environment
 #   make lint           format and lint checks; make format lays the C sources out
 #   make clean          remove everything that was made
 #
@@ -16,7 +19,8 @@ BIN = .venv/bin
 ENGINE = _mitogen_core/engine
 C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(wildcard _mitogen_core/*.c $(ENGINE)/*.c))
 
-.PHONY: all build demo test check check-engine check-python fuzz bench bench-quick lint format clean
+.PHONY: all build demo test check check-engine check-python fuzz bench bench-quick docs wheels \
+    test-packaging lint format clean
 
 all: build
 
@@ -58,6 +62,10 @@ bench-quick:
 	@tools/setup bench
 	@$(BIN)/python benchmarks/run.py --quick
 
+docs:
+	@tools/setup docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+
 lint:
 	@tools/setup lint
 	$(BIN)/ruff check mitogen tests tools examples benchmarks setup.py
@@ -74,7 +82,7 @@ format:
 	$(BIN)/clang-format -i $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
 
 clean:
-	rm -rf .venv .tox build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .tox build dist docs/_build .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find mitogen tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f _mitogen_core*.so
 	if [ -f $(ENGINE)/Makefile ]; then $(MAKE) -C $(ENGINE) clean; fi

@@ -1,0 +1,54 @@
+# Configuration of Sphinx. "make docs" builds the manual, with warnings as errors.
+
+import builtins
+import os
+import re
+import sys
+
+# The reference shows signatures, which only the Python form of each class has.
+os.environ['MITOGEN_CORE'] = 'pure'
+
+import mitogen
+
+# The checkout has sources beside this folder; what is described is the installed package.
+sys.path[:] = [path for path in sys.path if os.path.abspath(path or '.') != os.path.dirname(os.path.abspath(__file__))]
+
+project = 'mitogen'
+author = 'the authors of this project'
+copyright = author
+version = release = '.'.join(str(part) for part in mitogen.__version__)
+
+extensions = ['sphinx.ext.autodoc']
+exclude_patterns = ['_build']
+default_role = 'code'
+highlight_language = 'python'
+html_theme = 'alabaster'
+html_theme_options = {
+    'description': 'Python functions in other processes, users, containers and hosts',
+    'page_width': '1100px',
+}
+html_copy_source = False
+html_show_copyright = False
+
+autodoc_member_order = 'bysource'
+autodoc_default_options = {'members': True, 'show-inheritance': True}
+
+
+def link_core_names(app, what, name, obj, options, lines):
+    """
+    Docstrings name the classes of their own module without its name.
+    """
+    module = getattr(obj, '__module__', None)
+    if not isinstance(module, str) or not module.startswith('mitogen'):
+        return
+    known = vars(sys.modules[module])
+    for number, line in enumerate(lines):
+        raised = re.match(r'(\s*:raises )(\w+)(:.*)$', line)
+        if raised and raised.group(2) in known and not hasattr(builtins, raised.group(2)):
+            line = '%s%s.%s%s' % (raised.group(1), module, raised.group(2), raised.group(3))
+        lines[number] = re.sub(r':(class|meth|func):`(?!mitogen\.|~|logging\.|subprocess\.|inspect\.)([A-Z]\w*)`',
+                               r':\1:`~%s.\2`' % (module,), line)
+
+
+def setup(app):
+    app.connect('autodoc-process-docstring', link_core_names)
