@@ -252,6 +252,9 @@ UNFIT = why_not_native()
 if UNFIT and env_flag('MITOGEN_REQUIRE_NATIVE'):
     raise SystemExit('MITOGEN_REQUIRE_NATIVE is set, but: ' + UNFIT)
 
+# Without the extension on purpose, the wheel is one for every Python.
+OPTIONS = {'bdist_wheel': {'python_tag': 'py2.py3'}} if env_flag('MITOGEN_PURE') else {}
+
 setup(
     name='mitogen',
     version=VERSION,
@@ -263,6 +266,7 @@ setup(
     packages=['mitogen'],
     package_data={'mitogen': ['py.typed', '*.pyi']},
     ext_modules=[] if UNFIT or not native_sources() else [native_extension(VERSION)],
+    options=OPTIONS,
     cmdclass={'build_py': BuildPy, 'build_ext': BuildExt},
     python_requires='>=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*, !=3.5.*',
     zip_safe=False,

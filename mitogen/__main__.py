@@ -7,6 +7,7 @@ from __future__ import absolute_import
 
 import os
 import sys
+import warnings
 
 import mitogen
 import mitogen.core
@@ -29,7 +30,10 @@ def reasons():
                 'same job']
     lines = []
     try:
-        from mitogen import _native
+        with warnings.catch_warnings():
+            # It was heard when mitogen.core was imported.
+            warnings.simplefilter('ignore')
+            from mitogen import _native
         why = getattr(_native, 'why_not', None)
         lines += [why()] if callable(why) else []
     except Exception:

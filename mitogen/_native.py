@@ -30,10 +30,15 @@ LOG = core.LOG
 
 _wanted_version = '.'.join(map(str, mitogen.__version__))
 if _built_version != _wanted_version:
-    raise ImportError(
+    _mismatch = (
         '_mitogen_core is version %s, and the package is version %s: install '
         'both from one release (pip install --force-reinstall mitogen)'
         % (_built_version, _wanted_version))
+    if os.environ.get('MITOGEN_CORE') != 'native':
+        # An absent extension needs no word, but this was not meant.
+        import warnings
+        warnings.warn(_mismatch + '; the pure core is used', RuntimeWarning)
+    raise ImportError(_mismatch)
 
 _PureMessage = core.Message
 _PureRouter = core.Router

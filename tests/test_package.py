@@ -129,10 +129,26 @@ def test_an_extension_of_another_version_is_not_used_and_says_so(tmp_path):
     program = 'import sys; sys.path[:0] = [%r, %r]; import mitogen.core; print(mitogen.core.CORE)' % (str(tmp_path), root)
     status, out, err = run('-c', program, MITOGEN_CORE=None)
     assert (status, out) == (0, 'pure\n'), err
+    # One warning, that tells both versions and the remedy.
+    assert err.count('RuntimeWarning:') == 1
+    assert all(word in err for word in ('0.0.1', VERSION, 'pure core', 'pip install --force-reinstall')), err
     program = 'import sys; sys.path[:0] = [%r, %r]; import mitogen.core' % (str(tmp_path), root)
     status, out, err = run('-c', program, MITOGEN_CORE='native')
     assert status != 0
     assert '0.0.1' in err
+    assert 'RuntimeWarning' not in err
+
+
+def test_the_report_says_that_the_versions_differ(tmp_path):
+    (tmp_path / '_mitogen_core.py').write_text("__version__ = '0.0.1'\n")
+    root = os.path.dirname(os.path.dirname(mitogen.__file__))
+    program = 'import sys, runpy; sys.path[:0] = [%r, %r]; runpy.run_module("mitogen", run_name="__main__")' % (
+        str(tmp_path), root)
+    status, out, err = run('-c', program, MITOGEN_CORE=None)
+    assert status == 0, err
+    assert 'pure' in out
+    assert '_mitogen_core is version 0.0.1, and the package is version ' + VERSION in ' '.join(out.split()), out
+    assert err.count('RuntimeWarning:') == 1
 
 
 # ---- main
