@@ -1179,9 +1179,7 @@ class Receiver(object):
     def empty(self):
         """
         Return whether no message waits here. It may be otherwise by the time
-        the caller looks.
-
-        :raises LatchError: closed.
+        the caller looks. A closed receiver raises `LatchError`.
         """
         return self._latch.empty()
 

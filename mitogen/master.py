@@ -94,11 +94,9 @@ def is_stdlib_name(modname):
     Return :data:`True` if the module `modname` is built in, or is loaded and
     came from the standard library.
     """
-    if modname in sys.builtin_module_names:
-        return True
     module = sys.modules.get(modname)
-    if module is None:
-        return False
+    if module is None or modname in sys.builtin_module_names:
+        return modname in sys.builtin_module_names
     path = getattr(module, '__file__', None)
     if path is None:
         spec = getattr(module, '__spec__', None)
@@ -856,11 +854,12 @@ class ModuleResponder(_Server):
         :raises ImportError:
             There is no telling which part that is.
         """
-        match = self.MAIN_RE.search(src)
-        if match:
-            return src[:match.start()]
-        if b('mitogen.main(') in src:
+        guard = self.MAIN_RE.search(src)
+        if guard is None and b('mitogen.main(') in src:
+            # Its decorator runs nothing in a child.
             return src
+        if guard is not None:
+            return src[:guard.start()]
         RESPONDER_LOG.error(self.main_guard_msg, path)
         raise ImportError(self.main_guard_msg % (path,))
 

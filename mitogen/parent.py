@@ -287,7 +287,7 @@ def cfmakeraw(tflags):
     Change a list from :func:`termios.tcgetattr` so that the terminal passes
     bytes through as they are, without echo, and return it.
     """
-    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = tflags
+    iflag, oflag, cflag, lflag = tflags[:4]
     iflag &= ~flags('IMAXBEL IXOFF INPCK BRKINT PARMRK ISTRIP INLCR '
                     'ICRNL IXON IGNPAR IGNBRK')
     oflag &= ~flags('OPOST')
@@ -295,7 +295,7 @@ def cfmakeraw(tflags):
     cflag |= flags('CS8 CREAD')
     lflag &= ~flags('ECHO ECHOE ECHOK ECHONL ICANON ISIG IEXTEN NOFLSH '
                     'TOSTOP PENDIN')
-    return [iflag, oflag, cflag, lflag, ispeed, ospeed, cc]
+    return [iflag, oflag, cflag, lflag] + list(tflags[4:])
 
 
 def disable_echo(fd):
@@ -399,8 +399,7 @@ class Timer(object):
     active = True
 
     def __init__(self, when, func):
-        self.when = when
-        self.func = func
+        self.func, self.when = func, when
 
     def __repr__(self):
         return 'Timer(%r, %r)' % (self.when, self.func)
