@@ -511,7 +511,8 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
         Py_BEGIN_ALLOW_THREADS mg_router_route(r, f, &out);
         Py_END_ALLOW_THREADS mg_run_later();
     }
-    int bad = out && mg_stream_full(out) && wait_room(self, out);
+    /* not for a log record: who sends one holds a lock of `logging`, which the broker's thread may want */
+    int bad = out && hdr.handle != MG_FORWARD_LOG && mg_stream_full(out) && wait_room(self, out);
     mg_stream_unref(out);
     if (bad)
         return NULL;

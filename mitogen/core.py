@@ -1609,6 +1609,9 @@ class BufferedWriter(object):
     _writev = staticmethod(getattr(os, 'writev', None))
     #: How many chunks go in one system call, the least IOV_MAX in use.
     BATCH = 16
+    #: Bytes that wait, about: threads that send at the same time may miscount,
+    #: until nothing waits the next time.
+    size = 0
 
     def __init__(self, broker, protocol):
         self._broker = broker
@@ -1617,6 +1620,8 @@ class BufferedWriter(object):
         self._lock = thread.allocate_lock()
         self._armed = False
         self.closed = False
+        #: Streams that are not read until half of the high-water mark waits.
+        self.feeders = []
 
     @property
     def _len(self):
@@ -1629,6 +1634,8 @@ class BufferedWriter(object):
 
         :returns: False if the stream has been closed, else True.
         """
+        # Before they can be written, see there.
+        self.size += sum(map(len, chunks))
         # One call, and one that runs no Python: atomic.
         self._buf.extend(chunks)
         while (self._buf and not self._armed and not self.closed and
@@ -1671,6 +1678,7 @@ class BufferedWriter(object):
                         sent.extend(imap(os.write, (side.fd,), (buf[0],)))
                 finally:
                     n = sum(sent)
+                    self.size -= n
                     while n:
                         size = len(buf[0])
                         if n < size:
@@ -1678,6 +1686,8 @@ class BufferedWriter(object):
                             break
                         n -= size
                         buf.popleft()
+                    if not buf:
+                        self.size = 0
             except (OSError, IOError):
                 e = sys.exc_info()[1]
                 if e.errno != errno.EINTR:
@@ -1711,6 +1721,9 @@ class BufferedWriter(object):
                 then = self._flush()
             finally:
                 self._lock.release()
+        if (self.feeders and
+                self.size <= self._protocol._router.high_water // 2):
+            self.resume()
         if then == self._disconnect:
             then()
         elif not self._buf and not self.closed:
@@ -1726,6 +1739,23 @@ class BufferedWriter(object):
             self.closed = True
             self._lock.acquire()
             self._buf.clear()
+            self.resume()
+
+    def resume(self):
+        """Read again what was not read for our sake. Broker thread."""
+        while self.feeders:
+            stream = self.feeders.pop()
+            if not stream.receive_side.closed:
+                self._broker._watch_receive(stream)
+
+    def wait_room(self):
+        """Wait until half of the high-water mark waits. The broker thread,
+        which writes it, never does."""
+        if thread.get_ident() != self._broker._ident:
+            while (self._buf and not self.closed and
+                   self.size > self._protocol._router.high_water // 2):
+                # For megabytes to go: not worth a wake-up.
+                time.sleep(0.005)
 
 
 class IoLoggerProtocol(DelimitedProtocol):
@@ -1877,6 +1907,23 @@ class MitogenProtocol(Protocol):
             return self._writer.write(msg.pack())
         return self._writer.write(msg._header(), data)
 
+    def _wait_room(self):
+        """Have a thread that fills the stream faster than it empties wait."""
+        if self._writer.size > self._router.high_water:
+            self._writer.wait_room()
+
+    def _forward(self, msg, feeder):
+        """Pass on what came from another stream, which waits if we are full:
+        nothing piles up in a router. Broker thread."""
+        self._send(msg)
+        writer = self._writer
+        # Armed: `on_transmit` will come, and have it read again.
+        if (writer.size > self._router.high_water and writer._armed and
+                not writer.closed and not feeder.receive_side.closed):
+            self._router.broker.poller.stop_receive(feeder.receive_side.fd)
+            if feeder not in writer.feeders:
+                writer.feeders.append(feeder)
+
     def send(self, msg):
         """Write `msg` to the neighbour, whatever its destination. Any
         thread."""
@@ -1905,6 +1952,8 @@ class Router(object):
     context_class = Context
     #: Bytes of payload; larger messages are refused. Children inherit it.
     max_message_size = 128 * 1048576
+    #: Bytes that may wait on a stream before those who fill it have to wait.
+    high_water = 8 * 1048576
     #: Forward only between a privileged stream and another one.
     unidirectional = False
 
@@ -1931,6 +1980,7 @@ class Router(object):
         self._handle_map = {}
         self._handles_by_respondent = {}
         self._next_handle = itertools.count(1000)
+        listen(broker, 'shutdown', self._on_broker_shutdown)
         listen(broker, 'exit', self._on_broker_exit)
         self.add_handler(self._on_del_route, DEL_ROUTE, policy=_is_neighbour)
 
@@ -1966,6 +2016,12 @@ class Router(object):
             context = self.context_by_id(context_id, create=False)
             if context:
                 context.on_disconnect()
+
+    def _on_broker_shutdown(self):
+        # Every stream has to be seen to end.
+        self.high_water = float('inf')
+        for stream in list(self._stream_by_id.values()):
+            stream.protocol._writer.resume()
 
     def _on_broker_exit(self):
         # First: whoever adds a handler from now on calls this again.
@@ -2182,7 +2238,10 @@ class Router(object):
             return self._maybe_send_dead(
                 True, msg, self.unidirectional_msg, protocol.remote_id,
                 out_stream.protocol.remote_id, mitogen.context_id)
-        out_stream.protocol._send(msg)
+        if in_stream is None:
+            out_stream.protocol._send(msg)
+        else:
+            out_stream.protocol._forward(msg, in_stream)
 
     def route(self, msg):
         """
@@ -2197,9 +2256,14 @@ class Router(object):
                 msg.handle is not None and
                 len(msg.data) <= self.max_message_size):
             stream = self.stream_by_id(dst_id)
-            if stream is not None and \
-                    stream.protocol._send(msg) is not False:
-                return
+            if stream is not None:
+                protocol = stream.protocol
+                if protocol._send(msg) is not False:
+                    # Who sends a log record holds a lock of `logging`, which
+                    # the broker thread may want.
+                    if msg.handle != FORWARD_LOG:
+                        protocol._wait_room()
+                    return
         self.broker.defer(self._async_route, msg)
 
 

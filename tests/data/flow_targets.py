@@ -1,0 +1,27 @@
+"""What children of test_flow_control run."""
+
+import mitogen.core
+
+inbox = []
+
+
+@mitogen.core.takes_router
+def open_inbox(router):
+    """Make a receiver here and return a sender to it."""
+    inbox[:] = [mitogen.core.Receiver(router)]
+    return inbox[0].to_sender()
+
+
+def drain_inbox(count):
+    """Return the size of `count` messages together."""
+    return sum(len(inbox[0].get().unpickle()) for _ in range(count))
+
+
+def flood(sender, count, size):
+    block = b'z' * size
+    for _ in range(count):
+        sender.send(block)
+
+
+def echo(value):
+    return value
