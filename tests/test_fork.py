@@ -2,6 +2,7 @@
 The connection method `fork`.
 """
 
+import logging
 import os
 import random
 import signal
@@ -182,3 +183,19 @@ def test_the_hook_closes_streams_and_replaces_locks():
     assert os.waitpid(pid, 0)[1] == 0
     left.close()
     right.close()
+
+
+def test_what_old_pythons_need_after_a_fork():
+    handler = logging.NullHandler()
+    handler.createLock()
+    lock, module_lock = handler.lock, logging._lock
+    try:
+        mitogen.fork.reset_logging_framework()
+        assert logging._lock is not module_lock
+        assert handler.lock is not lock or lock is None
+    finally:
+        logging._lock = module_lock
+    state = random.getstate()
+    mitogen.fork.fixup_prngs()
+    assert random.getstate() != state
+    random.setstate(state)

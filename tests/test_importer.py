@@ -327,3 +327,50 @@ def test_denied_raise():
     with pytest.raises(mitogen.core.ModuleDeniedByBlocksError) as caught:
         policy.denied_raise('pkg.mod')
     assert caught.value.args[0] == mitogen.core.ModuleDeniedByBlocksError.fmt % ('pkg.mod',)
+
+
+# ---- resources
+
+def test_a_reader_gives_what_its_requester_gets():
+    requester = mock.Mock()
+    requester._get_resource.side_effect = lambda package, name: {('pkg', 'here'): b'content', ('pkg', 'empty'): b''}.get(
+        (package, name))
+    reader = mitogen.core.ResourceReader(requester, 'pkg')
+    assert reader.is_resource('here') is True
+    assert reader.is_resource('empty') is True
+    assert reader.is_resource('gone') is False
+    assert reader.open_resource(resource='here').read() == b'content'
+    assert reader.open_resource('empty').read() == b''
+    with pytest.raises(FileNotFoundError):
+        reader.open_resource('gone')
+    with pytest.raises(FileNotFoundError):
+        reader.resource_path('here')
+    with pytest.raises(NotImplementedError):
+        reader.contents()
+
+
+def test_an_importer_has_a_reader_for_each_package(serve):
+    importer = serve().importer
+    reader = importer.get_resource_reader('pkg')
+    assert isinstance(reader, mitogen.core.ResourceReader)
+    assert isinstance(importer._resource_requester, mitogen.core.ResourceRequester)
+
+
+# ---- who asks
+
+def test_pkg_resources_may_not_import_the_main_program(serve):
+    importer = serve().importer
+    code = compile('importer.create_module(spec)', 'pkg_resources.py', 'eval')
+    spec = mock.Mock()
+    spec.name = '__main__'
+    with pytest.raises(mitogen.core.ModuleNotFoundError) as caught:
+        eval(code, {'__name__': 'pkg_resources', 'importer': importer, 'spec': spec})
+    assert caught.value.args[0] == importer.pkg_resources_msg
+
+
+def test_the_list_of_the_unsuitable_can_be_extended(monkeypatch):
+    blacklist = mitogen.core.Importer.ALWAYS_BLACKLIST
+    monkeypatch.setattr(mitogen.core.Importer, 'ALWAYS_BLACKLIST', blacklist + ['own'])
+    policy = mitogen.core.ImportPolicy()
+    assert policy.denied('own.module') is mitogen.core.ModuleUnsuitableError
+    assert policy.denied('owner') is False
