@@ -424,3 +424,13 @@ def test_the_watcher_is_shared_and_goes_with_the_broker(make_router):
     make_router()
     names = [thread.name for thread in threading.enumerate()]
     assert names.count('mitogen.master.join_thread_async') <= 1
+
+
+def test_a_core_broker_has_no_timers():
+    assert mitogen.core.Broker.timers.get_timeout() is None
+    broker = mitogen.core.Broker()
+    try:
+        assert isinstance(broker.timers, mitogen.core.NullTimerList)
+    finally:
+        broker.shutdown()
+        broker.join()

@@ -321,13 +321,22 @@ def test_classes_have_the_bases_that_programs_ask_for():
         (core.ModuleDeniedByOverridesError, ModuleNotFoundError),
     ):
         assert issubclass(cls, base), (cls, base)
+    for module, base in (
+        ('fakessh', core.Error), ('fork', core.StreamError), ('select', core.Error), ('setns', core.StreamError),
+        ('unix', core.Error), ('service', Exception),
+    ):
+        assert issubclass(importlib.import_module('mitogen.' + module).Error, base), module
+    for module in 'doas', 'ssh', 'su', 'sudo':
+        assert issubclass(importlib.import_module('mitogen.' + module).PasswordError, core.StreamError), module
     for name, _ in interface.METHODS:
         module = importlib.import_module('mitogen.' + name)
         assert issubclass(module.Connection, parent.Connection), name
         assert issubclass(module.Options, parent.Options), name
         assert module.Connection.options_class is module.Options, name
-    assert isinstance(logging.getLogger(), logging.Logger)
-    assert isinstance(core.LogHandler(None), logging.Handler)
+    handler = core.LogHandler(None)
+    assert isinstance(handler, logging.Handler)
+    assert handler.lock is not None and handler.level == 0
+    assert (handler.filters, handler.formatter) == ([], None)
 
 
 def test_lists_that_programs_extend_are_lists():
