@@ -71,6 +71,11 @@ class Message(_c.Message):
     _find_global = _PureMessage._find_global
     _throw_dead = _PureMessage._throw_dead
 
+    def __reduce__(self):
+        # For copies, of which the fields are no part of the dictionary here.
+        fields = dict((name, getattr(self, name)) for name in _FIELDS)
+        return _make_message, (type(self), dict(self.__dict__, **fields))
+
     def reply(self, msg, router=None, **kwargs):
         answer = msg if isinstance(msg, Message) else Message.pickled(msg)
         answer.handle = self.reply_to
@@ -104,6 +109,17 @@ class Message(_c.Message):
                 raise obj
             yield obj
     unpickle_iter.__doc__ = _PureMessage.unpickle_iter.__doc__
+
+
+_FIELDS = ('dst_id', 'src_id', 'auth_id', 'handle', 'reply_to', 'data', 'enc',
+           'router', 'receiver')
+
+
+def _make_message(cls, attributes):
+    msg = cls()
+    for name, value in attributes.items():
+        setattr(msg, name, value)
+    return msg
 
 
 def _slow_unpickle(msg, find_class, failure=None):

@@ -19,6 +19,10 @@ SKIPPED = ('mitogen._native', 'mitogen.__main__')
 #: Names that every module may import, and that are nobody's interface.
 IMPORTED = ('absolute_import', 'print_function', 'PY3')
 
+#: Values that depend on the machine.
+OF_THE_MACHINE = ('SC_OPEN_MAX', 'SELINUX_ENABLED', 'IS_WSL', 'IS_LINUX', 'IS_SOLARIS', 'LINUX_TIOCGPTN',
+                  'LINUX_TIOCSPTLCK', 'FORK_SUPPORTED', 'HAVE_OS_REGISTER_AT_FORK')
+
 #: The methods of connection and what each has to be told.
 METHODS = (
     ('buildah', {'container': 'x'}), ('doas', {}), ('docker', {'container': 'x'}), ('fork', {}),
@@ -179,6 +183,8 @@ def record():
             if not is_own(module, name, value):
                 continue
             found[module_name, name] = describe(value)
+            if name in OF_THE_MACHINE:
+                found[module_name, name] = kind_of(value), ''
             if not isinstance(value, type) or value.__module__ != module_name or value.__name__ != name:
                 continue
             for attribute, inner in sorted(members(value).items()):

@@ -2,6 +2,8 @@
 Message: the frame's fields, dead messages, encodings, replies. core-api.md 8, wire.md 1 and 3.
 """
 
+import copy
+import pickle
 import struct
 from unittest import mock
 
@@ -316,3 +318,16 @@ def test_repr_names_both_ends_and_the_size():
 def test_repr_shows_nothing_of_the_payload(size):
     data = (b'pAsSwOrD' * 1000)[:size]
     assert repr(Message(data=data)) == repr(Message(data=b'z' * size))
+
+
+def test_a_message_can_be_copied(router):
+    msg = Message(dst_id=1, handle=2, reply_to=3, data=b'x', enc=Message.ENC_BIN, router=router)
+    msg.something = 4
+    other = copy.copy(msg)
+    assert type(other) is Message
+    for name in ('dst_id', 'src_id', 'auth_id', 'handle', 'reply_to', 'data', 'enc', 'router', 'receiver', 'something'):
+        assert getattr(other, name) == getattr(msg, name), name
+    other.handle = 5
+    assert msg.handle == 2
+    other = pickle.loads(pickle.dumps(Message(handle=7, data=b'y')))
+    assert (other.handle, other.data) == (7, b'y')

@@ -219,7 +219,10 @@ def test_a_receiver_may_look_at_what_arrives(router):
     receiver = Looking(router)
     receiver.to_sender().send(b'x', enc=Message.ENC_BIN)
     assert receiver.get().data == b'x'
-    assert seen == [b'x']
+    with Peer(router, 5) as peer:
+        peer.send(dst=0, handle=receiver.handle, data=b'y')
+        assert receiver.get(timeout=10).data == b'y'
+    assert seen == [b'x', b'y']
 
 
 @pytest.mark.parametrize('how', ['a method of a subclass', 'an attribute of the class', 'an attribute of the object'])
