@@ -59,3 +59,12 @@ def test_service_self_contained():
     for name in 'first', 'second':
         assert '%s has app.conf, motd' % name in text
     assert 'asked for a file 6 times' in text
+
+
+def test_nested():
+    text = run('nested.py')
+    rows = re.findall(r'^( *)(\d+) is (\S+)$', text, re.M)
+    assert [len(indent) for indent, _, _ in rows] == list(range(2, 22, 2))
+    assert [name for _, _, name in rows] == ['.'.join(map(str, range(1, n))) for n in range(2, 12)]
+    assert len(set(pid for _, pid, _ in rows)) == 10
+    assert '1000 calls into the last one took' in text
