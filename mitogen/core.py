@@ -605,7 +605,7 @@ class PidfulStreamHandler(object):
     def emit(self, record):
         pid = os.getpid()
         if self.open_pid != pid:
-            path = self.template % (pid, time.strftime('%Y%m%d%H%M%S'))
+            path = self.template % (pid, time.strftime('%Y%m%d_%H%M%S'))
             self.stream = open(path, 'w', 1)
             set_cloexec(self.stream.fileno())
             self.open_pid = pid

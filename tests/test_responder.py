@@ -2,6 +2,7 @@
 What the master serves: modules, resources, ids, and the logs it takes.
 """
 
+import glob
 import logging
 import os
 import re
@@ -315,6 +316,16 @@ def test_what_is_no_guard(responder, source):
             responder.main_guard_msg % ('/m.py',)]
 
 
+def test_each_attempt_to_import_an_unguarded_program_is_told(responder):
+    responder.add_source_override('__main__', '/m.py', b'f()\n', False)
+    with testlib.LogCapture('mitogen.responder') as logs:
+        for _ in range(2):
+            ask(responder, '__main__')
+        assert len(logs.find(responder.main_guard_msg % ('/m.py',), level=logging.ERROR)) == 2
+    assert responder.router.tuples() == [('__main__', None, None, None, ())] * 2
+    assert (responder.bad_load_module_count, responder.good_load_module_count) == (2, 0)
+
+
 def test_the_decorator_is_a_guard(responder):
     source = GUARDED + b'@mitogen.main(log_level="DEBUG")\ndef main(router):\n    pass\n'
     assert responder.neutralize_main('/m.py', source) == source
@@ -381,6 +392,16 @@ def test_a_grandchild_is_served_by_its_parent(router):
         assert context.call(simple_pkg.a.subtract_one_add_two, 3) == 4
     after = counts(router)
     assert tuple(b - a for a, b in zip(before, after)) == (2, 3, 0)
+
+
+def test_a_bare_child_needs_one_module_more_to_have_children(router, monkeypatch):
+    import lonely
+    monkeypatch.setenv('MITOGEN_SHIP', '1')
+    assert router.local(via=router.local()).call(lonely.add, 1, 2) == 3
+    stats = router.get_stats()
+    assert (stats['get_module_count'], stats['good_load_module_count'], stats['bad_load_module_count']) == (2, 2, 0)
+    assert 10000 < stats['good_load_module_size'] < 40000
+    assert stats['get_module_secs'] >= stats['minify_secs'] > 0
 
 
 def test_an_absent_module_costs_one_request(context, router):
@@ -649,6 +670,34 @@ def test_statistics_are_logged_at_the_end(broker):
         broker.shutdown()
         broker.join()
     assert logs.find('module requests', level=logging.DEBUG)
+
+
+DEBUG = """
+import os, mitogen.master
+if __name__ == '__main__':
+    with mitogen.master.Router() as router:
+        before = router.local()
+        router.enable_debug()
+        print(os.getpid(), router.local().call(os.getpid), before.call(os.getpid))
+"""
+
+
+def test_debug_logs_of_a_tree(tmp_path):
+    path = tmp_path / 'program.py'
+    path.write_text(DEBUG)
+    status, out, err = run_program(str(path))
+    assert status == 0, err
+    found = []
+    for pid in out.split():
+        names = glob.glob('/tmp/mitogen.%s.*.log' % (pid,))
+        found.append(len(names))
+        for name in names:
+            assert re.match(r'/tmp/mitogen\.%s\.\d{8}_\d{6}\.log$' % (pid,), name)
+            with open(name) as fp:
+                assert 'mitogen' in fp.read()
+            os.unlink(name)
+    # The one that was started before is as it was.
+    assert found == [1, 1, 0]
 
 
 def test_a_router_is_a_context_manager():
