@@ -3,12 +3,16 @@ Looking into a running process.
 """
 
 import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import testlib
 
+import mitogen
 import mitogen.core
 import mitogen.debug
 import mitogen.parent
@@ -87,6 +91,34 @@ def test_the_signal(monkeypatch):
         testlib.wait_for(lambda: seen == [signal.SIGUSR2])
     finally:
         signal.signal(signal.SIGUSR2, old)
+
+
+PROGRAM = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import mitogen.debug
+# Has the terminal, as it opens it as the leader of a new session.
+os.close(os.open(sys.argv[2], os.O_RDWR))
+mitogen.debug.install_handler()
+os.kill(os.getpid(), signal.SIGUSR2)
+print('done')
+"""
+
+
+def test_the_snapshot_goes_to_the_terminal():
+    master, slave = pty.openpty()
+    root = os.path.dirname(os.path.dirname(mitogen.__file__))
+    # Its own files are elsewhere.
+    proc = subprocess.Popen([sys.executable, '-c', PROGRAM, root, os.ttyname(slave)], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    text = ''
+    while 'in <module>' not in text:
+        text += os.read(master, 65536).decode()
+    out, err = proc.communicate(timeout=60)
+    os.close(slave)
+    os.close(master)
+    assert (proc.returncode, out, err) == (0, 'done\n', '')
+    assert '# PID %d ThreadID: ' % (proc.pid,) in text
 
 
 def test_a_child_dumps_its_threads(router):

@@ -141,6 +141,20 @@ def test_rsync_tells_of_what_is_missing(router, tmp_path):
     assert run(router.local(), router, ['rsync', '-a', 'host:' + str(tmp_path / 'missing'), str(tmp_path)]) == 23
 
 
+@pytest.mark.skipif(not shutil.which('scp'), reason='there is no scp')
+def test_scp_to_a_grandchild_and_back(router, tree, tmp_path):
+    child = router.local(via=router.local())
+    there, back = str(tmp_path / 'there'), str(tmp_path / 'back')
+    # In the old way that is a remote scp; in the new one, a subsystem of the server.
+    scp = ['scp', '-O', '-q', '-p', '-r', '-S', 'ssh']
+    os.unlink(tree + '/link')
+    assert run(child, router, scp + [tree, 'host:' + there]) == 0
+    assert run(child, router, scp + ['me@host:' + there, back]) == 0
+    for copy in there, back:
+        assert contents(copy)['sub/large'] == contents(tree)['sub/large']
+        assert contents(copy)['small'] == contents(tree)['small']
+
+
 # ---- ssh itself
 
 def test_the_command_runs_in_the_home_directory_of_the_destination(router, home):

@@ -62,6 +62,55 @@ def test_the_environment_turns_it_on(program, tmp_path):
         'app.main', 'mitogen.broker', 'mitogen.broker', 'mitogen.child_main']
 
 
+OPTION = """
+import mitogen.master, os, sys
+if __name__ == '__main__':
+    with mitogen.master.Router() as router:
+        assert router.local(profiling=True).call(os.getpid) > 0
+"""
+
+ARGUMENT = """
+import mitogen, os, sys
+sys.path.insert(0, sys.argv[1])
+import service_targets
+
+@mitogen.main(profiling=True)
+def main(router):
+    assert router.local().call_service(service_targets.Plain, 'pid') > 0
+"""
+
+
+@pytest.mark.parametrize('text, expected', [
+    # The caller alone decides about itself.
+    (OPTION, ['mitogen.broker', 'mitogen.child_main']),
+    (ARGUMENT, ['app.main', 'mitogen.broker', 'mitogen.broker', 'mitogen.child_main', 'mitogen.service.pool',
+                'mitogen.service.pool']),
+])
+def test_programs_turn_it_on(tmp_path, text, expected):
+    path = tmp_path / 'program.py'
+    path.write_text(text)
+    target = tmp_path / 'profiles'
+    target.mkdir()
+    template = str(target / '%(identity)s-%(pid)s-%(now)s.%(ext)s')
+    data = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'data')
+    status, _, err = run(str(path), data, MITOGEN_PROFILE_FMT=template)
+    assert status == 0, err
+    names = [name for name in os.listdir(str(target)) if name.endswith('.pstats')]
+    assert sorted(name.partition('-')[0] for name in names) == expected
+
+
+def test_what_cannot_be_read_is_left_out(tmp_path, monkeypatch, capsys):
+    import mitogen.profiler
+    monkeypatch.setattr(mitogen.profiler.time, 'sleep', lambda seconds: slept.append(seconds))
+    slept = []
+    (tmp_path / 'app.main-1-dump.pstats').write_bytes(b'not yet written')
+    mitogen.profiler.merge_all(str(tmp_path), str(tmp_path / 'P'))
+    # Once for the kind of thread, and once for all.
+    assert slept == [0.2] * 8
+    assert capsys.readouterr().err.count('cannot read') == 2
+    assert os.listdir(str(tmp_path)) == ['app.main-1-dump.pstats']
+
+
 def test_record_and_report(program, tmp_path):
     dest = str(tmp_path / 'P')
     status, _, err = profiler('record', dest, sys.executable, program)

@@ -158,6 +158,23 @@ def test_a_client_that_leaves_is_no_trouble(listener, router, data):
     assert not is_path_dead(listener.protocol.path)
 
 
+def test_a_client_that_leaves_before_it_is_welcomed(listener, router):
+    latch = mitogen.core.Latch()
+    leave = mitogen.core.Latch()
+    router.broker.defer(lambda: (latch.put(), leave.get(timeout=10)))
+    latch.get(timeout=10)
+    with testlib.LogCapture('mitogen.unix') as logs:
+        # All of it while nobody listens.
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(listener.protocol.path)
+        sock.sendall(struct.pack('>L', 4321))
+        sock.close()
+        leave.put()
+        logs.wait('cannot welcome the client with pid 4321')
+    assert not is_path_dead(listener.protocol.path)
+    assert router.get_streams() == []
+
+
 def test_a_silent_client_is_cut_off(listener, router, monkeypatch):
     monkeypatch.setattr(mitogen.unix.HandshakeProtocol, 'timeout', 0.1)
     sock = socket.socket(socket.AF_UNIX)
