@@ -3191,6 +3191,12 @@ class ExternalContext(object):
 
     def _setup_master(self):
         config = self.config
+        # Whoever starts us may have closed stderr. Nothing of ours may get its
+        # number.
+        fd = os.open('/dev/null', os.O_RDWR)
+        while fd < 3:
+            fd = os.dup(fd)
+        os.close(fd)
         Router.max_message_size = config['max_message_size']
         self.broker = Broker(activate_compat=False)
         self.router = Router(self.broker)
@@ -3302,6 +3308,8 @@ class ExternalContext(object):
             self.broker.start_receive(stream)
             self.loggers.append(stream)
         sys.stdout = os.fdopen(1, 'w', 1)
+        if sys.stderr is None:
+            sys.stderr = os.fdopen(2, 'w', 1)
 
     def _start(self):
         config = self.config

@@ -950,6 +950,14 @@ def _close_all(*fps):
             fp.close()
 
 
+def _is_inherited(fd):
+    """Return whether a program that is started now has a descriptor."""
+    try:
+        return not fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    except (IOError, OSError):
+        return False
+
+
 def create_child(args, merge_stdio=False, stderr_pipe=False,
                  escalates_privilege=False, preexec_fn=None):
     """
@@ -958,6 +966,8 @@ def create_child(args, merge_stdio=False, stderr_pipe=False,
     :param list args: the command line.
     :param bool merge_stdio: the same socket is its stderr, too.
     :param bool stderr_pipe: its stderr is a pipe to us; otherwise inherited.
+        A pipe in any case when ours is closed, or closes on exec, as Ansible
+        wants it: the first file that a program opens would be its stderr.
     :param bool escalates_privilege: see :func:`create_best_pipe`.
     :param preexec_fn: called in the child before exec.
     :returns: `PopenProcess`
@@ -969,7 +979,7 @@ def create_child(args, merge_stdio=False, stderr_pipe=False,
     try:
         if merge_stdio:
             stderr = child_w
-        elif stderr_pipe:
+        elif stderr_pipe or not _is_inherited(2):
             stderr_r, stderr_w = mitogen.core.pipe()
             mitogen.core.set_cloexec(stderr_r.fileno())
             stderr = stderr_w

@@ -145,6 +145,13 @@ def call(module, function, *args):
     return getattr(mitogen.core.import_module(module), function)(*args)
 
 
+def call_method(module, name, method, *args):
+    """
+    Call a method of an object that a module has.
+    """
+    getattr(getattr(mitogen.core.import_module(module), name), method)(*args)
+
+
 def call_in_threads(module, count):
     """
     Import a module on several threads at once; return how many had it.

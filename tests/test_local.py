@@ -2,7 +2,9 @@
 local(): starting a child, and every way in which that fails. connect.md 2 to 9.
 """
 
+import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -200,6 +202,62 @@ def test_a_child_with_the_package_is_sent_no_source(router):
 def test_a_slow_start_is_waited_for(router, make_python):
     path = make_python('sleep 0.5\nexec PYTHON "$@"\n')
     assert router.local(python_path=path).call(targets.identity, 1) == 1
+
+
+@pytest.mark.parametrize('flags', ['', '-I -S'], ids=['installed', 'shipped'])
+def test_a_child_that_is_started_without_a_stderr_gets_one(router, make_python, flags):
+    path = make_python('exec PYTHON %s "$@" 2>&-\n' % flags)
+    child = router.local(python_path=path)
+    with testlib.LogCapture() as logs:
+        child.call(targets.write_fd, 2, b'by number\n')
+        child.call(targets.call_method, 'sys', 'stderr', 'write', u'by name\n')
+        logs.wait('by number')
+        logs.wait('by name')
+    assert router.local(via=child, python_path=path).call(targets.identity, 1) == 1
+
+
+@contextlib.contextmanager
+def own_stderr_stays_here():
+    """
+    Programs that are started in this block do not inherit this process's stderr. Ansible wants it so.
+    """
+    os.set_inheritable(2, False)
+    yield
+    os.set_inheritable(2, True)
+
+
+def test_children_do_without_our_stderr(router):
+    with own_stderr_stays_here():
+        child = router.local()
+    with testlib.LogCapture() as logs:
+        child.call(targets.write_fd, 2, b'on stderr\n')
+        logs.wait('on stderr')
+    assert router.local(via=child).call(targets.identity, 1) == 1
+
+
+def test_what_a_failing_interpreter_complains_of_is_in_the_error_if_nowhere_else(router, make_python):
+    path = make_python('echo "a complaint" >&2\nexit 3\n')
+    with own_stderr_stays_here(), pytest.raises(mitogen.parent.EofError) as caught:
+        router.local(python_path=path)
+    assert 'a complaint' in str(caught.value)
+
+
+WITHOUT_STDERR = '''
+import os, sys
+assert sys.stderr is None
+import mitogen.master
+router = mitogen.master.Router()
+child = router.local()
+child = router.local(via=child)
+print(child.call(os.getppid) > 1)
+router.broker.shutdown()
+router.broker.join()
+'''
+
+
+def test_a_master_and_its_children_do_without_any_stderr(make_python):
+    path = make_python('exec PYTHON "$@" 2>&-\n')
+    assert subprocess.check_output([path, '-c', WITHOUT_STDERR]) == b'True\n'
 
 
 # ---- failures
