@@ -58,7 +58,7 @@ timeout = 30
 forks = 5
 home = {folder}/ansible
 local_tmp = {folder}/ansible/tmp
-log_path = {folder}/log
+remote_tmp = {target}/tmp-$USER
 deprecation_warnings = false
 localhost_warning = false
 
@@ -119,8 +119,8 @@ class Site(object):
     Two users on a server, and what is needed to run playbooks there.
     """
 
-    def __init__(self, stack):
-        self.env = ansible_env.Environment('ours').make()
+    def __init__(self, env, stack):
+        self.env = env
         self.users = []
         for _ in range(2):
             account = accounts.Account()
@@ -193,7 +193,7 @@ class Run(object):
         self.config = os.path.join(self.folder, 'ansible.cfg')
         with open(self.config, 'w') as fp:
             fp.write(ANSIBLE_CFG.format(
-                folder=self.folder, strategies=site.env.strategy, here=HERE, python=site.users[0].python,
+                folder=self.folder, target=self.target, strategies=site.env.strategy, here=HERE, python=site.users[0].python,
                 known=site.server.path('known')))
         self.record = os.path.join(self.folder, 'record')
         self.environ = dict(
@@ -208,7 +208,8 @@ class Run(object):
 
     def start(self, playbook, *args, **variables):
         variables.update(
-            folder=self.target, source=self.site.source, fetched=self.fetched, other=self.site.users[1].name)
+            folder=self.target, source=self.site.source, fetched=self.fetched, other=self.site.users[1].name,
+            ansible_async_dir='~/jobs')
         self.output = open(os.path.join(self.folder, 'output'), 'w+')
         self.proc = subprocess.Popen(
             [self.site.env.playbook, os.path.join(HERE, playbook), '-e', json.dumps(variables)] + list(args),
@@ -217,10 +218,21 @@ class Run(object):
 
     def wait(self):
         """
-        Wait for the end; return (exit status, records).
+        Wait for the end, and end what Ansible leaves on purpose. Return the exit status.
         """
         status = self.proc.wait()
-        return status, self.records()
+        folder = os.path.join(self.folder, 'cp')
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            subprocess.call(['ssh', '-F', '/dev/null', '-O', 'exit', '-o', 'ControlPath=' + os.path.join(folder, name),
+                             'any'], stderr=subprocess.DEVNULL)
+        return status
+
+    def kill(self):
+        """
+        End it with no time for a farewell.
+        """
+        self.proc.kill()
+        self.proc.wait()
 
     def printed(self):
         self.output.seek(0)
@@ -230,3 +242,129 @@ class Run(object):
         with contextlib.suppress(FileNotFoundError), open(self.record) as fp:
             return [json.loads(line) for line in fp]
         return []
+
+    def one_record(self, event):
+        records = [record for record in self.records() if record['event'] == event]
+        assert len(records) == 1, self.printed()
+        return records[0]
+
+    def results(self):
+        """
+        Return what is comparable with other runs: {(task, host): [(event, result), ...]}.
+        """
+        found = {}
+        for record in self.records():
+            if 'task' in record:
+                result = record['result']
+                if record['task'] in OTHER_WORDS:
+                    result = dict((key, result[key]) for key in ('failed', 'unreachable', 'changed') if key in result)
+                item = record['event'], comparable(result, self.folder)
+                found.setdefault('%(task)s, on %(host)s' % record, []).append(item)
+        return found
+
+    def sockets(self):
+        return [name for name in os.listdir(self.tmp) if name.startswith('mitogen_unix')]
+
+
+#: Tasks whose failure the two describe in words of their own.
+OTHER_WORDS = ('ping', 'a module that crashes', 'with a wrong password', 'as nobody that exists')
+
+#: What differs from run to run, or what `ansible_mitogen` itself adds or leaves out.
+PASSING = frozenset([
+    'start', 'end', 'delta', 'atime', 'ctime', 'mtime', 'inode', 'version', 'attempts', 'ansible_job_id',
+    'results_file', 'data', 'invocation', 'warnings', 'deprecations',
+])
+
+#: Facts that may change between two looks at a machine.
+PASSING_FACTS = re.compile(
+    'ansible_(date_time|env|interfaces|mem.*|swap.*|mounts|uptime_seconds|loadavg|virtualization_.*|all_ipv._addresses|'
+    'devices|device_links)$')
+
+TEMPORARY = re.compile(r'/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/')
+
+
+def comparable(value, folder):
+    if isinstance(value, dict):
+        changed = {}
+        facts = value.get('ansible_facts', {})
+        names = facts.get('ansible_interfaces', ())
+        for key, item in value.items():
+            if key in PASSING or PASSING_FACTS.match(key):
+                continue
+            if key in ('started', 'finished'):
+                # Of an asynchronous task that was just started; 0 and 1 with one of the two.
+                item = bool(item)
+            if key == 'ansible_facts':
+                item = dict((name, facts[name]) for name in facts if name[len('ansible_'):] not in names)
+            changed[key] = comparable(item, folder)
+        if 'ansible_env' in value:
+            changed['ansible_env'] = sorted(value['ansible_env'])
+        return changed
+    if isinstance(value, list):
+        return [comparable(item, folder) for item in value]
+    if isinstance(value, str):
+        return TEMPORARY.sub('/TEMPORARY/', value.replace(folder, 'FOLDER'))
+    return value
+
+
+@pytest.fixture(scope='module')
+def site():
+    accounts.need_root()
+    try:
+        env = ansible_env.Environment('ours').make()
+    except ansible_env.EnvironmentError_ as error:
+        pytest.fail('no environment with Ansible can be made: %s' % (error,), pytrace=False)
+    with contextlib.ExitStack() as stack:
+        yield Site(env, stack)
+
+
+def read(path):
+    with open(path, 'rb') as fp:
+        return fp.read()
+
+
+@pytest.mark.seconds(600)
+def test_playbooks_tell_the_same_with_both_strategies(site):
+    plain = Run(site, 'plain', 'linear').start('everything.yml')
+    ours = Run(site, 'ours', 'mitogen_linear', mitogen.core.CORE).start('everything.yml')
+    statuses = [run.wait() for run in (plain, ours)]
+    # The second host fails at the end, the last one cannot be reached.
+    assert statuses == [4, 4], '\n'.join([plain.printed(), ours.printed()])
+
+    assert plain.one_record('core')['core'] is None
+    core, path = ours.one_record('core')['core']
+    assert core == mitogen.core.CORE
+    assert path.startswith(site.env.folder)
+
+    assert ours.one_record('stats') == plain.one_record('stats')
+    expected, found = plain.results(), ours.results()
+    assert sorted(found) == sorted(expected)
+    for name in expected:
+        assert (name, found[name]) == (name, expected[name])
+    assert len([event for event, _ in found['a hundred commands, on one'] if event == 'item ok']) == 100
+
+    for run in plain, ours:
+        for host in 'one', 'two':
+            for name in 'small', 'large':
+                path = run.fetched + '/' + host + run.target + '/%s/%s' % (host, name)
+                assert read(path) == read(os.path.join(site.source, name))
+        assert read(run.fetched + '/one' + run.target + '/of-root') == read(os.path.join(site.source, 'small'))
+    assert not ours.sockets()
+
+
+@pytest.mark.parametrize('method', [False, True], ids=['login', 'sudo'])
+def test_nothing_remains_of_a_killed_controller(site, method):
+    run = Run(site, 'killed-%d' % method, 'mitogen_linear', mitogen.core.CORE)
+    run.start('waits.yml', become=method)
+    waiting = os.path.join(run.target, 'waiting')
+    testlib.wait_for(lambda: os.path.exists(waiting) or run.proc.poll() is not None, 60)
+    assert run.proc.poll() is None, run.printed()
+    assert len(run.sockets()) == 1
+    # That the processes are gone is seen to by what checks every test.
+    run.kill()
+    testlib.wait_for(lambda: not run.sockets(), what='the socket has been removed')
+    testlib.wait_for(lambda: not python_processes(site.users[0].uid), 20, what='the interpreters on the target have ended')
+
+
+def python_processes(uid):
+    return [pid for pid in accounts.processes_of(uid) if b'mitogen' in read('/proc/%d/cmdline' % pid)]

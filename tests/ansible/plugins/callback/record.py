@@ -5,6 +5,7 @@ of the items of loops too, and the closing statistics.
 
 import json
 import os
+import sys
 
 from ansible.plugins.callback import CallbackBase
 
@@ -59,4 +60,6 @@ class CallbackModule(CallbackBase):
         self.write_result('item skipped', result)
 
     def v2_playbook_on_stats(self, stats):
+        core = sys.modules.get('mitogen.core')
+        self.write(event='core', core=core and [core.CORE, core.__file__])
         self.write(event='stats', hosts=dict((host, stats.summarize(host)) for host in stats.processed))
