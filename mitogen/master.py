@@ -108,18 +108,55 @@ def is_stdlib_name(modname):
         return False
 
 
+def _is_namespace(spec):
+    # Its import runs nobody's code.
+    return spec.origin is None and spec.submodule_search_locations is not None
+
+
+def _find_spec(fullname):
+    """
+    Return what the import system knows of `fullname`, or :data:`None`, and
+    import no parent package: names come from children, who are not to choose
+    what runs here.
+
+    :raises Exception:
+        Whatever the finders raise.
+    """
+    import importlib
+    import importlib.util
+    parent = fullname.rpartition('.')[0]
+    if not parent or parent in sys.modules or fullname in sys.modules:
+        return importlib.util.find_spec(fullname)
+    spec = _find_spec(parent)
+    if spec is None or spec.submodule_search_locations is None:
+        return None
+    above = parent.rpartition('.')[0]
+    if _is_namespace(spec) and (not above or above in sys.modules):
+        # Those below one of these are not found before that.
+        importlib.import_module(parent)
+        return importlib.util.find_spec(fullname)
+    for finder in list(sys.meta_path):
+        find = getattr(finder, 'find_spec', None)
+        found = find and find(fullname, spec.submodule_search_locations)
+        if found:
+            return found
+    return None
+
+
 def _find_loader(fullname):
     """
     Return the loader the import system has for `fullname`, or
-    :data:`None`. Imports the parent packages.
+    :data:`None`. Imports no parent package.
 
     :raises Exception:
-        Whatever importing a parent raises.
+        Whatever the finders raise.
     """
     if PY3:
-        import importlib.util
-        spec = importlib.util.find_spec(fullname)
+        spec = _find_spec(fullname)
         return spec and spec.loader
+    parent = fullname.rpartition('.')[0]
+    if parent and parent not in sys.modules:
+        return None
     import pkgutil
     return pkgutil.find_loader(fullname)
 
@@ -364,7 +401,7 @@ class PkgutilMethod(FinderMethod):
         except (ImportError, AttributeError, TypeError, ValueError):
             return None
         except Exception:
-            FINDER_LOG.debug('%r: importing the parent of %r failed',
+            FINDER_LOG.debug('%r: a finder failed on %r',
                              self, fullname, exc_info=True)
             return None
         if loader is None:
@@ -1120,8 +1157,7 @@ class ResourceResponder(_Server):
         Return `(loader, directories)` of a package, without importing it.
         """
         if PY3:
-            import importlib.util
-            spec = importlib.util.find_spec(fullname)
+            spec = _find_spec(fullname)
             if spec is None:
                 return None, []
             return spec.loader, list(spec.submodule_search_locations or ())

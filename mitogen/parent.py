@@ -2546,7 +2546,7 @@ class RouteMonitor(object):
     :param mitogen.core.Context parent: the parent to tell, or None.
     """
     #: How many contexts may be behind one child.
-    routes_max = 65536
+    routes_max = 16384
 
     #: How long a name may be that a child gives to a context behind it.
     name_max = 255

@@ -577,3 +577,23 @@ def send_much_and_end(sender, size, econtext):
     """
     sender.send(b'z' * size)
     econtext.broker.shutdown()
+
+
+def resident():
+    """
+    Return how many bytes of memory this process has.
+    """
+    with open('/proc/self/statm') as fp:
+        return int(fp.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+
+def call_context(context, seconds):
+    """
+    Call another context, which takes its time.
+    """
+    return context.call(sleep, seconds)
+
+
+@takes_econtext
+def is_detached(econtext):
+    return econtext.detached

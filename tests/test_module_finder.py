@@ -75,10 +75,10 @@ def test_a_module_that_is_not_loaded(finder, monkeypatch):
     assert 'lonely' not in sys.modules
 
 
-def test_a_submodule_imports_its_parents():
+def test_a_submodule_is_found_without_importing_its_parents():
     path, source = data('simple_pkg', 'a.py')
     assert PkgutilMethod().find('simple_pkg.a') == (path, source, False)
-    assert 'simple_pkg' in sys.modules
+    assert 'simple_pkg' not in sys.modules
     assert 'simple_pkg.a' not in sys.modules
 
 
@@ -100,12 +100,14 @@ def test_an_empty_package():
     assert SysModulesMethod().find('finder_pkg') == (path, b'\n', True)
 
 
-def test_a_parent_that_cannot_be_imported_is_no_error(tmp_path, monkeypatch):
+def test_a_parent_that_cannot_be_imported_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / 'exploding').mkdir()
     (tmp_path / 'exploding' / '__init__.py').write_text('1 / 0\n')
     (tmp_path / 'exploding' / 'inner.py').write_text('x = 1\n')
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert PkgutilMethod().find('exploding.inner') is None
+    assert PkgutilMethod().find('exploding.inner') == (
+        str(tmp_path / 'exploding' / 'inner.py'), b'x = 1\n', False)
+    assert 'exploding' not in sys.modules
 
 
 def test_source_travels_as_the_bytes_of_the_file(finder):
@@ -526,3 +528,17 @@ def test_submodules_of_a_new_package(tmp_path):
 def test_submodules_that_nobody_knows():
     assert get_child_modules('__init__.py', 'no_such_package') == []
     assert get_child_modules('__init__.py', 'logging') == []
+
+
+def test_a_module_below_namespaces_is_found_without_running_anything(tmp_path, monkeypatch):
+    folder = tmp_path / 'outer_ns' / 'inner_ns' / 'regular'
+    folder.mkdir(parents=True)
+    (folder / '__init__.py').write_text('raise SystemExit()\n')
+    (folder / 'leaf.py').write_text('x = 1\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        assert PkgutilMethod().find('outer_ns.inner_ns.regular.leaf') == (str(folder / 'leaf.py'), b'x = 1\n', False)
+        assert 'outer_ns.inner_ns.regular' not in sys.modules
+    finally:
+        for name in [name for name in sys.modules if name.startswith('outer_ns')]:
+            del sys.modules[name]

@@ -1,0 +1,217 @@
+"""
+A child that lies. It starts like any other, and then sends what its driver asks for: frames that it packs by itself.
+It imports nothing of mitogen, so no check of ours stands in its way.
+
+    python hostile_child.py SOCKET ...
+
+is run in place of a Python interpreter; the rest of the command line is ignored. SOCKET is the path of a UNIX socket
+at which the driver, ``Liar`` in test_hostile_child.py, listens. Each line from there is a JSON list: the name of a
+function below, and its keyword arguments. Each is answered by one line.
+"""
+
+import ast
+import json
+import os
+import select
+import socket
+import struct
+import sys
+
+HEADER = struct.Struct('>hLLLLLL')
+MAGIC = 0x4d49
+
+#: Nobody receives there, so that there is always an answer; and where that goes to.
+NOBODY, HERE = 31337, 9
+
+
+class Stream(object):
+    """
+    The connection to the parent: fd 0 in, fd 1 out.
+    """
+    def __init__(self):
+        self.frames = []
+        self.rest = b''
+        self.ended = False
+        self.received = 0
+
+    def read(self):
+        data = b''
+        try:
+            data = os.read(0, 1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        if not data:
+            self.ended = True
+            return
+        self.received += len(data)
+        self.rest += data
+        at = 0
+        while len(self.rest) - at >= HEADER.size:
+            fields = HEADER.unpack_from(self.rest, at)
+            end = at + HEADER.size + fields[6]
+            if len(self.rest) < end:
+                break
+            self.frames.append(fields[:6] + (self.rest[at + HEADER.size:end],))
+            at = end
+        self.rest = self.rest[at:]
+
+    def write(self, data, reading=True, seconds=30):
+        """
+        Write, and read meanwhile lest both sides wait for each other. Return how much was taken, which is all unless
+        the other side ends the stream, or does not read for so long.
+        """
+        view = memoryview(data)
+        done = 0
+        while done < len(view) and not self.ended:
+            readable, writable, _ = select.select([0] if reading else [], [1], [], seconds)
+            if readable:
+                self.read()
+            if writable:
+                try:
+                    done += os.write(1, view[done:done + 65536])
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    self.ended = True
+            if not readable and not writable:
+                break
+        return done
+
+    def wait(self, wanted):
+        """
+        Read until a frame is wanted; return it, or None at the end.
+        """
+        at = 0
+        while True:
+            while at < len(self.frames):
+                if wanted(self.frames[at]):
+                    return self.frames.pop(at)
+                at += 1
+            if self.ended:
+                return None
+            select.select([0], [], [])
+            self.read()
+
+
+stream = Stream()
+config = {}
+
+
+def pack(dst=0, src=None, auth=None, handle=0, reply_to=0, data='', magic=MAGIC, length=None, repeat=1):
+    """
+    Return one frame. `data` is Latin-1 text, and may be taken many times.
+    """
+    data = data.encode('latin-1') * repeat
+    src = config['context_id'] if src is None else src
+    auth = src if auth is None else auth
+    return HEADER.pack(magic, dst, src, auth, handle, reply_to, len(data) if length is None else length) + data
+
+
+# ---- what the driver may ask for
+
+def who():
+    return config
+
+
+def send(frames):
+    """
+    Send frames, each given as the keyword arguments of pack().
+    """
+    return stream.write(b''.join(pack(**frame) for frame in frames))
+
+
+def flood(frame, count, start=0, reading=True, seconds=30):
+    """
+    Send a frame many times; ``%d`` in its data becomes a number.
+    """
+    done = 0
+    batch = []
+    for i in range(start, start + count):
+        data = frame.get('data', '')
+        batch.append(pack(**dict(frame, data=data.replace('%d', str(i)))))
+        if len(batch) == 200 or i == start + count - 1:
+            block = b''.join(batch)
+            taken = stream.write(block, reading, seconds)
+            done += taken
+            if taken < len(block):
+                break
+            batch = []
+        del stream.frames[:-1000]
+    return done
+
+
+def raw(data, repeat=1):
+    """
+    Send bytes that need not be frames.
+    """
+    return stream.write(data.encode('latin-1') * repeat)
+
+
+def sync():
+    """
+    Wait until the parent has looked at all that was sent. Return what it sent, but for the answer that tells.
+    """
+    stream.write(pack(dst=config['parent_ids'][0], handle=NOBODY, reply_to=HERE))
+    answer = stream.wait(lambda frame: frame[4] == HERE and frame[5] == 999)
+    got, stream.frames[:] = stream.frames[-1000:], []
+    return {'alive': answer is not None, 'ended': stream.ended,
+            'frames': [list(frame[:6]) + [len(frame[6]), frame[6][:300].decode('latin-1')] for frame in got]}
+
+
+def ended():
+    """
+    Wait until the parent ends the stream.
+    """
+    stream.wait(lambda frame: False)
+    return True
+
+
+def answer(data, repeat=1, magic=0x4d4a, reply_to=0):
+    """
+    Wait for a call, and answer it with any bytes.
+    """
+    call = stream.wait(lambda frame: frame[4] == 101)
+    send([dict(dst=call[2], handle=call[5], reply_to=reply_to, data=data, repeat=repeat, magic=magic)])
+    return call[5]
+
+
+def call_handle():
+    """
+    Wait for a call, and return the handle that its answer is due at.
+    """
+    return stream.wait(lambda frame: frame[4] == 101)[5]
+
+
+# ---- start
+
+def read_exactly(size):
+    data = b''
+    while len(data) < size:
+        more = os.read(0, size - len(data))
+        if not more:
+            sys.exit(1)
+        data += more
+    return data
+
+
+def main():
+    # "This version is here": so the configuration comes as a literal.
+    os.write(1, b'MITO000 1 3.11\n')
+    size = int(read_exactly(9)[1:], 16)
+    config.update(ast.literal_eval(read_exactly(size).decode()))
+    os.set_blocking(0, False)
+    os.set_blocking(1, False)
+    stream.write(b'MITO002\n')
+    driver = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    driver.connect(sys.argv[1])
+    lines = driver.makefile('rw')
+    for line in lines:
+        name, kwargs = json.loads(line)
+        lines.write(json.dumps(globals()[name](**kwargs)) + '\n')
+        lines.flush()
+
+
+if __name__ == '__main__':
+    main()
