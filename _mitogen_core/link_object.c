@@ -173,6 +173,13 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
             PyErr_SetString(PyExc_TypeError, "a Message is needed");
         return NULL;
     }
+    uint64_t max = mg_router_max_size(self->router);
+    if (f->hdr.len > max) {
+        /* what is read is measured before it is a frame */
+        mg_router_dead(self->router, &f->hdr, MG_REASON_TOO_LARGE, 0, NULL, max, 0, 0);
+        mg_frame_unref(f);
+        Py_RETURN_NONE;
+    }
     mg_acquire_loop(s->loop);
     mg_router_ingress(self->router, f, s);
     mg_loop_release(s->loop);

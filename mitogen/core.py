@@ -2148,14 +2148,14 @@ class Router(object):
         reply is due, else the recipient if it can be reached."""
         reason = reason % args if args else reason
         LOG.debug('%r: %s: %r', self, reason, msg)
-        if msg.is_dead:
-            return
-        if msg.reply_to:
+        # Else it would be refused itself, and so on.
+        reason = reason[:self.max_message_size]
+        if msg.reply_to and not msg.is_dead:
             stream = self.stream_by_id(msg.src_id)
             # Not to a peer that asks and does not read.
             if not stream or stream.protocol.pending_bytes() < 1 << 25:
                 msg.reply(Message.dead(reason), router=self)
-        elif not unreachable and msg.dst_id is not None and msg.handle:
+        elif not unreachable and None not in (msg.dst_id, msg.handle):
             self._async_route(Message.dead(reason, dst_id=msg.dst_id,
                                            handle=msg.handle))
 
