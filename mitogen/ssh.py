@@ -47,6 +47,9 @@ PASSWORD_PROMPT_PATTERN = re.compile(b('password'), re.I)
 HOSTKEY_REQ_PATTERN = re.compile(
     b(r'continue connecting \(yes/no(?:/\[fingerprint\])?\)\?\s*\Z'), re.I)
 
+#: Whose password a prompt is about, as the client writes it.
+_WHOSE = re.compile(b(r"([^\s(]+@[^\s)']+)(?:\)|'s )"))
+
 #: How some lines begin, up to where they say something.
 _ADDRESS = re.compile(b(r'^\S+@\S*(?:: ?|\Z)'))
 _DENIED = b('permission denied')
@@ -95,6 +98,9 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
 
     _confirmed = False
 
+    #: For whom the password was typed; None where the prompt did not say.
+    _typed = ()
+
     def on_line_received(self, line):
         self._confirmed = False
         return super(SetupProtocol, self).on_line_received(line)
@@ -132,10 +138,16 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
     def on_password_prompt(self, line, match):
         if not _is_prompt(line):
             return self.NOT_ANSWERED
+        found = _WHOSE.search(line)
+        whose = found and found.group(1)
         if self.stream.conn.options.password is None:
             self.fail_password(password_required_msg)
+        elif self.password_sent and (whose is None or None in self._typed or
+                                     whose in self._typed):
+            self.fail_password(password_incorrect_msg)
         else:
-            # Again on another line: a jump host may have asked before.
+            # Again for another host: a jump host may have asked before.
+            self._typed += (whose,)
             self.type_password()
 
     PATTERNS = [

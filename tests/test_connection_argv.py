@@ -582,6 +582,40 @@ def test_ssh_asks_on_behalf_of_two_hosts():
         assert asked.failures == []
 
 
+@pytest.mark.parametrize('first, second', [
+    (b"user@host's password: ", b"user@host's password: "),
+    (b'(user@host) Password: ', b'(user@host) Password: '),
+    (b'(ann@corp@host) Password: ', b"ann@corp@host's password: "),
+    (b'Password: ', b'Password: '),
+    (b'Password: ', b"user@host's password: "),
+    # It is to be changed.
+    (b"user@host's password: ", b'(current) UNIX password: '),
+    (b'(user@host) Password: ', b'New password: '),
+])
+@pytest.mark.parametrize('slowly', [False, True])
+def test_ssh_asks_again(first, second, slowly):
+    with tool('ssh', password='p') as asked:
+        asked.says(first, slowly)
+        asked.says(b'\r\n')
+        asked.says(second, slowly)
+        assert asked.hears() == b'p\n'
+        assert asked.failures == [(mitogen.ssh.PasswordError, mitogen.ssh.password_incorrect_msg)]
+
+
+@pytest.mark.parametrize('first, second', [
+    (b"user@jump's password: ", b"user@host's password: "),
+    (b'(user@jump) Password: ', b'(user@host) Password: '),
+    (b"user@jump's password: ", b"other@jump's password: "),
+])
+def test_ssh_asks_for_somebody_else(first, second):
+    with tool('ssh', password='p') as asked:
+        asked.says(first, slowly=True)
+        asked.says(b'\r\n')
+        asked.says(second, slowly=True)
+        assert asked.hears() == b'p\np\n'
+        assert asked.failures == []
+
+
 def test_a_login_shell_is_denied_something():
     with tool('ssh') as asked:
         asked.says(b"Could not chdir to home directory /root: Permission denied\r\n")

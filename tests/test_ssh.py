@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
@@ -19,182 +18,13 @@ from mitogen.core import ChannelError, Latch, Secret, StreamError
 
 import accounts
 import pythons
+import sshd
 import targets
 import testlib
 
+#: Fixtures.
 account = accounts.account
-
-BANNER = 'Never tell anybody your password: nobody asks.\nEntry is denied.\n'
-
-CONFIG = '''
-{listen}
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/authorized
-AllowUsers {user}
-Banner {folder}/banner
-PidFile none
-StrictModes no
-UsePAM no
-UseDNS no
-MaxAuthTries 20
-PasswordAuthentication yes
-KbdInteractiveAuthentication no
-Match LocalPort {key_port}
-    PasswordAuthentication no
-'''
-
-
-def make_key(path):
-    accounts.run(accounts.need_program('ssh-keygen', 'openssh-client'), '-q', '-t', 'ed25519', '-N', '', '-f', path)
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind(('127.0.0.1', 0))
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
-def children_of(pid):
-    found = []
-    for name in os.listdir('/proc'):
-        if name.isdigit():
-            try:
-                with open('/proc/%s/stat' % name) as fp:
-                    fields = fp.read().rsplit(')', 1)[1].split()
-            except (IOError, OSError):
-                continue
-            if int(fields[1]) == pid and fields[0] != 'Z':
-                found.append(int(name))
-    return found
-
-
-def name_of(pid):
-    with open('/proc/%d/comm' % pid) as fp:
-        return fp.read()
-
-
-class Server(object):
-    """
-    A server that runs until `close`.
-
-    :ivar port: takes keys and passwords.
-    :ivar key_port: takes keys only.
-    """
-
-    def __init__(self, account):
-        self.account = account
-        self.folder = os.path.join(account.folder, 'ssh')
-        os.mkdir(self.folder)
-        make_key(self.path('host_key'))
-        make_key(self.path('other_key'))
-        make_key(self.path('user_key'))
-        os.rename(self.path('user_key.pub'), self.path('authorized'))
-        with open(self.path('banner'), 'w') as fp:
-            fp.write(BANNER)
-        # Of the package, made when the system starts. Left there: other servers may use it by now.
-        if not os.path.isdir('/run/sshd'):
-            os.mkdir('/run/sshd', 0o755)
-        self.start()
-        with open(self.path('known'), 'w') as fp:
-            fp.write(self.known_host('host_key.pub'))
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def start(self):
-        sshd = accounts.need_program('sshd', 'openssh-server')
-        for _ in range(5):
-            # Somebody else may take a port before the server does.
-            self.port, self.key_port = ports = free_ports(2)
-            with open(self.path('config'), 'w') as fp:
-                fp.write(CONFIG.format(
-                    folder=self.folder, user=self.account.name, key_port=self.key_port,
-                    listen='\n'.join('ListenAddress 127.0.0.1:%d' % port for port in ports)))
-            with open(self.path('log'), 'wb') as log:
-                self.proc = subprocess.Popen([sshd, '-D', '-e', '-f', self.path('config')], stderr=log)
-            testlib.wait_for(lambda: self.log().count('Server listening') == 2 or self.proc.poll() is not None)
-            if self.proc.poll() is None:
-                return
-        pytest.fail('sshd does not start: ' + self.log())
-
-    def log(self):
-        with open(self.path('log')) as fp:
-            return fp.read()
-
-    def known_host(self, name):
-        with open(self.path(name)) as fp:
-            key = ' '.join(fp.read().split()[:2])
-        return ''.join('[127.0.0.1]:%d %s\n' % (port, key) for port in (self.port, self.key_port))
-
-    def options(self, **options):
-        """
-        Return keywords that let the user in by key, or with others.
-        """
-        known = options.pop('known', self.path('known'))
-        options.setdefault('ssh_args', [])
-        # Nothing of the configuration of whoever runs the tests.
-        options['ssh_args'] = [
-            '-F', '/dev/null', '-o', 'IdentityAgent=none', '-o', 'UserKnownHostsFile=%s' % known,
-            '-o', 'GlobalKnownHostsFile=/dev/null'] + options['ssh_args']
-        if 'password' not in options:
-            options.setdefault('identity_file', self.path('user_key'))
-        merged = {
-            'hostname': '127.0.0.1', 'port': self.port, 'username': self.account.name,
-            'python_path': self.account.python,
-        }
-        merged.update(options)
-        return merged
-
-    def wait_until_left(self):
-        testlib.wait_for(
-            lambda: not children_of(self.proc.pid) and not accounts.processes_of(self.account.uid),
-            what='everybody has logged out of the server')
-
-    def cut(self):
-        """
-        End every connection, with no time for a farewell.
-        """
-        pids = children_of(self.proc.pid)
-        for pid in list(pids):
-            pids += [child for child in children_of(pid) if name_of(child).startswith('sshd')]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-
-    def close(self):
-        self.proc.terminate()
-        self.proc.wait()
-
-
-@pytest.fixture(scope='module')
-def running_server(account):
-    accounts.need_program('ssh', 'openssh-client')
-    server = Server(account)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(running_server):
-    """
-    The server. At the end of the test nobody is logged in any more.
-    """
-    yield running_server
-    running_server.wait_until_left()
-
-
-@pytest.fixture
-def ssh(server, broker, router):
-    """
-    A function that connects; keyword arguments are options.
-    """
-    # Before the server waits for the end of all connections.
-    yield lambda **options: router.ssh(**server.options(**options))
-    broker.shutdown()
-    broker.join()
+running_server, server, pam_server, ssh = sshd.running_server, sshd.server, sshd.pam_server, sshd.ssh
 
 
 def stderr_of_client(router, context):
@@ -256,6 +86,99 @@ def test_a_password_where_none_is_taken(server, ssh):
     with pytest.raises(mitogen.ssh.PasswordError) as caught:
         ssh(password=server.account.password, port=server.key_port)
     assert caught.value.args[0] == mitogen.ssh.auth_incorrect_msg
+
+
+def test_a_question_of_the_server(router, pam_server):
+    options = pam_server.options(password=pam_server.account.password)
+    child = router.ssh(**options)
+    assert child.call(os.geteuid) == pam_server.account.uid
+    child.shutdown(wait=True)
+    assert 'Accepted keyboard-interactive' in pam_server.log()
+
+
+def test_a_wrong_answer_is_given_once(router, pam_server):
+    with pytest.raises(mitogen.ssh.PasswordError) as caught:
+        router.ssh(**pam_server.options(password='wrong'))
+    assert caught.value.args[0] == mitogen.ssh.password_incorrect_msg
+    pam_server.wait_until_left()
+    assert pam_server.log().count('PAM: Authentication failure') == 1
+
+
+def test_what_an_agent_has_is_offered_on_request(router, server, ssh, monkeypatch):
+    agent = subprocess.Popen(
+        [accounts.need_program('ssh-agent', 'openssh-client'), '-D', '-a', server.path('agent')],
+        stdout=subprocess.DEVNULL)
+    try:
+        testlib.wait_for(lambda: os.path.exists(server.path('agent')))
+        accounts.run(accounts.need_program('ssh-add', 'openssh-client'), '-q', server.path('user_key'),
+                     env=dict(os.environ, SSH_AUTH_SOCK=server.path('agent')))
+        options = server.options(identity_file=server.path('other_key'), port=server.key_port)
+        options['ssh_args'] = [
+            'IdentityAgent=' + server.path('agent') if arg == 'IdentityAgent=none' else arg
+            for arg in options['ssh_args']]
+        assert router.ssh(identities_only=False, **options).call(os.geteuid) == server.account.uid
+        with pytest.raises(mitogen.ssh.PasswordError) as caught:
+            router.ssh(**options)
+        assert caught.value.args[0] == mitogen.ssh.auth_incorrect_msg
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+# ---- the connection
+
+@pytest.mark.parametrize('compression', [True, False])
+def test_compression(server, ssh, compression):
+    with testlib.LogCapture('mitogen.ssh') as logs:
+        child = ssh(compression=compression, ssh_debug_level=1)
+        assert bool(logs.find('ompression at level')) is compression
+        assert bool(logs.find('compression: zlib@openssh.com')) is compression
+    data = b'all the same ' * 500000
+    assert child.call(targets.identity, data) == data
+
+
+@pytest.mark.parametrize('enabled', [True, False])
+def test_a_server_that_falls_silent(router, server, ssh, enabled):
+    child = ssh(keepalive_enabled=enabled, keepalive_interval=1, keepalive_count=1)
+    assert child.call(targets.identity, 1) == 1
+    gone = Latch()
+    mitogen.core.listen(child, 'disconnect', gone.put)
+    pids = server.of_connections()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        if enabled:
+            gone.get(timeout=20)
+            with pytest.raises(ChannelError):
+                child.call(targets.identity, 1)
+        else:
+            with pytest.raises(mitogen.core.TimeoutError):
+                gone.get(timeout=4)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    if not enabled:
+        assert child.call(targets.identity, 2) == 2
+
+
+@pytest.mark.parametrize('upwards', [True, False])
+def test_a_connection_that_is_cut_in_the_middle_of_much_data(router, server, ssh, upwards):
+    child = ssh(compression=False)
+    pid = child.call(os.getpid)
+    receiver = mitogen.core.Receiver(router)
+    if upwards:
+        answer = child.call_async(targets.send_bytes, receiver.to_sender(), 1000000, 3000)
+        assert len(receiver.get(timeout=20).data) == 1000000
+    else:
+        answer = child.call_async(targets.receive_until_closed, receiver.to_sender())
+        sender = receiver.get(timeout=20).unpickle()
+        for _ in range(5):
+            sender.send(b'z' * 1000000)
+    server.cut()
+    with pytest.raises(ChannelError):
+        answer.get(timeout=20)
+    testlib.wait_for(lambda: not testlib.is_running(pid), what='the child ends with its connection')
+    assert ssh().call(targets.identity, 1) == 1
 
 
 # ---- host keys
@@ -336,7 +259,7 @@ def test_no_python_there(ssh):
 
 def test_no_server_there(ssh):
     with pytest.raises(mitogen.parent.EofError) as caught:
-        ssh(port=free_ports(1)[0])
+        ssh(port=sshd.free_ports(1)[0])
     assert 'Connection refused' in str(caught.value)
 
 
@@ -375,7 +298,7 @@ def test_a_connection_that_is_cut_while_a_call_waits(router, server, ssh):
     gone = Latch()
     mitogen.core.listen(child, 'disconnect', gone.put)
     receiver = child.call_async(time.sleep, 60)
-    testlib.wait_for(lambda: children_of(server.proc.pid))
+    testlib.wait_for(lambda: sshd.children_of(server.proc.pid))
     server.cut()
     with pytest.raises(ChannelError):
         receiver.get(timeout=10)
