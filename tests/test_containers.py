@@ -4,6 +4,7 @@ connect.md 14.
 """
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -66,6 +67,111 @@ def test_a_child_in_a_container(router, stubs, method, options, argv, name):
     command = stubs()
     assert command[:command.index(PYTHON)] == argv.split()
     assert command[command.index(PYTHON) + 1] == '-c'
+
+
+#: Whether the stubs can make namespaces.
+ISOLATED = subprocess.call(['unshare', '--mount', '--uts', '--ipc', '--pid', '--fork', 'true'],
+                           stderr=subprocess.DEVNULL) == 0
+
+
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case[2])
+def test_a_container_is_entered_and_left(router, case):
+    method, options, argv, _ = case
+    context = getattr(router, method)(**options)
+    proc = router.stream_by_id(context.context_id).conn.proc
+    if ISOLATED:
+        for kind in 'pid', 'mnt', 'uts', 'ipc':
+            assert context.call(os.readlink, '/proc/self/ns/' + kind) != os.readlink('/proc/self/ns/' + kind)
+        # The first process of a container gets no signal that it does not handle.
+        is_init = argv.split()[1] == 'run'
+        assert (context.call(os.getpid) == 1) is is_init
+    data = b'\0\r\n\xff' * 100000
+    assert context.call(targets.identity, data) == data
+    gone = mitogen.core.Latch()
+    mitogen.core.listen(proc, 'exit', gone.put)
+    context.shutdown(wait=True)
+    gone.get(timeout=10)
+
+
+@pytest.mark.parametrize('method', sorted(METHODS))
+def test_a_child_in_a_container_is_lost(router, method):
+    _, options, _, _ = METHODS[method]
+    context = getattr(router, method)(**options)
+    receiver = context.call_async(targets.sleep, 600)
+    router.stream_by_id(context.context_id).conn.proc.kill()
+    with pytest.raises(mitogen.core.ChannelError):
+        receiver.get(timeout=10)
+    assert getattr(router, method)(**options).call(targets.identity, 1) == 1
+
+
+@pytest.mark.parametrize('method', sorted(METHODS))
+def test_a_container_without_python(router, method):
+    _, options, _, name = METHODS[method]
+    with pytest.raises(mitogen.parent.EofError) as caught:
+        getattr(router, method)(**dict(options, python_path='/nothing/here'))
+    text = str(caught.value)
+    assert '/nothing/here' in text.split('\nContext ')[0]
+    assert '\nContext 1 (%s): ' % name in text
+    assert 'Hint: a program of the command line is not there.' in text
+
+
+@pytest.mark.parametrize('method', sorted(METHODS))
+def test_a_container_whose_python_hangs(router, method, stubs):
+    _, options, _, _ = METHODS[method]
+    with pytest.raises(StreamError) as caught:
+        getattr(router, method)(**dict(options, python_path=['sh', '-c', 'exec sleep 600', 'sh'], connect_timeout=1))
+    assert caught.value.args[0].startswith('Connection timed out.')
+    assert stubs()
+
+
+@pytest.mark.parametrize('command, says', [
+    ('docker exec box --interactive true', 'No such file or directory'),
+    ('docker exec --rm box true', 'unknown flag: --rm'),
+    ('docker --user=ann exec box true', 'unknown flag: --user=ann'),
+    ('docker exec', 'requires at least 1 argument'),
+    ('podman --interactive exec -- box true', 'unrecognized command'),
+    ('podman exec --rm -- box true', 'unknown flag: --rm'),
+    ('podman exec box -- true', 'No such file or directory'),
+    ('buildah --user=ann run -- box true', 'unknown command'),
+    ('buildah run --interactive -- box true', 'unknown flag: --interactive'),
+    ('kubectl exec -it box true', 'is not supported anymore'),
+    ('kubectl exec -it --rm box -- true', 'unknown flag: --rm'),
+    ('kubectl -- exec -it box true', 'unknown command ""'),
+    ('lxc-attach --clear-env box -- true', 'unrecognized option'),
+    ('lxc-attach --clear-env --name box true', 'unrecognized option'),
+    ('lxc --mode=noninteractive exec box -- true', 'unknown command'),
+    ('lxc exec --mode=noninteractive box true', 'no -- before the command'),
+    ('lxc exec box -- true', 'mode auto'),
+    ('incus exec --mode=noninteractive box -- true', 'would make a terminal'),
+    ('incus exec --mode=non-interactive box true', 'no -- before the command'),
+    ('jexec -u ann -U ann box true', 'usage: '),
+    ('jexec box', 'no command'),
+])
+def test_the_stubs_know_their_tools(stubs, command, says):
+    # What they let pass would be a mistake of ours that nobody sees.
+    words = command.split()
+    done = subprocess.run([os.path.join(STUBS, words[0])] + words[1:], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode != 0
+    assert says in done.stdout.decode()
+
+
+@pytest.mark.parametrize('options, words', [
+    ({'kubectl_args': ['--namespace=space', '--token=t', '-c', 'side']}, '--namespace=space --token=t -c side'),
+    ({'kubectl_args': ['-n', 'space', '--context', 'c']}, '-n space --context c'),
+])
+def test_arguments_of_kubectl(router, stubs, options, words):
+    assert router.kubectl(pod='box', **options).call(targets.environ, 'STUB_TOOL') == 'kubectl'
+    assert stubs()[1:].index('exec') == len(words.split())
+
+
+@pytest.mark.parametrize('method', sorted(METHODS))
+def test_a_container_sees_no_terminal(router, method):
+    _, options, _, _ = METHODS[method]
+    context = getattr(router, method)(**options)
+    proc = router.stream_by_id(context.context_id).conn.proc
+    for fd in 0, 1, 2:
+        assert os.readlink('/proc/%d/fd/%d' % (proc.pid, fd)).startswith('socket:')
 
 
 @pytest.mark.parametrize('method', sorted(METHODS))

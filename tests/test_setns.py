@@ -156,6 +156,36 @@ def test_beyond_an_old_python(router, container, make_tool, version):
     assert u'no user nob\xf6dy' in str(caught.value)
 
 
+def test_a_network_that_has_a_name(router, make_tool):
+    accounts.need_root()
+    ip = accounts.need_program('ip', 'iproute2')
+    name = '%s%d' % (accounts.PREFIX, os.getpid())
+    for line in subprocess.check_output([ip, 'netns', 'list']).decode().splitlines():
+        if accounts.is_stale(line.split()[0]):
+            accounts.run(ip, 'netns', 'del', line.split()[0])
+    accounts.run(ip, 'netns', 'add', name)
+    try:
+        accounts.run(ip, '-n', name, 'address', 'add', '192.0.2.1/32', 'dev', 'lo')
+        leader = subprocess.Popen([ip, 'netns', 'exec', name, 'sh', '-c', 'echo ready; exec sleep 600'],
+                                  stdout=subprocess.PIPE)
+        try:
+            assert leader.stdout.readline() == b'ready\n'
+            tool = make_tool(str(leader.pid))
+            child = router.setns(container='box', kind='docker', docker_path=tool, python_path=sys.executable)
+            shown = child.call(targets.call, 'subprocess', 'check_output', [ip, 'address'])
+            assert b'192.0.2.1' in shown
+            assert b'192.0.2.1' not in subprocess.check_output([ip, 'address'])
+            assert child.call(os.readlink, '/proc/self/ns/net') == os.readlink('/proc/%d/ns/net' % leader.pid)
+            assert child.call(os.readlink, '/proc/self/ns/pid') == os.readlink('/proc/self/ns/pid')
+            child.shutdown(wait=True)
+        finally:
+            leader.kill()
+            leader.wait()
+            leader.stdout.close()
+    finally:
+        accounts.run(ip, 'netns', 'del', name)
+
+
 # ---- failures
 
 def test_an_unknown_kind(router):

@@ -146,3 +146,117 @@ def test_a_child_of_an_old_python(router, account, sudo, version):
     middle = router.local(python_path=pythons.find_python(version))
     child = router.sudo(via=middle, sudo_path=sudo, password=account.password, python_path=sys.executable)
     assert child.call(os.geteuid) == 0
+
+
+# ---- settings that one meets
+
+@pytest.mark.parametrize('setting', ['use_pty', '!use_pty', 'requiretty', 'requiretty, !use_pty', 'pwfeedback, use_pty',
+                                     'lecture=always', 'passprompt_override', 'log_input, log_output, iolog_dir={folder}',
+                                     'visiblepw', 'targetpw', 'badpass_message="no such luck"'])
+@pytest.mark.parametrize('asks', [True, False])
+def test_settings_of_sudo(router, account, setting, asks):
+    path = account.as_user(accounts.need_program('sudo', 'sudo'))
+    if setting == 'targetpw':
+        # The target is the same user: the only other one whose password is known.
+        rule, options = '{0} ALL=({0}) ALL', {'username': account.name}
+    else:
+        rule, options = '{0} ALL=(root) ALL', {}
+    if not asks:
+        rule = rule.replace(') ALL', ') NOPASSWD: ALL')
+    rules = ('Defaults:{0} timestamp_timeout=0, ' + setting + '\n' + rule + '\n').format(
+        account.name, folder=account.folder)
+    with accounts.sudoers(rules):
+        child = router.sudo(
+            sudo_path=path, password=account.password if asks else None, python_path=account.python, **options)
+        data = bytes(bytearray(range(256))) * 3000
+        assert child.call(targets.identity, data) == data
+        assert child.call(os.geteuid) == (account.uid if setting == 'targetpw' else 0)
+        child.shutdown(wait=True)
+        # sudo takes its time to say so.
+        if asks and ('pwfeedback' in setting or 'message' in setting):
+            with pytest.raises(mitogen.sudo.PasswordError) as caught:
+                router.sudo(sudo_path=path, password='wrong', python_path=account.python)
+            assert caught.value.args[0] == mitogen.sudo.password_incorrect_msg
+
+
+def test_a_password_is_typed_once(router, account, sudo, tmp_path):
+    # What the real tool gets to read, by a terminal in between.
+    log = tmp_path / 'typed'
+    path = account.script('watched-sudo', 'exec {python} {folder}/watch.py {log} {sudo} "$@"\n'.format(
+        python=sys.executable, folder=account.folder, log=log, sudo=sudo))
+    with open(os.path.join(account.folder, 'watch.py'), 'w') as fp:
+        fp.write(WATCH)
+    with pytest.raises(mitogen.sudo.PasswordError):
+        router.sudo(sudo_path=path, password='wrong')
+    assert log.read_bytes() == b'wrong\n'
+
+
+#: Runs a program on a terminal of its own, and writes what is typed on ours to a file.
+WATCH = '''
+import os, pty, select, sys, termios, tty
+pid, master = pty.fork()
+if not pid:
+    os.execv(sys.argv[2], sys.argv[2:])
+tty.setraw(2)
+with open(sys.argv[1], 'wb', 0) as log:
+    while True:
+        ready = select.select([2, master], [], [])[0]
+        for fd in ready:
+            try:
+                data = os.read(fd, 4096)
+            except OSError:
+                data = b''
+            if not data:
+                sys.exit()
+            if fd == 2:
+                log.write(data)
+                os.write(master, data)
+            else:
+                os.write(2, data)
+'''
+
+
+def test_one_user_becomes_another_by_the_rules(router, account):
+    # Not root at either end.
+    path = account.as_user(accounts.need_program('sudo', 'sudo'))
+    with accounts.sudoers('Defaults:{0} timestamp_timeout=0\n{0} ALL=(games) ALL\n'.format(account.name)):
+        child = router.sudo(sudo_path=path, username='games', password=account.password, python_path=account.python)
+        assert child.name == u'sudo.games'
+        assert child.call(targets.environ, 'SUDO_USER') == account.name
+        with pytest.raises(mitogen.parent.EofError) as caught:
+            router.sudo(sudo_path=path, password=account.password, python_path=account.python)
+    assert 'is not allowed to execute' in str(caught.value)
+    assert 'Hint: the configuration of the tool does not let this user' in str(caught.value)
+
+
+def test_somebody_who_may_nothing(router, account):
+    path = account.as_user(accounts.need_program('sudo', 'sudo'))
+    with pytest.raises(mitogen.parent.EofError) as caught:
+        router.sudo(sudo_path=path, password=account.password, python_path=account.python)
+    assert 'not in the sudoers file' in str(caught.value)
+
+
+def test_variables_are_kept_by_the_rules(router, account, monkeypatch):
+    monkeypatch.setenv('MITOGEN_TEST_ONE', '1')
+    monkeypatch.setenv('MITOGEN_TEST_TWO', '2')
+    rules = 'Defaults:{0} timestamp_timeout=0, env_keep+=MITOGEN_TEST_ONE\n{0} ALL=(root) {1}ALL\n'
+    path = account.as_user(accounts.need_program('sudo', 'sudo'))
+    options = {'sudo_path': path, 'password': account.password, 'python_path': account.python}
+    with accounts.sudoers(rules.format(account.name, '')):
+        seen = router.sudo(**options).call(targets.environ)
+        assert ('MITOGEN_TEST_ONE' in seen, 'MITOGEN_TEST_TWO' in seen) == (True, False)
+    with accounts.sudoers(rules.format(account.name, 'SETENV: ')):
+        seen = router.sudo(preserve_env=True, **options).call(targets.environ)
+        assert ('MITOGEN_TEST_ONE' in seen, 'MITOGEN_TEST_TWO' in seen) == (True, True)
+
+
+def test_a_child_is_shut_down_while_sudo_waits(router, account, sudo):
+    child = router.sudo(sudo_path=sudo, password=account.password, python_path=account.python)
+    proc = router.stream_by_id(child.context_id).conn.proc
+    gone = mitogen.core.Latch()
+    mitogen.core.listen(proc, 'exit', gone.put)
+    receiver = child.call_async(targets.sleep, 600)
+    child.shutdown(wait=True)
+    with pytest.raises(mitogen.core.ChannelError):
+        receiver.get(timeout=10)
+    gone.get(timeout=10)
