@@ -161,6 +161,10 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, in
                  PyObject *closed_text, mg_item *item);
 /* What an item stands for: a new reference, or NULL with an exception, or NULL without one for the token of something gone. */
 PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router);
+/* Who sleeps on a latch, the longest first: a list of (thread ident, seconds). New reference or NULL. */
+PyObject *mg_sleepers(mg_latch *l);
+/* Seconds since a mark of mg_now(), or None where that is 0. New reference or NULL. */
+PyObject *mg_age(int64_t mark);
 /* Sets what is to be told of items: handles None, the put method of a latch of ours, and any other callable.
  * watch_always: also when a sleeper gets the item. */
 int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always);

@@ -63,6 +63,30 @@ mg_err mg_push_item(mg_latch *l, mg_item item, mg_woken *woken)
     return err;
 }
 
+PyObject *mg_age(int64_t mark)
+{
+    if (!mark)
+        Py_RETURN_NONE;
+    int64_t age = mg_now() - mark;
+    return PyFloat_FromDouble(age > 0 ? (double) age / 1e9 : 0.);
+}
+
+PyObject *mg_sleepers(mg_latch *l)
+{
+    mg_asleep asleep[64]; /* more than anybody wants to read */
+    size_t n = mg_latch_sleepers(l, asleep, 64);
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list && i < n && i < 64; i++) {
+        PyObject *age = mg_age(asleep[i].since);
+        PyObject *pair = age ? Py_BuildValue("(KO)", (unsigned long long) asleep[i].thread, age) : NULL;
+        if (!pair || PyList_Append(list, pair))
+            Py_CLEAR(list);
+        Py_XDECREF(age);
+        Py_XDECREF(pair);
+    }
+    return list;
+}
+
 PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router)
 {
     PyObject *obj;
@@ -245,6 +269,12 @@ static PyObject *latch_size(PyObject *obj, PyObject *unused)
     return need_open(self) ? NULL : PyLong_FromSize_t(mg_latch_size(self->latch));
 }
 
+static PyObject *latch_sleepers(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    return mg_sleepers(((LatchObject *) obj)->latch);
+}
+
 static PyObject *latch_empty(PyObject *obj, PyObject *unused)
 {
     (void) unused;
@@ -281,6 +311,7 @@ static PyMethodDef latch_methods[] = {
     {"close", latch_close, METH_NOARGS, "Close for good; sleeping threads get LatchError. Any thread, repeatable."},
     {"size", latch_size, METH_NOARGS, "Objects put and not taken yet. LatchError once closed."},
     {"empty", latch_empty, METH_NOARGS, "size() == 0."},
+    {"_sleepers", latch_sleepers, METH_NOARGS, "_sleepers() -> [(thread ident, seconds asleep)], at most 64."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef latch_members[] = {

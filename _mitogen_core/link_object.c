@@ -251,11 +251,18 @@ static PyObject *link_stats(PyObject *obj, PyObject *unused)
     mg_stream *s = ((LinkObject *) obj)->stream;
     if (!s)
         return PyDict_New();
+    PyObject *last_in = mg_age(atomic_load(&s->last_in)), *last_out = mg_age(atomic_load(&s->last_out));
+    if (!last_in || !last_out) {
+        Py_XDECREF(last_in);
+        Py_XDECREF(last_out);
+        return NULL;
+    }
     return Py_BuildValue(
-        "{sKsKsKsKsKsn}", "frames_in", (unsigned long long) atomic_load(&s->frames_in), "bytes_in",
+        "{sKsKsKsKsKsnsIsNsN}", "frames_in", (unsigned long long) atomic_load(&s->frames_in), "bytes_in",
         (unsigned long long) atomic_load(&s->bytes_in), "frames_out", (unsigned long long) atomic_load(&s->frames_out),
         "bytes_out", (unsigned long long) atomic_load(&s->bytes_out), "frames_forwarded",
-        (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s));
+        (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s),
+        "blocked", (unsigned int) atomic_load(&s->blocked), "last_in", last_in, "last_out", last_out);
 }
 
 /* --- attributes --- */

@@ -226,6 +226,28 @@ static PyObject *router_routes(PyObject *obj, PyObject *unused)
     return dict;
 }
 
+/* _stats() -> dict */
+static PyObject *router_stats(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_router *r = need_router(obj);
+    mg_router_stats stats;
+    if (!r)
+        return NULL;
+    if (mg_router_get_stats(r, &stats) != MG_OK)
+        return PyErr_NoMemory();
+    unsigned long long refused = 0;
+    for (int i = 0; i < MG_N_REASONS; i++)
+        refused += stats.refused[i];
+    return Py_BuildValue(
+        "{sKsKsKsKsKsKsnsnsnsnsn}", "messages_in", (unsigned long long) stats.carried.frames_in, "bytes_in",
+        (unsigned long long) stats.carried.bytes_in, "messages_out", (unsigned long long) stats.carried.frames_out,
+        "bytes_out", (unsigned long long) stats.carried.bytes_out, "forwarded",
+        (unsigned long long) stats.carried.frames_forwarded, "refused", refused, "streams",
+        (Py_ssize_t) stats.streams, "routes", (Py_ssize_t) stats.routes, "handlers", (Py_ssize_t) stats.handlers,
+        "queued_bytes", (Py_ssize_t) stats.queued, "blocked_senders", (Py_ssize_t) stats.blocked);
+}
+
 /* --- handlers --- */
 
 /* The receiver whose own queue `fn` fills, when it is one of ours and does nothing else with messages; borrowed. */
@@ -535,6 +557,7 @@ static PyMethodDef router_methods[] = {
     {"_del_route", router_del_route, METH_O, "_del_route(context_id) -> whether there was one"},
     {"_get_route", router_get_route, METH_VARARGS, "_get_route(context_id, or_parent) -> Link or None"},
     {"_routes", router_routes, METH_NOARGS, "_routes() -> {context_id: Link}"},
+    {"_stats", router_stats, METH_NOARGS, "_stats() -> counters of all streams, a dict."},
     {"add_handler", (PyCFunction) (void (*)(void)) router_add_handler, METH_VARARGS | METH_KEYWORDS,
      "add_handler(fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False) -> handle. fn(message) "
      "is called on the\n"

@@ -258,6 +258,19 @@ size_t mg_latch_size(mg_latch *l)
     return size;
 }
 
+size_t mg_latch_sleepers(mg_latch *l, mg_asleep *out, size_t cap)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&l->mu);
+    for (mg_sleeper *s = l->first; s; s = s->next, n++)
+        if (n < cap) {
+            out[n].thread = atomic_load_explicit(&s->waiter->thread, memory_order_relaxed);
+            out[n].since = s->since;
+        }
+    pthread_mutex_unlock(&l->mu);
+    return n;
+}
+
 void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always)
 {
     if (watcher)

@@ -103,6 +103,13 @@ int mg_latch_closed(mg_latch *l);
 /* Items not consumed yet. */
 size_t mg_latch_size(mg_latch *l);
 
+/* Who sleeps, the longest first: fills at most cap entries and returns how many sleepers there are. */
+typedef struct {
+    uintptr_t thread; /* pthread_self() of it, as a number */
+    int64_t since;
+} mg_asleep;
+size_t mg_latch_sleepers(mg_latch *l, mg_asleep *out, size_t cap);
+
 /* Sets or clears (NULL) the watcher. Tokens already pushed stay where they are. */
 void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always);
 

@@ -85,14 +85,23 @@ struct mg_loop {
     uint8_t *scratch;
     int cores;
     int64_t cores_at;
-    mg_loop_stats stats;
+
+    /* as in mg_loop_stats */
+    _Atomic uint64_t turns, leads, attends, ticks, spins_won, spins_lost, kicks, wakes;
 };
+
+/* The writer is alone (it leads, or holds mu), so this needs no locked instruction. */
+static inline void count(_Atomic uint64_t *counter)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
 
 /* --- waking --- */
 
 static void kick(mg_loop *loop)
 {
     pthread_mutex_lock(&loop->kick_mu);
+    count(&loop->kicks);
     if (loop->ev)
         ev_async_send(loop->ev, &loop->async);
     pthread_mutex_unlock(&loop->kick_mu);
@@ -132,7 +141,10 @@ int mg_loop_wake_later(mg_waiter *w)
  * may lead by now is left alone. */
 static void wake_in(mg_loop *loop, mg_waiter *w)
 {
-    if (w && mg_waiter_notify(w) && atomic_load(&w->leading) == loop)
+    if (!w)
+        return;
+    atomic_fetch_add_explicit(&loop->wakes, 1, memory_order_relaxed);
+    if (mg_waiter_notify(w) && atomic_load(&w->leading) == loop)
         kick(loop);
 }
 
@@ -447,7 +459,7 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now)
         if (i % 8 == 0 || !loop->hot_fn)
             ev_run(loop->ev, EVRUN_NOWAIT);
         if (atomic_load(&s->state) != MG_SLEEPER_WAITING) {
-            loop->stats.spins_won++;
+            count(&loop->spins_won);
             if (w->spin_losses > 0)
                 w->spin_losses--;
             return 1;
@@ -456,7 +468,7 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now)
             return 1;
         relax();
     }
-    loop->stats.spins_lost++;
+    count(&loop->spins_lost);
     /* each loss quadruples how many short waits it takes until the next try, and a win makes up for half of one: where
      * other threads need the cores, or the kernel packs both ends on one, spinning fades out */
     w->spin_losses += 2;
@@ -518,7 +530,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             atomic_load(&w->word) == MG_WAITER_AWAKE && !atomic_load(&loop->have_ops) && !atomic_load(&loop->step_down);
         ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
         atomic_store(&w->leading, NULL);
-        loop->stats.turns++;
+        count(&loop->turns);
         if (until != MG_NEVER)
             ev_timer_stop(loop->ev, &loop->timer);
         if (until != deadline && loop->activity == before + 1 && loop->timed_out)
@@ -561,7 +573,7 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
     int64_t now = mg_now();
     int needed = foreign_traffic(loop, now) || atomic_load(&loop->have_ops) ||
                  (atomic_load(&loop->n_followers) && now - other_parked_at(loop, w) < 4 * TICK);
-    loop->stats.leads++;
+    count(&loop->leads);
     pthread_mutex_lock(&loop->mu);
     loop->leader = NULL;
     if (loop->wanted)
@@ -636,7 +648,7 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
             left how = lead(loop, w, NULL, deadline);
             pthread_mutex_lock(&loop->mu);
             loop->leader = NULL;
-            loop->stats.attends++;
+            count(&loop->attends);
             seq = loop->lead_seq;
             mg_waiter *whom = loop->wanted ? loop->wanter : NULL;
             pthread_mutex_unlock(&loop->mu);
@@ -656,7 +668,7 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
         loop->attend_now = 0;
         ticking = 1;
         seq = loop->lead_seq;
-        loop->stats.ticks++;
+        count(&loop->ticks);
         pthread_mutex_unlock(&loop->mu);
         tick_passed = mg_waiter_park(w, until < deadline ? until : deadline) == MG_ETIMEDOUT;
     }
@@ -782,7 +794,10 @@ void mg_loop_note_foreign(mg_loop *loop)
 
 void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken)
 {
-    if (!woken->waiter || woken->waiter == loop->leader)
+    if (!woken->waiter)
+        return;
+    atomic_fetch_add_explicit(&loop->wakes, 1, memory_order_relaxed);
+    if (woken->waiter == loop->leader)
         return;
     loop->served_row = woken->waiter == loop->served_last ? loop->served_row + (loop->served_row < SERVED_ROW) : 1;
     loop->served_last = woken->waiter;
@@ -803,5 +818,16 @@ void *mg_loop_hot(mg_loop *loop)
 
 void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out)
 {
-    *out = loop->stats;
+#define GET(name) out->name = atomic_load_explicit(&loop->name, memory_order_relaxed)
+    GET(turns);
+    GET(leads);
+    GET(attends);
+    GET(ticks);
+    GET(spins_won);
+    GET(spins_lost);
+    GET(kicks);
+    GET(wakes);
+#undef GET
+    out->events = atomic_load(&loop->n_events);
+    out->followers = (uint32_t) atomic_load(&loop->n_followers);
 }

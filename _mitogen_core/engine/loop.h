@@ -148,7 +148,7 @@ void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken);
 void mg_loop_set_hot(mg_loop *loop, int (*fn)(void *arg), void *arg);
 void *mg_loop_hot(mg_loop *loop);
 
-/* Counters, for tests and statistics; read without a lock. */
+/* Counters, for tests and statistics. Any thread, no lock: each is written by one thread at a time. */
 typedef struct {
     uint64_t turns; /* times libev looked for events */
     uint64_t leads; /* times a waiter led */
@@ -156,6 +156,10 @@ typedef struct {
     uint64_t ticks; /* times the attendant looked at a loop it did not lead */
     uint64_t spins_won; /* waits that ended while spinning */
     uint64_t spins_lost;
+    uint64_t kicks; /* times a thread that may be blocked in libev was woken */
+    uint64_t wakes; /* times a thread that sleeps, or may be about to, was told to look */
+    size_t events; /* that wait for Python */
+    uint32_t followers; /* waiters that sleep while another thread leads */
 } mg_loop_stats;
 void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out);
 

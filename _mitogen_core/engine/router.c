@@ -196,6 +196,69 @@ mg_stream *mg_router_get_route(mg_router *r, uint32_t id, int with_parent)
     return s;
 }
 
+/* --- statistics --- */
+
+static void add_counts(mg_counts *sum, const mg_stream *s)
+{
+    sum->frames_in += atomic_load_explicit(&s->frames_in, memory_order_relaxed);
+    sum->bytes_in += atomic_load_explicit(&s->bytes_in, memory_order_relaxed);
+    sum->frames_out += atomic_load_explicit(&s->frames_out, memory_order_relaxed);
+    sum->bytes_out += atomic_load_explicit(&s->bytes_out, memory_order_relaxed);
+    sum->frames_forwarded += atomic_load_explicit(&s->frames_forwarded, memory_order_relaxed);
+}
+
+void mg_router_count_closed(mg_router *r, mg_stream *s)
+{
+    pthread_mutex_lock(&r->mu);
+    if (!s->counted)
+        add_counts(&r->closed, s);
+    s->counted = 1;
+    pthread_mutex_unlock(&r->mu);
+}
+
+mg_err mg_router_get_stats(mg_router *r, mg_router_stats *out)
+{
+    mg_idmap seen; /* a stream has a route for each context behind it */
+    mg_idmap_iter it;
+    void *value;
+    mg_err err = MG_OK;
+    memset(out, 0, sizeof *out);
+    mg_idmap_init(&seen);
+    for (int i = 0; i < MG_N_REASONS; i++)
+        out->refused[i] = atomic_load_explicit(&r->refused[i], memory_order_relaxed);
+
+    pthread_mutex_lock(&r->mu);
+    size_t n = 0, count = mg_idmap_count(&r->routes);
+    mg_stream **streams = mg_malloc((count + 1) * sizeof *streams);
+    if (!streams)
+        err = MG_ENOMEM;
+    out->carried = r->closed;
+    out->routes = count;
+    out->handlers = mg_idmap_count(&r->handlers);
+    mg_idmap_iter_init(&r->routes, &it);
+    while (err == MG_OK && mg_idmap_iter_next(&r->routes, &it, NULL, &value)) {
+        mg_stream *s = value;
+        /* the neighbour's own route, so that each stream counts once; a map, since the id may have changed since */
+        uint32_t id = atomic_load_explicit(&s->remote_id, memory_order_relaxed);
+        if (s->counted || mg_idmap_get(&seen, id) == s)
+            continue;
+        err = mg_idmap_put(&seen, id, s, NULL);
+        add_counts(&out->carried, s);
+        streams[n++] = mg_stream_ref(s);
+    }
+    pthread_mutex_unlock(&r->mu);
+
+    out->streams = n;
+    for (size_t i = 0; i < n; i++) {
+        out->queued += mg_stream_pending(streams[i]);
+        out->blocked += atomic_load_explicit(&streams[i]->blocked, memory_order_relaxed);
+        mg_stream_unref(streams[i]);
+    }
+    mg_idmap_fini(&seen);
+    mg_free(streams);
+    return err;
+}
+
 /* --- the handle table --- */
 
 mg_err mg_router_add_handler(mg_router *r, mg_handler *h, uint32_t handle, int overwrite)
@@ -280,6 +343,7 @@ void mg_refusal_free(mg_refusal *refusal)
 static void report(mg_router *r, const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected)
 {
     mg_refusal *refusal = NULL;
+    atomic_fetch_add_explicit(&r->refused[reason], 1, memory_order_relaxed);
     if (atomic_fetch_add(&r->refusals_waiting, 1) < REFUSALS_MAX && (refusal = mg_calloc(1, sizeof *refusal))) {
         refusal->reason = reason;
         refusal->hdr = *hdr;

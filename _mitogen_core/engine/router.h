@@ -74,6 +74,20 @@ mg_handler *mg_handler_new(void);
 mg_handler *mg_handler_ref(mg_handler *h);
 void mg_handler_unref(mg_handler *h);
 
+/* What streams have carried. Frames and bytes, headers included. */
+typedef struct {
+    uint64_t frames_in, bytes_in, frames_out, bytes_out, frames_forwarded;
+} mg_counts;
+
+/* Counters of a router, for statistics: each is true of some moment of the call, not all of the same. */
+typedef struct {
+    mg_counts carried; /* by all streams there were */
+    size_t streams, routes, handlers;
+    size_t queued; /* bytes that wait to be written */
+    size_t blocked; /* threads that wait for room on a stream */
+    uint64_t refused[MG_N_REASONS];
+} mg_router_stats;
+
 typedef struct mg_router {
     _Atomic uint32_t refs;
     mg_loop *loop;
@@ -82,6 +96,7 @@ typedef struct mg_router {
     struct mg_stream *dirty; /* leader only: streams to flush at the end of the turn */
     _Atomic uint32_t refusals_waiting;
     _Atomic uint64_t refusals_lost;
+    _Atomic uint64_t refused[MG_N_REASONS]; /* messages not delivered, by reason */
 
     pthread_mutex_t mu;
     mg_idmap routes; /* guarded by mu, as all below: context id -> mg_stream, with a reference */
@@ -93,6 +108,7 @@ typedef struct mg_router {
     size_t n_parents;
     int unidirectional;
     char *texts[MG_N_REASONS]; /* %r, %d and %s take the numbers of the reason, in order */
+    mg_counts closed; /* what streams carried that are closed */
 } mg_router;
 
 mg_router *mg_router_new(mg_loop *loop);
@@ -112,6 +128,11 @@ mg_err mg_router_put_route(mg_router *r, uint32_t id, mg_stream *s);
 int mg_router_del_route(mg_router *r, uint32_t id);
 uint32_t mg_router_own_id(mg_router *r);
 mg_stream *mg_router_get_route(mg_router *r, uint32_t id, int with_parent);
+
+/* Any thread. MG_ENOMEM. */
+mg_err mg_router_get_stats(mg_router *r, mg_router_stats *out);
+/* A stream is about to end: what it carried goes to the totals. Repeatable. */
+void mg_router_count_closed(mg_router *r, mg_stream *s);
 
 /* Handlers. add takes a reference of its own; handle 0: the next free one; MG_EEXIST unless overwrite. get: a new reference or NULL. */
 mg_err mg_router_add_handler(mg_router *r, mg_handler *h, uint32_t handle, int overwrite);

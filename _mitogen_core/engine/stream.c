@@ -183,6 +183,7 @@ static void broke(mg_stream *s, mg_err err, int sys_errno)
     pthread_mutex_lock(&s->wmu);
     end_writing_locked(s);
     pthread_mutex_unlock(&s->wmu);
+    mg_router_count_closed(s->router, s);
     mg_event ev = {.kind = err == MG_EIO ? MG_EV_GONE : MG_EV_BAD, .a = mg_stream_ref(s)};
     ev.n = (uint64_t) (err == MG_EIO ? sys_errno : (int) err);
     if (err == MG_ECORRUPT || err == MG_ETOOBIG) {
@@ -222,6 +223,7 @@ void mg_stream_close(mg_stream *s)
     pthread_mutex_lock(&s->wmu);
     end_writing_locked(s);
     pthread_mutex_unlock(&s->wmu);
+    mg_router_count_closed(s->router, s);
     if (mg_loop_unpost(s->loop, &s->op))
         mg_stream_unref(s);
 }
@@ -263,6 +265,7 @@ static turn read_turn(mg_stream *s)
     size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
     if (got > 0) {
         atomic_fetch_add_explicit(&s->bytes_in, (uint64_t) got, memory_order_relaxed);
+        atomic_store_explicit(&s->last_in, mg_now_coarse(), memory_order_relaxed);
         mg_decoder_commit(&s->decoder, (size_t) got);
         hand_on(s);
     }
@@ -398,6 +401,7 @@ static void count_out(mg_stream *s, const mg_frame *f)
 {
     atomic_fetch_add_explicit(&s->frames_out, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->bytes_out, mg_frame_wire_len(f), memory_order_relaxed);
+    atomic_store_explicit(&s->last_out, mg_now_coarse(), memory_order_relaxed);
 }
 
 mg_err mg_stream_send(mg_stream *s, mg_frame *f)
@@ -523,6 +527,7 @@ mg_err mg_stream_wait_room(mg_stream *s)
         until.tv_sec++;
     }
     mg_err err = MG_OK;
+    atomic_fetch_add_explicit(&s->blocked, 1, memory_order_relaxed);
     pthread_mutex_lock(&s->wmu);
     while (s->wfd >= 0 && mg_outq_bytes(&s->out) > mg_router_high_water(s->router) / 2)
         if (pthread_cond_timedwait(&s->room, &s->wmu, &until)) {
@@ -530,6 +535,7 @@ mg_err mg_stream_wait_room(mg_stream *s)
             break;
         }
     pthread_mutex_unlock(&s->wmu);
+    atomic_fetch_sub_explicit(&s->blocked, 1, memory_order_relaxed);
     return err;
 }
 

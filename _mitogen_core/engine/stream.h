@@ -42,6 +42,9 @@ typedef struct mg_stream {
     _Atomic int hooked;         /* each frame that comes in is shown to Python first */
     _Atomic(void *) owner;      /* for the layer above; it alone reads and writes this */
     _Atomic uint64_t frames_in, bytes_in, frames_out, bytes_out, frames_forwarded;
+    _Atomic int64_t last_in, last_out;  /* coarse clock; 0: never */
+    _Atomic uint32_t blocked;           /* threads in mg_stream_wait_room */
+    int counted;                        /* guarded by the router's mu: its totals have what we carried */
 
     mg_idmap egress;            /* guarded by the router's mu: the dst_ids that came in here */
     uint32_t last_egress;       /* likewise: the last one put there */

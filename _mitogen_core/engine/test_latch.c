@@ -161,6 +161,24 @@ static void threads_that_sleep_are_served_in_order_of_arrival(void)
     mg_latch_unref(l);
 }
 
+static void who_sleeps_and_since_when_can_be_seen(void)
+{
+    mg_latch *l = mg_latch_new(drop_item);
+    mg_sleeper s;
+    mg_item item;
+    mg_asleep who[2];
+    int64_t before = mg_now();
+
+    CHECK(mg_latch_sleepers(l, who, 2) == 0);
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    CHECK(mg_latch_sleepers(l, who, 0) == 1 && mg_latch_sleepers(l, who, 2) == 1);
+    CHECK(who[0].thread == (uintptr_t) pthread_self() && who[0].since >= before && who[0].since <= mg_now());
+    CHECK(mg_latch_push(l, (mg_item) {(void *) 1, MG_ITEM_OBJECT}, NULL) == MG_OK);
+    CHECK(mg_latch_sleepers(l, who, 2) == 0); /* it has its item, and only has to wake */
+    CHECK(mg_latch_leave(l, &s, &item) == MG_OK);
+    mg_latch_unref(l);
+}
+
 static void a_deadline_ends_the_wait_and_the_next_item_is_kept(void)
 {
     mg_latch *l = mg_latch_new(count_drop);
@@ -586,6 +604,7 @@ int main(void)
     RUN(the_sleeper_that_came_first_is_served_first_and_nobody_takes_its_item);
     RUN(a_sleeper_may_leave_from_anywhere_in_the_row);
     RUN(threads_that_sleep_are_served_in_order_of_arrival);
+    RUN(who_sleeps_and_since_when_can_be_seen);
     RUN(a_deadline_ends_the_wait_and_the_next_item_is_kept);
     RUN(an_item_that_comes_with_the_deadline_wins);
     RUN(no_item_is_lost_between_pushes_and_deadlines);

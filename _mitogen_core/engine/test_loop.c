@@ -240,6 +240,7 @@ static void a_waiter_leads_when_nobody_does_and_reads_for_itself(void)
     CHECK(x.err == MG_OK && x.item.ptr == (void *) '!' && pthread_equal(bell.by, who));
     mg_loop_get_stats(loop, &stats);
     CHECK(stats.leads == 1 && stats.attends == 0);
+    CHECK(stats.turns >= 1 && stats.kicks == 0 && stats.events == 0 && stats.followers == 0);
     bell_end(&bell, loop);
     mg_latch_unref(l);
     mg_loop_unref(loop);

@@ -295,6 +295,41 @@ static void destinations_are_remembered_with_the_stream_they_came_in_by(void)
     end_world(&w);
 }
 
+/* --- statistics --- */
+
+static void what_streams_carry_is_counted_and_not_forgotten_when_they_close(void)
+{
+    struct world w;
+    mg_router_stats stats;
+
+    make_world(&w, 1);
+    mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, -1, 1);
+    comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "1234");
+    comes_by(w.child, FROM(GRANDCHILD, .dst_id = SIBLING, .handle = 1), "56");
+    comes_by(w.child, FROM(SIBLING, .dst_id = OWN, .handle = 1), "a lie");
+    CHECK(goes_out(w.sibling_fd, FROM(GRANDCHILD, .dst_id = SIBLING, .handle = 1), "56"));
+    CHECK(refused(&w, MG_REASON_BAD_AUTH, w.child, w.sibling));
+    for (int i = 0; i < 3; i++) {
+        CHECK(mg_router_get_stats(w.r, &stats) == MG_OK);
+        /* fed, not read: no bytes came in */
+        CHECK(stats.carried.frames_in == 3 && stats.carried.frames_forwarded == 1 && stats.carried.bytes_in == 0);
+        CHECK(stats.carried.frames_out == 1 && stats.carried.bytes_out == 26 + 2);
+        CHECK(stats.refused[MG_REASON_BAD_AUTH] == 1 && stats.refused[MG_REASON_NO_ROUTE] == 0);
+        CHECK(stats.handlers == 1 && stats.queued == 0 && stats.blocked == 0);
+        CHECK(stats.routes == (i == 2 ? 3 : 4) && stats.streams == (i == 0 ? 3 : 2));
+        if (i == 0)
+            mg_stream_close(w.child); /* its routes are still there, for a moment */
+        else
+            mg_router_del_route(w.r, CHILD);
+    }
+    CHECK(atomic_load(&w.sibling->last_out) > 0 && atomic_load(&w.sibling->last_in) == 0);
+    mg_alloc_fail_at(1);
+    CHECK(mg_router_get_stats(w.r, &stats) == MG_ENOMEM && mg_alloc_failed());
+    mg_alloc_fail_at(0);
+    mg_latch_unref(l);
+    end_world(&w);
+}
+
 /* --- whom to believe --- */
 
 static void an_authority_of_another_stream_is_dropped_without_an_answer(void)
@@ -893,6 +928,7 @@ int main(void)
     RUN(routes_can_be_replaced_and_removed_and_the_parent_stands_in);
     RUN(the_route_tells_which_stream_it_took);
     RUN(destinations_are_remembered_with_the_stream_they_came_in_by);
+    RUN(what_streams_carry_is_counted_and_not_forgotten_when_they_close);
     RUN(an_authority_of_another_stream_is_dropped_without_an_answer);
     RUN(a_source_of_another_stream_is_dropped_without_an_answer);
     RUN(a_stamp_replaces_the_authority_of_what_comes_in);

@@ -206,11 +206,13 @@ static void a_closed_stream_takes_nothing_and_lets_its_senders_go(void)
     CHECK(mg_stream_wait_room(s) == MG_EAGAIN); /* a while without success */
     pthread_t thread = test_spawn(write_many, &w); /* blocks: nobody reads */
     AWAIT(atomic_load(&s->frames_out) == 2);
+    AWAIT(atomic_load(&s->blocked) == 1);
     mg_loop_acquire(node.loop);
     mg_stream_close(s);
     mg_stream_close(s);
     mg_loop_release(node.loop);
     test_join(thread);
+    CHECK(atomic_load(&s->blocked) == 0);
     CHECK(mg_stream_pending(s) == 0 && !mg_stream_full(s) && mg_stream_wait_room(s) == MG_OK);
     CHECK(mg_stream_send(s, filled_frame(h, 10, 0, 0)) == MG_ECLOSED);
     mg_loop_acquire(node.loop);

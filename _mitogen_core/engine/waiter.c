@@ -59,6 +59,7 @@ mg_waiter *mg_waiter_self(void)
             return NULL;
     }
     w->short_waits = 0;
+    atomic_store_explicit(&w->thread, (uintptr_t) pthread_self(), memory_order_relaxed);
     if (pthread_setspecific(own_key, w)) {
         give_back(w);
         return NULL;

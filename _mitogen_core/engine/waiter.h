@@ -22,6 +22,7 @@ typedef struct mg_waiter {
     _Atomic uint32_t word;             /* one of MG_WAITER_ */
     _Atomic(struct mg_loop *) leading; /* the loop this thread may be blocked in, or NULL */
     struct mg_waiter *next_free;       /* guarded by the free list's lock */
+    _Atomic uintptr_t thread;          /* pthread_self() of its thread, as a number; for who looks into a process */
 
     /* only the thread itself touches these */
     int short_waits; /* rises with each wait that ended soon; no spinning until it has risen enough */
