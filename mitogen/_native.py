@@ -139,7 +139,9 @@ def _dead_text(msg):
     try:
         msg._throw_dead()
     except core.ChannelError:
-        return sys.exc_info()[1].args[0]
+        e = sys.exc_info()[1]
+        # The constructor takes them apart again.
+        return '\n'.join(filter(None, [e.args[0], e.detail]))
 
 
 class Latch(_c.Latch):
@@ -271,8 +273,11 @@ class Router(_c.Router):
     _call_handler = _PureRouter._call_handler
     _maybe_send_dead = _PureRouter._maybe_send_dead
     _fire_lost = _PureRouter._fire_lost
+    _note_loss = _PureRouter._note_loss
+    _dead_respondent = _PureRouter._dead_respondent
     _watch_stream = _PureRouter._watch_stream
     _gone = False
+    stats = _PureRouter.stats
     myself = _PureRouter.myself
     context_by_id = _PureRouter.context_by_id
 
@@ -348,7 +353,7 @@ class Router(_c.Router):
                 if link.protocol is stream.protocol]
         for context_id in lost:
             self._del_route(context_id)
-        self._fire_lost(lost, own_id, self._routes())
+        self._fire_lost(stream, lost, own_id, self._routes())
 
     def _on_late_handler(self):
         """A handler was added after the loop was closed."""
@@ -369,7 +374,7 @@ class Router(_c.Router):
     def _on_respondent_disconnect(self, context):
         for _, entry in self._take_handlers(context.context_id):
             self._call_handler(
-                entry[1], core.Message.dead(self.respondent_disconnect_msg))
+                entry[1], self._dead_respondent(context))
 
     def _on_broker_exit(self):
         # First: whoever adds a handler from now on calls this again.
@@ -650,9 +655,10 @@ def _on_hook(msg, link):
         link.release()
 
 
-def _disconnect(link):
+def _disconnect(link, why):
     stream = _stream_of(link)
     if stream is not None:
+        stream.why = why
         broker = link.protocol._router.broker
         try:
             stream.on_disconnect(broker)
@@ -664,7 +670,8 @@ def _on_gone(link, error):
     if link is not None:
         if error and error not in (core.errno.EPIPE, core.errno.ECONNRESET):
             LOG.debug('%r: %s', _stream_of(link), os.strerror(error))
-        _disconnect(link)
+        _disconnect(link, os.strerror(error) if error else
+                    'closed by the other side')
 
 
 def _on_bad(link, why, pending, length):
@@ -678,7 +685,7 @@ def _on_bad(link, why, pending, length):
         LOG.error(protocol.corrupt_msg, protocol.stream.name, pending)
     else:
         LOG.error('%r: %s', protocol, why)
-    _disconnect(link)
+    _disconnect(link, 'it sent what is no message')
 
 
 def _on_refused(reason, header, link, expected, lost):

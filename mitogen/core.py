@@ -265,6 +265,19 @@ class ChannelError(Error):
     """A receiver is closed, or was told that nothing will arrive any more."""
     local_msg = 'closed at this end'
     remote_msg = 'closed at the other end'
+    #: Which connection ended, when and why; None if that is not known.
+    detail = None
+
+    def __init__(self, fmt=None, *args):
+        Error.__init__(self, fmt, *args)
+        text, newline, detail = (self.args[0] or u'').partition('\n')
+        if newline:
+            self.args = (text,)
+            self.detail = detail
+
+    def __str__(self):
+        text = Error.__str__(self)
+        return '%s: %s' % (text, self.detail) if self.detail else text
 
 
 class StreamError(Error):
@@ -917,6 +930,7 @@ if PY3:
         item = None
 
         def __init__(self):
+            self.since = now()
             self._lock = thread.allocate_lock()
             self._lock.acquire()
             self._wake = self._lock.release
@@ -950,6 +964,7 @@ else:
         idle = []
 
         def __init__(self):
+            self.since = now()
             try:
                 self.pipe = self.idle.pop()
             except IndexError:
@@ -1481,6 +1496,8 @@ class Stream(object):
     protocol = None
     #: The parent's Connection, if there is one.
     conn = None
+    #: Text on why it disconnects.
+    why = 'closed by this process'
     name = u'default'
 
     def __repr__(self):
@@ -1509,6 +1526,7 @@ class Stream(object):
         if buf:
             self.protocol.on_receive(broker, buf)
         else:
+            self.why = 'closed by the other side'
             self.on_disconnect(broker)
 
     def on_transmit(self, broker):
@@ -1622,6 +1640,9 @@ class BufferedWriter(object):
         self.closed = False
         #: Streams that are not read until half of the high-water mark waits.
         self.feeders = []
+        #: Bytes written, and when the last of them were.
+        self.sent = 0
+        self.last = None
 
     @property
     def _len(self):
@@ -1679,6 +1700,8 @@ class BufferedWriter(object):
                 finally:
                     n = sum(sent)
                     self.size -= n
+                    self.sent += n
+                    self.last = now()
                     while n:
                         size = len(buf[0])
                         if n < size:
@@ -1696,6 +1719,7 @@ class BufferedWriter(object):
                         return self._watch
                     LOG.debug('%r: disconnected while writing: %s',
                               self._protocol, e)
+                    stream.why = str(e)
                     return self._disconnect
             except:
                 # The caller leaves, what it sent stays.
@@ -1841,9 +1865,15 @@ class MitogenProtocol(Protocol):
         self._chunks = []
         self._have = 0
         self._want = Message.HEADER_LEN
+        # Written by the broker thread; any thread may count what it sends.
+        self.messages_in = self.bytes_in = self.forwarded = 0
+        self.last_in = None
+        self._sent = itertools.count()
 
     def on_receive(self, broker, buf):
         """Cut `buf` into frames and have the router take each."""
+        self.bytes_in += len(buf)
+        self.last_in = now()
         self._chunks.append(buf)
         self._have += len(buf)
         if self._have < self._want:
@@ -1864,6 +1894,7 @@ class MitogenProtocol(Protocol):
          msg.reply_to, _) = header
         msg.data = data
         msg.router = self._router
+        self.messages_in += 1
         self._router._async_route(msg, self.stream)
 
     def _parse(self, broker, buf, pos):
@@ -1877,12 +1908,12 @@ class MitogenProtocol(Protocol):
             if header[0] not in Message.ENCS:
                 LOG.error(self.corrupt_msg, self.stream.name,
                           buf[pos:pos + 2048])
-                return self.stream.on_disconnect(broker)
+                return self._on_bad(broker)
             want = header[-1]
             if want > self._router.max_message_size:
                 LOG.error('%r: maximum message size exceeded (got %d, max %d)',
                           self, want, self._router.max_message_size)
-                return self.stream.on_disconnect(broker)
+                return self._on_bad(broker)
             pos += header_len
             if size - pos < want:
                 break
@@ -1894,6 +1925,10 @@ class MitogenProtocol(Protocol):
         self._have = size - pos
         self._want = want
 
+    def _on_bad(self, broker):
+        self.stream.why = 'it sent what is no message'
+        self.stream.on_disconnect(broker)
+
     def pending_bytes(self):
         """Return how many bytes wait to be written."""
         return self._writer._len
@@ -1902,6 +1937,7 @@ class MitogenProtocol(Protocol):
         self._writer.on_transmit(broker)
 
     def _send(self, msg):
+        next(self._sent)
         data = msg.data
         if len(data) < _LARGE:
             return self._writer.write(msg.pack())
@@ -1933,7 +1969,17 @@ class MitogenProtocol(Protocol):
         """Stay open: logs and output still come while the process ends."""
         pass
 
+    def counts(self):
+        """Return messages in, bytes in, messages out, bytes out and messages
+        forwarded from here."""
+        # The only way to look at a counter without counting.
+        out = int(repr(self._sent)[6:-1])
+        return (self.messages_in, self.bytes_in, out, self._writer.sent,
+                self.forwarded)
+
     def on_disconnect(self, broker):
+        if not self._writer.closed:
+            self._router._count_closed(self.counts())
         self._writer.close()
         Protocol.on_disconnect(self, broker)
 
@@ -1970,6 +2016,8 @@ class Router(object):
     duplicate_handle_msg = 'the handle is taken'
     #: The broker has exited, and every handler was told.
     _gone = False
+    #: Messages that were not delivered.
+    refused = 0
 
     def __init__(self, broker):
         self.broker = broker
@@ -1979,6 +2027,8 @@ class Router(object):
         #: handle -> (persist, function, policy, respondent)
         self._handle_map = {}
         self._handles_by_respondent = {}
+        #: Sum of the `counts` of streams that are closed.
+        self._closed = 0, 0, 0, 0, 0
         self._next_handle = itertools.count(1000)
         listen(broker, 'shutdown', self._on_broker_shutdown)
         listen(broker, 'exit', self._on_broker_exit)
@@ -1986,6 +2036,14 @@ class Router(object):
 
     def __repr__(self):
         return 'Router(%r)' % (self.broker,)
+
+    def stats(self):
+        """Return a dict of counters, see :func:`mitogen.debug.router_stats`.
+        Not on the broker thread."""
+        return import_module('mitogen.debug').router_stats(self)
+
+    def _count_closed(self, counts):
+        self._closed = tuple(imap(sum, zip(self._closed, counts)))
 
     def _on_del_route(self, msg):
         """What a child that cannot have children does about DEL_ROUTE."""
@@ -1997,7 +2055,12 @@ class Router(object):
         log = LOG.error if self.broker._alive else LOG.debug
         log('%r: deleting route to %r', self, context or target_id)
         if context:
+            self._note_loss(context, 'says its parent')
             fire(context, 'disconnect')
+
+    def _note_loss(self, context, how):
+        context._loss = u'\n%r was lost at %s, %s' % (
+            context, time.strftime('%H:%M:%S'), how)
 
     def _on_stream_disconnect(self, stream, own_id=None):
         """`own_id`: our id, if the stream led to our parent."""
@@ -2005,9 +2068,9 @@ class Router(object):
             lost = [i for i, s in self._stream_by_id.items() if s is stream]
             for context_id in lost:
                 del self._stream_by_id[context_id]
-        self._fire_lost(lost, own_id, self._stream_by_id)
+        self._fire_lost(stream, lost, own_id, self._stream_by_id)
 
-    def _fire_lost(self, lost, own_id, routes):
+    def _fire_lost(self, stream, lost, own_id, routes):
         if own_id is not None:
             # The rest of the tree was reached by way of the parent.
             lost += [i for i in list(self._context_by_id)
@@ -2015,6 +2078,8 @@ class Router(object):
         for context_id in lost:
             context = self.context_by_id(context_id, create=False)
             if context:
+                self._note_loss(context, u'with the connection %s: %s' % (
+                    stream.name, stream.why))
                 context.on_disconnect()
 
     def _on_broker_shutdown(self):
@@ -2140,12 +2205,16 @@ class Router(object):
             handles.clear()
         for entry in lost:
             if entry and entry[3] == context:
-                self._call_handler(
-                    entry[1], Message.dead(self.respondent_disconnect_msg))
+                self._call_handler(entry[1], self._dead_respondent(context))
+
+    def _dead_respondent(self, context):
+        return Message.dead(self.respondent_disconnect_msg +
+                            getattr(context, '_loss', ''))
 
     def _maybe_send_dead(self, unreachable, msg, reason, *args):
         """Tell whoever waits on `msg` that it got nowhere: its sender if a
         reply is due, else the recipient if it can be reached."""
+        self.refused += 1
         reason = reason % args if args else reason
         LOG.debug('%r: %s: %r', self, reason, msg)
         # Else it would be refused itself, and so on.
@@ -2206,10 +2275,12 @@ class Router(object):
             src_stream = streams.get(msg.src_id, parent_stream)
             auth_stream = streams.get(msg.auth_id, parent_stream)
             if in_stream is not auth_stream:
+                self.refused += 1
                 return LOG.error('%r: bad auth_id: got %r via %r, not %r: %r',
                                  self, msg.auth_id, in_stream, auth_stream,
                                  msg)
             if msg.src_id != msg.auth_id and in_stream is not src_stream:
+                self.refused += 1
                 return LOG.error('%r: bad src_id: got %r via %r, not %r: %r',
                                  self, msg.src_id, in_stream, src_stream, msg)
             if protocol.auth_id is not None:
@@ -2241,6 +2312,7 @@ class Router(object):
         if in_stream is None:
             out_stream.protocol._send(msg)
         else:
+            protocol.forwarded += 1
             out_stream.protocol._forward(msg, in_stream)
 
     def route(self, msg):
@@ -2295,6 +2367,8 @@ class Waker(Protocol):
         # A byte is in the pipe. Set after it is written: when an exception
         # comes between, there is one byte too many, never one too few.
         self._woken = False
+        #: How often a byte was written.
+        self.wakes = 0
 
     def on_shutdown(self, broker):
         pass
@@ -2341,6 +2415,7 @@ class Waker(Protocol):
                             errno.EBADF, errno.EAGAIN, errno.EWOULDBLOCK):
                         raise
                 self._woken = True
+                self.wakes += 1
 
 
 class Broker(object):
@@ -3073,6 +3148,8 @@ class Dispatcher(object):
 
     def run(self):
         """Serve until the receiver is closed. Main thread."""
+        if os.environ.get('MITOGEN_DEBUG_SIGNAL'):
+            import_module('mitogen.debug').enable_dump()
         on_start = self.econtext.config.get('on_start')
         if on_start:
             on_start(self.econtext)

@@ -2,6 +2,10 @@
 """
 Look into a running process: its routers, its streams, and what its threads are
 doing. The functions are meant to be called in other contexts, too.
+
+When a program hangs: :func:`enable_dump`, or MITOGEN_DEBUG_SIGNAL in the
+environment, makes SIGUSR2 write :func:`describe`. Nothing here costs anything
+before it is asked.
 """
 # !mitogen: minify_safe
 
@@ -164,6 +168,340 @@ def install_handler():
     Have SIGUSR2 write a snapshot to the terminal. Main thread.
     """
     signal.signal(signal.SIGUSR2, _handle_signal)
+
+
+#
+# When it hangs, it says why.
+#
+
+def _stream_stats(stream):
+    """
+    Return the counters of a stream: messages_in, bytes_in, messages_out,
+    bytes_out, forwarded, queued_bytes, blocked_senders, and last_in and
+    last_out in seconds ago, or None for never.
+    """
+    protocol = stream.protocol
+    link = getattr(protocol, '_link', None)
+    if link is not None:
+        stats = link.stats()
+        return {
+            'messages_in': stats.get('frames_in', 0),
+            'bytes_in': stats.get('bytes_in', 0),
+            'messages_out': stats.get('frames_out', 0),
+            'bytes_out': stats.get('bytes_out', 0),
+            'forwarded': stats.get('frames_forwarded', 0),
+            'queued_bytes': stats.get('pending', 0),
+            'blocked_senders': stats.get('blocked', 0),
+            'last_in': stats.get('last_in'),
+            'last_out': stats.get('last_out'),
+        }
+    counts = protocol.counts()
+    now = mitogen.core.now()
+
+    def age(mark):
+        return None if mark is None else max(0.0, now - mark)
+
+    return {
+        'messages_in': counts[0], 'bytes_in': counts[1],
+        'messages_out': counts[2], 'bytes_out': counts[3],
+        'forwarded': counts[4],
+        'queued_bytes': protocol.pending_bytes(),
+        'blocked_senders': 0,
+        'last_in': age(protocol.last_in),
+        'last_out': age(protocol._writer.last),
+    }
+
+
+def router_stats(router):
+    """
+    Return a dict of counters of a router, all :class:`int`:
+
+    `messages_in`, `bytes_in`, `messages_out`, `bytes_out`, `forwarded`
+        What all its streams have carried, those included that are closed.
+        Bytes count headers. Forwarded messages count as in and out as well.
+    `refused`
+        Messages that were not delivered, for whatever reason.
+    `streams`, `routes`, `handlers`
+        How many there are.
+    `queued_bytes`
+        What waits to be written, on all streams.
+    `queued_work`
+        What waits for the broker's thread: functions and events.
+    `blocked_senders`
+        Threads that wait for a stream to take more.
+    `wakeups`
+        How often a thread was woken, counted as the core at hand does it:
+        figures of two cores do not compare.
+    """
+    waker = router.broker._waker.protocol
+    stats = {'queued_work': len(waker._deferred)}
+    if hasattr(router, '_stats'):
+        stats.update(router._stats())
+        loop = router._loop.stats()
+        stats['queued_work'] += loop['events']
+        stats['wakeups'] = loop['wakes']
+        return stats
+
+    counts = list(router._closed)
+    streams = router._streams()
+    stats.update(
+        streams=len(streams), routes=len(router._stream_by_id),
+        handlers=len(router._handle_map), refused=router.refused,
+        queued_bytes=0, blocked_senders=0, wakeups=waker.wakes)
+    for stream in streams:
+        counts = [a + b for a, b in zip(counts, stream.protocol.counts())]
+        stats['queued_bytes'] += stream.protocol.pending_bytes()
+    stats.update(zip(('messages_in', 'bytes_in', 'messages_out', 'bytes_out',
+                      'forwarded'), counts))
+    return stats
+
+
+def _instances(klass):
+    # By type: objects may do anything when asked for their class.
+    classes = get_subclasses(klass)
+    return [obj for obj in gc.get_objects() if type(obj) in classes]
+
+
+def _seconds(age):
+    return 'never' if age is None else '%.1f s ago' % (age,)
+
+
+def _describe_handle(router, handle):
+    """
+    Return text on whom a handle belongs to.
+    """
+    entry = router._handle_map.get(handle)
+    if entry is None:
+        return 'handle %s, which is not registered any more' % (handle,)
+    # The last element in either core.
+    respondent = entry[-1]
+    return 'handle %s, for %s' % (
+        handle, 'whoever sends' if respondent is None else
+        'a message of %r' % (respondent,))
+
+
+def _sleepers_of_frames():
+    """
+    Yield (thread ident, latch, seconds) of each sleep in the pure core.
+    """
+    code = getattr(mitogen.core.Latch.get, '__code__', None)
+    if code is None:
+        return
+    for ident, frame in list(sys._current_frames().items()):
+        while frame is not None:
+            sleeper = frame.f_code is code and frame.f_locals.get('sleeper')
+            if sleeper:
+                yield (ident, frame.f_locals['self'],
+                       mitogen.core.now() - sleeper.since)
+            frame = frame.f_back
+
+
+def get_waits():
+    """
+    Return a list of what threads of this process wait for, as dicts:
+    `thread` (its ident), `name` of the thread, `seconds`, and `what`, a text.
+    """
+    names = dict((thread.ident, thread.name)
+                 for thread in threading.enumerate())
+    texts = {}
+    latches = []
+    for receiver in _instances(mitogen.core.Receiver):
+        if receiver.handle:
+            latch = receiver._latch
+            latches.append(latch)
+            texts[id(latch)] = _describe_handle(receiver.router,
+                                                receiver.handle)
+    select = sys.modules.get('mitogen.select')
+    for obj in _instances(select.Select) if select else ():
+        texts[id(obj._latch)] = 'a select of %s' % (
+            ', '.join(map(repr, obj._receivers)) or 'nothing',)
+
+    found = list(_sleepers_of_frames())
+    if hasattr(mitogen.core.Latch, '_sleepers'):
+        seen = set()
+        # A receiver's latch is an object of its own, made when asked for.
+        for latch in latches + _instances(mitogen.core.Latch):
+            for ident, seconds in latch._sleepers():
+                if ident not in seen:
+                    seen.add(ident)
+                    found.append((ident, latch, seconds))
+    return [{
+        'thread': ident,
+        'name': names.get(ident, '?'),
+        'seconds': seconds,
+        'what': texts.get(id(latch), repr(latch)),
+    } for ident, latch, seconds in found]
+
+
+def _get_calls():
+    """
+    Return a list of texts on the calls that are being executed here.
+    """
+    code = mitogen.core.Dispatcher._dispatch_one.__code__
+    calls = []
+    for frame in list(sys._current_frames().values()):
+        while frame is not None:
+            if frame.f_code is code and 'func' in frame.f_locals:
+                calls.append('%r, for context %s' % (
+                    frame.f_locals['func'], frame.f_locals['msg'].src_id))
+            frame = frame.f_back
+    return calls
+
+
+def _describe_router(router):
+    stats = router_stats(router)
+    lines = ['%r: %s' % (router, ', '.join(
+        '%s %s' % (stats[key], key) for key in sorted(stats)))]
+    monitor = getattr(router, 'route_monitor', None)
+    for stream in router._streams():
+        stats = _stream_stats(stream)
+        lines.append(
+            '  stream %s to context %s: %s bytes queued, %s senders blocked; '
+            'last received %s, last sent %s; %s messages and %s bytes in, %s '
+            'and %s out, %s forwarded%s' % (
+                stream.name, stream.protocol.remote_id, stats['queued_bytes'],
+                stats['blocked_senders'], _seconds(stats['last_in']),
+                _seconds(stats['last_out']), stats['messages_in'],
+                stats['bytes_in'], stats['messages_out'], stats['bytes_out'],
+                stats['forwarded'],
+                '; routes: %s' % sorted(monitor.get_routes(stream))
+                if monitor else ''))
+    for handle, entry in sorted(router._handle_map.items()):
+        if entry[-1] is not None:
+            lines.append('  a reply is awaited: %s' % (
+                _describe_handle(router, handle),))
+    importer = getattr(router, 'importer', None)
+    if importer is not None:
+        for kind, fetcher in (('module', importer),
+                              ('resource', importer._resource_requester)):
+            for key in sorted(fetcher._callbacks):
+                lines.append('  asked of the parent, not answered yet: %s %s'
+                             % (kind, key))
+    return lines
+
+
+def describe():
+    """
+    Return text that tells what this process does and waits for: the stacks of
+    its threads, each wait with whom it is for and since when, the streams with
+    what is queued on them and when they last moved, the replies and modules
+    that are awaited, and the calls that are being executed.
+
+    Not on a thread that was interrupted at any point, such as in a signal
+    handler: it takes locks.
+    """
+    import mitogen
+    import time
+    lines = ['==== process %d, context %s, %s core, Python %s, %s ====' % (
+        os.getpid(), mitogen.context_id, mitogen.core.CORE,
+        sys.version.split()[0], time.strftime('%Y-%m-%d %H:%M:%S')), '']
+
+    def section(title, make):
+        lines.append(title)
+        try:
+            lines.extend(make() or ['  (none)'])
+        except Exception:
+            # The rest may still tell enough.
+            lines.append('  cannot be told: %r' % (sys.exc_info()[1],))
+        lines.append('')
+
+    section('Waits:', lambda: [
+        '  thread %(name)s (%(thread)s) waits since %(seconds).1f s for '
+        '%(what)s' % wait for wait in get_waits()])
+    section('Calls being executed:', lambda: [
+        '  ' + text for text in _get_calls()])
+    section('Routers:', lambda: [
+        line for router in get_routers().values()
+        for line in _describe_router(router)])
+    section('Threads:', lambda: [format_stacks()])
+    return '\n'.join(lines)
+
+
+#: Where dumps go: None for stderr, or the name of a file.
+_dump_path = None
+
+#: Open for faulthandler as long as it may write there.
+_fault_fp = None
+
+
+def _open_dump():
+    """
+    Return a descriptor to write a dump to.
+    """
+    if _dump_path is None:
+        return os.dup(2)
+    return os.open(_dump_path.replace('%(pid)s', str(os.getpid())),
+                   os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def _write_dump():
+    data = (describe() + '\n').encode('utf-8', 'replace')
+    fd = _open_dump()
+    try:
+        while data:
+            data = data[os.write(fd, data):]
+    finally:
+        os.close(fd)
+
+
+def _on_dump_signal(signum, frame):
+    # On a thread of its own: the interrupted one may hold any lock. By the
+    # low-level function, since `threading` has a lock, too.
+    mitogen.core.thread.start_new_thread(_write_dump, ())
+
+
+def enable_dump(path=None, signum=None):
+    """
+    Have a signal write :func:`describe` to stderr or a file. Main thread.
+
+    Where the module :mod:`faulthandler` is there, it writes the stacks of all
+    threads first: at once, even while a thread keeps the interpreter to
+    itself. The rest comes as soon as the main thread executes Python code.
+
+    :param path:
+        Name of a file to append to, in which `%(pid)s` is the process id. If
+        :data:`None`, MITOGEN_DEBUG_SIGNAL of the environment, where that has a
+        slash in it, else stderr. In a child, that is logged by its master.
+    :param int signum:
+        The signal, SIGUSR2 if :data:`None`.
+    """
+    global _dump_path, _fault_fp
+    if signum is None:
+        signum = signal.SIGUSR2
+    if path is None:
+        path = os.environ.get('MITOGEN_DEBUG_SIGNAL', '')
+        if '/' not in path:
+            path = None
+    _dump_path = path
+    try:
+        signal.signal(signum, _on_dump_signal)
+    except ValueError:
+        LOG.debug('not on the main thread: stacks only')
+    try:
+        import faulthandler
+    except ImportError:
+        return
+    old, _fault_fp = _fault_fp, os.fdopen(_open_dump(), 'w')
+    # Chained: then our handler is called, too.
+    faulthandler.register(signum, file=_fault_fp, all_threads=True, chain=True)
+    if old is not None:
+        old.close()
+
+
+def disable_dump(signum=None):
+    """
+    Undo :func:`enable_dump`. Main thread.
+    """
+    global _fault_fp
+    if signum is None:
+        signum = signal.SIGUSR2
+    faulthandler = sys.modules.get('faulthandler')
+    if faulthandler is not None:
+        faulthandler.unregister(signum)
+    signal.signal(signum, signal.SIG_DFL)
+    if _fault_fp is not None:
+        _fault_fp.close()
+        _fault_fp = None
 
 
 def _dump_forever(secs):

@@ -1405,6 +1405,9 @@ class Router(mitogen.parent.Router):
         if max_message_size:
             self.max_message_size = max_message_size
         self._install()
+        if os.environ.get('MITOGEN_DEBUG_SIGNAL'):
+            import mitogen.debug
+            mitogen.debug.enable_dump()
 
     def _install(self):
         """

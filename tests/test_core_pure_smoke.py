@@ -679,7 +679,7 @@ def test_peer_goes_while_sending():
         recv = context.send_async(mitogen.core.Message(handle=1))
         z.close()
         e = raises(mitogen.core.ChannelError, recv.get, 5)
-        assert str(e) == router.respondent_disconnect_msg
+        assert e.args[0] == router.respondent_disconnect_msg
         until(lambda: stream.transmit_side.closed)
         e = raises(mitogen.core.ChannelError, context.send_await,
                    mitogen.core.Message(handle=1))
@@ -816,7 +816,7 @@ def test_child_is_gone_after_shutdown_in_a_call():
     child.close()
     assert time.time() - t0 < 8
     e = raises(mitogen.core.ChannelError, recv.get, 5)
-    assert str(e) == child.router.respondent_disconnect_msg
+    assert e.args[0] == child.router.respondent_disconnect_msg
 
 
 def test_child_ends_with_its_parent():

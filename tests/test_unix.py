@@ -267,7 +267,7 @@ os.kill(int(sys.argv[3]), 9)
 try:
     recv.get(timeout=20)
 except mitogen.core.ChannelError as e:
-    print(str(e) == router.respondent_disconnect_msg)
+    print(e.args[0] == router.respondent_disconnect_msg)
 gone.get(timeout=20)
 print('gone')
 router.broker.shutdown()
