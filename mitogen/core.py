@@ -1757,11 +1757,15 @@ class BufferedWriter(object):
             self.write()
 
     def close(self):
-        """Drop what waits and never write again: the descriptor may be
-        closed afterwards. Broker thread."""
+        """Drop what the kernel does not take and never write again: the
+        descriptor may be closed afterwards. Broker thread."""
         if not self.closed:
-            self.closed = True
             self._lock.acquire()
+            if not self._armed:
+                # What came while another thread had the lock, who would only
+                # have looked now.
+                self._flush()
+            self.closed = True
             self._buf.clear()
             self.resume()
 
@@ -2078,7 +2082,7 @@ class Router(object):
         for context_id in lost:
             context = self.context_by_id(context_id, create=False)
             if context:
-                self._note_loss(context, u'with the connection %s: %s' % (
+                self._note_loss(context, u'with the connection %r: %s' % (
                     stream.name, stream.why))
                 context.on_disconnect()
 

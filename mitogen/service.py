@@ -901,6 +901,8 @@ class PushFileService(Service):
     the way, and keeps them in memory there. The file is read where it is first
     asked for by :meth:`propagate_to`.
     """
+    lost_msg = 'the file %r will not come: nobody is left to bring it'
+
     def __init__(self, **kwargs):
         super(PushFileService, self).__init__(**kwargs)
         self._lock = threading.Lock()
@@ -909,6 +911,22 @@ class PushFileService(Service):
         self._waiters = {}         # path -> functions to call when it is there
         self._sent_by_stream = {}  # stream -> paths it has seen
         self._extra_sys_paths = set()
+        self._getters = set()      # latches of get()
+        self._lost = False         # nothing will be pushed any more
+        if mitogen.parent_id is not None:
+            mitogen.core.listen(
+                self.router.context_by_id(mitogen.parent_id),
+                'disconnect', self.on_shutdown)
+
+    def on_shutdown(self):
+        """
+        Wake who waits for what will not come.
+        """
+        with self._lock:
+            self._lost = True
+            getters = list(self._getters)
+        for latch in getters:
+            latch.close()
 
     def _when_cached(self, path, func):
         """
@@ -935,14 +953,34 @@ class PushFileService(Service):
         the broker's.
 
         :param path: text.
+        :raises mitogen.core.ChannelError:
+            The parent, who would bring it, is lost, or the service ends.
         """
         assert isinstance(path, mitogen.core.UnicodeType)
         if path not in self._cache:
             latch = mitogen.core.Latch()
-            self._when_cached(path, latch.put)
-            LOG.debug('%r: waiting for %r', self, path)
-            latch.get()
+            with self._lock:
+                self._getters.add(latch)
+                if self._lost:
+                    latch.close()
+            try:
+                self._when_cached(path, lambda: self._wake(latch))
+                LOG.debug('%r: waiting for %r', self, path)
+                latch.get()
+            except mitogen.core.LatchError:
+                raise mitogen.core.ChannelError(self.lost_msg % (path,))
+            finally:
+                with self._lock:
+                    self._getters.discard(latch)
         return self._cache[path]
+
+    @staticmethod
+    def _wake(latch):
+        try:
+            latch.put()
+        except mitogen.core.LatchError:
+            # It was given up just now.
+            pass
 
     def _forward(self, context, path):
         """

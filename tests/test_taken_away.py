@@ -647,6 +647,25 @@ def test_a_sender_that_is_held_back_when_the_broker_ends(make_router):
     os.waitpid(pid, 0)
 
 
+def test_what_came_while_another_thread_was_writing_is_written_before_the_end(broker):
+    # The other thread has written, and is not yet back to look whether there is more.
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(SECONDS)
+    ours.setblocking(False)
+    stream = mitogen.core.DelimitedProtocol.build_stream()
+    stream.accept(ours, ours)
+    writer = mitogen.core.BufferedWriter(broker, stream.protocol)
+    writer._lock.acquire()
+    writer.write(b'last words')
+    closing = Waiter(broker.defer_sync, writer.close).sleep()
+    writer._lock.release()
+    closing.outcome()
+    assert theirs.recv(100) == b'last words'
+    stream.receive_side.close()
+    stream.transmit_side.close()
+    theirs.close()
+
+
 # ---- in a child that loses its parent
 
 def detached(router, context):
@@ -702,6 +721,33 @@ def test_a_child_that_leaves_its_parent(make_router, tmp_path, what, name, handl
         assert open(path).read().startswith(expected)
     finally:
         end(pid)
+
+
+def test_a_child_that_leaves_its_parent_while_it_waits_for_a_file_to_be_pushed(make_router, tmp_path):
+    router = make_router()
+    child = router.local()
+    path = str(tmp_path / 'outcome')
+    child.call(waiting_targets.start_waiting, 'get_pushed_file', 'no such file', path)
+    # The pool is there, and the service in it.
+    child.call_service('mitogen.service.PushFileService', 'propagate_to', context=child, path=u'other',
+                       overridden_source=b'x')
+    pid = detached(router, child)
+    try:
+        testlib.wait_for(lambda: os.path.exists(path), SECONDS)
+        expected = mitogen.service.PushFileService.lost_msg % (u'no such file',)
+        assert open(path).read() == 'ChannelError: ' + expected
+    finally:
+        end(pid)
+
+
+def test_a_pushed_file_that_is_waited_for_when_the_service_ends(router):
+    pool = mitogen.service.Pool(router)
+    service = mitogen.service.PushFileService(router=router)
+    pool.add(service)
+    waiters = [Waiter(service.get, u'no such file').sleep() for _ in range(2)]
+    pool.stop()
+    for waiter in waiters + [Waiter(service.get, u'nor this')]:
+        fails_with(service.lost_msg % (u'nor this' if waiter not in waiters else u'no such file',), waiter)
 
 
 @pytest.mark.parametrize('what, name, handle, expected', WAITS, ids=[w[0] for w in WAITS])

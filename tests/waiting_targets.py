@@ -76,6 +76,11 @@ def allocate(name, econtext):
     return econtext.router.allocate_id()
 
 
+def get_pushed_file(name, econtext):
+    pool = mitogen.service.get_or_create_pool(router=econtext.router)
+    return pool.get_service(u'mitogen.service.PushFileService').get(mitogen.core.to_text(name))
+
+
 def shut_down(name, econtext):
     import mitogen.parent
     return mitogen.parent.Context(econtext.router, int(name)).shutdown(wait=True)
