@@ -414,7 +414,11 @@ def describe():
         line for router in get_routers().values()
         for line in _describe_router(router)])
     section('Threads:', lambda: [format_stacks()])
-    return '\n'.join(lines)
+    # Source lines are bytes on Python 2.
+    return u'\n'.join(
+        mitogen.core.UnicodeType(line, 'utf-8', 'replace')
+        if isinstance(line, mitogen.core.BytesType) else line
+        for line in lines)
 
 
 #: Where dumps go: None for stderr, or the name of a file.
@@ -435,7 +439,7 @@ def _open_dump():
 
 
 def _write_dump():
-    data = (describe() + '\n').encode('utf-8', 'replace')
+    data = (describe() + u'\n').encode('utf-8', 'replace')
     fd = _open_dump()
     try:
         while data:

@@ -2721,7 +2721,7 @@ class RouteMonitor(object):
         self._log.debug('removing route to %d via %r', target_id, stream)
         context = self.router.context_by_id(target_id, create=False)
         if context is not None:
-            self.router._note_loss(context, u'says %s' % (stream.name,))
+            self.router._note_loss(context, u'says %r' % (stream.name,))
         self._fire_disconnect(target_id)
         routes = self._routes_by_stream.get(stream)
         if routes is not None:

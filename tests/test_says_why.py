@@ -385,7 +385,7 @@ def test_it_names_the_connection_the_time_and_the_reason(router):
     call = child.call_async(targets.sleep, 600)
     pid = router.stream_by_id(child.context_id).conn.proc.pid
     detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
-    assert re.match(r"Context\(%d, 'bob'\) was lost at \d\d:\d\d:\d\d, with the connection bob: "
+    assert re.match(r"Context\(%d, 'bob'\) was lost at \d\d:\d\d:\d\d, with the connection 'bob': "
                     r"(closed by the other side|.*reset.*)$" % child.context_id, detail)
 
 
@@ -395,7 +395,7 @@ def test_it_names_the_connection_to_the_intermediary(router):
     call = grandchild.call_async(targets.sleep, 600)
     pid = router.stream_by_id(child.context_id).conn.proc.pid
     detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
-    assert "'bob.below') was lost at" in detail and 'with the connection bob' in detail
+    assert "'bob.below') was lost at" in detail and "with the connection 'bob'" in detail
 
 
 def test_it_tells_who_reported_a_loss_farther_away(router):
@@ -404,14 +404,14 @@ def test_it_tells_who_reported_a_loss_farther_away(router):
     pid = grandchild.call(os.getpid)
     call = grandchild.call_async(targets.sleep, 600)
     detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
-    assert "'bob.below') was lost at" in detail and detail.endswith(', says bob')
+    assert "'bob.below') was lost at" in detail and detail.endswith(", says 'bob'")
 
 
 def test_it_tells_that_we_have_closed_it(router):
     child = router.local(name=u'bob')
     call = child.call_async(targets.sleep, 600)
     detail = error_of(router, lambda: router.disconnect(child), call)
-    assert detail.endswith('with the connection bob: closed by this process')
+    assert detail.endswith("with the connection 'bob': closed by this process")
 
 
 def test_it_tells_of_bad_data(router):
@@ -419,7 +419,7 @@ def test_it_tells_of_bad_data(router):
         call = peer.context.send_async(mitogen.core.Message(handle=1))
         with testlib.LogCapture('mitogen'):
             detail = error_of(router, lambda: peer.write(b'x' * 100), call)
-    assert detail.endswith('with the connection peer: it sent what is no message')
+    assert detail.endswith("with the connection 'peer': it sent what is no message")
 
 
 def test_other_errors_have_no_detail(router):
