@@ -62,6 +62,14 @@ bench-quick:
 	@tools/setup bench
 	@$(BIN)/python benchmarks/run.py --quick
 
+wheels:
+	@tools/setup wheels
+	$(BIN)/python tools/wheels.py
+
+test-packaging:
+	@tools/setup packaging
+	$(BIN)/pytest --core any $(PYTEST_ARGS) tests/packaging_full.py
+
 docs:
 	@tools/setup docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html

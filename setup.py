@@ -262,6 +262,7 @@ setup(
     long_description=read('README.rst'),
     long_description_content_type='text/x-rst',
     license='BSD-3-Clause',
+    license_files=['LICENSE', 'LICENSE.libev'],
     author='the authors of this project',
     packages=['mitogen'],
     package_data={'mitogen': ['py.typed', '*.pyi']},
