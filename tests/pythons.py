@@ -24,7 +24,8 @@ def _candidates(name):
 
 
 def _find(name):
-    program = 'import sys; print("python%d.%d" % sys.version_info[:2])'
+    program = ('import sys; pypy = hasattr(sys, "pypy_version_info"); '
+               'print(("pypy%d" if pypy else "python%d.%d") % sys.version_info[:1 if pypy else 2])')
     for path in _candidates(name):
         try:
             out = subprocess.check_output([path, '-c', program], stderr=subprocess.DEVNULL)

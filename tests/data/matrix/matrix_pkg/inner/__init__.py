@@ -1,0 +1,1 @@
+from matrix_pkg.inner.leaf import VALUE
