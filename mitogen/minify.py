@@ -12,6 +12,7 @@ a master runs it while its first child waits to be sent the core.
 from __future__ import absolute_import
 
 import re
+import sys
 
 
 # Up to the next character that can change what follows.
@@ -389,3 +390,408 @@ def minimize_source(source, fill=False):
         return _Minimizer(text, fill).run()
     except _Unreadable:
         return text
+
+
+#
+# Smaller still, for a text that nobody reads at the other end.
+#
+
+_TOKEN = re.compile(
+    u'(?P<blank>[ \t\f]+|\\\\\n|#[^\n]*)|'
+    u'(?P<string>(?:[bB][rR]?|[rR][bB]?|[uU][rR]?)?'
+    u'(?:\'\'\'|"""|\'|"))|'
+    u'(?P<name>[A-Za-z_][A-Za-z_0-9]*)|'
+    u'(?P<number>[0-9](?:[eE][+-]|[A-Za-z_0-9.])*)|'
+    u'(?P<newline>\n)|'
+    u'(?P<op>[^\\s#$?`\\\\])')
+
+_COMPOUND = frozenset(
+    u'if elif else for while try except finally with def class @'.split())
+# Functions that hold one of these look at names, or may.
+_LOOKS_AT_NAMES = frozenset(u'exec eval locals vars dir global'.split())
+_LETTERS = [first + second for first in u' abcdefghijklmnopqrstuvwxyz'
+            for second in u'abcdefghijklmnopqrstuvwxyz']
+_LETTERS = [letters.strip() for letters in _LETTERS]
+_IMPORTS = frozenset([u'import', u'from'])
+# Where merging two literals could make a longer escape of two things.
+_OPEN_ESCAPE = re.compile(u'\\\\[0-7xuUN][^\\\\]{0,8}$')
+
+
+class _Line(object):
+    """
+    A logical line: its level and its tokens, pairs of kind and text.
+    """
+    def __init__(self, level, tokens):
+        self.level = level
+        self.tokens = tokens
+        self.first = tokens[0][1]
+
+    def is_compound(self):
+        return self.first in _COMPOUND
+
+
+def _tokenize(text):
+    """
+    Return the `_Line` objects of a text that `minimize_source` made.
+    """
+    lines = []
+    tokens = []
+    level = depth = pos = 0
+    size = len(text)
+    match_at = _TOKEN.match
+    while pos < size:
+        match = match_at(text, pos)
+        if match is None:
+            raise _Unreadable()
+        kind = match.lastgroup
+        token = match.group()
+        end = match.end()
+        if kind == 'blank':
+            if not tokens and token[0] == u' ':
+                level = len(token)
+            pos = end
+            continue
+        if kind == 'newline':
+            pos = end
+            if not depth:
+                if tokens:
+                    lines.append(_Line(level, tokens))
+                    tokens = []
+                level = 0
+            continue
+        if kind == 'string':
+            end = _string_end(text, end - len(token.lstrip(u'bBrRuU')))
+            token = text[pos:end]
+            if tokens and tokens[-1][0] == 'string':
+                before = tokens[-1][1]
+                quote = before[0]
+                if (quote in u'\'"' and token[0] == quote and
+                        before[:3] != quote * 3 and token[:3] != quote * 3 and
+                        not _OPEN_ESCAPE.search(before[:-1])):
+                    tokens[-1] = kind, before[:-1] + token[1:]
+                    pos = end
+                    continue
+        elif kind == 'op':
+            if token in u'([{':
+                depth += 1
+            elif token in u')]}':
+                depth -= 1
+        tokens.append((kind, token))
+        pos = end
+    if tokens:
+        lines.append(_Line(level, tokens))
+    return lines
+
+
+def _block_end(lines, start):
+    """
+    Return the index behind the block whose first line is at `start`.
+    """
+    level = lines[start].level
+    end = start + 1
+    while end < len(lines) and lines[end].level >= level:
+        end += 1
+    return end
+
+
+def _fold(lines, constants):
+    """
+    Leave out the branches that a constant rules out.
+    """
+    out = []
+    pos = 0
+    while pos < len(lines):
+        line = lines[pos]
+        tokens = line.tokens
+        negated = len(tokens) > 3 and tokens[1][1] == u'not'
+        at = 2 if negated else 1
+        value = None
+        if line.first == u'if' and tokens[-1][1] == u':':
+            value = constants.get(tokens[at][1])
+        if value is None or tokens[at + 1][1] not in (u':', u'and') or \
+                u'or' in [token for _, token in tokens]:
+            out.append(line)
+            pos += 1
+            continue
+        value ^= negated
+        if tokens[at + 1][1] == u'and' and value:
+            del tokens[1:at + 2]
+            out.append(line)
+            pos += 1
+            continue
+        end = _block_end(lines, pos + 1)
+        blocks = [lines[pos + 1:end], []]
+        pos = end
+        if pos < len(lines) and lines[pos].level == line.level:
+            if lines[pos].first == u'else':
+                end = _block_end(lines, pos + 1)
+                blocks[1] = lines[pos + 1:end]
+                pos = end
+            elif lines[pos].first == u'elif':
+                raise _Unreadable()
+        block = _fold(blocks[not value], constants)
+        for inner in block:
+            inner.level -= 1
+        if not block and (not out or out[-1].level < line.level) and (
+                pos == len(lines) or lines[pos].level < line.level):
+            block = [_Line(line.level, [('name', u'pass')])]
+        out.extend(block)
+    return out
+
+
+def _leave_out(lines, names):
+    """
+    Leave out classes and functions of the outermost level.
+    """
+    out = []
+    kept = True
+    for line in lines:
+        if not line.level:
+            kept = line.first not in (u'class', u'def') or \
+                line.tokens[1][1] not in names
+        if kept:
+            out.append(line)
+    return out
+
+
+def _scopes(table, outermost=None):
+    """
+    Yield `(first line, tables)` of each function that lies in no other: of
+    the function itself and of what lies in it.
+    """
+    for child in table.get_children():
+        if outermost is not None:
+            outermost.append(child)
+            _deque(_scopes(child, outermost))
+        elif child.get_type() == 'function':
+            inner = [child]
+            _deque(_scopes(child, inner))
+            yield child.get_name(), inner
+        else:
+            for found in _scopes(child):
+                yield found
+
+
+def _deque(iterable):
+    for _ in iterable:
+        pass
+
+
+def _local_names(tables, unseen):
+    """
+    Return which names mean, wherever they stand in a function, something that
+    only the function itself can see.
+
+    :param unseen: parameters that no caller names.
+    """
+    mine, taken = set(), set()
+    for table in tables:
+        if table.get_type() != 'function':
+            return mine - mine
+        nested = table is not tables[0]
+        mine.update(table.get_locals())
+        taken.update(table.get_globals())
+        if nested:
+            continue
+        taken.update(set(table.get_parameters()) - unseen)
+    return mine - taken
+
+
+def _keywords(lines):
+    """
+    Return the names of all arguments that are given by name.
+    """
+    names = set()
+    for line in lines:
+        tokens = line.tokens
+        for at, (kind, token) in enumerate(tokens):
+            if kind == 'name' and at and tokens[at - 1][1] in u'(,' and \
+                    line.first != u'def' and _is_keyword(tokens, at):
+                names.add(token)
+    return names
+
+
+def _unseen_parameters(tokens, keywords):
+    """
+    Return the parameters of a function that no caller gives by name.
+    """
+    names = set([u'self', u'cls'])
+    private = re.match(u'_[^_]', tokens[1][1])
+    for at, (kind, token) in enumerate(tokens):
+        if kind == 'name' and at > 1 and (
+                private or tokens[at - 1][1] == u'*'):
+            names.add(token)
+    return names - keywords
+
+
+def _rename(lines, names):
+    """
+    Give short names to some local names of a function.
+    """
+    used = set()
+    order = []
+    for line in lines:
+        depth = 0
+        tokens = line.tokens
+        for at, (kind, token) in enumerate(tokens):
+            if kind == 'op':
+                depth += (token in u'([{') - (token in u')]}')
+            elif kind == 'name':
+                if token in _LOOKS_AT_NAMES:
+                    return
+                if at and tokens[at - 1][1] == u'.':
+                    continue
+                if token not in used:
+                    used.add(token)
+                    order.append(token)
+                if line.first in _IMPORTS or (
+                        depth and _is_keyword(tokens, at)):
+                    # An argument by name, perhaps: nothing to be touched.
+                    names.discard(token)
+    letters = iter([name for name in _LETTERS if name not in used])
+    short = dict((name, next(letters)) for name in order
+                 if name in names and len(name) > 1)
+    if u'self' in short:
+        short[u'self'] = u'S'
+    for line in lines:
+        tokens = line.tokens
+        for at, (kind, token) in enumerate(tokens):
+            # The name of the function itself belongs to others.
+            if kind == 'name' and token in short and not (
+                    at and tokens[at - 1][1] == u'.' or
+                    at == 1 and line is lines[0]):
+                tokens[at] = kind, short[token]
+
+
+def _is_keyword(tokens, at):
+    return (at + 2 < len(tokens) and tokens[at + 1][1] == u'=' and
+            tokens[at + 2][1] != u'=')
+
+
+def _join(tokens):
+    """
+    Return tokens as text, with blanks only where there must be some.
+    """
+    out = []
+    before = None
+    for kind, token in tokens:
+        if before == 'number' and (kind != 'op' or token == u'.'):
+            out.append(u' ')
+        elif before == 'name' and kind in ('name', 'number'):
+            out.append(u' ')
+        elif before == 'string' and kind == 'string':
+            out.append(u' ')
+        elif before == 'name' and kind == 'string' and \
+                token[0] not in u'\'"':
+            out.append(u' ')
+        out.append(token)
+        before = kind
+    return u''.join(out)
+
+
+def _lay_out(lines):
+    """
+    Return the text of lines, as few as can be.
+    """
+    out = []
+    # Level of the statement that the text so far ends with, if another one
+    # can stand behind it; level of the line it is on.
+    open_level = None
+    block = None
+    for at, line in enumerate(lines):
+        text = _join(line.tokens)
+        compound = line.is_compound()
+        if not compound and open_level == line.level:
+            out.append(u';' + text)
+        elif not compound and block == line.level and _is_flat(lines, at):
+            out.append(text)
+            open_level = line.level
+        else:
+            out.append(u'\n' + u' ' * line.level + text)
+            open_level = None if compound else line.level
+        block = line.level + 1 if compound and line.first != u'@' else None
+    return u''.join(out).lstrip(u'\n') + u'\n'
+
+
+def _is_flat(lines, start):
+    """
+    Tell whether a block holds simple statements only.
+    """
+    level = lines[start].level
+    for line in lines[start:]:
+        if line.level < level:
+            break
+        if line.level > level or line.is_compound():
+            return False
+    return True
+
+
+def shrink_source(source, constants, leave_out=()):
+    """
+    Make Python source as small as it gets while every name that can be seen
+    from outside of a function stays: names of what is local to a function
+    become letters, lines are joined, and branches left out.
+
+    Only for source that runs on every supported Python, holds no string that
+    evaluates anything, and does not look into its own frames.
+
+    :param dict constants: name -> bool. Statements ``if NAME:`` and
+        ``if not NAME:`` are decided, and those that go on with ``and``.
+    :param leave_out: names of classes and functions on the outermost level.
+    :returns: text; what cannot be shrunk is only minimized.
+    """
+    import symtable
+    text = minimize_source(source, fill=True)
+    try:
+        lines = _leave_out(_fold(_tokenize(text), constants), leave_out)
+        folded = _lay_out(lines)
+        table = symtable.symtable(str(folded), 'source', 'exec')
+        keywords = _keywords(lines)
+        pos = 0
+        for name, tables in _scopes(table):
+            while lines[pos].first != u'def' or lines[pos].tokens[1][1] != name:
+                if name == 'lambda':
+                    break
+                pos += 1
+            if name == 'lambda':
+                continue
+            level = lines[pos].level
+            end = pos + 1
+            while end < len(lines) and lines[end].level > level:
+                end += 1
+            _rename(lines[pos:end], _local_names(
+                tables, _unseen_parameters(lines[pos].tokens, keywords)))
+            pos = end
+        return _lay_out(lines)
+    except _Unreadable:
+        return text
+
+
+def cut_out(source, name):
+    """
+    Return the class or function `name` of the outermost level of `source`,
+    bytes, on its own line.
+    """
+    start = re.search(br'(?m)^(?:class|def) ' + name.encode('ascii') + br'\(',
+                      source).start()
+    end = re.compile(br'(?m)^[^\s#)]').search(source, start + 1)
+    return (b'\n' * source.count(b'\n', 0, start) +
+            source[start:end and end.start()])
+
+
+def restore(name):
+    """
+    Give :mod:`mitogen.core` of this child what its text came without, and
+    return it.
+    """
+    core = sys.modules['mitogen.core']
+    for finder in sys.meta_path:
+        if isinstance(finder, core.Importer):
+            source = finder._resource_requester._get_resource(
+                'mitogen', 'core.py')
+            if source:
+                code = compile(cut_out(source, name), core.__file__, 'exec',
+                               0, 1)
+                exec(code, core.__dict__)
+                return core.__dict__[name]
+    raise AttributeError('%s: the source cannot be had' % (name,))
