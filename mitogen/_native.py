@@ -17,9 +17,11 @@ from __future__ import absolute_import
 import os
 import sys
 import types
-import weakref
 
 import mitogen
+
+# `threading` has loaded that one; `weakref` would bring more along.
+from _weakrefset import WeakSet
 
 # By name: an unbuilt checkout imports as an empty namespace package.
 from _mitogen_core import __version__ as _built_version
@@ -214,7 +216,7 @@ class Channel(Sender, Receiver):
 #
 
 #: Routers that have to be told when `mitogen.context_id` and its kin change.
-_routers = weakref.WeakSet()
+_routers = WeakSet()
 
 #: In the order of `mg_reason`; the names of the texts, which are class
 #: attributes that a program may replace.
@@ -773,7 +775,7 @@ class Broker(_PureBroker):
 # Fork.
 #
 
-_loops = weakref.WeakSet()
+_loops = WeakSet()
 _held = []
 
 

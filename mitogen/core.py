@@ -127,6 +127,19 @@ LOGGERS = ('', 'mitogen', 'mitogen.io')
 # None where the module was imported from a file.
 _core_source = globals().get('_core_source')
 
+#: What a child is sent lacks these, where the Python there can ask for them
+#: later. `mitogen.parent` decides `if _REDUCED` and the like before sending.
+_SELDOM = ('PidfulStreamHandler', 'ResourceReader', 'Channel',
+           'enable_debug_logging', 'enable_profiling')
+_REDUCED = False
+
+if _REDUCED:
+    def __getattr__(name):
+        """Fetch what this text lacks. Not on the broker thread."""
+        if name in _SELDOM:
+            return import_module('mitogen.minify').restore(name)
+        raise AttributeError(name)
+
 
 def _module(name):
     """
@@ -206,7 +219,7 @@ _IMPORTER = _importer_log.name
 
 try:
     _fp = open('/proc/sys/kernel/osrelease', 'rb')
-    IS_WSL = b('Microsoft') in _fp.read()
+    IS_WSL = b'Microsoft' in _fp.read()
     _fp.close()
 except (IOError, OSError):
     IS_WSL = False
@@ -573,20 +586,18 @@ def get_core_source():
     Return the source of this module as bytes, as a child of this process may
     be given it: what this process was shipped, or the installed file.
     """
-    if _core_source:
-        return _core_source
-    path = __file__
-    if path[-4:] in ('.pyc', '.pyo'):
-        path = path[:-1]
-    read = getattr(globals().get('__loader__'), 'get_data', None)
-    if read:
-        # Also right for a package inside a zip file.
-        return read(path)
-    fp = open(path, 'rb')
-    try:
-        return fp.read()
-    finally:
-        fp.close()
+    if not _REDUCED:
+        if not _core_source:
+            path = __file__
+            if path[-4:] in ('.pyc', '.pyo'):
+                path = path[:-1]
+            read = getattr(globals().get('__loader__'), 'get_data', None)
+            if read:
+                # Also right for a package inside a zip file.
+                return read(path)
+            with open(path, 'rb') as fp:
+                return fp.read()
+    return _core_source
 
 
 def _graft(obj, base_name):
@@ -740,7 +751,7 @@ class Message(object):
     #: Handle for the reply; None or 0 if there is none, IS_DEAD when this
     #: says that the recipient waits in vain.
     reply_to = None
-    data = b('')
+    data = b''
     #: Router that received the message, None if it was built here.
     router = None
     #: Receiver that a select took it from.
@@ -1477,8 +1488,8 @@ class Side(object):
     def read(self, n=CHUNK_SIZE):
         """Return at most `n` bytes; none when the other end is gone."""
         if self.closed:
-            return b('')
-        return io_op(os.read, self.fd, n)[0] or b('')
+            return b''
+        return io_op(os.read, self.fd, n)[0] or b''
 
     def write(self, s):
         """Return how many bytes of `s` were written, or None when the other
@@ -1583,8 +1594,8 @@ class Protocol(object):
 
 class DelimitedProtocol(Protocol):
     """Cut what arrives at each `delimiter`."""
-    delimiter = b('\n')
-    _trailer = b('')
+    delimiter = b'\n'
+    _trailer = b''
 
     def on_receive(self, broker, buf):
         """Cut `buf` and call the two methods below for what it holds."""
@@ -1596,7 +1607,7 @@ class DelimitedProtocol(Protocol):
             if rest:
                 self.on_partial_line_received(rest)
         else:
-            self._trailer = b('')
+            self._trailer = b''
             if rest:
                 assert stream.protocol is not self, 'no other protocol is set'
                 stream.protocol.on_receive(broker, rest)
@@ -1887,9 +1898,9 @@ class MitogenProtocol(Protocol):
             # The end of a frame that came in pieces; they are copied once.
             pos = len(buf) - (self._have - self._want)
             self._chunks[-1] = buf[:pos]
-            self._deliver(self._header, b('').join(self._chunks))
+            self._deliver(self._header, b''.join(self._chunks))
         else:
-            buf = b('').join(self._chunks)
+            buf = b''.join(self._chunks)
         self._parse(broker, buf, pos)
 
     def _deliver(self, header, data):
@@ -2053,7 +2064,7 @@ class Router(object):
         """What a child that cannot have children does about DEL_ROUTE."""
         if msg.is_dead:
             return
-        target_id = int(bytes_partition(msg.data, b(':'))[0])
+        target_id = int(bytes_partition(msg.data, b':')[0])
         context = self.context_by_id(target_id, create=False)
         # While this tree ends, others may well end before us.
         log = LOG.error if self.broker._alive else LOG.debug
@@ -2412,7 +2423,7 @@ class Waker(Protocol):
             self._deferred.append((func, args, kwargs))
             if not self._woken:
                 try:
-                    self.stream.transmit_side.write(b('x'))
+                    self.stream.transmit_side.write(b'x')
                 except OSError:
                     # Full, so it wakes; or closed behind our back by a fork.
                     if sys.exc_info()[1].errno not in (
@@ -2963,7 +2974,7 @@ class Importer(_Fetcher):
 
     def get_resource_reader(self, fullname):
         """Return the :class:`ResourceReader` of a package."""
-        return ResourceReader(self._resource_requester, fullname)
+        return mitogen.core.ResourceReader(self._resource_requester, fullname)
 
 
 class _LoggingLoader(object):
@@ -3241,7 +3252,7 @@ class ExternalContext(object):
         try:
             fp = open('/proc/self/stat', 'rb')
             # The second field may contain anything, even parentheses.
-            fields = fp.read().rpartition(b(')'))[2].split()
+            fields = fp.read().rpartition(b')')[2].split()
             fp.close()
             # Fields 48 and 49; what is left here begins with field 3.
             start, end = int(fields[45]), int(fields[46])
@@ -3250,7 +3261,7 @@ class ExternalContext(object):
             title = title.encode('utf-8')[:end - start - 2]
             fp = open('/proc/self/mem', 'r+b', 0)
             fp.seek(start)
-            fp.write(title.ljust(end - start - 1, b('\0')) + b(' '))
+            fp.write(title.ljust(end - start - 1, b'\0') + b' ')
             fp.close()
         except Exception:
             LOG.debug('cannot set the process title: %s', sys.exc_info()[1])
@@ -3415,7 +3426,7 @@ class ExternalContext(object):
                       os.uname()[1], os.getpid(), os.getppid(),
                       (os.getuid(), os.geteuid()), (os.getgid(), os.getegid()))
         if config.get('send_ec2', True):
-            self.stream.transmit_side.write(b('MITO002\n'))
+            self.stream.transmit_side.write(b'MITO002\n')
         self.log_handler.uncork()
 
     def main(self):
@@ -3443,19 +3454,20 @@ def _choose_core():
 
     :raises ImportError: MITOGEN_CORE is 'native', and it cannot be had.
     """
-    wanted = os.environ.get('MITOGEN_CORE')
-    if _core_source or wanted == 'pure':
+    if not _REDUCED:
+        wanted = os.environ.get('MITOGEN_CORE')
         # What the bootstrap has sent has no extension beside it.
-        return 'pure'
-    try:
-        # In a function, so that it does not count among the modules that a
-        # child which imports this one will need.
-        from mitogen import _native
-    except ImportError:
-        if wanted == 'native':
-            raise
-        return 'pure'
-    return _native.install(globals())
+        if not _core_source and wanted != 'pure':
+            try:
+                # In a function, so that it does not count among the modules
+                # that a child which imports this one will need.
+                from mitogen import _native
+            except ImportError:
+                if wanted == 'native':
+                    raise
+            else:
+                return _native.install(globals())
+    return 'pure'
 
 
 #: Which core this process uses: 'pure' or 'native'.

@@ -213,10 +213,29 @@ def _get_core_source():
     return _core_source
 
 
+def _reduce_core_source(py3, whole):
+    """
+    Return the core's source as :data:`mitogen.parent._reduce_core_source`
+    describes.
+    """
+    import mitogen.minify
+    source = mitogen.parent._get_core_source()
+    try:
+        if py3:
+            source = source.replace(mitogen.parent._FUTURE, b'')
+        return mitogen.minify.shrink_source(
+            source, {'PY3': py3, '_REDUCED': True},
+            () if whole else mitogen.core._SELDOM)
+    except Exception:
+        LOG.debug('cannot reduce the core', exc_info=True)
+        return mitogen.core.to_text(source)
+
+
 if mitogen.is_master and \
         mitogen.parent._get_core_source.__module__ != __name__:
     _get_full_core_source = mitogen.parent._get_core_source
     mitogen.parent._get_core_source = _get_core_source
+    mitogen.parent._reduce_core_source = _reduce_core_source
 
 
 _PRINTABLE = frozenset(bytearray(string.printable.encode('ascii')))

@@ -37,6 +37,7 @@ import fcntl
 import getpass
 import heapq
 import logging
+import marshal
 import math
 import os
 import re
@@ -749,10 +750,11 @@ class PartialZlib(object):
     same text with another ending.
 
     :param bytes s: the part that stays.
+    :param int level: of the compression, 0 for none.
     """
-    def __init__(self, s):
+    def __init__(self, s, level=9):
         self.s = s
-        self._compressor = zlib.compressobj(9)
+        self._compressor = zlib.compressobj(level)
         self._head = (self._compressor.compress(s) +
                       self._compressor.flush(zlib.Z_SYNC_FLUSH))
 
@@ -793,6 +795,76 @@ def get_core_source_partial():
         return _core_source_partial
 
 
+#: Returns the core's source, text, as small as it gets for one kind of child:
+#: ``_reduce_core_source(is_python_3, whole)``. Set by `mitogen.master`; other
+#: contexts pass on what they have been sent.
+_reduce_core_source = None
+
+_partials = {}    # kind of child -> PartialZlib; same guard
+
+_FUTURE = b'from __future__ import absolute_import'
+
+#: Pythons before know no `__getattr__` of a module: they are sent everything.
+_LATE_NAMES_SINCE = 0x03070000
+
+
+def _can_serve(python, whole):
+    """
+    Tell whether the core's source that this process has is enough for a
+    child. What was reduced for this one is for others of its kind only.
+
+    :param int python: the child's :data:`sys.hexversion`.
+    :param bool whole: the child needs everything from the start.
+    """
+    # Only reduced text defines that.
+    if '__getattr__' not in mitogen.core.__dict__:
+        return True
+    source = mitogen.core._core_source
+    return (python >= 0x03000000) == PY3 and (
+        b'\ndef enable_profiling(' in source or
+        not whole and python >= _LATE_NAMES_SINCE)
+
+
+def _get_reduced_partial(python, whole):
+    """
+    Return a `PartialZlib` of the least source that a child can do with.
+    """
+    if _reduce_core_source is None:
+        return get_core_source_partial()
+    with _core_source_lock:
+        key = python >= 0x03000000, whole or python < _LATE_NAMES_SINCE
+        if key not in _partials:
+            source = _reduce_core_source(*key)
+            _partials[key] = PartialZlib(source.encode('utf-8'))
+        return _partials[key]
+
+
+def _get_code_partial():
+    """
+    Return a `PartialZlib` of a text that loads the compiled core into a child
+    which runs the very interpreter that runs us. That takes a few times the
+    bytes, and a twentieth of the time: for one machine, not for a network.
+    """
+    with _core_source_lock:
+        if 'code' not in _partials:
+            source = _get_core_source()
+            if not isinstance(source, mitogen.core.BytesType):
+                source = source.encode('utf-8')
+            text = source
+            if PY3:
+                # A no-op there, and yet another module to be imported.
+                text = text.replace(_FUTURE, b'')
+            code = marshal.dumps(compile(text, 'x/mitogen/core.py', 'exec', 0,
+                                         True))
+            decode = b"__import__('binascii').a2b_base64('%s')"
+            text = b('_core_source=__import__("zlib").decompress(%s)\n'
+                     'exec(__import__("marshal").loads(%s))\n')
+            text %= tuple(decode % (binascii.b2a_base64(data).strip(),)
+                          for data in (zlib.compress(source, 1), code))
+            _partials['code'] = PartialZlib(text, 0)
+        return _partials['code']
+
+
 #: Runs the first stage. One line, quoted without trouble by any shell. The
 #: search path is cleared of the current directory before anything is imported,
 #: since that may be unreadable or hold a file called zlib.py.
@@ -819,7 +891,7 @@ if os.environ.get('MITOGEN_CORE')!='pure':
   mitogen.__path__
   h='.'.join(map(str,mitogen.__version__))==sys.argv[3]
  except Exception:0
-os.write(1,('MITO000 %d %d.%d\n'%((h,)+sys.version_info[:2])).encode())
+os.write(1,('MITO000 %d %x\n'%(h,sys.hexversion)).encode())
 if h:import mitogen.core
 def r(n,d=b''):
  while len(d)<n:
@@ -1494,8 +1566,8 @@ class BootstrapProtocol(RegexProtocol):
     EC2_MARKER = b('MITO002')
 
     #: The first marker, and what a first stage of ours says about itself:
-    #: whether our version of the package is there, and which Python it is.
-    _ec0_re = re.compile(EC0_MARKER + b(r'(?: ([01]) ([0-9]+)\.([0-9]+))?'))
+    #: whether our version of the package is there, and `sys.hexversion`.
+    _ec0_re = re.compile(EC0_MARKER + b(r'(?: ([01]) ([0-9a-f]{7,8})\b)?'))
 
     def __init__(self, broker):
         super(BootstrapProtocol, self).__init__()
@@ -1512,11 +1584,18 @@ class BootstrapProtocol(RegexProtocol):
         conn._enter_stage(conn.STAGE_SENT)
         have = match.group(1) == b('1')
         if have and not os.environ.get('MITOGEN_SHIP'):
-            kind, payload = b('C'), conn._get_short_preamble()
+            self._answer(b'C', conn._get_short_preamble())
+        elif match.group(2):
+            conn._get_preamble_for(int(match.group(2), 16), self._answer_source)
         else:
-            kind, payload = b('S'), conn.get_preamble()
-        header = kind + ('%08x' % (len(payload),)).encode('ascii')
-        self._writer.write(header + payload)
+            self._answer_source(conn.get_preamble())
+
+    def _answer_source(self, preamble):
+        self._answer(b'S', preamble)
+
+    def _answer(self, kind, payload):
+        self._writer.write(
+            kind + ('%08x' % (len(payload),)).encode('ascii') + payload)
 
     def _on_ec1_received(self, line, match):
         LOG.debug('%r: first stage got its input', self.stream.conn)
@@ -1835,10 +1914,52 @@ class Connection(object):
         core's source and, as its last line, the call that starts it. Made once.
         """
         if self._preamble is None:
-            self._preamble = get_core_source_partial().append(
-                b('\nExternalContext(') + self._get_short_preamble() +
-                b(').main()\n'))
+            self._finish_preamble(get_core_source_partial())
         return self._preamble
+
+    def _finish_preamble(self, partial):
+        self._preamble = partial.append(
+            b'\nExternalContext(' + self._get_short_preamble() +
+            b').main()\n')
+        return self._preamble
+
+    def _sees_our_files(self):
+        """
+        Tell whether a path means to the child what it means to us. Only then
+        is an interpreter of the same path the same.
+        """
+        return type(self) is Connection
+
+    def _get_preamble_for(self, python, func):
+        """
+        Call `func` with the smallest or quickest form of `get_preamble`.
+        Broker thread.
+
+        :param int python: the child's :data:`sys.hexversion`.
+        """
+        whole = self.options.debug or self.options.profiling
+        if _can_serve(python, whole):
+            if (python == sys.hexversion and self._sees_our_files() and
+                    self.get_python_argv() == [sys.executable]):
+                partial = _get_code_partial()
+            else:
+                partial = _get_reduced_partial(python, whole)
+            return func(self._finish_preamble(partial))
+
+        # The rare child of a child that runs another Python.
+        def on_source():
+            source = requester._cache.get(key)
+            if not self._pending:
+                return
+            if source is None:
+                self._fail_connection(mitogen.core.StreamError(
+                    u'The source that this child needs cannot be had.'))
+            else:
+                func(self._finish_preamble(PartialZlib(source)))
+
+        key = u'mitogen', u'core.py'
+        requester = self._router.importer._resource_requester
+        requester._request_resource(key[0], key[1], on_source)
 
     def start_child(self):
         """

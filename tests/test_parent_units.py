@@ -1049,6 +1049,9 @@ class FakeConnection(object):
     def get_preamble(self):
         return b'long'
 
+    def _get_preamble_for(self, python, func):
+        func(b'for %-4.4s' % {0x20712f0: b'2.7.', 0x30b07f0: b'3.11', 0x3060ff0: b'3.6.'}[python])
+
     def _get_short_preamble(self):
         return b'short'
 
@@ -1074,9 +1077,10 @@ def written(stream):
 
 @pytest.mark.parametrize('line, sent', [
     (b'MITO000\n', b'S00000004long'),
-    (b'MITO000 0 2.7\n', b'S00000004long'),
-    (b'MITO000 1 3.11\n', b'C00000005short'),
-    (b'\x1b[0mMITO000 1 3.11\r\n', b'C00000005short'),
+    (b'MITO000 0 20712f0\n', b'S00000008for 2.7.'),
+    (b'MITO000 0 30b07f0\n', b'S00000008for 3.11'),
+    (b'MITO000 1 30b07f0\n', b'C00000005short'),
+    (b'\x1b[0mMITO000 1 30b07f0\r\n', b'C00000005short'),
 ])
 def test_the_answer_depends_on_what_the_target_has(bootstrap, line, sent):
     feed(bootstrap.protocol, b'banner\nmore of it\n', line)
@@ -1086,12 +1090,12 @@ def test_the_answer_depends_on_what_the_target_has(bootstrap, line, sent):
 
 def test_shipping_can_be_forced(bootstrap, monkeypatch):
     monkeypatch.setenv('MITOGEN_SHIP', '1')
-    feed(bootstrap.protocol, b'MITO000 1 3.11\n')
-    assert written(bootstrap) == b'S00000004long'
+    feed(bootstrap.protocol, b'MITO000 1 30b07f0\n')
+    assert written(bootstrap) == b'S00000008for 3.11'
 
 
 def test_bytes_after_the_last_marker_go_to_the_next_protocol(bootstrap):
-    feed(bootstrap.protocol, b'MITO000 0 3.6\nMITO001\nMITO002\nframes')
+    feed(bootstrap.protocol, b'MITO000 0 3060ff0\nMITO001\nMITO002\nframes')
     assert bootstrap.conn.completed == 1
     (_, data), _ = bootstrap.conn.next_protocol.on_receive.call_args
     assert bytes(data) == b'frames'

@@ -1,0 +1,243 @@
+"""
+What starting a child costs: bytes, round trips, imports. And that the forms in which the core travels are all the core.
+"""
+
+import ast
+import glob
+import os
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+import mitogen.core
+import mitogen.master
+import mitogen.minify
+import mitogen.parent
+import pythons
+import startup_target
+
+PACKAGE = os.path.dirname(mitogen.core.__file__)
+
+#: Bytes that a child of this Python is sent.
+MOST_SHIPPED = 15800
+MOST_INSTALLED = 1500
+
+#: Modules of the interpreter that the core works with. What comes along with them depends on the Python version.
+NEEDED = ['binascii', 'zlib', 'select', '_pickle', '_socket', '_codecs', 'threading', 'collections', 'struct', 'errno',
+          'itertools', 'time', 'os', 'io']
+NATIVE_NEEDED = ['types', '_weakrefset', '_mitogen_core']
+
+#: Passes everything on, and says on its last argument's file in which direction.
+RELAY = '''
+import os, select, subprocess, sys
+child = subprocess.Popen([sys.executable] + sys.argv[2:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+ways = {0: (child.stdin.fileno(), 'down'), child.stdout.fileno(): (1, 'up')}
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+while len(ways) == 2:
+    for fd in select.select(list(ways), [], [])[0]:
+        out, name = ways[fd]
+        chunk = os.read(fd, 1 << 20)
+        if not chunk:
+            del ways[fd]
+            break
+        os.write(log, ('%s %d %d\\n' % (name, len(chunk), b'MITO002' in chunk)).encode())
+        while chunk:
+            try:
+                chunk = chunk[os.write(out, chunk):]
+            except BlockingIOError:
+                select.select([], [out], [])
+child.stdin.close()
+sys.exit(child.wait())
+'''
+
+
+def modules_of(python, code):
+    out = subprocess.check_output([python, '-c', code + ';import sys;print(" ".join(sys.modules))'])
+    return set(out.decode().split())
+
+
+def elsewhere(python=sys.executable):
+    """
+    A command that starts an interpreter, but is not known to be our own.
+    """
+    return ['/usr/bin/env', python]
+
+
+def shipped(router, **kwargs):
+    """
+    A child that is sent the source.
+    """
+    os.environ['MITOGEN_SHIP'] = '1'
+    try:
+        return router.local(**kwargs)
+    finally:
+        del os.environ['MITOGEN_SHIP']
+
+
+def preamble_of(router, context):
+    return router.stream_by_id(context.context_id).conn._preamble
+
+
+def check_modules(context, native):
+    """
+    A fresh child has imported what it works with and nothing else.
+    """
+    loaded = set(context.call(eval, 'sorted(__import__("sys").modules)'))
+    needed = NEEDED + (NATIVE_NEEDED if native else [])
+    expected = modules_of(sys.executable, 'import ' + ','.join(needed))
+    expected |= set(['mitogen', 'mitogen.core', '__future__'])
+    if native:
+        expected.add('mitogen._native')
+    assert loaded - expected == set()
+    for name in 'logging', 'traceback', 're', 'socket', 'pickle', 'subprocess', 'inspect', 'signal', 'encodings.latin_1':
+        assert name not in loaded or name in modules_of(sys.executable, 'pass'), name
+    assert native or '__future__' not in loaded
+
+
+def test_an_ordinary_child_imports_what_it_uses(router):
+    check_modules(router.local(), mitogen.core.CORE == 'native')
+
+
+def test_a_child_that_was_sent_the_source_imports_what_it_uses(router, monkeypatch):
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    check_modules(router.local(python_path=elsewhere()), False)
+
+
+def test_few_bytes_are_sent(router, monkeypatch):
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    context = router.local(python_path=elsewhere())
+    context.call(os.getpid)
+    assert len(preamble_of(router, context)) <= MOST_SHIPPED
+
+
+@pytest.mark.native
+def test_next_to_nothing_is_sent_where_the_package_is(router):
+    context = router.local()
+    conn = router.stream_by_id(context.context_id).conn
+    assert conn._preamble is None
+    assert len(conn._get_short_preamble()) <= MOST_INSTALLED
+
+
+@pytest.mark.parametrize('source', [False, True])
+def test_one_round_trip_starts_a_child(router, tmp_path, monkeypatch, source):
+    if source:
+        monkeypatch.setenv('MITOGEN_SHIP', '1')
+    relay = tmp_path / 'relay.py'
+    relay.write_text(RELAY)
+    log = tmp_path / 'log'
+    context = router.local(python_path=[sys.executable, str(relay), str(log)])
+    assert isinstance(context.call(os.getpid), int)
+    ways = []
+    for line in log.read_text().splitlines():
+        way, _, ready = line.split()
+        if ways[-1:] != [way]:
+            ways.append(way)
+        if ready == '1':
+            break
+    assert ways == ['up', 'down', 'up']
+
+
+def test_the_same_interpreter_is_sent_what_is_compiled(router):
+    context = shipped(router)
+    assert b'marshal' in zlib.decompress(preamble_of(router, context))[:200000]
+    assert context.call(startup_target.evaluate, '__import__("mitogen.core").core.CORE') == 'pure'
+    source = context.call(startup_target.evaluate, '__import__("mitogen.core").core.get_core_source()')
+    compile(source, 'core', 'exec')
+    # And has what others need.
+    child = router.local(via=context)
+    assert isinstance(child.call(os.getpid), int)
+
+
+def test_another_interpreter_is_sent_source(router):
+    context = shipped(router, python_path=elsewhere())
+    text = zlib.decompress(preamble_of(router, context))
+    assert b'marshal' not in text
+    compile(text, 'core', 'exec')
+
+
+def core_names(context):
+    return context.call(startup_target.evaluate, '[getattr(__import__("mitogen.core").core, name).__name__ for name in %r]' % (
+        mitogen.core._SELDOM,))
+
+
+@pytest.mark.parametrize('name', pythons.NAMES)
+def test_what_is_left_out_is_had_when_asked_for(router, name, monkeypatch):
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    context = router.local(python_path=elsewhere(pythons.find_python(name)))
+    names = [mitogen.core.to_text(found) for found in core_names(context)]
+    assert names == list(mitogen.core._SELDOM)
+    with pytest.raises(mitogen.core.CallError) as caught:
+        context.call(startup_target.evaluate, '__import__("mitogen.core").core.nonesuch')
+    assert 'AttributeError' in caught.value.args[0]
+
+
+@pytest.mark.parametrize('option', ['debug', 'profiling'])
+def test_what_a_child_needs_at_once_is_not_left_out(router, option, tmp_path, monkeypatch):
+    monkeypatch.setenv('MITOGEN_PROFILE_FMT', str(tmp_path / 'p.%(pid)s.%(identity)s.%(now)s.%(ext)s'))
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    text = 'enable_profiling' if option == 'profiling' else 'PidfulStreamHandler'
+    context = router.local(python_path=elsewhere(), **{option: True})
+    assert context.call(startup_target.evaluate, '%r in __import__("mitogen.core").core.__dict__' % (text,)) is True
+    if option == 'debug':
+        pid = context.call(os.getpid)
+        context.shutdown(wait=True)
+        for path in glob.glob('/tmp/mitogen.%d.*.log' % (pid,)):
+            os.unlink(path)
+
+
+@pytest.mark.parametrize('name', pythons.NAMES)
+@pytest.mark.parametrize('middle', ['python2.7', 'python3.8'])
+def test_a_child_starts_children_of_every_version(router, name, middle, monkeypatch):
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    first = router.local(python_path=elsewhere(pythons.find_python(middle)))
+    second = router.local(via=first, python_path=pythons.find_python(name))
+    version = second.call(startup_target.evaluate, '"python%d.%d" % __import__("sys").version_info[:2]')
+    assert mitogen.core.to_text(version) == name
+    names = [mitogen.core.to_text(found) for found in core_names(second)]
+    assert names == list(mitogen.core._SELDOM)
+
+
+# ---- what makes the text small relies on this
+
+def test_nobody_gives_an_argument_of_a_private_function_of_the_core_by_name():
+    with open(os.path.join(PACKAGE, 'core.py')) as fp:
+        private = dict(
+            (node.name, [arg.arg for arg in node.args.args])
+            for node in ast.walk(ast.parse(fp.read()))
+            if isinstance(node, ast.FunctionDef) and node.name[0] == '_' and node.name[1] != '_'
+        )
+    with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
+        reduced = mitogen.minify.shrink_source(fp.read(), {'PY3': True, '_REDUCED': True})
+    kept = dict(
+        (node.name, [arg.arg for arg in node.args.args])
+        for node in ast.walk(ast.parse(reduced)) if isinstance(node, ast.FunctionDef)
+    )
+    for path in glob.glob(os.path.join(PACKAGE, '*.py')):
+        with open(path) as fp:
+            tree = ast.parse(fp.read())
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, 'attr', getattr(node.func, 'id', None))
+            for keyword in node.keywords:
+                if name in private and keyword.arg in private[name]:
+                    assert keyword.arg in kept[name], (path, node.lineno)
+
+
+@pytest.mark.parametrize('name', pythons.NAMES)
+def test_every_interpreter_reduces_the_core_to_the_same_text(name):
+    code = ('import sys, zlib; sys.path[:0] = [%r]; import mitogen.minify; '
+            's = open(%r, "rb").read(); '
+            'print([zlib.crc32(mitogen.minify.shrink_source(s, {"PY3": v, "_REDUCED": True}).encode("utf-8")) & 0xffffffff'
+            ' for v in (True, False)])' % (os.path.dirname(PACKAGE), os.path.join(PACKAGE, 'core.py')))
+    with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
+        source = fp.read()
+    expected = [
+        zlib.crc32(mitogen.minify.shrink_source(source, {'PY3': value, '_REDUCED': True}).encode('utf-8')) & 0xffffffff
+        for value in (True, False)
+    ]
+    env = dict(os.environ, MITOGEN_CORE='pure')
+    out = subprocess.check_output([pythons.find_python(name), '-c', code], env=env)
+    assert ast.literal_eval(out.decode().replace('L', '')) == expected
