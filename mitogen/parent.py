@@ -744,6 +744,19 @@ mitogen.core.Latch.poller_class = POLLER_LIGHTWEIGHT
 # What is sent to a starting child
 #
 
+#: The first line of source that is sent: runs among the names of the first
+#: stage, `d` being the whole text, and executes the rest as `mitogen.core`. The
+#: installed package, if the first stage has found one, is forgotten.
+_UNPACK = (
+    b"d=d[d.index(b'\\n')+1:];m=sys.modules;"
+    b"[m.pop(s)for s in list(m)if s.split('.')[0]=='mitogen'];"
+    b"h=m['mitogen']=type(sys)('mitogen');h.__path__=[];s='mitogen.core';"
+    b"h.core=h=m[s]=type(sys)(s);h.__file__='x/mitogen/core.py';"
+    b"h._core_source=d[:d.rindex(b'\\n',0,-1)];"
+    b"exec(compile(d,h.__file__,'exec'),h.__dict__)\n"
+)
+
+
 class PartialZlib(object):
     """
     Compresses a large text once and then, cheaply and as often as wanted, the
@@ -790,7 +803,7 @@ def get_core_source_partial():
             source = _get_core_source()
             if not isinstance(source, mitogen.core.BytesType):
                 source = source.encode('utf-8')
-            _core_source_partial = PartialZlib(source)
+            _core_source_partial = PartialZlib(_UNPACK + source)
             _core_source_origin = _get_core_source
         return _core_source_partial
 
@@ -835,7 +848,7 @@ def _get_reduced_partial(python, whole):
         key = python >= 0x03000000, whole or python < _LATE_NAMES_SINCE
         if key not in _partials:
             source = _reduce_core_source(*key)
-            _partials[key] = PartialZlib(source.encode('utf-8'))
+            _partials[key] = PartialZlib(_UNPACK + source.encode('utf-8'))
         return _partials[key]
 
 
@@ -861,7 +874,7 @@ def _get_code_partial():
                      'exec(__import__("marshal").loads(%s))\n')
             text %= tuple(decode % (binascii.b2a_base64(data).strip(),)
                           for data in (zlib.compress(source, 1), code))
-            _partials['code'] = PartialZlib(text, 0)
+            _partials['code'] = PartialZlib(_UNPACK + text, 0)
         return _partials['code']
 
 
@@ -878,45 +891,34 @@ _DECODER = (
 #: the payload that its header announces: frames follow on the same descriptor.
 #:
 #: It waits with select() before each read, so that it does not matter whether
-#: fd 0 blocks. `h` says that this version of the package is installed here;
+#: fd 0 blocks. `s` says at first whether this version of the package is here;
 #: its core is then imported while the parent's answer is on the way. The
-#: answer may still be the source (kind S), in which case the installed package
-#: is forgotten again.
+#: answer may still be the source (kind S), whose first line is `_UNPACK`.
 _FIRST_STAGE = r'''
 import os,select
-h=0
+s=0
 if os.environ.get('MITOGEN_CORE')!='pure':
  try:
-  import mitogen
-  mitogen.__path__
-  h='.'.join(map(str,mitogen.__version__))==sys.argv[3]
+  import mitogen;mitogen.__path__
+  s='.'.join(map(str,mitogen.__version__))==sys.argv[3]
  except Exception:0
-os.write(1,('MITO000 %d %x\n'%(h,sys.hexversion)).encode())
-if h:import mitogen.core
-def r(n,d=b''):
- while len(d)<n:
+os.write(1,('MITO000 %d %x\n'%(s,sys.hexversion)).encode())
+if s:import mitogen.core
+def b(e,d=b''):
+ while len(d)<e:
   select.select([0],[],[])
-  s=os.read(0,n-len(d))
+  s=os.read(0,e-len(d))
   if not s:sys.exit('mitogen: EOF on stdin')
   d+=s
  return d
-d=r(9)
+d=b(9)
 s=d[:1]
 if s not in b'CS':sys.exit('mitogen: bad header %r'%d)
-d=r(int(d[1:],16))
+d=b(int(d[1:],16))
 if s==b'C':mitogen.core.ExternalContext(eval(d)).main()
 else:
  d=zlib.decompress(d)
- m=sys.modules
- for s in list(m):
-  if s.split('.')[0]=='mitogen':del m[s]
- h=m['mitogen']=type(sys)('mitogen')
- h.__path__=[]
- s='mitogen.core'
- h.core=h=m[s]=type(sys)(s)
- h.__file__='x/mitogen/core.py'
- h._core_source=d[:d.rindex(b'\n',0,-1)]
- exec(compile(d,h.__file__,'exec'),h.__dict__)
+ exec(d.split(b'\n')[0])
 '''
 
 _first_stage_blob = None
@@ -1955,7 +1957,7 @@ class Connection(object):
                 self._fail_connection(mitogen.core.StreamError(
                     u'The source that this child needs cannot be had.'))
             else:
-                func(self._finish_preamble(PartialZlib(source)))
+                func(self._finish_preamble(PartialZlib(_UNPACK + source)))
 
         key = u'mitogen', u'core.py'
         requester = self._router.importer._resource_requester

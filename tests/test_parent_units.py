@@ -451,7 +451,7 @@ def test_the_core_source_is_compressed_once_for_each_source(monkeypatch):
     results = testlib.in_threads([mitogen.parent.get_core_source_partial] * 8)
     assert all(result is results[0] for result in results)
     assert calls == [1]
-    assert zlib.decompress(results[0].append(b'!')) == b'x = 1\n!'
+    assert zlib.decompress(results[0].append(b'!')) == mitogen.parent._UNPACK + b'x = 1\n!'
 
 
 @pytest.fixture
@@ -475,7 +475,7 @@ def test_the_boot_command_is_small_and_needs_no_escapes(fake_router):
     assert command[:2] == ['/usr/bin/python3', '-c']
     assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__))]
     assert all(isinstance(word, str) for word in command)
-    assert len(' '.join(command)) < 1000
+    assert len(' '.join(command)) < 730
     assert not set(' '.join(command)) & set('\n\t"\'$`\\!')
 
 
@@ -599,7 +599,8 @@ def installed(tmp_path):
     return str(tmp_path)
 
 
-SHIPPED = packed(b'S', zlib.compress(FAKE_CORE + b"\nExternalContext({'x': 1}).main()\n")) + b'REST'
+SHIPPED = packed(b'S', zlib.compress(
+    mitogen.parent._UNPACK + FAKE_CORE + b"\nExternalContext({'x': 1}).main()\n")) + b'REST'
 
 
 @pytest.mark.parametrize('blocking', [True, False])
@@ -641,7 +642,7 @@ def test_a_broken_package_claims_nothing(python, tmp_path):
     (b'', b'mitogen: EOF on stdin\n'),
     (SHIPPED[:100], b'mitogen: EOF on stdin\n'),
     (b'\0' * 100000, b'mitogen: bad header'),
-    (packed(b'S', zlib.compress(FAKE_CORE)[:100]), b'Error -5 while decompressing data'),
+    (packed(b'S', zlib.compress(mitogen.parent._UNPACK + FAKE_CORE)[:100]), b'Error -5 while decompressing data'),
     (packed(b'S', b'\0' * 100), b'Error -3 while decompressing data'),
 ], ids=['nothing', 'truncated', 'zeros', 'truncated-zlib', 'bad-zlib'])
 def test_bad_input_ends_the_first_stage_with_a_reason(python, data, error):
