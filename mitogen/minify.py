@@ -412,6 +412,8 @@ _LOOKS_AT_NAMES = frozenset(u'exec eval locals vars dir global'.split())
 _LETTERS = [first + second for first in u' abcdefghijklmnopqrstuvwxyz'
             for second in u'abcdefghijklmnopqrstuvwxyz']
 _LETTERS = [letters.strip() for letters in _LETTERS]
+_NO_FUNCTIONS = frozenset(
+    u'lambda genexpr listcomp setcomp dictcomp'.split())
 _IMPORTS = frozenset([u'import', u'from'])
 # Where merging two literals could make a longer escape of two things.
 _OPEN_ESCAPE = re.compile(u'\\\\[0-7xuUN][^\\\\]{0,8}$')
@@ -649,10 +651,13 @@ def _rename(lines, names):
                     # An argument by name, perhaps: nothing to be touched.
                     names.discard(token)
     letters = iter([name for name in _LETTERS if name not in used])
-    short = dict((name, next(letters)) for name in order
-                 if name in names and len(name) > 1)
-    if u'self' in short:
+    short = {}
+    if u'self' in names and u'S' not in used:
+        # The same everywhere, which compresses well.
         short[u'self'] = u'S'
+    for name in order:
+        if name in names and name not in short and len(name) > 1:
+            short[name] = next(letters)
     for line in lines:
         tokens = line.tokens
         for at, (kind, token) in enumerate(tokens):
@@ -749,12 +754,10 @@ def shrink_source(source, constants, leave_out=()):
         keywords = _keywords(lines)
         pos = 0
         for name, tables in _scopes(table):
-            while lines[pos].first != u'def' or lines[pos].tokens[1][1] != name:
-                if name == 'lambda':
-                    break
-                pos += 1
-            if name == 'lambda':
+            if name in _NO_FUNCTIONS:
                 continue
+            while lines[pos].first != u'def' or lines[pos].tokens[1][1] != name:
+                pos += 1
             level = lines[pos].level
             end = pos + 1
             while end < len(lines) and lines[end].level > level:

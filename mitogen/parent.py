@@ -1942,7 +1942,8 @@ class Connection(object):
         whole = self.options.debug or self.options.profiling
         if _can_serve(python, whole):
             if (python == sys.hexversion and self._sees_our_files() and
-                    self.get_python_argv() == [sys.executable]):
+                    self.get_python_argv() == [sys.executable] and
+                    os.environ.get('MITOGEN_SHIP') != 'source'):
                 partial = _get_code_partial()
             else:
                 partial = _get_reduced_partial(python, whole)

@@ -177,3 +177,83 @@ print(len(sys.argv))
 def test_every_interpreter_at_hand_can_minify_and_compile_the_package(name):
     args = [pythons.find_python(name), '-c', PROGRAM, os.path.dirname(PACKAGE)] + PACKAGE_FILES
     assert int(subprocess.check_output(args)) == len(args) - 2
+
+
+# ---- smaller still
+
+SHRUNK = {
+    'locals become letters': (
+        'def f(first, second=2):\n    total = first + second\n    return total\n',
+        'def f(first,second=2):a=first+second;return a\n'),
+    'self and what nobody can name': (
+        'class A(object):\n    def m(self, x, *args):\n        self.total = args\n',
+        'class A(object):\n def m(S,x,*a):S.total=a\n'),
+    'a function that is named like a local of it': (
+        'def reply(msg):\n    reply = msg\n    return reply\n',
+        'def reply(msg):a=msg;return a\n'),
+    'arguments by name stay': (
+        'def f():\n    size = 1\n    return dict(size=size)\n',
+        'def f():size=1;return dict(size=size)\n'),
+    'globals stay': (
+        'def f():\n    global total\n    total = other\n',
+        'def f():global total;total=other\n'),
+    'a name that is global further in stays': (
+        'def f():\n    def g():\n        global total\n        total = 1\n    total = 2\n',
+        'def f():\n def g():global total;total=1\n total=2\n'),
+    'imports keep the name of the module': (
+        'def f():\n    import os\n    from a import value\n    return os, value\n',
+        'def f():import os;from a import value;return os,value\n'),
+    'parameters of private functions, unless given by name': (
+        'def _f(one, two):\n    return one\n_f(3, two=4)\n',
+        'def _f(a,two):return a\n_f(3,two=4)\n'),
+    'functions that look at names': (
+        'def f():\n    value = 1\n    return locals()\n',
+        'def f():value=1;return locals()\n'),
+    'branches': (
+        'if YES:\n    a = 1\nelse:\n    a = 2\nif not YES:\n    b = 1\nif YES and c:\n    d = 1\nif YES or c:\n    e = 1\n',
+        'a=1\nif c:d=1\nif YES or c:e=1\n'),
+    'a block that would be empty': (
+        'def f():\n    if not YES:\n        return 1\n',
+        'def f():pass\n'),
+    'literals side by side': (
+        'a = ("b" "c"\n     \'d\' r"e" "\\0" "1")\n',
+        'a=("bc" \'d\' r"e" "\\0" "1")\n'),
+    'blanks that matter': (
+        'a = 1 if b else 0x1f or 2\nassert not b, "c"\nd = "e"if b else"f"\n',
+        'a=1 if b else 0x1f or 2;assert not b,"c";d="e"if b else"f"\n'),
+    'decorators and blocks in blocks': (
+        '@d\ndef f():\n    for x in y:\n        if x:\n            z()\n    try:\n        a()\n    finally:\n        b()\n',
+        '@d\ndef f():\n for x in y:\n  if x:z()\n try:a()\n finally:b()\n'),
+}
+
+
+@pytest.mark.parametrize('name', sorted(SHRUNK))
+def test_shrunk_samples(name):
+    source, expected = SHRUNK[name]
+    compile(source, name, 'exec')
+    assert mitogen.minify.shrink_source(source, {'YES': True}) == expected
+    compile(expected, name, 'exec')
+
+
+def test_what_is_left_out_is_cut_out_again():
+    source = 'import a\n\n\nclass A(object):\n    x = 1\n\n\ndef f(y,\n      z):\n    return 2\n\n\nb = 1\n'
+    assert mitogen.minify.shrink_source(source, {}, ('A', 'f')) == 'import a;b=1\n'
+    assert mitogen.minify.cut_out(source.encode(), 'A') == b'\n\n\nclass A(object):\n    x = 1\n\n\n'
+    names = {}
+    exec(mitogen.minify.cut_out(source.encode(), 'f'), names)
+    assert names['f'](1, 2) == 2 and names['f'].__code__.co_firstlineno == 8
+
+
+@pytest.mark.parametrize('path', PACKAGE_FILES, ids=os.path.basename)
+def test_the_names_that_others_see_stay(path):
+    with open(path) as fp:
+        source = fp.read()
+
+    def seen(text):
+        return sorted(
+            getattr(node, 'name', None) or node.attr for node in ast.walk(ast.parse(text))
+            if isinstance(node, (ast.ClassDef, ast.Attribute)))
+
+    shrunk = mitogen.minify.shrink_source(source, {})
+    compile(shrunk, path, 'exec')
+    assert seen(shrunk) == seen(source)
