@@ -10,9 +10,6 @@ os.environ['MITOGEN_CORE'] = 'pure'
 
 import mitogen
 
-# The checkout has sources beside this folder; what is described is the installed package.
-sys.path[:] = [path for path in sys.path if os.path.abspath(path or '.') != os.path.dirname(os.path.abspath(__file__))]
-
 project = 'mitogen'
 author = 'the authors of this project'
 copyright = author

@@ -310,6 +310,8 @@ class Router:
     context_class: type[Context]
     max_message_size: int
     unidirectional: bool
+    # Of the compiled core.
+    high_water: int
     no_route_msg: str
     invalid_handle_msg: str
     refused_msg: str

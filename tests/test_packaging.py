@@ -5,7 +5,7 @@ else is. Every interpreter, libev inside, upstream and Ansible: tests/packaging_
 
 import glob
 import os
-import shutil
+import subprocess
 import sys
 import zipfile
 
@@ -117,15 +117,20 @@ def test_every_file_of_the_package_is_in_every_wheel(native_wheel, pure_wheel):
         assert bool([name for name in names if name.startswith('_mitogen_core')]) == (wheel == native_wheel)
 
 
+def tracked():
+    """
+    Return the names of the files of the project: those that git has, or without git, all.
+    """
+    try:
+        out = subprocess.check_output(['git', 'ls-files', '-z'], cwd=packages.ROOT, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return set(os.path.relpath(os.path.join(base, name), packages.ROOT)
+                   for base, _, names in os.walk(packages.ROOT) for name in names if '.pyc' not in name)
+    names = out.decode().split('\0')
+    return set(name for name in names if name and os.path.lexists(os.path.join(packages.ROOT, name)))
+
+
 def test_the_sdist_has_the_whole_project(sdist, tmp_path):
     tree = packages.tool().unpack(sdist, str(tmp_path))
-
-    def files(folder):
-        copy = str(tmp_path / 'copy')
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(folder, copy, symlinks=True, ignore=packages.tool().LEAVE)
-        return set(os.path.relpath(os.path.join(base, name), copy) for base, _, names in os.walk(copy) for name in names)
-
-    missing = sorted(name for name in files(packages.ROOT) - files(tree)
-                     if not name.endswith(('.pyc', '.pyo')) and not os.path.basename(name).startswith('.git'))
+    missing = sorted(name for name in tracked() if not os.path.lexists(os.path.join(tree, name)) and name != '.gitignore')
     assert missing == []
