@@ -360,6 +360,12 @@ class ModuleUnsuitableError(ModuleNotFoundError):
 
 class Blob(BytesType):
     """Bytes whose content must not appear in a log."""
+    def __new__(cls, s=b(''), *args):
+        # A pickle may hold a number instead: as many zeros.
+        if isinstance(s, integer_types):
+            raise TypeError('bytes expected')
+        return BytesType.__new__(cls, s, *args)
+
     def __reduce__(self):
         return Blob, (BytesType(self),)
 
@@ -2017,6 +2023,9 @@ class Router(object):
     high_water = 8 * 1048576
     #: Forward only between a privileged stream and another one.
     unidirectional = False
+    #: Beyond four times so many bytes, a peer that does not read is not told
+    #: what became of its messages.
+    high_water = 8 << 20
 
     no_route_msg = 'no route to context %r from context %r'
     invalid_handle_msg = 'invalid handle: nobody receives there'
@@ -2237,7 +2246,8 @@ class Router(object):
         if msg.reply_to and not msg.is_dead:
             stream = self.stream_by_id(msg.src_id)
             # Not to a peer that asks and does not read.
-            if not stream or stream.protocol.pending_bytes() < 1 << 25:
+            if not stream or \
+                    stream.protocol.pending_bytes() <= 4 * self.high_water:
                 msg.reply(Message.dead(reason), router=self)
         elif not unreachable and None not in (msg.dst_id, msg.handle):
             self._async_route(Message.dead(reason, dst_id=msg.dst_id,

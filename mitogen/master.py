@@ -1255,10 +1255,12 @@ class LogForwarder(_Server):
             router, mitogen.core.FORWARD_LOG, self._on_forward_log)
 
     #: How many loggers children may bring into being, which stay for ever.
-    loggers_max = 10000
+    loggers_max = 5000
 
-    #: How long the name of one may be.
+    #: How long the name of one may be, and how many dots it may have: each
+    #: makes an object that stays, too.
     name_max = 500
+    dots_max = 20
 
     def _get_logger(self, context, name):
         key = (context.context_id, context.name, name)
@@ -1280,7 +1282,8 @@ class LogForwarder(_Server):
         try:
             name, level, message = text.split(u'\0', 2)
             # The time that these take grows faster than their length.
-            if len(name) > self.name_max or len(level) > 20:
+            if len(name) > self.name_max or len(level) > 20 or \
+                    name.count(u'.') > self.dots_max:
                 raise ValueError(name)
             level = int(level)
         except ValueError:

@@ -1583,6 +1583,9 @@ class BootstrapProtocol(RegexProtocol):
     def _on_ec0_received(self, line, match):
         conn = self.stream.conn
         LOG.debug('%r: first stage runs: %r', conn, match.group(0))
+        if conn._stage == conn.STAGE_SENT:
+            # It gets one answer: a peer that only asks shall not fill memory.
+            return
         conn._enter_stage(conn.STAGE_SENT)
         have = match.group(1) == b('1')
         if have and not os.environ.get('MITOGEN_SHIP'):

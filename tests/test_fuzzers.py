@@ -1,0 +1,37 @@
+"""
+Short, repeatable runs of the fuzzers; the inputs that once failed, or nearly, run again. The engine's are replayed by
+its own tests, the codec's by test_codec.py.
+"""
+
+import os
+import random
+import subprocess
+import sys
+
+import bootstrap_fuzz
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+@pytest.mark.parametrize('data', bootstrap_fuzz.corpus(), ids=sorted(os.listdir(bootstrap_fuzz.CORPUS)))
+def test_output_of_a_starting_child_is_read_as_its_lines_say(data):
+    for seed in range(4):
+        bootstrap_fuzz.try_one(data, random.Random(seed))
+
+
+def test_made_up_output_of_a_starting_child():
+    rng = random.Random(1)
+    for _ in range(30):
+        bootstrap_fuzz.try_one(bootstrap_fuzz.generate(rng), rng)
+
+
+@pytest.mark.parametrize('seed', [1, 2, 3, 5])
+def test_both_cores_do_the_same(seed):
+    """
+    Rows of operations on which they once disagreed.
+    """
+    proc = subprocess.run(
+        [sys.executable, os.path.join(HERE, 'differential_fuzz.py'), '--seed', str(seed), '--steps', '100'],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=100)
+    assert (proc.returncode, proc.stdout) == (0, '100 operations in 1 rows, no difference\n')
