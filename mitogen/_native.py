@@ -279,6 +279,8 @@ class Router(_c.Router):
     _dead_respondent = _PureRouter._dead_respondent
     _watch_stream = _PureRouter._watch_stream
     _gone = False
+    #: Messages refused by Python; the engine counts its own.
+    refused = 0
     stats = _PureRouter.stats
     myself = _PureRouter.myself
     context_by_id = _PureRouter.context_by_id

@@ -239,6 +239,7 @@ def router_stats(router):
         stats.update(router._stats())
         loop = router._loop.stats()
         stats['queued_work'] += loop['events']
+        stats['refused'] += router.refused
         stats['wakeups'] = loop['wakes']
         return stats
 

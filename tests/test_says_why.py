@@ -312,6 +312,10 @@ def test_refusals_are_counted(router):
         peer.send(0, handle=99999, reply_to=5)
         peer.receive()
         assert difference(before, router.stats())['refused'] == 4
+        router.add_handler(lambda msg: None, 5000, policy=lambda msg, stream: False)
+        peer.send(0, handle=5000, reply_to=5)    # by a policy of the program's own
+        peer.receive()
+        assert difference(before, router.stats())['refused'] == 5
 
 
 def test_what_closed_streams_carried_is_not_forgotten(router):
