@@ -134,7 +134,7 @@ def try_one(data, rng):
             size = len(data) if whole else rng.choice((1, 3, 20, 100, 5000))
             if stream.protocol is protocol:
                 stream.protocol.on_receive(mock.Mock(), data[at:at + size])
-                assert len(protocol._trailer) <= protocol.line_max
+                assert len(protocol._trailer) <= protocol.max_tail
             else:
                 conn.after.append(data[at:at + size])
             at += size
