@@ -190,7 +190,9 @@ def parameters(text):
     """
     Return a list of (name, default as text or None) for a recorded signature.
     """
-    arguments = ast.parse('def f%s: pass' % (text,)).body[0].args
+    words = [] if text == 'nothing' else [word.rsplit(' ', 1) for word in text.split(' | ')]
+    words = [word for word, _ in sorted(words, key=lambda pair: int(pair[1]))]
+    arguments = ast.parse('def f(%s): pass' % ', '.join(words)).body[0].args
     found = [[a.arg, None] for a in arguments.args]
     for pair, default in zip(reversed(found), reversed(arguments.defaults)):
         pair[1] = ast.unparse(default)
@@ -372,6 +374,15 @@ def test_compiled_methods_take_keywords(router):
     answer = Context(router, 0).send_async(msg=Message(handle=receiver.handle), persist=False)
     receiver.get().reply(msg=5, router=router)
     assert answer.get().unpickle() == 5
+
+
+@pytest.mark.parametrize('found, result', [
+    ('a 0 | b=1 1', True), ('a 0 | b=1 1 | c=2 2', True), ('a 0 | b=1 1 | **rest 2', True), ('a 0 | **rest 1', True),
+    ('b 0 | a=1 1', False), ('a 0 | b=2 1', False), ('a 0 | b 1', False), ('a 0 | c=1 1', False), ('a 0', False),
+    ('a 0 | c=2 1 | b=1 2', False), ('nothing', False),
+])
+def test_a_change_of_parameters_is_noticed(found, result):
+    assert is_compatible(parameters('a 0 | b=1 1'), parameters(found)) is result
 
 
 if os.environ.get('MITOGEN_UPSTREAM'):
