@@ -2207,6 +2207,18 @@ class Connection(object):
         :param bool show_history: whether it does not show the last output.
         :param otherwise: advice if there is none for what was said.
         """
+        try:
+            facts = self._get_facts(text, show_history, otherwise)
+        except Exception:
+            # Of an application's own method, say. Somebody waits for us.
+            LOG.exception('%r: cannot describe the failure', self)
+            return u''
+        return u'\n'.join(facts)
+
+    def _get_facts(self, text, show_history, otherwise):
+        """
+        Return what `_describe` tells, as a list of lines.
+        """
         lines = [u'Context %s (%s): %s.' % (
             self.context.context_id, self._name_so_far(), self._stage)]
         if self._stages:
@@ -2232,7 +2244,7 @@ class Connection(object):
             except Exception as e:
                 command = u'(%s)' % (_error_text(e),)
             lines.append(u'Command was: ' + command)
-        return u'\n'.join(lines)
+        return lines
 
     def _name_so_far(self):
         """

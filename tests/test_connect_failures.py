@@ -3,6 +3,7 @@ Targets that fail, or are slow, or talk too much, in each stage of the start and
 what the exceptions say about it. connect.md 6 and 7.
 """
 
+import errno
 import logging
 import os
 import re
@@ -135,6 +136,20 @@ def test_a_program_that_may_not_be_run(target, account):
         assert 'Hint: this user may not run the program' in text
 
 
+def test_no_terminal(router, account, monkeypatch):
+    def none_left():
+        raise OSError(errno.ENXIO, 'none left')
+
+    monkeypatch.setattr(os, 'openpty', none_left)
+    for method in 'sudo', 'su':
+        with pytest.raises(StreamError) as caught:
+            getattr(router, method)(username=account.name, python_path=account.python)
+        assert caught.value.args[0] == mitogen.parent.OPENPTY_MSG % (OSError(errno.ENXIO, 'none left'),)
+        assert '(%s.%s): starting the process.\n' % (method, account.name) in str(caught.value)
+        assert 'Command was: %s ' % method in str(caught.value)
+    assert router.local().call(targets.identity, 1) == 1
+
+
 @pytest.mark.parametrize('what, hint', [
     ('import nothing_of_that_name', 'the interpreter is broken, or older than 2.7.'),
     ('print "x', 'the interpreter is broken, or older than 2.7.'),
@@ -189,7 +204,7 @@ def test_a_slow_target(target, make_python):
     'printf "\\377\\376\\n\\0\\r\\n\\033[1m"',
     # More than is looked at again and again, with no line end.
     'head -c 300000 /dev/zero',
-    'head -c 3000000 /dev/zero | tr "\\000" "\\n"',
+    'head -c 200000 /dev/zero | tr "\\000" "\\n"',
 ])
 def test_noise_before_the_marker(target, make_python, noise):
     assert target.connect(make_python(noise + '\nexec PYTHON "$@"\n')).call(targets.identity, 1) == 1
@@ -197,8 +212,8 @@ def test_noise_before_the_marker(target, make_python, noise):
 
 @pytest.mark.parametrize('target', ['docker', 'kubectl', 'sudo', 'su'], indirect=True)
 @pytest.mark.parametrize('flood', [
-    'yes "a line of no interest" | head -c 5000000 >&2',
-    'head -c 5000000 /dev/zero | tr "\\000" x >&2',
+    'yes "a line of no interest" | head -c 2000000 >&2',
+    'head -c 2000000 /dev/zero | tr "\\000" x >&2',
 ])
 def test_a_flood_on_stderr(target, make_python, flood):
     assert target.connect(make_python(flood + '\nexec PYTHON "$@"\n')).call(targets.identity, 1) == 1
@@ -305,6 +320,16 @@ def test_a_container_that_is_not_found_has_a_context(router):
     assert str(caught.value).endswith('\n\nContext 1 (setns.box): looking for the container.\n' + str(
         caught.value).rpartition('\n')[2])
     assert 'Command was: false inspect' in caught.value.args[0]
+
+
+def test_a_connection_that_cannot_describe_itself_fails_all_the_same(router, make_python):
+    class Odd(mitogen.parent.Connection):
+        def _get_name(self):
+            raise ZeroDivisionError('no name')
+
+    with pytest.raises(StreamError) as caught:
+        router._connect(Odd, python_path='/nothing/here')
+    assert str(caught.value).startswith('Child start failed: ')
 
 
 # ---- passwords

@@ -181,6 +181,19 @@ def test_a_connection_that_is_cut_in_the_middle_of_much_data(router, server, ssh
     assert ssh().call(targets.identity, 1) == 1
 
 
+def test_a_child_that_leaves_is_not_kept_by_its_client(router, server, ssh):
+    child = ssh()
+    proc = router.stream_by_id(child.context_id).conn.proc
+    ended = Latch()
+    mitogen.core.listen(proc, 'exit', ended.put)
+    with mitogen.core.Receiver(router) as receiver:
+        child.call_no_reply(targets.detach, receiver.to_sender())
+        pid = receiver.get(timeout=10).unpickle()
+    ended.get(timeout=10)
+    assert testlib.is_running(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
 # ---- host keys
 
 def test_an_unknown_host_is_refused(ssh, tmp_path):
