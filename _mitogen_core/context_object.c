@@ -108,8 +108,7 @@ static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwa
 }
 
 static PyMethodDef context_methods[] = {{"send", (PyCFunction) (void (*)(void)) context_send_named,
-                                         METH_FASTCALL | METH_KEYWORDS,
-                                         "send(msg): send a message there. Any thread."},
+                                         METH_FASTCALL | METH_KEYWORDS, "send(msg): send a message there. Any thread."},
                                         {"send_async", (PyCFunction) (void (*)(void)) context_send_async,
                                          METH_VARARGS | METH_KEYWORDS,
                                          "send_async(msg, persist=False) -> Receiver of the reply. Any thread."},

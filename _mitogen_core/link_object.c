@@ -261,8 +261,8 @@ static PyObject *link_stats(PyObject *obj, PyObject *unused)
         "{sKsKsKsKsKsnsIsNsN}", "frames_in", (unsigned long long) atomic_load(&s->frames_in), "bytes_in",
         (unsigned long long) atomic_load(&s->bytes_in), "frames_out", (unsigned long long) atomic_load(&s->frames_out),
         "bytes_out", (unsigned long long) atomic_load(&s->bytes_out), "frames_forwarded",
-        (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s),
-        "blocked", (unsigned int) atomic_load(&s->blocked), "last_in", last_in, "last_out", last_out);
+        (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s), "blocked",
+        (unsigned int) atomic_load(&s->blocked), "last_in", last_in, "last_out", last_out);
 }
 
 /* --- attributes --- */

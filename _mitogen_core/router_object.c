@@ -243,9 +243,9 @@ static PyObject *router_stats(PyObject *obj, PyObject *unused)
         "{sKsKsKsKsKsKsnsnsnsnsn}", "messages_in", (unsigned long long) stats.carried.frames_in, "bytes_in",
         (unsigned long long) stats.carried.bytes_in, "messages_out", (unsigned long long) stats.carried.frames_out,
         "bytes_out", (unsigned long long) stats.carried.bytes_out, "forwarded",
-        (unsigned long long) stats.carried.frames_forwarded, "refused", refused, "streams",
-        (Py_ssize_t) stats.streams, "routes", (Py_ssize_t) stats.routes, "handlers", (Py_ssize_t) stats.handlers,
-        "queued_bytes", (Py_ssize_t) stats.queued, "blocked_senders", (Py_ssize_t) stats.blocked);
+        (unsigned long long) stats.carried.frames_forwarded, "refused", refused, "streams", (Py_ssize_t) stats.streams,
+        "routes", (Py_ssize_t) stats.routes, "handlers", (Py_ssize_t) stats.handlers, "queued_bytes",
+        (Py_ssize_t) stats.queued, "blocked_senders", (Py_ssize_t) stats.blocked);
 }
 
 /* --- handlers --- */

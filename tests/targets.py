@@ -587,9 +587,9 @@ def resident():
         return int(fp.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
-def call_context(context, seconds):
+def sleep_in(context, seconds):
     """
-    Call another context, which takes its time.
+    Have another context sleep, and wait for it.
     """
     return context.call(sleep, seconds)
 

@@ -489,7 +489,7 @@ def test_bad_news_of_another_is_not_believed_below_the_same_parent(router, tmp_p
     middle = router.local(name=u'middle')
     sibling = router.local(via=middle)
     liar = Liar(router, tmp_path, via=middle)
-    result = middle.call_async(targets.call_context, sibling, 2.0)
+    result = middle.call_async(targets.sleep_in, sibling, 2.0)
     for _ in range(10):
         liar.tell(*[dict(dst=middle.context_id, handle=handle, reply_to=IS_DEAD, data='I am dead')
                     for handle in range(1000, 1100)])

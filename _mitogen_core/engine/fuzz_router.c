@@ -10,7 +10,8 @@ enum { OWN = 10, PARENT = 3, GRANDPARENT = 0, LIMIT = 6 };
 enum { N_STREAMS = 4, N_IDS = 12, N_HANDLES = 8, MAX_OPS = 400 };
 
 /* Few, so that they meet; the last ones are the edges. */
-static const uint32_t ids[N_IDS] = {OWN, PARENT, GRANDPARENT, 11, 12, 13, 14, 20, 999, 0x7fffffff, 0x80000000, 0xffffffff};
+static const uint32_t ids[N_IDS] = {OWN, PARENT, GRANDPARENT, 11,         12,         13,
+                                    14,  20,     999,         0x7fffffff, 0x80000000, 0xffffffff};
 static const uint32_t handles[N_HANDLES] = {100, 101, 999, 1000, 1001, 1002, 0x80000000, 0xffffffff};
 static const uint32_t remotes[N_STREAMS] = {PARENT, 11, 12, 0xffffffff};
 
@@ -100,7 +101,8 @@ static int comes_from(struct world *w, uint32_t id)
     return s < 0 ? parent_stream(w) : s;
 }
 
-static void rule_dead(struct world *w, mg_hdr hdr, mg_reason reason, int unreachable, uint64_t a, uint64_t b, uint64_t c)
+static void rule_dead(struct world *w, mg_hdr hdr, mg_reason reason, int unreachable, uint64_t a, uint64_t b,
+                      uint64_t c)
 {
     mg_hdr dead = {.enc = MG_ENC_MGC, .src_id = OWN, .auth_id = OWN, .reply_to = MG_IS_DEAD};
     char text[64];
@@ -114,8 +116,8 @@ static void rule_dead(struct world *w, mg_hdr hdr, mg_reason reason, int unreach
         dead.handle = hdr.handle;
     } else
         return;
-    snprintf(text, sizeof text, "%c %llu %llu %llu", 'A' + (int) reason, (unsigned long long) a,
-             (unsigned long long) b, (unsigned long long) c);
+    snprintf(text, sizeof text, "%c %llu %llu %llu", 'A' + (int) reason, (unsigned long long) a, (unsigned long long) b,
+             (unsigned long long) c);
     if (strlen(text) > w->limit)
         text[w->limit] = 0;
     decide(w, dead, text, -1);
@@ -425,21 +427,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t len)
     for (i = 0; s.len && i < MAX_OPS; i++) {
         op = take(&s);
         switch (op & 7) {
-        case 0:
-            op_route(&w, &s, op);
-            break;
-        case 1:
-            op_handler(&w, &s, op);
-            break;
-        case 2:
-            op_stream(&w, &s, op);
-            break;
-        case 3:
-            op_local(&w, &s, op);
-            break;
-        default:
-            op_frame(&w, &s, op);
-            break;
+        case 0: op_route(&w, &s, op); break;
+        case 1: op_handler(&w, &s, op); break;
+        case 2: op_stream(&w, &s, op); break;
+        case 3: op_local(&w, &s, op); break;
+        default: op_frame(&w, &s, op); break;
         }
         check_all(&w);
     }

@@ -64,7 +64,8 @@ typedef struct mg_handler {
     uint32_t handle; /* set by mg_router_add_handler */
     int persist;
     mg_policy policy;
-    int64_t respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
+    int64_t
+        respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
     mg_latch *latch; /* with a reference: frames go there; NULL: they go to Python */
     void *owner; /* for the layer above */
     void (*drop_owner)(void *); /* called with owner at the end, on any thread */
