@@ -2075,8 +2075,10 @@ class Router(object):
             return
         target_id = int(bytes_partition(msg.data, b':')[0])
         context = self.context_by_id(target_id, create=False)
-        # While this tree ends, others may well end before us.
-        log = LOG.error if self.broker._alive else LOG.debug
+        # It matters to who waits for it, unless this tree ends anyway.
+        log = LOG.debug
+        if self.broker._alive and self._handles_by_respondent.get(context):
+            log = LOG.error
         log('%r: deleting route to %r', self, context or target_id)
         if context:
             self._note_loss(context, 'says its parent')

@@ -2,6 +2,7 @@
 Routing and trust between contexts: who may send what where, and who learns of a loss. wire.md 4.
 """
 
+import logging
 import os
 
 import pytest
@@ -430,7 +431,7 @@ def test_the_error_of_a_sibling_call_names_the_refusal_as_a_call_error(router):
 
 # ---- a child that cannot have children
 
-def test_the_loss_of_another_context_is_an_error_unless_all_ends():
+def test_the_loss_of_another_context_is_an_error_to_who_waits_for_it_unless_all_ends():
     broker = mitogen.core.Broker()
     router = mitogen.core.Router(broker)
     context = router.context_by_id(5, name='other')
@@ -439,12 +440,33 @@ def test_the_loss_of_another_context_is_an_error_unless_all_ends():
     try:
         with testlib.LogCapture('mitogen') as logs:
             router._on_del_route(Message(data=b'5'))
+            receiver = Receiver(router, respondent=context)
+            router._on_del_route(Message(data=b'5'))
+            with pytest.raises(ChannelError) as caught:
+                receiver.get(timeout=10)
+            assert str(caught.value) == router.respondent_disconnect_msg
+            receiver = Receiver(router, respondent=context)
             broker.shutdown()
             broker.join()
             router._on_del_route(Message(data=b'5'))
+            # One that was never heard of.
+            router._on_del_route(Message(data=b'6'))
     finally:
         broker.shutdown()
     records = logs.find('deleting route to')
-    assert [record.levelname for record in records] == ['ERROR', 'DEBUG']
-    assert all(repr(context) in record.getMessage() for record in records)
-    assert lost == [5, 5]
+    assert [record.levelname for record in records] == ['DEBUG', 'ERROR', 'DEBUG', 'DEBUG']
+    assert all(repr(context) in record.getMessage() for record in records[:3])
+    assert lost == [5, 5, 5]
+
+
+def test_a_child_that_wrote_to_another_says_nothing_of_its_end(router):
+    first, second = router.local(), router.local()
+    with testlib.LogCapture('mitogen') as logs:
+        first.call(targets.send_raw, second.context_id, 31337, b'x')
+        assert second.context_id in router.stream_by_id(first.context_id).protocol.egress_ids
+        second.shutdown(wait=True)
+        testlib.sync(router.broker)
+        # Behind the word of it, on the same stream.
+        assert first.call(targets.identity, 5) == 5
+        first.shutdown(wait=True)
+        assert logs.find('deleting route to', level=logging.ERROR) == []
