@@ -249,11 +249,17 @@ class Slave(Endpoint):
         except Exception:
             LOG.exception('cannot run %r', self._command_line)
             self._peer_data.close()
-            self.send('exit', SSH_FAILED)
+            self._send_exit(SSH_FAILED)
             return
         _start_thread(self.copy_to_sink, os.dup(self._proc.stdin.fileno()))
         self._proc.stdin.close()
         _start_thread(self._run)
+
+    def _send_exit(self, status):
+        # Before, since the peer ends when it hears of it: that must not look
+        # like the loss of somebody who is waited for.
+        self.close()
+        self.send('exit', status)
 
     def _run(self):
         proc = self._proc
@@ -261,7 +267,7 @@ class Slave(Endpoint):
             self.copy_source(proc.stdout.fileno())
             status = proc.wait()
             LOG.debug('%r exited with %d', self._command_line, status)
-            self.send('exit', status if status >= 0 else SSH_FAILED)
+            self._send_exit(status if status >= 0 else SSH_FAILED)
         except mitogen.core.Error:
             LOG.debug('the broker exited before %r', self._command_line)
         finally:

@@ -166,6 +166,17 @@ def test_the_command_runs_in_the_home_directory_of_the_destination(router, home)
     assert int(ppid) == child.call(os.getpid)
 
 
+def test_the_regular_end_is_no_error(router, home):
+    child = router.local()
+    with testlib.LogCapture() as logs:
+        for command, expected in ('exit 3', (3, b'')), ('cat', (0, b'')), ('echo x; cat', (0, b'x\n')):
+            assert ssh(child, router, command + ' </dev/null') == expected
+        # Behind the word of the end of our ssh.
+        assert child.call(targets.identity, 5) == 5
+        child.shutdown(wait=True)
+    assert [record for record in logs.records if record.levelname in ('WARNING', 'ERROR')] == []
+
+
 def test_a_command_that_is_killed(router):
     assert ssh(router.local(), router, 'kill -9 $$') == (mitogen.fakessh.SSH_FAILED, b'')
 
