@@ -3,6 +3,7 @@
 #
 #   make demo           the demonstration: a tree of contexts does real work
 #   make test           the whole suite: C tests plain and under sanitizers, then pytest over both cores
+#                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make fuzz           fuzz the frame decoder (FUZZ_SECONDS=60)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
@@ -90,7 +91,7 @@ format:
 	$(BIN)/clang-format -i $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
 
 clean:
-	rm -rf .venv .tox build dist docs/_build .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .venv-ansible .tox build dist docs/_build .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find mitogen tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f _mitogen_core*.so
 	if [ -f $(ENGINE)/Makefile ]; then $(MAKE) -C $(ENGINE) clean; fi

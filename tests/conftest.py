@@ -13,6 +13,7 @@ import faulthandler
 import itertools
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,10 @@ def pytest_addoption(parser):
     parser.addoption(
         '--core', choices=('both', 'native', 'pure', 'any'), default='both',
         help='the core to test; "both" runs the suite once for each, "any" takes what loads',
+    )
+    parser.addoption(
+        '--ansible', action='store_true', default=bool(os.environ.get('CI')),
+        help='run tests/ansible, too, which fetches Ansible from PyPI and takes minutes; on where CI is set',
     )
 
 
@@ -183,6 +188,10 @@ def pytest_report_header(config):
 
 
 def pytest_ignore_collect(collection_path, config):
+    if collection_path == pathlib.Path(HERE, 'ansible') and not config.option.ansible:
+        # Named on the command line, it is asked for.
+        if not any('ansible' in arg for arg in config.args):
+            return True
     # A file named for one core is about that core alone, and may choose it when it is imported.
     for core, other in (('native', 'pure'), ('pure', 'native')):
         if '_%s_' % core in collection_path.name and config.option.core == other:

@@ -208,9 +208,8 @@ class Run(object):
 
     def start(self, playbook, *args, **variables):
         variables.update(
-            folder=self.target, source=self.site.source, fetched=self.fetched, other=self.site.users[1].name,
-            ansible_async_dir='~/jobs')
-        self.output = open(os.path.join(self.folder, 'output'), 'w+')
+            folder=self.target, source=self.site.source, fetched=self.fetched, other=self.site.users[1].name)
+        self.output = open(os.path.join(self.folder, 'output'), 'w')
         self.proc = subprocess.Popen(
             [self.site.env.playbook, os.path.join(HERE, playbook), '-e', json.dumps(variables)] + list(args),
             env=self.environ, cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT)
@@ -221,6 +220,7 @@ class Run(object):
         Wait for the end, and end what Ansible leaves on purpose. Return the exit status.
         """
         status = self.proc.wait()
+        self.output.close()
         folder = os.path.join(self.folder, 'cp')
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             subprocess.call(['ssh', '-F', '/dev/null', '-O', 'exit', '-o', 'ControlPath=' + os.path.join(folder, name),
@@ -233,10 +233,11 @@ class Run(object):
         """
         self.proc.kill()
         self.proc.wait()
+        self.output.close()
 
     def printed(self):
-        self.output.seek(0)
-        return self.output.read()
+        with open(self.output.name) as fp:
+            return fp.read()
 
     def records(self):
         with contextlib.suppress(FileNotFoundError), open(self.record) as fp:
