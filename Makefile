@@ -5,7 +5,7 @@
 #   make test           the whole suite: C tests plain and under sanitizers, then pytest over both cores
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
-#   make fuzz           fuzz the frame decoder (FUZZ_SECONDS=60)
+#   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
 #   make docs           the manual, as HTML in docs/_build/html; a warning is an error
 #   make wheels         an sdist, a wheel per interpreter with libev inside, and a pure wheel, all in dist/
@@ -19,6 +19,7 @@ SHELL = /bin/sh
 BIN = .venv/bin
 ENGINE = _mitogen_core/engine
 C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(wildcard _mitogen_core/*.c $(ENGINE)/*.c))
+FUZZ_SECONDS ?= 60
 
 .PHONY: all build demo test check check-engine check-python fuzz bench bench-quick docs wheels \
     test-packaging lint format clean
@@ -53,7 +54,10 @@ check-python:
 
 fuzz:
 	@tools/setup fuzz
-	$(MAKE) -C $(ENGINE) fuzz
+	$(MAKE) -C $(ENGINE) fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
+	$(BIN)/python tests/codec_fuzz.py --sanitize --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/bootstrap_fuzz.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/differential_fuzz.py --seconds $(FUZZ_SECONDS)
 
 bench:
 	@tools/setup bench
