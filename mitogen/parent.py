@@ -2741,7 +2741,10 @@ class RouteMonitor(object):
         Tell each child that has sent something to `target_id` that nothing
         will be coming back.
         """
-        for stream in self.router.get_streams():
+        # Not by way of the table: a child that had very many routes would have
+        # us look through all of them for each.
+        streams = getattr(self.router, 'neighbours', self.router.get_streams)
+        for stream in streams():
             protocol = stream.protocol
             if (protocol.remote_id != mitogen.parent_id and
                     target_id in protocol.egress_ids):
@@ -2970,6 +2973,25 @@ class Router(mitogen.core.Router):
         Return a list of all streams that messages are routed to. Any thread.
         """
         return list(self._streams())
+
+    # Streams that were registered since this router may have children, or
+    # None for none yet.
+    _neighbours = None
+
+    def register(self, context, stream):
+        if self._neighbours is None:
+            self._neighbours = set()
+        self._neighbours.add(stream)
+        mitogen.core.listen(stream, 'disconnect',
+                            lambda: self._neighbours.discard(stream))
+        super(Router, self).register(context, stream)
+    register.__doc__ = mitogen.core.Router.register.__doc__
+
+    def neighbours(self):
+        """
+        Return a list of the streams to children and clients.
+        """
+        return list(self._neighbours or ())
 
     def allocate_id(self):
         """

@@ -27,8 +27,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CORPUS = os.path.join(HERE, 'corpus', 'bootstrap')
 
 WORDS = [
-    b'MITO000', b'MITO000 1 3.11', b'MITO000 0 2.7', b'MITO000 9 9.9', b'MITO001', b'MITO002', b'MITO00', b'\n', b'\n', b'\n',
-    b'\r\n', b'\0', b'\xff\xfe', b'Password: ', b'password:', b'[sudo] password for x: ', b'Sorry, try again.', b' ',
+    b'MITO000', b'MITO000 1 3.11', b'MITO000 0 2.7', b'MITO000 9 9.9', b'MITO001', b'MITO002', b'MITO00',
+    b'\n', b'\n', b'\n', b'\r\n', b'\0', b'\xff\xfe', b'Password: ', b'password:', b'[sudo] password for x: ', b'Sorry, try again.', b' ',
     b'Permission denied (publickey,password).', b'Are you sure you want to continue connecting (yes/no)? ', b'su: ',
     b'WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!', b'Last login: today', b'MI\x00\x05', b'x' * 3000,
     b'\x1b[0m', b'doas: Authorization failed', b'Authentication failure', b'(mitogen@host) ', b'M', b'MITO', b'2',

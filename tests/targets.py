@@ -587,7 +587,7 @@ def resident():
         return int(fp.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
-def sleep_in(context, seconds):
+def call_sleep(context, seconds):
     """
     Have another context sleep, and wait for it.
     """
