@@ -1639,8 +1639,12 @@ class MitogenProtocol(mitogen.core.MitogenProtocol):
     def on_shutdown(self, broker):
         """
         Ask the child to end. The stream stays open until it does, so that its
-        last words arrive.
+        last words arrive. A child that has left us is not asked.
         """
+        if getattr(getattr(self.stream, 'conn', None), 'detached', False):
+            # Nobody is there who could.
+            self.stream.on_disconnect(broker)
+            return
         LOG.debug('%r: asking the child to shut down', self)
         self._send(mitogen.core.Message(
             src_id=mitogen.context_id,
@@ -1833,6 +1837,10 @@ class Connection(object):
     #: Seconds that stderr may outlive the stream of a child that was ready.
     #: A background process of the tool may hold it for ever.
     stderr_linger = 1.0
+
+    #: Seconds that a front-end may go on after its child has left us. It holds
+    #: the streams, and would end with the child only.
+    detach_linger = 3.0
 
     context = None
     latch = None
@@ -2298,6 +2306,22 @@ class Connection(object):
         self._stderr_open = False
         self._on_stream_closed()
 
+    def _on_detached(self):
+        """
+        The child is about to leave us. Broker thread.
+        """
+        self.detached = True
+        if not self.child_is_immediate_subprocess:
+            self._linger_timer = self._router.broker.timers.schedule(
+                when=mitogen.core.now() + self.detach_linger,
+                func=self._on_detach_expired,
+            )
+
+    def _on_detach_expired(self):
+        if self._stdio_open:
+            self.stdio_stream.on_disconnect(self._router.broker)
+        self._on_linger_expired()
+
     def _on_linger_expired(self):
         if self._stderr_open:
             self.stderr_stream.on_disconnect(self._router.broker)
@@ -2324,7 +2348,7 @@ class Connection(object):
             # A profile takes a while to be written.
             kill=not (spared or self.options.profiling or
                       getattr(self._router, 'profiling', False)),
-            wait_on_shutdown=not self.detached,
+            wait_on_shutdown=not spared,
         )
         self._reaper.reap()
 
@@ -2949,7 +2973,7 @@ class Router(mitogen.core.Router):
             LOG.warning('bad DETACHING received on %r: %r', stream, msg)
             return
         LOG.debug('%r: marking as detached', stream)
-        conn.detached = True
+        conn._on_detached()
         msg.reply(None)
 
     def add_route(self, target_id, stream):

@@ -3,6 +3,7 @@ ssh(): OpenSSH's client, and a server of the tests' own on the loopback interfac
 connect.md 14.1.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -181,15 +182,24 @@ def test_a_connection_that_is_cut_in_the_middle_of_much_data(router, server, ssh
     assert ssh().call(targets.identity, 1) == 1
 
 
-def test_a_child_that_leaves_is_not_kept_by_its_client(router, server, ssh):
-    child = ssh()
-    proc = router.stream_by_id(child.context_id).conn.proc
+@pytest.mark.parametrize('waits', [True, False])
+@pytest.mark.parametrize('password', [True, False])
+def test_a_client_is_not_kept_by_a_child_that_has_left(broker, router, server, ssh, waits, password):
+    child = ssh(**({'password': server.account.password} if password else {}))
+    conn = router.stream_by_id(child.context_id).conn
     ended = Latch()
-    mitogen.core.listen(proc, 'exit', ended.put)
+    mitogen.core.listen(conn.proc, 'exit', ended.put)
     with mitogen.core.Receiver(router) as receiver:
         child.call_no_reply(targets.detach, receiver.to_sender())
         pid = receiver.get(timeout=10).unpickle()
-    ended.get(timeout=10)
+    testlib.wait_for(lambda: conn.detached)
+    with testlib.LogCapture('mitogen', logging.WARNING) as logs:
+        if not waits:
+            broker.shutdown()
+        ended.get(timeout=10)
+        if not waits:
+            broker.join()
+    assert not logs.records
     assert testlib.is_running(pid)
     os.kill(pid, signal.SIGKILL)
 
