@@ -150,9 +150,10 @@ def test_a_child_of_an_old_python(router, account, sudo, version):
 
 # ---- settings that one meets
 
-@pytest.mark.parametrize('setting', ['use_pty', '!use_pty', 'requiretty', 'requiretty, !use_pty', 'pwfeedback, use_pty',
-                                     'lecture=always', 'passprompt_override', 'log_input, log_output, iolog_dir={folder}',
-                                     'visiblepw', 'targetpw', 'badpass_message="no such luck"'])
+@pytest.mark.parametrize('setting', [
+    'use_pty', '!use_pty', 'requiretty', 'requiretty, !use_pty', 'pwfeedback, use_pty', 'lecture=always',
+    'passprompt_override', 'log_input, log_output, iolog_dir={folder}', 'visiblepw', 'targetpw',
+    'badpass_message="no such luck"'])
 @pytest.mark.parametrize('asks', [True, False])
 def test_settings_of_sudo(router, account, setting, asks):
     path = account.as_user(accounts.need_program('sudo', 'sudo'))
