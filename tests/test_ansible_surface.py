@@ -26,6 +26,7 @@ import mitogen.unix
 import mitogen.utils
 from mitogen.core import Secret
 
+import ansible_targets
 import targets
 import testlib
 
@@ -229,19 +230,8 @@ def test_a_child_of_the_integration(router):
     assert child.call(targets.mitogen_globals)['is_master'] is False
 
 
-@mitogen.core.takes_econtext
-def start_helpers(econtext):
-    mitogen.parent.upgrade_router(econtext)
-    mitogen.parent.upgrade_router(econtext)
-    contexts = [econtext.router.fork(), econtext.router.local(), econtext.router.local(python_path=sys.executable)]
-    pids = [context.call(os.getpid) for context in contexts]
-    for context in contexts:
-        context.shutdown(wait=True)
-    return os.getpid(), pids
-
-
 def test_isolation_on_a_target(router):
-    pid, pids = router.local().call(start_helpers)
+    pid, pids = router.local().call(ansible_targets.start_helpers)
     assert len(set(pids + [pid])) == 4
 
 
@@ -362,13 +352,6 @@ def test_a_context_from_a_message_finds_what_is_stored_for_the_original(router):
     assert signals
 
 
-class Echo(mitogen.service.Service):
-    @mitogen.service.expose(policy=mitogen.service.AllowParents())
-    @mitogen.service.arg_spec({'value': object})
-    def echo(self, value):
-        return value
-
-
 VALUES = [
     None, True, 1.5, 2 ** 70, u'text \u20ac', b'bytes\xff', (1, (2,)), [1, [2]], {u'a': {u'b': [None, (1,)]}},
 ]
@@ -376,7 +359,7 @@ VALUES = [
 
 @pytest.mark.parametrize('value', VALUES, ids=repr)
 def test_values_survive_service_calls(router, value):
-    answer = router.local().call_service(Echo, 'echo', value=value)
+    answer = router.local().call_service(ansible_targets.Echo, 'echo', value=value)
     assert answer == value
     assert type(answer) is type(value)
 
@@ -384,8 +367,8 @@ def test_values_survive_service_calls(router, value):
 def test_a_set_does_not(router):
     child = router.local()
     with pytest.raises((TypeError, mitogen.core.Error)):
-        child.call_service(Echo, 'echo', value=set([1]))
-    assert child.call_service(Echo, 'echo', value=1) == 1
+        child.call_service(ansible_targets.Echo, 'echo', value=set([1]))
+    assert child.call_service(ansible_targets.Echo, 'echo', value=1) == 1
 
 
 def test_a_chain_fails_until_it_is_reset(router):
@@ -413,8 +396,9 @@ def test_a_chain_may_be_derived_from(router):
 
 
 def test_forwarded_records_name_where_they_come_from(router):
-    child = router.local()
     with testlib.LogCapture() as logs:
+        # Children are told at their start what is of interest here.
+        child = router.local()
         child.call(targets.log, 'some.logger', logging.WARNING, 'a warning')
         child.call(targets.write_fd, 1, b'a line on stdout\n')
         child.call(targets.write_fd, 2, b'a line on stderr\n')
@@ -513,23 +497,12 @@ def test_an_unreachable_listener(tmp_path, broker):
         mitogen.unix.connect(path=str(tmp_path / 'nobody'), broker=broker)
 
 
-@mitogen.core.takes_econtext
-def prepare(path, econtext):
-    """
-    Detach, and write to a file afterwards.
-    """
-    econtext.detach()
-    with open(path, 'w') as fp:
-        fp.write('%d' % os.getpid())
-    econtext.broker.shutdown()
-
-
 def test_a_job_outlives_its_parent_and_ends_itself(router, tmp_path):
     path = str(tmp_path / 'out')
     parent = router.local()
     job = router.local(via=parent)
     pid = job.call(os.getpid)
-    job.call_no_reply(prepare, path)
+    job.call_no_reply(ansible_targets.prepare, path)
     testlib.wait_for(lambda: os.path.exists(path) and open(path).read())
     assert int(open(path).read()) == pid
     testlib.wait_for(lambda: not testlib.is_running(pid))
