@@ -36,7 +36,7 @@ WORDS = [
 
 PROTOCOLS = [
     mitogen.parent.BootstrapProtocol, mitogen.su.SetupBootstrapProtocol, mitogen.ssh.SetupProtocol,
-    mitogen.sudo.SetupProtocol, mitogen.doas.SetupProtocol, mitogen.parent.LogProtocol,
+    mitogen.sudo.SetupProtocol, mitogen.doas.BootstrapProtocol, mitogen.parent.LogProtocol,
 ]
 
 
@@ -113,12 +113,12 @@ def try_one(data, rng):
     for cls in PROTOCOLS:
         bootstraps = issubclass(cls, mitogen.parent.BootstrapProtocol)
         conn = Connection(rng.random() < 0.5)
-        if cls is mitogen.doas.SetupProtocol:
+        if cls is mitogen.doas.BootstrapProtocol:
             conn.options = mitogen.doas.Options(max_message_size=1, password=conn.options.password)
         elif cls is mitogen.su.SetupBootstrapProtocol:
             conn.options = mitogen.su.Options(max_message_size=1, password=conn.options.password)
         args = {'broker': mock.Mock()} if bootstraps else {}
-        if cls is mitogen.doas.SetupProtocol:
+        if cls is mitogen.doas.BootstrapProtocol:
             args['options'] = conn.options
         stream = cls.build_stream(**args)
         stream.name = u'fuzz'

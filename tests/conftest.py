@@ -2,7 +2,7 @@
 The harness of the suite.
 
 Two cores, one suite: ``pytest --core both`` (the default) runs the whole suite
-twice, each time in a process of its own with ``MITOGEN_CORE`` set, and sums up.
+twice, at the same time and each in a process of its own with ``MITOGEN_CORE`` set, and sums up.
 Nothing here imports mitogen before that variable is set.
 
 Every test is checked for what it leaves behind: threads, descriptors, child
@@ -80,15 +80,25 @@ def without_core(args):
 
 def run_both(config):
     """
-    Run the suite over each core and print one closing line for both.
+    Run the suite over each core, at the same time where there is more than one processor, and print one closing line
+    for both. What the second one prints comes when the first has ended.
     """
     args = without_core(config.invocation_params.args)
     totals = {'passed': 0, 'failed': 0, 'skipped': 0}
     lines = []
     status = 0
-    for core in ('native', 'pure'):
+    together = len(os.sched_getaffinity(0)) > 1 if hasattr(os, 'sched_getaffinity') else os.cpu_count() > 1
+    native = Run(config, 'native', args)
+    if together:
+        native.start()
+        pure = Run(config, 'pure', args, keep_output=True)
+        pure.start()
+    else:
+        pure = Run(config, 'pure', args)
+    for run in (native, pure):
+        core = run.core
         print('\n======== core: %s ========' % core, flush=True)
-        code, counts, last = run_one(config, core, args)
+        code, counts, last = run.finish()
         note = ''
         if counts is None:
             # A process that died has no say in what passed.
@@ -103,7 +113,7 @@ def run_both(config):
             totals[key] += counts.get(key, 0)
         lines.append('core %s: %d passed, %d failed%s' % (
             core, counts.get('passed', 0), counts.get('failed', 0), note))
-        if code == pytest.ExitCode.INTERRUPTED:
+        if code == pytest.ExitCode.INTERRUPTED and not together:
             break
     print('')
     for line in lines:
@@ -112,31 +122,56 @@ def run_both(config):
     return status
 
 
-def run_one(config, core, args):
+class Run(object):
     """
-    Return (exit status, counts or None, name of the test that ran last).
+    The suite over one core, in a process of its own.
+
+    :param bool keep_output: show what it prints when it has ended.
     """
-    folder = tempfile.mkdtemp()
-    try:
-        report = os.path.join(folder, 'report')
-        env = dict(os.environ, MITOGEN_CORE=core)
-        env[REPORT] = report
+
+    def __init__(self, config, core, args, keep_output=False):
+        self.config = config
+        self.core = core
+        self.args = args
+        self.keep_output = keep_output
+        self.proc = None
+
+    def start(self):
+        self.folder = tempfile.mkdtemp()
+        self.report = os.path.join(self.folder, 'report')
+        env = dict(os.environ, MITOGEN_CORE=self.core)
+        env[REPORT] = self.report
+        self.output = None
+        if self.keep_output:
+            self.output = open(os.path.join(self.folder, 'output'), 'w+', errors='replace')
         # Not "-m pytest": that puts the current directory on the path, where the unbuilt package may lie.
         start = 'import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main(sys.argv[1:]))'
-        proc = subprocess.Popen(
-            [sys.executable, '-c', start] + args + ['--core=' + core],
-            env=env, cwd=str(config.invocation_params.dir),
+        self.proc = subprocess.Popen(
+            [sys.executable, '-c', start] + self.args + ['--core=' + self.core],
+            env=env, cwd=str(self.config.invocation_params.dir), stdout=self.output, stderr=self.output,
         )
-        while True:
-            try:
-                code = proc.wait()
-                break
-            except KeyboardInterrupt:
-                # The terminal has sent it to the other process too, which ends by itself.
-                continue
-        return code, read_json(report), read_text(report + '.running')
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def finish(self):
+        """
+        Return (exit status, counts or None, name of the test that ran last).
+        """
+        if self.proc is None:
+            self.start()
+        try:
+            while True:
+                try:
+                    code = self.proc.wait()
+                    break
+                except KeyboardInterrupt:
+                    # The terminal has sent it to the other process too, which ends by itself.
+                    continue
+            if self.output:
+                self.output.seek(0)
+                shutil.copyfileobj(self.output, sys.stdout)
+                self.output.close()
+            return code, read_json(self.report), read_text(self.report + '.running')
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def read_json(path):

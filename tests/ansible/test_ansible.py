@@ -24,7 +24,7 @@ import mitogen.core
 import accounts
 import ansible_env
 import testlib
-from test_ssh import free_ports, make_key
+from sshd import free_ports, make_key
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
