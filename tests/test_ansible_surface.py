@@ -533,7 +533,7 @@ def test_the_words_of_a_timeout(router):
 
 
 def test_an_unknown_flag_of_sudo(router):
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(mitogen.core.StreamError) as caught:
         router.sudo(sudo_args=['--derps'])
     assert 'sudo: no such option: --derps' in str(caught.value)
 
