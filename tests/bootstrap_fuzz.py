@@ -142,12 +142,12 @@ def try_one(data, rng):
         # One password at most, however often it is asked for; ssh may have to give it to hosts on the way.
         assert cls is mitogen.ssh.SetupProtocol or written.count(b'hunter2') <= 1
         assert len(protocol.logged_lines) <= protocol.history_size
-        if bootstraps:
+        if bootstraps and max(len(line) for line in data.split(b'\n')) < protocol.line_max:
             answered, ready, after = expected(data)
             asked = re.findall(b'[CS]0000000.(?:long|short)', written)
             assert (len(asked), conn.completed) == (int(answered), int(ready)), (cls, written, conn.completed)
             assert b''.join(conn.after) == after
-        else:
+        elif not bootstraps:
             assert not conn.completed
 
 
