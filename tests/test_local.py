@@ -367,7 +367,9 @@ def make_connection(router):
 def test_the_preamble_ends_with_a_line_that_names_the_context(router):
     text = zlib.decompress(make_connection(router).get_preamble())
     assert b'4321' in text.rstrip().split(b'\n')[-1]
-    compile(text, 'preamble', 'exec')
+    # The line that unpacks the rest, and the rest.
+    for part in text.split(b'\n', 1):
+        compile(part, 'preamble', 'exec')
 
 
 def test_the_boot_command_is_short(router):
