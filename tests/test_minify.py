@@ -210,7 +210,8 @@ SHRUNK = {
         'def f():\n    value = 1\n    return locals()\n',
         'def f():value=1;return locals()\n'),
     'branches': (
-        'if YES:\n    a = 1\nelse:\n    a = 2\nif not YES:\n    b = 1\nif YES and c:\n    d = 1\nif YES or c:\n    e = 1\n',
+        'if YES:\n    a = 1\nelse:\n    a = 2\nif not YES:\n    b = 1\n'
+        'if YES and c:\n    d = 1\nif YES or c:\n    e = 1\n',
         'a=1\nif c:d=1\nif YES or c:e=1\n'),
     'a block that would be empty': (
         'def f():\n    if not YES:\n        return 1\n',
@@ -222,7 +223,8 @@ SHRUNK = {
         'a = 1 if b else 0x1f or 2\nassert not b, "c"\nd = "e"if b else"f"\n',
         'a=1 if b else 0x1f or 2;assert not b,"c";d="e"if b else"f"\n'),
     'decorators and blocks in blocks': (
-        '@d\ndef f():\n    for x in y:\n        if x:\n            z()\n    try:\n        a()\n    finally:\n        b()\n',
+        '@d\ndef f():\n    for x in y:\n        if x:\n            z()\n'
+        '    try:\n        a()\n    finally:\n        b()\n',
         '@d\ndef f():\n for x in y:\n  if x:z()\n try:a()\n finally:b()\n'),
 }
 
