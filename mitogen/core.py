@@ -1209,10 +1209,7 @@ class Receiver(object):
         return self._latch.size()
 
     def empty(self):
-        """
-        Return whether no message waits here. It may be otherwise by the time
-        the caller looks. A closed receiver raises `LatchError`.
-        """
+        """Whether :meth:`size` is 0 at this moment; raises as that does."""
         return self._latch.empty()
 
     def get(self, timeout=None, block=True, throw_dead=True):
