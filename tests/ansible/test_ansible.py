@@ -281,8 +281,7 @@ PASSING_FACTS = re.compile(
     'ansible_(date_time|env|interfaces|mem.*|swap.*|mounts|uptime_seconds|loadavg|virtualization_.*|all_ipv._addresses|'
     'devices|device_links)$')
 
-# From the beginning of a word: otherwise a long word, as of a file's content, is searched from each of its letters.
-TEMPORARY = re.compile(r'(?<![^ ])[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/')
+TEMPORARY = re.compile(r'^/[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/')
 
 
 def comparable(value, folder):
