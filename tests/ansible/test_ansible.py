@@ -281,7 +281,7 @@ PASSING_FACTS = re.compile(
     'ansible_(date_time|env|interfaces|mem.*|swap.*|mounts|uptime_seconds|loadavg|virtualization_.*|all_ipv._addresses|'
     'devices|device_links)$')
 
-TEMPORARY = re.compile(r'^/[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/')
+TEMPORARY = re.compile(r'^[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/')
 
 
 def comparable(value, folder):
