@@ -61,5 +61,5 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats):
         core = sys.modules.get('mitogen.core')
-        self.write(event='core', core=core and [core.CORE, core.__file__])
+        self.write(event='core', core=core and [getattr(core, 'CORE', None), core.__file__])
         self.write(event='stats', hosts=dict((host, stats.summarize(host)) for host in stats.processed))
