@@ -27,7 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CORPUS = os.path.join(HERE, 'corpus', 'bootstrap')
 
 WORDS = [
-    b'MITO000', b'MITO000 1 3.11', b'MITO000 0 2.7', b'MITO000 9 9.9', b'MITO001', b'MITO002', b'MITO00',
+    b'MITO000', b'MITO000 1 30b07f0', b'MITO000 0 20712f0', b'MITO000 9 9.9', b'MITO001', b'MITO002', b'MITO00',
     b'\n', b'\n', b'\n', b'\r\n', b'\0', b'\xff\xfe', b'Password: ', b'password:', b'[sudo] password for x: ', b'Sorry, try again.', b' ',
     b'Permission denied (publickey,password).', b'Are you sure you want to continue connecting (yes/no)? ', b'su: ',
     b'WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!', b'Last login: today', b'MI\x00\x05', b'x' * 3000,
@@ -44,6 +44,7 @@ class Connection(object):
     """
     What the protocols see of a connection.
     """
+    STAGE_ANSWERED = mitogen.parent.Connection.STAGE_ANSWERED
     STAGE_SENT = mitogen.parent.Connection.STAGE_SENT
     _stage = mitogen.parent.Connection.STAGE_STARTED
     _pending = True
@@ -57,8 +58,14 @@ class Connection(object):
         self.next_protocol = mock.Mock()
         self.next_protocol.on_receive = lambda broker, buf: self.after.append(bytes(buf))
 
+    def _enter_stage(self, stage):
+        self._stage = stage
+
     def get_preamble(self):
         return b'long'
+
+    def _get_preamble_for(self, python, func):
+        func(self.get_preamble())
 
     def _get_short_preamble(self):
         return b'short'
@@ -142,7 +149,7 @@ def try_one(data, rng):
         # One password at most, however often it is asked for; ssh may have to give it to hosts on the way.
         assert cls is mitogen.ssh.SetupProtocol or written.count(b'hunter2') <= 1
         assert len(protocol.logged_lines) <= protocol.history_size
-        if bootstraps and max(len(line) for line in data.split(b'\n')) < protocol.line_max:
+        if bootstraps and max(len(line) for line in data.split(b'\n')) < protocol.max_tail:
             answered, ready, after = expected(data)
             asked = re.findall(b'[CS]0000000.(?:long|short)', written)
             assert (len(asked), conn.completed) == (int(answered), int(ready)), (cls, written, conn.completed)
