@@ -1531,7 +1531,7 @@ class PasswordMixin(object):
         LOG.debug('%s: typing the password', self._stream_name())
         self.password_sent = True
         conn = self.stream.conn
-        if conn._pending:
+        if conn._pending and conn._stage == conn.STAGE_STARTED:
             conn._enter_stage(conn.STAGE_ANSWERED)
         self.type_line(self.stream.conn.options.password)
 

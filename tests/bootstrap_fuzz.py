@@ -44,6 +44,7 @@ class Connection(object):
     """
     What the protocols see of a connection.
     """
+    STAGE_STARTED = mitogen.parent.Connection.STAGE_STARTED
     STAGE_ANSWERED = mitogen.parent.Connection.STAGE_ANSWERED
     STAGE_SENT = mitogen.parent.Connection.STAGE_SENT
     _stage = mitogen.parent.Connection.STAGE_STARTED

@@ -1,6 +1,7 @@
 """
 Builds and loads the codec by itself, as a private extension module, for
-test_codec.py and codec_fuzz.py; and gives it classes to work with.
+test_codec.py and codec_fuzz.py, with the two files of the engine that it
+needs for large values; and gives it classes to work with.
 
 The classes are stand-ins with no more behaviour than the codec relies on. So
 the codec's tests need nothing else of the project.
@@ -18,6 +19,7 @@ import sysconfig
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = os.path.join(os.path.dirname(HERE), '_mitogen_core')
+ENGINE = os.path.join(SOURCES, 'engine')
 CORPUS = os.path.join(HERE, 'corpus', 'codec')
 
 WARNINGS = ('-std=c11', '-Wall', '-Wextra')
@@ -34,10 +36,11 @@ def build(folder, flags=()):
         raise FileNotFoundError('Python.h')
     target = os.path.join(str(folder), '_codec_test' + sysconfig.get_config_var('EXT_SUFFIX'))
     sources = sorted(glob.glob(os.path.join(SOURCES, 'codec*.c'))) + [os.path.join(HERE, 'codec_testmod.c')]
+    sources += [os.path.join(ENGINE, name) for name in ('alloc.c', 'block.c')]
     command = compiler + ['-shared', '-fPIC', '-g', '-O2'] + list(WARNINGS) + list(flags)
     if sysconfig.get_platform().startswith('macosx'):
         command += ['-undefined', 'dynamic_lookup']
-    subprocess.check_call(command + ['-I' + include, '-I' + SOURCES] + sources + ['-o', target])
+    subprocess.check_call(command + ['-D_GNU_SOURCE', '-I' + include, '-I' + SOURCES, '-I' + ENGINE] + sources + ['-o', target])
     return load(target)
 
 
