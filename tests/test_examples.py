@@ -60,17 +60,3 @@ def test_the_demonstration_on_a_terminal():
     assert proc.wait(timeout=60) == 0, text
     assert re.search(r'\r\x1b\[K\[[#.]+\] \d+ of \d+ files', text)
     check_demo(re.sub(r'\r\x1b\[K', '\n', text))
-
-
-def test_the_program_of_the_readme(tmp_path):
-    with open(os.path.join(ROOT, 'README.rst')) as fp:
-        block = re.search(r'\.\. code-block:: python\n\n((?:    .*\n|\n)+)', fp.read()).group(1)
-    script = tmp_path / 'program.py'
-    script.write_text(re.sub(r'^    ', '', block, flags=re.M))
-    proc = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=60)
-    assert proc.returncode == 0, proc.stdout
-    pids = re.findall(r'\((\d+), (\d+)\)', proc.stdout)
-    assert len(pids) == 2
-    assert [int(count) for _, count in pids] == [len(os.listdir('/usr')), len(os.listdir('/etc'))]
-    assert len(set(pid for pid, _ in pids)) == 2

@@ -13,14 +13,14 @@ import sys
 import accounts
 import pytest
 import test_examples_hosts
-import test_ssh
+import sshd
 import testlib
 
 EXAMPLE = os.path.join(test_examples_hosts.EXAMPLES, 'mitogen_fuse.py')
 
 account = accounts.account
-running_server = test_ssh.running_server
-server = test_ssh.server
+running_server = sshd.running_server
+server = sshd.server
 config = test_examples_hosts.config
 
 
@@ -154,7 +154,7 @@ def test_the_eyes_of_somebody_else(tree, mount, config, account):
 def test_a_host_that_is_lost(tree, mount):
     folder, proc = mount('localhost', '-f', '--root', str(tree))
     assert os.listdir(folder)
-    for pid in test_ssh.children_of(proc.pid):
+    for pid in sshd.children_of(proc.pid):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(OSError) as caught:
         testlib.wait_for(lambda: os.listdir(folder) is None)

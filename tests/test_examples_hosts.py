@@ -16,7 +16,7 @@ import termios
 
 import accounts
 import pytest
-import test_ssh
+import sshd
 import testlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -25,8 +25,8 @@ EXAMPLES = os.path.join(ROOT, 'examples')
 pytestmark = pytest.mark.skipif(not os.path.exists(EXAMPLES), reason='needs the source tree')
 
 account = accounts.account
-running_server = test_ssh.running_server
-server = test_ssh.server
+running_server = sshd.running_server
+server = sshd.server
 
 CONFIG = '''
 Host bastion one two
@@ -142,7 +142,7 @@ def test_a_host_that_is_lost_does_not_end_the_others():
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = iter(proc.stdout.readline, '')
     assert any('2 of 2 hosts' in line for line in lines)
-    victim = test_ssh.children_of(proc.pid)[0]
+    victim = sshd.children_of(proc.pid)[0]
     os.kill(victim, signal.SIGKILL)
     assert any('1 of 2 hosts' in line for line in lines)
     assert any('localhost: the connection is lost' in line for line in lines)
