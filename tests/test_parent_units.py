@@ -1043,9 +1043,10 @@ def test_the_last_hundred_lines_and_the_unfinished_one_are_kept(prompter):
 class FakeConnection(object):
     STAGE_SENT = Connection.STAGE_SENT
     completed = 0
+    _stage = None
 
     def _enter_stage(self, stage):
-        self.stage = stage
+        self.stage = self._stage = stage
 
     def get_preamble(self):
         return b'long'
@@ -1246,6 +1247,9 @@ class FakeRouter(object):
         self.handlers = {}
         self.routes = {}
         self.contexts = self._context_by_id = {}
+
+    def _note_loss(self, context, how):
+        pass
 
     def add_handler(self, fn, handle, persist=True, policy=None, respondent=None, overwrite=False):
         self.handlers[handle] = fn, policy
