@@ -137,21 +137,23 @@ def install(router, context, archive, options):
         return 0
 
     steps = [
-        (make_release, release),
-        (fetch, router.myself(), archive, packed),
-        (unpack, packed, release),
-        (switch, release, link),
+        (make_release, (release,)),
+        (fetch, (router.myself(), archive, packed)),
+        (unpack, (packed, release)),
+        (switch, (release, link)),
     ]
-    for step in steps:
+    for func, args in steps:  # what is called below, for people
         print('%s: %s(%s)' % (
-            'would call' if options.dry_run else 'call', step[0].__name__, ', '.join(map(str, step[1:]))))
+            'would call' if options.dry_run else 'call', func.__name__, ', '.join(map(str, args))))
     if options.dry_run:
         return 0
 
     try:
         with mitogen.parent.CallChain(context, pipelined=True) as chain:
-            for step in steps:
-                chain.call_no_reply(*step)
+            chain.call_no_reply(make_release, release)
+            chain.call_no_reply(fetch, router.myself(), archive, packed)
+            chain.call_no_reply(unpack, packed, release)
+            chain.call_no_reply(switch, release, link)
             # The first answer that is waited for. If any step has failed, it is that one's error.
             _, _, found = chain.call(describe, prefix)
     except mitogen.core.CallError as error:

@@ -87,7 +87,8 @@ def signature_of(function):
             simple = default is None or isinstance(default, (bool, int, float, str, bytes, tuple, list, dict))
             word += '=%s' % (repr(default) if simple else '...',)
         words.append(word)
-    return '(%s)' % ', '.join(words)
+    # By name, each with its place, to be found with the eye.
+    return ' | '.join(sorted('%s %d' % (word, place) for place, word in enumerate(words))) or 'nothing'
 
 
 def value_of(value):

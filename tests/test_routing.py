@@ -444,7 +444,7 @@ def test_the_loss_of_another_context_is_an_error_to_who_waits_for_it_unless_all_
             router._on_del_route(Message(data=b'5'))
             with pytest.raises(ChannelError) as caught:
                 receiver.get(timeout=10)
-            assert str(caught.value) == router.respondent_disconnect_msg
+            assert caught.value.args[0] == router.respondent_disconnect_msg
             receiver = Receiver(router, respondent=context)
             broker.shutdown()
             broker.join()

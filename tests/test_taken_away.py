@@ -3,6 +3,7 @@ Nothing waits for ever: whatever a thread waits for, the wait ends with the docu
 taken away in the middle.
 """
 
+import contextlib
 import io
 import os
 import signal
@@ -88,7 +89,9 @@ def state_of(pid):
 
 
 def kill(pid):
-    os.kill(pid, signal.SIGKILL)
+    # Who was asked to end may just have done so.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def stop_then_kill(pid):
