@@ -11,6 +11,9 @@ What stat(2) tells is asked for all the time, so it is remembered for two second
 along for all that is in it.
 """
 
+# mypy: ignore-errors
+# fusepy has no types, and calls by name what it finds here.
+
 from __future__ import print_function
 
 import errno
