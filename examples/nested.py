@@ -24,16 +24,17 @@ def describe():
 @mitogen.main()
 def main(router):
     print('%d is this process' % (os.getpid(),))
-    context, parent = None, os.getpid()
+    contexts, parent = [], os.getpid()
     for depth in range(1, DEPTH + 1):
         # Started by the last one so far, on our behalf.
-        context = router.local(via=context, name='%d' % (depth,))
+        context = router.local(via=contexts[-1] if contexts else None, name='%d' % (depth,))
+        contexts.append(context)
         pid, ppid = context.call(describe)
         assert ppid == parent
         print('%s%d is %s' % ('  ' * depth, pid, context.name))
         parent = pid
 
     start = mitogen.core.now()
-    calls = [context.call_async(describe) for _ in range(1000)]
+    calls = [contexts[-1].call_async(describe) for _ in range(1000)]
     assert set(call.get().unpickle() for call in calls) == set([(pid, ppid)])
     print('1000 calls into the last one took %.0f ms' % (1000 * (mitogen.core.now() - start),))
