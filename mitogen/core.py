@@ -1884,14 +1884,14 @@ class MitogenProtocol(Protocol):
         self._have = 0
         self._want = Message.HEADER_LEN
         # Written by the broker thread; any thread may count what it sends.
-        self.messages_in = self.bytes_in = self.forwarded = 0
-        self.last_in = None
+        self._messages_in = self._bytes_in = self._forwarded = 0
+        self._last_in = None
         self._sent = itertools.count()
 
     def on_receive(self, broker, buf):
         """Cut `buf` into frames and have the router take each."""
-        self.bytes_in += len(buf)
-        self.last_in = now()
+        self._bytes_in += len(buf)
+        self._last_in = now()
         self._chunks.append(buf)
         self._have += len(buf)
         if self._have < self._want:
@@ -1912,7 +1912,7 @@ class MitogenProtocol(Protocol):
          msg.reply_to, _) = header
         msg.data = data
         msg.router = self._router
-        self.messages_in += 1
+        self._messages_in += 1
         self._router._async_route(msg, self.stream)
 
     def _parse(self, broker, buf, pos):
@@ -1987,17 +1987,17 @@ class MitogenProtocol(Protocol):
         """Stay open: logs and output still come while the process ends."""
         pass
 
-    def counts(self):
+    def _counts(self):
         """Return messages in, bytes in, messages out, bytes out and messages
         forwarded from here."""
         # The only way to look at a counter without counting.
         out = int(repr(self._sent)[6:-1])
-        return (self.messages_in, self.bytes_in, out, self._writer.sent,
-                self.forwarded)
+        return (self._messages_in, self._bytes_in, out, self._writer.sent,
+                self._forwarded)
 
     def on_disconnect(self, broker):
         if not self._writer.closed:
-            self._router._count_closed(self.counts())
+            self._router._count_closed(self._counts())
         self._writer.close()
         Protocol.on_disconnect(self, broker)
 
@@ -2336,7 +2336,7 @@ class Router(object):
         if in_stream is None:
             out_stream.protocol._send(msg)
         else:
-            protocol.forwarded += 1
+            protocol._forwarded += 1
             out_stream.protocol._forward(msg, in_stream)
 
     def route(self, msg):

@@ -195,7 +195,7 @@ def _stream_stats(stream):
             'last_in': stats.get('last_in'),
             'last_out': stats.get('last_out'),
         }
-    counts = protocol.counts()
+    counts = protocol._counts()
     now = mitogen.core.now()
 
     def age(mark):
@@ -207,7 +207,7 @@ def _stream_stats(stream):
         'forwarded': counts[4],
         'queued_bytes': protocol.pending_bytes(),
         'blocked_senders': 0,
-        'last_in': age(protocol.last_in),
+        'last_in': age(protocol._last_in),
         'last_out': age(protocol._writer.last),
     }
 
@@ -250,7 +250,7 @@ def router_stats(router):
         handlers=len(router._handle_map), refused=router.refused,
         queued_bytes=0, blocked_senders=0, wakeups=waker.wakes)
     for stream in streams:
-        counts = [a + b for a, b in zip(counts, stream.protocol.counts())]
+        counts = [a + b for a, b in zip(counts, stream.protocol._counts())]
         stats['queued_bytes'] += stream.protocol.pending_bytes()
     stats.update(zip(('messages_in', 'bytes_in', 'messages_out', 'bytes_out',
                       'forwarded'), counts))
