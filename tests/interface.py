@@ -13,9 +13,6 @@ import pkgutil
 import sys
 import types
 
-#: Not part of the interface: a private module, and the program behind ``python -m``.
-SKIPPED = ('mitogen._native', 'mitogen.__main__')
-
 #: Names that every module may import, and that are nobody's interface.
 IMPORTED = ('absolute_import', 'print_function', 'PY3')
 
@@ -35,8 +32,9 @@ METHODS = (
 def module_names():
     import mitogen
     import mitogen.core
-    names = ['mitogen'] + ['mitogen.' + info[1] for info in pkgutil.iter_modules(mitogen.__path__)]
-    return sorted(name for name in names if name not in SKIPPED)
+    names = ['mitogen'] + ['mitogen.' + info[1] for info in pkgutil.iter_modules(mitogen.__path__)
+                           if not info[1].startswith('_')]
+    return sorted(names)
 
 
 def is_own(module, name, value):
