@@ -340,7 +340,9 @@ def test_a_password_is_nowhere_to_be_seen(method, password):
 
 
 class FakeConnection(object):
+    STAGE_STARTED = mitogen.parent.Connection.STAGE_STARTED
     STAGE_ANSWERED = mitogen.parent.Connection.STAGE_ANSWERED
+    _stage = STAGE_STARTED
 
     def __init__(self, options):
         self.options = options

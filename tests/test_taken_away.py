@@ -84,24 +84,31 @@ class Waiter(object):
 
 
 def state_of(pid):
-    with open('/proc/%d/stat' % pid) as fp:
-        return fp.read().rpartition(')')[2].split()[0]
+    try:
+        with open('/proc/%d/stat' % pid) as fp:
+            return fp.read().rpartition(')')[2].split()[0]
+    except IOError:
+        return 'gone'
+
+
+def send_signal(pid, number):
+    # Who was asked to end may just have done so.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def kill(pid):
-    # Who was asked to end may just have done so.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    send_signal(pid, signal.SIGKILL)
 
 
 def stop_then_kill(pid):
-    os.kill(pid, signal.SIGSTOP)
-    testlib.wait_for(lambda: state_of(pid) in 'TZ', SECONDS, 'a stopped process')
-    os.kill(pid, signal.SIGKILL)
+    send_signal(pid, signal.SIGSTOP)
+    testlib.wait_for(lambda: not testlib.is_running(pid) or state_of(pid) == 'T', SECONDS, 'a stopped process')
+    send_signal(pid, signal.SIGKILL)
 
 
 def terminate(pid):
-    os.kill(pid, signal.SIGTERM)
+    send_signal(pid, signal.SIGTERM)
 
 
 @pytest.fixture(params=[kill, stop_then_kill, terminate])
