@@ -119,13 +119,17 @@ def test_every_file_of_the_package_is_in_every_wheel(native_wheel, pure_wheel):
 
 def tracked():
     """
-    Return the names of the files of the project: those that git has, or without git, all.
+    Return the names of the files of the project: those that git has, or without git, those that a build may read.
     """
     try:
         out = subprocess.check_output(['git', 'ls-files', '-z'], cwd=packages.ROOT, stderr=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
-        return set(os.path.relpath(os.path.join(base, name), packages.ROOT)
-                   for base, _, names in os.walk(packages.ROOT) for name in names if '.pyc' not in name)
+        found = set()
+        for base, folders, names in os.walk(packages.ROOT):
+            left = packages.tool().LEAVE(base, folders + names)
+            folders[:] = [name for name in folders if name not in left]
+            found.update(os.path.relpath(os.path.join(base, name), packages.ROOT) for name in names if name not in left)
+        return found
     names = out.decode().split('\0')
     return set(name for name in names if name and os.path.lexists(os.path.join(packages.ROOT, name)))
 
