@@ -140,15 +140,17 @@ void *mg_block_resize(void *ptr, size_t size, size_t new_size)
 {
     if (mapping(new_size) == mapping(size))
         return ptr;
-    void *other = mg_block_new(new_size);
 #ifdef MREMAP_MAYMOVE
-    /* moves the pages, not the bytes */
-    if (other && size > MG_BLOCK_KEPT + SLACK && new_size > size &&
-        mremap(ptr, mapping(size), mapping(new_size), MREMAP_MAYMOVE | MREMAP_FIXED, other) == other) {
-        advise(other, mapping(new_size));
-        return other;
+    /* Moves the pages, not the bytes. The system chooses where to: on a place of ours it might fail half-way, with that
+     * place given up already. */
+    if (size > MG_BLOCK_KEPT + SLACK && new_size > size && mapping(new_size)) {
+        if (mg_alloc_fails())
+            return NULL;
+        void *moved = mremap(ptr, mapping(size), mapping(new_size), MREMAP_MAYMOVE);
+        return moved == MAP_FAILED ? NULL : moved;
     }
 #endif
+    void *other = mg_block_new(new_size);
     if (other) {
         memcpy(other, ptr, size < new_size ? size : new_size);
         mg_block_free(ptr, size);

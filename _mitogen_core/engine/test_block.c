@@ -66,6 +66,16 @@ static void no_memory_means_no_block(void)
     mg_alloc_fail_at(0);
     CHECK(!mg_block_new(SIZE_MAX));
     CHECK(!mg_block_new(SIZE_MAX - MIB));
+
+    char *p = mg_block_new(20 * MIB);
+    CHECK(p);
+    p[20 * MIB - 1] = 'z';
+    mg_alloc_fail_at(1);
+    CHECK(!mg_block_resize(p, 20 * MIB, 40 * MIB));
+    mg_alloc_fail_at(0);
+    CHECK(!mg_block_resize(p, 20 * MIB, SIZE_MAX));
+    CHECK(p[20 * MIB - 1] == 'z'); /* the old one stays */
+    mg_block_free(p, 20 * MIB);
 }
 
 static void advice_leaves_the_bytes_alone(void)
