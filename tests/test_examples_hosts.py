@@ -99,7 +99,8 @@ def tables(text):
 def test_a_process_table_of_this_host():
     started = subprocess.Popen(['sleep', '1234.5'])
     try:
-        out, err = run('mitop.py', '-n', '3', '-d', '0.1', '--rows', '100000', 'localhost')
+        # Wide enough for the path of any checkout.
+        out, err = run('mitop.py', '-n', '3', '-d', '0.1', '--rows', '100000', '--width', '1000', 'localhost')
     finally:
         started.kill()
         started.wait()
