@@ -202,6 +202,9 @@ def pytest_terminal_summary(terminalreporter):
 
 def pytest_configure(config):
     config.stash[STDERR] = os.fdopen(os.dup(2), 'w')
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell starts what it runs in the background like that, and the tests send interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     core = config.option.core
     if core in ('native', 'pure'):
         os.environ['MITOGEN_CORE'] = core
