@@ -335,9 +335,10 @@ static PyObject *loop_stats(PyObject *obj, PyObject *unused)
     (void) unused;
     mg_loop_stats s;
     mg_loop_get_stats(((LoopObject *) obj)->loop, &s);
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsnsI}", "turns", s.turns, "leads", s.leads, "attends", s.attends, "ticks",
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsnsI}", "turns", s.turns, "leads", s.leads, "attends", s.attends, "ticks",
                          s.ticks, "spins_won", s.spins_won, "spins_lost", s.spins_lost, "kicks", s.kicks, "wakes",
-                         s.wakes, "events", (Py_ssize_t) s.events, "followers", (unsigned int) s.followers);
+                         s.wakes, "holds", s.holds, "events", (Py_ssize_t) s.events, "followers",
+                         (unsigned int) s.followers);
 }
 
 static PyMethodDef loop_methods[] = {

@@ -22,3 +22,12 @@ def hold_the_interpreter(sender, seconds):
         return count
     finally:
         sys.setswitchinterval(before)
+
+
+def send_and_hold_the_interpreter(sender, count, seconds):
+    """
+    Send numbers as fast as this goes, then keep the GIL.
+    """
+    for number in range(count):
+        sender.send(number)
+    return hold_the_interpreter(sender, seconds)

@@ -60,3 +60,13 @@ def test_large_messages_pass_too(router):
         if mitogen.core.CORE == 'native':
             assert receiver.empty()
         assert receiver.get(timeout=30).unpickle() > 0
+
+
+def test_what_was_sent_in_a_row_is_on_its_way_when_the_gil_is_kept(router):
+    child = router.local()
+    with Receiver(router) as numbers:
+        receiver = child.call_async(gil_targets.send_and_hold_the_interpreter, numbers.to_sender(), 1000, HELD)
+        assert [numbers.get(timeout=30).unpickle() for _ in range(1000)] == list(range(1000))
+        if mitogen.core.CORE == 'native':
+            assert receiver.empty()
+        assert receiver.get(timeout=30).unpickle() > 0

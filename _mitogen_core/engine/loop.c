@@ -6,6 +6,9 @@
 #include <sched.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/timerfd.h>
+#endif
 
 #include "alloc.h"
 #include "block.h"
@@ -14,6 +17,9 @@
 /* How often a ticking attendant looks. Long enough to cost nothing beside a thread that makes a hundred thousand calls a
  * second, short enough that nobody notices a loop that was left alone. */
 #define TICK (MG_SECOND / 2000)
+
+/* How long frames are held back. A thread that sends without a pause makes about a hundred in that time. */
+#define HOLD (MG_SECOND / 5000)
 
 /* Foreign traffic older than this is forgotten. */
 #define FOREIGN_FRESH (MG_SECOND / 200)
@@ -53,6 +59,12 @@ struct mg_loop {
     int attendant_deep; /* guarded by mu: the attendant must be woken when leadership ends */
     int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
     mg_op *ops, **ops_tail; /* guarded by mu */
+    int attending; /* guarded by mu: the attendant is in mg_loop_attend */
+    mg_hold *held; /* guarded by mu */
+    _Atomic int any_held; /* whether there may be some; written under mu */
+    int can_hold; /* set once: there is a hold_fd */
+    int hold_fd; /* guarded by kick_mu: a timer that epoll can wait for to the microsecond, or -1 */
+    ev_io hold_io; /* leader only */
 
     _Atomic int step_down; /* the leader is asked to leave */
     _Atomic int have_ops;
@@ -87,7 +99,7 @@ struct mg_loop {
     int64_t cores_at;
 
     /* as in mg_loop_stats */
-    _Atomic uint64_t turns, leads, attends, ticks, spins_won, spins_lost, kicks, wakes;
+    _Atomic uint64_t turns, leads, attends, ticks, spins_won, spins_lost, kicks, wakes, holds;
 };
 
 /* The writer is alone (it leads, or holds mu), so this needs no locked instruction. */
@@ -114,6 +126,9 @@ static void destroy_ev(mg_loop *loop)
     if (loop->ev)
         ev_loop_destroy(loop->ev);
     loop->ev = NULL;
+    if (loop->hold_fd >= 0)
+        close(loop->hold_fd);
+    loop->hold_fd = -1;
     pthread_mutex_unlock(&loop->kick_mu);
 }
 
@@ -164,6 +179,95 @@ static void on_timer(struct ev_loop *ev, ev_timer *timer, int events)
 
 static void run_ops(mg_loop *loop);
 
+/* --- what is held back for a moment --- */
+
+#if defined(__linux__)
+
+/* libev's timers, like epoll_wait, count whole milliseconds. */
+static int open_hold_timer(void)
+{
+    return timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+}
+
+static void start_hold_timer(mg_loop *loop)
+{
+    struct itimerspec spec = {.it_value = {.tv_nsec = HOLD}};
+    pthread_mutex_lock(&loop->kick_mu);
+    if (loop->hold_fd >= 0)
+        timerfd_settime(loop->hold_fd, 0, &spec, NULL);
+    pthread_mutex_unlock(&loop->kick_mu);
+}
+
+static void on_hold_timer(struct ev_loop *ev, ev_io *io, int events)
+{
+    (void) events;
+    mg_loop *loop = ev_userdata(ev);
+    uint64_t times;
+    loop->activity++;
+    if (read(io->fd, &times, sizeof times) > 0)
+        mg_loop_flush_held(loop);
+}
+
+#else
+
+static int open_hold_timer(void)
+{
+    return -1;
+}
+
+static void start_hold_timer(mg_loop *loop)
+{
+    (void) loop;
+}
+
+static void on_hold_timer(struct ev_loop *ev, ev_io *io, int events)
+{
+    (void) ev, (void) io, (void) events;
+}
+
+#endif
+
+int mg_loop_hold(mg_loop *loop, mg_hold *h)
+{
+    int first = 0, ok = 0;
+    pthread_mutex_lock(&loop->mu);
+    if (loop->attending && loop->can_hold && !atomic_load(&loop->closed)) {
+        first = !loop->held;
+        h->next = loop->held;
+        loop->held = h;
+        atomic_store(&loop->any_held, 1);
+        count(&loop->holds);
+        ok = 1;
+    }
+    pthread_mutex_unlock(&loop->mu);
+    if (first)
+        start_hold_timer(loop);
+    return ok;
+}
+
+void mg_loop_flush_held(mg_loop *loop)
+{
+    if (!atomic_load(&loop->any_held))
+        return;
+    pthread_mutex_lock(&loop->mu);
+    mg_hold *h = loop->held;
+    loop->held = NULL;
+    atomic_store(&loop->any_held, 0);
+    pthread_mutex_unlock(&loop->mu);
+    while (h) {
+        mg_hold *next = h->next;
+        h->flush(h);
+        h = next;
+    }
+}
+
+static void set_attending(mg_loop *loop, int on)
+{
+    pthread_mutex_lock(&loop->mu);
+    loop->attending = on;
+    pthread_mutex_unlock(&loop->mu);
+}
+
 /* --- life --- */
 
 mg_loop *mg_loop_new(void)
@@ -177,6 +281,8 @@ mg_loop *mg_loop_new(void)
     pthread_mutex_init(&loop->kick_mu, NULL);
     loop->ops_tail = &loop->ops;
     loop->scratch = mg_malloc(MG_SCRATCH_SIZE);
+    loop->hold_fd = open_hold_timer(); /* without one nothing is held */
+    loop->can_hold = loop->hold_fd >= 0;
     loop->ev = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
     if (!loop->ev || !loop->scratch) {
         mg_loop_unref(loop);
@@ -186,6 +292,9 @@ mg_loop *mg_loop_new(void)
     ev_async_init(&loop->async, on_async);
     ev_async_start(loop->ev, &loop->async);
     ev_timer_init(&loop->timer, on_timer, 0, 0);
+    ev_io_init(&loop->hold_io, on_hold_timer, loop->hold_fd, EV_READ);
+    if (loop->can_hold)
+        ev_io_start(loop->ev, &loop->hold_io);
     return loop;
 }
 
@@ -210,6 +319,7 @@ void mg_loop_unref(mg_loop *loop)
 
 void mg_loop_close(mg_loop *loop)
 {
+    mg_loop_flush_held(loop);
     mg_loop_acquire(loop);
     pthread_mutex_lock(&loop->mu);
     atomic_store(&loop->closed, 1);
@@ -236,6 +346,9 @@ void mg_loop_forked(mg_loop *loop)
     atomic_store(&loop->step_down, 0);
     atomic_store(&loop->attendant, NULL);
     atomic_store(&loop->n_followers, 0);
+    loop->attending = 0;
+    loop->held = NULL;
+    atomic_store(&loop->any_held, 0);
     atomic_store(&loop->closed, 1);
     atomic_store(&loop->forked, 1);
     pthread_mutex_init(&loop->kick_mu, NULL);
@@ -407,6 +520,7 @@ void mg_loop_note_unsent(mg_loop *loop, int change)
 
 int mg_loop_unsent(mg_loop *loop)
 {
+    mg_loop_flush_held(loop);
     atomic_store(&loop->draining, 1);
     return atomic_load(&loop->unsent);
 }
@@ -590,6 +704,8 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
 mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
 {
     mg_waiter *w = s->waiter;
+    if (loop)
+        mg_loop_flush_held(loop); /* what we wait for may be the answer to it */
     for (;;) {
         mg_waiter_take_token(w);
         if (atomic_load(&s->state) != MG_SLEEPER_WAITING)
@@ -618,12 +734,8 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
     }
 }
 
-mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
+static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
 {
-    mg_waiter *w = mg_waiter_self();
-    if (!w)
-        return MG_ENOMEM;
-    atomic_store(&loop->attendant, w);
     uint64_t seq = 0; /* lead_seq when we looked last */
     int ticking = 0; /* we have left the loop to waiters */
     int tick_passed = 0; /* since we looked a whole tick has passed */
@@ -636,6 +748,7 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
         int64_t now = mg_now();
         if (now >= deadline)
             return MG_ETIMEDOUT;
+        mg_loop_flush_held(loop);
 
         pthread_mutex_lock(&loop->mu);
         loop->attendant_deep = 0;
@@ -672,6 +785,19 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
         pthread_mutex_unlock(&loop->mu);
         tick_passed = mg_waiter_park(w, until < deadline ? until : deadline) == MG_ETIMEDOUT;
     }
+}
+
+mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
+{
+    mg_waiter *w = mg_waiter_self();
+    if (!w)
+        return MG_ENOMEM;
+    atomic_store(&loop->attendant, w);
+    set_attending(loop, 1);
+    mg_err err = attend(loop, w, deadline);
+    set_attending(loop, 0);
+    mg_loop_flush_held(loop); /* for as long as we are away nobody else might */
+    return err;
 }
 
 void mg_loop_acquire(mg_loop *loop)
@@ -827,6 +953,7 @@ void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out)
     GET(spins_lost);
     GET(kicks);
     GET(wakes);
+    GET(holds);
 #undef GET
     out->events = atomic_load(&loop->n_events);
     out->followers = (uint32_t) atomic_load(&loop->n_followers);

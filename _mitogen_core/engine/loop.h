@@ -17,6 +17,10 @@
  *    A waiter that has led for long and serves another one does the same.
  *  - mg_loop_acquire() asks the leader to step down and waits for it: for changing watchers from outside.
  *
+ * What a thread that sends much holds back for a moment, so that one write takes many frames (mg_hold), is flushed by the next wait
+ * of any thread, by a timer of the leader after HOLD, or by the attendant, which looks every TICK where nobody leads and flushes
+ * before it leaves for Python. So nothing is held for longer than a tick, whatever the thread does that sent it.
+ *
  * Work for the loop from other threads: an mg_op, run by the leader. Work for Python from the loop: an mg_event, taken by
  * the attendant's thread; while the loop runs no Python is entered and no lock of Python's is wanted.
  *
@@ -102,6 +106,19 @@ int mg_loop_post(mg_loop *loop, mg_op *op);
 /* Removes a queued op; returns 1 if it was queued. Any thread. */
 int mg_loop_unpost(mg_loop *loop, mg_op *op);
 
+/* --- what is held back for a moment --- */
+
+typedef struct mg_hold {
+    struct mg_hold *next; /* guarded by the loop's mu */
+    void (*flush)(struct mg_hold *); /* set once; called once per mg_loop_hold, by any thread, with no lock held */
+} mg_hold;
+
+/* Has h flushed within half a millisecond. Returns 0, and does nothing, when nobody would do so: no attendant is in mg_loop_attend. Any
+ * thread; h must not be queued already. */
+int mg_loop_hold(mg_loop *loop, mg_hold *h);
+/* Flushes all that is held. Any thread but with no lock held. */
+void mg_loop_flush_held(mg_loop *loop);
+
 /* --- events: work for the layer above --- */
 
 typedef struct {
@@ -158,6 +175,7 @@ typedef struct {
     uint64_t spins_lost;
     uint64_t kicks; /* times a thread that may be blocked in libev was woken */
     uint64_t wakes; /* times a thread that sleeps, or may be about to, was told to look */
+    uint64_t holds; /* times a stream began to hold frames back */
     size_t events; /* that wait for Python */
     uint32_t followers; /* waiters that sleep while another thread leads */
 } mg_loop_stats;

@@ -17,9 +17,16 @@ enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK 
 /* The same, after a write has failed. */
 #define LAST_TURNS 16
 
+/* So many frames, each sent so soon after the one before it, are a thread that goes on like that: what follows is held back, until
+ * there are so many bytes of it. */
+#define QUICK      (MG_SECOND / 50000)
+#define QUICK_ROW  8
+#define HELD_BYTES (32 * 1024)
+
 static void on_readable(void *arg, int events);
 static void on_writable(void *arg, int events);
 static void run_op(mg_op *op);
+static void flush_held(mg_hold *hold);
 
 /* --- life --- */
 
@@ -57,6 +64,7 @@ mg_stream *mg_stream_new(mg_router *router, uint32_t remote_id, int rfd, int wfd
     s->rfd = rfd;
     s->wfd = wfd;
     s->op.run = run_op;
+    s->hold.flush = flush_held;
     pthread_mutex_init(&s->wmu, NULL);
     init_cond(&s->room);
     s->read_watch = mg_watch_new(s->loop, rfd, MG_READ, on_readable, s);
@@ -221,6 +229,8 @@ void mg_stream_close(mg_stream *s)
     stop_feeding(s);
     resume_feeders(s);
     pthread_mutex_lock(&s->wmu);
+    if (s->holding && s->wfd >= 0 && !s->wants_write)
+        mg_outq_write(&s->out, s->wfd); /* sent before we were closed, and the kernel may still take it */
     end_writing_locked(s);
     pthread_mutex_unlock(&s->wmu);
     mg_router_count_closed(s->router, s);
@@ -404,9 +414,42 @@ static void count_out(mg_stream *s, const mg_frame *f)
     atomic_store_explicit(&s->last_out, mg_now_coarse(), memory_order_relaxed);
 }
 
-mg_err mg_stream_send(mg_stream *s, mg_frame *f)
+/* REQUIRES(s->wmu). Whether what was pushed just now may wait for more. */
+static int may_hold_locked(mg_stream *s)
+{
+    int64_t now = mg_now();
+    if (now - s->sent_at > QUICK)
+        s->quick_row = 0;
+    else if (s->quick_row < QUICK_ROW)
+        s->quick_row++;
+    s->sent_at = now;
+    return s->quick_row == QUICK_ROW && mg_outq_bytes(&s->out) < HELD_BYTES;
+}
+
+/* Ends the holding; tells which todo the loop has got. */
+static int flush(mg_stream *s)
 {
     int todo = 0;
+    pthread_mutex_lock(&s->wmu);
+    s->holding = 0;
+    if (s->wfd >= 0 && !s->wants_write)
+        todo = write_locked(s);
+    pthread_mutex_unlock(&s->wmu);
+    return todo;
+}
+
+static void flush_held(mg_hold *hold)
+{
+    mg_stream *s = (mg_stream *) ((char *) hold - offsetof(mg_stream, hold));
+    int todo = flush(s);
+    if (todo)
+        post(s, todo);
+    mg_stream_unref(s);
+}
+
+mg_err mg_stream_send(mg_stream *s, mg_frame *f)
+{
+    int todo = 0, hold = 0;
     mg_err err = MG_OK;
     if (mg_loop_was_forked(s->loop)) {
         mg_frame_unref(f);
@@ -419,10 +462,19 @@ mg_err mg_stream_send(mg_stream *s, mg_frame *f)
     } else {
         count_out(s, f);
         mg_outq_push(&s->out, f);
-        if (!s->wants_write)
+        if (!s->wants_write && !may_hold_locked(s))
             todo = write_locked(s);
+        else if (!s->wants_write && !s->holding)
+            s->holding = hold = 1;
     }
     pthread_mutex_unlock(&s->wmu);
+    if (hold) {
+        mg_stream_ref(s);
+        if (!mg_loop_hold(s->loop, &s->hold)) {
+            todo = flush(s);
+            mg_stream_unref(s);
+        }
+    }
     if (todo)
         post(s, todo);
     return err;

@@ -6,7 +6,8 @@
  *
  * Writing is anybody's: the thread that sends writes at once when nothing is queued (under wmu, on a non-blocking fd), and what the
  * kernel does not take waits for the loop. Frames that the leader forwards are queued and written together at the end of
- * its turn.
+ * its turn. So are those of a thread that sends one after the other without a pause: they are held back for a moment (mg_loop_hold),
+ * since a system call for each, which also wakes the reader for each, costs several times what the rest does.
  *
  * Memory is bounded: when more than the high-water mark waits on a stream, a stream that feeds it is paused (it is not read)
  * until half of it has gone, and a sending thread has to wait (mg_stream_wait_room). Delivery to this process never pauses anything, so
@@ -74,6 +75,10 @@ typedef struct mg_stream {
     mg_outq out;                /* guarded by wmu */
     int write_error;            /* guarded by wmu: errno of the failed write, or 0 */
     int wants_write;            /* guarded by wmu: the loop is to write the rest */
+    int64_t sent_at;            /* guarded by wmu: when the last frame was sent from here */
+    int quick_row;              /* guarded by wmu: frames sent one right after the other, up to QUICK_ROW */
+    int holding;                /* guarded by wmu: `out` is to be flushed by `hold` */
+    mg_hold hold;               /* with a reference while `holding` was not seen to be over */
 } mg_stream;
 
 /* Makes a stream on two non-blocking fds (which may be the same). It can send at once; it is not read. One reference. NULL: no memory. */

@@ -914,6 +914,48 @@ static void askers_go_on_while_leaders_change_all_the_time(void)
     mg_loop_unref(loop);
 }
 
+struct holding {
+    mg_hold hold;
+    _Atomic int flushed;
+};
+
+static void count_flush(mg_hold *h)
+{
+    atomic_fetch_add(&((struct holding *) h)->flushed, 1);
+}
+
+static void what_is_held_is_flushed_once_by_whoever_comes_first(void)
+{
+    enum { HELD = 200 };
+    static struct holding held[HELD];
+    mg_loop *loop = mg_loop_new();
+    struct attending a;
+
+    for (int i = 0; i < HELD; i++) {
+        held[i].hold.flush = count_flush;
+        atomic_init(&held[i].flushed, 0);
+    }
+    CHECK(!mg_loop_hold(loop, &held[0].hold)); /* nobody attends */
+    mg_loop_flush_held(loop);
+    CHECK(atomic_load(&held[0].flushed) == 0);
+    start_attending(&a, loop);
+    for (int i = 0; i < HELD; i++) {
+        AWAIT(mg_loop_hold(loop, &held[i].hold)); /* it may be on its way back from an event */
+        if (i % 3 == 0)
+            mg_loop_flush_held(loop);
+        if (i % 3 == 1)
+            mg_loop_interrupt(loop);
+        if (i % 2)
+            AWAIT(atomic_load(&held[i].flushed) == 1);
+    }
+    CHECK(mg_loop_unsent(loop) == 0);
+    for (int i = 0; i < HELD; i++)
+        AWAIT(atomic_load(&held[i].flushed) == 1);
+    end_attending(&a);
+    CHECK(!mg_loop_hold(loop, &held[0].hold));
+    mg_loop_unref(loop);
+}
+
 int main(void)
 {
     test_watchdog(180);
@@ -939,5 +981,6 @@ int main(void)
     RUN(a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says_so);
     RUN(askers_go_on_while_leaders_change_all_the_time);
     RUN(the_attendant_steps_down_for_a_thread_that_it_served);
+    RUN(what_is_held_is_flushed_once_by_whoever_comes_first);
     return 0;
 }

@@ -66,6 +66,93 @@ static void let_the_loop_look(struct node *node)
     }
 }
 
+/* --- holding back --- */
+
+/* Sends a frame as if it came right after the one before it. */
+static void send_at_once(mg_stream *s, uint32_t nth)
+{
+    pthread_mutex_lock(&s->wmu);
+    s->sent_at = mg_now() + 100 * MG_SECOND;
+    pthread_mutex_unlock(&s->wmu);
+    CHECK(mg_stream_send(s, filled_frame((mg_hdr) {.dst_id = 1, .handle = LATCH}, 64, 7, nth)) == MG_OK);
+}
+
+static void expect_filled(int fd, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        mg_hdr hdr;
+        uint8_t *p;
+        CHECK(peer_recv(fd, &hdr, &p) && hdr.len == 64);
+        check_filled(p, 64, 7, i);
+        free(p);
+    }
+}
+
+static void frames_sent_without_a_pause_are_held_back_but_not_for_long(void)
+{
+    enum { MANY = 300 };
+    struct node node;
+    mg_loop_stats stats;
+    int fds[2];
+
+    node_start(&node, 0, -1);
+    test_pair(fds, 0);
+    mg_stream *s = node_connect(&node, 1, fds[0], 1);
+    for (uint32_t i = 0; i < 7; i++) {
+        send_at_once(s, i);
+        CHECK(!mg_stream_pending(s));
+    }
+    for (uint32_t i = 7; i < MANY; i++)
+        send_at_once(s, i);
+    /* nobody does anything more for them but the loop */
+    AWAIT(!mg_stream_pending(s));
+    mg_loop_get_stats(node.loop, &stats);
+    CHECK(stats.holds > 0);
+    expect_filled(fds[1], MANY);
+    node_disconnect(&node, s);
+    close(fds[1]);
+    node_stop(&node);
+}
+
+static void nothing_is_held_back_where_nobody_would_flush_it(void)
+{
+    struct node node;
+    int fds[2];
+
+    node_make(&node, 0, -1);
+    test_pair(fds, 0);
+    mg_stream *s = node_connect(&node, 1, fds[0], 0);
+    for (uint32_t i = 0; i < 100; i++) {
+        send_at_once(s, i);
+        CHECK(!mg_stream_pending(s));
+    }
+    expect_filled(fds[1], 100);
+    node_disconnect(&node, s);
+    close(fds[1]);
+    node_stop(&node);
+}
+
+static void a_stream_that_is_closed_sends_what_it_held_back(void)
+{
+    for (uint32_t n = 8; n < 60; n++) {
+        struct node node;
+        int fds[2];
+        mg_hdr hdr;
+        uint8_t *p;
+
+        node_start(&node, 0, -1);
+        test_pair(fds, 0);
+        mg_stream *s = node_connect(&node, 1, fds[0], 1);
+        for (uint32_t i = 0; i < n; i++)
+            send_at_once(s, i);
+        node_disconnect(&node, s);
+        expect_filled(fds[1], n);
+        CHECK(!peer_recv(fds[1], &hdr, &p));
+        close(fds[1]);
+        node_stop(&node);
+    }
+}
+
 /* --- writing --- */
 
 enum { WRITERS = 4, FRAMES_EACH = 2500 };
@@ -899,6 +986,9 @@ static void the_end_is_told_even_when_memory_is_out(void)
 int main(void)
 {
     test_watchdog(240);
+    RUN(frames_sent_without_a_pause_are_held_back_but_not_for_long);
+    RUN(nothing_is_held_back_where_nobody_would_flush_it);
+    RUN(a_stream_that_is_closed_sends_what_it_held_back);
     RUN(frames_of_many_threads_arrive_whole_and_in_each_threads_order);
     RUN(what_the_kernel_does_not_take_is_written_by_the_loop);
     RUN(a_stream_counts_as_unsent_until_the_kernel_has_all_of_it_or_it_ends);
