@@ -2,8 +2,9 @@
 The harness of the suite.
 
 Two cores, one suite: ``pytest --core both`` (the default) runs the whole suite
-twice, at the same time and each in a process of its own with ``MITOGEN_CORE`` set, and sums up.
-Nothing here imports mitogen before that variable is set.
+twice, at the same time and each in processes of its own with ``MITOGEN_CORE`` set, and sums up.
+Nothing here imports mitogen before that variable is set. Most of a test is waiting for something, so
+more than one file of each core is run at a time (pytest-xdist; ``-n 0`` runs one after the other).
 
 Every test is checked for what it leaves behind: threads, descriptors, child
 processes, and processes that descend from it however far away they are.
@@ -38,6 +39,12 @@ GRACE_SECONDS = 10.0
 MARK = 'MITOGEN_TEST_MARK'
 
 REPORT = 'MITOGEN_TEST_REPORT'
+
+#: The cores that tests/ansible is about, as one run of plain Ansible is enough for both.
+ANSIBLE_CORES = 'MITOGEN_TEST_ANSIBLE_CORES'
+
+#: Files of one core that are run at a time, where there is more than one processor.
+JOBS = 2
 
 WATCHER_NAME = 'mitogen.master.join_thread_async'
 
@@ -88,13 +95,14 @@ def run_both(config):
     lines = []
     status = 0
     together = len(os.sched_getaffinity(0)) > 1 if hasattr(os, 'sched_getaffinity') else os.cpu_count() > 1
-    native = Run(config, 'native', args)
+    if together and config.pluginmanager.hasplugin('xdist') and getattr(config.option, 'numprocesses', None) is None:
+        # A file stays together: its tests may share what takes long to start.
+        args = ['-n', str(JOBS), '--dist', 'loadfile'] + args
+    native = Run(config, 'native', args, ansible_cores='native pure')
+    pure = Run(config, 'pure', args, ansible_cores='', keep_output=together)
     if together:
         native.start()
-        pure = Run(config, 'pure', args, keep_output=True)
         pure.start()
-    else:
-        pure = Run(config, 'pure', args)
     for run in (native, pure):
         core = run.core
         print('\n======== core: %s ========' % core, flush=True)
@@ -126,13 +134,15 @@ class Run(object):
     """
     The suite over one core, in a process of its own.
 
+    :param str ansible_cores: see :data:`ANSIBLE_CORES`.
     :param bool keep_output: show what it prints when it has ended.
     """
 
-    def __init__(self, config, core, args, keep_output=False):
+    def __init__(self, config, core, args, ansible_cores, keep_output=False):
         self.config = config
         self.core = core
         self.args = args
+        self.ansible_cores = ansible_cores
         self.keep_output = keep_output
         self.proc = None
 
@@ -141,6 +151,7 @@ class Run(object):
         self.report = os.path.join(self.folder, 'report')
         env = dict(os.environ, MITOGEN_CORE=self.core)
         env[REPORT] = self.report
+        env[ANSIBLE_CORES] = self.ansible_cores
         self.output = None
         if self.keep_output:
             self.output = open(os.path.join(self.folder, 'output'), 'w+', errors='replace')
@@ -226,6 +237,8 @@ def pytest_report_header(config):
 
 
 def pytest_ignore_collect(collection_path, config):
+    if collection_path == pathlib.Path(HERE, 'ansible') and os.environ.get(ANSIBLE_CORES) == '':
+        return True
     if collection_path == pathlib.Path(HERE, 'ansible') and not config.option.ansible:
         # Named on the command line, it is asked for.
         if not any('ansible' in arg for arg in config.args):

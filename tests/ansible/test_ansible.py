@@ -1,6 +1,6 @@
 """
 Ansible on this package: playbooks over a real ssh server, with Ansible's own strategy and with that of upstream's
-`ansible_mitogen` on our `mitogen`; both must tell the same. See docs/ansible.rst.
+`ansible_mitogen` on our `mitogen`, over each core; all must tell the same. See docs/ansible.rst.
 
 It needs PyPI, or another place where pip finds ansible-core and upstream's release, and runs when asked for:
 ``pytest --ansible``, or with ``CI`` in the environment.
@@ -27,6 +27,9 @@ import testlib
 from sshd import free_ports, make_key
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+
+#: One run of plain Ansible is compared with one over each of these.
+CORES = os.environ.get('MITOGEN_TEST_ANSIBLE_CORES', mitogen.core.CORE).split()
 
 CONFIG = '''
 ListenAddress 127.0.0.1:{port}
@@ -327,35 +330,38 @@ def read(path):
 @pytest.mark.seconds(600)
 def test_playbooks_tell_the_same_with_both_strategies(site):
     plain = Run(site, 'plain', 'linear').start('everything.yml')
-    ours = Run(site, 'ours', 'mitogen_linear', mitogen.core.CORE).start('everything.yml')
-    statuses = [run.wait() for run in (plain, ours)]
+    ours = [Run(site, core, 'mitogen_linear', core).start('everything.yml') for core in CORES]
+    runs = [plain] + ours
+    statuses = [run.wait() for run in runs]
     # The second host fails at the end, the last one cannot be reached.
-    assert statuses == [4, 4], '\n'.join([plain.printed(), ours.printed()])
+    assert statuses == [4] * len(runs), '\n'.join(run.printed() for run in runs)
 
     assert plain.one_record('core')['core'] is None
-    core, path = ours.one_record('core')['core']
-    assert core == mitogen.core.CORE
-    assert path.startswith(site.env.folder)
+    expected = plain.results()
+    for core, run in zip(CORES, ours):
+        used, path = run.one_record('core')['core']
+        assert used == core
+        assert path.startswith(site.env.folder)
+        assert run.one_record('stats') == plain.one_record('stats')
+        found = run.results()
+        assert sorted(found) == sorted(expected)
+        for name in expected:
+            assert (core, name, found[name]) == (core, name, expected[name])
+        assert len([event for event, _ in found['a hundred commands, on one'] if event == 'item ok']) == 100
+        assert not run.sockets()
 
-    assert ours.one_record('stats') == plain.one_record('stats')
-    expected, found = plain.results(), ours.results()
-    assert sorted(found) == sorted(expected)
-    for name in expected:
-        assert (name, found[name]) == (name, expected[name])
-    assert len([event for event, _ in found['a hundred commands, on one'] if event == 'item ok']) == 100
-
-    for run in plain, ours:
+    for run in runs:
         for host in 'one', 'two':
             for name in 'small', 'large':
                 path = run.fetched + '/' + host + run.target + '/%s/%s' % (host, name)
                 assert read(path) == read(os.path.join(site.source, name))
         assert read(run.fetched + '/one' + run.target + '/of-root') == read(os.path.join(site.source, 'small'))
-    assert not ours.sockets()
 
 
+@pytest.mark.parametrize('core', CORES)
 @pytest.mark.parametrize('method', [False, True], ids=['login', 'sudo'])
-def test_nothing_remains_of_a_killed_controller(site, method):
-    run = Run(site, 'killed-%d' % method, 'mitogen_linear', mitogen.core.CORE)
+def test_nothing_remains_of_a_killed_controller(site, method, core):
+    run = Run(site, 'killed-%s-%d' % (core, method), 'mitogen_linear', core)
     run.start('waits.yml', become=method)
     waiting = os.path.join(run.target, 'waiting')
     testlib.wait_for(lambda: os.path.exists(waiting) or run.proc.poll() is not None, 60)
