@@ -6,6 +6,7 @@
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
+#   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
 #   make docs           the manual, as HTML in docs/_build/html; a warning is an error
 #   make wheels         an sdist, a wheel per interpreter with libev inside, and a pure wheel, all in dist/
@@ -20,8 +21,9 @@ BIN = .venv/bin
 ENGINE = _mitogen_core/engine
 C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(wildcard _mitogen_core/*.c $(ENGINE)/*.c))
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 1800
 
-.PHONY: all build demo test check check-engine check-python fuzz bench bench-quick docs wheels \
+.PHONY: all build demo test check check-engine check-python fuzz soak bench bench-quick docs wheels \
     test-packaging lint format clean
 
 all: build
@@ -58,6 +60,11 @@ fuzz:
 	$(BIN)/python tests/codec_fuzz.py --sanitize --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/bootstrap_fuzz.py --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/differential_fuzz.py --seconds $(FUZZ_SECONDS)
+
+soak:
+	@tools/setup test
+	MITOGEN_CORE=native $(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
+	MITOGEN_CORE=pure $(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
 
 bench:
 	@tools/setup bench

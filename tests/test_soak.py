@@ -1,0 +1,17 @@
+"""
+A few seconds of the long run, ``make soak``.
+"""
+
+import os
+import subprocess
+import sys
+
+SOAK = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'soak.py')
+
+
+def test_a_short_soak_has_no_findings():
+    proc = subprocess.run(
+        [sys.executable, SOAK, '--seconds', '3', '--branches', '1', '--workers', '3', '--pause', '0.3', '--seed', '4'],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=110)
+    assert proc.returncode == 0, proc.stdout
+    assert proc.stdout.endswith('\n0 findings\n'), proc.stdout
