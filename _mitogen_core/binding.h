@@ -176,8 +176,8 @@ enum {
     MG_EV_OBJECT /* a: mg_handler with a reference, b: PyObject with a reference */
 };
 typedef struct mg_io mg_io;
-PyObject *mg_io_take_event(mg_io *io,
-                           uint64_t n); /* (watch, events), takes over the reference; NULL as mg_item_object */
+PyObject *mg_io_owner(mg_io *io); /* its Watch; new reference, or NULL (no exception) when that is gone */
+void mg_io_unref(mg_io *io);
 
 /* mg_loop_acquire, letting go of the GIL when it has to wait: whoever leads may be a thread that holds the loop from Python and needs
  * the GIL to give it back. Ended by mg_loop_release. */

@@ -27,7 +27,7 @@ typedef struct {
     PyObject *data; /* strong */
 } WatchObject;
 
-static void io_unref(mg_io *io)
+void mg_io_unref(mg_io *io)
 {
     if (atomic_fetch_sub(&io->refs, 1) != 1)
         return;
@@ -43,16 +43,15 @@ static void on_ready(void *arg, int events)
     mg_loop_note_foreign(io->loop);
     atomic_fetch_add(&io->refs, 1);
     mg_event ev = {.kind = MG_EV_IO, .a = io, .n = (uint64_t) events};
-    if (mg_loop_push_event(io->loop, &ev) != MG_OK)
-        io_unref(io);
+    if (mg_loop_push_event(io->loop, &ev) != MG_OK) {
+        mg_watch_start(io->watch); /* it is tried again, until there is memory for it */
+        mg_io_unref(io);
+    }
 }
 
-PyObject *mg_io_take_event(mg_io *io, uint64_t n)
+PyObject *mg_io_owner(mg_io *io)
 {
-    WatchObject *self = atomic_load(&io->owner);
-    PyObject *obj = self ? Py_BuildValue("(iO)", (int) n, (PyObject *) self) : NULL;
-    io_unref(io);
-    return obj;
+    return Py_XNewRef(atomic_load(&io->owner));
 }
 
 static int watch_traverse(PyObject *obj, visitproc visit, void *arg)
@@ -83,7 +82,7 @@ static void watch_dealloc(PyObject *obj)
     if (self->io) {
         atomic_store(&self->io->owner, NULL);
         stop_watch(self->io);
-        io_unref(self->io);
+        mg_io_unref(self->io);
     }
     watch_clear(obj);
     type->tp_free(obj);
@@ -173,7 +172,7 @@ static PyObject *loop_watch(PyObject *obj, PyObject *args)
         if (io->watch)
             w->io = io;
         else
-            io_unref(io);
+            mg_io_unref(io);
     }
     if (!w->io) {
         Py_DECREF(w);
@@ -182,11 +181,10 @@ static PyObject *loop_watch(PyObject *obj, PyObject *args)
     return (PyObject *) w;
 }
 
-/* The Link a stream event speaks of, None when it is gone. Takes over the reference to s, which may be NULL. */
+/* The Link a stream event speaks of, None when it is gone or there is none. New reference. */
 static PyObject *link_or_none(mg_stream *s)
 {
     PyObject *link = s ? mg_link_of(s) : NULL;
-    mg_stream_unref(s);
     return link ? link : Py_NewRef(Py_None);
 }
 
@@ -197,62 +195,73 @@ static PyObject *entry_of(mg_handler *h)
     return entry;
 }
 
-/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. Takes over what the event holds. */
-static PyObject *event_tuple(mg_state *st, mg_event *ev)
+/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. What the event holds stays its own, so that an
+ * event for which there is no memory is not lost. */
+static PyObject *event_tuple(mg_state *st, const mg_event *ev)
 {
     switch (ev->kind) {
     case MG_EV_IO: {
-        PyObject *pair = mg_io_take_event(ev->a, ev->n);
-        if (!pair)
-            return NULL;
-        PyObject *t = Py_BuildValue("(iOO)", ev->kind, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
-        Py_DECREF(pair);
-        return t;
+        PyObject *watch = mg_io_owner(ev->a);
+        return watch ? Py_BuildValue("(iiN)", ev->kind, (int) ev->n, watch) : NULL;
     }
     case MG_EV_FRAME: {
         PyObject *entry = entry_of(ev->a);
-        mg_handler_unref(ev->a);
         PyObject *router = PyTuple_Check(entry) ? PyTuple_GET_ITEM(entry, 0) : NULL;
-        PyObject *msg = mg_message_from_frame(st, ev->b, router);
-        PyObject *link = link_or_none(ev->c);
-        return Py_BuildValue("(iNNN)", ev->kind, entry, msg, link);
+        PyObject *msg = mg_message_from_frame(st, mg_frame_ref(ev->b), router);
+        return Py_BuildValue("(iNNN)", ev->kind, entry, msg, link_or_none(ev->c));
     }
-    case MG_EV_OBJECT: {
-        PyObject *entry = entry_of(ev->a);
-        mg_handler_unref(ev->a);
-        return Py_BuildValue("(iNNO)", MG_EV_FRAME, entry, (PyObject *) ev->b, Py_None);
-    }
+    case MG_EV_OBJECT: return Py_BuildValue("(iNOO)", MG_EV_FRAME, entry_of(ev->a), (PyObject *) ev->b, Py_None);
     case MG_EV_HOOK: {
-        PyObject *msg = mg_message_from_frame(st, ev->b, NULL);
+        PyObject *msg = mg_message_from_frame(st, mg_frame_ref(ev->b), NULL);
         return Py_BuildValue("(iNN)", ev->kind, msg, link_or_none(ev->c));
     }
     case MG_EV_GONE: return Py_BuildValue("(iNK)", ev->kind, link_or_none(ev->a), (unsigned long long) ev->n);
     case MG_EV_BAD: {
         mg_stream *s = ev->a;
-        mg_hdr bad = s->decoder.bad;
         PyObject *bytes = ev->b ? PyBytes_FromStringAndSize((char *) mg_buf_ptr(ev->b), (Py_ssize_t) mg_buf_len(ev->b))
                                 : PyBytes_FromStringAndSize(NULL, 0);
-        mg_buf_unref(ev->b);
         return Py_BuildValue("(iNsNI)", ev->kind, link_or_none(s), mg_strerror((mg_err) ev->n), bytes,
-                             ev->n == MG_ETOOBIG ? bad.len : 0);
+                             ev->n == MG_ETOOBIG ? s->decoder.bad.len : 0);
     }
     case MG_EV_REFUSED: {
-        mg_refusal *r = ev->a;
-        mg_router_refusal_seen(ev->b);
-        mg_router_unref(ev->b);
-        PyObject *link = link_or_none(r->stream ? mg_stream_ref(r->stream) : NULL);
-        PyObject *expected = link_or_none(r->expected ? mg_stream_ref(r->expected) : NULL);
-        PyObject *t = Py_BuildValue("(iiNNNK)", ev->kind, (int) r->reason, mg_hdr_tuple(&r->hdr), link, expected,
-                                    (unsigned long long) r->lost);
-        mg_refusal_free(r);
-        return t;
+        const mg_refusal *r = ev->a;
+        return Py_BuildValue("(iiNNNK)", ev->kind, (int) r->reason, mg_hdr_tuple(&r->hdr), link_or_none(r->stream),
+                             link_or_none(r->expected), (unsigned long long) r->lost);
     }
     case MG_EV_NOTIFY: {
         PyObject *owner = Py_XNewRef(atomic_load(&((mg_latch *) ev->a)->owner));
-        mg_latch_unref(ev->a);
         return owner ? Py_BuildValue("(iN)", ev->kind, owner) : NULL;
     }
     default: return NULL;
+    }
+}
+
+/* Lets go of what an event holds. */
+static void event_drop(const mg_event *ev)
+{
+    switch (ev->kind) {
+    case MG_EV_IO: mg_io_unref(ev->a); break;
+    case MG_EV_FRAME:
+    case MG_EV_HOOK:
+        mg_handler_unref(ev->a);
+        mg_frame_unref(ev->b);
+        mg_stream_unref(ev->c);
+        break;
+    case MG_EV_OBJECT:
+        mg_handler_unref(ev->a);
+        Py_DECREF((PyObject *) ev->b);
+        break;
+    case MG_EV_GONE:
+    case MG_EV_BAD:
+        mg_stream_unref(ev->a);
+        mg_buf_unref(ev->b);
+        break;
+    case MG_EV_REFUSED:
+        mg_router_refusal_seen(ev->b);
+        mg_router_unref(ev->b);
+        mg_refusal_free(ev->a);
+        break;
+    case MG_EV_NOTIFY: mg_latch_unref(ev->a); break;
     }
 }
 
@@ -280,11 +289,25 @@ static PyObject *loop_next_event(PyObject *obj, PyObject *unused)
     (void) unused;
     LoopObject *self = (LoopObject *) obj;
     mg_event ev;
-    while (mg_loop_pop_event(self->loop, &ev)) {
+    while (mg_loop_peek_event(self->loop, &ev)) {
         PyObject *t = event_tuple(self->st, &ev);
-        if (t || PyErr_Occurred())
+        if (!t && PyErr_Occurred())
+            return NULL; /* it is the next one still */
+        mg_loop_pop_event(self->loop, &ev);
+        event_drop(&ev);
+        if (t)
             return t;
     }
+    Py_RETURN_NONE;
+}
+
+static PyObject *loop_drop_events(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_event ev;
+    while (mg_loop_pop_event(((LoopObject *) obj)->loop, &ev))
+        event_drop(&ev);
+    mg_run_later();
     Py_RETURN_NONE;
 }
 
@@ -345,7 +368,9 @@ static PyMethodDef loop_methods[] = {
     {"watch", loop_watch, METH_VARARGS, "watch(fd, writing, data) -> Watch, not armed yet."},
     {"wait", loop_wait, METH_O,
      "wait(timeout): run the loop until there are events or interrupt() is called. The broker's thread only."},
-    {"next_event", loop_next_event, METH_NOARGS, "The next event, a tuple that starts with its kind, or None."},
+    {"next_event", loop_next_event, METH_NOARGS,
+     "The next event, a tuple that starts with its kind, or None. MemoryError: it stays the next one."},
+    {"drop_events", loop_drop_events, METH_NOARGS, "Let go of all events."},
     {"interrupt", loop_interrupt, METH_NOARGS, "Make the present or next wait() return. Any thread."},
     {"close", loop_close, METH_NOARGS, "No thread runs the loop any more."},
     {"acquire", loop_acquire, METH_NOARGS, "Keep every thread from running the loop until release(). For os.fork()."},

@@ -162,7 +162,13 @@ static PyObject *receiver_get(PyObject *obj, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_SystemError, "a receiver cannot watch another one");
         return NULL;
     }
+    if (item.kind == MG_ITEM_FRAME)
+        mg_frame_ref(item.ptr);
     msg = mg_item_object(st, item, self->router);
+    if (item.kind == MG_ITEM_FRAME && !msg)
+        mg_latch_unget(self->latch, item); /* it is for whoever asks when there is memory */
+    else if (item.kind == MG_ITEM_FRAME)
+        mg_frame_unref(item.ptr);
     if (!msg)
         return NULL;
     if (throw_dead && PyObject_TypeCheck(msg, st->Message) && mg_message_is_dead((MessageObject *) msg)) {

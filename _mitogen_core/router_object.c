@@ -216,7 +216,7 @@ static PyObject *router_routes(PyObject *obj, PyObject *unused)
     }
     for (size_t i = 0; i < n; i++) {
         PyObject *link = mg_link_of(pairs[i].s), *id = PyLong_FromUnsignedLong(pairs[i].id);
-        if (dict && link && (!id || PyDict_SetItem(dict, id, link)))
+        if (dict && (!id || (link && PyDict_SetItem(dict, id, link))))
             Py_CLEAR(dict);
         Py_XDECREF(link);
         Py_XDECREF(id);
@@ -342,6 +342,8 @@ PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int pers
         goto error;
     }
     PyObject *result = PyLong_FromUnsignedLong(h->handle);
+    if (!result)
+        mg_router_del_handler(r, h->handle);
     mg_handler_unref(h);
     if (result && mg_loop_closed(r->loop)) {
         /* nothing will come any more: whoever waits there has to be told */
@@ -428,6 +430,10 @@ static PyObject *get_handle_map(PyObject *obj, void *closure)
     while (list && n < count && mg_idmap_iter_next(&r->handlers, &it, NULL, &value))
         list[n++] = mg_handler_ref(value);
     pthread_mutex_unlock(&r->mu);
+    if (!list) {
+        Py_DECREF(dict);
+        return PyErr_NoMemory();
+    }
     for (size_t i = 0; i < n; i++) {
         PyObject *pair = dict ? pair_of(list[i]) : NULL;
         if (dict && (!pair || PyDict_SetItem(dict, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1))))
@@ -455,16 +461,21 @@ static int wait_room(RouterObject *self, mg_stream *out)
     }
 }
 
+static PyObject *none_or_no_memory(mg_err err)
+{
+    if (err == MG_ENOMEM)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 /* The same object goes to a handler of this process; nothing is serialised. */
 static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *hdr)
 {
     mg_router *r = self->router;
     mg_handler *h;
     mg_reason why;
-    if (mg_router_claim(r, hdr, &h, &why) != MG_OK) {
-        mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0);
-        Py_RETURN_NONE;
-    }
+    if (mg_router_claim(r, hdr, &h, &why) != MG_OK)
+        return none_or_no_memory(mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0));
     if (h->latch && h->policy != MG_POLICY_ASK) {
         mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT};
         mg_err err = mg_push_item(h->latch, item, NULL);
@@ -472,10 +483,9 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
         if (err == MG_OK)
             Py_RETURN_NONE;
         Py_DECREF(m);
-        if (err == MG_ENOMEM)
-            return PyErr_NoMemory();
-        mg_router_dead(r, hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
-        Py_RETURN_NONE;
+        if (err == MG_ECLOSED)
+            err = mg_router_dead(r, hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
+        return none_or_no_memory(err);
     }
     if (((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident()) {
         PyObject *entry = Py_NewRef(mg_later_obj(h->owner));
@@ -511,14 +521,10 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     }
     if (mg_message_hdr(m, &hdr))
         return NULL;
-    if ((uint64_t) mg_message_size(m) > mg_router_max_size(r)) {
-        mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0);
-        Py_RETURN_NONE;
-    }
-    if (!m->dst_id || m->dst_id == Py_None || !m->handle || m->handle == Py_None) {
-        mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
-        Py_RETURN_NONE;
-    }
+    if ((uint64_t) mg_message_size(m) > mg_router_max_size(r))
+        return none_or_no_memory(mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0));
+    if (!m->dst_id || m->dst_id == Py_None || !m->handle || m->handle == Py_None)
+        return none_or_no_memory(mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0));
     if (hdr.dst_id == mg_router_own_id(r))
         return route_here(self, m, &hdr);
 
@@ -526,19 +532,18 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     mg_stream *out = NULL;
     if (!f)
         return NULL;
-    if (hdr.len < MG_CODEC_BYREF)
-        mg_router_route(
-            r, f, &out); /* a short write to a descriptor that does not block: cheaper than letting go of the GIL */
+    mg_err err;
+    if (hdr.len <
+        MG_CODEC_BYREF) /* a short write to a descriptor that does not block: cheaper than letting go of the GIL */
+        err = mg_router_route(r, f, &out);
     else {
-        Py_BEGIN_ALLOW_THREADS mg_router_route(r, f, &out);
+        Py_BEGIN_ALLOW_THREADS err = mg_router_route(r, f, &out);
         Py_END_ALLOW_THREADS mg_run_later();
     }
     /* not for a log record: who sends one holds a lock of `logging`, which the broker's thread may want */
     int bad = out && hdr.handle != MG_FORWARD_LOG && mg_stream_full(out) && wait_room(self, out);
     mg_stream_unref(out);
-    if (bad)
-        return NULL;
-    Py_RETURN_NONE;
+    return bad ? NULL : none_or_no_memory(err);
 }
 
 static PyObject *router_route_named(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)

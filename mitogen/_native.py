@@ -605,7 +605,11 @@ class Poller(core.Poller):
                 watch.start()
         self._loop.wait(timeout)
         while True:
-            event = self._loop.next_event()
+            try:
+                event = self._loop.next_event()
+            except MemoryError:
+                # It stays the next one, for when there is memory.
+                break
             if event is None:
                 break
             if event[0] == _c.EV_IO:
@@ -635,8 +639,7 @@ class Poller(core.Poller):
         self._watches.clear()
         self._loop.close()
         # Not to be handled any more; each holds references.
-        while self._loop.next_event() is not None:
-            pass
+        self._loop.drop_events()
         del self._fired[:]
 
 

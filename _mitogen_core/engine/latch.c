@@ -13,6 +13,8 @@ mg_latch *mg_latch_new(void (*drop)(mg_item))
         return NULL;
     atomic_init(&l->refs, 1);
     l->drop = drop;
+    l->ring = l->few;
+    l->cap = MG_LATCH_FEW;
     pthread_mutex_init(&l->mu, NULL);
     return l;
 }
@@ -27,15 +29,15 @@ static void drop_ring(mg_latch *l, mg_item *ring, size_t cap, size_t head, size_
 {
     for (size_t i = 0; i < count; i++)
         l->drop(ring[(head + i) % cap]);
-    mg_free(ring);
+    if (ring != l->few)
+        mg_free(ring);
 }
 
 void mg_latch_unref(mg_latch *l)
 {
     if (!l || atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (l->ring)
-        drop_ring(l, l->ring, l->cap, l->head, l->count);
+    drop_ring(l, l->ring, l->cap, l->head, l->count);
     mg_latch_unref(l->watcher);
     pthread_mutex_destroy(&l->mu);
     mg_free(l);
@@ -46,13 +48,14 @@ static mg_err reserve_locked(mg_latch *l)
 {
     if (l->count < l->cap)
         return MG_OK;
-    size_t cap = l->cap ? l->cap * 2 : 4;
+    size_t cap = l->cap * 2;
     mg_item *ring = mg_malloc(cap * sizeof *ring);
     if (!ring)
         return MG_ENOMEM;
     for (size_t i = 0; i < l->count; i++)
         ring[i] = l->ring[(l->head + i) % l->cap];
-    mg_free(l->ring);
+    if (l->ring != l->few)
+        mg_free(l->ring);
     l->ring = ring;
     l->cap = cap;
     l->head = 0;
@@ -228,8 +231,8 @@ void mg_latch_close(mg_latch *l)
     pthread_mutex_lock(&l->mu);
     mg_item *ring = l->ring;
     size_t cap = l->cap, head = l->head, count = l->count;
-    l->closed = 1;
-    l->ring = NULL;
+    l->closed = 1; /* nobody touches the ring any more */
+    l->ring = l->few;
     l->cap = l->head = l->count = 0;
     while (l->first) {
         mg_sleeper *s = l->first;
@@ -238,8 +241,7 @@ void mg_latch_close(mg_latch *l)
         mg_loop_wake(s->waiter);
     }
     pthread_mutex_unlock(&l->mu);
-    if (ring)
-        drop_ring(l, ring, cap, head, count);
+    drop_ring(l, ring, cap, head, count);
 }
 
 int mg_latch_closed(mg_latch *l)

@@ -45,6 +45,9 @@ typedef struct mg_sleeper {
     int spun;                       /* this wait has been spinning; its own thread's */
 } mg_sleeper;
 
+/* Items that a latch has room for from its birth, whatever memory there is later: an answer to a call is one. */
+#define MG_LATCH_FEW 2
+
 /* Who a push has woken. */
 typedef struct {
     mg_waiter *waiter; /* NULL: nobody slept */
@@ -56,7 +59,8 @@ typedef struct mg_latch {
     void (*drop)(mg_item);    /* set once */
     _Atomic(void *) owner;    /* for the layer above; it alone reads and writes this */
     pthread_mutex_t mu;
-    mg_item *ring;            /* guarded by mu, as all below */
+    mg_item few[MG_LATCH_FEW]; /* guarded by mu, as all below: the ring, until more wait */
+    mg_item *ring;
     size_t cap, head, count;
     size_t on_the_way;        /* items handed to sleepers that have not left yet */
     mg_sleeper *first, *last; /* sleepers without an item, in order of arrival */

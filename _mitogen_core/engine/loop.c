@@ -486,19 +486,29 @@ void mg_loop_push_reserved(mg_loop *loop, const mg_event *ev)
     push_event(loop, ev, 1);
 }
 
-int mg_loop_pop_event(mg_loop *loop, mg_event *ev)
+static int take_event(mg_loop *loop, mg_event *ev, int leave)
 {
-    int got = 0;
     pthread_mutex_lock(&loop->events_mu);
     size_t n = atomic_load_explicit(&loop->n_events, memory_order_relaxed);
     if (n) {
         *ev = loop->events[loop->ev_head];
-        loop->ev_head = (loop->ev_head + 1) % loop->ev_cap;
-        atomic_store(&loop->n_events, n - 1);
-        got = 1;
+        if (!leave) {
+            loop->ev_head = (loop->ev_head + 1) % loop->ev_cap;
+            atomic_store(&loop->n_events, n - 1);
+        }
     }
     pthread_mutex_unlock(&loop->events_mu);
-    return got;
+    return n != 0;
+}
+
+int mg_loop_pop_event(mg_loop *loop, mg_event *ev)
+{
+    return take_event(loop, ev, 0);
+}
+
+int mg_loop_peek_event(mg_loop *loop, mg_event *ev)
+{
+    return take_event(loop, ev, 1);
 }
 
 size_t mg_loop_n_events(const mg_loop *loop)
@@ -836,6 +846,15 @@ int mg_loop_try_acquire(mg_loop *loop)
     }
     pthread_mutex_unlock(&loop->mu);
     return ok;
+}
+
+int mg_loop_leads(mg_loop *loop)
+{
+    mg_waiter *w = mg_waiter_self();
+    pthread_mutex_lock(&loop->mu);
+    int leads = w && loop->leader == w;
+    pthread_mutex_unlock(&loop->mu);
+    return leads;
 }
 
 void mg_loop_release(mg_loop *loop)

@@ -92,6 +92,8 @@ void mg_loop_acquire(mg_loop *loop);
 void mg_loop_release(mg_loop *loop);
 /* The same if nobody leads or wants to at present: 1, and does not block. */
 int mg_loop_try_acquire(mg_loop *loop);
+/* Whether the calling thread is the leader. */
+int mg_loop_leads(mg_loop *loop);
 
 /* --- ops: work for whoever leads --- */
 
@@ -133,6 +135,7 @@ mg_err mg_loop_reserve_event(mg_loop *loop);
 void mg_loop_push_reserved(mg_loop *loop, const mg_event *ev);
 void mg_loop_unreserve_event(mg_loop *loop);
 int mg_loop_pop_event(mg_loop *loop, mg_event *ev); /* 1, or 0 when there is none. Any thread */
+int mg_loop_peek_event(mg_loop *loop, mg_event *ev); /* the same, and leaves it there; for the only thread that pops */
 size_t mg_loop_n_events(const mg_loop *loop);
 
 /* --- watchers: leader only, except mg_watch_new and, once stopped, mg_watch_free --- */

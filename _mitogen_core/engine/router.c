@@ -403,21 +403,32 @@ mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, m
     return f;
 }
 
-void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
-                    uint64_t b, uint64_t c)
+/* Without memory a message, or what should be said of it, is lost: then its stream is, too. */
+static mg_err lost(mg_stream *s)
+{
+    if (s)
+        mg_stream_fail(s);
+    return MG_ENOMEM;
+}
+
+mg_err mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
+                      uint64_t b, uint64_t c)
 {
     report(r, hdr, reason, stream, NULL);
-    mg_frame *f = NULL;
+    mg_frame *f;
     if (hdr->reply_to && hdr->reply_to != MG_IS_DEAD)
         f = mg_router_dead_frame(r, hdr->src_id, hdr->reply_to, reason, a, b, c);
     else if (!unreachable)
         f = mg_router_dead_frame(r, hdr->dst_id, hdr->handle, reason, a, b, c);
+    else
+        return MG_OK;
     if (f && stream && mg_stream_pending(stream) > 4 * mg_router_high_water(r)) {
         /* the peer asks and does not read the answers; nobody honest lets so much lie */
         mg_frame_unref(f);
         atomic_fetch_add(&r->refusals_lost, 1);
-    } else if (f)
-        mg_router_route(r, f, NULL);
+        return MG_OK;
+    }
+    return f && mg_router_route(r, f, NULL) == MG_OK ? MG_OK : lost(stream);
 }
 
 /* --- delivery --- */
@@ -478,7 +489,7 @@ mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_rea
 }
 
 /* Gives a claimed frame to its handler. on_leader: s is the stream being read by this thread. Takes over both references. */
-static void deliver(mg_router *r, mg_handler *h, mg_frame *f, mg_stream *s, int on_leader)
+static mg_err deliver(mg_router *r, mg_handler *h, mg_frame *f, mg_stream *s, int on_leader)
 {
     if (h->latch && h->policy != MG_POLICY_ASK) {
         mg_item item = {f, MG_ITEM_FRAME};
@@ -490,11 +501,10 @@ static void deliver(mg_router *r, mg_handler *h, mg_frame *f, mg_stream *s, int 
         } else {
             mg_hdr hdr = f->hdr;
             mg_frame_unref(f);
-            if (err == MG_ECLOSED)
-                mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, s, 0, 0, 0);
+            err = err == MG_ECLOSED ? mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, s, 0, 0, 0) : lost(s);
         }
         mg_handler_unref(h);
-        return;
+        return err;
     }
     mg_event ev = {.kind = MG_EV_FRAME, .a = h, .b = f, .c = s ? mg_stream_ref(s) : NULL};
     if (on_leader) {
@@ -506,12 +516,15 @@ static void deliver(mg_router *r, mg_handler *h, mg_frame *f, mg_stream *s, int 
             s->held = 0;
         mg_handler_unref(h);
         mg_frame_unref(f);
+        lost(s);
         mg_stream_unref(ev.c);
+        return MG_ENOMEM;
     }
+    return MG_OK;
 }
 
 /* Steps 4 to 8 of the routing algorithm (wire.md, section 4.2); takes over f. s: the stream it came by, or NULL. leader: this thread leads. */
-static void decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_stream **out_stream)
+static mg_err decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_stream **out_stream)
 {
     const mg_hdr *hdr = &f->hdr;
     mg_handler *h = NULL;
@@ -536,12 +549,12 @@ static void decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_strea
         if (err == MG_OK) {
             if (leader && s && h->latch)
                 mg_stream_set_hot(s);
-            deliver(r, h, f, s, leader && s);
+            err = deliver(r, h, f, s, leader && s);
         } else {
-            mg_router_dead(r, hdr, why, 1, s, 0, 0, 0);
+            err = mg_router_dead(r, hdr, why, 1, s, 0, 0, 0);
             mg_frame_unref(f);
         }
-        return;
+        return err;
     }
 
     mg_stream *parent = parent_locked(r);
@@ -564,9 +577,9 @@ static void decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_strea
     pthread_mutex_unlock(&r->mu);
 
     if (!out) {
-        mg_router_dead(r, hdr, why, 1, s, a, b, c);
+        mg_err err = mg_router_dead(r, hdr, why, 1, s, a, b, c);
         mg_frame_unref(f);
-        return;
+        return err;
     }
     if (leader && s) {
         atomic_fetch_add_explicit(&s->frames_forwarded, 1, memory_order_relaxed);
@@ -578,6 +591,7 @@ static void decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_strea
         *out_stream = out;
     else
         mg_stream_unref(out);
+    return MG_OK;
 }
 
 void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s)
@@ -611,6 +625,7 @@ void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s)
         if (mg_loop_push_event(r->loop, &ev) != MG_OK) {
             s->held = 0;
             mg_frame_unref(f);
+            lost(s);
             mg_stream_unref(s);
         }
         return;
@@ -623,14 +638,14 @@ void mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s)
     decide(r, f, s, 0, NULL);
 }
 
-void mg_router_route(mg_router *r, mg_frame *f, mg_stream **out)
+mg_err mg_router_route(mg_router *r, mg_frame *f, mg_stream **out)
 {
     if (out)
         *out = NULL;
     if (f->hdr.len > mg_router_max_size(r)) {
-        mg_router_dead(r, &f->hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0);
+        mg_err err = mg_router_dead(r, &f->hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0);
         mg_frame_unref(f);
-        return;
+        return err;
     }
-    decide(r, f, NULL, 0, out);
+    return decide(r, f, NULL, 0, out);
 }

@@ -144,18 +144,23 @@ mg_handler **mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n
 
 /* A frame of stream s, on the leader; takes over the reference. */
 void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s);
-/* Goes on after MG_EV_HOOK, on any thread. Takes over the reference. */
+/* Goes on after MG_EV_HOOK, on any thread. Takes over the reference.
+ *
+ * Nothing is lost in silence: a stream whose frame can be neither delivered nor answered, since memory is out, is broken (MG_EV_BAD
+ * with MG_ENOMEM), so that whoever waits behind it is told. */
 void mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s);
-/* A frame made here; takes over the reference. Any thread. *out (may be NULL) is the stream it went to, with a reference, or NULL. */
-void mg_router_route(mg_router *r, mg_frame *f, mg_stream **out);
+/* A frame made here; takes over the reference. Any thread. *out (may be NULL) is the stream it went to, with a reference, or NULL.
+ * MG_ENOMEM: it was neither sent nor delivered, and there is no answer that says so. */
+mg_err mg_router_route(mg_router *r, mg_frame *f, mg_stream **out);
 
 /* Decides about a message made here for handle hdr->handle of this process (look-up, respondent, policy), and unregisters a handler
  * that takes one message only. MG_OK: *out has a new reference. Else MG_ENOENT and *why. */
 mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_reason *why);
 
-/* The answer to a message that cannot be delivered (wire.md, section 3). a..c fill the text. stream: where it came from, or NULL. */
-void mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
-                    uint64_t b, uint64_t c);
+/* The answer to a message that cannot be delivered (wire.md, section 3). a..c fill the text. stream: where it came from, or NULL;
+ * without one, MG_ENOMEM says that nobody is told. */
+mg_err mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
+                      uint64_t b, uint64_t c);
 
 /* A dead message of the given reason, from ourselves. */
 mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b,

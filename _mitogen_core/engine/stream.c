@@ -9,7 +9,7 @@
 #include "clock.h"
 #include "router.h"
 
-enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK = 8 };
+enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK = 8, MG_TODO_FAIL = 16 };
 
 /* Reads of one stream before others get their turn. */
 #define READS_PER_TURN 4
@@ -343,6 +343,14 @@ mg_err mg_stream_feed(mg_stream *s, const void *ptr, size_t n)
     return err;
 }
 
+void mg_stream_fail(mg_stream *s)
+{
+    if (mg_loop_leads(s->loop))
+        broke(s, MG_ENOMEM, 0);
+    else
+        post(s, MG_TODO_FAIL);
+}
+
 void mg_stream_release(mg_stream *s)
 {
     post(s, MG_TODO_RELEASE);
@@ -369,6 +377,8 @@ static void run_op(mg_op *op)
 {
     mg_stream *s = (mg_stream *) ((char *) op - offsetof(mg_stream, op));
     int todo = atomic_exchange(&s->todo, 0);
+    if (todo & MG_TODO_FAIL)
+        broke(s, MG_ENOMEM, 0);
     if (!s->broken) {
         if (todo & MG_TODO_RELEASE)
             s->held = 0;

@@ -93,6 +93,9 @@ void mg_stream_stop(mg_stream *s);
 void mg_stream_close(mg_stream *s);
 mg_err mg_stream_feed(mg_stream *s, const void *ptr, size_t n);
 
+/* A frame of this stream is lost, since memory is out: the stream breaks, at once when the leader says so. Any thread. */
+void mg_stream_fail(mg_stream *s);
+
 /* Python is done with the frame that held the stream. Any thread. */
 void mg_stream_release(mg_stream *s);
 
