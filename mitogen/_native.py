@@ -134,6 +134,7 @@ def _slow_unpickle(msg, find_class, failure=None):
         return None
     for obj in _PureMessage.unpickle_iter(msg, False, False, find_class):
         return obj
+    raise core.StreamError('invalid message: the payload is empty')
 
 
 def _dead_text(msg):

@@ -902,6 +902,7 @@ class Message(object):
         for obj in self.unpickle_iter(throw, throw_dead,
                                       find_class or self._find_global):
             return obj
+        raise StreamError('invalid message: the payload is empty')
 
     def unpickle_iter(self, throw=True, throw_dead=True, find_class=find_deny):
         """Yield every object carried. By default no class may be named."""
@@ -911,7 +912,7 @@ class Message(object):
             self._throw_dead()
         fp = BytesIO(self.data)
         unpickler = Unpickler(fp, find_class)
-        more = True
+        more = self.data
         while more:
             try:
                 obj = unpickler.load()

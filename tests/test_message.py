@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 import mitogen.core
-from mitogen.core import Blob, CallError, ChannelError, Message, Secret
+from mitogen.core import Blob, CallError, ChannelError, Message, Secret, StreamError
 
 import testlib
 
@@ -239,6 +239,14 @@ def test_unpickle_raises_a_call_error_unless_told_otherwise():
     error = msg.unpickle(throw=False)
     assert type(error) is CallError
     assert error.args[0] == 'no'
+
+
+@pytest.mark.parametrize('find_class', [None, mitogen.core.find_deny])
+def test_an_empty_payload_has_no_first_object(find_class):
+    with pytest.raises(StreamError) as caught:
+        Message().unpickle(find_class=find_class)
+    assert caught.value.args[0].startswith('invalid message')
+    assert list(Message().unpickle_iter(find_class=find_class or mitogen.core.find_deny)) == []
 
 
 def test_unpickle_can_be_repeated():
