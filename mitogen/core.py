@@ -1803,6 +1803,8 @@ class BufferedWriter(object):
 
 class IoLoggerProtocol(DelimitedProtocol):
     """Log each line that anything writes to a standard descriptor."""
+    #: A longer line is logged in pieces: one without end would fill memory.
+    MAX_LINE = 1048576
 
     @classmethod
     def build_stream(cls, name, dest_fd):
@@ -1844,6 +1846,11 @@ class IoLoggerProtocol(DelimitedProtocol):
 
     def on_line_received(self, line):
         self._log.info('%s', UnicodeType(line, 'utf-8', 'replace'))
+
+    def on_partial_line_received(self, line):
+        if len(line) > self.MAX_LINE:
+            self._trailer = b''
+            self.on_line_received(line)
 
 
 class MitogenProtocol(Protocol):
@@ -2018,12 +2025,11 @@ class Router(object):
     #: Bytes of payload; larger messages are refused. Children inherit it.
     max_message_size = 128 * 1048576
     #: Bytes that may wait on a stream before those who fill it have to wait.
+    #: Beyond four times as many, a peer that does not read is not told what
+    #: became of its messages.
     high_water = 8 * 1048576
     #: Forward only between a privileged stream and another one.
     unidirectional = False
-    #: Beyond four times so many bytes, a peer that does not read is not told
-    #: what became of its messages.
-    high_water = 8 << 20
 
     no_route_msg = 'no route to context %r from context %r'
     invalid_handle_msg = 'invalid handle: nobody receives there'

@@ -1388,9 +1388,14 @@ class LineLoggingProtocolMixin(object):
     def on_receive(self, broker, buf):
         super(LineLoggingProtocolMixin, self).on_receive(broker, buf)
         if len(self._trailer) > self.max_tail:
-            self._log_line(self._trailer[:-self._kept_tail])
-            self._trailer = self._trailer[-self._kept_tail:]
+            cut = len(self._trailer) - self._kept_tail
+            line, self._trailer = self._trailer[:cut], self._trailer[cut:]
+            self._on_piece(line)
             self.logged_partial = self._shown(self._trailer)
+
+    def _on_piece(self, line):
+        """Take what is not kept of a line that goes on."""
+        self._log_line(line)
 
     def _shown(self, line):
         """Return a line as logs and failures may show it."""
@@ -1626,6 +1631,13 @@ class LogProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
     Logs each line. For a child's stderr, and for a terminal that nobody reads
     but that has to stay open.
     """
+    # Nothing is looked for in it, so a long line is logged as one.
+    max_tail = mitogen.core.CHUNK_SIZE
+    _kept_tail = 0
+
+    def _on_piece(self, line):
+        self.on_line_received(line)
+
     def on_line_received(self, line):
         super(LogProtocol, self).on_line_received(line)
         shown = line.decode('utf-8', 'replace')

@@ -195,6 +195,11 @@ def write_fd(fd, data):
     os.write(fd, data)
 
 
+def write_fd_whole(fd, data):
+    while data:
+        data = data[os.write(fd, data):]
+
+
 def write_stdout(size):
     """
     Write many bytes to descriptor 1; return how many one loop of os.write() wrote.

@@ -350,6 +350,22 @@ def test_output_that_is_not_utf8_is_shown_all_the_same(router, caplog):
         assert logs.wait('bad \ufffd byte')
 
 
+def test_a_line_without_end_is_logged_in_pieces(router, caplog):
+    # The child would fill its memory with it.
+    caplog.set_level(logging.INFO)
+    child = router.local(name=u'bob')
+    most = mitogen.core.IoLoggerProtocol.MAX_LINE
+    line = ''.join('%07d ' % i for i in range(most // 4))
+    with testlib.LogCapture('', logging.INFO) as logs:
+        child.call(targets.write_fd_whole, 1, line.encode() + b'\n' + line[:most].encode() + b'\nend\n')
+        testlib.wait_for(lambda: [r for r in logs.records if r.getMessage() == 'end'])
+        pieces = [r.getMessage() for r in logs.records if r.name == 'stdout.[bob]']
+    # What is not longer than that is kept together.
+    assert pieces[-2:] == [line[:most], 'end']
+    assert ''.join(pieces[:-2]) == line
+    assert all(len(piece) <= most + mitogen.core.CHUNK_SIZE for piece in pieces)
+
+
 def test_a_mebibyte_of_output_is_written_whole(router):
     assert router.local().call(targets.write_stdout, 1 << 20) == 1 << 20
 

@@ -1112,6 +1112,22 @@ def test_lines_of_diagnostics_are_logged():
         (logging.INFO, 'ssh.host: one'), (logging.INFO, u'ssh.host: tw\ufffd')]
 
 
+def test_a_long_line_of_diagnostics_is_logged_whole():
+    # However small the pieces it comes in; what has no end at all is logged in parts.
+    stream = mitogen.parent.LogProtocol.build_stream()
+    stream.name = u'ssh.host'
+    line = b''.join(b'%07d ' % i for i in range(10000))
+    endless = b''.join(b'%07d ' % i for i in range(mitogen.core.CHUNK_SIZE))
+    with testlib.LogCapture('mitogen.parent') as log:
+        for data in line, b'\n', endless, b'\n':
+            for at in range(0, len(data), 5000):
+                feed(stream.protocol, data[at:at + 5000])
+                assert len(stream.protocol._trailer) <= stream.protocol.max_tail
+    lines = [r.getMessage()[len('ssh.host: '):] for r in log.records if r.levelno == logging.INFO]
+    assert lines[0] == line.decode()
+    assert ''.join(lines[1:]) == endless.decode()
+
+
 # ---- calls
 
 class Holder(object):
