@@ -3,6 +3,7 @@ Whichever process of a tree ends, and however suddenly: within seconds everythin
 of the tree goes on.
 """
 
+import functools
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ SECONDS = 5.0 + 10.0
 #: Name of a process -> the processes that end with it.
 BELOW = {'master': 'abcde', 'a': 'bcd', 'b': 'c', 'c': '', 'd': '', 'e': ''}
 
+#: Seconds after which a process is taken away whose children are starting.
+MOMENTS = [0, 0.01, 0.03, 0.06, 0.1, 0.15]
+
 account = accounts.account
 
 
@@ -40,14 +44,20 @@ class Tree(object):
             self.close()
             raise
 
+    def below(self, name):
+        """
+        Return the names of those contexts of this tree that end with one of them.
+        """
+        return [other for other in BELOW[name] if other in self.pids]
+
     def ask(self, *words):
         self.proc.stdin.write(' '.join(words) + '\n')
         self.proc.stdin.flush()
         return json.loads(self.proc.stdout.readline())
 
-    def all_below(self):
+    def all_below(self, top='master'):
         """
-        Return the ids of all processes below the master, as /proc tells, whether contexts or tools between them.
+        Return the ids of all processes below one, as /proc tells, whether contexts or tools between them.
         """
         children = {}
         for name in os.listdir('/proc'):
@@ -59,7 +69,7 @@ class Tree(object):
                     continue
                 if fields[0] not in 'ZX':
                     children.setdefault(int(fields[1]), []).append(int(name))
-        found, todo = [], [self.proc.pid]
+        found, todo = [], [self.pids[top]]
         while todo:
             pid = todo.pop()
             todo += children.get(pid, [])
@@ -107,14 +117,13 @@ def strike(tree, victim, take):
     """
     Take one process away; check that what is below it ends, and that the rest goes on.
     """
-    before = tree.all_below()
+    # Tools between the contexts, too, and children that are starting.
+    before = tree.all_below(victim)
     take(tree.pids[victim])
-    all_gone([tree.pids[name] for name in [victim] + list(BELOW[victim])])
+    all_gone([tree.pids[name] for name in [victim] + tree.below(victim)] + before)
     if victim == 'master':
-        # Tools between the contexts, too.
-        all_gone(before)
         return
-    for name in BELOW['master']:
+    for name in tree.below('master'):
         if name != victim and name not in BELOW[victim]:
             assert testlib.is_running(tree.pids[name]), name
 
@@ -197,16 +206,20 @@ def command(pid):
         return ''
 
 
-@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
-@pytest.mark.parametrize('after', [0, 0.03, 0.1])
-def test_a_tree_whose_children_are_starting(victim, after):
-    with Tree('local') as tree:
+def strike_while_children_start(victim, after):
+    with Tree('pair') as tree:
         tree.ask('start', str(after))
-        before = tree.all_below()
         strike(tree, victim, kill)
-        if victim == 'master':
-            all_gone(before)
-        assert tree.proc.poll() is not None or tree.ask('pids')
+        assert victim == 'master' or tree.ask('pids')
+
+
+@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
+def test_a_tree_whose_children_are_starting(victim):
+    # A tree for each moment, all of them at the same time.
+    for error in testlib.in_threads(
+            [functools.partial(strike_while_children_start, victim, after) for after in MOMENTS], seconds=100):
+        if error is not None:
+            raise error
 
 
 @pytest.mark.parametrize('stage', ['silent', 'sent'])

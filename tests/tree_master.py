@@ -21,11 +21,13 @@ import waiting_targets  # noqa: E402
 
 def build(router, kind, python, user):
     """
-    Return {name: (context, name of the parent)}; three levels below the master.
+    Return {name: (context, name of the parent)}; three levels below the master, or only the first two.
     """
     sudo = {'username': user, 'python_path': python}
     a = router.sudo(**sudo) if kind == 'sudo' else router.fork() if kind == 'fork' else router.local()
     b = router.sudo(via=a, username='root', python_path=python) if kind == 'root' else router.local(via=a)
+    if kind == 'pair':
+        return {'a': (a, 'master'), 'b': (b, 'a')}
     if kind == 'fork':
         c = router.fork(via=b)
     elif kind == 'sudo_below':
