@@ -18,6 +18,10 @@
  * second, short enough that nobody notices a loop that was left alone. */
 #define TICK (MG_SECOND / 2000)
 
+/* And how long it sleeps after a tick that found a leader: where threads lead one after the other, each for less than that, nobody
+ * has to wake it, which for each of them would cost more than all the rest of a short call. */
+#define DOZE (4 * TICK)
+
 /* How long frames are held back. A thread that sends without a pause makes about a hundred in that time. */
 #define HOLD (MG_SECOND / 5000)
 
@@ -53,10 +57,11 @@ struct mg_loop {
 
     pthread_mutex_t mu;
     mg_waiter *leader; /* guarded by mu; NULL: nobody leads */
-    uint64_t lead_seq; /* guarded by mu: counts changes of leader */
+    uint64_t lead_seq; /* guarded by mu: counts how often somebody began to lead, or a waiter ended */
     int wanted; /* guarded by mu: threads in mg_loop_acquire */
     mg_waiter *wanter; /* guarded by mu: one of them */
     int attendant_deep; /* guarded by mu: the attendant must be woken when leadership ends */
+    int attendant_dozes; /* guarded by mu: it may sleep for longer than a tick */
     int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
     mg_op *ops, **ops_tail; /* guarded by mu */
     int attending; /* guarded by mu: the attendant is in mg_loop_attend */
@@ -230,9 +235,14 @@ static void on_hold_timer(struct ev_loop *ev, ev_io *io, int events)
 int mg_loop_hold(mg_loop *loop, mg_hold *h)
 {
     int first = 0, ok = 0;
+    mg_waiter *whom = NULL;
     pthread_mutex_lock(&loop->mu);
     if (loop->attending && loop->can_hold && !atomic_load(&loop->closed)) {
         first = !loop->held;
+        if (!loop->leader && loop->attendant_dozes) {
+            loop->attendant_dozes = 0;
+            whom = atomic_load(&loop->attendant);
+        }
         h->next = loop->held;
         loop->held = h;
         atomic_store(&loop->any_held, 1);
@@ -242,6 +252,7 @@ int mg_loop_hold(mg_loop *loop, mg_hold *h)
     pthread_mutex_unlock(&loop->mu);
     if (first)
         start_hold_timer(loop);
+    wake_in(loop, whom);
     return ok;
 }
 
@@ -700,6 +711,7 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
     count(&loop->leads);
     pthread_mutex_lock(&loop->mu);
     loop->leader = NULL;
+    loop->lead_seq++;
     if (loop->wanted)
         whom = loop->wanter;
     else if (needed || loop->attendant_deep) {
@@ -748,7 +760,8 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
 {
     uint64_t seq = 0; /* lead_seq when we looked last */
     int ticking = 0; /* we have left the loop to waiters */
-    int tick_passed = 0; /* since we looked a whole tick has passed */
+    int tick_passed = 0; /* since we looked a whole tick, or doze, has passed */
+    int dozed = 0; /* it was a doze */
     for (;;) {
         mg_waiter_take_token(w);
         if (atomic_load(&loop->n_events) || atomic_exchange(&loop->interrupted, 0))
@@ -761,7 +774,7 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
         mg_loop_flush_held(loop);
 
         pthread_mutex_lock(&loop->mu);
-        loop->attendant_deep = 0;
+        loop->attendant_deep = loop->attendant_dozes = 0;
         if (!loop->leader && !loop->wanted &&
             (!ticking || loop->attend_now || (tick_passed && seq == loop->lead_seq))) {
             loop->attend_now = 0;
@@ -777,17 +790,21 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
             pthread_mutex_unlock(&loop->mu);
             wake_in(loop, whom);
             ticking = how == LEFT_SERVED || how == LEFT_ASKED;
-            tick_passed = 0;
+            tick_passed = dozed = 0;
             if (how != LEFT_SERVED)
                 continue;
             now = mg_now(); /* a tick from now, not from before we led */
             pthread_mutex_lock(&loop->mu);
         }
         int64_t until = now + TICK;
-        if (loop->leader && tick_passed && seq == loop->lead_seq) {
+        int doze = loop->leader && tick_passed;
+        if (doze)
+            until = now + DOZE;
+        if (doze && dozed && seq == loop->lead_seq) {
             loop->attendant_deep = 1;
             until = MG_NEVER;
         }
+        dozed = loop->attendant_dozes = doze;
         loop->attend_now = 0;
         ticking = 1;
         seq = loop->lead_seq;

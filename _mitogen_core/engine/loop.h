@@ -7,10 +7,10 @@
  * Who leads when:
  *  - A waiter that has its item stops leading and goes on. If the traffic it saw was its own alone, it wakes nobody: the next wait, which
  *    usually comes within microseconds, finds the loop free again. The attendant is "ticking" meanwhile: it looks every
- *    TICK (half a millisecond), and takes over a loop that nobody has led for a whole tick. So a function that runs for an hour
- *    leaves the loop alone for a millisecond at most.
+ *    TICK (half a millisecond), and takes over a loop that nobody has led for a whole tick. Where it finds a leader it looks
+ *    again after DOZE (2 ms). So a function that runs for an hour leaves the loop alone for 2.5 milliseconds at most.
  *  - If there was traffic of others (frames forwarded, work for Python, other sleepers), the attendant is woken at once.
- *  - When the same thread has led for two ticks without leaving, the attendant goes to sleep for good ("deep"), so an idle
+ *  - When the same thread has led for a whole doze without leaving, the attendant goes to sleep for good ("deep"), so an idle
  *    process makes no system call. Whoever stops leading then wakes it.
  *  - An attendant that has served the only sleeping waiter, or the same one several times in a row, steps down, so that the
  *    next wait of that thread leads.
@@ -18,8 +18,8 @@
  *  - mg_loop_acquire() asks the leader to step down and waits for it: for changing watchers from outside.
  *
  * What a thread that sends much holds back for a moment, so that one write takes many frames (mg_hold), is flushed by the next wait
- * of any thread, by a timer of the leader after HOLD, or by the attendant, which looks every TICK where nobody leads and flushes
- * before it leaves for Python. So nothing is held for longer than a tick, whatever the thread does that sent it.
+ * of any thread, by a timer of the leader after HOLD, or by the attendant, which looks every TICK where nobody leads (it is woken
+ * from a doze for that) and flushes before it leaves for Python. So nothing is held for longer than a tick, whatever the thread does that sent it.
  *
  * Work for the loop from other threads: an mg_op, run by the leader. Work for Python from the loop: an mg_event, taken by
  * the attendant's thread; while the loop runs no Python is entered and no lock of Python's is wanted.
