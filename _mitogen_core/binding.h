@@ -21,6 +21,7 @@
 #include "codec.h"
 
 #include "clock.h"
+#include "fork.h"
 #include "frame.h"
 #include "latch.h"
 #include "loop.h"

@@ -275,6 +275,13 @@ static PyObject *latch_sleepers(PyObject *obj, PyObject *unused)
     return mg_sleepers(((LatchObject *) obj)->latch);
 }
 
+static PyObject *latch_forked(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_latch_forked(((LatchObject *) obj)->latch);
+    Py_RETURN_NONE;
+}
+
 static PyObject *latch_empty(PyObject *obj, PyObject *unused)
 {
     (void) unused;
@@ -312,6 +319,7 @@ static PyMethodDef latch_methods[] = {
     {"size", latch_size, METH_NOARGS, "Objects put and not taken yet. LatchError once closed."},
     {"empty", latch_empty, METH_NOARGS, "size() == 0."},
     {"_sleepers", latch_sleepers, METH_NOARGS, "_sleepers() -> [(thread ident, seconds asleep)], at most 64."},
+    {"_forked", latch_forked, METH_NOARGS, "In a fork child: forget the threads that slept here."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef latch_members[] = {

@@ -157,7 +157,9 @@ static PyObject *link_send(PyObject *obj, PyObject *msg)
     mg_frame *f = s ? mg_message_frame((MessageObject *) msg) : NULL;
     if (!f)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS mg_stream_send(s, f);
+    Py_BEGIN_ALLOW_THREADS mg_fork_enter();
+    mg_stream_send(s, f);
+    mg_fork_leave();
     Py_END_ALLOW_THREADS mg_run_later();
     Py_RETURN_NONE;
 }

@@ -340,13 +340,6 @@ static PyObject *loop_release(PyObject *obj, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *loop_forked(PyObject *obj, PyObject *unused)
-{
-    (void) unused;
-    mg_loop_forked(((LoopObject *) obj)->loop);
-    Py_RETURN_NONE;
-}
-
 static PyObject *loop_unsent(PyObject *obj, PyObject *unused)
 {
     (void) unused;
@@ -373,9 +366,8 @@ static PyMethodDef loop_methods[] = {
     {"drop_events", loop_drop_events, METH_NOARGS, "Let go of all events."},
     {"interrupt", loop_interrupt, METH_NOARGS, "Make the present or next wait() return. Any thread."},
     {"close", loop_close, METH_NOARGS, "No thread runs the loop any more."},
-    {"acquire", loop_acquire, METH_NOARGS, "Keep every thread from running the loop until release(). For os.fork()."},
+    {"acquire", loop_acquire, METH_NOARGS, "Keep every other thread from running the loop until release()."},
     {"release", loop_release, METH_NOARGS, "End acquire()."},
-    {"forked", loop_forked, METH_NOARGS, "In a fork child: give up the loop and its descriptors."},
     {"unsent", loop_unsent, METH_NOARGS, "How many streams have frames that are not written yet."},
     {"stats", loop_stats, METH_NOARGS, "Counters, a dict."},
     {NULL, NULL, 0, NULL}};

@@ -537,7 +537,9 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
         MG_CODEC_BYREF) /* a short write to a descriptor that does not block: cheaper than letting go of the GIL */
         err = mg_router_route(r, f, &out);
     else {
-        Py_BEGIN_ALLOW_THREADS err = mg_router_route(r, f, &out);
+        Py_BEGIN_ALLOW_THREADS mg_fork_enter();
+        err = mg_router_route(r, f, &out);
+        mg_fork_leave();
         Py_END_ALLOW_THREADS mg_run_later();
     }
     /* not for a log record: who sends one holds a lock of `logging`, which the broker's thread may want */

@@ -274,6 +274,7 @@ class Router(_c.Router):
     __repr__ = _PureRouter.__repr__
     _on_del_route = _PureRouter._on_del_route
     _call_handler = _PureRouter._call_handler
+    _on_fork = _PureRouter._on_fork
     _maybe_send_dead = _PureRouter._maybe_send_dead
     _fire_lost = _PureRouter._fire_lost
     _note_loss = _PureRouter._note_loss
@@ -303,6 +304,7 @@ class Router(_c.Router):
         self.max_message_size = self.max_message_size
         self.unidirectional = self.unidirectional
         core.listen(broker, 'exit', self._on_broker_exit)
+        core.listen(broker, '_fork', self._on_fork)
         self.add_handler(self._on_del_route, core.DEL_ROUTE,
                          policy=core._is_neighbour)
 
@@ -452,6 +454,10 @@ class MitogenProtocol(core.Protocol):
                               auth_id in [local_id] + list(parent_ids))
         self.sent_modules = set(['mitogen', 'mitogen.core'])
 
+    def _forked(self):
+        """Nothing to do: the engine knows."""
+        pass
+
     def _opened_link(self):
         stream = self.stream
         if stream is not None and stream.transmit_side is not None:
@@ -558,7 +564,6 @@ class Poller(core.Poller):
         self._closed = False
         #: Called by the broker thread after each turn.
         self.on_turn = None
-        _loops.add(self._loop)
 
     def _watch(self, fd, writing):
         watch = self._watches.get((fd, writing))
@@ -751,6 +756,7 @@ class Broker(_PureBroker):
     def __init__(self, poller_class=None, activate_compat=True):
         self._alive = True
         self._exitted = False
+        core._remember(Broker._all, self)
         self.poller = Poller()
         self._waker = core.Stream()
         self._waker.set_protocol(core.Waker(self))
@@ -781,26 +787,8 @@ class Broker(_PureBroker):
 # Fork.
 #
 
-_loops = WeakSet()
-_held = []
-
-
-def _before_fork():
-    # No thread is inside the engine while the process is copied.
-    for loop in list(_loops):
-        loop.acquire()
-        _held.append(loop)
-
-
-def _after_fork_parent():
-    while _held:
-        _held.pop().release()
-
-
 def _after_fork_child():
-    while _held:
-        _held.pop().forked()
-    _loops.clear()
+    _c.after_fork_child()
     _routers.clear()
 
 
@@ -852,7 +840,6 @@ def install(names):
         _c.set_spin(float(spin) / 1e6)
     mitogen.__class__ = _Package
     _tell_identity()
-    os.register_at_fork(before=_before_fork,
-                        after_in_parent=_after_fork_parent,
+    os.register_at_fork(before=_c.before_fork, after_in_parent=_c.after_fork,
                         after_in_child=_after_fork_child)
     return 'native'

@@ -1054,6 +1054,13 @@ class Latch(object):
                     os.close(fd)
             del _Sleeper.pipes[:], _Sleeper.idle[:]
 
+    def _forked(self):
+        """Forget the threads that sleep here: they are not in this process,
+        and one may have had the lock."""
+        self._lock = thread.allocate_lock()
+        self._sleepers.clear()
+        self._given = 0
+
     def _put_locked(self, obj, append):
         if self._sleepers:
             self._given += 1
@@ -1449,6 +1456,12 @@ class NullTimerList(object):
         return None
 
 
+def _remember(table, obj):
+    """Keep a weak reference to an object in a table, by its id."""
+    key = id(obj)
+    table[key] = _weakref.ref(obj, lambda _: table.pop(key, None))
+
+
 class Side(object):
     """
     One direction of a stream: a file, and whether it is still open. Broker
@@ -1467,8 +1480,7 @@ class Side(object):
         self.keep_alive = keep_alive
         if cloexec:
             set_cloexec(self.fd)
-        Side._open[id(self)] = _weakref.ref(
-            self, lambda _, key=id(self): Side._open.pop(key, None))
+        _remember(Side._open, self)
 
     def __repr__(self):
         return '<Side of %s fd %s>' % (self.stream and self.stream.name,
@@ -1951,6 +1963,10 @@ class MitogenProtocol(Protocol):
         self._have = size - pos
         self._want = want
 
+    def _forked(self):
+        """This is a copy: the stream is the other process's."""
+        self._writer.closed = True
+
     def _on_bad(self, broker):
         self.stream.why = 'it sent what is no message'
         self.stream.on_disconnect(broker)
@@ -2060,6 +2076,7 @@ class Router(object):
         self._next_handle = itertools.count(1000)
         listen(broker, 'shutdown', self._on_broker_shutdown)
         listen(broker, 'exit', self._on_broker_exit)
+        listen(broker, '_fork', self._on_fork)
         self.add_handler(self._on_del_route, DEL_ROUTE, policy=_is_neighbour)
 
     def __repr__(self):
@@ -2126,6 +2143,26 @@ class Router(object):
             if entry:
                 self._call_handler(entry[1],
                                    Message.dead(self.broker_exit_msg))
+
+    def _on_fork(self):
+        """Of what the parent has, nothing comes here: end what waits for it,
+        and write to none of its streams."""
+        self._write_lock = thread.allocate_lock()
+        self._gone = True
+        for stream in self._streams():
+            stream.protocol._forked()
+        for entry in list(self._handle_map.values()):
+            receiver = getattr(entry[1], '__self__', None)
+            if isinstance(receiver, Receiver):
+                receiver._latch._forked()
+                try:
+                    receiver._latch.put(Message.dead(self.broker_exit_msg))
+                except LatchError:
+                    pass
+        importer = getattr(self, 'importer', None)
+        if importer:
+            importer._forked()
+            importer._resource_requester._forked()
 
     def _call_handler(self, func, msg):
         try:
@@ -2461,10 +2498,13 @@ class Broker(object):
     shutdown_timeout = 3.0
     timers = NullTimerList()
     _ident = None
+    #: id -> weak reference, of each that has not been freed.
+    _all = {}
 
     def __init__(self, poller_class=None, activate_compat=True):
         self._alive = True
         self._exitted = False
+        _remember(Broker._all, self)
         self._waker = Waker.build_stream(self)
         #: Any thread: see :meth:`Waker.defer`.
         self.defer = self._waker.protocol.defer
@@ -2476,6 +2516,14 @@ class Broker(object):
 
     def __repr__(self):
         return 'Broker(%04x)' % (id(self) & 0xffff)
+
+    def _on_fork(self):
+        """We are a copy, and our thread is in the other process."""
+        self._alive = False
+        self._exitted = True
+        self._ident = None
+        self._waker.protocol._lock = threading.RLock()
+        fire(self, '_fork')
 
     @staticmethod
     def _live(side):
@@ -2698,6 +2746,12 @@ class _Fetcher(object):
         for key in list(self._callbacks):
             for callback in self._callbacks.pop(key):
                 callback()
+
+    def _forked(self):
+        """This is a copy: nobody answers us."""
+        self._lock = thread.allocate_lock()
+        self._callbacks = {}
+        self._context = None
 
     def _answer(self, key, value):
         with self._lock:
@@ -3375,8 +3429,7 @@ class ExternalContext(object):
         if importer:
             # A fork: what the parent's importer knows is still true, but
             # nobody will answer what it has asked.
-            importer._lock = thread.allocate_lock()
-            importer._callbacks = {}
+            importer._forked()
             importer._router = self.router
             importer._context = self.parent
             importer._install_handler(self.router)
@@ -3488,3 +3541,24 @@ def _choose_core():
 
 #: Which core this process uses: 'pure' or 'native'.
 CORE = _choose_core()
+
+#: Functions without arguments, called in the child of a fork: to replace locks
+#: that another thread may have held.
+_fork_hooks = []
+
+
+def _on_fork():
+    """Give up, in the child of a fork, what belongs to the parent. May be
+    repeated."""
+    for broker in [ref() for ref in list(Broker._all.values())]:
+        if broker:
+            broker._on_fork()
+    Latch._on_fork()
+    Side._on_fork()
+    ExternalContext.service_stub_lock = threading.Lock()
+    for hook in _fork_hooks:
+        hook()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_on_fork)

@@ -59,23 +59,15 @@ def fixup_prngs():
 def on_fork():
     """
     To be called in the child after :func:`os.fork`, by any program that forks
-    with Mitogen loaded. Closes every stream of this library, and replaces
-    locks that other threads may have held. Only thread.
+    with Mitogen loaded, on a Python that has no :func:`os.register_at_fork`;
+    newer ones do this by themselves, and a second time is no harm. Closes
+    every stream of this library, has whoever waits for the parent's messages
+    told, and replaces locks that other threads may have held. Only thread.
     """
     if not hasattr(os, 'register_at_fork'):
-        # Newer Pythons do this by themselves.
         reset_logging_framework()
         fixup_prngs()
-    mitogen.core.Latch._on_fork()
-    mitogen.core.Side._on_fork()
-    mitogen.core.ExternalContext.service_stub_lock = threading.Lock()
-
-    service = sys.modules.get('mitogen.service')
-    if service is not None:
-        service._pool_lock = threading.Lock()
-    native = sys.modules.get('mitogen._native')
-    if hasattr(native, 'on_fork'):
-        native.on_fork()
+    mitogen.core._on_fork()
 
 
 def _convert_exit_status(status):

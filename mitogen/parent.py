@@ -788,6 +788,16 @@ def _get_core_source():
 
 
 _core_source_lock = threading.Lock()
+_upgrade_lock = threading.Lock()
+
+
+def _replace_locks():
+    global _core_source_lock, _upgrade_lock
+    _core_source_lock = threading.Lock()
+    _upgrade_lock = threading.Lock()
+
+
+mitogen.core._fork_hooks.append(_replace_locks)
 _core_source_partial = None    # guarded by _core_source_lock
 _core_source_origin = None     # the function that made it; same guard
 
@@ -3138,9 +3148,6 @@ class Router(mitogen.core.Router):
 #
 # Children as parents
 #
-
-_upgrade_lock = threading.Lock()
-
 
 def _upgrade_broker(broker):
     """

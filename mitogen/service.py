@@ -39,6 +39,14 @@ _pool_pid = None
 _pool_lock = threading.Lock()
 
 
+def _replace_lock():
+    global _pool_lock
+    _pool_lock = threading.Lock()
+
+
+mitogen.core._fork_hooks.append(_replace_lock)
+
+
 class Error(Exception):
     """
     A service or a pool was set up wrongly, or asked for the impossible.

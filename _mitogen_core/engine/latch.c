@@ -244,6 +244,13 @@ void mg_latch_close(mg_latch *l)
     drop_ring(l, ring, cap, head, count);
 }
 
+void mg_latch_forked(mg_latch *l)
+{
+    pthread_mutex_init(&l->mu, NULL);
+    l->first = l->last = NULL;
+    l->on_the_way = 0;
+}
+
 int mg_latch_closed(mg_latch *l)
 {
     pthread_mutex_lock(&l->mu);

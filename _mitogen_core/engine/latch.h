@@ -104,6 +104,9 @@ mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item);
 void mg_latch_close(mg_latch *l);
 int mg_latch_closed(mg_latch *l);
 
+/* In a child made by fork: the threads that slept here are in the other process. */
+void mg_latch_forked(mg_latch *l);
+
 /* Items not consumed yet. */
 size_t mg_latch_size(mg_latch *l);
 

@@ -48,8 +48,15 @@ static _Atomic int64_t spin_ns = 50000;
 /* Stands for a leader whose own waiter could not be had. */
 static mg_waiter nobody;
 
+/* All loops of the process, for a fork. A store of one pointer adds or removes one, so the list is whole in a child, too, whoever was about to
+ * change it. */
+static pthread_mutex_t all_mu = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic(mg_loop *) all_loops; /* written under all_mu */
+
 struct mg_loop {
     _Atomic uint32_t refs;
+    _Atomic(mg_loop *) next_all; /* in the list of all loops; written under all_mu */
+    int held; /* guarded by all_mu: acquired by mg_loops_hold, with a reference */
     struct ev_loop *ev; /* leader only, but for kick(); NULL after close */
     pthread_mutex_t kick_mu; /* keeps ev from being destroyed while it is kicked */
     ev_async async;
@@ -60,6 +67,7 @@ struct mg_loop {
     uint64_t lead_seq; /* guarded by mu: counts how often somebody began to lead, or a waiter ended */
     int wanted; /* guarded by mu: threads in mg_loop_acquire */
     mg_waiter *wanter; /* guarded by mu: one of them */
+    int acquired; /* guarded by mu: how often the leader has acquired it */
     int attendant_deep; /* guarded by mu: the attendant must be woken when leadership ends */
     int attendant_dozes; /* guarded by mu: it may sleep for longer than a tick */
     int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
@@ -306,6 +314,10 @@ mg_loop *mg_loop_new(void)
     ev_io_init(&loop->hold_io, on_hold_timer, loop->hold_fd, EV_READ);
     if (loop->can_hold)
         ev_io_start(loop->ev, &loop->hold_io);
+    pthread_mutex_lock(&all_mu);
+    atomic_store(&loop->next_all, atomic_load(&all_loops));
+    atomic_store(&all_loops, loop);
+    pthread_mutex_unlock(&all_mu);
     return loop;
 }
 
@@ -315,10 +327,32 @@ mg_loop *mg_loop_ref(mg_loop *loop)
     return loop;
 }
 
+/* A reference to a loop that may be on its way out; whether there still was one to share. REQUIRES(all_mu). */
+static int try_ref(mg_loop *loop)
+{
+    uint32_t refs = atomic_load(&loop->refs);
+    while (refs && !atomic_compare_exchange_weak(&loop->refs, &refs, refs + 1))
+        ;
+    return refs != 0;
+}
+
+/* Takes a loop out of the list of all; one that was never there is no harm. */
+static void forget_loop(mg_loop *loop)
+{
+    pthread_mutex_lock(&all_mu);
+    for (_Atomic(mg_loop *) *at = &all_loops; atomic_load(at); at = &atomic_load(at)->next_all)
+        if (atomic_load(at) == loop) {
+            atomic_store(at, atomic_load(&loop->next_all));
+            break;
+        }
+    pthread_mutex_unlock(&all_mu);
+}
+
 void mg_loop_unref(mg_loop *loop)
 {
     if (!loop || atomic_fetch_sub_explicit(&loop->refs, 1, memory_order_acq_rel) != 1)
         return;
+    forget_loop(loop);
     destroy_ev(loop);
     mg_free(loop->scratch);
     mg_free(loop->events);
@@ -346,12 +380,14 @@ int mg_loop_closed(const mg_loop *loop)
     return atomic_load(&loop->closed);
 }
 
-void mg_loop_forked(mg_loop *loop)
+/* whole: no thread was inside when the process was copied. */
+static void give_up(mg_loop *loop, int whole)
 {
     /* the threads that held these are in the other process */
     pthread_mutex_init(&loop->mu, NULL);
     pthread_mutex_init(&loop->events_mu, NULL);
     loop->leader = NULL;
+    loop->acquired = 0;
     loop->wanted = 0;
     loop->wanter = NULL;
     atomic_store(&loop->step_down, 0);
@@ -363,7 +399,73 @@ void mg_loop_forked(mg_loop *loop)
     atomic_store(&loop->closed, 1);
     atomic_store(&loop->forked, 1);
     pthread_mutex_init(&loop->kick_mu, NULL);
-    destroy_ev(loop);
+    if (whole)
+        destroy_ev(loop);
+    else
+        loop->ev = NULL; /* half of a change may be in there: memory and two descriptors are lost, and nothing else */
+}
+
+void mg_loop_forked(mg_loop *loop)
+{
+    give_up(loop, 1);
+}
+
+int mg_loops_hold(void)
+{
+    mg_loop *loop;
+    pthread_mutex_lock(&all_mu);
+    for (loop = atomic_load(&all_loops); loop; loop = atomic_load(&loop->next_all))
+        /* one whose last reference has gone is about to leave the list */
+        if (!loop->held && try_ref(loop))
+            break;
+    if (loop)
+        loop->held = 1;
+    pthread_mutex_unlock(&all_mu);
+    if (!loop)
+        return 0;
+    mg_loop_acquire(loop);
+    return 1;
+}
+
+int mg_loops_are_held(void)
+{
+    int all = 1;
+    pthread_mutex_lock(&all_mu);
+    for (mg_loop *loop = atomic_load(&all_loops); loop; loop = atomic_load(&loop->next_all))
+        all = all && (loop->held || !atomic_load(&loop->refs));
+    pthread_mutex_unlock(&all_mu);
+    return all;
+}
+
+/* One that is held, and is not any more; the reference is the caller's. */
+static mg_loop *pop_held(void)
+{
+    mg_loop *loop;
+    pthread_mutex_lock(&all_mu);
+    for (loop = atomic_load(&all_loops); loop && !loop->held; loop = atomic_load(&loop->next_all))
+        ;
+    if (loop)
+        loop->held = 0;
+    pthread_mutex_unlock(&all_mu);
+    return loop;
+}
+
+void mg_loops_release(void)
+{
+    for (mg_loop *loop; (loop = pop_held());) {
+        mg_loop_release(loop);
+        mg_loop_unref(loop);
+    }
+}
+
+void mg_loops_forked(void)
+{
+    pthread_mutex_init(&all_mu, NULL);
+    for (mg_loop *loop = atomic_load(&all_loops); loop; loop = atomic_load(&loop->next_all))
+        if (!atomic_load(&loop->forked))
+            give_up(loop, loop->held);
+    for (mg_loop *loop; (loop = pop_held());)
+        mg_loop_unref(loop);
 }
 
 int mg_loop_was_forked(const mg_loop *loop)
@@ -827,10 +929,23 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
     return err;
 }
 
+/* REQUIRES(loop->mu). Whether w has acquired the loop already; that counts. */
+static int acquire_again_locked(mg_loop *loop, const mg_waiter *w)
+{
+    if (!w || loop->leader != w || !loop->acquired)
+        return 0;
+    loop->acquired++;
+    return 1;
+}
+
 void mg_loop_acquire(mg_loop *loop)
 {
     mg_waiter *w = mg_waiter_self();
     pthread_mutex_lock(&loop->mu);
+    if (acquire_again_locked(loop, w)) {
+        pthread_mutex_unlock(&loop->mu);
+        return;
+    }
     loop->wanted++;
     while (loop->leader) {
         loop->wanter = w;
@@ -847,17 +962,19 @@ void mg_loop_acquire(mg_loop *loop)
     if (!--loop->wanted)
         atomic_store(&loop->step_down, 0);
     loop->leader = w ? w : &nobody;
+    loop->acquired = 1;
     loop->lead_seq++;
     pthread_mutex_unlock(&loop->mu);
 }
 
 int mg_loop_try_acquire(mg_loop *loop)
 {
-    int ok = 0;
+    mg_waiter *w = mg_waiter_self();
     pthread_mutex_lock(&loop->mu);
+    int ok = acquire_again_locked(loop, w);
     if (!loop->leader && !loop->wanted) {
-        mg_waiter *w = mg_waiter_self();
         loop->leader = w ? w : &nobody;
+        loop->acquired = 1;
         loop->lead_seq++;
         ok = 1;
     }
@@ -877,6 +994,10 @@ int mg_loop_leads(mg_loop *loop)
 void mg_loop_release(mg_loop *loop)
 {
     pthread_mutex_lock(&loop->mu);
+    if (--loop->acquired) {
+        pthread_mutex_unlock(&loop->mu);
+        return;
+    }
     loop->leader = NULL;
     mg_waiter *whom = loop->wanted ? loop->wanter : atomic_load(&loop->attendant);
     if (!loop->wanted) {

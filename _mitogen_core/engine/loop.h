@@ -63,6 +63,13 @@ int mg_loop_closed(const mg_loop *loop);
 void mg_loop_forked(mg_loop *loop);
 int mg_loop_was_forked(const mg_loop *loop);
 
+/* For a fork, see fork.h. Acquires one loop of the process that is not held yet: 1, or 0 when there is none; then whether there is none. */
+int mg_loops_hold(void);
+int mg_loops_are_held(void);
+/* In the parent: gives back what is held. In the child: each loop that there is is not ours any more, held or not. */
+void mg_loops_release(void);
+void mg_loops_forked(void);
+
 /* --- the attendant --- */
 
 /* Attends to the loop until there is an event (MG_OK), mg_loop_interrupt was called (MG_OK), the deadline (MG_ETIMEDOUT),
@@ -87,7 +94,8 @@ void mg_loop_set_spin(int64_t nanoseconds);
 /* --- leadership --- */
 
 /* Becomes the leader, asking the present one to step down and waiting for it; also once the loop is closed. Blocks for a few
- * microseconds; the GIL may be held. Not from inside a callback of the loop, and not twice. */
+ * microseconds; the GIL may be held. Not from inside a callback of the loop. Who has acquired it may do so again, and releases as often: what
+ * runs meanwhile may drop the last reference to a stream. */
 void mg_loop_acquire(mg_loop *loop);
 void mg_loop_release(mg_loop *loop);
 /* The same if nobody leads or wants to at present: 1, and does not block. */

@@ -573,6 +573,8 @@ static void on_writable(void *arg, int events)
 
 int mg_stream_full(mg_stream *s)
 {
+    if (mg_loop_was_forked(s->loop))
+        return 0;
     pthread_mutex_lock(&s->wmu);
     int full = mg_outq_bytes(&s->out) > mg_router_high_water(s->router);
     pthread_mutex_unlock(&s->wmu);
@@ -603,6 +605,8 @@ mg_err mg_stream_wait_room(mg_stream *s)
 
 size_t mg_stream_pending(mg_stream *s)
 {
+    if (mg_loop_was_forked(s->loop))
+        return 0; /* a thread that waited for room may have had the lock */
     pthread_mutex_lock(&s->wmu);
     size_t n = mg_outq_bytes(&s->out);
     pthread_mutex_unlock(&s->wmu);

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""
+Builds the extension in a way that finds mistakes in C, and runs the tests that use it most, with that build in this
+process and in every child:
+
+    address   AddressSanitizer and UndefinedBehaviorSanitizer, Python's own allocator off
+    debug     a debug build of CPython (Debian: python3-dbg), which checks reference counts and its own rules
+    thread    ThreadSanitizer; an interpreter without it hides its locks, so only reports that are ours alone count
+    valgrind  memcheck over a few tests
+    dev       the usual build under -X dev
+
+    tools/check_extension.py address debug [-- arguments of pytest]
+
+Run from a checkout where `tools/setup test` has run. A build is kept in build/extension/, and made anew when it is
+asked for.
+"""
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(ROOT, 'build', 'extension')
+
+#: What uses the extension most; the rest of the suite is Python.
+FILES = '''
+    test_broker test_call_chain test_call_function test_channel test_codec test_exceptions_anywhere test_flow_control
+    test_fork test_fork_anywhere test_forward_without_gil test_hostile_stream test_interrupts_anywhere test_io_op
+    test_latch test_leaks test_lifecycle test_message test_native_high_water test_os_fork test_poller test_receiver
+    test_router test_routing test_says_why test_select test_serialization test_service test_signals test_unix test_via
+'''.split()
+
+#: Valgrind takes fifty times as long.
+FEW_FILES = 'test_latch test_message test_receiver test_serialization test_channel'.split()
+
+#: Reports about one of these are about the interpreter, which ThreadSanitizer does not know.
+NOT_OURS = '''
+race:^Py
+race:^_Py
+race:python
+called_from_lib:libpython
+'''
+
+
+class Unavailable(Exception):
+    """
+    The machine lacks something; the text says what.
+    """
+
+
+def say(text):
+    sys.stderr.write('check_extension: %s\n' % (text,))
+
+
+def run(command, env=None):
+    say(' '.join(command))
+    return subprocess.call(command, cwd=ROOT, env=env)
+
+
+def library(name):
+    """
+    Return the path of a library of the compiler's.
+    """
+    path = subprocess.check_output(['cc', '-print-file-name=' + name], universal_newlines=True).strip()
+    if not os.path.isabs(path):
+        raise Unavailable('the compiler has no ' + name)
+    return os.path.realpath(path)
+
+
+def build(variant, python, flags=()):
+    """
+    Build the package into a folder of its own and return that.
+    """
+    folder = os.path.join(BUILD, variant)
+    shutil.rmtree(folder, ignore_errors=True)
+    env = dict(os.environ, MITOGEN_REQUIRE_NATIVE='1', CFLAGS=' '.join(flags), LDFLAGS=' '.join(flags))
+    env.pop('MITOGEN_PURE', None)
+    # Elsewhere than in build/, where an object of another variant may lie.
+    source = os.path.join(BUILD, 'source')
+    shutil.rmtree(source, ignore_errors=True)
+    os.makedirs(source)
+    for name in 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.rst', 'LICENSE', 'mitogen', '_mitogen_core':
+        path = os.path.join(ROOT, name)
+        if os.path.isdir(path):
+            shutil.copytree(path, os.path.join(source, name), ignore=shutil.ignore_patterns('build', '__pycache__'))
+        else:
+            shutil.copy(path, source)
+    try:
+        subprocess.check_call(
+            [python, '-m', 'pip', 'install', '--disable-pip-version-check', '-q', '--no-deps', '--no-build-isolation',
+             '--target', folder, source], env=env)
+    finally:
+        shutil.rmtree(source)
+    return folder
+
+
+def pytest(python, folder, files, options, env, args):
+    """
+    Run test files over the native core that is in a folder.
+    """
+    paths = [os.path.join('tests', name + '.py') for name in files]
+    if any(os.path.exists(arg.partition('::')[0]) for arg in args):
+        paths = []
+    env = dict(os.environ, MITOGEN_CORE='native', MITOGEN_TEST_SECONDS='900', PYTHONFAULTHANDLER='1', **env)
+    if folder:
+        env['PYTHONPATH'] = folder
+    return run([python] + options + ['-m', 'pytest', '-q', '--core', 'native', '-p', 'no:cacheprovider'] + paths + args, env)
+
+
+def reports(pattern):
+    """
+    Show what sanitizers have written, in whichever process; return how many files of it there are.
+    """
+    found = [path for path in glob.glob(pattern + '*') if os.path.getsize(path)]
+    for path in found:
+        with open(path, errors='replace') as fp:
+            print('---- %s\n%s' % (path, fp.read()))
+    return len(found)
+
+
+def log_place(variant):
+    folder = os.path.join(BUILD, variant + '-reports')
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    # Children may run as other users.
+    os.chmod(folder, 0o777)
+    return os.path.join(folder, 'report')
+
+
+def check_address(args):
+    preload = ' '.join(library(name) for name in ('libasan.so', 'libubsan.so'))
+    flags = ['-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-fno-omit-frame-pointer']
+    folder = build('address', sys.executable, flags)
+    log = log_place('address')
+    status = pytest(sys.executable, folder, FILES, [], {
+        'LD_PRELOAD': preload, 'PYTHONMALLOC': 'malloc',
+        # The interpreter leaves much behind, on purpose. A loop that is given up in the middle of a fork is left, too.
+        'ASAN_OPTIONS': 'detect_leaks=0:handle_segv=0:abort_on_error=0:log_path=%s' % (log,),
+        'UBSAN_OPTIONS': 'print_stacktrace=1:log_path=%s' % (log,),
+    }, args)
+    return status or reports(log)
+
+
+def check_thread(args):
+    flags = ['-O1', '-g', '-fsanitize=thread', '-fno-omit-frame-pointer']
+    folder = build('thread', sys.executable, flags)
+    log = log_place('thread')
+    suppressions = log + '.suppressions'
+    with open(suppressions, 'w') as fp:
+        fp.write(NOT_OURS)
+    files = 'test_latch test_receiver test_select test_call_function test_flow_control test_router'.split()
+    status = pytest(sys.executable, folder, files, [], {
+        'LD_PRELOAD': library('libtsan.so'), 'PYTHONMALLOC': 'malloc',
+        'TSAN_OPTIONS': 'exitcode=0:ignore_noninstrumented_modules=1:report_signal_unsafe=0:suppressions=%s:log_path=%s' % (
+            suppressions, log),
+    }, args)
+    os.unlink(suppressions)
+    return status or reports(log)
+
+
+def check_debug(args):
+    python = shutil.which('python3-dbg')
+    if not python:
+        raise Unavailable('there is no python3-dbg (Debian: apt install python3-dbg)')
+    venv = os.path.join(BUILD, 'debug-venv')
+    own = os.path.join(venv, 'bin', 'python')
+    if not os.path.exists(own):
+        subprocess.check_call([python, '-m', 'venv', venv])
+    subprocess.check_call([own, '-m', 'pip', 'install', '--disable-pip-version-check', '-q', 'setuptools', 'wheel', '-r',
+                           os.path.join(ROOT, 'tests', 'requirements.txt')])
+    folder = build('debug', own, ['-O1', '-g', '-UNDEBUG'])
+    return pytest(own, folder, FILES, [], {}, args)
+
+
+def check_valgrind(args):
+    if not shutil.which('valgrind'):
+        raise Unavailable('there is no valgrind (Debian: apt install valgrind)')
+    folder = build('valgrind', sys.executable, ['-O1', '-g'])
+    log = log_place('valgrind')
+    paths = [os.path.join('tests', name + '.py') for name in FEW_FILES]
+    env = dict(os.environ, MITOGEN_CORE='native', MITOGEN_TEST_SECONDS='3600', PYTHONPATH=folder, PYTHONMALLOC='malloc',
+               MITOGEN_SPIN='0')
+    return run(['valgrind', '-q', '--error-exitcode=99', '--log-file=%s.%%p' % (log,), '--num-callers=30',
+                sys.executable, '-m', 'pytest', '-q', '--core', 'native', '-p', 'no:cacheprovider'] + (args or paths),
+               env) or reports(log)
+
+
+def check_dev(args):
+    return pytest(sys.executable, None, FILES, ['-X', 'dev'], {'PYTHONDEVMODE': '1'}, args)
+
+
+def main(argv):
+    names, _, args = argv, None, []
+    if '--' in argv:
+        names, args = argv[:argv.index('--')], argv[argv.index('--') + 1:]
+    failed = []
+    for name in names:
+        check = globals().get('check_' + name)
+        if not check:
+            sys.exit('no such check: %s' % (name,))
+        try:
+            if check(args):
+                failed.append(name)
+        except Unavailable as error:
+            say('not run, %s: %s' % (name, error))
+    if failed:
+        sys.exit('failed: %s' % (', '.join(failed),))
+    say('fine: %s' % (', '.join(names),))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
