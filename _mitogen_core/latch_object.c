@@ -194,7 +194,7 @@ static PyObject *latch_put(PyObject *obj, PyObject *args, PyObject *kwargs)
     PyObject *value = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:put", names, &value))
         return NULL;
-    mg_item item = {Py_NewRef(value), MG_ITEM_OBJECT};
+    mg_item item = {Py_NewRef(value), MG_ITEM_OBJECT, 0};
     mg_woken woken;
     mg_err err = mg_push_item(self->latch, item, &woken);
     if (err != MG_OK) {

@@ -195,8 +195,10 @@ static PyObject *link_after_hook(PyObject *obj, PyObject *msg)
     mg_frame *f = s ? mg_message_frame((MessageObject *) msg) : NULL;
     if (!f)
         return NULL;
-    mg_router_after_hook(self->router, f, s);
-    Py_RETURN_NONE;
+    mg_acquire_loop(s->loop);
+    int holds = mg_router_after_hook(self->router, f, s);
+    mg_loop_release(s->loop);
+    return PyBool_FromLong(holds);
 }
 
 static PyObject *link_release(PyObject *obj, PyObject *unused)
@@ -335,7 +337,7 @@ static PyMethodDef link_methods[] = {
     {"feed", link_feed, METH_O, "feed(bytes): treat bytes as if they had been read."},
     {"send", link_send, METH_O, "send(message): write or queue it, whatever its dst_id."},
     {"ingress", link_ingress, METH_O, "ingress(message): treat a message as if it had been read."},
-    {"after_hook", link_after_hook, METH_O, "after_hook(message): go on routing what on_message has seen."},
+    {"after_hook", link_after_hook, METH_O, "after_hook(message) -> whether a handler releases: go on routing what on_message has seen."},
     {"release", link_release, METH_NOARGS, "The frame that held the stream is done with."},
     {"pending", link_pending, METH_NOARGS, "Bytes that wait to be written."},
     {"egress", link_egress, METH_NOARGS, "The set of dst_ids that came in."},

@@ -36,13 +36,40 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
     return 0;
 }
 
+static PyObject *get_max_bytes(PyObject *obj, void *closure)
+{
+    (void) closure;
+    size_t limit = mg_latch_limit(((ReceiverObject *) obj)->latch);
+    if (!limit)
+        Py_RETURN_NONE;
+    return PyLong_FromSize_t(limit);
+}
+
+static int set_max_bytes(PyObject *obj, PyObject *value, void *closure)
+{
+    (void) closure;
+    size_t limit = 0;
+    if (value && value != Py_None) {
+        limit = PyLong_AsSize_t(value);
+        if (PyErr_Occurred())
+            return -1;
+        if (!limit) {
+            PyErr_SetString(PyExc_ValueError, "max_bytes must be at least 1");
+            return -1;
+        }
+    }
+    mg_latch_set_limit(((ReceiverObject *) obj)->latch, limit);
+    return 0;
+}
+
 static int receiver_init(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"router", "handle", "persist", "respondent", "policy", "overwrite", NULL};
-    PyObject *router, *handle = Py_None, *respondent = Py_None, *policy = Py_None;
+    static char *names[] = {"router", "handle", "persist", "respondent", "policy", "overwrite", "max_bytes", NULL};
+    PyObject *router, *handle = Py_None, *respondent = Py_None, *policy = Py_None, *max_bytes = Py_None;
     int persist = 1, overwrite = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:Receiver", names, &router, &handle, &persist, &respondent,
-                                     &policy, &overwrite))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOpO:Receiver", names, &router, &handle, &persist, &respondent,
+                                     &policy, &overwrite, &max_bytes) ||
+        set_max_bytes(obj, max_bytes, NULL))
         return -1;
     return set_up((ReceiverObject *) obj, router, handle, persist, respondent, policy, overwrite);
 }
@@ -121,10 +148,26 @@ static void receiver_dealloc(PyObject *obj)
 static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
 {
     ReceiverObject *self = (ReceiverObject *) obj;
-    mg_item item = {Py_NewRef(msg), MG_ITEM_OBJECT};
+    mg_item item = {Py_NewRef(msg), MG_ITEM_OBJECT, 0};
+    mg_hdr hdr;
+    int ours = self->engine && PyObject_TypeCheck(msg, self->st->Message) && mg_latch_limit(self->latch);
+    if (ours) {
+        if (mg_message_hdr((MessageObject *) msg, &hdr)) {
+            Py_DECREF(msg);
+            return NULL;
+        }
+        hdr.len = (uint32_t) mg_message_size((MessageObject *) msg);
+        item.size = mg_frame_counts(&hdr);
+    }
     mg_err err = mg_latch_push_untold(self->latch, item, NULL);
     if (err != MG_OK) {
         Py_DECREF(msg);
+        if (err == MG_EFULL) {
+            err = mg_router_overflow(self->engine, self->latch, &hdr, NULL);
+            if (err == MG_ENOMEM)
+                return PyErr_NoMemory();
+            Py_RETURN_NONE;
+        }
         if (err == MG_ECLOSED)
             PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
         else
@@ -261,6 +304,7 @@ static PyMemberDef receiver_members[] = {
 
 static PyGetSetDef receiver_getset[] = {
     {"notify", get_notify, set_notify, "None, or called with this receiver for each message.", NULL},
+    {"max_bytes", get_max_bytes, set_max_bytes, "Bytes that may wait here, headers included, or None.", NULL},
     {"_latch", get_latch, NULL, "The queue, as a Latch.", NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};

@@ -477,10 +477,15 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
     if (mg_router_claim(r, hdr, &h, &why) != MG_OK)
         return none_or_no_memory(mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0));
     if (h->latch && h->policy != MG_POLICY_ASK) {
-        mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT};
+        mg_hdr sized = *hdr;
+        sized.len = (uint32_t) mg_message_size(m);
+        mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT, mg_frame_counts(&sized)};
         mg_err err = mg_push_item(h->latch, item, NULL);
+        int took = err == MG_OK;
+        if (err == MG_EFULL)
+            err = mg_router_overflow(r, h->latch, hdr, NULL);
         mg_handler_unref(h);
-        if (err == MG_OK)
+        if (took)
             Py_RETURN_NONE;
         Py_DECREF(m);
         if (err == MG_ECLOSED)

@@ -223,7 +223,7 @@ _routers = WeakSet()
 #: attributes that a program may replace.
 _TEXTS = ('invalid_handle_msg', 'refused_msg', 'unexpected_msg',
           'no_route_msg', 'unidirectional_msg', 'too_large_msg',
-          'respondent_disconnect_msg', 'broker_exit_msg')
+          'respondent_disconnect_msg', 'broker_exit_msg', 'full_msg')
 _BAD_AUTH, _BAD_SRC = len(_TEXTS), len(_TEXTS) + 1
 
 
@@ -267,6 +267,7 @@ class Router(_c.Router):
     too_large_msg = _PureRouter.too_large_msg
     respondent_disconnect_msg = _PureRouter.respondent_disconnect_msg
     broker_exit_msg = _PureRouter.broker_exit_msg
+    full_msg = _PureRouter.full_msg
     no_route_msg = _PureRouter.no_route_msg
     unidirectional_msg = _PureRouter.unidirectional_msg
     unexpected_msg = _PureRouter.unexpected_msg
@@ -278,6 +279,7 @@ class Router(_c.Router):
     _maybe_send_dead = _PureRouter._maybe_send_dead
     _fire_lost = _PureRouter._fire_lost
     _note_loss = _PureRouter._note_loss
+    _tell_lost = _PureRouter._tell_lost
     _dead_respondent = _PureRouter._dead_respondent
     _watch_stream = _PureRouter._watch_stream
     _gone = False
@@ -659,13 +661,20 @@ def _on_frame(entry, msg, link):
 
 def _on_hook(msg, link):
     protocol = link.protocol
-    msg.router = protocol._router
+    msg.router = router = protocol._router
+    held = False
     try:
-        if protocol.on_message is not None:
-            protocol.on_message(protocol.stream, msg)
-        link.after_hook(msg)
+        try:
+            if protocol.on_message is not None:
+                protocol.on_message(protocol.stream, msg)
+        except Exception:
+            LOG.exception('%r: on_message crashed', protocol)
+            router._maybe_send_dead(True, msg, router.refused_msg)
+        else:
+            held = link.after_hook(msg)
     finally:
-        link.release()
+        if not held:
+            link.release()
 
 
 def _disconnect(link, why):

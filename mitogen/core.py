@@ -182,7 +182,19 @@ class LazyLogger(object):
                     kwargs.setdefault('exc_info', attr == 'exception')
                     self._log(level, msg, *args, **kwargs)
                 return emit
-        return getattr(_module('logging').getLogger(self.name), attr)
+        func = getattr(_module('logging').getLogger(self.name), attr)
+        if attr not in self.METHODS:
+            return func
+
+        def guarded(*args, **kwargs):
+            if sys.version_info > (3, 8):
+                kwargs.setdefault('stacklevel', 2)
+            try:
+                func(*args, **kwargs)
+            except Exception:
+                # A handler's, and many who log here run on the broker thread.
+                _module('traceback').print_exc()
+        return guarded
 
     def isEnabledFor(self, level):
         """Return whether a record of the numeric `level` would go anywhere."""
@@ -1173,8 +1185,17 @@ class Receiver(object):
                  respondent=None,   # the Context that alone may send, and
                                     # whose loss delivers a dead message
                  policy=None,       # as in Router.add_handler
-                 overwrite=False):  # take the handle from whoever has it
+                 overwrite=False,   # take the handle from whoever has it
+                 max_bytes=None):   # how much may wait here, with headers
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError('max_bytes must be at least 1')
         self._latch = Latch()
+        self._size_lock = thread.allocate_lock()
+        #: Bytes that wait, while there is a limit, and whether some were
+        #: refused since a message was taken.
+        self._bytes = 0
+        self._overflowed = False
+        self.max_bytes = max_bytes
         self.router = router
         self.handle = router.add_handler(
             self._on_receive, handle, persist, policy, respondent, overwrite)
@@ -1192,7 +1213,28 @@ class Receiver(object):
         """Return a :class:`Sender` to here, to be sent elsewhere."""
         return Sender(self.router.myself(), self.handle)
 
+    def _refused(self, msg):
+        """Take account of a message; return whether there is no room for it,
+        and have its sender and our reader know."""
+        size = Message.HEADER_LEN + len(msg.data)
+        with self._size_lock:
+            full = self._bytes and self._bytes + size > self.max_bytes
+            first = full and not self._overflowed
+            if full:
+                self._overflowed = True
+            else:
+                self._bytes += size
+                msg._counted = size
+        if full:
+            reason = self.router.full_msg % (self.max_bytes,)
+            self.router._maybe_send_dead(True, msg, reason)
+            if first:
+                self._latch.put(Message.dead(reason))
+        return full
+
     def _on_receive(self, msg):
+        if self.max_bytes and self._refused(msg):
+            return
         self._latch.put(msg)
         if self.notify:
             self.notify(self)
@@ -1231,6 +1273,10 @@ class Receiver(object):
             msg = self._latch.get(timeout, block)
         except LatchError:
             raise ChannelError(self.closed_msg)
+        if self.max_bytes:
+            with self._size_lock:
+                self._bytes -= msg.__dict__.pop('_counted', 0)
+                self._overflowed = False
         if throw_dead and msg.is_dead and self.raise_channelerror:
             msg._throw_dead()
         return msg
@@ -1667,6 +1713,8 @@ class BufferedWriter(object):
         self.closed = False
         #: Streams that are not read until half of the high-water mark waits.
         self.feeders = []
+        #: As long as threads wait for room.
+        self.blocked = []
         #: Bytes written, and when the last of them were.
         self.sent = 0
         self.last = None
@@ -1807,10 +1855,14 @@ class BufferedWriter(object):
         """Wait until half of the high-water mark waits. The broker thread,
         which writes it, never does."""
         if thread.get_ident() != self._broker._ident:
-            while (self._buf and not self.closed and
-                   self.size > self._protocol._router.high_water // 2):
-                # For megabytes to go: not worth a wake-up.
-                time.sleep(0.005)
+            self.blocked.append(1)
+            try:
+                while (self._buf and not self.closed and
+                       self.size > self._protocol._router.high_water // 2):
+                    # For megabytes to go: not worth a wake-up.
+                    time.sleep(0.005)
+            finally:
+                self.blocked.pop()
 
 
 class IoLoggerProtocol(DelimitedProtocol):
@@ -2057,6 +2109,9 @@ class Router(object):
         '%d and is for context %d, in context %d')
     respondent_disconnect_msg = 'the respondent context has disconnected'
     broker_exit_msg = 'the broker has exited'
+    full_msg = ('the receiver is full (max_bytes=%d) and messages for it were '
+                'refused: take them faster, or have whoever sends wait for an '
+                'answer')
     duplicate_handle_msg = 'the handle is taken'
     #: The broker has exited, and every handler was told.
     _gone = False
@@ -2103,11 +2158,20 @@ class Router(object):
         log('%r: deleting route to %r', self, context or target_id)
         if context:
             self._note_loss(context, 'says its parent')
-            fire(context, 'disconnect')
+            self._tell_lost(context)
 
     def _note_loss(self, context, how):
         context._loss = u'\n%r was lost at %s, %s' % (
             context, time.strftime('%H:%M:%S'), how)
+
+    def _tell_lost(self, context):
+        """Have whoever waits for a context told that it is lost."""
+        try:
+            context.on_disconnect()
+        except Exception:
+            LOG.exception('%r: a listener for its loss crashed', context)
+            # It stood before the one for handlers.
+            self._on_respondent_disconnect(context)
 
     def _on_stream_disconnect(self, stream, own_id=None):
         """`own_id`: our id, if the stream led to our parent."""
@@ -2127,7 +2191,7 @@ class Router(object):
             if context:
                 self._note_loss(context, u'with the connection %r: %s' % (
                     stream.name, stream.why))
-                context.on_disconnect()
+                self._tell_lost(context)
 
     def _on_broker_shutdown(self):
         # Every stream has to be seen to end.
@@ -2154,6 +2218,7 @@ class Router(object):
         for entry in list(self._handle_map.values()):
             receiver = getattr(entry[1], '__self__', None)
             if isinstance(receiver, Receiver):
+                receiver._size_lock = thread.allocate_lock()
                 receiver._latch._forked()
                 try:
                     receiver._latch.put(Message.dead(self.broker_exit_msg))
@@ -2267,7 +2332,7 @@ class Router(object):
 
     def _on_respondent_disconnect(self, context):
         with self._write_lock:
-            handles = self._handles_by_respondent[context]
+            handles = self._handles_by_respondent.get(context, set())
             lost = [self._handle_map.pop(h, None) for h in handles]
             handles.clear()
         for entry in lost:
@@ -2354,7 +2419,11 @@ class Router(object):
             if protocol.auth_id is not None:
                 msg.auth_id = protocol.auth_id
             if protocol.on_message is not None:
-                protocol.on_message(in_stream, msg)
+                try:
+                    protocol.on_message(in_stream, msg)
+                except Exception:
+                    LOG.exception('%r: on_message crashed', protocol)
+                    return self._maybe_send_dead(True, msg, self.refused_msg)
             if len(protocol.egress_ids) >= 65536:
                 # Made up by a peer that lies; it misses notices of lost routes.
                 protocol.egress_ids.clear()
@@ -2600,7 +2669,10 @@ class Broker(object):
             func(self)
         except Exception:
             LOG.exception('%r: %r crashed', self, func)
-            stream.on_disconnect(self)
+            try:
+                stream.on_disconnect(self)
+            except Exception:
+                LOG.exception('%r: on_disconnect() crashed', stream)
 
     def _loop_once(self, timeout=None):
         """Wait for I/O or a timer, at most `timeout` seconds, and serve it."""
@@ -2639,23 +2711,38 @@ class Broker(object):
                 self._call(side.stream, side.stream.on_disconnect)
         self.poller.close()
 
+    def _crashed(self):
+        text = 'broker crashed: %r' % (sys.exc_info()[1],)
+        LOG.exception(text)
+        try:
+            # Logging may depend on this very broker.
+            _module('syslog').syslog(3, text)
+        except Exception:
+            pass
+
     def _broker_loop(self):
         try:
             while self._alive:
                 self._loop_once()
+        except Exception:
+            self._crashed()
+            self._alive = False
+        try:
+            # Also after a crash: children are to end, and to be reaped.
             for name in 'before_shutdown', 'shutdown':
-                fire(self, name)
+                self._fire(name)
             self._broker_shutdown()
         except Exception:
-            text = 'broker crashed: %r' % (sys.exc_info()[1],)
-            LOG.exception(text)
-            try:
-                # Logging may depend on this very broker.
-                _module('syslog').syslog(3, text)
-            except Exception:
-                pass
-        self._alive = False
+            self._crashed()
         self._broker_exit()
+
+    def _fire(self, name):
+        """As `fire`, but a listener that raises keeps nobody from hearing."""
+        for func in list(_listeners(self, name)):
+            try:
+                func()
+            except Exception:
+                LOG.exception('%r: listener %r crashed', self, func)
 
     def _broker_main(self):
         self._ident = thread.get_ident()
@@ -2663,7 +2750,7 @@ class Broker(object):
             _profile_hook('mitogen.broker', self._broker_loop)
         finally:
             self._exitted = True
-            fire(self, 'exit')
+            self._fire('exit')
             # The number may be another thread's next.
             self._ident = None
 

@@ -197,9 +197,11 @@ class Receiver:
     closed_msg: str
     router: Router
     handle: int
+    max_bytes: Optional[int]
     def __init__(
         self, router: Router, handle: Optional[int] = None, persist: bool = True,
         respondent: Optional[Context] = None, policy: Optional[_Policy] = None, overwrite: bool = False,
+        max_bytes: Optional[int] = None,
     ) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exc: object) -> None: ...
@@ -317,6 +319,7 @@ class Router:
     invalid_handle_msg: str
     refused_msg: str
     too_large_msg: str
+    full_msg: str
     unidirectional_msg: str
     respondent_disconnect_msg: str
     broker_exit_msg: str

@@ -206,7 +206,7 @@ def _stream_stats(stream):
         'messages_out': counts[2], 'bytes_out': counts[3],
         'forwarded': counts[4],
         'queued_bytes': protocol.pending_bytes(),
-        'blocked_senders': 0,
+        'blocked_senders': len(protocol._writer.blocked),
         'last_in': age(protocol._last_in),
         'last_out': age(protocol._writer.last),
     }
@@ -252,6 +252,7 @@ def router_stats(router):
     for stream in streams:
         counts = [a + b for a, b in zip(counts, stream.protocol._counts())]
         stats['queued_bytes'] += stream.protocol.pending_bytes()
+        stats['blocked_senders'] += len(stream.protocol._writer.blocked)
     stats.update(zip(('messages_in', 'bytes_in', 'messages_out', 'bytes_out',
                       'forwarded'), counts))
     return stats

@@ -289,6 +289,22 @@ def _to_source_bytes(source):
     return source
 
 
+def _finish_imports():
+    """
+    Before a fork, import what the broker's thread imports when it first serves
+    a module. The copy of a process cannot import what another thread was
+    about to: the lock of that module is never let go there.
+    """
+    if Broker._all:
+        for name in ('dis', 'importlib.machinery', 'importlib.util',
+                     'pkgutil', 'mitogen.imports', 'mitogen.minify'):
+            mitogen.core.import_module(name)
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(before=_finish_imports)
+
+
 class ThreadWatcher(object):
     """
     Call a function once a thread has ended. One helper thread per watched

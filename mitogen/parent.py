@@ -2799,7 +2799,7 @@ class RouteMonitor(object):
     def _fire_disconnect(self, target_id):
         context = self.router.context_by_id(target_id, create=False)
         if context is not None:
-            mitogen.core.fire(context, 'disconnect')
+            self.router._tell_lost(context)
             if target_id in self._made:
                 # A child could name new ones for ever. An id is used once.
                 self._made.discard(target_id)

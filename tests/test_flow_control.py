@@ -6,6 +6,8 @@ no pattern of floods ends in a deadlock.
 import os
 import threading
 
+import pytest
+
 import flow_targets
 import mitogen.core
 import testlib
@@ -127,3 +129,158 @@ def test_shutdown_while_senders_wait(router):
     router.broker.join()
     thread.join()
     assert ended
+
+
+# ---- what a peer sends to itself, and what a hook looks at
+
+def test_what_a_peer_sends_to_itself_waits_for_it_to_read(router):
+    """
+    A frame for a context behind the one that sent it goes back by the same stream, which is not read meanwhile.
+    """
+    router.high_water = MIB
+    with testlib.Peer(router, 55) as peer:
+        sent = write_until_blocked(peer, [testlib.frame(dst=55, src=55, handle=i + 1, data=b'x' * 65536)
+                                          for i in range(512)])
+        assert sent < 512 * 65536
+        assert peer.stream.protocol.pending_bytes() <= 2 * MIB
+        # Once it reads, all of it comes, in order.
+        got, rest = 0, b''
+        peer.sock.settimeout(30)
+        writer = threading.Thread(target=peer.sock.sendall, args=(peer.left,))
+        writer.start()
+        while got < 512:
+            frames, rest = testlib.unframe(rest + peer.sock.recv(1 << 20))
+            for each in frames:
+                got += 1
+                assert each[4] == got
+        writer.join()
+
+
+def write_until_blocked(peer, frames, seconds=0.5):
+    """
+    Write until the other side takes no more for some time; keep what is left in `peer.left`, and return how much went.
+    """
+    data = b''.join(frames)
+    peer.sock.settimeout(seconds)
+    sent = 0
+    try:
+        while sent < len(data):
+            sent += peer.sock.send(data[sent:sent + 65536])
+    except OSError:
+        pass
+    peer.left = data[sent:]
+    return sent
+
+
+def test_a_stream_with_a_hook_is_held_back_too(router):
+    router.high_water = MIB
+    seen = []
+    with testlib.Peer(router, 55) as source, testlib.Peer(router, 56) as target:
+        source.stream.protocol.on_message = lambda stream, msg: seen.append(msg.handle)
+        sent = write_until_blocked(source, [testlib.frame(dst=56, src=55, handle=i + 1, data=b'x' * 65536)
+                                            for i in range(512)])
+        assert sent < 512 * 65536
+        assert target.stream.protocol.pending_bytes() <= 2 * MIB
+        writer = threading.Thread(target=source.sock.sendall, args=(source.left,))
+        source.sock.settimeout(30)
+        writer.start()
+        assert [target.receive()[4] for _ in range(512)] == list(range(1, 513))
+        writer.join()
+        assert seen == list(range(1, 513))
+
+
+def test_order_holds_for_handlers_of_a_stream_with_a_hook(router):
+    """
+    Frames for a handler and for a receiver, by turns: what was sent first is handled first.
+    """
+    seen = []
+    receiver = mitogen.core.Receiver(router)
+    handle = router.add_handler(lambda msg: seen.append((len(msg.data), receiver.size())))
+    with testlib.Peer(router, 55) as peer:
+        peer.stream.protocol.on_message = lambda stream, msg: None
+        for i in range(50):
+            peer.send(0, handle=handle, data=b'x' * i)
+            peer.send(0, handle=receiver.handle)
+        testlib.wait_for(lambda: receiver.size() == 50)
+        assert seen == [(i, i) for i in range(50)]
+    router.del_handler(handle)
+    receiver.close()
+
+
+# ---- a receiver with a bound
+
+def test_a_receiver_with_a_bound_refuses_and_says_so(router):
+    child = router.local()
+    with mitogen.core.Receiver(router, max_bytes=MIB) as receiver:
+        assert receiver.max_bytes == MIB
+        child.call(flow_targets.flood, receiver.to_sender(), 64, 131072)
+        testlib.wait_for(lambda: receiver.size() == 8)
+        # What fits is there, then what is missing is told in its place.
+        for _ in range(7):
+            assert len(receiver.get().unpickle()) == 131072
+        with pytest.raises(mitogen.core.ChannelError) as info:
+            receiver.get(timeout=10)
+        assert info.value.args[0] == router.full_msg % (MIB,)
+        assert receiver.size() == 0
+        # There is room again.
+        child.call(flow_targets.flood, receiver.to_sender(), 2, 131072)
+        assert [len(receiver.get(timeout=10).unpickle()) for _ in range(2)] == [131072] * 2
+    assert router.stats()['refused'] >= 57
+
+
+def test_who_wants_an_answer_of_a_full_receiver_gets_one(router):
+    child = router.local()
+    with mitogen.core.Receiver(router, max_bytes=100) as receiver:
+        assert child.call(flow_targets.ask_until_refused, receiver.to_sender()) == router.full_msg % (100,)
+        receiver.get(timeout=10)
+        # Of this process, too.
+        receiver.max_bytes = 1
+        for _ in range(2):
+            answer = router.myself().send_async(mitogen.core.Message(handle=receiver.handle, data=b'x' * 50))
+        with pytest.raises(mitogen.core.ChannelError):
+            answer.get(timeout=10)
+
+
+def test_one_message_is_always_taken(router):
+    child = router.local()
+    with mitogen.core.Receiver(router, max_bytes=1) as receiver:
+        for _ in range(3):
+            child.call(flow_targets.flood, receiver.to_sender(), 1, 1000)
+            assert len(receiver.get(timeout=10).unpickle()) == 1000
+        receiver.max_bytes = None
+        child.call(flow_targets.flood, receiver.to_sender(), 20, 1000)
+        testlib.wait_for(lambda: receiver.size() == 20)
+
+
+@pytest.mark.parametrize('bad', [0, -1])
+def test_a_bound_is_positive(router, bad):
+    with pytest.raises((ValueError, OverflowError)):
+        mitogen.core.Receiver(router, max_bytes=bad)
+
+
+# ---- others during a flood
+
+def test_others_get_through_a_flood(router):
+    """
+    Calls, imports, new children and the end of one, by way of the context that the flood fills.
+    """
+    router.high_water = MIB
+    middle = router.local()
+    source, target = router.local(via=middle), router.local(via=middle)
+    bystander = router.local(via=middle)
+    sender = target.call(flow_targets.open_inbox)
+    target_pid = target.call(os.getpid)
+    os.kill(target_pid, 19)
+    flood = source.call_async(flow_targets.flood, sender, 256, 131072)
+    try:
+        pid = bystander.call(os.getpid)
+        assert bystander.call(flow_targets.echo, 1) == 1
+        assert router.local(via=middle).call(flow_targets.echo, 2) == 2
+        bystander.shutdown(wait=True)
+        testlib.wait_for(lambda: not testlib.is_running(pid))
+        # The source is busy, and hears all the same.
+        assert middle.call(flow_targets.echo, 3) == 3
+    finally:
+        os.kill(target_pid, 18)
+    assert target.call(flow_targets.drain_inbox, 256) == 32 * MIB
+    flood.get().unpickle()

@@ -1267,6 +1267,9 @@ class FakeRouter(object):
     def _note_loss(self, context, how):
         pass
 
+    def _tell_lost(self, context):
+        context.on_disconnect()
+
     def add_handler(self, fn, handle, persist=True, policy=None, respondent=None, overwrite=False):
         self.handlers[handle] = fn, policy
 

@@ -69,19 +69,20 @@ def library(name):
     return os.path.realpath(path)
 
 
-def build(variant, python, flags=()):
+def build(variant, python, flags):
     """
     Build the package into a folder of its own and return that.
     """
     folder = os.path.join(BUILD, variant)
     shutil.rmtree(folder, ignore_errors=True)
-    env = dict(os.environ, MITOGEN_REQUIRE_NATIVE='1', CFLAGS=' '.join(flags), LDFLAGS=' '.join(flags))
+    # With the compiler, so that what setup.py tries has them, too.
+    env = dict(os.environ, MITOGEN_REQUIRE_NATIVE='1', CC=' '.join(['cc'] + flags))
     env.pop('MITOGEN_PURE', None)
     # Elsewhere than in build/, where an object of another variant may lie.
     source = os.path.join(BUILD, 'source')
     shutil.rmtree(source, ignore_errors=True)
     os.makedirs(source)
-    for name in 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.rst', 'LICENSE', 'mitogen', '_mitogen_core':
+    for name in 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.rst', 'LICENSE', 'LICENSE.libev', 'mitogen', '_mitogen_core':
         path = os.path.join(ROOT, name)
         if os.path.isdir(path):
             shutil.copytree(path, os.path.join(source, name), ignore=shutil.ignore_patterns('build', '__pycache__'))

@@ -14,6 +14,7 @@ const char *mg_strerror(mg_err err)
     case MG_ENOENT: return "no such entry";
     case MG_EEXIST: return "entry exists already";
     case MG_EIO: return "input/output error";
+    case MG_EFULL: return "full";
     case MG_EFORKED: return "belongs to the process before the fork";
     }
     return "unknown error";

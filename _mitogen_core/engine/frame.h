@@ -85,6 +85,12 @@ void mg_frame_set_auth(mg_frame *f, uint32_t auth_id);
 /* Header and payload, in bytes. */
 size_t mg_frame_wire_len(const mg_frame *f);
 
+/* What a message counts where a latch has a limit. */
+static inline uint32_t mg_frame_counts(const mg_hdr *hdr)
+{
+    return hdr->len > UINT32_MAX - MG_HEADER_LEN ? UINT32_MAX : hdr->len + MG_HEADER_LEN;
+}
+
 /* Describes the wire bytes from offset skip on in at most max entries of iov; entries are never empty. Returns the
  * number filled, 0 when skip is the wire length or more. The memory is borrowed from f. */
 int mg_frame_iov(const mg_frame *f, size_t skip, struct iovec *iov, int max);

@@ -105,8 +105,12 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_
         err = MG_ECLOSED;
     else if (l->first)
         parked = serve_locked(l, next_locked(l), item, woken);
-    else if ((err = reserve_locked(l)) == MG_OK)
+    else if (l->limit && item.size && l->bytes && l->bytes + item.size > l->limit)
+        err = MG_EFULL;
+    else if ((err = reserve_locked(l)) == MG_OK) {
         l->ring[(l->head + l->count++) % l->cap] = item;
+        l->bytes += item.size;
+    }
     if (err == MG_OK && l->watcher && (l->watch_always || !woken->waiter))
         watcher = mg_latch_ref(l->watcher);
     void (*tell)(mg_latch *, void *) = err == MG_OK && may_tell ? l->tell : NULL;
@@ -121,7 +125,7 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_
         tell(l, tell_arg);
     if (watcher) {
         mg_woken there;
-        mg_item token = {mg_latch_ref(l), MG_ITEM_TOKEN};
+        mg_item token = {mg_latch_ref(l), MG_ITEM_TOKEN, 0};
         /* one thread can be left to the caller; a second one is woken here */
         if (push(watcher, token, &there, 1, owed && !*owed ? owed : NULL) != MG_OK)
             mg_latch_unref(l);
@@ -161,6 +165,7 @@ void mg_latch_unget(mg_latch *l, mg_item item)
         l->head = (l->head + l->cap - 1) % l->cap;
         l->ring[l->head] = item;
         l->count++;
+        l->bytes += item.size;
     } else
         lost = 1;
     pthread_mutex_unlock(&l->mu);
@@ -180,6 +185,8 @@ static mg_err take_locked(mg_latch *l, mg_item *item)
     *item = l->ring[l->head];
     l->head = (l->head + 1) % l->cap;
     l->count--;
+    l->bytes -= item->size;
+    l->overflowed = 0;
     return MG_OK;
 }
 
@@ -233,7 +240,7 @@ void mg_latch_close(mg_latch *l)
     size_t cap = l->cap, head = l->head, count = l->count;
     l->closed = 1; /* nobody touches the ring any more */
     l->ring = l->few;
-    l->cap = l->head = l->count = 0;
+    l->cap = l->head = l->count = l->bytes = 0;
     while (l->first) {
         mg_sleeper *s = l->first;
         unlink_locked(l, s);
@@ -257,6 +264,30 @@ int mg_latch_closed(mg_latch *l)
     int closed = l->closed;
     pthread_mutex_unlock(&l->mu);
     return closed;
+}
+
+void mg_latch_set_limit(mg_latch *l, size_t limit)
+{
+    pthread_mutex_lock(&l->mu);
+    l->limit = limit;
+    pthread_mutex_unlock(&l->mu);
+}
+
+size_t mg_latch_limit(mg_latch *l)
+{
+    pthread_mutex_lock(&l->mu);
+    size_t limit = l->limit;
+    pthread_mutex_unlock(&l->mu);
+    return limit;
+}
+
+int mg_latch_overflow(mg_latch *l)
+{
+    pthread_mutex_lock(&l->mu);
+    int first = !l->overflowed;
+    l->overflowed = 1;
+    pthread_mutex_unlock(&l->mu);
+    return first;
 }
 
 size_t mg_latch_size(mg_latch *l)

@@ -9,7 +9,7 @@
  * how a Select waits for many receivers without anybody's code being run.
  *
  * Items belong to whoever has them: pushing hands them over, taking hands them back. What is left when the latch ends goes to
- * the drop function given at its birth. The engine never looks at what an item points to. */
+ * the drop function given at its birth. A latch may have a limit: what would exceed it is refused, unless nothing else waits. The engine never looks at what an item points to. */
 #ifndef MG_LATCH_H
 #define MG_LATCH_H
 
@@ -31,6 +31,7 @@ typedef enum {
 typedef struct {
     void *ptr;
     mg_item_kind kind;
+    uint32_t size; /* what it counts for the limit of a latch; 0: nothing, and it is never refused */
 } mg_item;
 
 enum { MG_SLEEPER_WAITING = 0, MG_SLEEPER_SERVED, MG_SLEEPER_CLOSED };
@@ -62,6 +63,8 @@ typedef struct mg_latch {
     mg_item few[MG_LATCH_FEW]; /* guarded by mu, as all below: the ring, until more wait */
     mg_item *ring;
     size_t cap, head, count;
+    size_t limit, bytes;      /* 0, or what the items in the ring may count together; what they do */
+    int overflowed;           /* an item was refused since one was taken */
     size_t on_the_way;        /* items handed to sleepers that have not left yet */
     mg_sleeper *first, *last; /* sleepers without an item, in order of arrival */
     struct mg_latch *watcher; /* with a reference, or NULL */
@@ -77,7 +80,7 @@ mg_latch *mg_latch_new(void (*drop)(mg_item));
 mg_latch *mg_latch_ref(mg_latch *l);
 void mg_latch_unref(mg_latch *l);
 
-/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise. MG_ECLOSED, MG_ENOMEM. *woken (may be
+/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise. MG_ECLOSED, MG_ENOMEM, MG_EFULL. *woken (may be
  * NULL) tells who was woken, be it here or at the watcher. Any thread; does not block. */
 mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken);
 
@@ -106,6 +109,12 @@ int mg_latch_closed(mg_latch *l);
 
 /* In a child made by fork: the threads that slept here are in the other process. */
 void mg_latch_forked(mg_latch *l);
+
+/* Sets or clears (0) the limit for what is pushed from now on. */
+void mg_latch_set_limit(mg_latch *l, size_t limit);
+size_t mg_latch_limit(mg_latch *l);
+/* An item was refused: whether it is the first since one was taken. */
+int mg_latch_overflow(mg_latch *l);
 
 /* Items not consumed yet. */
 size_t mg_latch_size(mg_latch *l);

@@ -488,11 +488,25 @@ mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_rea
     return err;
 }
 
+mg_err mg_router_overflow(mg_router *r, mg_latch *l, const mg_hdr *hdr, mg_stream *stream)
+{
+    size_t limit = mg_latch_limit(l);
+    mg_err err = mg_router_dead(r, hdr, MG_REASON_FULL, 1, stream, limit, 0, 0);
+    if (!mg_latch_overflow(l))
+        return err;
+    mg_frame *f = mg_router_dead_frame(r, hdr->dst_id, hdr->handle, MG_REASON_FULL, limit, 0, 0);
+    mg_item mark = {f, MG_ITEM_FRAME, 0};
+    mg_err pushed = f ? mg_latch_push(l, mark, NULL) : MG_ENOMEM;
+    if (f && pushed != MG_OK)
+        mg_frame_unref(f);
+    return pushed == MG_ENOMEM ? lost(stream) : err;
+}
+
 /* Gives a claimed frame to its handler. on_leader: s is the stream being read by this thread. Takes over both references. */
 static mg_err deliver(mg_router *r, mg_handler *h, mg_frame *f, mg_stream *s, int on_leader)
 {
     if (h->latch && h->policy != MG_POLICY_ASK) {
-        mg_item item = {f, MG_ITEM_FRAME};
+        mg_item item = {f, MG_ITEM_FRAME, mg_frame_counts(&f->hdr)};
         mg_woken woken;
         mg_err err = mg_latch_push(h->latch, item, &woken);
         if (err == MG_OK) {
@@ -501,7 +515,9 @@ static mg_err deliver(mg_router *r, mg_handler *h, mg_frame *f, mg_stream *s, in
         } else {
             mg_hdr hdr = f->hdr;
             mg_frame_unref(f);
-            err = err == MG_ECLOSED ? mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, s, 0, 0, 0) : lost(s);
+            err = err == MG_ECLOSED ? mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, s, 0, 0, 0)
+                  : err == MG_EFULL ? mg_router_overflow(r, h->latch, &hdr, s)
+                                    : lost(s);
         }
         mg_handler_unref(h);
         return err;
@@ -633,9 +649,14 @@ void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s)
     decide(r, f, s, 1, NULL);
 }
 
-void mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s)
+int mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s)
 {
-    decide(r, f, s, 0, NULL);
+    s->held = 0;
+    decide(r, f, s, 1, NULL);
+    int holds = s->held;
+    s->held = 1;
+    mg_stream_flush(r);
+    return holds;
 }
 
 mg_err mg_router_route(mg_router *r, mg_frame *f, mg_stream **out)

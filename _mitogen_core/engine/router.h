@@ -37,6 +37,7 @@ typedef enum {
     MG_REASON_TOO_LARGE,
     MG_REASON_RESPONDENT, /* respondent context has disconnected */
     MG_REASON_BROKER_EXIT,
+    MG_REASON_FULL, /* the receiver holds as much as it may: a is its limit */
     MG_REASON_BAD_AUTH, /* the two below: dropped without an answer */
     MG_REASON_BAD_SRC,
     MG_N_REASONS
@@ -144,11 +145,12 @@ mg_handler **mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n
 
 /* A frame of stream s, on the leader; takes over the reference. */
 void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s);
-/* Goes on after MG_EV_HOOK, on any thread. Takes over the reference.
+/* Goes on after MG_EV_HOOK, with the loop acquired. Takes over the reference. Returns whether the frame holds the stream on, for a handler that is
+ * Python; else mg_stream_release(s) is due.
  *
  * Nothing is lost in silence: a stream whose frame can be neither delivered nor answered, since memory is out, is broken (MG_EV_BAD
  * with MG_ENOMEM), so that whoever waits behind it is told. */
-void mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s);
+int mg_router_after_hook(mg_router *r, mg_frame *f, mg_stream *s);
 /* A frame made here; takes over the reference. Any thread. *out (may be NULL) is the stream it went to, with a reference, or NULL.
  * MG_ENOMEM: it was neither sent nor delivered, and there is no answer that says so. */
 mg_err mg_router_route(mg_router *r, mg_frame *f, mg_stream **out);
@@ -156,6 +158,10 @@ mg_err mg_router_route(mg_router *r, mg_frame *f, mg_stream **out);
 /* Decides about a message made here for handle hdr->handle of this process (look-up, respondent, policy), and unregisters a handler
  * that takes one message only. MG_OK: *out has a new reference. Else MG_ENOENT and *why. */
 mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_reason *why);
+
+/* A message for a latch that is full: the answer, and a mark among the messages there, which has the reader know that some are missing. As
+ * mg_router_dead. */
+mg_err mg_router_overflow(mg_router *r, mg_latch *l, const mg_hdr *hdr, mg_stream *stream);
 
 /* The answer to a message that cannot be delivered (wire.md, section 3). a..c fill the text. stream: where it came from, or NULL;
  * without one, MG_ENOMEM says that nobody is told. */

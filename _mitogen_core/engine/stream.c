@@ -122,7 +122,7 @@ static void look_at_watch(mg_stream *s)
 
 static void pause_for(mg_stream *from, mg_stream *full)
 {
-    if (from->fills || from == full)
+    if (from->fills)
         return;
     from->fills = mg_stream_ref(full);
     from->next_fed = full->feeders;
@@ -240,8 +240,6 @@ void mg_stream_close(mg_stream *s)
 
 /* --- reading --- */
 
-static void flush_dirty(mg_router *r);
-
 /* Hands on what is decoded, until there is no more, Python has to be asked, or the stream breaks. */
 static void hand_on(mg_stream *s)
 {
@@ -297,7 +295,7 @@ static int read_some(void *arg)
         return 0;
     mg_stream_ref(s);
     int more = read_turn(s) == TURN_FULL;
-    flush_dirty(s->router);
+    mg_stream_flush(s->router);
     look_at_watch(s);
     mg_stream_unref(s);
     return more;
@@ -337,7 +335,7 @@ mg_err mg_stream_feed(mg_stream *s, const void *ptr, size_t n)
         broke(s, err, 0);
     else
         hand_on(s);
-    flush_dirty(s->router);
+    mg_stream_flush(s->router);
     look_at_watch(s);
     mg_stream_unref(s);
     return err;
@@ -391,7 +389,7 @@ static void run_op(mg_op *op)
             hand_on(s);
         if (s->write_failed)
             last_words(s);
-        flush_dirty(s->router);
+        mg_stream_flush(s->router);
         look_at_watch(s);
     }
     mg_stream_unref(s);
@@ -518,7 +516,7 @@ void mg_stream_forward(mg_stream *s, mg_frame *f, mg_stream *from)
     }
 }
 
-static void flush_dirty(mg_router *r)
+void mg_stream_flush(mg_router *r)
 {
     while (r->dirty) {
         mg_stream *s = r->dirty;

@@ -9,8 +9,8 @@
  * its turn. So are those of a thread that sends one after the other without a pause: they are held back for a moment (mg_loop_hold),
  * since a system call for each, which also wakes the reader for each, costs several times what the rest does.
  *
- * Memory is bounded: when more than the high-water mark waits on a stream, a stream that feeds it is paused (it is not read)
- * until half of it has gone, and a sending thread has to wait (mg_stream_wait_room). Delivery to this process never pauses anything, so
+ * Memory is bounded: when more than the high-water mark waits on a stream, a stream that feeds it (itself, if frames go back where they came
+ * from) is paused, that is, not read, until half of it has gone, and a sending thread has to wait (mg_stream_wait_room). Delivery to this process never pauses anything, so
  * two processes that flood each other always make progress.
  *
  * Life: open (fds known, can send) -> started (is read) -> closed (by mg_stream_close, with the loop acquired; only then may the fds
@@ -104,6 +104,9 @@ mg_err mg_stream_send(mg_stream *s, mg_frame *f);
 
 /* For the leader, while it forwards or answers: queue now, write at the end of the turn. from: the stream f came in by, or NULL. */
 void mg_stream_forward(mg_stream *s, mg_frame *f, mg_stream *from);
+
+/* For the leader: the end of its turn. */
+void mg_stream_flush(struct mg_router *r);
 
 /* Whether more than the high-water mark waits, and a wait of at most 100 ms for it to sink: MG_OK, or MG_EAGAIN to look at signals and
  * come again. Not for the leader and not for the attendant. */

@@ -13,7 +13,7 @@ static void count_drop(mg_item item)
 
 static mg_item number(uintptr_t n)
 {
-    return (mg_item) {(void *) n, MG_ITEM_OBJECT};
+    return (mg_item) {(void *) n, MG_ITEM_OBJECT, 0};
 }
 
 static int is_number(mg_item item, uintptr_t n)
@@ -173,7 +173,7 @@ static void who_sleeps_and_since_when_can_be_seen(void)
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(mg_latch_sleepers(l, who, 0) == 1 && mg_latch_sleepers(l, who, 2) == 1);
     CHECK(who[0].thread == (uintptr_t) pthread_self() && who[0].since >= before && who[0].since <= mg_now());
-    CHECK(mg_latch_push(l, (mg_item) {(void *) 1, MG_ITEM_OBJECT}, NULL) == MG_OK);
+    CHECK(mg_latch_push(l, (mg_item) {(void *) 1, MG_ITEM_OBJECT, 0}, NULL) == MG_OK);
     CHECK(mg_latch_sleepers(l, who, 2) == 0); /* it has its item, and only has to wake */
     CHECK(mg_latch_leave(l, &s, &item) == MG_OK);
     mg_latch_unref(l);

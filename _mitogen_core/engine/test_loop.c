@@ -7,7 +7,7 @@
 
 static mg_item number(uintptr_t n)
 {
-    return (mg_item) {(void *) n, MG_ITEM_OBJECT};
+    return (mg_item) {(void *) n, MG_ITEM_OBJECT, 0};
 }
 
 /* --- a thread that waits, again and again when asked --- */

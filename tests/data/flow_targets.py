@@ -25,3 +25,15 @@ def flood(sender, count, size):
 
 def echo(value):
     return value
+
+
+def ask_until_refused(sender):
+    """Send messages that want answers, and return the text of the first that is refused."""
+    while True:
+        answer = sender.context.send_async(mitogen.core.Message(handle=sender.dst_handle, data=b'x' * 50))
+        try:
+            answer.get(timeout=0.2)
+        except mitogen.core.TimeoutError:
+            pass
+        except mitogen.core.ChannelError as error:
+            return error.args[0]

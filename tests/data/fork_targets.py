@@ -69,3 +69,63 @@ def import_in_a_fork():
         return os.read(rfd, 100).decode()
     finally:
         os.close(rfd)
+
+
+def send_await(sender):
+    """Send something that wants an answer, and return the answer."""
+    return sender.context.send_await(mitogen.core.Message(handle=sender.dst_handle))
+
+
+def log_badly():
+    """Log by a handler that raises."""
+    import logging
+
+    class BadHandler(logging.Handler):
+        def emit(self, record):
+            raise ValueError('on purpose')
+
+    handler = BadHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        logging.getLogger('x').error('hello')
+    except ValueError:
+        pass
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def send_numbers(sender, count):
+    """Send numbers from 0 on, not too fast."""
+    for i in range(count):
+        sender.send(i)
+        time.sleep(0.001)
+
+
+def say_and_sleep(sender):
+    """Tell a sender that we are here, then sleep."""
+    sender.send(os.getpid())
+    time.sleep(600)
+
+
+class Interrupted(Exception):
+    """What a signal raises."""
+
+
+def handle_signals():
+    """Have a signal raise an exception; return our pid."""
+    import signal
+
+    def handler(*_args):
+        raise Interrupted()
+
+    signal.signal(signal.SIGUSR1, handler)
+    return os.getpid()
+
+
+def import_twice(name, path):
+    """Import a module; when that is interrupted, say so by making a file, and try again. Return its VALUE."""
+    while True:
+        try:
+            return mitogen.core.import_module(name).VALUE
+        except Interrupted:
+            open(path, 'w').close()
