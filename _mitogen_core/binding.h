@@ -24,6 +24,7 @@
 #include "fork.h"
 #include "frame.h"
 #include "latch.h"
+#include "lifeline.h"
 #include "loop.h"
 #include "router.h"
 #include "stream.h"
@@ -92,6 +93,7 @@ typedef struct {
     mg_router *router; /* with a reference */
     mg_stream *stream; /* with a reference, NULL before open() */
     PyObject *protocol; /* strong or NULL: the Python object this link belongs to */
+    mg_lifeline *lifeline; /* owned, or NULL */
     uint32_t remote_id;
     int64_t auth_stamp;
     int privileged, hooked;

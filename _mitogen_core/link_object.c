@@ -42,6 +42,8 @@ static int link_clear(PyObject *obj)
 static void close_stream(LinkObject *self)
 {
     mg_stream *s = self->stream;
+    mg_lifeline_end(self->lifeline);
+    self->lifeline = NULL;
     if (!s)
         return;
     mg_acquire_loop(s->loop);
@@ -58,9 +60,7 @@ static void link_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     if (self->stream) {
         atomic_store(&self->stream->owner, NULL);
-        mg_acquire_loop(self->stream->loop);
-        mg_stream_close(self->stream);
-        mg_loop_release(self->stream->loop);
+        close_stream(self);
         mg_stream_unref(self->stream);
     }
     mg_router_unref(self->router);
@@ -133,6 +133,18 @@ static PyObject *link_close(PyObject *obj, PyObject *unused)
     close_stream((LinkObject *) obj);
     mg_run_later();
     Py_RETURN_NONE;
+}
+
+static PyObject *link_end_with(PyObject *obj, PyObject *grace)
+{
+    LinkObject *self = (LinkObject *) obj;
+    mg_stream *s = need_stream(self);
+    double seconds = s ? PyFloat_AsDouble(grace) : -1.0;
+    if (!s || (seconds == -1.0 && PyErr_Occurred()))
+        return NULL;
+    if (!self->lifeline)
+        self->lifeline = mg_lifeline_start(s->loop, s->rfd, (int64_t) (seconds * 1e9));
+    return PyBool_FromLong(self->lifeline != NULL);
 }
 
 static PyObject *link_feed(PyObject *obj, PyObject *bytes)
@@ -334,6 +346,9 @@ static PyMethodDef link_methods[] = {
     {"start", link_start, METH_NOARGS, "Begin to read."},
     {"stop", link_stop, METH_NOARGS, "End reading, for now."},
     {"close", link_close, METH_NOARGS, "End for good; afterwards the descriptors may be closed. Idempotent."},
+    {"end_with", link_end_with, METH_O,
+     "end_with(grace) -> whether that is possible: end this process when the other side is gone and the broker's thread\n"
+     "has not run for so many seconds."},
     {"feed", link_feed, METH_O, "feed(bytes): treat bytes as if they had been read."},
     {"send", link_send, METH_O, "send(message): write or queue it, whatever its dst_id."},
     {"ingress", link_ingress, METH_O, "ingress(message): treat a message as if it had been read."},

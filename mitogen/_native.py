@@ -456,6 +456,11 @@ class MitogenProtocol(core.Protocol):
                               auth_id in [local_id] + list(parent_ids))
         self.sent_modules = set(['mitogen', 'mitogen.core'])
 
+    def _end_with(self, grace):
+        """End this process when the other side is gone and the interpreter
+        has not been let go of for `grace` seconds."""
+        self._opened_link().end_with(grace)
+
     def _forked(self):
         """Nothing to do: the engine knows."""
         pass

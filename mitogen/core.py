@@ -3573,6 +3573,8 @@ class ExternalContext(object):
         self.dispatcher = Dispatcher(self)
         # From here on messages come in; everything that takes them is there.
         self.router.register(self.parent, self.stream)
+        if CORE == 'native':
+            self.stream.protocol._end_with(5.0)
         if LOG.isEnabledFor(10):
             LOG.debug('Python version is %s', sys.version)
             LOG.debug('Parent is context %s (%s), this is context %s',

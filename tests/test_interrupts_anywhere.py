@@ -287,7 +287,7 @@ def test_an_interrupt_during_a_call_in_a_child(router):
         os.kill(pid, signal.SIGINT)
         with pytest.raises(mitogen.core.Error):
             call.get(timeout=SECONDS).unpickle()
-    testlib.wait_for(lambda: not testlib.is_running(pid))
+    testlib.wait_for(lambda: not testlib.is_running(pid), SECONDS)
 
 
 def test_an_interrupt_during_an_import_in_a_child(router, tmp_path, monkeypatch):

@@ -249,3 +249,33 @@ def test_children_that_hang_in_their_start(victim, stage, tmp_path):
             all_gone(list(new) + list(known))
         else:
             all_gone([tree.pids[name] for name in 'abcd'])
+
+
+KEEPS_THE_GIL = '''
+import sys
+sys.path[:0] = [%r, %r]
+import fork_targets
+import mitogen.core, mitogen.master
+router = mitogen.master.Router()
+receiver = mitogen.core.Receiver(router)
+router.local().call_async(fork_targets.never_let_go, receiver.to_sender())
+print(receiver.get().unpickle(), flush=True)
+sys.stdin.read()
+'''
+
+
+@pytest.mark.native
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='the thread that ends it needs epoll')
+def test_a_child_that_never_lets_go_of_the_interpreter(tmp_path):
+    """
+    None of its Python threads can run: a thread of the engine's ends it.
+    """
+    script = tmp_path / 'master.py'
+    script.write_text(KEEPS_THE_GIL % (HERE, os.path.join(HERE, 'data')))
+    master = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    pid = int(master.stdout.readline())
+    master.kill()
+    master.wait()
+    master.stdin.close()
+    master.stdout.close()
+    testlib.wait_for(lambda: not testlib.is_running(pid), 60)

@@ -73,6 +73,7 @@ struct mg_loop {
     int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
     mg_op *ops, **ops_tail; /* guarded by mu */
     int attending; /* guarded by mu: the attendant is in mg_loop_attend */
+    uint64_t attended; /* guarded by mu: how often it has been */
     mg_hold *held; /* guarded by mu */
     _Atomic int any_held; /* whether there may be some; written under mu */
     int can_hold; /* set once: there is a hold_fd */
@@ -284,6 +285,7 @@ static void set_attending(mg_loop *loop, int on)
 {
     pthread_mutex_lock(&loop->mu);
     loop->attending = on;
+    loop->attended += !on;
     pthread_mutex_unlock(&loop->mu);
 }
 
@@ -856,6 +858,15 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
         if (err == MG_EINTR)
             return err;
     }
+}
+
+int mg_loop_attended(mg_loop *loop, uint64_t *count)
+{
+    pthread_mutex_lock(&loop->mu);
+    int attending = loop->attending;
+    *count = loop->attended;
+    pthread_mutex_unlock(&loop->mu);
+    return attending;
 }
 
 static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)

@@ -76,6 +76,9 @@ void mg_loops_forked(void);
  * or the loop is closed (MG_ECLOSED). One thread only, always the same. */
 mg_err mg_loop_attend(mg_loop *loop, int64_t deadline);
 
+/* Whether a thread is in mg_loop_attend, and how often one has been. Any thread. */
+int mg_loop_attended(mg_loop *loop, uint64_t *count);
+
 /* Makes the present or the next mg_loop_attend return. Any thread; not from a C signal handler, since it takes a lock. */
 void mg_loop_interrupt(mg_loop *loop);
 

@@ -90,7 +90,8 @@ void mg_stream_unref(mg_stream *s)
     if (s->end_reserved)
         mg_loop_unreserve_event(s->loop);
     mg_decoder_fini(&s->decoder);
-    mg_outq_fini(&s->out);
+    if (!mg_loop_was_forked(s->loop))
+        mg_outq_fini(&s->out); /* else it may be half of a change, and stays for ever */
     mg_idmap_fini(&s->egress);
     mg_watch_free(s->read_watch);
     mg_watch_free(s->write_watch);

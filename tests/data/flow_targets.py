@@ -37,3 +37,13 @@ def ask_until_refused(sender):
             pass
         except mitogen.core.ChannelError as error:
             return error.args[0]
+
+
+def drain_slowly(count, seconds):
+    """As drain_inbox, with a rest after each message."""
+    import time
+    size = 0
+    for _ in range(count):
+        size += len(inbox[0].get().unpickle())
+        time.sleep(seconds)
+    return size

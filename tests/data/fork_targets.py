@@ -129,3 +129,9 @@ def import_twice(name, path):
             return mitogen.core.import_module(name).VALUE
         except Interrupted:
             open(path, 'w').close()
+
+
+def never_let_go(sender):
+    """Tell a sender which process this is, then keep the interpreter in one call of a C function, for hours."""
+    sender.send(os.getpid())
+    sum(range(10 ** 13))
