@@ -2,7 +2,7 @@
  *
  * DESIGN. The child is a copy with one thread. What another thread had half done stays so there, and what it had locked stays
  * locked. Two things keep that from mattering: no thread is inside a loop when the process is copied, and none is in the middle of sending.
- * The former is acquired (mg_loops_hold), the latter passes a gate: mg_fork_enter() and mg_fork_leave() stand around what changes streams,
+ * The former is acquired (mg_loops_acquire), the latter passes a gate: mg_fork_enter() and mg_fork_leave() stand around what changes streams,
  * latches or handlers while the GIL, or whatever the layer above has in its place, is not held. All else is done under that, by one thread
  * at a time, and so not by another one than the forking one.
  *
@@ -15,8 +15,8 @@ void mg_fork_enter(void);
 void mg_fork_leave(void);
 
 /* begin: one fork at a time, except that a thread which is about to fork may fork; returns whether it is the first such call, which then
- * needs what is between: mg_loops_hold() until that returns 0, and shut. The layer above holds no lock of its own during begin and
- * mg_loops_hold(); it holds it from a look at mg_loops_are_held() to shut. */
+ * needs what is between: mg_loops_acquire() until that returns 0, and shut. The layer above holds no lock of its own during begin and
+ * mg_loops_acquire(); it holds it from a look at mg_loops_are_acquired() to shut. */
 int mg_fork_begin(void);
 void mg_fork_shut(void);
 

@@ -56,7 +56,7 @@ static _Atomic(mg_loop *) all_loops; /* written under all_mu */
 struct mg_loop {
     _Atomic uint32_t refs;
     _Atomic(mg_loop *) next_all; /* in the list of all loops; written under all_mu */
-    int held; /* guarded by all_mu: acquired by mg_loops_hold, with a reference */
+    int forking; /* guarded by all_mu: acquired by mg_loops_acquire, with a reference */
     struct ev_loop *ev; /* leader only, but for kick(); NULL after close */
     pthread_mutex_t kick_mu; /* keeps ev from being destroyed while it is kicked */
     ev_async async;
@@ -412,16 +412,16 @@ void mg_loop_forked(mg_loop *loop)
     give_up(loop, 1);
 }
 
-int mg_loops_hold(void)
+int mg_loops_acquire(void)
 {
     mg_loop *loop;
     pthread_mutex_lock(&all_mu);
     for (loop = atomic_load(&all_loops); loop; loop = atomic_load(&loop->next_all))
         /* one whose last reference has gone is about to leave the list */
-        if (!loop->held && try_ref(loop))
+        if (!loop->forking && try_ref(loop))
             break;
     if (loop)
-        loop->held = 1;
+        loop->forking = 1;
     pthread_mutex_unlock(&all_mu);
     if (!loop)
         return 0;
@@ -429,32 +429,32 @@ int mg_loops_hold(void)
     return 1;
 }
 
-int mg_loops_are_held(void)
+int mg_loops_are_acquired(void)
 {
     int all = 1;
     pthread_mutex_lock(&all_mu);
     for (mg_loop *loop = atomic_load(&all_loops); loop; loop = atomic_load(&loop->next_all))
-        all = all && (loop->held || !atomic_load(&loop->refs));
+        all = all && (loop->forking || !atomic_load(&loop->refs));
     pthread_mutex_unlock(&all_mu);
     return all;
 }
 
-/* One that is held, and is not any more; the reference is the caller's. */
-static mg_loop *pop_held(void)
+/* One that was acquired so, and is not any more; the reference is the caller's. */
+static mg_loop *pop_acquired(void)
 {
     mg_loop *loop;
     pthread_mutex_lock(&all_mu);
-    for (loop = atomic_load(&all_loops); loop && !loop->held; loop = atomic_load(&loop->next_all))
+    for (loop = atomic_load(&all_loops); loop && !loop->forking; loop = atomic_load(&loop->next_all))
         ;
     if (loop)
-        loop->held = 0;
+        loop->forking = 0;
     pthread_mutex_unlock(&all_mu);
     return loop;
 }
 
 void mg_loops_release(void)
 {
-    for (mg_loop *loop; (loop = pop_held());) {
+    for (mg_loop *loop; (loop = pop_acquired());) {
         mg_loop_release(loop);
         mg_loop_unref(loop);
     }
@@ -465,8 +465,8 @@ void mg_loops_forked(void)
     pthread_mutex_init(&all_mu, NULL);
     for (mg_loop *loop = atomic_load(&all_loops); loop; loop = atomic_load(&loop->next_all))
         if (!atomic_load(&loop->forked))
-            give_up(loop, loop->held);
-    for (mg_loop *loop; (loop = pop_held());)
+            give_up(loop, loop->forking);
+    for (mg_loop *loop; (loop = pop_acquired());)
         mg_loop_unref(loop);
 }
 

@@ -64,8 +64,8 @@ void mg_loop_forked(mg_loop *loop);
 int mg_loop_was_forked(const mg_loop *loop);
 
 /* For a fork, see fork.h. Acquires one loop of the process that is not held yet: 1, or 0 when there is none; then whether there is none. */
-int mg_loops_hold(void);
-int mg_loops_are_held(void);
+int mg_loops_acquire(void);
+int mg_loops_are_acquired(void);
 /* In the parent: gives back what is held. In the child: each loop that there is is not ours any more, held or not. */
 void mg_loops_release(void);
 void mg_loops_forked(void);
