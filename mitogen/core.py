@@ -2897,6 +2897,51 @@ class ResourceReader(object):
     def contents(self):
         raise NotImplementedError('the parent cannot list resources')
 
+    def files(self):
+        """Return what ``importlib.resources.files()`` does, 3.10 and later."""
+        return self.Entry(self, ())
+
+    class Entry(object):
+        """
+        A place in the package, whether or not anything is there: what is no
+        file counts as a folder, which cannot be listed.
+        """
+        def __init__(self, reader, parts):
+            self._reader = reader
+            self._parts = parts
+            self.name = parts[-1] if parts else ''
+
+        def __repr__(self):
+            return 'Entry(%r)' % ('/'.join(self._parts),)
+
+        def joinpath(self, *names):
+            parts = '/'.join(map(str, names)).split('/')
+            return type(self)(self._reader, self._parts + tuple(filter(None, parts)))
+
+        __truediv__ = joinpath
+
+        def is_file(self):
+            return bool(self._parts) and \
+                self._reader.is_resource('/'.join(self._parts))
+
+        def is_dir(self):
+            return not self.is_file()
+
+        def iterdir(self):
+            return iter(self._reader.contents())
+
+        def open(self, mode='r', *args, **kwargs):
+            import io
+            fp = self._reader.open_resource('/'.join(self._parts))
+            return fp if 'b' in mode else \
+                io.TextIOWrapper(fp, *args, **kwargs)
+
+        def read_bytes(self):
+            return self.open('rb').read()
+
+        def read_text(self, *args, **kwargs):
+            return self.open('r', *args, **kwargs).read()
+
 
 class Importer(_Fetcher):
     """

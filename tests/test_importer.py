@@ -349,6 +349,31 @@ def test_a_reader_gives_what_its_requester_gets():
         reader.contents()
 
 
+def test_the_files_of_a_reader():
+    requester = mock.Mock()
+    requester._get_resource.side_effect = lambda package, name: {
+        ('pkg', 'here'): b'content\n', ('pkg', 'sub/there'): b'gr\xfc\xdfe'}.get((package, name))
+    top = mitogen.core.ResourceReader(requester, 'pkg').files()
+    assert (top.name, top.is_dir(), top.is_file()) == ('', True, False)
+    here = top / 'here'
+    assert (here.name, here.is_dir(), here.is_file()) == ('here', False, True)
+    assert here.read_bytes() == b'content\n'
+    assert here.read_text() == 'content\n'
+    for there in (top / 'sub' / 'there', top.joinpath('sub/there'), top.joinpath('sub', 'there')):
+        assert there.name == 'there'
+        assert there.read_text(encoding='latin-1') == 'gr\xfc\xdfe'
+        with there.open('rb') as fp:
+            assert fp.read() == b'gr\xfc\xdfe'
+        with there.open(encoding='utf-8', errors='replace') as fp:
+            assert fp.read() == 'gr\ufffd\ufffde'
+    gone = top / 'gone'
+    assert not gone.is_file()
+    with pytest.raises(FileNotFoundError):
+        gone.read_text()
+    with pytest.raises(NotImplementedError):
+        top.iterdir()
+
+
 def test_an_importer_has_a_reader_for_each_package(serve):
     importer = serve().importer
     reader = importer.get_resource_reader('pkg')
