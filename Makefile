@@ -4,6 +4,7 @@
 #   make demo           the demonstration: a tree of contexts does real work
 #   make test           the whole suite: C tests plain and under sanitizers, then pytest over both cores
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
+#   make test-matrix    masters of every installed Python with children of every other, PyPy too
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
@@ -24,7 +25,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
 .PHONY: all build demo test check check-engine check-python fuzz soak bench bench-quick docs wheels \
-    test-packaging lint format clean
+    test-packaging test-matrix lint format clean
 
 all: build
 
@@ -53,6 +54,10 @@ endif
 check-python:
 	@tools/setup test
 	@$(BIN)/pytest --core both $(PYTEST_ARGS)
+
+test-matrix:
+	@tools/setup matrix
+	MITOGEN_TEST_MATRIX=full $(BIN)/pytest --core both $(PYTEST_ARGS) tests/test_matrix.py
 
 fuzz:
 	@tools/setup fuzz

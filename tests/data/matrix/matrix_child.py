@@ -65,6 +65,8 @@ def resource():
     reader = matrix_pkg.__loader__.get_resource_reader('matrix_pkg')
     if not reader.is_resource('text.txt') or reader.is_resource('no-such.txt'):
         return None
+    if sys.version_info >= (3, 10):
+        return importlib.resources.files('matrix_pkg').joinpath('text.txt').read_bytes()
     with importlib.resources.open_binary('matrix_pkg', 'text.txt') as fp:
         return fp.read()
 

@@ -98,13 +98,14 @@ def main(router, python, other):
     logging.getLogger().setLevel(logging.INFO)
     # Without the variable the child has no package of its own: it is sent the core.
     clean = ['env', '-u', 'PYTHONPATH', '-u', 'MITOGEN_CORE']
+    strict = ['-W', 'error']
     router.files = mitogen.service.FileService(router)
     pool = mitogen.service.Pool(router, services=[matrix_child.Adder(router), router.files], size=2)
     found = {'master': '%d.%d' % sys.version_info[:2], 'core': mitogen.core.CORE}
     try:
-        child = router.local(name=u'child', python_path=clean + [python])
+        child = router.local(name=u'child', python_path=clean + [python] + strict)
         try_context(router, child, found.setdefault('child', {}))
-        grandchild = router.local(name=u'grandchild', python_path=clean + [other], via=child)
+        grandchild = router.local(name=u'grandchild', python_path=clean + [other] + strict, via=child)
         try_context(router, grandchild, found.setdefault('grandchild', {}))
 
         for context in child, grandchild:
@@ -116,6 +117,8 @@ def main(router, python, other):
         pids = [child.call(os.getpid), grandchild.call(os.getpid)]
         child.shutdown(wait=True)
         found['gone'] = wait_for(lambda: not any(is_running(pid) for pid in pids))
+        # A warning that cannot be raised, as from a destructor, is printed.
+        found['complaints'] = [record for record in records.found if record[0].startswith('stderr.')]
     finally:
         pool.stop()
     print(json.dumps(found))
