@@ -20,6 +20,7 @@
 SHELL = /bin/sh
 BIN = .venv/bin
 ENGINE = _mitogen_core/engine
+C_FLAGS = -std=c11 -D_GNU_SOURCE '-DMITOGEN_VERSION="0"' -I_mitogen_core -I$(ENGINE)
 C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(wildcard _mitogen_core/*.c $(ENGINE)/*.c))
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
@@ -100,7 +101,10 @@ lint:
 	$(BIN)/mypy --strict tests/typing_usage.py
 	$(BIN)/cppcheck -q --std=c11 --library=posix --library=python --enable=warning,performance,portability \
 	    --suppress=constStatement --suppress=missingIncludeSystem --inline-suppr --error-exitcode=1 \
-	    -D_GNU_SOURCE '-DMITOGEN_VERSION="0"' -I_mitogen_core -I$(ENGINE) $(C_SOURCES)
+	    $(filter-out -std=%,$(C_FLAGS)) $(C_SOURCES)
+	headers=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])') && \
+	    printf '%s\n' $(C_SOURCES) | xargs -P $$(getconf _NPROCESSORS_ONLN) -I{} \
+	    $(BIN)/clang-tidy --quiet {} -- $(C_FLAGS) -isystem "$$headers"
 
 format:
 	@tools/setup lint

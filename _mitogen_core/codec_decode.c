@@ -158,6 +158,7 @@ static inline int push_slot(mg_unpickler *up, mg_slot slot)
         }
         up->stack = array;
     }
+    assert(up->stack);
     up->stack[up->stack_len++] = slot;
     return 0;
 }

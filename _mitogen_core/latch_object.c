@@ -106,7 +106,8 @@ static LatchObject *latch_of_put(mg_state *st, PyObject *value)
     if (!PyCFunction_Check(value))
         return NULL;
     PyObject *self = PyCFunction_GET_SELF(value);
-    if (!self || !PyObject_TypeCheck(self, st->Latch) || strcmp(((PyCFunctionObject *) value)->m_ml->ml_name, "put"))
+    if (!self || !PyObject_TypeCheck(self, st->Latch) ||
+        strcmp(((PyCFunctionObject *) value)->m_ml->ml_name, "put") != 0)
         return NULL;
     return (LatchObject *) self;
 }

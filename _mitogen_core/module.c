@@ -161,7 +161,7 @@ static int module_exec(PyObject *module)
 {
     mg_state *st = state_of(module);
 #define MAKE(name, spec)                                                                                               \
-    if (!(st->name = (PyTypeObject *) PyType_FromModuleAndSpec(module, &spec, NULL)) ||                                \
+    if (!(st->name = (PyTypeObject *) PyType_FromModuleAndSpec(module, &(spec), NULL)) ||                              \
         PyModule_AddObjectRef(module, #name, (PyObject *) st->name))                                                   \
         return -1;
     MAKE(Message, mg_message_spec)

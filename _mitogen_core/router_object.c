@@ -257,7 +257,7 @@ static ReceiverObject *receiver_of(mg_state *st, PyObject *fn)
         return NULL;
     PyObject *self = PyCFunction_GET_SELF(fn);
     if (!self || !PyObject_TypeCheck(self, st->Receiver) ||
-        strcmp(((PyCFunctionObject *) fn)->m_ml->ml_name, "_on_receive"))
+        strcmp(((PyCFunctionObject *) fn)->m_ml->ml_name, "_on_receive") != 0)
         return NULL;
     return (ReceiverObject *) self;
 }
@@ -295,11 +295,11 @@ static PyObject *router_add_handler(PyObject *obj, PyObject *args, PyObject *kwa
     return mg_add_handler(obj, fn, handle, persist, policy, respondent, overwrite);
 }
 
-PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
+PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
                          PyObject *respondent, int overwrite)
 {
-    mg_state *st = ((RouterObject *) obj)->st;
-    mg_router *r = need_router(obj);
+    mg_state *st = ((RouterObject *) router)->st;
+    mg_router *r = need_router(router);
     uint32_t number = 0;
     int given = r ? PyObject_IsTrue(handle) : -1;
     if (given < 0 || (given && id_arg(handle, &number)))
@@ -321,13 +321,13 @@ PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int pers
         }
         Py_DECREF(id);
         h->respondent = (int64_t) value;
-        if (watch_respondent(obj, st, respondent))
+        if (watch_respondent(router, st, respondent))
             goto error;
     }
     ReceiverObject *recv = receiver_of(st, fn);
     if (recv)
         h->latch = mg_latch_ref(recv->latch);
-    PyObject *entry = PyTuple_Pack(5, obj, fn, policy, persist ? Py_True : Py_False, respondent);
+    PyObject *entry = PyTuple_Pack(5, router, fn, policy, persist ? Py_True : Py_False, respondent);
     h->owner = entry ? mg_later_new(entry) : NULL;
     h->drop_owner = h->owner ? mg_later_decref : NULL;
     Py_XDECREF(entry);
@@ -347,7 +347,7 @@ PyObject *mg_add_handler(PyObject *obj, PyObject *fn, PyObject *handle, int pers
     mg_handler_unref(h);
     if (result && mg_loop_closed(r->loop)) {
         /* nothing will come any more: whoever waits there has to be told */
-        PyObject *told = PyObject_CallMethod(obj, "_on_late_handler", NULL);
+        PyObject *told = PyObject_CallMethod(router, "_on_late_handler", NULL);
         if (!told)
             Py_CLEAR(result);
         Py_XDECREF(told);

@@ -83,7 +83,7 @@ mg_err mg_idmap_put(mg_idmap *m, uint32_t id, void *value, void **old)
     if (old)
         *old = slot ? slot->value : NULL;
     if (!slot || !slot->value) {
-        if (m->count >= m->n_slots / 4 * 3) {
+        if (!slot || m->count >= m->n_slots / 4 * 3) {
             if (grow(m))
                 return MG_ENOMEM;
             slot = find(m, id);

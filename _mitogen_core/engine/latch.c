@@ -1,5 +1,6 @@
 #include "latch.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "alloc.h"
@@ -52,6 +53,7 @@ static mg_err reserve_locked(mg_latch *l)
     mg_item *ring = mg_malloc(cap * sizeof *ring);
     if (!ring)
         return MG_ENOMEM;
+    assert(l->count <= l->cap);
     for (size_t i = 0; i < l->count; i++)
         ring[i] = l->ring[(l->head + i) % l->cap];
     if (l->ring != l->few)

@@ -1,5 +1,6 @@
 #include "loop.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <ev.h>
 #include <pthread.h>
@@ -550,6 +551,7 @@ static mg_err make_room_locked(mg_loop *loop, size_t more)
     mg_event *ring = mg_malloc(cap * sizeof *ring);
     if (!ring)
         return MG_ENOMEM;
+    assert(n <= loop->ev_cap);
     for (size_t i = 0; i < n; i++)
         ring[i] = loop->events[(loop->ev_head + i) % loop->ev_cap];
     mg_free(loop->events);

@@ -1,5 +1,6 @@
 #include "router.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -138,10 +139,11 @@ void mg_router_set_unidirectional(mg_router *r, int on)
 
 mg_err mg_router_set_text(mg_router *r, mg_reason reason, const char *text)
 {
-    char *copy = mg_malloc(strlen(text) + 1);
+    size_t size = strlen(text) + 1;
+    char *copy = mg_malloc(size);
     if (!copy)
         return MG_ENOMEM;
-    strcpy(copy, text);
+    memcpy(copy, text, size);
     pthread_mutex_lock(&r->mu);
     char *old = r->texts[reason];
     r->texts[reason] = copy;
@@ -613,6 +615,7 @@ static mg_err decide(mg_router *r, mg_frame *f, mg_stream *s, int leader, mg_str
 void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s)
 {
     const mg_hdr *hdr = &f->hdr;
+    assert(s);
     pthread_mutex_lock(&r->mu);
     mg_stream *expected = expected_locked(r, hdr->auth_id);
     mg_reason why = MG_REASON_BAD_AUTH;
