@@ -6,6 +6,7 @@
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
 #   make test-matrix    masters of every installed Python with children of every other, PyPy too
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
+#   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source)
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
@@ -25,7 +26,7 @@ C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(w
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
-.PHONY: all build demo test check check-engine check-python fuzz soak bench bench-quick docs wheels \
+.PHONY: all build demo test check check-engine check-musl check-python fuzz soak bench bench-quick docs wheels \
     test-packaging test-matrix lint format clean
 
 all: build
@@ -51,6 +52,11 @@ check-engine:
 	$(MAKE) -C $(ENGINE) SANITIZER=address check
 	$(MAKE) -C $(ENGINE) SANITIZER=thread check
 endif
+
+check-musl:
+	@tools/setup musl
+	$(MAKE) -C $(ENGINE) check CC=musl-gcc VARIANT=musl LDFLAGS=-L$(CURDIR)/build/musl/lib \
+	    CPPFLAGS='-isystem $(CURDIR)/build/musl/include'
 
 check-python:
 	@tools/setup test

@@ -9,7 +9,6 @@
 #include "clock.h"
 
 #if defined(__linux__)
-#include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -77,24 +76,43 @@ void mg_waiter_take_token(mg_waiter *w)
 #if defined(__linux__)
 
 /* The raw system call: the C library's waits either hide EINTR (condition variables) or know only the wall clock (old
- * semaphores). */
-static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *until)
+ * semaphores). The kernel's numbers, as <linux/futex.h> is not there where only a C library is, such as musl. */
+#define WAIT_BITSET 9
+#define WAKE_BITSET 10
+#define PRIVATE     128
+#define ANY         0xffffffffu
+
+/* What the kernel takes, which is no timespec where a 32-bit system counts seconds in 64 bits. */
+#if defined(SYS_futex)
+#define FUTEX SYS_futex
+typedef struct {
+    long sec, nsec;
+} kernel_time;
+#define LATEST (LONG_MAX > INT32_MAX ? MG_NEVER / MG_SECOND : INT32_MAX)
+#else
+#define FUTEX SYS_futex_time64
+typedef struct {
+    int64_t sec, nsec;
+} kernel_time;
+#define LATEST (MG_NEVER / MG_SECOND)
+#endif
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const kernel_time *until)
 {
-    return syscall(SYS_futex, (void *) word, op | FUTEX_PRIVATE_FLAG, value, until, NULL, FUTEX_BITSET_MATCH_ANY);
+    return syscall(FUTEX, (void *) word, op | PRIVATE, value, until, NULL, ANY);
 }
 
 static void wake_parked(mg_waiter *w)
 {
-    futex(&w->word, FUTEX_WAKE_BITSET, 1, NULL);
+    futex(&w->word, WAKE_BITSET, 1, NULL);
 }
 
 static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
 {
-    if (sizeof(time_t) < 8 && deadline / MG_SECOND > INT32_MAX)
-        deadline = INT32_MAX * MG_SECOND;
+    int64_t sec = deadline / MG_SECOND;
     /* always with a timeout: without one, a signal handler with SA_RESTART would not end the call */
-    struct timespec ts = {.tv_sec = (time_t) (deadline / MG_SECOND), .tv_nsec = (long) (deadline % MG_SECOND)};
-    if (futex(&w->word, FUTEX_WAIT_BITSET, MG_WAITER_PARKED, &ts) == 0)
+    kernel_time until = {sec < LATEST ? sec : LATEST, deadline % MG_SECOND};
+    if (futex(&w->word, WAIT_BITSET, MG_WAITER_PARKED, &until) == 0)
         return MG_OK;
     return errno == ETIMEDOUT ? MG_ETIMEDOUT : errno == EINTR ? MG_EINTR : MG_OK;
 }
