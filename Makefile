@@ -6,7 +6,8 @@
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
 #   make test-matrix    masters of every installed Python with children of every other, PyPy too
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
-#   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source)
+#   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source), and once
+#                       without the calls that only Linux has
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
@@ -57,6 +58,7 @@ check-musl:
 	@tools/setup musl
 	$(MAKE) -C $(ENGINE) check CC=musl-gcc VARIANT=musl LDFLAGS=-L$(CURDIR)/build/musl/lib \
 	    CPPFLAGS='-isystem $(CURDIR)/build/musl/include'
+	$(MAKE) -C $(ENGINE) check VARIANT=portable CPPFLAGS=-U__linux__
 
 check-python:
 	@tools/setup test

@@ -66,17 +66,20 @@ def run(args, cwd, **env):
 
 class Environment(object):
     """
-    A clean virtual environment, without even pip; that of the tests installs into it.
+    A clean virtual environment, without even pip; that of the tests installs into it. Only one of another Python has its
+    own, as a new pip may not know an old Python any more.
     """
 
     def __init__(self, folder, python=sys.executable):
         self.folder = str(folder)
         self.cwd = os.path.dirname(self.folder)
-        run([python, '-m', 'venv', '--without-pip', self.folder], self.cwd)
         self.python = os.path.join(self.folder, 'bin', 'python')
+        own_pip = python != sys.executable
+        run([python, '-m', 'venv', self.folder] + ([] if own_pip else ['--without-pip']), self.cwd)
+        self.pip = [self.python, '-m', 'pip'] if own_pip else [sys.executable, '-m', 'pip', '--python', self.python]
 
     def install(self, *args, **env):
-        return run([sys.executable, '-m', 'pip', '--python', self.python, 'install', '-q'] + list(args), self.cwd, **env)
+        return run(self.pip + ['install', '-q'] + list(args), self.cwd, **env)
 
     def describe(self, **env):
         """
