@@ -221,12 +221,13 @@ def _reduce_core_source(py3, whole):
     import mitogen.minify
     source = mitogen.parent._get_core_source()
     try:
-        if py3:
-            source = source.replace(mitogen.parent._FUTURE, b'')
         return mitogen.minify.shrink_source(
-            source, {'PY3': py3, '_REDUCED': True},
+            source.replace(mitogen.parent._FUTURE, b'') if py3 else source,
+            {'PY3': py3, '_REDUCED': True},
             () if whole else mitogen.core._SELDOM)
     except Exception:
+        # PyPy, for one, has no symbol tables. The whole then, since a child
+        # may pass it on to one of the other kind.
         LOG.debug('cannot reduce the core', exc_info=True)
         return mitogen.core.to_text(source)
 

@@ -199,6 +199,18 @@ def test_a_child_starts_children_of_every_version(router, name, middle, monkeypa
     assert names == list(mitogen.core._SELDOM)
 
 
+def test_a_core_that_could_not_be_reduced_is_passed_on_to_another_version(router, monkeypatch):
+    """As a master on PyPy does, which has no symbol tables."""
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    monkeypatch.delattr(mitogen.minify, 'shrink_source')
+    monkeypatch.setattr(mitogen.parent, '_partials', {})
+    first = router.local(python_path=elsewhere(pythons.find_python('python3.8')))
+    second = router.local(via=first, python_path=pythons.find_python('python2.7'))
+    # In a package, an import of Python 2 looks for a neighbour first, unless told not to.
+    name = second.call(startup_target.evaluate, '__import__("mitogen.select").select.Select.__name__')
+    assert mitogen.core.to_text(name) == 'Select'
+
+
 # ---- what makes the text small relies on this
 
 def test_nobody_gives_an_argument_of_a_private_function_of_the_core_by_name():
