@@ -36,8 +36,8 @@ NATIVE_PYTHON = (3, 9)
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 REMEDY = (
-    'To get the fast core: install %s, then '
-    '"pip install --force-reinstall --no-cache-dir mitogen" (or "pip install ." from the source).'
+    'To get the fast core: install %s, then install again from the same source: '
+    '"pip install --force-reinstall --no-cache-dir PATH".'
 )
 
 

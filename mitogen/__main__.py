@@ -55,8 +55,9 @@ def reasons():
     except ImportError:
         pass
     lines = [line for line in lines if line]
-    lines.append('remedy: python -m pip install --force-reinstall mitogen '
-                 '(a build from source needs a C compiler and libev)')
+    # By path: the name alone may get upstream's.
+    lines.append('remedy: python -m pip install --force-reinstall PATH, of a '
+                 'wheel, or of the source with a C compiler and libev at hand')
     return lines
 
 

@@ -34,7 +34,7 @@ _wanted_version = '.'.join(map(str, mitogen.__version__))
 if _built_version != _wanted_version:
     _mismatch = (
         '_mitogen_core is version %s, and the package is version %s: install '
-        'both from one release (pip install --force-reinstall mitogen)'
+        'both from one source (pip install --force-reinstall PATH)'
         % (_built_version, _wanted_version))
     if os.environ.get('MITOGEN_CORE') != 'native':
         # An absent extension needs no word, but this was not meant.
