@@ -101,7 +101,8 @@ mg_lifeline *mg_lifeline_start(mg_loop *loop, int fd, int64_t grace)
     line->grace = grace;
     line->epoll = epoll_create1(EPOLL_CLOEXEC);
     line->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    struct epoll_event hangup = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.fd = fd}, wake = {.events = EPOLLIN, .data.fd = line->wake};
+    struct epoll_event hangup = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.fd = fd},
+                       wake = {.events = EPOLLIN, .data.fd = line->wake};
     if (line->epoll < 0 || line->wake < 0 || epoll_ctl(line->epoll, EPOLL_CTL_ADD, fd, &hangup) ||
         epoll_ctl(line->epoll, EPOLL_CTL_ADD, line->wake, &wake) || start_thread(line)) {
         atomic_store(&line->refs, 1);

@@ -5,6 +5,7 @@
 #include <ev.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stddef.h>
 #include <string.h>
 #include <unistd.h>
 #if defined(__linux__)
@@ -77,8 +78,8 @@ struct mg_loop {
     uint64_t attended; /* guarded by mu: how often it has been */
     mg_hold *held; /* guarded by mu */
     _Atomic int any_held; /* whether there may be some; written under mu */
-    int can_hold; /* set once: there is a hold_fd */
     int hold_fd; /* guarded by kick_mu: a timer that epoll can wait for to the microsecond, or -1 */
+    mg_op hold_op; /* does its work where there is none */
     ev_io hold_io; /* leader only */
 
     _Atomic int step_down; /* the leader is asked to leave */
@@ -196,21 +197,14 @@ static void run_ops(mg_loop *loop);
 
 /* --- what is held back for a moment --- */
 
-#if defined(__linux__)
-
 /* libev's timers, like epoll_wait, count whole milliseconds. */
 static int open_hold_timer(void)
 {
+#if defined(__linux__)
     return timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-}
-
-static void start_hold_timer(mg_loop *loop)
-{
-    struct itimerspec spec = {.it_value = {.tv_nsec = HOLD}};
-    pthread_mutex_lock(&loop->kick_mu);
-    if (loop->hold_fd >= 0)
-        timerfd_settime(loop->hold_fd, 0, &spec, NULL);
-    pthread_mutex_unlock(&loop->kick_mu);
+#else
+    return -1;
+#endif
 }
 
 static void on_hold_timer(struct ev_loop *ev, ev_io *io, int events)
@@ -223,31 +217,30 @@ static void on_hold_timer(struct ev_loop *ev, ev_io *io, int events)
         mg_loop_flush_held(loop);
 }
 
-#else
-
-static int open_hold_timer(void)
+static void run_hold_op(mg_op *op)
 {
-    return -1;
+    mg_loop_flush_held((mg_loop *) ((char *) op - offsetof(mg_loop, hold_op)));
 }
 
 static void start_hold_timer(mg_loop *loop)
 {
-    (void) loop;
-}
-
-static void on_hold_timer(struct ev_loop *ev, ev_io *io, int events)
-{
-    (void) ev, (void) io, (void) events;
-}
-
+    int timed = 0;
+#if defined(__linux__)
+    struct itimerspec spec = {.it_value = {.tv_nsec = HOLD}};
+    pthread_mutex_lock(&loop->kick_mu);
+    timed = loop->hold_fd >= 0 && timerfd_settime(loop->hold_fd, 0, &spec, NULL) == 0;
+    pthread_mutex_unlock(&loop->kick_mu);
 #endif
+    if (!timed)
+        mg_loop_post(loop, &loop->hold_op); /* held for as long as it takes to wake the leader */
+}
 
 int mg_loop_hold(mg_loop *loop, mg_hold *h)
 {
     int first = 0, ok = 0;
     mg_waiter *whom = NULL;
     pthread_mutex_lock(&loop->mu);
-    if (loop->attending && loop->can_hold && !atomic_load(&loop->closed)) {
+    if (loop->attending && !atomic_load(&loop->closed)) {
         first = !loop->held;
         if (!loop->leader && loop->attendant_dozes) {
             loop->attendant_dozes = 0;
@@ -303,8 +296,8 @@ mg_loop *mg_loop_new(void)
     pthread_mutex_init(&loop->kick_mu, NULL);
     loop->ops_tail = &loop->ops;
     loop->scratch = mg_malloc(MG_SCRATCH_SIZE);
-    loop->hold_fd = open_hold_timer(); /* without one nothing is held */
-    loop->can_hold = loop->hold_fd >= 0;
+    loop->hold_fd = open_hold_timer();
+    loop->hold_op.run = run_hold_op;
     loop->ev = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
     if (!loop->ev || !loop->scratch) {
         mg_loop_unref(loop);
@@ -315,7 +308,7 @@ mg_loop *mg_loop_new(void)
     ev_async_start(loop->ev, &loop->async);
     ev_timer_init(&loop->timer, on_timer, 0, 0);
     ev_io_init(&loop->hold_io, on_hold_timer, loop->hold_fd, EV_READ);
-    if (loop->can_hold)
+    if (loop->hold_fd >= 0)
         ev_io_start(loop->ev, &loop->hold_io);
     pthread_mutex_lock(&all_mu);
     atomic_store(&loop->next_all, atomic_load(&all_loops));

@@ -9,6 +9,8 @@
 #include "clock.h"
 #include "test.h"
 
+#if defined(__linux__) /* elsewhere there is none */
+
 #define GRACE (MG_SECOND / 5)
 
 enum how { STUCK, STUCK_AND_DEAF, ATTENDING, ENDED };
@@ -100,12 +102,19 @@ static void a_copy_leaves_the_parents_thread_alone(void)
 
 int main(void)
 {
-#if defined(__linux__)
     RUN(one_that_is_stuck_is_ended);
     RUN(and_killed_where_it_does_not_hear);
     RUN(one_that_attends_goes_on);
     RUN(one_that_ended_the_connection_goes_on);
     RUN(a_copy_leaves_the_parents_thread_alone);
-#endif
     return 0;
 }
+
+#else
+
+int main(void)
+{
+    return 0;
+}
+
+#endif

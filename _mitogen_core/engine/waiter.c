@@ -90,7 +90,7 @@ typedef struct {
 } kernel_time;
 #define LATEST (LONG_MAX > INT32_MAX ? MG_NEVER / MG_SECOND : INT32_MAX)
 #else
-#define FUTEX SYS_futex_time64
+#define FUTEX  SYS_futex_time64
 typedef struct {
     int64_t sec, nsec;
 } kernel_time;
