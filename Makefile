@@ -8,6 +8,8 @@
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source), and once
 #                       without the calls that only Linux has
+#   make check-extension  the extension under ASan and UBSan, and with a debug build of Python; CHECKS=thread, valgrind or dev for others
+#   make flood          4 GiB through a context in the middle, and floods in both directions, over both cores
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
@@ -27,8 +29,8 @@ C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(w
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
-.PHONY: all build demo test check check-engine check-musl check-python fuzz soak bench bench-quick docs wheels \
-    test-packaging test-matrix lint format clean
+.PHONY: all build demo test check check-engine check-extension check-musl check-python flood fuzz soak bench bench-quick \
+    docs wheels test-packaging test-matrix lint format clean
 
 all: build
 
@@ -67,6 +69,17 @@ check-python:
 test-matrix:
 	@tools/setup matrix
 	MITOGEN_TEST_MATRIX=full $(BIN)/pytest --core both $(PYTEST_ARGS) tests/test_matrix.py
+
+CHECKS ?= address debug
+check-extension:
+	@tools/setup extension
+	$(BIN)/python tools/check_extension.py $(CHECKS)
+
+FLOOD_GIB ?= 4
+flood:
+	@tools/setup build
+	$(BIN)/python tests/flood.py --core native --gib $(FLOOD_GIB)
+	$(BIN)/python tests/flood.py --core pure --gib $(FLOOD_GIB)
 
 fuzz:
 	@tools/setup fuzz

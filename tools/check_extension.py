@@ -11,7 +11,7 @@ process and in every child:
 
     tools/check_extension.py address debug [-- arguments of pytest]
 
-Run from a checkout where `tools/setup test` has run. A build is kept in build/extension/, and made anew when it is
+Run from a checkout where `tools/setup test` has run. A build is kept in .venv/extension/, and made anew when it is
 asked for.
 """
 
@@ -22,11 +22,12 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BUILD = os.path.join(ROOT, 'build', 'extension')
+BUILD = os.path.join(ROOT, '.venv', 'extension')
 
 #: What uses the extension most; the rest of the suite is Python.
 FILES = '''
-    test_broker test_call_chain test_call_function test_channel test_codec test_exceptions_anywhere test_flow_control
+    test_broker test_call_chain test_call_function test_channel test_codec test_exceptions_anywhere test_exit_anywhere
+    test_flow_control
     test_fork test_fork_anywhere test_forward_without_gil test_hostile_stream test_interrupts_anywhere test_io_op
     test_latch test_leaks test_lifecycle test_message test_native_high_water test_os_fork test_poller test_receiver
     test_router test_routing test_says_why test_select test_serialization test_service test_signals test_unix test_via
@@ -78,7 +79,7 @@ def build(variant, python, flags):
     # With the compiler, so that what setup.py tries has them, too.
     env = dict(os.environ, MITOGEN_REQUIRE_NATIVE='1', CC=' '.join(['cc'] + flags))
     env.pop('MITOGEN_PURE', None)
-    # Elsewhere than in build/, where an object of another variant may lie.
+    # Elsewhere than in the checkout, where an object of another variant may lie.
     source = os.path.join(BUILD, 'source')
     shutil.rmtree(source, ignore_errors=True)
     os.makedirs(source)

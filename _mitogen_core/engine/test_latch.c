@@ -602,6 +602,48 @@ static void a_thread_for_which_there_is_no_memory_does_not_sleep(void)
     mg_latch_unref(l);
 }
 
+static mg_item sized(uintptr_t n, uint32_t size)
+{
+    return (mg_item) {(void *) n, MG_ITEM_OBJECT, size};
+}
+
+static void a_limit_refuses_what_would_exceed_it(void)
+{
+    mg_latch *l = mg_latch_new(count_drop);
+    CHECK(mg_latch_limit(l) == 0);
+    mg_latch_set_limit(l, 100);
+    CHECK(mg_latch_limit(l) == 100);
+    CHECK(mg_latch_push(l, sized(1, 1000), NULL) == MG_OK); /* nothing else waits */
+    CHECK(mg_latch_push(l, sized(2, 1), NULL) == MG_EFULL);
+    CHECK(mg_latch_overflow(l) && !mg_latch_overflow(l));
+    CHECK(mg_latch_push(l, number(3), NULL) == MG_OK); /* counts nothing */
+    CHECK(has(l, 1));
+    CHECK(mg_latch_push(l, sized(4, 60), NULL) == MG_OK && mg_latch_push(l, sized(5, 40), NULL) == MG_OK);
+    CHECK(mg_latch_push(l, sized(6, 1), NULL) == MG_EFULL && mg_latch_overflow(l));
+    CHECK(has(l, 3) && has(l, 4));
+    mg_latch_unget(l, sized(4, 60));
+    CHECK(mg_latch_push(l, sized(7, 1), NULL) == MG_EFULL);
+    CHECK(has(l, 4) && mg_latch_push(l, sized(7, 1), NULL) == MG_OK);
+    CHECK(has(l, 5) && has(l, 7) && is_empty(l));
+    mg_latch_set_limit(l, 0);
+    CHECK(mg_latch_push(l, sized(8, 99), NULL) == MG_OK && mg_latch_push(l, sized(9, 99), NULL) == MG_OK);
+    mg_latch_close(l);
+    CHECK(mg_latch_push(l, sized(9, 9), NULL) == MG_ECLOSED);
+    mg_latch_unref(l);
+}
+
+static void a_copy_of_the_process_forgets_the_sleepers(void)
+{
+    mg_latch *l = mg_latch_new(count_drop);
+    mg_sleeper s;
+    mg_item item;
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    pthread_mutex_lock(&l->mu); /* by a thread that is not there */
+    mg_latch_forked(l);
+    CHECK(mg_latch_push(l, number(1), NULL) == MG_OK && has(l, 1));
+    mg_latch_unref(l);
+}
+
 int main(void)
 {
     test_watchdog(120);
@@ -628,5 +670,7 @@ int main(void)
     RUN(many_producers_and_consumers_lose_nothing_and_keep_the_order);
     RUN(a_failed_allocation_leaves_the_item_with_the_caller);
     RUN(a_sleeper_is_served_and_a_token_is_optional_when_memory_is_out);
+    RUN(a_limit_refuses_what_would_exceed_it);
+    RUN(a_copy_of_the_process_forgets_the_sleepers);
     return 0;
 }
