@@ -12,6 +12,7 @@ import threading
 
 import pytest
 import service_targets
+import targets
 import testlib
 
 import mitogen.core
@@ -61,18 +62,8 @@ def large(tmp_path):
     return str(path), len(data), hashlib.sha256(data).hexdigest()
 
 
-def open_files():
-    found = []
-    for name in os.listdir('/proc/self/fd'):
-        try:
-            found.append(os.readlink('/proc/self/fd/' + name))
-        except OSError:
-            pass
-    return found
-
-
 def is_open(path):
-    return path in open_files()
+    return path in targets.descriptors()
 
 
 def test_figures():

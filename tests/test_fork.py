@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+import targets
 
 import mitogen.core
 import mitogen.fork
@@ -34,13 +35,7 @@ def add_here(a, b):
 
 
 def open_sockets():
-    found = []
-    for name in os.listdir('/proc/self/fd'):
-        try:
-            found.append(os.readlink('/proc/self/fd/' + name))
-        except OSError:
-            pass
-    return sorted(target for target in found if target.startswith('socket:'))
+    return sorted(target for target in targets.descriptors() if target.startswith('socket:'))
 
 
 def test_a_child_is_a_copy_of_this_process(router):
