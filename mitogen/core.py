@@ -1172,6 +1172,15 @@ class Receiver(object):
     """
     Queue of the messages that arrive at a handle. Any thread; context
     manager.
+
+    :param Router router:
+    :param int handle: None for a new one.
+    :param bool persist: keep the handle after the first message.
+    :param Context respondent: who alone may send, and whose loss delivers a
+        dead message.
+    :param policy: as of :meth:`Router.add_handler`.
+    :param bool overwrite: take the handle from whoever has it.
+    :raises Error: the handle exists.
     """
     #: Called with the receiver after each message, on the broker thread.
     notify = None
@@ -1264,8 +1273,11 @@ class Receiver(object):
 
     def get(self, timeout=None, block=True, throw_dead=True):
         """
-        Return the next message.
+        Return the next message. Not on the broker thread, if it may wait.
 
+        :param timeout: seconds, None for no limit; 0 does not wait.
+        :param bool block: false is the same as a `timeout` of 0.
+        :param bool throw_dead: raise for a dead message, do not return it.
         :raises ChannelError: closed, or the message is dead and `throw_dead`.
         :raises TimeoutError: as :meth:`Latch.get`.
         """
@@ -1386,7 +1398,11 @@ class Context(object):
         self.router.route(msg)
 
     def send_async(self, msg, persist=False):
-        """Send `msg` and return a :class:`Receiver` for the reply."""
+        """
+        Send `msg` and return a :class:`Receiver` for the reply. Any thread.
+
+        :param bool persist: keep the receiver's handle after the first reply.
+        """
         receiver = Receiver(self.router, persist=persist, respondent=self)
         msg.reply_to = receiver.handle
         try:
@@ -1402,8 +1418,12 @@ class Context(object):
         return self.send_async(msg).get(deadline).unpickle()
 
     def call_service_async(self, service_name, method_name, **kwargs):
-        """Call a service, named by text or by its class, and return a
-        :class:`Receiver`."""
+        """
+        Call a service, named by text or by its class, and return a
+        :class:`Receiver` for the result. Any thread.
+
+        :param str method_name: text; keyword arguments go to that method.
+        """
         if isinstance(service_name, BytesType):
             service_name = to_text(service_name)
         elif not isinstance(service_name, UnicodeType):
@@ -1413,7 +1433,13 @@ class Context(object):
             handle=CALL_SERVICE))
 
     def call_service(self, service_name, method_name, **kwargs):
-        """As :meth:`call_service_async`, and return the result."""
+        """
+        As :meth:`call_service_async`, and wait for the result. Not on the
+        broker thread.
+
+        :raises CallError: the method, or its policy, raised.
+        :raises ChannelError: the context cannot be reached, or went away.
+        """
         return self.call_service_async(
             service_name, method_name, **kwargs).get().unpickle()
 
@@ -2292,10 +2318,16 @@ class Router(object):
                     overwrite=False):  # replace an existing handler
         """
         Have `fn(msg)` called on the broker thread for each message to a
-        handle. Anything but a true result of `policy` refuses the message;
-        the stream is None for a local one. When `respondent` disconnects,
-        `fn` gets a dead message and the handler is removed.
+        handle. Any thread.
 
+        :param int handle: None for a new one.
+        :param bool persist: if false, it is removed before the first call.
+        :param policy: called on the broker thread with the message and its
+            stream, None for a local one. Anything but a true result refuses
+            the message.
+        :param Context respondent: who alone may send. When it disconnects,
+            `fn` gets a dead message and the handler is removed.
+        :param bool overwrite: replace an existing handler.
         :returns: the handle.
         :raises Error: the handle exists.
         """

@@ -2597,7 +2597,17 @@ class Context(mitogen.core.Context):
 
     def call(self, fn, *args, **kwargs):
         """
-        Call a function there and return its result: `CallChain.call`.
+        Call a function there and return its result: `CallChain.call`. Any
+        thread but the broker's.
+
+        :param fn:
+            A function of a module, or a static or class method of a class
+            there. Its module is imported there.
+        :param args, kwargs:
+            Values of the types that may cross.
+        :raises mitogen.core.CallError: the function raised.
+        :raises mitogen.core.ChannelError: the context cannot be reached, or
+            went away.
         """
         return self.default_call_chain.call(fn, *args, **kwargs)
 

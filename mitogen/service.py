@@ -1149,6 +1149,8 @@ class FileService(Service):
     def register(self, path):
         """
         Let every context fetch the file of exactly this name.
+
+        :param path: text.
         """
         with self._lock:
             self._paths.add(_text_path(path))
