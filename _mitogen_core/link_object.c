@@ -347,12 +347,14 @@ static PyMethodDef link_methods[] = {
     {"stop", link_stop, METH_NOARGS, "End reading, for now."},
     {"close", link_close, METH_NOARGS, "End for good; afterwards the descriptors may be closed. Idempotent."},
     {"end_with", link_end_with, METH_O,
-     "end_with(grace) -> whether that is possible: end this process when the other side is gone and the broker's thread\n"
+     "end_with(grace) -> whether that is possible: end this process when the other side is gone and the broker's "
+     "thread\n"
      "has not run for so many seconds."},
     {"feed", link_feed, METH_O, "feed(bytes): treat bytes as if they had been read."},
     {"send", link_send, METH_O, "send(message): write or queue it, whatever its dst_id."},
     {"ingress", link_ingress, METH_O, "ingress(message): treat a message as if it had been read."},
-    {"after_hook", link_after_hook, METH_O, "after_hook(message) -> whether a handler releases: go on routing what on_message has seen."},
+    {"after_hook", link_after_hook, METH_O,
+     "after_hook(message) -> whether a handler releases: go on routing what on_message has seen."},
     {"release", link_release, METH_NOARGS, "The frame that held the stream is done with."},
     {"pending", link_pending, METH_NOARGS, "Bytes that wait to be written."},
     {"egress", link_egress, METH_NOARGS, "The set of dst_ids that came in."},

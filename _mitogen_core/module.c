@@ -122,8 +122,7 @@ static PyObject *before_fork(PyObject *module, PyObject *unused)
     Py_BEGIN_ALLOW_THREADS first = mg_fork_begin();
     Py_END_ALLOW_THREADS if (!first) Py_RETURN_NONE;
     do {
-        Py_BEGIN_ALLOW_THREADS while (mg_loops_acquire())
-            ;
+        Py_BEGIN_ALLOW_THREADS while (mg_loops_acquire());
         Py_END_ALLOW_THREADS
     } while (!mg_loops_are_acquired()); /* others may have made one meanwhile */
     mg_fork_shut();
