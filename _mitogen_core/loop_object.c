@@ -262,6 +262,7 @@ static void event_drop(const mg_event *ev)
         mg_refusal_free(ev->a);
         break;
     case MG_EV_NOTIFY: mg_latch_unref(ev->a); break;
+    default: break;
     }
 }
 

@@ -164,7 +164,7 @@ void mg_latch_unget(mg_latch *l, mg_item item)
     else if (l->first)
         parked = serve_locked(l, next_locked(l), item, &woken);
     else if (reserve_locked(l) == MG_OK) {
-        l->head = (l->head + l->cap - 1) % l->cap;
+        l->head = (l->head ? l->head : l->cap) - 1;
         l->ring[l->head] = item;
         l->count++;
         l->bytes += item.size;
