@@ -17,6 +17,7 @@ import logging
 import os
 import pickle
 import random
+import resource
 import re
 import subprocess
 import sys
@@ -233,6 +234,8 @@ def work():
     Be one of the two processes: answer each line on stdin.
     """
     sys.setrecursionlimit(5000)
+    # Ten bytes may ask the pure core for a table of 64 GiB (docs/limits.rst): better an error than the end of the process.
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     world = World()
     for line in sys.stdin:
         operation = json.loads(line)

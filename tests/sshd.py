@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 
 import pytest
 
@@ -79,11 +80,12 @@ class Server(object):
     :ivar key_port: takes keys only.
     """
 
-    def __init__(self, account, pam=False):
+    def __init__(self, account, pam=False, address='127.0.0.1'):
         self.account = account
         self.pam = pam
-        self.folder = os.path.join(account.folder, 'ssh-pam' if pam else 'ssh')
-        os.mkdir(self.folder)
+        self.address = address
+        self.folder = tempfile.mkdtemp(prefix='ssh-', dir=account.folder)
+        os.chmod(self.folder, 0o755)
         make_key(self.path('host_key'))
         make_key(self.path('other_key'))
         make_key(self.path('user_key'))
@@ -109,7 +111,7 @@ class Server(object):
                 fp.write(CONFIG.format(
                     folder=self.folder, user=self.account.name, key_port=self.key_port,
                     pam='yes' if self.pam else 'no', password='no' if self.pam else 'yes',
-                    listen='\n'.join('ListenAddress 127.0.0.1:%d' % port for port in ports)))
+                    listen='\n'.join('ListenAddress %s:%d' % (self.address, port) for port in ports)))
             with open(self.path('log'), 'wb') as log:
                 self.proc = subprocess.Popen([sshd, '-D', '-e', '-f', self.path('config')], stderr=log)
             testlib.wait_for(lambda: self.log().count('Server listening') == 2 or self.proc.poll() is not None)
@@ -124,7 +126,7 @@ class Server(object):
     def known_host(self, name):
         with open(self.path(name)) as fp:
             key = ' '.join(fp.read().split()[:2])
-        return ''.join('[127.0.0.1]:%d %s\n' % (port, key) for port in (self.port, self.key_port))
+        return ''.join('[%s]:%d %s\n' % (self.address, port, key) for port in (self.port, self.key_port))
 
     def options(self, **options):
         """
@@ -139,7 +141,7 @@ class Server(object):
         if 'password' not in options:
             options.setdefault('identity_file', self.path('user_key'))
         merged = {
-            'hostname': '127.0.0.1', 'port': self.port, 'username': self.account.name,
+            'hostname': self.address, 'port': self.port, 'username': self.account.name,
             'python_path': self.account.python,
         }
         merged.update(options)

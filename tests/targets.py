@@ -77,6 +77,10 @@ def return_bytes(n):
     return b'\xff' * n
 
 
+def say(sender, value):
+    sender.send(value)
+
+
 def sleep(seconds):
     time.sleep(seconds)
     return seconds

@@ -258,3 +258,11 @@ def start_fetch_and_stall(context, path, router):
     receiver = mitogen.core.Receiver(router)
     context.call_service(mitogen.service.FileService, 'fetch', path=path, sender=receiver.to_sender())
     return receiver.handle
+
+
+def fetch_to(context, path, to):
+    """
+    Fetch a file into one of ours, and return whether all of it came.
+    """
+    with open(to, 'wb', 0) as fp:
+        return mitogen.service.FileService.get(context, path, fp)[0]
