@@ -151,8 +151,9 @@ static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
     PyObject *value, *enc = NULL, *msg, *result = NULL;
     if (!st || mg_need_configured(st) || !PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:send", names, &value, &enc))
         return NULL;
-    PyObject *context = PyObject_GetAttrString(obj, "context"), *handle = PyObject_GetAttrString(obj, "dst_handle");
-    if (!context || !handle)
+    PyObject *context = PyObject_GetAttrString(obj, "context");
+    PyObject *handle = context ? PyObject_GetAttrString(obj, "dst_handle") : NULL; /* never with an exception set */
+    if (!handle)
         goto done;
     if (!enc || (PyLong_Check(enc) && PyLong_AsLong(enc) == MG_ENC_PKL))
         msg = mg_message_pickled(st, (PyTypeObject *) st->message_type, &value, 1);

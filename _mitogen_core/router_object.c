@@ -390,7 +390,7 @@ static PyObject *pair_of(mg_handler *h)
     return Py_BuildValue("(IO)", h->handle, h->owner ? mg_later_obj(h->owner) : Py_None);
 }
 
-/* _take_handlers(respondent or None) -> [(handle, entry)]: removes them. */
+/* _take_handlers(respondent or None) -> [(handle, entry)]: removes them. Without memory all stay where they are. */
 static PyObject *router_take_handlers(PyObject *obj, PyObject *arg)
 {
     mg_router *r = need_router(obj);
@@ -402,11 +402,15 @@ static PyObject *router_take_handlers(PyObject *obj, PyObject *arg)
     if (!list)
         return PyErr_NoMemory();
     PyObject *result = PyList_New(0);
-    for (size_t i = 0; i < n; i++) {
-        PyObject *pair = result ? pair_of(list[i]) : NULL;
-        if (result && (!pair || PyList_Append(result, pair)))
+    for (size_t i = 0; result && i < n; i++) {
+        PyObject *pair = pair_of(list[i]);
+        if (!pair || PyList_Append(result, pair))
             Py_CLEAR(result);
         Py_XDECREF(pair);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!result)
+            mg_router_add_handler(r, list[i], list[i]->handle, 0); /* to the place it had just now */
         mg_handler_unref(list[i]);
     }
     mg_free(list);

@@ -372,23 +372,32 @@ class Router(_c.Router):
     def _watch_respondent(self, respondent):
         """Have the loss of a context reach the handlers that wait for it.
         Called once for each context that is a respondent."""
-        respondent._respondent_of = self
         # The one object that is told; the caller's may be its own.
         known = self.context_by_id(respondent.context_id)
         if known.__dict__.get('_watched_by') is not self:
-            known._watched_by = self
             core.listen(known, 'disconnect',
                         lambda: self._on_respondent_disconnect(known))
+            known._watched_by = self
+        # Last: it may raise MemoryError before.
+        respondent._respondent_of = self
+
+    def _lost_handlers(self, respondent_id):
+        while True:
+            try:
+                return self._take_handlers(respondent_id)
+            except MemoryError:
+                # Whoever waits there has to be told, if later.
+                core.time.sleep(0.01)
 
     def _on_respondent_disconnect(self, context):
-        for _, entry in self._take_handlers(context.context_id):
+        for _, entry in self._lost_handlers(context.context_id):
             self._call_handler(
                 entry[1], self._dead_respondent(context))
 
     def _on_broker_exit(self):
         # First: whoever adds a handler from now on calls this again.
         self._gone = True
-        for _, entry in self._take_handlers(None):
+        for _, entry in self._lost_handlers(None):
             self._call_handler(entry[1],
                                core.Message.dead(self.broker_exit_msg))
 
