@@ -1602,6 +1602,14 @@ class BootstrapProtocol(RegexProtocol):
             # It gets one answer: a peer that only asks shall not fill memory.
             return
         conn._enter_stage(conn.STAGE_SENT)
+        try:
+            self._send_answer(conn, match)
+        except Exception as e:
+            # Of an application's own method, say.
+            LOG.debug('%r: cannot answer', conn, exc_info=True)
+            conn._fail_connection(e)
+
+    def _send_answer(self, conn, match):
         have = match.group(1) == b('1')
         if have and not os.environ.get('MITOGEN_SHIP'):
             self._answer(b'C', conn._get_short_preamble())

@@ -333,6 +333,20 @@ def test_a_connection_that_cannot_describe_itself_fails_all_the_same(router, mak
     assert str(caught.value).startswith('Child start failed: ')
 
 
+@pytest.mark.parametrize('method', ['get_boot_command', 'start_child', 'stream_factory', '_get_name', 'get_econtext_config'])
+def test_what_a_method_of_an_own_connection_raises(router, method):
+    class Odd(mitogen.parent.Connection):
+        pass
+
+    def fail(self):
+        raise ZeroDivisionError('on purpose')
+
+    setattr(Odd, method, fail)
+    with pytest.raises(ZeroDivisionError):
+        router._connect(Odd)
+    assert router.local().call(targets.identity, 1) == 1
+
+
 # ---- passwords
 
 PASSWORD = 'hunter2-\u00fc'
