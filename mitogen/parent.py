@@ -1084,6 +1084,9 @@ def _acquire_controlling_tty():
     Runs in a new child: begin a session and make the terminal on fd 2 the
     session's own, so that what is asked on /dev/tty is asked of us.
     """
+    # Under nohup it is ignored: then ssh would not end with its terminal, but
+    # take that for an empty answer, and have it refused.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.setsid()
     if IS_LINUX:
         # For a session leader without a terminal, opening one is enough.

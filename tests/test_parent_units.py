@@ -819,6 +819,22 @@ def test_a_hybrid_child_has_a_terminal_as_stderr_alone():
     assert finish(proc) == 0
 
 
+@pytest.mark.parametrize('create', ['tty_create_child', 'hybrid_tty_create_child'])
+def test_a_child_ends_with_its_terminal_even_under_nohup(create):
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        proc = getattr(mitogen.parent, create)(args=['sleep', '600'])
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    for fp in set([proc.stdin, proc.stdout, proc.stderr]) - set([None]):
+        fp.close()
+    try:
+        assert proc.proc.wait(timeout=30) == -signal.SIGHUP
+    finally:
+        proc.proc.kill()
+        proc.proc.wait()
+
+
 def test_raw_mode_does_not_echo():
     master, slave = mitogen.parent.openpty()
     try:
