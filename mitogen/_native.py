@@ -683,7 +683,8 @@ def _on_hook(msg, link):
                 protocol.on_message(protocol.stream, msg)
         except Exception:
             LOG.exception('%r: on_message crashed', protocol)
-            router._maybe_send_dead(True, msg, router.refused_msg)
+            # An answer, too, is waited for.
+            router._maybe_send_dead(False, msg, router.refused_msg)
         else:
             held = link.after_hook(msg)
     finally:

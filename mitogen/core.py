@@ -2455,7 +2455,8 @@ class Router(object):
                     protocol.on_message(in_stream, msg)
                 except Exception:
                     LOG.exception('%r: on_message crashed', protocol)
-                    return self._maybe_send_dead(True, msg, self.refused_msg)
+                    # An answer, too, is waited for.
+                    return self._maybe_send_dead(False, msg, self.refused_msg)
             if len(protocol.egress_ids) >= 65536:
                 # Made up by a peer that lies; it misses notices of lost routes.
                 protocol.egress_ids.clear()
@@ -2705,6 +2706,8 @@ class Broker(object):
                 stream.on_disconnect(self)
             except Exception:
                 LOG.exception('%r: on_disconnect() crashed', stream)
+                # It would be called for ever.
+                Protocol.on_disconnect(stream.protocol, self)
 
     def _loop_once(self, timeout=None):
         """Wait for I/O or a timer, at most `timeout` seconds, and serve it."""

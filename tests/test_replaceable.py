@@ -270,6 +270,20 @@ def test_a_hook_sees_what_arrives_wherever_it_is_set(router, how):
         hear(router, build, hook if how == 'an attribute of the object' else None, seen)
 
 
+def test_whoever_waits_for_a_message_that_a_hook_fails_for_is_told(router):
+    def fail(stream, msg):
+        raise ValueError('on purpose')
+
+    child = router.local()
+    protocol = router.stream_by_id(child.context_id).protocol
+    protocol.on_message = fail
+    with pytest.raises(mitogen.core.ChannelError) as caught:
+        child.call_async(len, 'abc').get(timeout=30)
+    assert caught.value.args[0] == router.refused_msg
+    protocol.on_message = None
+    assert child.call(len, 'abc') == 3
+
+
 def hear(router, build, hook, seen):
     """
     Send a message by a stream and wait until `seen` has it.

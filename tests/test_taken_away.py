@@ -210,6 +210,28 @@ def test_a_call_by_a_context_object_of_ones_own(router, started, take):
     fails_with(router.respondent_disconnect_msg, waiter)
 
 
+@pytest.mark.parametrize('whose', ['context', 'grandchild', 'stream'])
+def test_calls_by_way_of_a_context_of_whose_end_a_listener_fails(router, started, whose):
+    # What a program listens by is its own; what others wait for, and the broker, are none the worse for it.
+    child = router.local()
+    below = [router.local(via=child) for _ in range(2)]
+    pid = child.call(os.getpid)
+
+    def fail():
+        raise ValueError('on purpose')
+
+    obj = {'context': child, 'grandchild': below[0], 'stream': router.stream_by_id(child.context_id)}[whose]
+    mitogen.core.listen(obj, 'disconnect', fail)
+    waiters = [Waiter(context.call, waiting_targets.say_and_sleep, started.to_sender()) for context in [child] + below]
+    for _ in waiters:
+        pid_from(started)
+    kill(pid)
+    for waiter in waiters:
+        fails_with(router.respondent_disconnect_msg, waiter)
+    testlib.wait_for(lambda: not any(router.stream_by_id(context.context_id) for context in [child] + below), SECONDS)
+    assert router.local().call(targets.add, 1, 2) == 3
+
+
 def test_a_call_of_a_child_made_by_fork(router, started, take):
     child = router.fork()
     waiter = Waiter(child.call, waiting_targets.say_and_sleep, started.to_sender())
