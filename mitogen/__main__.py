@@ -55,9 +55,11 @@ def reasons():
     except ImportError:
         pass
     lines = [line for line in lines if line]
-    # By path: the name alone may get upstream's.
-    lines.append('remedy: python -m pip install --force-reinstall PATH, of a '
-                 'wheel, or of the source with a C compiler and libev at hand')
+    if not any('pip install' in line for line in lines):
+        # By path: the name alone may get upstream's.
+        lines.append('remedy: python -m pip install --force-reinstall PATH, '
+                     'of a wheel, or of the source with a C compiler and '
+                     'libev at hand')
     return lines
 
 

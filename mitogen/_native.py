@@ -428,15 +428,7 @@ class Router(_c.Router):
     _async_route.__doc__ = _PureRouter._async_route.__doc__
 
 
-_NATIVE_POLICIES = [core.has_parent_authority, core._is_neighbour]
-
-
-def add_neighbour_policy(func):
-    """Declare that a policy means ``msg.src_id == stream.protocol.remote_id``,
-    which the engine can tell without Python."""
-    if func not in _NATIVE_POLICIES:
-        _NATIVE_POLICIES.append(func)
-        _c.set_neighbour_policies(tuple(_NATIVE_POLICIES[1:]))
+_NATIVE_POLICIES = core.has_parent_authority, core._is_neighbour
 
 
 class MitogenProtocol(core.Protocol):
@@ -858,7 +850,7 @@ def install(names):
         'unpickle_sender': core._unpickle_sender,
         'fallback_pickle': lambda *objs: _PureMessage.pickled(*objs).data,
     })
-    _c.set_neighbour_policies(tuple(_NATIVE_POLICIES[1:]))
+    _c.set_neighbour_policies(_NATIVE_POLICIES[1:])
     spin = os.environ.get('MITOGEN_SPIN')
     if spin:
         _c.set_spin(float(spin) / 1e6)
