@@ -36,12 +36,16 @@ def _find(name):
     return None
 
 
+def is_here(name):
+    if name not in _found:
+        _found[name] = _find(name)
+    return _found[name] is not None
+
+
 def find_python(name):
     """
     Return the path of an interpreter such as ``python3.8``; skip the test if there is none.
     """
-    if name not in _found:
-        _found[name] = _find(name)
-    if _found[name] is None:
+    if not is_here(name):
         pytest.skip('there is no %s here' % (name,))
     return _found[name]

@@ -3,8 +3,8 @@ Masters and children of different Pythons. tests/data/matrix has the program, wh
 child, and with a child of that of yet another version, and tells what it found.
 
 By default each version is a child of the running Python, and each other version is a master of three children: of the
-oldest, the newest and its own version. MITOGEN_TEST_MATRIX=full has each with each. What is not installed here is named in
-the summary.
+oldest, the newest and its own version. MITOGEN_TEST_MATRIX=full has each with each. A grandchild is of the oldest or the
+newest that is here, whichever its parent is not. What is not installed here is named in the summary.
 """
 
 import json
@@ -27,7 +27,7 @@ MASTERS = pythons.NAMES
 OWN = 'python%d.%d' % sys.version_info[:2]
 FULL = os.environ.get('MITOGEN_TEST_MATRIX') == 'full'
 
-#: A grandchild is of the one that its parent is not.
+#: Children of each master, if not all are.
 OLDEST, NEWEST = 'python2.7', 'python3.13'
 
 
@@ -87,7 +87,8 @@ def pytest_generate_tests(metafunc):
 def test_a_master_a_child_and_a_grandchild(package, master, child):
     python = sys.executable if master == OWN else pythons.find_python(master)
     child_path = pythons.find_python(child)
-    grandchild = NEWEST if child == OLDEST else OLDEST
+    here = [name for name in pythons.NAMES if pythons.is_here(name)]
+    grandchild = here[-1] if child == here[0] else here[0]
     env = dict(os.environ)
     for name in ('PYTHONPATH', 'MITOGEN_CORE', 'MITOGEN_LOG_LEVEL'):
         env.pop(name, None)
