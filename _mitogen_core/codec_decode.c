@@ -333,10 +333,11 @@ static PyObject *bad_number(void)
     return NULL;
 }
 
+/* Only what pickle writes: of blanks, plus signs and zeros in front, the readers of several Pythons make different numbers. */
 static PyObject *int_from_decimal(const uint8_t *p, size_t n)
 {
-    size_t sign = n > 0 && (p[0] == '-' || p[0] == '+');
-    if (n == sign)
+    size_t sign = n > 0 && p[0] == '-';
+    if (n == sign || (p[sign] == '0' && n > 1))
         return bad_number();
     if (n - sign > MG_CODEC_MAX_DIGITS)
         return bad_number();

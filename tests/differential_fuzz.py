@@ -199,7 +199,7 @@ ERRORS = dict.fromkeys(['UnpicklingError', 'EOFError', 'IndexError', 'KeyError',
 
 
 #: What only the compiled core refuses, and says so in docs/differences.rst.
-LIMITS = ('memo index out of bounds', 'nest', "'set'", "'frozenset'", "'bytearray'")
+LIMITS = ('memo index out of bounds', 'a number is not written as one', 'nest', "'set'", "'frozenset'", "'bytearray'")
 LIMIT = 'limit'
 
 

@@ -674,7 +674,7 @@ def test_random_bytes_are_survived(data):
     b'R.', b'NR.', b'N)R.', b'cmitogen.core\nBlob\nNR.', b'\x81.', b'NN\x81.', b'cmitogen.core\nKwargs\n}\x85\x81.', b'b.', b'N}b.'[1:],
     b'}}NNsb.', b'o.', b'(o.', b'(No.', b'ia\nb\n.', b'g0\n.', b'h\0.', b'j\0\0\0\0.', b'p0\n.', b'Np\n.', b'Np-1\n.', b'Npx\n.',
     b'Ng99999999999999999999999999\n.', b'Np99999999999999999999999999\n.', b'\x94.', b'\x93.', b'NN\x93.', b'\x8c\x01aN\x93.',
-    b'Ix\n.', b'I\n.', b'I-\n.', b'I+-1\n.', b'I 1\n.', b'I1_0\n.', b'I0x1\n.', b'L\n.', b'LL\n.', b'F\n.', b'Fx\n.', b'F1.5x\n.', b'F1\x00\n.',
+    b'Ix\n.', b'I\n.', b'I-\n.', b'I+-1\n.', b'I 1\n.', b'I+1\n.', b'I-0\n.', b'I010\n.', b'L01L\n.', b'I1_0\n.', b'I0x1\n.', b'L\n.', b'LL\n.', b'F\n.', b'Fx\n.', b'F1.5x\n.', b'F1\x00\n.',
     b'F' + b'1' * 1000 + b'\n.', b'I' + b'1' * 5000 + b'\n.', b'L' + b'1' * 5000 + b'L\n.',
     b"S\n.", b"S'\n.", b"S'a\"\n.", b"Sa\n.", b"S'\\'\n.", b"S'\\x1'\n.", b"S'\\xzz'\n.", b'V\\u12\n.', b'V\\U99999999\n.',
     b'X\x01\0\0\0\xff.', b'\x80\x06.', b'\x80\xff.', b'\x95\xff\xff\xff\xff\xff\xff\xff\xff.', b'\x97.', b'\x98.', b'\x82\x01.',
