@@ -387,6 +387,7 @@ class Soak(object):
         gc.collect()
         found = collections.OrderedDict()
         found['descriptors'] = len(os.listdir('/proc/self/fd'))
+        self.opened = sorted(repr(ref()) for ref in list(mitogen.core.Side._open.values()))
         found['threads'] = len(os.listdir('/proc/self/task'))
         found['children'] = len(own_children())
         found['contexts'] = len(self.lives())
@@ -461,7 +462,7 @@ class Soak(object):
     def report(self, took, first, last, before, after, stats):
         for name in 'descriptors', 'threads', 'children', 'contexts', 'processes', 'handles':
             if last[name] > first[name]:
-                self.find('%s grew from %d to %d' % (name, first[name], last[name]))
+                self.find('%s grew from %d to %d; open: %s' % (name, first[name], last[name], ', '.join(self.opened)))
         allowed = (GROWTH + GROWTH_EACH * self.done['start']) >> 10
         if last['resident KiB'] - first['resident KiB'] > allowed:
             self.find('the master grew by more than %d KiB' % allowed)

@@ -353,18 +353,22 @@ static inline void node_stop(struct node *node)
 
 struct test_mark {
     mg_op op;
+    mg_loop *loop;
     int passed;
 };
 
 static inline void test_mark_run(mg_op *op)
 {
-    ((struct test_mark *) op)->passed = 1;
+    struct test_mark *mark = (struct test_mark *) op;
+
+    mark->passed = 1;
+    mg_loop_interrupt(mark->loop); /* there is nothing more to wait for */
 }
 
 /* Attends until all ops that are queued now have run. For a loop without other threads. */
 static inline void test_run_ops(mg_loop *loop)
 {
-    struct test_mark mark = {.op.run = test_mark_run};
+    struct test_mark mark = {.op.run = test_mark_run, .loop = loop};
     int64_t until = mg_now() + TEST_PATIENCE;
 
     CHECK(mg_loop_post(loop, &mark.op) == 1);
