@@ -19,7 +19,8 @@ import targets
 import testlib
 from mitogen.core import CallError, ChannelError, Latch, Message, Receiver, Sender, listen
 
-SECONDS = 30
+#: Safety net: nothing here takes more than a second or two on an idle machine.
+SECONDS = testlib.patience()
 
 
 class Deliberate(Exception):

@@ -27,7 +27,7 @@ from mitogen.core import Latch, Receiver
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 #: Safety net: nothing here takes more than a second on an idle machine.
-SECONDS = 60
+SECONDS = testlib.patience()
 
 
 def fork(func):

@@ -23,7 +23,8 @@ import targets
 import testlib
 from mitogen.core import Latch, Receiver
 
-SECONDS = 30
+#: Safety net: nothing here takes more than a second or two on an idle machine.
+SECONDS = testlib.patience()
 
 
 class Interrupt(BaseException):

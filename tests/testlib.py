@@ -30,6 +30,14 @@ def wait_for(predicate, seconds=10.0, what=None):
         time.sleep(0.005)
 
 
+def patience():
+    """
+    Return how many seconds a test may wait for what is sure to come: half of what it may take as a whole, which is more
+    where all is slow, as under a sanitizer.
+    """
+    return float(os.environ.get('MITOGEN_TEST_SECONDS', '120')) / 2
+
+
 def is_running(pid):
     """
     Return whether a process exists and is no zombie.
