@@ -71,6 +71,7 @@ class Message(_c.Message):
     encoded = _PureMessage.__dict__['encoded']
     decode = _PureMessage.decode
     _find_global = _PureMessage._find_global
+    _find_seldom = _PureMessage._find_seldom
     _throw_dead = _PureMessage._throw_dead
 
     def __reduce__(self):
@@ -274,6 +275,7 @@ class Router(_c.Router):
 
     __repr__ = _PureRouter.__repr__
     _on_del_route = _PureRouter._on_del_route
+    _on_route_lost = _PureRouter._on_route_lost
     _call_handler = _PureRouter._call_handler
     _on_fork = _PureRouter._on_fork
     _maybe_send_dead = _PureRouter._maybe_send_dead
@@ -769,7 +771,7 @@ class _WakeSide(object):
 class Broker(_PureBroker):
     __doc__ = _PureBroker.__doc__
 
-    def __init__(self, poller_class=None, activate_compat=True):
+    def __init__(self, poller_class=None, activate_compat=True, _start=True):
         self._alive = True
         self._exitted = False
         core._remember(Broker._all, self)
@@ -782,7 +784,8 @@ class Broker(_PureBroker):
         self.poller.on_turn = lambda: protocol.on_receive(self, b'')
         self._thread = core.threading.Thread(target=self._broker_main,
                                              name='mitogen.broker')
-        self._thread.start()
+        if _start:
+            self._thread.start()
 
     def keep_alive(self):
         return (_PureBroker.keep_alive(self) or

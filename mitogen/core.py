@@ -36,13 +36,55 @@ from _codecs import latin_1_encode, utf_8_encode
 
 import mitogen
 
-try:
-    import thread
-except ImportError:
-    import _thread as thread
-
-PY24 = False
 PY3 = sys.version_info > (3,)
+
+# What a child is sent lacks what is marked as seldom used, where the Python
+# there can ask for it later: functions and methods by `_seldom`, blocks by
+# `if _SELDOM:`. `mitogen.minify` divides the text, `_complete` of the part that
+# is sent fetches the other one. That needs the broker thread, so whatever may be
+# called there at a time when nothing else has asked is not seldom.
+_SELDOM = True
+_REDUCED = False
+
+if _REDUCED:
+    #: The other part is not here. That says otherwise.
+    _LATE = not _SELDOM
+
+    def __getattr__(name):
+        if name[:2] != '__':
+            _complete()
+        if name in globals():
+            return globals()[name]
+        raise AttributeError(name)
+
+    class _Late(object):
+        """Stand for a method that is in the other part."""
+
+        def __set_name__(self, owner, name):
+            self._at = owner, name
+
+        def __get__(self, obj, owner=None):
+            cls, name = self._at
+            if _complete():
+                return getattr(owner if obj is None else obj, name)
+            if name == '__repr__':
+                return object.__repr__.__get__(obj)
+            raise AttributeError(name)
+
+
+def _complete():
+    """Have everything, as a parent must, and return whether that is so: the
+    broker thread cannot wait for it."""
+    if _REDUCED:
+        return not _LATE or Importer._loader()
+    if not _REDUCED:
+        return True
+
+
+if not _REDUCED:
+    def _seldom(func):
+        return func
+
 
 if PY3:
     # The C module by itself: `pickle` would bring `re` along.
@@ -50,12 +92,12 @@ if PY3:
         import _pickle as pickle
     except ImportError:
         import pickle
+    import _thread as thread
     from io import BytesIO
     BytesType = bytes
     UnicodeType = str
-    FsPathTypes = (str,)
     integer_types = (int,)
-    iteritems, iterkeys, itervalues = dict.items, dict.keys, dict.values
+    iteritems = dict.items
     range, imap = range, map
 
     def BufferType(buf, start):
@@ -64,10 +106,13 @@ if PY3:
 
     #: Text as bytes, UTF-8 if nothing else is said.
     b = str.encode
+    #: Monotonic where the interpreter has such a clock. All deadlines use it.
+    now = time.monotonic
 else:
     import cPickle as pickle
     import fcntl
     import imp
+    import thread
     # Not only for speed: these would otherwise be imported by the broker
     # thread while another thread holds the import lock.
     import logging  # noqa: F401
@@ -75,10 +120,10 @@ else:
     from cStringIO import StringIO as BytesIO
     BytesType = str
     UnicodeType = unicode
-    FsPathTypes = (unicode, str)
     integer_types = (int, long)
-    iteritems, iterkeys = dict.iteritems, dict.iterkeys
-    itervalues = dict.itervalues
+    iteritems = dict.iteritems
+    now = time.time
+    ModuleNotFoundError = ImportError
     range, imap = xrange, itertools.imap
     BufferType = buffer
 
@@ -86,18 +131,8 @@ else:
         """Return text `s`, which is bytes already."""
         return s
 
-AnyTextType = (BytesType, UnicodeType)
-BaseException = BaseException
-next, any, all = next, any, all
-try:
-    ModuleNotFoundError = ModuleNotFoundError
-except NameError:
-    ModuleNotFoundError = ImportError
 PicklingError = pickle.PicklingError
 UnpicklingError = pickle.UnpicklingError
-
-#: Monotonic where the interpreter has such a clock. All deadlines use it.
-now = getattr(time, 'monotonic', time.time)
 
 #: Bytes asked for in one read.
 CHUNK_SIZE = 131072
@@ -108,37 +143,40 @@ _LARGE = 16384
 GET_MODULE = 100
 CALL_FUNCTION = 101
 FORWARD_LOG = 102
-ADD_ROUTE = 103
 DEL_ROUTE = 104
-ALLOCATE_ID = 105
 SHUTDOWN = 106
 LOAD_MODULE = 107
-FORWARD_MODULE = 108
-DETACHING = 109
 CALL_SERVICE = 110
 STUB_CALL_SERVICE = 111
 GET_RESOURCE = 112
 LOAD_RESOURCE = 113
 IS_DEAD = 999
 
+if _SELDOM:
+    ADD_ROUTE = 103
+    ALLOCATE_ID = 105
+    FORWARD_MODULE = 108
+    DETACHING = 109
+
+    PY24 = False
+    AnyTextType = (BytesType, UnicodeType)
+    BaseException = BaseException
+    next, any, all = next, any, all
+    if PY3:
+        ModuleNotFoundError = ModuleNotFoundError
+        get_blocking = os.get_blocking
+        FsPathTypes = (str,)
+        iterkeys, itervalues = dict.keys, dict.values
+    else:
+        FsPathTypes = (unicode, str)
+        iterkeys, itervalues = dict.iterkeys, dict.itervalues
+
 LOGGERS = ('', 'mitogen', 'mitogen.io')
 
 # The bootstrap sets this before it executes the text it was sent; it stays
 # None where the module was imported from a file.
-_core_source = globals().get('_core_source')
-
-#: What a child is sent lacks these, where the Python there can ask for them
-#: later. `mitogen.parent` decides `if _REDUCED` and the like before sending.
-_SELDOM = ('PidfulStreamHandler', 'ResourceReader', 'Channel',
-           'enable_debug_logging', 'enable_profiling')
-_REDUCED = False
-
-if _REDUCED:
-    def __getattr__(name):
-        """Fetch what this text lacks. Not on the broker thread."""
-        if name in _SELDOM:
-            return import_module('mitogen.minify').restore(name)
-        raise AttributeError(name)
+if not _REDUCED:
+    _core_source = globals().get('_core_source')
 
 
 def _module(name):
@@ -149,7 +187,9 @@ def _module(name):
     import lock even if the module is there, and the thread that holds that
     may wait for us.
     """
-    return (not PY3 and sys.modules.get(name)) or import_module(name)
+    if not PY3 and name in sys.modules:
+        return sys.modules[name]
+    return import_module(name)
 
 
 class LazyLogger(object):
@@ -165,8 +205,7 @@ class LazyLogger(object):
     #: Logger name -> level, while `sink` is set.
     levels = {}
     METHODS = {
-        'debug': 10, 'info': 20, 'warning': 30, 'warn': 30, 'error': 40,
-        'exception': 40, 'critical': 50, 'fatal': 50,
+        'debug': 10, 'info': 20, 'error': 40, 'exception': 40,
     }
 
     def __init__(self, name):
@@ -182,8 +221,14 @@ class LazyLogger(object):
                     kwargs.setdefault('exc_info', attr == 'exception')
                     self._log(level, msg, *args, **kwargs)
                 return emit
+        return self._real(attr)
+
+    @_seldom
+    def _real(self, attr):
+        """Return an attribute of the real logger."""
         func = getattr(_module('logging').getLogger(self.name), attr)
-        if attr not in self.METHODS:
+        if attr not in ('debug', 'info', 'warning', 'warn', 'error',
+                        'exception', 'critical', 'fatal'):
             return func
 
         def guarded(*args, **kwargs):
@@ -223,7 +268,8 @@ class LazyLogger(object):
 
 
 LOG = LazyLogger('mitogen')
-IOLOG = LazyLogger('mitogen.io')
+if _SELDOM:
+    IOLOG = LazyLogger('mitogen.io')
 _importer_log = LazyLogger('mitogen.importer')
 # It inherits the level of `mitogen`, like any logger below that.
 _IMPORTER = _importer_log.name
@@ -237,6 +283,7 @@ except (IOError, OSError):
     IS_WSL = False
 
 
+@_seldom
 def _patch_path_finder():
     """
     Let an unreadable current directory mean "not found here". Before Python
@@ -255,11 +302,14 @@ def _patch_path_finder():
     PathFinder._path_importer_cache = classmethod(_path_importer_cache)
 
 
-if PY3 and sys.version_info < (3, 13):
-    try:
-        _patch_path_finder()
-    except (ImportError, AttributeError):
-        pass
+if _SELDOM:
+    # A child that was sent this has no current directory on its path.
+    if PY3:
+        if sys.version_info < (3, 13):
+            try:
+                _patch_path_finder()
+            except (ImportError, AttributeError):
+                pass
 
 
 #
@@ -326,21 +376,28 @@ class CallError(Error):
 
     def __init__(self, fmt=None, *args):
         if isinstance(fmt, BaseException):
-            cls = fmt.__class__
-            try:
-                text = to_text(fmt)
-            except Exception:
-                # Not even `repr` can be trusted now.
-                text = u'(no text)'
-            fmt = to_text('%s.%s: ') % (cls.__module__, cls.__name__) + text
-            tb = sys.exc_info()[2]
-            if tb:
-                lines = ''.join(_module('traceback').format_tb(tb))
-                if not PY3:
-                    lines = UnicodeType(lines, 'utf-8', 'replace')
-                fmt += '\n' + lines
+            fmt = self._describe(fmt)
         Error.__init__(self, fmt, *args)
 
+    @_seldom
+    @staticmethod
+    def _describe(exc):
+        cls = exc.__class__
+        try:
+            text = to_text(exc)
+        except Exception:
+            # Not even `repr` can be trusted now.
+            text = u'(no text)'
+        text = to_text('%s.%s: ') % (cls.__module__, cls.__name__) + text
+        tb = sys.exc_info()[2]
+        if tb:
+            lines = ''.join(_module('traceback').format_tb(tb))
+            if not PY3:
+                lines = UnicodeType(lines, 'utf-8', 'replace')
+            text += '\n' + lines
+        return text
+
+    @_seldom
     def __reduce__(self):
         text = to_text(self.args[0])
         if len(text) > self.MSG_MAX_LEN:
@@ -349,22 +406,26 @@ class CallError(Error):
         return _unpickle_call_error, (text,)
 
 
+@_seldom
 def _unpickle_call_error(s):
     if type(s) is not UnicodeType or len(s) > CallError.MSG_MAX_LEN:
         raise TypeError('cannot unpickle CallError: bad input')
     return CallError(s)
 
 
+@_seldom
 class ModuleDeniedByOverridesError(ModuleNotFoundError):
     """The policy fetches a few modules only, and this is not one of them."""
     fmt = 'import of %s was denied: overrides are set, and it is not in them.'
 
 
+@_seldom
 class ModuleDeniedByBlocksError(ModuleNotFoundError):
     """The policy never fetches this module."""
     fmt = 'import of %s was denied: it, or a parent, is blocked.'
 
 
+@_seldom
 class ModuleUnsuitableError(ModuleNotFoundError):
     """No context ever fetches this module from another."""
     fmt = 'import of %s was denied: it is never served to another context.'
@@ -378,13 +439,16 @@ class Blob(BytesType):
             raise TypeError('bytes expected')
         return BytesType.__new__(cls, s, *args)
 
+    @_seldom
     def __reduce__(self):
         return Blob, (BytesType(self),)
 
+    @_seldom
     def __repr__(self):
         return '[blob: %d bytes]' % len(self)
 
 
+@_seldom
 class Secret(UnicodeType):
     """Text whose content must not appear in a log."""
     def __reduce__(self):
@@ -401,15 +465,19 @@ class Kwargs(dict):
     """
     def __init__(self, dct):
         for k, v in iteritems(dct):
-            if PY3 and isinstance(k, BytesType):
-                k = to_text(k)
-            elif not PY3 and isinstance(k, UnicodeType):
-                k = utf_8_encode(k)[0]
+            if PY3:
+                if isinstance(k, BytesType):
+                    k = to_text(k)
+            else:
+                if isinstance(k, UnicodeType):
+                    k = utf_8_encode(k)[0]
             self[k] = v
 
+    @_seldom
     def __repr__(self):
         return 'Kwargs(%s)' % (dict.__repr__(self),)
 
+    @_seldom
     def __reduce__(self):
         return Kwargs, (dict(self),)
 
@@ -425,23 +493,28 @@ def to_text(o):
     return UnicodeType(o)
 
 
+@_seldom
 def str_partition(s, sep):
     """Return ``s.partition(sep)``; `s` is text or bytes, `sep` the same."""
     return s.partition(sep)
 
 
+@_seldom
 def str_rpartition(s, sep):
     """Return ``s.rpartition(sep)``; `s` is text or bytes, `sep` the same."""
     return s.rpartition(sep)
 
 
-bytes_partition = str_partition
+if _SELDOM:
+    bytes_partition = str_partition
 
 
+@_seldom
 def threading__current_thread():
     return threading.current_thread()
 
 
+@_seldom
 def threading__thread_name(thread):
     return thread.name
 
@@ -477,6 +550,7 @@ def listen(obj, name, func):
     _listeners(obj, name).append(func)
 
 
+@_seldom
 def unlisten(obj, name, func):
     """Undo one :func:`listen`.
 
@@ -492,6 +566,7 @@ def fire(obj, name, *args, **kwargs):
         func(*args, **kwargs)
 
 
+@_seldom
 def takes_econtext(func):
     """Mark a function to be called with the keyword argument `econtext`, the
     child's :class:`ExternalContext`."""
@@ -499,6 +574,7 @@ def takes_econtext(func):
     return func
 
 
+@_seldom
 def takes_router(func):
     """Mark a function to be called with the keyword argument `router`."""
     func.mitogen_takes_router = True
@@ -506,7 +582,7 @@ def takes_router(func):
 
 
 if PY3:
-    get_blocking, set_blocking = os.get_blocking, os.set_blocking
+    set_blocking = os.set_blocking
 else:
     def get_blocking(fd):
         """Tell whether `fd` is in blocking mode."""
@@ -529,13 +605,18 @@ def set_cloexec(fd):
     :raises AssertionError: it is a standard stream that Python has open.
     """
     if fd <= 2:
-        fp = (sys.stdin, sys.stdout, sys.stderr)[fd]
-        assert fp is None or fp.closed, 'fd %d is a standard stream' % fd
+        mitogen.core._check_standard(fd)
     if PY3:
         os.set_inheritable(fd, False)
     else:
         flags = fcntl.fcntl(fd, fcntl.F_GETFD)
         fcntl.fcntl(fd, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
+
+
+@_seldom
+def _check_standard(fd):
+    fp = (sys.stdin, sys.stdout, sys.stderr)[fd]
+    assert fp is None or fp.closed, 'fd %d is a standard stream' % fd
 
 
 def io_op(func, *args):
@@ -569,6 +650,7 @@ def pipe(blocking=None):
     return _both((os.fdopen(rfd, 'rb', 0), os.fdopen(wfd, 'wb', 0)), blocking)
 
 
+@_seldom
 def socketpair(blocking=None):
     """Return two connected socket objects."""
     import socket
@@ -618,6 +700,7 @@ def get_core_source():
     return _core_source
 
 
+@_seldom
 def _graft(obj, base_name):
     """Make `obj` also an instance of a class of `logging`, whose import the
     definition of its own class must not need."""
@@ -627,6 +710,7 @@ def _graft(obj, base_name):
         obj.__class__ = type(cls.__name__, (cls, base), {})
 
 
+@_seldom
 class PidfulStreamHandler(object):
     """
     Logging handler that writes to a file of this process, and to another one
@@ -654,6 +738,7 @@ class PidfulStreamHandler(object):
         _module('logging').StreamHandler.emit(self, record)
 
 
+@_seldom
 def enable_debug_logging():
     """Log everything this process does to a file of its own."""
     import logging
@@ -667,6 +752,7 @@ def _profile_hook(name, func, *args):
     return func(*args)
 
 
+@_seldom
 def enable_profiling(econtext=None):
     """Profile each thread of the library, and write the result to the files
     that `MITOGEN_PROFILE_FMT` names when the thread ends."""
@@ -713,6 +799,7 @@ def find_deny(module, name):
 
 
 if PY3:
+    @_seldom
     class Pickler(pickle.Pickler):
         """Pickler that writes top-level bytes as Python 2 would, so that a
         reader needs no class look-up."""
@@ -793,6 +880,7 @@ class Message(object):
             if self.enc not in self.ENCS:
                 raise ValueError('unknown enc: %r' % (self.enc,))
 
+    @_seldom
     def __repr__(self):
         # Nothing of the payload: this is logged, and a password may be in it.
         return 'Message(src=%r:%r dst=%r:%r auth_id=%r enc=%r, %d bytes)' % (
@@ -832,7 +920,11 @@ class Message(object):
                            **kwargs)
             except PicklingError:
                 objs = CallError(sys.exc_info()[1]),
-        objs = list(objs)
+        return cls._pickled(list(objs), kwargs)
+
+    @_seldom
+    @classmethod
+    def _pickled(cls, objs, kwargs):
         while True:
             fp = BytesIO()
             pickler = Pickler(fp, 2)
@@ -845,6 +937,7 @@ class Message(object):
                 # pickles share it: begin again.
                 objs[i] = CallError(sys.exc_info()[1])
 
+    @_seldom
     @classmethod
     def encoded(cls, obj, enc, **kwargs):
         """Build a message by encoding: ENC_PKL pickles `obj`, ENC_BIN wants
@@ -857,6 +950,7 @@ class Message(object):
             raise TypeError('ENC_BIN takes bytes')
         return cls(data=obj, enc=enc, **kwargs)
 
+    @_seldom
     def decode(self, throw=True, throw_dead=True):
         """Return the payload according to `enc`."""
         if self.enc == self.ENC_BIN:
@@ -880,20 +974,28 @@ class Message(object):
 
     def _find_global(self, module, name):
         if module == 'mitogen.core':
-            if name in ('Blob', 'Secret', 'Kwargs'):
+            if name in ('Kwargs', 'Blob'):
                 return globals()[name]
-            if name in ('CallError', '_unpickle_call_error'):
-                return _unpickle_call_error
-            if name == '_unpickle_context':
-                return lambda context_id, name: _unpickle_context(
-                    context_id, name, router=self.router)
-            if name == '_unpickle_sender':
-                return lambda context_id, dst_handle: _unpickle_sender(
-                    self.router, context_id, dst_handle)
+            found = self._find_seldom(name)
+            if found:
+                return found
         elif (module, name) in (('_codecs', 'encode'),
                                 ('__builtin__', 'bytes')):
             return _read_bytes
         raise StreamError('cannot unpickle %r/%r', module, name)
+
+    @_seldom
+    def _find_seldom(self, name):
+        if name == 'Secret':
+            return Secret
+        if name in ('CallError', '_unpickle_call_error'):
+            return _unpickle_call_error
+        if name == '_unpickle_context':
+            return lambda context_id, name: _unpickle_context(
+                context_id, name, router=self.router)
+        if name == '_unpickle_sender':
+            return lambda context_id, dst_handle: _unpickle_sender(
+                self.router, context_id, dst_handle)
 
     def _throw_dead(self):
         if self.data:
@@ -1052,11 +1154,13 @@ class Latch(object):
         self._sleepers = collections.deque()
         self._given = 0
 
+    @_seldom
     def __repr__(self):
         return 'Latch(%#x, size=%d, t=%r)' % (
             id(self), len(self._queue) + self._given,
             threading.current_thread().name)
 
+    @_seldom
     @classmethod
     def _on_fork(cls):
         """Close what sleepers wait on: it is shared with the parent."""
@@ -1066,6 +1170,7 @@ class Latch(object):
                     os.close(fd)
             del _Sleeper.pipes[:], _Sleeper.idle[:]
 
+    @_seldom
     def _forked(self):
         """Forget the threads that sleep here: they are not in this process,
         and one may have had the lock."""
@@ -1155,6 +1260,7 @@ class Latch(object):
             while self._sleepers:
                 self._sleepers.popleft().wake()
 
+    @_seldom
     def size(self):
         """Return how many items were put and not yet returned."""
         with self._lock:
@@ -1162,6 +1268,7 @@ class Latch(object):
                 raise LatchError()
             return len(self._queue) + self._given
 
+    @_seldom
     def empty(self):
         """Return whether nothing is there. It may be otherwise by the time
         the caller looks."""
@@ -1184,6 +1291,7 @@ class Receiver(object):
     """
     #: Called with the receiver after each message, on the broker thread.
     notify = None
+    max_bytes = None
     #: False to have `get` hand dead messages out.
     raise_channelerror = True
     closed_msg = 'the Receiver has been closed'
@@ -1196,32 +1304,48 @@ class Receiver(object):
                  policy=None,       # as in Router.add_handler
                  overwrite=False,   # take the handle from whoever has it
                  max_bytes=None):   # how much may wait here, with headers
-        if max_bytes is not None and max_bytes < 1:
-            raise ValueError('max_bytes must be at least 1')
+        if max_bytes is not None:
+            self._limit(max_bytes)
         self._latch = Latch()
-        self._size_lock = thread.allocate_lock()
-        #: Bytes that wait, while there is a limit, and whether some were
-        #: refused since a message was taken.
-        self._bytes = 0
-        self._overflowed = False
-        self.max_bytes = max_bytes
         self.router = router
         self.handle = router.add_handler(
             self._on_receive, handle, persist, policy, respondent, overwrite)
 
+    @_seldom
     def __enter__(self):
         return self
 
+    @_seldom
     def __exit__(self, *_exc):
         self.close()
 
+    @_seldom
     def __repr__(self):
         return 'Receiver(handle=%r)' % (self.handle,)
 
+    @_seldom
     def to_sender(self):
         """Return a :class:`Sender` to here, to be sent elsewhere."""
         return Sender(self.router.myself(), self.handle)
 
+    @_seldom
+    def _limit(self, max_bytes):
+        if max_bytes < 1:
+            raise ValueError('max_bytes must be at least 1')
+        self._size_lock = thread.allocate_lock()
+        #: Bytes that wait, and whether some were refused since a message was
+        #: taken.
+        self._bytes = 0
+        self._overflowed = False
+        self.max_bytes = max_bytes
+
+    @_seldom
+    def _note_taken(self, msg):
+        with self._size_lock:
+            self._bytes -= msg.__dict__.pop('_counted', 0)
+            self._overflowed = False
+
+    @_seldom
     def _refused(self, msg):
         """Take account of a message; return whether there is no room for it,
         and have its sender and our reader know."""
@@ -1259,6 +1383,7 @@ class Receiver(object):
             self.handle = None
             self._latch.close()
 
+    @_seldom
     def size(self):
         """
         Return how many messages wait here.
@@ -1267,6 +1392,7 @@ class Receiver(object):
         """
         return self._latch.size()
 
+    @_seldom
     def empty(self):
         """Whether :meth:`size` is 0 at this moment; raises as that does."""
         return self._latch.empty()
@@ -1286,9 +1412,7 @@ class Receiver(object):
         except LatchError:
             raise ChannelError(self.closed_msg)
         if self.max_bytes:
-            with self._size_lock:
-                self._bytes -= msg.__dict__.pop('_counted', 0)
-                self._overflowed = False
+            self._note_taken(msg)
         if throw_dead and msg.is_dead and self.raise_channelerror:
             msg._throw_dead()
         return msg
@@ -1305,6 +1429,7 @@ class Receiver(object):
             msg = None
 
 
+@_seldom
 class Sender(object):
     """Send to one handle of a context. Any thread; may itself be sent."""
     explicit_close_msg = 'Sender was explicitly closed'
@@ -1334,10 +1459,12 @@ class Sender(object):
                                        handle=self.dst_handle))
 
 
+@_seldom
 def _is_int(value, least):
     return isinstance(value, integer_types) and value >= least
 
 
+@_seldom
 def _unpickle_sender(router, context_id, dst_handle):
     if (_is_int(context_id, 0) and _is_int(dst_handle, 1) and
             isinstance(router, Router)):
@@ -1345,6 +1472,7 @@ def _unpickle_sender(router, context_id, dst_handle):
     raise TypeError('bad Sender, or nothing to send by')
 
 
+@_seldom
 class Channel(Sender, Receiver):
     """A receiver, and the sender to its counterpart in another context."""
 
@@ -1380,9 +1508,11 @@ class Context(object):
         self.context_id = context_id
         self.router = router
 
+    @_seldom
     def __repr__(self):
         return 'Context(%s, %r)' % (self.context_id, self.name)
 
+    @_seldom
     def __reduce__(self):
         name = self.name
         return _unpickle_context, (self.context_id, name and to_text(name))
@@ -1397,6 +1527,7 @@ class Context(object):
         msg.dst_id = self.context_id
         self.router.route(msg)
 
+    @_seldom
     def send_async(self, msg, persist=False):
         """
         Send `msg` and return a :class:`Receiver` for the reply. Any thread.
@@ -1412,11 +1543,13 @@ class Context(object):
             raise
         return receiver
 
+    @_seldom
     def send_await(self, msg, deadline=None):
         """Send `msg` and return the reply's object; `deadline` in seconds
         from now. Never on the broker thread."""
         return self.send_async(msg).get(deadline).unpickle()
 
+    @_seldom
     def call_service_async(self, service_name, method_name, **kwargs):
         """
         Call a service, named by text or by its class, and return a
@@ -1432,6 +1565,7 @@ class Context(object):
             (service_name, to_text(method_name), Kwargs(kwargs)),
             handle=CALL_SERVICE))
 
+    @_seldom
     def call_service(self, service_name, method_name, **kwargs):
         """
         As :meth:`call_service_async`, and wait for the result. Not on the
@@ -1444,6 +1578,7 @@ class Context(object):
             service_name, method_name, **kwargs).get().unpickle()
 
 
+@_seldom
 def _unpickle_context(context_id, name, router=None):
     named = (isinstance(name, UnicodeType) and
              len(name) <= Context.NAME_MAX_LEN)
@@ -1554,10 +1689,12 @@ class Side(object):
             set_cloexec(self.fd)
         _remember(Side._open, self)
 
+    @_seldom
     def __repr__(self):
         return '<Side of %s fd %s>' % (self.stream and self.stream.name,
                                        self.fd)
 
+    @_seldom
     @classmethod
     def _on_fork(cls):
         """Close every side there is: the parent's streams are not ours."""
@@ -1599,6 +1736,7 @@ class Stream(object):
     why = 'closed by this process'
     name = u'default'
 
+    @_seldom
     def __repr__(self):
         return '<Stream %s #%04x>' % (self.name, id(self) & 0xffff)
 
@@ -1663,6 +1801,7 @@ class Protocol(object):
         """The broker begins to end. Disconnects."""
         self.stream.on_disconnect(broker)
 
+    @_seldom
     def __repr__(self):
         return '<%s of %r>' % (type(self).__name__, self.stream)
 
@@ -1697,7 +1836,8 @@ class DelimitedProtocol(Protocol):
         else:
             self._trailer = b''
             if rest:
-                assert stream.protocol is not self, 'no other protocol is set'
+                # Another one must have been set.
+                assert stream.protocol is not self
                 stream.protocol.on_receive(broker, rest)
 
     def on_line_received(self, line):
@@ -1723,7 +1863,6 @@ class BufferedWriter(object):
     Only the holder of the lock writes, and the broker takes it for good
     before it closes the descriptor.
     """
-    _writev = staticmethod(getattr(os, 'writev', None))
     #: How many chunks go in one system call, the least IOV_MAX in use.
     BATCH = 16
     #: Bytes that wait, about: threads that send at the same time may miscount,
@@ -1792,10 +1931,10 @@ class BufferedWriter(object):
                     # The result lands in `sent` within one call, before the
                     # interpreter can raise KeyboardInterrupt. Were it lost,
                     # the same bytes would be written twice.
-                    if self._writev:
+                    if PY3:
                         chunks = [buf[i] for i in
                                   range(min(len(buf), self.BATCH))]
-                        sent.extend(imap(self._writev, (side.fd,), (chunks,)))
+                        sent.extend(imap(os.writev, (side.fd,), (chunks,)))
                     else:
                         sent.extend(imap(os.write, (side.fd,), (buf[0],)))
                 finally:
@@ -1868,8 +2007,10 @@ class BufferedWriter(object):
                 self._flush()
             self.closed = True
             self._buf.clear()
-            self.resume()
+            if self.feeders:
+                self.resume()
 
+    @_seldom
     def resume(self):
         """Read again what was not read for our sake. Broker thread."""
         while self.feeders:
@@ -1919,6 +2060,7 @@ class IoLoggerProtocol(DelimitedProtocol):
         if LazyLogger.sink is None:
             self.attach_logger()
 
+    @_seldom
     def attach_logger(self):
         """Make the logger independent of what is later done to the root."""
         import logging
@@ -1954,10 +2096,11 @@ class MitogenProtocol(Protocol):
     """
     #: Called as ``on_message(stream, msg)`` for whatever passes the checks.
     on_message = None
-    corrupt_msg = (
-        '%s: Corruption detected: frame signature incorrect. This often means '
-        'some external process is interfering with the connection. Received:'
-        '\n\n%r')
+    if _SELDOM:
+        corrupt_msg = (
+            '%s: Corruption detected: frame signature incorrect. This often means '
+            'some external process is interfering with the connection. Received:'
+            '\n\n%r')
 
     def __init__(self, router, remote_id, auth_id=None,
                  local_id=None, parent_ids=None):
@@ -2022,8 +2165,8 @@ class MitogenProtocol(Protocol):
         while size - pos >= header_len and not self._writer.closed:
             header = Message._unpack(buf, pos)
             if header[0] not in Message.ENCS:
-                LOG.error(self.corrupt_msg, self.stream.name,
-                          buf[pos:pos + 2048])
+                LOG.error(self.corrupt_msg if _complete() else '%s: %r',
+                          self.stream.name, buf[pos:pos + 2048])
                 return self._on_bad(broker)
             want = header[-1]
             if want > self._router.max_message_size:
@@ -2041,6 +2184,7 @@ class MitogenProtocol(Protocol):
         self._have = size - pos
         self._want = want
 
+    @_seldom
     def _forked(self):
         """This is a copy: the stream is the other process's."""
         self._writer.closed = True
@@ -2068,6 +2212,7 @@ class MitogenProtocol(Protocol):
         if self._writer.size > self._router.high_water:
             self._writer.wait_room()
 
+    @_seldom
     def _forward(self, msg, feeder):
         """Pass on what came from another stream, which waits if we are full:
         nothing piles up in a router. Broker thread."""
@@ -2080,6 +2225,13 @@ class MitogenProtocol(Protocol):
             if feeder not in writer.feeders:
                 writer.feeders.append(feeder)
 
+    @_seldom
+    def _note_egress(self, msg):
+        if len(self.egress_ids) >= 65536:
+            # Made up by a peer that lies; it misses notices of lost routes.
+            self.egress_ids.clear()
+        self.egress_ids.add(msg.dst_id)
+
     def send(self, msg):
         """Write `msg` to the neighbour, whatever its destination. Any
         thread."""
@@ -2089,6 +2241,7 @@ class MitogenProtocol(Protocol):
         """Stay open: logs and output still come while the process ends."""
         pass
 
+    @_seldom
     def _counts(self):
         """Return messages in, bytes in, messages out, bytes out and messages
         forwarded from here."""
@@ -2098,7 +2251,7 @@ class MitogenProtocol(Protocol):
                 self._forwarded)
 
     def on_disconnect(self, broker):
-        if not self._writer.closed:
+        if not self._writer.closed and _complete():
             self._router._count_closed(self._counts())
         self._writer.close()
         Protocol.on_disconnect(self, broker)
@@ -2119,26 +2272,26 @@ class Router(object):
     #: Bytes of payload; larger messages are refused. Children inherit it.
     max_message_size = 128 * 1048576
     #: Bytes that may wait on a stream before those who fill it have to wait.
-    #: Beyond four times as many, a peer that does not read is not told what
-    #: became of its messages.
+    #: A peer that lets four times as many wait is not told what became of its
+    #: messages.
     high_water = 8 * 1048576
     #: Forward only between a privileged stream and another one.
     unidirectional = False
-
     no_route_msg = 'no route to context %r from context %r'
     invalid_handle_msg = 'invalid handle: nobody receives there'
     refused_msg = 'refused by policy'
-    unexpected_msg = 'reply from unexpected context'
     too_large_msg = 'message too large (max %d bytes)'
-    unidirectional_msg = (
-        'routing mode prevents forward of a message that came from context '
-        '%d and is for context %d, in context %d')
-    respondent_disconnect_msg = 'the respondent context has disconnected'
     broker_exit_msg = 'the broker has exited'
-    full_msg = ('the receiver is full (max_bytes=%d) and messages for it were '
-                'refused: take them faster, or have whoever sends wait for an '
-                'answer')
     duplicate_handle_msg = 'the handle is taken'
+    if _SELDOM:
+        full_msg = ('the receiver is full (max_bytes=%d) and messages for it were '
+                    'refused: take them faster, or have whoever sends wait for an '
+                    'answer')
+        unexpected_msg = 'reply from unexpected context'
+        unidirectional_msg = (
+            'routing mode prevents forward of a message that came from '
+            'context %d and is for context %d, in context %d')
+        respondent_disconnect_msg = 'the respondent context has disconnected'
     #: The broker has exited, and every handler was told.
     _gone = False
     #: Messages that were not delivered.
@@ -2157,25 +2310,30 @@ class Router(object):
         self._next_handle = itertools.count(1000)
         listen(broker, 'shutdown', self._on_broker_shutdown)
         listen(broker, 'exit', self._on_broker_exit)
-        listen(broker, '_fork', self._on_fork)
+        listen(broker, '_fork', lambda: self._on_fork())
         self.add_handler(self._on_del_route, DEL_ROUTE, policy=_is_neighbour)
 
+    @_seldom
     def __repr__(self):
         return 'Router(%r)' % (self.broker,)
 
+    @_seldom
     def stats(self):
         """Return a dict of counters, see :func:`mitogen.debug.router_stats`.
         Not on the broker thread."""
         return import_module('mitogen.debug').router_stats(self)
 
+    @_seldom
     def _count_closed(self, counts):
         self._closed = tuple(imap(sum, zip(self._closed, counts)))
 
     def _on_del_route(self, msg):
         """What a child that cannot have children does about DEL_ROUTE."""
-        if msg.is_dead:
-            return
-        target_id = int(bytes_partition(msg.data, b':')[0])
+        if not msg.is_dead and _complete():
+            self._on_route_lost(int(msg.data.partition(b':')[0]))
+
+    @_seldom
+    def _on_route_lost(self, target_id):
         context = self.context_by_id(target_id, create=False)
         # It matters to who waits for it, unless this tree ends anyway.
         log = LOG.debug
@@ -2186,10 +2344,12 @@ class Router(object):
             self._note_loss(context, 'says its parent')
             self._tell_lost(context)
 
+    @_seldom
     def _note_loss(self, context, how):
         context._loss = u'\n%r was lost at %s, %s' % (
             context, time.strftime('%H:%M:%S'), how)
 
+    @_seldom
     def _tell_lost(self, context):
         """Have whoever waits for a context told that it is lost."""
         try:
@@ -2215,15 +2375,20 @@ class Router(object):
         for context_id in lost:
             context = self.context_by_id(context_id, create=False)
             if context:
-                self._note_loss(context, u'with the connection %r: %s' % (
-                    stream.name, stream.why))
-                self._tell_lost(context)
+                if _complete():
+                    self._note_loss(context, u'with the connection %r: %s' % (
+                        stream.name, stream.why))
+                    self._tell_lost(context)
+                else:
+                    context.on_disconnect()
 
     def _on_broker_shutdown(self):
         # Every stream has to be seen to end.
         self.high_water = float('inf')
         for stream in list(self._stream_by_id.values()):
-            stream.protocol._writer.resume()
+            writer = stream.protocol._writer
+            if writer.feeders:
+                writer.resume()
 
     def _on_broker_exit(self):
         # First: whoever adds a handler from now on calls this again.
@@ -2234,6 +2399,7 @@ class Router(object):
                 self._call_handler(entry[1],
                                    Message.dead(self.broker_exit_msg))
 
+    @_seldom
     def _on_fork(self):
         """Of what the parent has, nothing comes here: end what waits for it,
         and write to none of its streams."""
@@ -2261,6 +2427,7 @@ class Router(object):
         except Exception:
             LOG.exception('%r: handler %r crashed', self, func)
 
+    @_seldom
     def myself(self):
         """Return a new :class:`Context` for this process."""
         return self.context_class(self, mitogen.context_id, 'self')
@@ -2282,20 +2449,26 @@ class Router(object):
         return (self._stream_by_id.get(dst_id) or
                 self._stream_by_id.get(mitogen.parent_id))
 
+    @_seldom
     def _add_route(self, target_id, stream):
         with self._write_lock:
             self._stream_by_id[target_id] = stream
 
+    @_seldom
     def _del_route(self, target_id):
         with self._write_lock:
             self._stream_by_id.pop(target_id, None)
 
+    @_seldom
     def _streams(self):
         with self._write_lock:
             return list(set(self._stream_by_id.values()))
 
     def register(self, context, stream):
         """Make `stream` the way to `context` and start to read from it."""
+        if self._stream_by_id:
+            # From now on we forward.
+            _complete()
         with self._write_lock:
             self._stream_by_id[context.context_id] = stream
             self._context_by_id[context.context_id] = context
@@ -2340,16 +2513,20 @@ class Router(object):
             elif handle in self._handle_map and not overwrite:
                 raise Error(self.duplicate_handle_msg)
             if respondent is not None:
-                handles = self._handles_by_respondent.get(respondent)
-                if handles is None:
-                    handles = self._handles_by_respondent[respondent] = set()
-                    listen(respondent, 'disconnect',
-                           lambda: self._on_respondent_disconnect(respondent))
-                handles.add(handle)
+                self._note_respondent(respondent, handle)
             self._handle_map[handle] = persist, fn, policy, respondent
         if self._gone:
             self._on_broker_exit()
         return handle
+
+    @_seldom
+    def _note_respondent(self, respondent, handle):
+        handles = self._handles_by_respondent.get(respondent)
+        if handles is None:
+            handles = self._handles_by_respondent[respondent] = set()
+            listen(respondent, 'disconnect',
+                   lambda: self._on_respondent_disconnect(respondent))
+        handles.add(handle)
 
     def del_handler(self, handle):
         """
@@ -2362,6 +2539,7 @@ class Router(object):
             if respondent is not None:
                 self._handles_by_respondent[respondent].discard(handle)
 
+    @_seldom
     def _on_respondent_disconnect(self, context):
         with self._write_lock:
             handles = self._handles_by_respondent.get(context, set())
@@ -2371,6 +2549,7 @@ class Router(object):
             if entry and entry[3] == context:
                 self._call_handler(entry[1], self._dead_respondent(context))
 
+    @_seldom
     def _dead_respondent(self, context):
         return Message.dead(self.respondent_disconnect_msg +
                             getattr(context, '_loss', ''))
@@ -2393,19 +2572,23 @@ class Router(object):
             self._async_route(Message.dead(reason, dst_id=msg.dst_id,
                                            handle=msg.handle))
 
+    @_seldom
+    def _is_unexpected(self, msg, stream, respondent):
+        bad = msg.src_id != respondent.context_id
+        if bad and msg.is_dead:
+            # Whoever is on the way to the respondent may say so.
+            bad = stream and stream is not (
+                self.stream_by_id(respondent.context_id) or stream)
+        return bad
+
     def _invoke(self, msg, stream):
         entry = self._handle_map.get(msg.handle)
         if entry is None:
             return self._maybe_send_dead(True, msg, self.invalid_handle_msg)
         persist, func, policy, respondent = entry
-        if respondent is not None:
-            bad = msg.src_id != respondent.context_id
-            if bad and msg.is_dead:
-                # Whoever is on the way to the respondent may say so.
-                bad = stream and stream is not (
-                    self.stream_by_id(respondent.context_id) or stream)
-            if bad:
-                return self._maybe_send_dead(True, msg, self.unexpected_msg)
+        if respondent is not None and \
+                self._is_unexpected(msg, stream, respondent):
+            return self._maybe_send_dead(True, msg, self.unexpected_msg)
         if policy is not None:
             try:
                 allowed = policy(msg, stream)
@@ -2434,35 +2617,24 @@ class Router(object):
                                          self.max_message_size)
         streams = self._stream_by_id
         parent_stream = streams.get(mitogen.parent_id)
+        # What came down must not go up again.
         upward = True
+        # Most contexts have one stream, to whose other end they trust.
+        crossing = in_stream is not None and (
+            len(streams) > 1 or in_stream is not parent_stream)
         if in_stream is not None:
             protocol = in_stream.protocol
-            src_stream = streams.get(msg.src_id, parent_stream)
-            auth_stream = streams.get(msg.auth_id, parent_stream)
-            if in_stream is not auth_stream:
-                self.refused += 1
-                return LOG.error('%r: bad auth_id: got %r via %r, not %r: %r',
-                                 self, msg.auth_id, in_stream, auth_stream,
-                                 msg)
-            if msg.src_id != msg.auth_id and in_stream is not src_stream:
-                self.refused += 1
-                return LOG.error('%r: bad src_id: got %r via %r, not %r: %r',
-                                 self, msg.src_id, in_stream, src_stream, msg)
+            upward = streams.get(msg.src_id, parent_stream) is not \
+                parent_stream
+            if crossing and self._refuse_bad_ids(msg, in_stream):
+                return
             if protocol.auth_id is not None:
                 msg.auth_id = protocol.auth_id
-            if protocol.on_message is not None:
-                try:
-                    protocol.on_message(in_stream, msg)
-                except Exception:
-                    LOG.exception('%r: on_message crashed', protocol)
-                    # An answer, too, is waited for.
-                    return self._maybe_send_dead(False, msg, self.refused_msg)
-            if len(protocol.egress_ids) >= 65536:
-                # Made up by a peer that lies; it misses notices of lost routes.
-                protocol.egress_ids.clear()
-            protocol.egress_ids.add(msg.dst_id)
-            # What came down must not go up again.
-            upward = src_stream is not parent_stream
+            if protocol.on_message is not None and \
+                    self._hook_fails(msg, in_stream):
+                return
+            if crossing:
+                protocol._note_egress(msg)
 
         if msg.dst_id == mitogen.context_id:
             return self._invoke(msg, in_stream)
@@ -2474,16 +2646,45 @@ class Router(object):
         if out_stream is None:
             return self._maybe_send_dead(True, msg, self.no_route_msg,
                                          msg.dst_id, mitogen.context_id)
-        if in_stream is not None and self.unidirectional and not (
+        if crossing:
+            self._pass_on(msg, in_stream, out_stream)
+        else:
+            out_stream.protocol._send(msg)
+
+    @_seldom
+    def _hook_fails(self, msg, in_stream):
+        try:
+            in_stream.protocol.on_message(in_stream, msg)
+        except Exception:
+            LOG.exception('%r: on_message crashed', in_stream.protocol)
+            # An answer, too, is waited for.
+            self._maybe_send_dead(False, msg, self.refused_msg)
+            return True
+
+    @_seldom
+    def _refuse_bad_ids(self, msg, in_stream):
+        """Return whether a message claims to come from where it cannot."""
+        for name, value in ('auth_id', msg.auth_id), ('src_id', msg.src_id):
+            if name == 'src_id' and value == msg.auth_id:
+                break
+            stream = self.stream_by_id(value)
+            if stream is not in_stream:
+                self.refused += 1
+                LOG.error('%r: bad %s: got %r via %r, not %r: %r',
+                          self, name, value, in_stream, stream, msg)
+                return True
+
+    @_seldom
+    def _pass_on(self, msg, in_stream, out_stream):
+        """Forward what came from another stream."""
+        protocol = in_stream.protocol
+        if self.unidirectional and not (
                 protocol.is_privileged or out_stream.protocol.is_privileged):
             return self._maybe_send_dead(
                 True, msg, self.unidirectional_msg, protocol.remote_id,
                 out_stream.protocol.remote_id, mitogen.context_id)
-        if in_stream is None:
-            out_stream.protocol._send(msg)
-        else:
-            protocol._forwarded += 1
-            out_stream.protocol._forward(msg, in_stream)
+        protocol._forwarded += 1
+        out_stream.protocol._forward(msg, in_stream)
 
     def route(self, msg):
         """
@@ -2603,7 +2804,9 @@ class Broker(object):
     #: id -> weak reference, of each that has not been freed.
     _all = {}
 
-    def __init__(self, poller_class=None, activate_compat=True):
+    def __init__(self, poller_class=None, activate_compat=True, _start=True):
+        # With `_start` false the caller starts the thread, later: what it
+        # defers until then costs no wake-up.
         self._alive = True
         self._exitted = False
         _remember(Broker._all, self)
@@ -2614,11 +2817,14 @@ class Broker(object):
         self._watch_receive(self._waker)
         self._thread = threading.Thread(target=self._broker_main,
                                         name='mitogen.broker')
-        self._thread.start()
+        if _start:
+            self._thread.start()
 
+    @_seldom
     def __repr__(self):
         return 'Broker(%04x)' % (id(self) & 0xffff)
 
+    @_seldom
     def _on_fork(self):
         """We are a copy, and our thread is in the other process."""
         self._alive = False
@@ -2653,6 +2859,7 @@ class Broker(object):
     def _stop_transmit(self, stream):
         self.poller.stop_transmit(self._live(stream.transmit_side).fd)
 
+    @_seldom
     def defer_sync(self, func):
         """Run a function on the broker thread and return what it returns, or
         raise what it raises. Any thread."""
@@ -2693,6 +2900,7 @@ class Broker(object):
     def _stop(self):
         self._alive = False
 
+    @_seldom
     def join(self):
         """Wait for the broker thread to end. Any other thread."""
         self._thread.join()
@@ -2807,6 +3015,7 @@ class ImportPolicy(object):
         self.overrides = set(overrides)
         self.blocks = set(blocks)
 
+    @_seldom
     def __repr__(self):
         return 'ImportPolicy(overrides=%r, blocks=%r)' % (
             sorted(self.overrides), sorted(self.blocks))
@@ -2815,6 +3024,7 @@ class ImportPolicy(object):
         """Return whether `fullname` is to be fetched even if it is here."""
         return not self.overrides.isdisjoint(module_lineage(fullname))
 
+    @_seldom
     def denied(self, fullname):
         """Return the exception class that says why not, or False."""
         if self.overrides and not self.overriden(fullname):
@@ -2831,8 +3041,10 @@ class ImportPolicy(object):
 
         :raises ModuleNotFoundError: as :meth:`denied` says.
         """
-        cls = self.denied(fullname)
-        if cls:
+        if (self.overrides and not self.overriden(fullname) or
+                not self.blocks.union(Importer.ALWAYS_BLACKLIST).isdisjoint(
+                    module_lineage(fullname))):
+            cls = self.denied(fullname)
             raise cls(cls.fmt % (fullname,))
 
 
@@ -2869,6 +3081,7 @@ class _Fetcher(object):
             for callback in self._callbacks.pop(key):
                 callback()
 
+    @_seldom
     def _forked(self):
         """This is a copy: nobody answers us."""
         self._lock = thread.allocate_lock()
@@ -2912,6 +3125,7 @@ class ResourceRequester(_Fetcher):
         return self._cache.get((to_text(fullname), to_text(resource)))
 
 
+@_seldom
 class ResourceReader(object):
     """`importlib.resources` for one package that came from the parent."""
 
@@ -2986,42 +3200,66 @@ class Importer(_Fetcher):
     :param bytes core_src: source of this module, to be shown and passed on.
     :param ImportPolicy policy:
     """
-    #: Sub-modules of `mitogen` that may be asked for; an import of another
-    #: one fails without a request.
-    MITOGEN_PKG_CONTENT = [
-        'buildah', 'compat', 'core', 'debug', 'doas', 'docker', 'fakessh',
-        'fork', 'imports', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'master',
-        'minify', 'os_fork', 'parent', 'podman', 'profiler', 'select',
-        'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
-    ]
     #: Modules that are useless, or harmful, in another interpreter.
     ALWAYS_BLACKLIST = ['builtins', '__builtin__', 'msvcrt', 'thread',
                         'org'] + ['cStringIO'] * PY3
-    absent_msg = (
-        'the parent is unable to serve %r: it is missing there too, or is a '
-        'native extension; see the debug log of the master')
-    pkg_resources_msg = (
-        'pkg_resources may not import __main__ here: that would fetch, and '
-        'run, the main program')
+    if _SELDOM:
+        absent_msg = (
+            'the parent is unable to serve %r: it is missing there too, or is a '
+            'native extension; see the debug log of the master')
+        #: Sub-modules of `mitogen` that may be asked for; an import of another
+        #: one fails without a request.
+        MITOGEN_PKG_CONTENT = [
+            'buildah', 'compat', 'core', 'debug', 'doas', 'docker', 'fakessh',
+            'fork', 'imports', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'master',
+            'minify', 'os_fork', 'parent', 'podman', 'profiler', 'select',
+            'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
+        ]
+        pkg_resources_msg = (
+            'pkg_resources may not import __main__ here: that would fetch, and '
+            'run, the main program')
+
+    if _REDUCED:
+        _loader = bool
+        _late_lock = thread.allocate_lock()
 
     def __init__(self, router, context, core_src, policy):
         _Fetcher.__init__(self, router, context)
         self.policy = policy
-        #: Package -> names of its sub-modules.
-        self._present = {'mitogen': self.MITOGEN_PKG_CONTENT}
+        #: Package -> names of its sub-modules, but for `mitogen`.
+        self._present = {}
         # True while other finders are asked on this thread.
         self._asking = threading.local()
         self._router = router
+        if _REDUCED:
+            Importer._loader = self._load_late
         self._resource_requester = ResourceRequester(router, context)
-        if core_src:
-            import zlib
-            # Not compressed: that takes longer than it could ever save.
-            self._cache['mitogen.core'] = (
-                'mitogen.core', None, 'x/mitogen/core.py',
-                zlib.compress(core_src, 0), [])
+        self._core_source = core_src
+        if not _REDUCED and core_src:
+            self._keep_core()
 
+    @_seldom
     def __repr__(self):
         return 'Importer'
+
+    @_seldom
+    def _adopt(self, router, parent):
+        """Serve a fork of our process: what we know of modules is still true,
+        but nobody will answer what we have asked."""
+        self._forked()
+        self._router = router
+        self._context = parent
+        self._install_handler(router)
+        self._resource_requester = ResourceRequester(router, parent)
+
+    @_seldom
+    def _keep_core(self):
+        """Have this module for others, and for who wants to see it."""
+        import zlib
+        # Not compressed: that takes longer than it could ever save.
+        self._cache['mitogen.core'] = (
+            'mitogen.core', None, 'x/mitogen/core.py',
+            zlib.compress(self._core_source, 0), [])
 
     def _install_handler(self, router):
         router.add_handler(self._on_load_module, LOAD_MODULE,
@@ -3042,6 +3280,12 @@ class Importer(_Fetcher):
 
     def _refuse_imports(self, fullname):
         self.policy.denied_raise(fullname)
+        if fullname == 'pbr' or (fullname == '__main__' and
+                                 'pkg_resources' in sys.modules):
+            self._refuse_special(fullname)
+
+    @_seldom
+    def _refuse_special(self, fullname):
         if fullname == '__main__':
             frame = sys._getframe(1)
             while frame and frame.f_globals.get('__name__') in (
@@ -3086,7 +3330,9 @@ class Importer(_Fetcher):
             return None
         pkgname, _, suffix = fullname.rpartition('.')
         if pkgname:
-            if suffix not in self._present.get(pkgname, ()):
+            if suffix not in (
+                    self._present.get(pkgname, ()) if pkgname != 'mitogen'
+                    else self.MITOGEN_PKG_CONTENT):
                 _importer_log.debug('%r has no %r', pkgname, suffix)
                 return None
             pkg = sys.modules.get(pkgname)
@@ -3111,7 +3357,7 @@ class Importer(_Fetcher):
         from _frozen_importlib import ModuleSpec
         mine = self._decide(fullname)
         # Whoever imports it, and wherever.
-        hook = fullname == 'logging' and LazyLogger.sink
+        hook = fullname == 'logging' and LazyLogger.sink and _complete()
         if not mine and (hook or mine is not None):
             spec = self._ask_others('find_spec', fullname, path, target)
             if spec and hook:
@@ -3188,6 +3434,23 @@ class Importer(_Fetcher):
             # Not `module`: it may have put something else in its place.
             return sys.modules[fullname]
 
+    if _REDUCED:
+        def _load_late(self):
+            """Run the part of this text that was not sent, if it can be had,
+            and return whether it could."""
+            key = 'mitogen', 'core.late'
+            requester = self._resource_requester
+            if thread.get_ident() != self._router.broker._ident:
+                requester._get_resource(*key)
+            source = requester._cache.get(key)
+            if source:
+                import zlib
+                with self._late_lock:
+                    if _LATE:
+                        exec(zlib.decompress(source), globals())
+                        self._keep_core()
+            return source
+
     def get_filename(self, fullname):
         """Return the name of a module's file, or None if nothing is known
         about the module."""
@@ -3197,8 +3460,11 @@ class Importer(_Fetcher):
         if path is None:
             raise ModuleNotFoundError(self.absent_msg % (fullname,))
         path = to_text(path)
-        return 'master:' + (path if PY3 else path.encode('utf-8'))
+        if not PY3:
+            path = path.encode('utf-8')
+        return 'master:' + path
 
+    @_seldom
     def get_source(self, fullname):
         """Return a module's source as `str`, or None if nothing is known."""
         if self.get_filename(fullname):
@@ -3209,11 +3475,13 @@ class Importer(_Fetcher):
                 source = decode_source(source)
             return source
 
+    @_seldom
     def get_resource_reader(self, fullname):
         """Return the :class:`ResourceReader` of a package."""
-        return mitogen.core.ResourceReader(self._resource_requester, fullname)
+        return ResourceReader(self._resource_requester, fullname)
 
 
+@_seldom
 class _LoggingLoader(object):
     """Load `logging` with its own loader, then let the child's log handler
     take its place before anybody can use the module."""
@@ -3254,14 +3522,16 @@ class LogHandler(object):
         self._buffer_lock = thread.allocate_lock()
         # True while this thread sends: what is logged by that goes nowhere.
         self._sending = threading.local()
-        if 'logging' in sys.modules:
+        if not _REDUCED and 'logging' in sys.modules:
             self._join_logging()
 
+    @_seldom
     def _join_logging(self):
         import logging
         _graft(self, 'Handler')
         logging.Handler.__init__(self)
 
+    @_seldom
     def emit(self, record):
         # What is logged about each read and write would never end.
         if record.name != 'mitogen.io' and \
@@ -3325,6 +3595,7 @@ class Dispatcher(object):
         Dispatcher._service_recv.notify = self._on_call_service
         listen(econtext.broker, 'shutdown', self._on_broker_shutdown)
 
+    @_seldom
     @classmethod
     @takes_econtext
     def forget_chain(cls, chain_id, econtext):
@@ -3345,6 +3616,7 @@ class Dispatcher(object):
             # The child is shutting down.
             pass
 
+    @_seldom
     def _make_pool(self):
         try:
             import_module('mitogen.service').get_or_create_pool(
@@ -3444,8 +3716,13 @@ class ExternalContext(object):
         os.kill(os.getpid(), 9)
 
     def _on_parent_disconnect(self):
-        if not self.detached:
-            return self.broker.shutdown()
+        if self.detached:
+            self._on_detached()
+        else:
+            self.broker.shutdown()
+
+    @_seldom
+    def _on_detached(self):
         mitogen.parent_id, mitogen.parent_ids = None, []
         self.importer._abandon()
         self.importer._resource_requester._abandon()
@@ -3455,6 +3732,7 @@ class ExternalContext(object):
         if not msg.is_dead:
             self.broker.shutdown()
 
+    @_seldom
     def detach(self):
         """Live on without a parent, in a session of our own. Main thread."""
         self.detached = True
@@ -3514,9 +3792,12 @@ class ExternalContext(object):
             mitogen.core = sys.modules[__name__]
             # In a child, @mitogen.main() means nothing.
             mitogen.main = lambda *_args, **_kwargs: lambda _func: None
-            # An import of it then fetches the master's. Kept, as Python 2
-            # wipes the globals of a module it frees, and its code still runs.
-            self._bootstrap_main = sys.modules.pop('__main__', None)
+            # An import of it then fetches the master's.
+            main = sys.modules.pop('__main__', None)
+            if not PY3:
+                # Which wipes the globals of a module it frees, and its code
+                # still runs.
+                self._main = main
 
     def _setup_master(self):
         config = self.config
@@ -3527,7 +3808,7 @@ class ExternalContext(object):
             fd = os.dup(fd)
         os.close(fd)
         Router.max_message_size = config['max_message_size']
-        self.broker = Broker(activate_compat=False)
+        self.broker = Broker(_start=False)
         self.router = Router(self.broker)
         self.router.debug = config.get('debug', False)
         self.router.unidirectional = config['unidirectional']
@@ -3569,16 +3850,15 @@ class ExternalContext(object):
 
     def _setup_logging(self):
         self.log_handler = LogHandler(self.master)
-        self.log_handler.install = self._install_log_handler
+        self.log_handler.install = lambda: self._install_log_handler()
         LazyLogger.levels = dict(zip(LOGGERS, self.config['log_levels']))
         LazyLogger.levels[_IMPORTER] = LazyLogger.levels['mitogen']
-        if self.config['debug'] or 'logging' in sys.modules:
+        LazyLogger.sink = self.log_handler
+        if self.config['debug']:
             self._install_log_handler()
-            if self.config['debug']:
-                enable_debug_logging()
-        else:
-            LazyLogger.sink = self.log_handler
+            enable_debug_logging()
 
+    @_seldom
     def _install_log_handler(self):
         """Make `logging`, now that it is there, what it always seemed to
         be."""
@@ -3594,14 +3874,7 @@ class ExternalContext(object):
     def _setup_importer(self):
         importer = self.config.get('importer')
         if importer:
-            # A fork: what the parent's importer knows is still true, but
-            # nobody will answer what it has asked.
-            importer._forked()
-            importer._router = self.router
-            importer._context = self.parent
-            importer._install_handler(self.router)
-            importer._resource_requester = ResourceRequester(self.router,
-                                                             self.parent)
+            importer._adopt(self.router, self.parent)
         else:
             importer = Importer(
                 self.router, self.parent, _core_source,
@@ -3647,25 +3920,30 @@ class ExternalContext(object):
         self._setup_importer()
         if config.get('setup_stdio', True):
             self._setup_stdio()
-        if LazyLogger.sink and 'logging' in sys.modules:
-            # Imported before the importer could notice.
-            self._install_log_handler()
         self.dispatcher = Dispatcher(self)
         # From here on messages come in; everything that takes them is there.
         self.router.register(self.parent, self.stream)
-        if CORE == 'native':
+        if not _REDUCED and CORE == 'native':
             self.stream.protocol._end_with(5.0)
-        if LOG.isEnabledFor(10):
-            LOG.debug('Python version is %s', sys.version)
-            LOG.debug('Parent is context %s (%s), this is context %s',
-                      self.parent.context_id, self.parent.name,
-                      mitogen.context_id)
-            LOG.debug('host %s, process %s of %s, user %s, group %s',
-                      os.uname()[1], os.getpid(), os.getppid(),
-                      (os.getuid(), os.geteuid()), (os.getgid(), os.getegid()))
+        self.broker._thread.start()
         if config.get('send_ec2', True):
             self.stream.transmit_side.write(b'MITO002\n')
         self.log_handler.uncork()
+        if LazyLogger.sink and 'logging' in sys.modules:
+            # Imported before the importer could notice.
+            self._install_log_handler()
+        if LOG.isEnabledFor(10):
+            self._log_start()
+
+    @_seldom
+    def _log_start(self):
+        LOG.debug('Python version is %s', sys.version)
+        LOG.debug('Parent is context %s (%s), this is context %s',
+                  self.parent.context_id, self.parent.name,
+                  mitogen.context_id)
+        LOG.debug('host %s, process %s of %s, user %s, group %s',
+                  os.uname()[1], os.getpid(), os.getppid(),
+                  (os.getuid(), os.geteuid()), (os.getgid(), os.getegid()))
 
     def main(self):
         """Run the child. Returns, or raises, when it has been told to end;
@@ -3716,6 +3994,7 @@ CORE = _choose_core()
 _fork_hooks = []
 
 
+@_seldom
 def _on_fork():
     """Give up, in the child of a fork, what belongs to the parent. May be
     repeated."""
@@ -3730,4 +4009,6 @@ def _on_fork():
 
 
 if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_on_fork)
+    # A copy has nobody to ask for what is not here.
+    os.register_at_fork(before=_complete,
+                        after_in_child=lambda: _complete() and _on_fork())

@@ -165,6 +165,9 @@ class Connection(mitogen.parent.Connection):
     options_class = Options
 
     def start_child(self):
+        # Made here, where it takes less: each page that a child touches first
+        # has to be copied.
+        config = self.get_econtext_config()
         left, right = mitogen.parent.create_socketpair()
         try:
             pid = os.fork()
@@ -173,14 +176,14 @@ class Connection(mitogen.parent.Connection):
             right.close()
             raise
         if not pid:
-            self._run_child(left, right)
+            self._run_child(config, left, right)
         right.close()
         return Process(pid, left, left)
 
-    def _run_child(self, parents, own):
+    def _run_child(self, config, parents, own):
         try:
             parents.close()
-            self._child_main(own)
+            self._child_main(config, own)
         except BaseException:
             handle_child_crash()
 
@@ -194,13 +197,10 @@ class Connection(mitogen.parent.Connection):
             config.update(on_start=options.on_start)
         return config
 
-    def _child_main(self, sock):
+    def _child_main(self, config, sock):
         """
         Become the child. Does not return.
         """
-        # Before on_fork(), which may be the user's: nothing of ours works
-        # any more after our parent's streams are gone.
-        config = self.get_econtext_config()
         on_fork()
         if self.options.on_fork:
             self.options.on_fork()

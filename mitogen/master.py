@@ -215,21 +215,22 @@ def _get_core_source():
 
 def _reduce_core_source(py3, whole):
     """
-    Return the core's source as :data:`mitogen.parent._reduce_core_source`
-    describes.
+    Return what :data:`mitogen.parent._reduce_core_source` describes.
     """
     import mitogen.minify
     source = mitogen.parent._get_core_source()
+    constants = {'PY3': py3, '_REDUCED': True}
     try:
-        return mitogen.minify.shrink_source(
-            source.replace(mitogen.parent._FUTURE, b'') if py3 else source,
-            {'PY3': py3, '_REDUCED': True},
-            () if whole else mitogen.core._SELDOM)
+        if py3:
+            source = source.replace(mitogen.parent._FUTURE, b'')
+        if whole:
+            return mitogen.minify.shrink_source(source, constants), None
+        return mitogen.minify.divide_source(source, constants)
     except Exception:
         # PyPy, for one, has no symbol tables. The whole then, since a child
         # may pass it on to one of the other kind.
         LOG.debug('cannot reduce the core', exc_info=True)
-        return mitogen.core.to_text(source)
+        return mitogen.core.to_text(source), None
 
 
 if mitogen.is_master and \
@@ -1070,12 +1071,28 @@ class ModuleResponder(_Server):
                 RESPONDER_LOG.debug('skipping %r, which %r needs', name,
                                     fullname, exc_info=True)
 
+    def _send_late_core(self, stream):
+        """
+        Send the rest of the core, once, to a child that runs a person's code:
+        so it need not wait for it, and has it on its broker thread, too.
+        """
+        conn = stream.conn
+        if getattr(conn, '_lacks_core', False) is True:
+            conn._lacks_core = False
+            key = u'mitogen', u'core.late'
+            msg = mitogen.core.Message.pickled(
+                key, mitogen.parent.get_late_source(*key))
+            msg.dst_id = stream.protocol.remote_id
+            msg.handle = mitogen.core.LOAD_RESOURCE
+            self._router._async_route(msg)
+
     def _send_module_and_related(self, stream, fullname):
         """
         Send a module after those it needs, even if the stream had it before.
         Failure is reported to the child.
         """
         try:
+            self._send_late_core(stream)
             self._send_related(stream, fullname)
             self._send_load_module(stream, fullname)
         except Exception:
@@ -1248,8 +1265,10 @@ class ResourceResponder(_Server):
             if not mitogen.parent.is_sane_resource(request):
                 raise ValueError('not two names')
             package, resource = request
-            self._router.responder.policy.denied_raise(to_text(package))
-            content = self._get_resource(package, resource)
+            content = mitogen.parent.get_late_source(package, resource)
+            if content is None:
+                self._router.responder.policy.denied_raise(to_text(package))
+                content = self._get_resource(package, resource)
         except Exception:
             # The child must have an answer, whatever it is.
             content = None

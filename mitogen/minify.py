@@ -12,7 +12,6 @@ a master runs it while its first child waits to be sent the core.
 from __future__ import absolute_import
 
 import re
-import sys
 
 
 # Up to the next character that can change what follows.
@@ -541,19 +540,132 @@ def _fold(lines, constants):
     return out
 
 
-def _leave_out(lines, names):
+def _words(line):
+    return [token for _, token in line.tokens]
+
+
+def _made_line(level, text):
     """
-    Leave out classes and functions of the outermost level.
+    Return the line that `text`, without strings, is.
     """
-    out = []
-    kept = True
+    line, = _tokenize(text + u'\n')
+    line.level = level
+    return line
+
+
+def _take_block(lines, pos):
+    """
+    Return the class or function that begins at `pos`, with decorators, and
+    the index behind it.
+    """
+    end = pos
+    while lines[end].first == u'@':
+        end += 1
+    end = _block_end(lines, end + 1)
+    return lines[pos:end], end
+
+
+def _bound_names(lines, level):
+    """
+    Return what lines of a level bind: classes, functions, variables.
+    """
+    names = []
     for line in lines:
-        if not line.level:
-            kept = line.first not in (u'class', u'def') or \
-                line.tokens[1][1] not in names
-        if kept:
-            out.append(line)
-    return out
+        words = _words(line)
+        if line.level != level or line.first == u'@':
+            continue
+        if line.first in (u'class', u'def'):
+            names.append(words[1])
+        else:
+            names.extend(word for word in words[:words.index(u'=')]
+                         if word != u',')
+    return names
+
+
+#: Begins the part that is fetched, and ends it.
+_LATE_BEGIN = u'''
+def _mend(cls, part):
+    for name, value in list(vars(part).items()):
+        if isinstance(vars(cls).get(name), _Late):
+            setattr(cls, name, value)
+'''
+_LATE_END = u'''
+_LATE = False
+'''
+
+
+def _divide(lines):
+    """
+    Return the lines that a child is sent, and those that it may fetch: what
+    `mitogen.core` marks by ``@_seldom`` and ``if _SELDOM:``.
+    """
+    boot, late = [], []
+    parts = []
+    pos = 0
+    while pos < len(lines):
+        line = lines[pos]
+        words = _words(line)
+        if words[:2] == [u'if', u'_SELDOM']:
+            end = _block_end(lines, pos + 1)
+            block = lines[pos + 1:end]
+            for inner in block:
+                inner.level -= 1
+            pos = end
+        elif words == [u'@', u'_seldom']:
+            block, pos = _take_block(lines, pos + 1)
+        else:
+            block = None
+        if block and line.level:
+            owner = [_words(other)[1] for other in boot if not other.level][-1]
+            if not parts or parts[-1][0] != owner:
+                parts.append((owner, []))
+            parts[-1][1].extend(block)
+            for name in _bound_names(block, line.level):
+                boot.append(_made_line(line.level, name + u'=_Late()'))
+        elif block:
+            late.extend(block)
+        elif words == [u'_SELDOM', u'=', u'True']:
+            boot.append(_made_line(0, u'_SELDOM=False'))
+            pos += 1
+        else:
+            boot.append(line)
+            pos += 1
+
+    begin = _tokenize(minimize_source(_LATE_BEGIN))
+    for owner, members in parts:
+        late.append(_made_line(0, u'class _Part(object):'))
+        late.extend(members)
+        late.append(_made_line(0, u'_mend(%s,_Part)' % owner))
+    return boot, begin + late + _tokenize(_LATE_END)
+
+
+def _simplify(lines, constants):
+    """
+    Leave out what says nothing on Python 3.
+    """
+    for line in lines:
+        if constants.get('PY3') and line.first == u'class' and \
+                _words(line)[2:5] == [u'(', u'object', u')']:
+            del line.tokens[2:5]
+    return lines
+
+
+def _unmark(lines):
+    """
+    Leave the marks out that `_divide` looks for.
+    """
+    unmarked = []
+    pos = 0
+    while pos < len(lines):
+        words = _words(lines[pos])
+        if words[:2] == [u'if', u'_SELDOM']:
+            end = _block_end(lines, pos + 1)
+            for line in lines[pos + 1:end]:
+                line.level -= 1
+        elif words != [u'@', u'_seldom']:
+            unmarked.append(lines[pos])
+        pos += 1
+    return unmarked
 
 
 def _scopes(table, outermost=None):
@@ -731,7 +843,31 @@ def _is_flat(lines, start):
     return True
 
 
-def shrink_source(source, constants, leave_out=()):
+def _shorten(lines, keywords):
+    """
+    Return the text of lines, with short names for what is local.
+
+    :param keywords: names that arguments are given by.
+    """
+    import symtable
+    table = symtable.symtable(str(_lay_out(lines)), 'source', 'exec')
+    pos = 0
+    for name, tables in _scopes(table):
+        if name in _NO_FUNCTIONS:
+            continue
+        while lines[pos].first != u'def' or lines[pos].tokens[1][1] != name:
+            pos += 1
+        level = lines[pos].level
+        end = pos + 1
+        while end < len(lines) and lines[end].level > level:
+            end += 1
+        _rename(lines[pos:end], _local_names(
+            tables, _unseen_parameters(lines[pos].tokens, keywords)))
+        pos = end
+    return _lay_out(lines)
+
+
+def shrink_source(source, constants):
     """
     Make Python source as small as it gets while every name that can be seen
     from outside of a function stays: names of what is local to a function
@@ -742,59 +878,30 @@ def shrink_source(source, constants, leave_out=()):
 
     :param dict constants: name -> bool. Statements ``if NAME:`` and
         ``if not NAME:`` are decided, and those that go on with ``and``.
-    :param leave_out: names of classes and functions on the outermost level.
     :returns: text; what cannot be shrunk is only minimized.
     """
-    import symtable
     text = minimize_source(source, fill=True)
     try:
-        lines = _leave_out(_fold(_tokenize(text), constants), leave_out)
-        folded = _lay_out(lines)
-        table = symtable.symtable(str(folded), 'source', 'exec')
-        keywords = _keywords(lines)
-        pos = 0
-        for name, tables in _scopes(table):
-            if name in _NO_FUNCTIONS:
-                continue
-            while lines[pos].first != u'def' or lines[pos].tokens[1][1] != name:
-                pos += 1
-            level = lines[pos].level
-            end = pos + 1
-            while end < len(lines) and lines[end].level > level:
-                end += 1
-            _rename(lines[pos:end], _local_names(
-                tables, _unseen_parameters(lines[pos].tokens, keywords)))
-            pos = end
-        return _lay_out(lines)
+        lines = _unmark(_fold(_tokenize(text), constants))
+        _simplify(lines, constants)
+        return _shorten(lines, _keywords(lines))
     except _Unreadable:
         return text
 
 
-def cut_out(source, name):
+def divide_source(source, constants):
     """
-    Return the class or function `name` of the outermost level of `source`,
-    bytes, on its own line.
-    """
-    start = re.search(br'(?m)^(?:class|def) ' + name.encode('ascii') + br'\(',
-                      source).start()
-    end = re.compile(br'(?m)^[^\s#)]').search(source, start + 1)
-    return (b'\n' * source.count(b'\n', 0, start) +
-            source[start:end and end.start()])
+    Like :func:`shrink_source`, for the source of `mitogen.core`, which marks
+    what is seldom used.
 
-
-def restore(name):
+    :returns: (text without that, text that adds it); None in place of the
+        second if the source cannot be divided.
     """
-    Give :mod:`mitogen.core` of this child what its text came without, and
-    return it.
-    """
-    core = sys.modules['mitogen.core']
-    for finder in sys.meta_path:
-        if isinstance(finder, core.Importer):
-            source = finder._resource_requester._get_resource(
-                'mitogen', 'core.py')
-            if source:
-                code = compile(cut_out(source, name), core.__file__, 'exec',
-                               0, 1)
-                exec(code, core.__dict__)
-                return core.__dict__[name]
-    raise AttributeError('%s: the source cannot be had' % (name,))
+    text = minimize_source(source, fill=True)
+    try:
+        lines = _simplify(_fold(_tokenize(text), constants), constants)
+        keywords = _keywords(lines)
+        boot, late = _divide(lines)
+        return _shorten(boot, keywords), _shorten(late, keywords)
+    except _Unreadable:
+        return text, None

@@ -59,6 +59,9 @@ from mitogen.core import b
 from mitogen.core import to_text
 
 
+# A child that was sent no more than it needed: we need everything.
+mitogen.core._complete()
+
 LOG = logging.getLogger(__name__)
 IOLOG = mitogen.core.IOLOG
 PY3 = mitogen.core.PY3
@@ -744,17 +747,50 @@ mitogen.core.Latch.poller_class = POLLER_LIGHTWEIGHT
 # What is sent to a starting child
 #
 
-#: The first line of source that is sent: runs among the names of the first
-#: stage, `d` being the whole text, and executes the rest as `mitogen.core`. The
-#: installed package, if the first stage has found one, is forgotten.
+#: Begins source that is sent, up to an empty line: runs among the names of the
+#: first stage, `d` being the whole text, and executes the rest as
+#: `mitogen.core`. The installed package, if the first stage has found one, is
+#: forgotten.
 _UNPACK = (
-    b"d=d[d.index(b'\\n')+1:];m=sys.modules;"
+    b"d=d[d.index(b'\\n\\n')+2:];m=sys.modules;"
     b"[m.pop(s)for s in list(m)if s.split('.')[0]=='mitogen'];"
     b"h=m['mitogen']=type(sys)('mitogen');h.__path__=[];s='mitogen.core';"
     b"h.core=h=m[s]=type(sys)(s);h.__file__='x/mitogen/core.py';"
     b"h._core_source=d[:d.rindex(b'\\n',0,-1)];"
-    b"exec(compile(d,h.__file__,'exec'),h.__dict__)\n"
+    b"exec(compile(d,h.__file__,'exec'),h.__dict__)\n\n"
 )
+
+#: What is frequent in the source, and takes zlib more than one symbol each
+#: time. A byte that ASCII lacks stands for each. Only their number matters,
+#: not which they are: found by trying out.
+_PHRASES = (
+    b'S.', b'\n def ', b'\n  ', b'=_Late()', b're', b'None', b'if ',
+    b'broker', b'in', b'handle', b'context', b'name', b'turn', b'Error',
+    b'disconnect', b'mitogen', b'not ', b' and ', b'protocol', b'False',
+    b'\nclass ', b'on', b'st', b'de', b'se', b'out', b'True', b'_id',
+    b'transmit', b'lo', b'or', b'module', b'xcept', b'.get(', b'er', b'\n ',
+    b'try:', b'le', b'al', b' is ', b'atch', b'ceiv', b'am', b'shutdow',
+    b'it', b'ck', b'get', b'source', b'age', b'os.', b'bytes', b'im', b'pa',
+    b'ar', b'Protocol', b'class', b'ull', b'size', b'azyLogg', b'en',
+    b'LOG.', b'ess', b'msg', b'text', b'nt', b'li', b'rai', b'sys.', b'th',
+    b'no', b'_by', b'is', b'op',
+)
+
+#: Comes before `_UNPACK` where phrases were replaced. Not for Python 2.
+_EXPAND = (
+    b"for h,s in enumerate(b'" +
+    b'|'.join(_PHRASES).replace(b'\n', b'\\n') +
+    b"'.split(b'|'),128):d=d.replace(bytes([h]),s)\n"
+)
+
+
+def _replace_phrases(text):
+    """
+    Return bytes with a byte in place of each of `_PHRASES`.
+    """
+    for code, phrase in enumerate(_PHRASES, 128):
+        text = text.replace(phrase, bytes(bytearray([code])))
+    return text
 
 
 class PartialZlib(object):
@@ -765,11 +801,13 @@ class PartialZlib(object):
     :param bytes s: the part that stays.
     :param int level: of the compression, 0 for none.
     """
+    #: It lacks a part of the core, which may be fetched later.
+    _divided = False
+
     def __init__(self, s, level=9):
         self.s = s
         self._compressor = zlib.compressobj(level)
-        self._head = (self._compressor.compress(s) +
-                      self._compressor.flush(zlib.Z_SYNC_FLUSH))
+        self._head = self._compressor.compress(s)
 
     def append(self, s):
         """
@@ -818,12 +856,16 @@ def get_core_source_partial():
         return _core_source_partial
 
 
-#: Returns the core's source, text, as small as it gets for one kind of child:
-#: ``_reduce_core_source(is_python_3, whole)``. Set by `mitogen.master`; other
-#: contexts pass on what they have been sent.
+#: Returns the core's source, as small as it gets for one kind of child:
+#: ``_reduce_core_source(is_python_3, whole)``. Two texts: what the child is
+#: sent, and what it may fetch later, None if that is nothing. Set by
+#: `mitogen.master`; other contexts pass on what they have been sent.
 _reduce_core_source = None
 
 _partials = {}    # kind of child -> PartialZlib; same guard
+
+#: Compressed, once a child needs it; same guard.
+_late_source = None
 
 _FUTURE = b'from __future__ import absolute_import'
 
@@ -852,14 +894,33 @@ def _get_reduced_partial(python, whole):
     """
     Return a `PartialZlib` of the least source that a child can do with.
     """
+    global _late_source
     if _reduce_core_source is None:
         return get_core_source_partial()
     with _core_source_lock:
         key = python >= 0x03000000, whole or python < _LATE_NAMES_SINCE
         if key not in _partials:
-            source = _reduce_core_source(*key)
-            _partials[key] = PartialZlib(_UNPACK + source.encode('utf-8'))
+            source, late = _reduce_core_source(*key)
+            source = source.encode('utf-8')
+            # What `_EXPAND` cannot tell from a phrase; never, so far.
+            divided = late is not None and max(bytearray(source)) < 128
+            if divided:
+                _late_source = zlib.compress(late.encode('utf-8'), 9)
+                source = _EXPAND + _UNPACK + _replace_phrases(source)
+            else:
+                source = _UNPACK + source
+            partial = _partials[key] = PartialZlib(source)
+            partial._divided = divided
         return _partials[key]
+
+
+def get_late_source(package, resource):
+    """
+    Return what a child that was sent the least asks for under these names, or
+    None.
+    """
+    if (package, resource) == (u'mitogen', u'core.late'):
+        return _late_source
 
 
 def _get_code_partial():
@@ -928,7 +989,7 @@ d=b(int(d[1:],16))
 if s==b'C':mitogen.core.ExternalContext(eval(d)).main()
 else:
  d=zlib.decompress(d)
- exec(d.split(b'\n')[0])
+ exec(d.split(b'\n\n')[0])
 '''
 
 _first_stage_blob = None
@@ -1883,6 +1944,10 @@ class Connection(object):
     exception = None
     detached = False
 
+    #: The child was sent the core without what is seldom used, and has not
+    #: asked for that yet.
+    _lacks_core = False
+
     _timer = None
     _linger_timer = None
     _reaper = None
@@ -1964,9 +2029,11 @@ class Connection(object):
         return self._preamble
 
     def _finish_preamble(self, partial):
-        self._preamble = partial.append(
-            b'\nExternalContext(' + self._get_short_preamble() +
-            b').main()\n')
+        text = (b'\nExternalContext(' + self._get_short_preamble() +
+                b').main()\n')
+        if partial._divided:
+            text = _replace_phrases(text)
+        self._preamble = partial.append(text)
         return self._preamble
 
     def _sees_our_files(self):
@@ -1991,6 +2058,7 @@ class Connection(object):
                 partial = _get_code_partial()
             else:
                 partial = _get_reduced_partial(python, whole)
+                self._lacks_core = partial._divided
             return func(self._finish_preamble(partial))
 
         # The rare child of a child that runs another Python.

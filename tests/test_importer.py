@@ -383,8 +383,9 @@ def test_an_importer_has_a_reader_for_each_package(serve):
 
 # ---- who asks
 
-def test_pkg_resources_may_not_import_the_main_program(serve):
+def test_pkg_resources_may_not_import_the_main_program(serve, monkeypatch):
     importer = serve().importer
+    monkeypatch.setitem(sys.modules, 'pkg_resources', mock.Mock())
     code = compile('importer.create_module(spec)', 'pkg_resources.py', 'eval')
     spec = mock.Mock()
     spec.name = '__main__'

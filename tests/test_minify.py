@@ -237,13 +237,47 @@ def test_shrunk_samples(name):
     compile(expected, name, 'exec')
 
 
-def test_what_is_left_out_is_cut_out_again():
-    source = 'import a\n\n\nclass A(object):\n    x = 1\n\n\ndef f(y,\n      z):\n    return 2\n\n\nb = 1\n'
-    assert mitogen.minify.shrink_source(source, {}, ('A', 'f')) == 'import a;b=1\n'
-    assert mitogen.minify.cut_out(source.encode(), 'A') == b'\n\n\nclass A(object):\n    x = 1\n\n\n'
-    names = {}
-    exec(mitogen.minify.cut_out(source.encode(), 'f'), names)
-    assert names['f'](1, 2) == 2 and names['f'].__code__.co_firstlineno == 8
+DIVIDED = '''
+_SELDOM = True
+class A(object):
+    @_seldom
+    @classmethod
+    def f(cls, value=1):
+        return value
+    def g(self):
+        return 2
+    if _SELDOM:
+        h = 3
+@_seldom
+def i():
+    return 4
+if _SELDOM:
+    if PY3:
+        j = 5
+    else:
+        j = 6
+k = 7
+'''
+
+
+def test_what_is_seldom_used_is_divided_from_the_rest():
+    boot, late = mitogen.minify.divide_source(DIVIDED, {'PY3': True})
+    assert boot == '_SELDOM=False\nclass A:\n f=_Late()\n def g(S):return 2\n h=_Late()\nk=7\n'
+
+    class Late(object):
+        pass
+
+    names = {'_Late': Late, '_seldom': lambda func: func, 'PY3': True}
+    exec(boot, names)
+    cls = names['A']
+    assert cls().g() == 2 and 'i' not in names and 'j' not in names
+    exec(late, names)
+    assert names['A'] is cls
+    assert (cls.f(), cls.h, names['i'](), names['j'], names['_LATE']) == (1, 3, 4, 5, False)
+    # And everything is there if it is not divided.
+    whole = {}
+    exec(mitogen.minify.shrink_source(DIVIDED, {'PY3': False}), whole)
+    assert (whole['A'].f(), whole['A'].h, whole['i'](), whole['j']) == (1, 3, 4, 6)
 
 
 @pytest.mark.parametrize('path', PACKAGE_FILES, ids=os.path.basename)

@@ -3,6 +3,8 @@ What starting a child costs: bytes, round trips, imports. And that the forms in 
 """
 
 import ast
+import builtins
+import dis
 import glob
 import os
 import subprocess
@@ -21,13 +23,16 @@ import startup_target
 PACKAGE = os.path.dirname(mitogen.core.__file__)
 
 #: Bytes that a child of this Python is sent.
-MOST_SHIPPED = 17200
+MOST_SHIPPED = 13000
 MOST_INSTALLED = 1500
 
 #: Modules of the interpreter that the core works with. What comes along with them depends on the Python version.
 NEEDED = ['binascii', 'zlib', 'select', '_pickle', '_socket', '_codecs', 'threading', 'collections', 'struct', 'errno',
           'itertools', 'time', 'os', 'io']
 NATIVE_NEEDED = ['types', '_weakrefset', '_mitogen_core']
+
+#: Some of what a child is not sent, but can fetch.
+SELDOM = ['PidfulStreamHandler', 'ResourceReader', 'Channel', 'Sender', 'Blob', 'enable_debug_logging']
 
 #: Passes everything on, and says on its last argument's file in which direction.
 RELAY = '''
@@ -107,7 +112,7 @@ def test_a_child_that_was_sent_the_source_imports_what_it_uses(router, monkeypat
 
 def test_few_bytes_are_sent(router, monkeypatch):
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
-    context = router.local(python_path=elsewhere())
+    context = router.local(python_path=elsewhere(), remote_name='root@host:12345')
     context.call(os.getpid)
     assert len(preamble_of(router, context)) <= MOST_SHIPPED
 
@@ -154,11 +159,16 @@ def test_another_interpreter_is_sent_source(router):
     context = shipped(router, python_path=elsewhere())
     text = zlib.decompress(preamble_of(router, context))
     assert b'marshal' not in text
+    start = mitogen.parent._EXPAND + mitogen.parent._UNPACK
+    assert text.startswith(start)
+    text = text[len(start):]
+    for code, phrase in enumerate(mitogen.parent._PHRASES, 128):
+        text = text.replace(bytes([code]), phrase)
     compile(text, 'core', 'exec')
 
 
 def core_names(context):
-    text = '[getattr(__import__("mitogen.core").core, name).__name__ for name in %r]' % (mitogen.core._SELDOM,)
+    text = '[getattr(__import__("mitogen.core").core, name).__name__ for name in %r]' % (SELDOM,)
     return context.call(startup_target.evaluate, text)
 
 
@@ -167,7 +177,7 @@ def test_what_is_left_out_is_had_when_asked_for(router, name, monkeypatch):
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
     context = router.local(python_path=elsewhere(pythons.find_python(name)))
     names = [mitogen.core.to_text(found) for found in core_names(context)]
-    assert names == list(mitogen.core._SELDOM)
+    assert names == SELDOM
     with pytest.raises(mitogen.core.CallError) as caught:
         context.call(startup_target.evaluate, '__import__("mitogen.core").core.nonesuch')
     assert 'AttributeError' in caught.value.args[0]
@@ -196,7 +206,7 @@ def test_a_child_starts_children_of_every_version(router, name, middle, monkeypa
     version = second.call(startup_target.evaluate, '"python%d.%d" % __import__("sys").version_info[:2]')
     assert mitogen.core.to_text(version) == name
     names = [mitogen.core.to_text(found) for found in core_names(second)]
-    assert names == list(mitogen.core._SELDOM)
+    assert names == SELDOM
 
 
 def test_a_core_that_could_not_be_reduced_is_passed_on_to_another_version(router, monkeypatch):
@@ -213,6 +223,73 @@ def test_a_core_that_could_not_be_reduced_is_passed_on_to_another_version(router
 
 # ---- what makes the text small relies on this
 
+CONSTANTS = {'PY3': True, '_REDUCED': True}
+
+
+def global_names(code):
+    """
+    What a code object and those in it look up among the globals.
+    """
+    names = set(ins.argval for ins in dis.get_instructions(code) if ins.opname in ('LOAD_GLOBAL', 'LOAD_NAME'))
+    for const in code.co_consts:
+        if isinstance(const, type(code)):
+            names |= global_names(const)
+    return names
+
+
+def test_what_is_sent_needs_no_name_that_it_lacks():
+    with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
+        boot, late = mitogen.minify.divide_source(fp.read(), CONSTANTS)
+    names = {'__name__': 'mitogen.core', '_core_source': boot.encode()}
+    exec(compile(boot, 'boot', 'exec'), names)
+    known = set(names) | set(dir(builtins)) | set(['__module__', '__qualname__'])
+    used = global_names(compile(boot, 'boot', 'exec'))
+    # Used with a profile or a debug log only, when a child has everything; and after a look whether it is there.
+    used -= set(['enable_profiling', 'enable_debug_logging', '_LoggingLoader'])
+    members = set()
+    for node in ast.parse(boot).body:
+        if isinstance(node, ast.ClassDef):
+            members |= set(name for name in vars(names[node.name]))
+    assert used - known - members == set()
+    before = dict((name, value) for name, value in names.items() if isinstance(value, type))
+    exec(compile(late, 'late', 'exec'), names)
+    for cls in before.values():
+        assert not [key for key, value in vars(cls).items() if isinstance(value, names['_Late'])], cls
+    public = set(name for name in vars(mitogen.core) if name[0] != '_') - set(['CORE', 'fcntl', 'imp'])
+    assert public - set(names) == set()
+
+
+def test_what_is_left_out_comes_with_the_first_module(router, monkeypatch):
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    context = router.local(python_path=elsewhere())
+    conn = router.stream_by_id(context.context_id).conn
+    context.call(os.getpid)
+    assert conn._lacks_core
+    before = router.get_stats()['get_module_count']
+    # Had on the broker's thread, too: that cannot wait for it.
+    assert context.call(startup_target.on_broker, 'mitogen.core.Channel.__name__') == 'Channel'
+    assert not conn._lacks_core and router.get_stats()['get_module_count'] == before + 1
+
+
+def test_what_is_left_out_is_not_had_by_a_broker_that_would_have_to_wait(router, monkeypatch):
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    context = router.local(python_path=elsewhere())
+    code = ('(lambda c, l: (c.Importer._loader.__self__._router.broker.defer('
+            'lambda: l.put((hasattr(c, "Channel"), hasattr(c.Latch, "size"), repr(l)[:15]))), l.get())[1])'
+            '(__import__("mitogen.core").core, __import__("mitogen.core").core.Latch())')
+    assert context.call(eval, code) == (False, False, '<mitogen.core.L')
+    # Others wait for it.
+    assert context.call(eval, '__import__("mitogen.core").core.Channel.__name__') == 'Channel'
+
+
+def test_a_child_with_logging_from_the_start_forwards_records(router, tmp_path, monkeypatch):
+    monkeypatch.setenv('MITOGEN_CORE', 'pure')
+    (tmp_path / 'sitecustomize.py').write_text('import logging\n')
+    context = router.local(python_path=['/usr/bin/env', 'PYTHONPATH=%s' % tmp_path, sys.executable])
+    handlers = context.call(eval, '[type(h).__name__ for h in __import__("logging").getLogger().handlers]')
+    assert handlers == ['LogHandler']
+
+
 def test_nobody_gives_an_argument_of_a_private_function_of_the_core_by_name():
     with open(os.path.join(PACKAGE, 'core.py')) as fp:
         private = dict(
@@ -221,7 +298,7 @@ def test_nobody_gives_an_argument_of_a_private_function_of_the_core_by_name():
             if isinstance(node, ast.FunctionDef) and node.name[0] == '_' and node.name[1] != '_'
         )
     with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
-        reduced = mitogen.minify.shrink_source(fp.read(), {'PY3': True, '_REDUCED': True})
+        reduced = mitogen.minify.shrink_source(fp.read(), CONSTANTS)
     kept = dict(
         (node.name, [arg.arg for arg in node.args.args])
         for node in ast.walk(ast.parse(reduced)) if isinstance(node, ast.FunctionDef)
@@ -242,15 +319,15 @@ def test_nobody_gives_an_argument_of_a_private_function_of_the_core_by_name():
 def test_every_interpreter_reduces_the_core_to_the_same_text(name):
     code = ('import sys, zlib; sys.path[:0] = [%r]; import mitogen.minify; '
             's = open(%r, "rb").read(); '
-            'f = mitogen.minify.shrink_source; '
-            'print([zlib.crc32(f(s, {"PY3": v, "_REDUCED": True}).encode("utf-8")) & 0xffffffff '
-            'for v in (True, False)])' % (os.path.dirname(PACKAGE), os.path.join(PACKAGE, 'core.py')))
+            'c = {"PY3": True, "_REDUCED": True}; '
+            'boot, late = mitogen.minify.divide_source(s, c); '
+            'whole = mitogen.minify.shrink_source(s, dict(c, PY3=False)); '
+            'print([zlib.crc32(t.encode("utf-8")) & 0xffffffff for t in (boot, late, whole)])' % (os.path.dirname(PACKAGE), os.path.join(PACKAGE, 'core.py')))
     with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
         source = fp.read()
-    expected = [
-        zlib.crc32(mitogen.minify.shrink_source(source, {'PY3': value, '_REDUCED': True}).encode('utf-8')) & 0xffffffff
-        for value in (True, False)
-    ]
+    texts = mitogen.minify.divide_source(source, CONSTANTS)
+    texts += (mitogen.minify.shrink_source(source, dict(CONSTANTS, PY3=False)),)
+    expected = [zlib.crc32(text.encode('utf-8')) & 0xffffffff for text in texts]
     env = dict(os.environ, MITOGEN_CORE='pure')
     out = subprocess.check_output([pythons.find_python(name), '-c', code], env=env)
     assert ast.literal_eval(out.decode().replace('L', '')) == expected

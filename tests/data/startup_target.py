@@ -5,3 +5,14 @@ For children of every version: `eval` lives in a module of another name on Pytho
 
 def evaluate(text):
     return eval(text)
+
+
+def on_broker(text):
+    """
+    What the broker thread evaluates.
+    """
+    import mitogen.core
+    answer = mitogen.core.Latch()
+    broker = mitogen.core.Importer._loader.__self__._router.broker
+    broker.defer(lambda: answer.put(eval(text, {'mitogen': mitogen})))
+    return answer.get()
