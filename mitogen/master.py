@@ -1076,7 +1076,7 @@ class ModuleResponder(_Server):
         Send the rest of the core, once, to a child that runs a person's code:
         so it need not wait for it, and has it on its broker thread, too.
         """
-        conn = stream.conn
+        conn = getattr(stream, 'conn', None)
         if getattr(conn, '_lacks_core', False) is True:
             conn._lacks_core = False
             key = u'mitogen', u'core.late'
