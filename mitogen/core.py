@@ -876,7 +876,7 @@ class Message(object):
         self.src_id = self.auth_id = mitogen.context_id
         if kwargs:
             self.__dict__.update(kwargs)
-            assert isinstance(self.data, BytesType), 'data must be bytes'
+            assert isinstance(self.data, BytesType)
             if self.enc not in self.ENCS:
                 raise ValueError('unknown enc: %r' % (self.enc,))
 
@@ -2835,7 +2835,7 @@ class Broker(object):
 
     @staticmethod
     def _live(side):
-        assert side and not side.closed, 'the side is not open'
+        assert side and not side.closed
         return side
 
     def _watch_receive(self, stream):
@@ -3674,9 +3674,8 @@ class Dispatcher(object):
         """Serve until the receiver is closed. Main thread."""
         if os.environ.get('MITOGEN_DEBUG_SIGNAL'):
             import_module('mitogen.debug').enable_dump()
-        on_start = self.econtext.config.get('on_start')
-        if on_start:
-            on_start(self.econtext)
+        if self.econtext.config.get('on_start'):
+            self.econtext.config['on_start'](self.econtext)
         for msg in self.recv:
             # Only `_on_call_service` can have put that handle here.
             if msg.handle == STUB_CALL_SERVICE:
