@@ -52,9 +52,10 @@ def held_back():
     router.high_water = 1 << 16
     other = router.local()
     pid = other.call(os.getpid)
-    with open(sys.argv[1], 'w') as fp:
-        fp.write(str(pid))
     os.kill(pid, signal.SIGSTOP)
+    with open(sys.argv[1] + '.new', 'w') as fp:
+        fp.write(str(pid))
+    os.rename(sys.argv[1] + '.new', sys.argv[1])
     while True:
         other.call_async(targets.identity, b'x' * 200000)
 
@@ -110,7 +111,11 @@ def run(tmp_path, watcher, *parts):
             proc.kill()
             proc.wait()
             if (tmp_path / 'stopped').exists():
-                os.kill(int((tmp_path / 'stopped').read_text()), signal.SIGKILL)
+                try:
+                    os.kill(int((tmp_path / 'stopped').read_text()), signal.SIGKILL)
+                except ProcessLookupError:
+                    # Whoever started it has seen to that.
+                    pass
         out.seek(0)
         err.seek(0)
         pid, text = int(out.readline()), err.read()

@@ -280,10 +280,11 @@ def test_a_signal_handler_forks_while_its_thread_waits(router):
     old = signal.signal(signal.SIGUSR1, on_signal)
     try:
         assert child.call(fork_targets.signal_parent_and_answer, os.getpid(), int(signal.SIGUSR1), 3) == 'answer'
-        testlib.wait_for(lambda: len(pids) == 3)
+        # Two that come before the first is handled are one.
+        testlib.wait_for(lambda: pids)
     finally:
         signal.signal(signal.SIGUSR1, old)
-    assert [reap(pid) for pid in pids] == [0, 0, 0]
+    assert set(reap(pid) for pid in pids) == {0}
 
 
 def test_a_hook_that_forks_before_a_fork(tmp_path):

@@ -220,10 +220,11 @@ def test_a_handler_may_call(own):
     old = signal.signal(signal.SIGUSR1, on_signal)
     try:
         assert child.call(fork_targets.signal_parent_and_answer, os.getpid(), int(signal.SIGUSR1), 3) == 'answer'
-        testlib.wait_for(lambda: len(got) == 3)
+        # Two that come before the first is handled are one.
+        testlib.wait_for(lambda: got)
     finally:
         signal.signal(signal.SIGUSR1, old)
-    assert got == [3, 3, 3]
+    assert set(got) == {3}
 
 
 def test_answers_are_not_lost_to_an_interrupted_wait(own):
