@@ -95,6 +95,8 @@ def build(variant, python, flags):
              '--target', folder, source], env=env)
     finally:
         shutil.rmtree(source)
+    # Each child would compile them anew, and a sanitizer makes that slow.
+    subprocess.check_call([python, '-m', 'compileall', '-q', folder])
     return folder
 
 
