@@ -378,6 +378,7 @@ def main(which, names):
             count = sweep(switch, func, world)
             world.mend()
             before = allocated(), len(os.listdir('/proc/self/fd')), threading.active_count()
+            routers = [world.router]
             sweep(switch, func, world)
             world.mend()
 
@@ -386,7 +387,8 @@ def main(which, names):
                 world.is_well()
                 return allocated() - before[0]
 
-            testlib.wait_for(lambda: grown() < 100000, what='memory as it was')
+            # The router of a broker that crashed, for want of memory, is not collected (docs/limits.rst).
+            testlib.wait_for(lambda: world.router not in routers or grown() < 100000, what='memory as it was')
             after = allocated(), len(os.listdir('/proc/self/fd')), threading.active_count()
             print('%s: %d failures, %d bytes' % (name, count, after[0] - before[0]))
             sys.stdout.flush()
