@@ -1302,6 +1302,9 @@ class FileService(Service):
         with state.lock:
             self._expect(state, stream, msg.src_id)
             state.jobs.append((sender, fp))
+        if getattr(self.router.context_by_id(msg.src_id), '_loss', None):
+            # It left while its question waited here, so nobody will say so.
+            self._left.put((stream, msg.src_id))
         self._pump(state)
 
     @expose(_ANY)

@@ -393,3 +393,22 @@ def test_strange_acknowledgements(router, service, path, large):
         myself.call_service_async(NAME, 'acknowledge', size=-5).close()
         assert FileService.get(myself, path, io.BytesIO())[0]
     testlib.wait_for(lambda: state.unacked == 0)
+
+
+def test_a_question_of_a_context_that_has_left_meanwhile(router, service, large):
+    """
+    It is lost between its question and the moment that a thread of the pool takes that up.
+    """
+    path, size, digest = large
+    service.register(path)
+    child = router.local()
+    gone = mitogen.core.Latch()
+    mitogen.core.listen(child, 'disconnect', gone.put)
+    child.shutdown(wait=True)
+    gone.get(timeout=20)
+    msg = Message(src_id=child.context_id, reply_to=5, router=router)
+    service.fetch(path=path, sender=mitogen.core.Sender(child, 6), msg=msg)
+    testlib.wait_for(lambda: not is_open(path), what='the file is closed')
+    # It does not stand in the way of others.
+    ok, _ = FileService.get(router.myself(), path, io.BytesIO())
+    assert ok
