@@ -140,8 +140,9 @@ def check_address(args):
     log = log_place('address')
     status = pytest(sys.executable, folder, FILES, [], {
         'LD_PRELOAD': preload, 'PYTHONMALLOC': 'malloc',
-        # The interpreter leaves much behind, on purpose. A loop that is given up in the middle of a fork is left, too.
-        'ASAN_OPTIONS': 'detect_leaks=0:handle_segv=0:abort_on_error=0:log_path=%s' % (log,),
+        # The interpreter leaves much behind, on purpose. A loop that is given up in the middle of a fork is left, too. What
+        # is freed is kept for a while, but some tests look at how a process grows.
+        'ASAN_OPTIONS': 'detect_leaks=0:quarantine_size_mb=16:handle_segv=0:abort_on_error=0:log_path=%s' % (log,),
         'UBSAN_OPTIONS': 'print_stacktrace=1:log_path=%s' % (log,),
     }, args)
     return status or reports(log)
