@@ -99,6 +99,8 @@ if PY3:
     integer_types = (int,)
     iteritems = dict.items
     range, imap = range, map
+    # PyPy has none.
+    _writev = getattr(os, 'writev', lambda fd, b: os.write(fd, b[0]))
 
     def BufferType(buf, start):
         """Return what follows offset `start` of `buf` without copying it."""
@@ -1934,7 +1936,7 @@ class BufferedWriter(object):
                     if PY3:
                         chunks = [buf[i] for i in
                                   range(min(len(buf), self.BATCH))]
-                        sent.extend(imap(os.writev, (side.fd,), (chunks,)))
+                        sent.extend(imap(_writev, (side.fd,), (chunks,)))
                     else:
                         sent.extend(imap(os.write, (side.fd,), (buf[0],)))
                 finally:
@@ -1957,8 +1959,9 @@ class BufferedWriter(object):
                     self._armed = True
                     if e.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
                         return self._watch
-                    LOG.debug('%r: disconnected while writing: %s',
-                              self._protocol, e)
+                    if not _REDUCED:
+                        LOG.debug('%r: disconnected while writing: %s',
+                                  self._protocol, e)
                     stream.why = str(e)
                     return self._disconnect
             except:
