@@ -46,6 +46,9 @@ ANSIBLE_CORES = 'MITOGEN_TEST_ANSIBLE_CORES'
 #: Files of one core that are run at a time, where there is more than one processor.
 JOBS = 2
 
+#: What takes longest comes first, so that nothing is waited for at the end.
+LONG_FILES = ('test_ansible.py', 'test_leaks.py', 'test_no_orphans.py', 'test_native_faults.py', 'test_packaging.py')
+
 WATCHER_NAME = 'mitogen.master.join_thread_async'
 
 # Modules below tests/data are for children to ask for. Children do not have them on their own path.
@@ -97,7 +100,7 @@ def run_both(config):
     together = len(os.sched_getaffinity(0)) > 1 if hasattr(os, 'sched_getaffinity') else os.cpu_count() > 1
     if together and config.pluginmanager.hasplugin('xdist') and getattr(config.option, 'numprocesses', None) is None:
         # A file stays together: its tests may share what takes long to start.
-        args = ['-n', str(JOBS), '--dist', 'loadfile'] + args
+        args = ['-n', str(JOBS), '--dist', 'loadfile', '--no-loadscope-reorder'] + args
     native = Run(config, 'native', args, ansible_cores='native pure')
     pure = Run(config, 'pure', args, ansible_cores='', keep_output=together)
     if together:
@@ -250,6 +253,7 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
     for item in items:
         for core in ('native', 'pure'):
             if item.get_closest_marker(core) and config.option.core != core:
