@@ -6,6 +6,12 @@ import sys
 import time
 
 
+def nothing():
+    """
+    Have this module here: the broker thread, which brings it, is at rest again when the answer has come.
+    """
+
+
 def hold_the_interpreter(sender, seconds):
     """
     Tell `sender` that this runs, then loop for some seconds in pure Python without ever giving the GIL away.

@@ -26,6 +26,7 @@ def calls_until(grandchild, receiver):
 
 def test_a_middle_context_forwards_while_its_main_thread_keeps_the_gil(router):
     child = router.local()
+    child.call(gil_targets.nothing)
     grandchild = router.local(via=child)
     grandchild.call(targets.identity, 0)
 
@@ -50,6 +51,7 @@ def test_a_middle_context_forwards_while_its_main_thread_keeps_the_gil(router):
 
 def test_large_messages_pass_too(router):
     child = router.local()
+    child.call(gil_targets.nothing)
     grandchild = router.local(via=child)
     data = b'x' * (1 << 20)
     assert grandchild.call(targets.identity, data) == data
@@ -64,6 +66,7 @@ def test_large_messages_pass_too(router):
 
 def test_what_was_sent_in_a_row_is_on_its_way_when_the_gil_is_kept(router):
     child = router.local()
+    child.call(gil_targets.nothing)
     with Receiver(router) as numbers:
         receiver = child.call_async(gil_targets.send_and_hold_the_interpreter, numbers.to_sender(), 1000, HELD)
         assert [numbers.get(timeout=30).unpickle() for _ in range(1000)] == list(range(1000))

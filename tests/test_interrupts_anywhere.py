@@ -237,9 +237,11 @@ def test_answers_are_not_lost_to_an_interrupted_wait(own):
     got = []
     old = signal.signal(signal.SIGUSR1, Signals(Interrupt).handler)
     interrupted = 0
+    ready = threading.Event()
     stop = threading.Event()
 
     def interrupt():
+        ready.wait()
         while not stop.wait(0.002):
             os.kill(os.getpid(), signal.SIGUSR1)
 
@@ -250,6 +252,7 @@ def test_answers_are_not_lost_to_an_interrupted_wait(own):
         deadline = time.time() + SECONDS
         while len(got) < 300 and time.time() < deadline:
             try:
+                ready.set()
                 # One call of C code appends: nothing can come between.
                 got.extend(map(take, [receiver]))
             except Interrupt:
@@ -257,6 +260,7 @@ def test_answers_are_not_lost_to_an_interrupted_wait(own):
     finally:
         while True:
             try:
+                ready.set()
                 stop.set()
                 thread.join()
                 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
