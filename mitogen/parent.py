@@ -2025,16 +2025,16 @@ class Connection(object):
         core's source and, as its last line, the call that starts it. Made once.
         """
         if self._preamble is None:
-            self._finish_preamble(get_core_source_partial())
+            self._preamble = self._finish_preamble(get_core_source_partial())
         return self._preamble
 
     def _finish_preamble(self, partial):
+        # Not kept: compiled code is large, and sent once.
         text = (b'\nExternalContext(' + self._get_short_preamble() +
                 b').main()\n')
         if partial._divided:
             text = _replace_phrases(text)
-        self._preamble = partial.append(text)
-        return self._preamble
+        return partial.append(text)
 
     def _sees_our_files(self):
         """

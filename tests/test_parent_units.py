@@ -1684,7 +1684,10 @@ def test_shipping_by_force_reaches_a_child_that_has_the_package(router, monkeypa
     folder = os.path.dirname(os.path.dirname(os.path.abspath(mitogen.__file__)))
     monkeypatch.setenv('PYTHONPATH', folder)
     monkeypatch.setenv('MITOGEN_SHIP', '1')
+    shipped = []
+    finish = mitogen.parent.Connection._finish_preamble
+    monkeypatch.setattr(mitogen.parent.Connection, '_finish_preamble',
+                        lambda conn, partial: shipped.append(conn) or finish(conn, partial))
     context = router.local()
     assert context.call(os.getppid) == os.getpid()
-    conn = router.stream_by_id(context.context_id).conn
-    assert conn._preamble is not None
+    assert shipped == [router.stream_by_id(context.context_id).conn]

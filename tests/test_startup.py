@@ -81,8 +81,24 @@ def shipped(router, **kwargs):
         del os.environ['MITOGEN_SHIP']
 
 
-def preamble_of(router, context):
-    return router.stream_by_id(context.context_id).conn._preamble
+@pytest.fixture(autouse=True)
+def sent(monkeypatch):
+    """
+    What was sent to each child that was sent more than its configuration: connection -> bytes.
+    """
+    found = {}
+    finish = mitogen.parent.Connection._finish_preamble
+
+    def note(conn, partial):
+        found[conn] = finish(conn, partial)
+        return found[conn]
+
+    monkeypatch.setattr(mitogen.parent.Connection, '_finish_preamble', note)
+    return found
+
+
+def preamble_of(router, context, sent):
+    return sent[router.stream_by_id(context.context_id).conn]
 
 
 def check_modules(context, native):
@@ -110,18 +126,18 @@ def test_a_child_that_was_sent_the_source_imports_what_it_uses(router, monkeypat
     check_modules(router.local(python_path=elsewhere()), False)
 
 
-def test_few_bytes_are_sent(router, monkeypatch):
+def test_few_bytes_are_sent(router, monkeypatch, sent):
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
     context = router.local(python_path=elsewhere(), remote_name='root@host:12345')
     context.call(os.getpid)
-    assert len(preamble_of(router, context)) <= MOST_SHIPPED
+    assert len(preamble_of(router, context, sent)) <= MOST_SHIPPED
 
 
 @pytest.mark.native
-def test_next_to_nothing_is_sent_where_the_package_is(router):
+def test_next_to_nothing_is_sent_where_the_package_is(router, sent):
     context = router.local()
     conn = router.stream_by_id(context.context_id).conn
-    assert conn._preamble is None
+    assert not sent
     assert len(conn._get_short_preamble()) <= MOST_INSTALLED
 
 
@@ -144,9 +160,9 @@ def test_one_round_trip_starts_a_child(router, tmp_path, monkeypatch, source):
     assert ways == ['up', 'down', 'up']
 
 
-def test_the_same_interpreter_is_sent_what_is_compiled(router):
+def test_the_same_interpreter_is_sent_what_is_compiled(router, sent):
     context = shipped(router)
-    assert b'marshal' in zlib.decompress(preamble_of(router, context))[:200000]
+    assert b'marshal' in zlib.decompress(preamble_of(router, context, sent))[:200000]
     assert context.call(startup_target.evaluate, '__import__("mitogen.core").core.CORE') == 'pure'
     source = context.call(startup_target.evaluate, '__import__("mitogen.core").core.get_core_source()')
     compile(source, 'core', 'exec')
@@ -155,9 +171,15 @@ def test_the_same_interpreter_is_sent_what_is_compiled(router):
     assert isinstance(child.call(os.getpid), int)
 
 
-def test_another_interpreter_is_sent_source(router):
+def test_what_was_sent_is_not_kept(router):
+    conns = [router.stream_by_id(shipped(router).context_id).conn for _ in range(2)]
+    kept = [value for conn in conns for value in vars(conn).values() if isinstance(value, bytes)]
+    assert sum(map(len, kept)) < 5000
+
+
+def test_another_interpreter_is_sent_source(router, sent):
     context = shipped(router, python_path=elsewhere())
-    text = zlib.decompress(preamble_of(router, context))
+    text = zlib.decompress(preamble_of(router, context, sent))
     assert b'marshal' not in text
     start = mitogen.parent._EXPAND + mitogen.parent._UNPACK
     assert text.startswith(start)
