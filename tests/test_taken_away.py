@@ -168,7 +168,7 @@ def test_many_calls_at_once(router, take):
     os.kill(pid, signal.SIGSTOP)
     waiters = [Waiter(child.call, targets.identity, i).sleep() for i in range(20)]
     take(pid)
-    os.kill(pid, signal.SIGCONT)
+    send_signal(pid, signal.SIGCONT)
     for waiter in waiters:
         fails_with(router.respondent_disconnect_msg, waiter)
 
@@ -370,7 +370,7 @@ def test_a_transfer_of_a_file_before_it_begins(router, take, tmp_path):
     os.kill(pid, signal.SIGSTOP)
     waiter = Waiter(mitogen.service.FileService.get, child, '/etc/passwd', io.BytesIO()).sleep()
     take(pid)
-    os.kill(pid, signal.SIGCONT)
+    send_signal(pid, signal.SIGCONT)
     fails_with(router.respondent_disconnect_msg, waiter)
 
 
@@ -459,7 +459,7 @@ def test_waiting_for_the_shutdown_of_a_context(router, take):
     os.kill(pid, signal.SIGSTOP)
     waiter = Waiter(child.shutdown, wait=True).sleep()
     take(pid)
-    os.kill(pid, signal.SIGCONT)
+    send_signal(pid, signal.SIGCONT)
     assert waiter.outcome() is None
 
 
@@ -471,7 +471,7 @@ def test_waiting_for_the_shutdown_of_a_grandchild_whose_intermediary_is_taken_aw
     waiter = Waiter(grandchild.shutdown, wait=True).sleep()
     take(pids[0])
     assert waiter.outcome() is None
-    os.kill(pids[1], signal.SIGCONT)
+    send_signal(pids[1], signal.SIGCONT)
 
 
 def test_waiting_for_the_shutdown_of_a_context_that_is_gone(router):
@@ -651,7 +651,7 @@ def test_a_sender_that_is_held_back(router, take):
 
     waiter = Waiter(send).sleep()
     take(pid)
-    os.kill(pid, signal.SIGCONT)
+    send_signal(pid, signal.SIGCONT)
     for receiver in waiter.outcome():
         # Of those that were sent after the end there is no way any more.
         with pytest.raises(ChannelError):
