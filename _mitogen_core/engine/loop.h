@@ -19,7 +19,8 @@
  *
  * What a thread that sends much holds back for a moment, so that one write takes many frames (mg_hold), is flushed by the next wait
  * of any thread, by a timer of the leader after HOLD, or by the attendant, which looks every TICK where nobody leads (it is woken
- * from a doze for that) and flushes before it leaves for Python. So nothing is held for longer than a tick, whatever the thread does that sent it.
+ * from a doze for that) and flushes before it leaves for Python. So nothing is held for longer than a doze and a tick, whatever the thread
+ * does that sent it: that long if a leader leaves just after something was held, usually a tenth of it.
  *
  * Work for the loop from other threads: an mg_op, run by the leader. Work for Python from the loop: an mg_event, taken by
  * the attendant's thread; while the loop runs no Python is entered and no lock of Python's is wanted.
@@ -126,7 +127,7 @@ typedef struct mg_hold {
     void (*flush)(struct mg_hold *); /* set once; called once per mg_loop_hold, by any thread, with no lock held */
 } mg_hold;
 
-/* Has h flushed within half a millisecond. Returns 0, and does nothing, when nobody would do so: no attendant is in mg_loop_attend. Any
+/* Has h flushed soon, see DESIGN. Returns 0, and does nothing, when nobody would do so: no attendant is in mg_loop_attend. Any
  * thread; h must not be queued already. */
 int mg_loop_hold(mg_loop *loop, mg_hold *h);
 /* Flushes all that is held. Any thread but with no lock held. */
