@@ -241,9 +241,11 @@ def test_a_receiver_of_a_context_behind_a_stopped_one_waits(router):
         child.call_no_reply(targets.say, receiver.to_sender(), 1)
         assert receiver.get(timeout=20).unpickle() == 1
         for pid in pids:
-            os.kill(pid, 19)
-            child.call_no_reply(targets.say, receiver.to_sender(), 2)
-            with pytest.raises(mitogen.core.TimeoutError):
-                receiver.get(timeout=0.05)
-            os.kill(pid, 18)
+            testlib.stop_process(pid)
+            try:
+                child.call_no_reply(targets.say, receiver.to_sender(), 2)
+                with pytest.raises(mitogen.core.TimeoutError):
+                    receiver.get(timeout=0.05)
+            finally:
+                os.kill(pid, 18)
             assert receiver.get(timeout=20).unpickle() == 2

@@ -28,7 +28,7 @@ def test_sender_waits_for_a_reader_that_is_stopped(router):
     context = router.local()
     pid = context.call(os.getpid)
     sender = context.call(flow_targets.open_inbox)
-    os.kill(pid, 19)
+    testlib.stop_process(pid)
     sent = []
 
     def send():
@@ -59,7 +59,7 @@ def test_router_in_the_middle_does_not_grow(router):
     sender = target.call(flow_targets.open_inbox)
     target_pid = target.call(os.getpid)
     before = peak_kib(middle_pid)
-    os.kill(target_pid, 19)
+    testlib.stop_process(target_pid)
     done = source.call_async(flow_targets.flood, sender, 768, 131072)
     # The middle goes on serving others, however much waits there.
     for _ in range(200):
@@ -110,7 +110,7 @@ def test_shutdown_while_senders_wait(router):
     context = router.local()
     pid = context.call(os.getpid)
     sender = context.call(flow_targets.open_inbox)
-    os.kill(pid, 19)
+    testlib.stop_process(pid)
     ended = []
 
     def send():
@@ -270,7 +270,7 @@ def test_others_get_through_a_flood(router):
     bystander = router.local(via=middle)
     sender = target.call(flow_targets.open_inbox)
     target_pid = target.call(os.getpid)
-    os.kill(target_pid, 19)
+    testlib.stop_process(target_pid)
     flood = source.call_async(flow_targets.flood, sender, 256, 131072)
     try:
         pid = bystander.call(os.getpid)

@@ -76,7 +76,7 @@ def stopped_child(router):
     """
     child = router.local()
     pid = child.call(os.getpid)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     return child, pid
 
 

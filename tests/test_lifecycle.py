@@ -162,7 +162,7 @@ def test_a_child_killed_while_it_is_sent_much(router):
     victim = router.local()
     pid = victim.call(os.getpid)
     victim.call_no_reply(targets.sleep, 60)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     first = threading.Event()
 
     def send():
@@ -616,7 +616,7 @@ def test_a_peer_that_does_not_read_delays_the_end_by_the_grace_period_only(make_
     child = router.local()
     pid = child.call(os.getpid)
     router.broker.shutdown_timeout = 1.0
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     receiver = child.call_async(targets.identity, b'x' * (2 << 20))
     try:
         router.broker.shutdown()

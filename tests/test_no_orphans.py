@@ -98,14 +98,8 @@ def terminate(pid):
 
 
 def stop_then_kill(pid):
-    os.kill(pid, signal.SIGSTOP)
-    testlib.wait_for(lambda: state_of(pid) in 'TZ', SECONDS)
+    testlib.stop_process(pid)
     os.kill(pid, signal.SIGKILL)
-
-
-def state_of(pid):
-    with open('/proc/%d/stat' % pid) as fp:
-        return fp.read().rpartition(')')[2].split()[0]
 
 
 def all_gone(pids):
@@ -233,7 +227,7 @@ def test_children_that_hang_in_their_start(victim, stage, tmp_path):
         stopped = []
         for pid in new:
             try:
-                os.kill(pid, signal.SIGSTOP)
+                testlib.stop_process(pid)
                 stopped.append(pid)
             except OSError:
                 pass

@@ -146,7 +146,7 @@ def test_a_server_that_falls_silent(router, server, ssh, enabled):
     mitogen.core.listen(child, 'disconnect', gone.put)
     pids = server.of_connections()
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        testlib.stop_process(pid)
     try:
         if enabled:
             gone.get(timeout=20)

@@ -83,14 +83,6 @@ class Waiter(object):
         return self.result
 
 
-def state_of(pid):
-    try:
-        with open('/proc/%d/stat' % pid) as fp:
-            return fp.read().rpartition(')')[2].split()[0]
-    except IOError:
-        return 'gone'
-
-
 def send_signal(pid, number):
     # Who was asked to end may just have done so.
     with contextlib.suppress(ProcessLookupError):
@@ -102,8 +94,8 @@ def kill(pid):
 
 
 def stop_then_kill(pid):
-    send_signal(pid, signal.SIGSTOP)
-    testlib.wait_for(lambda: not testlib.is_running(pid) or state_of(pid) == 'T', SECONDS, 'a stopped process')
+    with contextlib.suppress(ProcessLookupError):
+        testlib.stop_process(pid)
     send_signal(pid, signal.SIGKILL)
 
 
@@ -165,7 +157,7 @@ def test_a_call_whose_answer_is_waited_for_later(router, started, take):
 def test_many_calls_at_once(router, take):
     child = router.local()
     pid = child.call(os.getpid)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     waiters = [Waiter(child.call, targets.identity, i).sleep() for i in range(20)]
     take(pid)
     send_signal(pid, signal.SIGCONT)
@@ -367,7 +359,7 @@ def test_a_transfer_of_a_file_in_the_middle(router, take, tmp_path):
 def test_a_transfer_of_a_file_before_it_begins(router, take, tmp_path):
     child = router.local()
     pid = child.call(os.getpid)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     waiter = Waiter(mitogen.service.FileService.get, child, '/etc/passwd', io.BytesIO()).sleep()
     take(pid)
     send_signal(pid, signal.SIGCONT)
@@ -456,7 +448,7 @@ def test_a_connection_when_our_broker_ends(make_router, tmp_path):
 def test_waiting_for_the_shutdown_of_a_context(router, take):
     child = router.local()
     pid = child.call(os.getpid)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     waiter = Waiter(child.shutdown, wait=True).sleep()
     take(pid)
     send_signal(pid, signal.SIGCONT)
@@ -467,7 +459,7 @@ def test_waiting_for_the_shutdown_of_a_grandchild_whose_intermediary_is_taken_aw
     child = router.local()
     grandchild = router.local(via=child)
     pids = child.call(os.getpid), grandchild.call(os.getpid)
-    os.kill(pids[1], signal.SIGSTOP)
+    testlib.stop_process(pids[1])
     waiter = Waiter(grandchild.shutdown, wait=True).sleep()
     take(pids[0])
     assert waiter.outcome() is None
@@ -519,7 +511,7 @@ def test_joining_a_broker_whose_child_is_stopped(make_router):
     router = make_router()
     router.broker.shutdown_timeout = 0.5
     pid = router.local().call(os.getpid)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     router.broker.shutdown()
     Waiter(router.broker.join).outcome()
     kill(pid)
@@ -547,7 +539,7 @@ def test_joining_a_broker_while_a_thread_of_its_pool_waits(make_router, started)
 def test_disconnecting_a_context(router, take):
     child = router.local()
     pid = child.call(os.getpid)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     assert Waiter(router.disconnect, child).outcome() is None
     os.kill(pid, signal.SIGKILL)
 
@@ -642,7 +634,7 @@ def test_a_sender_that_is_held_back(router, take):
     child = router.local()
     pid = child.call(os.getpid)
     child.call_no_reply(targets.sleep, 600)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     if mitogen.core.CORE == 'native':
         router.high_water = 1 << 20
 
@@ -663,7 +655,7 @@ def test_a_sender_that_is_held_back_when_the_broker_ends(make_router):
     router.broker.shutdown_timeout = 0.5
     child = router.local()
     pid = child.call(os.getpid)
-    os.kill(pid, signal.SIGSTOP)
+    testlib.stop_process(pid)
     if mitogen.core.CORE == 'native':
         router.high_water = 1 << 20
 

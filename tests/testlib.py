@@ -5,6 +5,7 @@ What several test files use. Nothing here is sent to a child; functions that chi
 import contextlib
 import logging
 import os
+import signal
 import socket
 import struct
 import threading
@@ -48,6 +49,26 @@ def is_running(pid):
     except IOError:
         return False
     return text[text.rindex(')') + 2] not in 'ZX'
+
+
+def stop_process(pid):
+    """
+    Stop a process, and return once none of its threads runs: on another CPU they go on for a moment after the signal.
+    """
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped():
+        try:
+            for tid in os.listdir('/proc/%d/task' % pid):
+                with open('/proc/%d/task/%s/stat' % (pid, tid)) as fp:
+                    if fp.read().rpartition(')')[2].split()[0] not in 'TXZ':
+                        return False
+        except IOError:
+            # It, or one thread of it, has just ended.
+            return not is_running(pid)
+        return True
+
+    wait_for(stopped, patience(), 'a stopped process')
 
 
 def frame(dst=0, src=0, auth=None, handle=0, reply_to=0, data=b'', magic=0x4d49, length=None):
