@@ -997,6 +997,11 @@ int mg_loop_leads(mg_loop *loop)
     return leads;
 }
 
+int mg_loop_serves(mg_loop *loop)
+{
+    return mg_loop_leads(loop) || atomic_load(&loop->attendant) == mg_waiter_self();
+}
+
 void mg_loop_release(mg_loop *loop)
 {
     pthread_mutex_lock(&loop->mu);

@@ -106,6 +106,8 @@ void mg_loop_release(mg_loop *loop);
 int mg_loop_try_acquire(mg_loop *loop);
 /* Whether the calling thread is the leader. */
 int mg_loop_leads(mg_loop *loop);
+/* Whether it is, or is the one that attends: others may wait for what it does. */
+int mg_loop_serves(mg_loop *loop);
 
 /* --- ops: work for whoever leads --- */
 

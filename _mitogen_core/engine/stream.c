@@ -1,6 +1,7 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -22,6 +23,12 @@ enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK 
 #define QUICK      (MG_SECOND / 50000)
 #define QUICK_ROW  8
 #define HELD_BYTES (32 * 1024)
+
+/* Who sends a frame of so many bytes goes on writing when the kernel takes no more at present. It waits so long for the peer to read some, and
+ * goes on for so long in all; then the loop has the rest. */
+#define PUSH_BYTES   (64 * 1024)
+#define PUSH_WAIT_MS 2
+#define PUSH_WHILE   (MG_SECOND / 50)
 
 static void on_readable(void *arg, int events);
 static void on_writable(void *arg, int events);
@@ -174,6 +181,7 @@ static void set_wants_write_locked(mg_stream *s, int on)
 static void end_writing_locked(mg_stream *s)
 {
     s->wfd = -1;
+    s->pushing = 0;
     set_wants_write_locked(s, 0);
     mg_outq_clear(&s->out);
     pthread_cond_broadcast(&s->room);
@@ -435,6 +443,32 @@ static int may_hold_locked(mg_stream *s)
     return s->quick_row == QUICK_ROW && mg_outq_bytes(&s->out) < HELD_BYTES;
 }
 
+/* Writes the rest as the loop would, without waking another thread each time that the socket is full. s->wants_write is set: others
+ * only queue meanwhile. Tells which todo the loop has got. */
+static int push(mg_stream *s)
+{
+    int64_t until = mg_now() + PUSH_WHILE;
+    int todo = 0, go_on = 1;
+    pthread_mutex_lock(&s->wmu);
+    while (go_on && s->pushing && s->wants_write) {
+        /* Without the lock the descriptor may be closed, and be another file: then we wait in vain, and write nothing. */
+        struct pollfd pfd = {.fd = s->wfd, .events = POLLOUT};
+        pthread_mutex_unlock(&s->wmu);
+        int ready = poll(&pfd, 1, PUSH_WAIT_MS);
+        go_on = ready > 0 && mg_now() < until;
+        pthread_mutex_lock(&s->wmu);
+        if (ready > 0 && s->pushing && s->wants_write)
+            todo = write_locked(s);
+        if (mg_outq_bytes(&s->out) <= mg_router_high_water(s->router) / 2)
+            pthread_cond_broadcast(&s->room);
+    }
+    if (s->pushing && s->wants_write)
+        todo = MG_TODO_WRITE;
+    s->pushing = 0;
+    pthread_mutex_unlock(&s->wmu);
+    return todo;
+}
+
 /* Ends the holding; tells which todo the loop has got. */
 static int flush(mg_stream *s)
 {
@@ -458,7 +492,7 @@ static void flush_held(mg_hold *hold)
 
 mg_err mg_stream_send(mg_stream *s, mg_frame *f)
 {
-    int todo = 0, hold = 0;
+    int todo = 0, hold = 0, pushes = 0;
     mg_err err = MG_OK;
     if (mg_loop_was_forked(s->loop)) {
         mg_frame_unref(f);
@@ -471,12 +505,16 @@ mg_err mg_stream_send(mg_stream *s, mg_frame *f)
     } else {
         count_out(s, f);
         mg_outq_push(&s->out, f);
-        if (!s->wants_write && !may_hold_locked(s))
+        if (!s->wants_write && !may_hold_locked(s)) {
             todo = write_locked(s);
-        else if (!s->wants_write && !s->holding)
+            if (todo == MG_TODO_WRITE && mg_outq_bytes(&s->out) >= PUSH_BYTES && !mg_loop_serves(s->loop))
+                s->pushing = pushes = 1;
+        } else if (!s->wants_write && !s->holding)
             s->holding = hold = 1;
     }
     pthread_mutex_unlock(&s->wmu);
+    if (pushes)
+        todo = push(s);
     if (hold) {
         mg_stream_ref(s);
         if (!mg_loop_hold(s->loop, &s->hold)) {
@@ -505,6 +543,10 @@ void mg_stream_forward(mg_stream *s, mg_frame *f, mg_stream *from)
             if (todo)
                 post(s, todo);
             waiting = mg_outq_bytes(&s->out);
+        }
+        if (waiting > mg_router_high_water(s->router) && s->pushing) {
+            s->pushing = 0; /* the loop writes the rest, and then resumes who feeds this */
+            post(s, MG_TODO_WRITE);
         }
     }
     pthread_mutex_unlock(&s->wmu);

@@ -7,7 +7,9 @@
  * Writing is anybody's: the thread that sends writes at once when nothing is queued (under wmu, on a non-blocking fd), and what the
  * kernel does not take waits for the loop. Frames that the leader forwards are queued and written together at the end of
  * its turn. So are those of a thread that sends one after the other without a pause: they are held back for a moment (mg_loop_hold),
- * since a system call for each, which also wakes the reader for each, costs several times what the rest does.
+ * since a system call for each, which also wakes the reader for each, costs several times what the rest does. Who sends a large frame
+ * pushes: it waits for the socket to have room, for some milliseconds, since to wake the loop's thread for each time that the peer has read
+ * costs as much as the bytes do.
  *
  * Memory is bounded: when more than the high-water mark waits on a stream, a stream that feeds it (itself, if frames go back where they came
  * from) is paused, that is, not read, until half of it has gone, and a sending thread has to wait (mg_stream_wait_room). Delivery to this process never pauses anything, so
@@ -74,7 +76,8 @@ typedef struct mg_stream {
     int wfd;                    /* guarded by wmu; -1: closed or broken, what is sent is dropped */
     mg_outq out;                /* guarded by wmu */
     int write_error;            /* guarded by wmu: errno of the failed write, or 0 */
-    int wants_write;            /* guarded by wmu: the loop is to write the rest */
+    int wants_write;            /* guarded by wmu: the loop, or who pushes, is to write the rest */
+    int pushing;                /* guarded by wmu: the sender of a large frame writes the rest, and the loop does not */
     int64_t sent_at;            /* guarded by wmu: when the last frame was sent from here */
     int quick_row;              /* guarded by wmu: frames sent one right after the other, up to QUICK_ROW */
     int holding;                /* guarded by wmu: `out` is to be flushed by `hold` */
@@ -99,7 +102,8 @@ void mg_stream_fail(mg_stream *s);
 /* Python is done with the frame that held the stream. Any thread. */
 void mg_stream_release(mg_stream *s);
 
-/* Sends a frame and takes over the reference, also when this fails. Any thread; never blocks. MG_ECLOSED: dropped. */
+/* Sends a frame and takes over the reference, also when this fails. Any thread; for a large frame it waits some milliseconds for the peer to
+ * read, unless the thread serves the loop. MG_ECLOSED: dropped. */
 mg_err mg_stream_send(mg_stream *s, mg_frame *f);
 
 /* For the leader, while it forwards or answers: queue now, write at the end of the turn. from: the stream f came in by, or NULL. */

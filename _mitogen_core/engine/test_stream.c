@@ -245,6 +245,150 @@ static void what_the_kernel_does_not_take_is_written_by_the_loop(void)
     node_stop(&node);
 }
 
+struct feeder {
+    int fd;
+    uint32_t me, dst, n;
+    size_t len;
+    _Atomic uint32_t sent;
+};
+
+static void *feed_many(void *arg)
+{
+    struct feeder *x = arg;
+
+    for (uint32_t i = 0; i < x->n; i++) {
+        peer_filled(x->fd, x->dst, x->me, 500, x->len, i);
+        atomic_store(&x->sent, i + 1);
+    }
+    return NULL;
+}
+
+static void *read_whole_frames(void *arg)
+{
+    struct feeder *x = arg;
+    uint8_t *payload;
+    mg_hdr h;
+
+    for (uint32_t i = 0; i < x->n; i++) {
+        CHECK(peer_recv(x->fd, &h, &payload) && h.len == x->len);
+        check_filled(payload, x->len, 0, i);
+        free(payload);
+        atomic_store(&x->sent, i + 1);
+    }
+    return NULL;
+}
+
+static void who_sends_a_large_frame_writes_all_of_it_while_the_peer_reads(void)
+{
+    struct node node;
+    mg_hdr h = {.dst_id = 1};
+    struct feeder reader = {.n = 50, .len = 1000000};
+    int fds[2];
+
+    node_start(&node, 0, -1);
+    test_pair(fds, 0);
+    mg_stream *s = node_connect(&node, 1, fds[0], 0);
+    reader.fd = fds[1];
+    pthread_t thread = test_spawn(read_whole_frames, &reader);
+    for (uint32_t i = 0; i < reader.n; i++)
+        CHECK(mg_stream_send(s, filled_frame(h, reader.len, 0, i)) == MG_OK);
+    test_join(thread);
+    AWAIT(mg_stream_pending(s) == 0);
+    CHECK(mg_loop_unsent(node.loop) == 0);
+    node_disconnect(&node, s);
+    close(fds[1]);
+    node_stop(&node);
+}
+
+struct pusher {
+    mg_stream *s;
+    _Atomic int done;
+};
+
+static void *send_a_large_frame(void *arg)
+{
+    struct pusher *p = arg;
+    mg_hdr h = {.dst_id = 9, .src_id = 4};
+
+    CHECK(mg_stream_send(p->s, filled_frame(h, 3000000, 4, 0)) == MG_OK);
+    atomic_store(&p->done, 1);
+    return NULL;
+}
+
+static int is_pushing(mg_stream *s)
+{
+    pthread_mutex_lock(&s->wmu);
+    int pushing = s->pushing;
+    pthread_mutex_unlock(&s->wmu);
+    return pushing;
+}
+
+/* A frame that is forwarded onto what a sender pushes makes the stream full: the loop takes over, so that the feeder is resumed. */
+static void what_is_forwarded_onto_a_large_frame_is_not_forgotten(void)
+{
+    enum { TIMES = 30 };
+    struct node node;
+    mg_stream *in, *out;
+    uint8_t *payload;
+    mg_hdr h;
+    int fds[2], sink[2];
+
+    node_start(&node, 0, -1);
+    atomic_store(&node.router->high_water, 100000);
+    test_pair(sink, 4096);
+    test_pair(fds, 0);
+    out = node_connect(&node, 9, sink[0], 1);
+    in = node_connect(&node, 1, fds[0], 1);
+    for (int i = 0; i < TIMES; i++) {
+        struct pusher p = {.s = out};
+        struct feeder f = {.fd = fds[1], .me = 1, .dst = 9, .n = 3, .len = 60000};
+        pthread_t sender = test_spawn(send_a_large_frame, &p);
+        while (!is_pushing(out) && !atomic_load(&p.done))
+            sched_yield();
+        pthread_t feeder = test_spawn(feed_many, &f);
+        uint32_t from_feeder = 0;
+        for (int n = 0; n < 4; n++) {
+            CHECK(peer_recv(sink[1], &h, &payload));
+            if (h.src_id == 1)
+                check_filled(payload, f.len, 1, from_feeder++);
+            else
+                check_filled(payload, 3000000, 4, 0);
+            free(payload);
+        }
+        CHECK(from_feeder == 3);
+        test_join(sender);
+        test_join(feeder);
+        AWAIT(mg_stream_pending(out) == 0 && !is_pushing(out));
+    }
+    node_disconnect(&node, in);
+    node_disconnect(&node, out);
+    close(fds[1]);
+    close(sink[1]);
+    node_stop(&node);
+}
+
+static void a_stream_can_be_closed_under_who_sends_a_large_frame(void)
+{
+    struct node node;
+    int fds[2];
+
+    node_start(&node, 0, -1);
+    for (int i = 0; i < 50; i++) {
+        test_pair(fds, 4096);
+        struct pusher p = {.s = node_connect(&node, 1, fds[0], 1)};
+        mg_stream_ref(p.s);
+        pthread_t sender = test_spawn(send_a_large_frame, &p);
+        while (!is_pushing(p.s) && !atomic_load(&p.done))
+            sched_yield();
+        node_disconnect(&node, p.s);
+        test_join(sender);
+        CHECK(mg_stream_pending(p.s) == 0 && !is_pushing(p.s) && mg_loop_unsent(node.loop) == 0);
+        mg_stream_unref(p.s);
+        close(fds[1]);
+    }
+    node_stop(&node);
+}
+
 static void a_stream_counts_as_unsent_until_the_kernel_has_all_of_it_or_it_ends(void)
 {
     struct node node;
@@ -593,24 +737,6 @@ static void a_write_that_fails_in_the_loop_ends_the_stream_as_well(void)
 }
 
 /* --- high water --- */
-
-struct feeder {
-    int fd;
-    uint32_t me, dst, n;
-    size_t len;
-    _Atomic uint32_t sent;
-};
-
-static void *feed_many(void *arg)
-{
-    struct feeder *x = arg;
-
-    for (uint32_t i = 0; i < x->n; i++) {
-        peer_filled(x->fd, x->dst, x->me, 500, x->len, i);
-        atomic_store(&x->sent, i + 1);
-    }
-    return NULL;
-}
 
 /* Feeders 1..n send to context 9, which does not read for a while. */
 static void flood_through(size_t high_water, size_t len, uint32_t n)
@@ -991,6 +1117,9 @@ int main(void)
     RUN(a_stream_that_is_closed_sends_what_it_held_back);
     RUN(frames_of_many_threads_arrive_whole_and_in_each_threads_order);
     RUN(what_the_kernel_does_not_take_is_written_by_the_loop);
+    RUN(who_sends_a_large_frame_writes_all_of_it_while_the_peer_reads);
+    RUN(what_is_forwarded_onto_a_large_frame_is_not_forgotten);
+    RUN(a_stream_can_be_closed_under_who_sends_a_large_frame);
     RUN(a_stream_counts_as_unsent_until_the_kernel_has_all_of_it_or_it_ends);
     RUN(a_closed_stream_takes_nothing_and_lets_its_senders_go);
     RUN(a_stream_is_not_read_until_it_is_started_and_not_after_it_is_stopped);
