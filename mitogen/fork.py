@@ -168,7 +168,7 @@ class Connection(mitogen.parent.Connection):
         # Made here, where it takes less: each page that a child touches first
         # has to be copied.
         config = self.get_econtext_config()
-        left, right = mitogen.parent.create_socketpair(mitogen.parent.BUFFER_SIZE)
+        left, right = mitogen.parent.create_socketpair(mitogen.parent._BUFFER_SIZE)
         try:
             pid = os.fork()
         except OSError:

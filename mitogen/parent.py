@@ -1053,7 +1053,7 @@ def popen(**kwargs):
 
 #: Bytes of send buffer of a connection to a child on this machine. Each time it
 #: is full, sender and reader change places, which costs more than the copying.
-BUFFER_SIZE = 4 * mitogen.core.CHUNK_SIZE
+_BUFFER_SIZE = 4 * mitogen.core.CHUNK_SIZE
 
 
 def create_socketpair(size=None, blocking=None):
@@ -1087,7 +1087,7 @@ def create_best_pipe(escalates_privilege=False, blocking=None):
             raise
         return parent_r, child_w, child_r, parent_w
 
-    parentfp, childfp = create_socketpair(BUFFER_SIZE, blocking)
+    parentfp, childfp = create_socketpair(_BUFFER_SIZE, blocking)
     return parentfp, childfp, childfp, parentfp
 
 
