@@ -298,6 +298,34 @@ def _sleepers_of_frames():
             frame = frame.f_back
 
 
+def _outer_waits():
+    """
+    Return a dict, by the id of a latch that only a function of ours knows:
+    text on what that function waits for.
+    """
+    broker = mitogen.core.Broker
+    tellers = {broker.defer_sync.__code__: lambda names: (
+        names.get('outcome'), 'the thread of %r to run %r' % (
+            names['self'], names['func']))}
+    parent = sys.modules.get('mitogen.parent')
+    if parent:
+        tellers[parent.Connection.connect.__code__] = lambda names: (
+            names['self'].latch, 'the connection to %r: %s' % (
+                names['context'], names['self']._stage))
+        tellers[parent.Context.shutdown.__code__] = lambda names: (
+            names.get('latch'), '%r to end' % (names['self'],))
+
+    texts = {}
+    for frame in list(sys._current_frames().values()):
+        while frame is not None:
+            tell = tellers.get(frame.f_code)
+            if tell:
+                latch, text = tell(frame.f_locals)
+                texts[id(latch)] = text
+            frame = frame.f_back
+    return texts
+
+
 def get_waits():
     """
     Return a list of what threads of this process wait for, as dicts:
@@ -305,7 +333,7 @@ def get_waits():
     """
     names = dict((thread.ident, thread.name)
                  for thread in threading.enumerate())
-    texts = {}
+    texts = _outer_waits()
     latches = []
     for receiver in _instances(mitogen.core.Receiver):
         if receiver.handle:

@@ -92,6 +92,34 @@ def test_a_wait_on_a_select_names_its_members(router):
             assert sleeping.waits()[0]['what'] == 'a select of %r, %r' % (one, two)
 
 
+def test_a_wait_for_a_connection_names_its_stage(router, tmp_path):
+    silent, pid = tmp_path / 'silent', tmp_path / 'pid'
+    silent.write_text('#!/bin/sh\necho $$ > %s.new\nmv %s.new %s\nexec sleep 600\n' % (pid, pid, pid))
+    silent.chmod(0o755)
+
+    def end():
+        os.kill(int(testlib.wait_for(lambda: pid.exists() and pid.read_text())), signal.SIGKILL)
+
+    with Sleeping(lambda: router.local(python_path=str(silent), name=u'bob'), end) as sleeping:
+        testlib.wait_for(lambda: 'waiting for the interpreter' in sleeping.waits()[0]['what'])
+        assert re.match(r"the connection to Context\(\d+, 'bob'\): ", sleeping.waits()[0]['what'])
+
+
+def test_a_wait_for_the_end_of_a_context(router):
+    child = router.local(name=u'bob')
+    pid = child.call(os.getpid)
+    testlib.stop_process(pid)
+    with Sleeping(lambda: child.shutdown(wait=True), lambda: os.kill(pid, signal.SIGCONT)) as sleeping:
+        assert sleeping.waits()[0]['what'] == '%r to end' % (child,)
+
+
+def test_a_wait_for_the_brokers_thread(router):
+    go_on = threading.Event()
+    router.broker.defer(go_on.wait)
+    with Sleeping(lambda: router.broker.defer_sync(os.getpid), go_on.set) as sleeping:
+        assert sleeping.waits()[0]['what'] == 'the thread of %r to run %r' % (router.broker, os.getpid)
+
+
 def test_a_wait_that_ended_is_not_told():
     latch = Latch()
     with Sleeping(latch.get, latch.close) as sleeping:
