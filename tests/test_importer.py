@@ -4,9 +4,11 @@ The child's importer by itself: what it offers, what it refuses, what it keeps. 
 
 import importlib
 import importlib.machinery
+import importlib.resources
 import os
 import sys
 import traceback
+import types
 import zlib
 from unittest import mock
 
@@ -372,6 +374,22 @@ def test_the_files_of_a_reader():
         gone.read_text()
     with pytest.raises(NotImplementedError):
         top.iterdir()
+
+
+@pytest.mark.filterwarnings('ignore:is_resource is deprecated:DeprecationWarning')
+@pytest.mark.filterwarnings('ignore:.*contents is deprecated:DeprecationWarning')
+def test_the_standard_library_asks_a_reader():
+    requester = mock.Mock()
+    requester._get_resource.side_effect = lambda package, name: {('pkg', 'here'): b'content'}.get((package, name))
+    loader = mock.Mock(spec=['get_resource_reader'])
+    loader.get_resource_reader.side_effect = lambda name: mitogen.core.ResourceReader(requester, name)
+    package = types.ModuleType('pkg')
+    package.__spec__ = importlib.machinery.ModuleSpec('pkg', loader, is_package=True)
+    for name, expected in (('here', True), ('gone', False), ('', False)):
+        assert importlib.resources.is_resource(package, name) is expected
+    # Nobody who asks for a list is given a part of it.
+    with pytest.raises(NotImplementedError):
+        list(importlib.resources.contents(package))
 
 
 def test_an_importer_has_a_reader_for_each_package(serve):

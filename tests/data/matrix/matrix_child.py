@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 
 import mitogen.core
 import mitogen.service
@@ -64,6 +65,12 @@ def resource():
     import importlib.resources
     reader = matrix_pkg.__loader__.get_resource_reader('matrix_pkg')
     if not reader.is_resource('text.txt') or reader.is_resource('no-such.txt'):
+        return None
+    with warnings.catch_warnings():
+        # 3.11 and 3.12 call it deprecated, later versions do not.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        found = [importlib.resources.is_resource('matrix_pkg', name) for name in ('text.txt', 'no-such.txt')]
+    if found != [True, False]:
         return None
     if sys.version_info >= (3, 10):
         return importlib.resources.files('matrix_pkg').joinpath('text.txt').read_bytes()
