@@ -128,10 +128,11 @@ def _make_message(cls, attributes):
 def _slow_unpickle(msg, find_class, failure=None):
     """
     Unpickle with the caller's own look-ups, or log a payload that the native
-    decoder refused with `failure`.
+    decoder refused with `failure`. One that is empty tells that by itself.
     """
     if failure is not None:
-        LOG.error('cannot unpickle %r', msg)
+        if msg.data:
+            LOG.error('cannot unpickle %r', msg)
         return None
     for obj in _PureMessage.unpickle_iter(msg, False, False, find_class):
         return obj
