@@ -596,6 +596,14 @@ def resident():
         return int(fp.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
+def peak():
+    """
+    Return how many bytes of memory this process has had at most.
+    """
+    with open('/proc/self/status') as fp:
+        return [int(line.split()[1]) << 10 for line in fp if line.startswith('VmHWM')][0]
+
+
 def call_sleep(context, seconds):
     """
     Have another context sleep, and wait for it.

@@ -127,21 +127,21 @@ def check(tree):
     assert not tree.logs.find('broker crashed')
 
 
-def resident(tree):
+def memory(tree, measure):
     """
-    Return how much memory the liar's parent and the master have.
+    Return how much memory the master and the liar's parent have.
     """
-    sizes = [targets.resident()]
+    sizes = [measure()]
     if tree.middle:
-        sizes.append(tree.middle.call(targets.resident))
+        sizes.append(tree.middle.call(measure))
     return sizes
 
 
 @contextlib.contextmanager
-def bounded(tree, limit=96 * MEBIBYTE):
-    before = resident(tree)
+def bounded(tree, limit=96 * MEBIBYTE, measure=targets.resident):
+    before = memory(tree, measure)
     yield
-    after = resident(tree)
+    after = memory(tree, measure)
     assert all(b - a < limit for a, b in zip(before, after)), (before, after)
 
 
@@ -407,8 +407,10 @@ BOMBS = {
     'deep': nested(1000000),
     'deep_tuples': '\x80\x02)' + '\x85' * 1000000 + '.',
     'a list in itself': '\x80\x02]q\x00h\x00a.',
-    'memo index of 2 ** 22': '\x80\x02Nr\xff\xff\x3f\x00.',
-    'memo index as text': '\x80\x02Np4194303\n.',
+    'memo index of 2 ** 25': '\x80\x02Nr\xff\xff\xff\x01.',
+    'memo index as text': '\x80\x02Np33554431\n.',
+    'memo index behind a text': '\x80\x02X\0\0\x10\0' + 'r' * (1 << 20) + 'r\0\0\x08\0.',
+    'memo index that a frame parts': '\x80\x04N\x95\4' + '\0' * 7 + 'r\0\0\0\0\xff\xff\1.',
     'length of 4 GiB': '\x80\x02B\xff\xff\xff\xff.',
     'length of 2 ** 62': '\x80\x04\x8e' + '\0' * 7 + '\x40.',
     'text of 2 GiB': '\x80\x02X\xff\xff\xff\x7f.',
@@ -426,7 +428,7 @@ BOMBS = {
 
 def test_an_answer_that_is_a_bomb_harms_nobody(tree):
     for name in sorted(BOMBS):
-        with bounded(tree):
+        with bounded(tree), bounded(tree, 256 * MEBIBYTE, targets.peak):
             tree.liar.start('answer', data=BOMBS[name])
             try:
                 result = tree.liar.context.call(targets.identity, 1)
@@ -439,7 +441,7 @@ def test_an_answer_that_is_a_bomb_harms_nobody(tree):
 
 def test_a_request_that_is_a_bomb_harms_nobody(tree):
     for name in sorted(BOMBS):
-        with bounded(tree):
+        with bounded(tree), bounded(tree, 256 * MEBIBYTE, targets.peak):
             tree.liar.tell(*[dict(dst=tree.parent_id, handle=handle, data=BOMBS[name], magic=0x4d4a, reply_to=5)
                              for handle in (GET_RESOURCE, CALL_FUNCTION, CALL_SERVICE, LOAD_MODULE)])
 

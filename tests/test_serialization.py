@@ -6,6 +6,8 @@ The codec alone, on random data, is tested in test_codec.py.
 
 import io
 import pickle
+import struct
+import tracemalloc
 
 import pytest
 
@@ -304,6 +306,84 @@ def test_bad_arguments_to_a_sender_make_the_message_invalid(router, args):
 def test_a_damaged_pickle_raises(data):
     with pytest.raises(Exception):
         Message(data=data).unpickle()
+
+
+# ---- what a child may write, and its parent reads
+
+def long_put(index):
+    return b'r' + struct.pack('<L', index)
+
+
+def frame(data):
+    return b'\x95' + struct.pack('<Q', len(data)) + data
+
+
+#: Each wants a table of 128 MiB or more.
+CLAIMS = [
+    b'N' + long_put(1 << 23), b'N' + long_put(0xffffffff), b'N' * 300 + long_put(1 << 23), frame(b'N' + long_put(1 << 23)),
+    b'Np8388608\n', b'Np00000008388608\n', b'Np 8388608\n', b'Np+8_388_608\n', b'Np8388608\0\n', b'Np99999999999\n',
+    b'N' * 300 + b'p8388608\n',
+    # A text is one opcode, however long.
+    b'X\0\0\x10\0' + b'r' * (1 << 20) + long_put(1 << 18), b'V' + b'r' * (1 << 20) + b'\n' + long_put(1 << 18),
+    # Behind whatever has an argument.
+    b'(I1\nL2L\nF1.5\nVa\nS"b"\nU\1cT\1\0\0\0dX\1\0\0\0eC\1fB\1\0\0\0gG1234567K8M99J0123\x8a\1h\x8b\1\0\0\0i'
+    b'\x8c\1j\x8d\1\0\0\0\0\0\0\0k\x8e\1\0\0\0\0\0\0\0lq\1h\1j\1\0\0\0p1\ng1\nr\2\0\0\0cmitogen.core\nBlob\n'
+    b'\x8cXmitogen.core'.replace(b'X', b'\x0c') + b'\x8c\4Blob\x93(imitogen.core\nBlob\n' + long_put(1 << 23),
+    # The interpreter forgets what is left of a frame when an argument is longer than that.
+] + [b'N' + frame(b'r' + b'\0' * n) + struct.pack('<L', 1 << 23) for n in range(1, 4)] + [
+    b'N' + frame(b'p' + b'0' * n) + b'8388608\n' for n in range(3)] + [
+    b'N' + frame(b'JXY') + b'12U\5' + long_put(1 << 23),
+    b'N' + frame(b'X\2\0\0') + b'\1\0\0\0aU\5' + long_put(1 << 23),
+    b'N' + frame(b'NNN' + b'\x95\4\0\0') + struct.pack('<Q', 2) + b'U\5' + long_put(1 << 23),
+    b'N' + frame(b'\x95' + struct.pack('<Q', 6) + b'NNN') + b'NNU\5' + long_put(1 << 23)]
+
+
+def parent_reads(data):
+    """
+    Yield the values of a message as any context does that has children.
+    """
+    __import__('mitogen.parent')
+    return Message(data=data).unpickle_iter(find_class=Message()._find_global)
+
+
+@pytest.mark.parametrize('data', CLAIMS, ids=lambda data: repr(data[:30]))
+def test_a_memo_index_costs_no_memory(data):
+    tracemalloc.start()
+    try:
+        # What was read before stays right.
+        values = parent_reads(b'\x80\x02]q\1.' + data + b'.')
+        assert next(values) == []
+        with pytest.raises((pickle.UnpicklingError, StreamError, EOFError)):
+            next(values)
+        assert tracemalloc.get_traced_memory()[1] < (16 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_memo_index_out_of_bounds_says_so():
+    with pytest.raises(pickle.UnpicklingError) as caught:
+        next(parent_reads(CLAIMS[0]))
+    assert 'memo index out of bounds' in str(caught.value)
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_many_memo_entries_are_read(protocol):
+    texts = [u'%sr%d' % (u'x' * (i % 130), i) for i in range(70000)]
+    rows = [[t, i, i * 1000, -i, i * .5, (t,), None] for i, t in enumerate(texts)]
+    for value in (texts, dict.fromkeys(texts, texts[0]), rows):
+        data = pickle.dumps(value, protocol)
+        assert list(parent_reads(data + data)) == [value, value]
+
+
+@pytest.mark.parametrize('opcode', [b'I', b'L', b'g', b'p'])
+def test_a_number_in_text_is_not_read_without_end(opcode):
+    with pytest.raises((pickle.UnpicklingError, StreamError)):
+        next(parent_reads(b'N' + opcode + b'7' * 1000000 + b'\n.'))
+
+
+def test_a_byte_array_is_refused():
+    with pytest.raises((pickle.UnpicklingError, StreamError)):
+        next(parent_reads(b'\x80\5\x96\1\0\0\0\0\0\0\0x.'))
 
 
 def test_lookups_are_denied_by_default_when_iterating():
