@@ -57,6 +57,10 @@ WORDS = [bytes(bytearray([op])) for op in bytearray(b'(.012NRabde})lotsu]')] + [
 ]
 
 
+#: Memo indexes of which a table would be large.
+CLAIMS = [b'r\xff\xff\xff\x01', b'r\0\0\0\1', b'p16777216\n', b'p 33_554_431\n']
+
+
 #: Whole values, and what they are: h for hashable, v for not, t for a tuple, and the globals.
 ATOMS = [(word, b'h') for word in WORDS if word[:1] in b'XUTCB\x8c\x8d\x8eILFSVKMJ\x8a\x8bG\x88\x89N'] + [
     (b']', b'l'), (b'}', b'd'), (b')', b't'), (b'cmitogen.core\nKwargs\n}\x85R', b'd'),
@@ -128,7 +132,7 @@ def generate(rng):
     wild = rng.choice((0, 0, 0, 0.01, 0.3))
     for _ in range(rng.choice((5, 10, 20, 50, 200))):
         if rng.random() < wild:
-            parts.append(rng.choice(WORDS + [b'j\7\0\0\0', b'r\x22\0\0\0', b'p5\n', b'g5\n']))
+            parts.append(rng.choice(WORDS + [b'j\7\0\0\0', b'r\x22\0\0\0', b'p5\n', b'g5\n'] + CLAIMS))
         else:
             parts.append(feasible(rng, stack, memo))
     parts.append(b'.' if stack and stack[-1:] != b'm' else b'N.')

@@ -151,8 +151,11 @@ class World(logging.Handler):
         return outcome
 
     def run(self, operation):
+        before = peak()
         decoded = getattr(self, 'do_' + operation[0])(*operation[1:])
-        return dict(self.settle(), decoded=decoded)
+        outcome = dict(self.settle(), decoded=decoded)
+        outcome['memory'] = peak() - before
+        return outcome
 
     def make(self, dst, src, auth, handle, reply_to, data, magic):
         return self.core.Message(dst_id=dst, src_id=src, auth_id=auth, handle=handle, reply_to=reply_to, enc=magic,
@@ -191,6 +194,14 @@ class World(logging.Handler):
             peer.close()
         self.broker.shutdown()
         self.broker.join()
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+#: No operation takes more memory than this at any time, whatever it is.
+MOST_MEMORY = 64 << 20
 
 
 #: The readers fail in their own ways on what is no pickle.
@@ -234,7 +245,7 @@ def work():
     Be one of the two processes: answer each line on stdin.
     """
     sys.setrecursionlimit(5000)
-    # Ten bytes may ask the pure core for a table of 64 GiB (docs/limits.rst): better an error than the end of the process.
+    # Ten bytes may ask the pure core to set aside memory that it does not use, as much as there is.
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     world = World()
     for line in sys.stdin:
@@ -276,6 +287,9 @@ class Core(object):
 
 
 def differences(one, other):
+    memory = one.pop('memory'), other.pop('memory')
+    if max(memory) > MOST_MEMORY:
+        return [('memory',) + memory]
     if LIMIT in (one['decoded'], other['decoded']):
         return []
     return [(key, one[key], other[key]) for key in one if one[key] != other[key]]
