@@ -221,11 +221,10 @@ def _reduce_core_source(py3, whole):
     source = mitogen.parent._get_core_source()
     constants = {'PY3': py3, '_REDUCED': True}
     try:
-        if py3:
-            source = source.replace(mitogen.parent._FUTURE, b'')
+        text = source.replace(mitogen.parent._FUTURE, b'') if py3 else source
         if whole:
-            return mitogen.minify.shrink_source(source, constants), None
-        return mitogen.minify.divide_source(source, constants)
+            return mitogen.minify.shrink_source(text, constants), None
+        return mitogen.minify.divide_source(text, constants)
     except Exception:
         # PyPy, for one, has no symbol tables. The whole then, since a child
         # may pass it on to one of the other kind.

@@ -235,6 +235,7 @@ def test_a_core_that_could_not_be_reduced_is_passed_on_to_another_version(router
     """As a master on PyPy does, which has no symbol tables."""
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
     monkeypatch.delattr(mitogen.minify, 'shrink_source')
+    monkeypatch.delattr(mitogen.minify, 'divide_source')
     monkeypatch.setattr(mitogen.parent, '_partials', {})
     first = router.local(python_path=elsewhere(pythons.find_python('python3.8')))
     second = router.local(via=first, python_path=pythons.find_python('python2.7'))
