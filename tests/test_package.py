@@ -97,29 +97,31 @@ def test_the_report_tells_what_the_build_missed(tmp_path):
     assert 'libev was not found. Install it so and so.' in ' '.join(out.split())
 
 
+#: Says which core there is, where no extension can be had.
+WITHOUT_EXTENSION = '''
+import sys
+sys.path.insert(0, %r)
+
+class Refuse(object):
+    def find_spec(self, name, path=None, target=None):
+        if name == '_mitogen_core':
+            raise ImportError('deliberately absent')
+
+sys.meta_path.insert(0, Refuse())
+import mitogen.core
+print(mitogen.core.CORE)
+''' % (os.path.dirname(os.path.dirname(mitogen.__file__)),)
+
+
 def test_a_core_that_must_be_native_and_is_not_there_is_an_import_error():
-    program = (
-        'import sys; sys.path.insert(0, %r)\n'
-        'class Refuse(object):\n'
-        '    def find_spec(self, name, path=None, target=None):\n'
-        '        if name == "_mitogen_core": raise ImportError("deliberately absent")\n'
-        'sys.meta_path.insert(0, Refuse())\n'
-        'import mitogen.core\n' % os.path.dirname(os.path.dirname(mitogen.__file__)))
-    status, out, err = run('-c', program, MITOGEN_CORE='native')
+    status, out, err = run('-c', WITHOUT_EXTENSION, MITOGEN_CORE='native')
     assert status != 0
     assert 'ImportError' in err
     assert 'deliberately absent' in err
 
 
 def test_without_the_extension_the_pure_core_runs():
-    program = (
-        'import sys; sys.path.insert(0, %r)\n'
-        'class Refuse(object):\n'
-        '    def find_spec(self, name, path=None, target=None):\n'
-        '        if name == "_mitogen_core": raise ImportError("deliberately absent")\n'
-        'sys.meta_path.insert(0, Refuse())\n'
-        'import mitogen.core; print(mitogen.core.CORE)\n' % os.path.dirname(os.path.dirname(mitogen.__file__)))
-    status, out, err = run('-c', program, MITOGEN_CORE='auto')
+    status, out, err = run('-c', WITHOUT_EXTENSION, MITOGEN_CORE='auto')
     assert (status, out) == (0, 'pure\n'), err
 
 
