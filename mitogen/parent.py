@@ -3641,6 +3641,24 @@ def _make_unpickler(file, find_class=mitogen.core.find_deny,
     return unpickler
 
 
+def _refuse_state(*args):
+    """
+    Stand in for the method that takes an object's state.
+
+    A pickle may give state to anything in it: to the one context of that id
+    there is, or to a class or function that it names.
+    """
+    if args[-1]:
+        raise mitogen.core.UnpicklingError('BUILD is not accepted')
+
+
 if mitogen.core.pickle.__name__ == '_pickle':
     # All others keep a dictionary.
     mitogen.core.Unpickler = _make_unpickler
+
+if mitogen.core.CORE == 'pure':
+    for _object in (mitogen.core.Blob, mitogen.core.Context,
+                    mitogen.core.Kwargs, mitogen.core.Secret,
+                    mitogen.core.Sender, mitogen.core._read_bytes,
+                    mitogen.core._unpickle_call_error):
+        _object.__setstate__ = _refuse_state

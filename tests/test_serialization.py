@@ -386,6 +386,30 @@ def test_a_byte_array_is_refused():
         next(parent_reads(b'\x80\5\x96\1\0\0\0\0\0\0\0x.'))
 
 
+@pytest.mark.parametrize('name', [u'Kwargs', u'Blob', u'Secret', u'CallError', u'_unpickle_call_error',
+                                  u'_codecs encode'])
+@pytest.mark.parametrize('state', [b'}Vseed\nK\1s', b'N}Vseed\nK\1s\x86'])
+def test_state_is_not_given_to_what_a_pickle_names(name, state):
+    module, _, name = ('mitogen.core ' + name).replace(u'mitogen.core _codecs', u'_codecs').partition(u' ')
+    data = ('c%s\n%s\n' % (module, name)).encode() + state + b'b.'
+    with pytest.raises((pickle.UnpicklingError, StreamError)):
+        Message(data=data).unpickle()
+    assert not hasattr(getattr(mitogen.core, name, mitogen.core._read_bytes), 'seed')
+
+
+@pytest.mark.parametrize('state', [b'}Vcontext_id\nK\6s', b'N}Vcontext_id\nK\6s\x86'])
+def test_state_is_not_given_to_a_context(router, state):
+    victim = router.context_by_id(5, name=u'victim')
+    with pytest.raises((pickle.UnpicklingError, StreamError)):
+        Message(data=b'cmitogen.core\n_unpickle_context\nK\5N\x86R' + state + b'b.', router=router).unpickle()
+    assert victim.context_id == 5
+
+
+@pytest.mark.parametrize('state', [b'}', b'N'])
+def test_empty_state_is_what_python_2_writes(state):
+    assert Message(data=b'cmitogen.core\nBlob\nU\2ab\x85\x81' + state + b'b.').unpickle() == b'ab'
+
+
 def test_lookups_are_denied_by_default_when_iterating():
     msg = Message.pickled(Blob(b'x'))
     with pytest.raises(mitogen.core.UnpicklingError):
