@@ -288,7 +288,9 @@ static int take_index(mg_unpickler *up, uint64_t *index)
         return -1;
     uint64_t v = 0;
     for (size_t i = 0; i < len; i++) {
-        if (p[i] < '0' || p[i] > '9' || v > UINT32_MAX)
+        if (p[i] < '0' || p[i] > '9')
+            return malformed(up, "a number is not written as one");
+        if (v > UINT32_MAX)
             return malformed(up, "bad memo index");
         v = 10 * v + (p[i] - '0');
     }
