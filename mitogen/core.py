@@ -759,18 +759,27 @@ def enable_profiling(econtext=None):
     """Profile each thread of the library, and write the result to the files
     that `MITOGEN_PROFILE_FMT` names when the thread ends."""
     global _profile_hook
-    import cProfile
     import pstats
+    if sys.version_info < (3, 12):
+        from cProfile import Profile
+    else:
+        # The other measures all threads at once there, as if they were one,
+        # and there may be but one of it.
+        import profile
+
+        def Profile():
+            profiler = profile.Profile(now)
+            inner = profiler.dispatcher
+            # While other threads are profiled, the return of this is seen
+            # without its call.
+            profiler.dispatcher = lambda frame, event, arg: \
+                arg is sys.setprofile or inner(frame, event, arg)
+            return profiler
 
     def _profile_thread(name, func, *args):
-        profiler = cProfile.Profile()
+        profiler = Profile()
         try:
-            profiler.enable()
-        except ValueError:
-            # Since 3.12 one profiler at a time serves the whole process.
-            return func(*args)
-        try:
-            return func(*args)
+            return profiler.runcall(func, *args)
         finally:
             profiler.create_stats()
             stamp = int(now() * 1000000)

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 import mitogen.core
+import pythons
 import targets
 from testlib import wait_for
 
@@ -117,9 +118,11 @@ def test_profiles_are_written_where_the_template_says(tmp_path):
     assert 'sorted' in (tmp_path / names[0]).read_text()
 
 
-def test_a_child_that_is_profiled_ends_by_itself(router, tmp_path, monkeypatch):
+# cProfile is another thing since 3.12.
+@pytest.mark.parametrize('version', ['python3.11', 'python3.12', 'python3.13'])
+def test_a_child_that_is_profiled_ends_by_itself(router, tmp_path, monkeypatch, version):
     monkeypatch.setenv('MITOGEN_PROFILE_FMT', str(tmp_path / '%(pid)s.%(identity)s.%(now)s.%(ext)s'))
-    context = router.local(profiling=True)
+    context = router.local(profiling=True, python_path=pythons.find_python(version))
     pid = context.call(os.getpid)
     proc = router.stream_by_id(context.context_id).conn.proc
     context.shutdown(wait=True)
