@@ -56,7 +56,10 @@ def test_connect_without_descriptors(router):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         testlib.wait_for(lambda: len(os.listdir('/proc/self/fd')) == before, what='the descriptors there were')
-    assert all('Too many open files' in text for text in outcomes[:4])
+    failed = outcomes[:outcomes.index('')]
+    assert len(failed) > 1 and 'Too many open files' in failed[0]
+    # A process of 3.13 needs fewer for a new one, which has the same limit and may lack them then.
+    assert all('Too many open files' in text or 'ended before it was ready' in text for text in failed)
     assert outcomes[-1] == ''
     assert other.call(targets.add, 1, 2) == router.local().call(targets.add, 1, 2) == 3
 
