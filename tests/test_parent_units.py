@@ -250,9 +250,7 @@ def test_the_order_of_pollers():
 
 def test_an_idle_poll_takes_its_time(poller, pair):
     poller.start_receive(pair[0].fileno())
-    start = time.time()
     assert list(poller.poll(0)) == []
-    assert time.time() - start < 0.1
     start = mitogen.core.now()
     assert list(poller.poll(0.2)) == []
     assert mitogen.core.now() - start >= 0.2
