@@ -33,15 +33,23 @@ def tree(tmp_path):
     return tree
 
 
+def environ_with(**env):
+    """
+    Return the environment of a build that has these wishes, and none of whoever runs the tests: tox has some.
+    """
+    environ = dict(os.environ)
+    for name in ('MITOGEN_PURE', 'MITOGEN_REQUIRE_NATIVE', 'MITOGEN_WERROR', 'PYTHONPATH'):
+        environ.pop(name, None)
+    environ.update(env)
+    return environ
+
+
 def build(tree, tmp_path, compiler=None, **env):
     """
     Build the tree; return (exit status, everything printed, folder of the result).
     """
     lib = tmp_path / 'lib'
-    environ = dict(os.environ, **env)
-    for name in ('MITOGEN_PURE', 'MITOGEN_REQUIRE_NATIVE', 'MITOGEN_WERROR', 'PYTHONPATH'):
-        if name not in env:
-            environ.pop(name, None)
+    environ = environ_with(**env)
     if compiler is not None:
         path = tmp_path / 'compiler'
         path.write_text('#!/bin/sh\n' + compiler.replace('CC', REAL_CC))
@@ -140,7 +148,7 @@ def test_an_extension_of_an_earlier_build_is_not_left_in_a_pure_one(tree, tmp_pa
 def test_the_version_is_the_packages(tree):
     import mitogen
     output = subprocess.check_output([sys.executable, 'setup.py', '-q', '--version'], cwd=str(tree), text=True,
-                                     stderr=subprocess.DEVNULL, env=dict(os.environ, MITOGEN_PURE='1'))
+                                     stderr=subprocess.DEVNULL, env=environ_with(MITOGEN_PURE='1'))
     assert output.strip().split('\n')[-1] == '.'.join(str(part) for part in mitogen.__version__)
 
 
@@ -149,7 +157,7 @@ def test_an_sdist_has_headers_tests_and_examples(tmp_path):
     shutil.copytree(ROOT, str(copy), symlinks=True, ignore=shutil.ignore_patterns(
         '.git', '.venv', '.bench', 'build', '__pycache__', '.pytest_cache', '*.egg-info', '.tox', 'dist'))
     subprocess.check_call([sys.executable, 'setup.py', '-q', 'sdist', '--formats=tar', '-d', str(tmp_path)],
-                          cwd=str(copy), env=dict(os.environ, MITOGEN_PURE='1'), stdout=subprocess.DEVNULL,
+                          cwd=str(copy), env=environ_with(MITOGEN_PURE='1'), stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL)
     import tarfile
     with tarfile.open(str(next(tmp_path.glob('*.tar')))) as tar:
