@@ -1076,12 +1076,11 @@ if PY3:
             self.since = now()
             self._lock = thread.allocate_lock()
             self._lock.acquire()
-            self._wake = self._lock.release
 
         def wake(self, item=None):
             self.item = item
             self.awake = True
-            self._wake()
+            self._lock.release()
 
         def sleep(self, timeout):
             """Return after `wake` or `timeout` seconds."""
@@ -1209,16 +1208,6 @@ class Latch(object):
         if not woken and self.notify:
             self.notify(self)
 
-    def _take_locked(self, sleeper, block):
-        if self.closed:
-            raise LatchError()
-        if self._queue:
-            return True
-        if not block:
-            raise TimeoutError()
-        if sleeper:
-            self._sleepers.append(sleeper)
-
     def get(self, timeout=None, block=True):
         """
         Return the oldest item, waiting for one if need be.
@@ -1227,24 +1216,26 @@ class Latch(object):
         :raises LatchError: closed, now or while waiting.
         :raises TimeoutError: nothing came in time, or `block` is false.
         """
-        block = block and (timeout is None or timeout > 0)
-        with self._lock:
-            if self._take_locked(None, block):
-                return self._queue.popleft()
-        sleeper = _Sleeper()
+        sleeper = None
         try:
-            # Registered inside the `try`: an interrupt must not leave a
-            # sleeper behind that swallows an item.
             with self._lock:
-                if self._take_locked(sleeper, block):
-                    sleeper.rest()
+                if self.closed:
+                    raise LatchError()
+                if self._queue:
                     return self._queue.popleft()
+                if not block or timeout is not None and timeout <= 0:
+                    raise TimeoutError()
+                # Registered inside the `try`: an interrupt must not leave a
+                # sleeper behind that swallows an item.
+                sleeper = _Sleeper()
+                self._sleepers.append(sleeper)
             sleeper.sleep(timeout)
         except:
-            with self._lock:
-                item = self._settle_locked(sleeper)
-                if item:
-                    self._put_locked(item[0], self._queue.appendleft)
+            if sleeper:
+                with self._lock:
+                    item = self._settle_locked(sleeper)
+                    if item:
+                        self._put_locked(item[0], self._queue.appendleft)
             raise
         with self._lock:
             item = self._settle_locked(sleeper)
