@@ -168,6 +168,47 @@ def test_egress_ids_are_the_destinations_that_were_seen(router):
     assert 4321 not in protocol.egress_ids
 
 
+def test_frames_wait_in_order_for_a_slow_reader(router, peers):
+    first, second = peers
+    sizes = [i * 997 % 50000 for i in range(200)]
+    for i, size in enumerate(sizes):
+        first.send(dst=102, handle=i + 1, data=b'%d' % (i % 10) * size)
+        if i % 20 == 0:
+            # One that does not come from there, in between.
+            router.route(Message(dst_id=102, handle=1000 + i, data=b'z' * 70000))
+            testlib.sync(router.broker)
+    got = [second.receive() for _ in range(210)]
+    assert [f[4] for f in got if f[4] < 1000] == list(range(1, 201))
+    assert sorted(f[4] for f in got if f[4] >= 1000) == list(range(1000, 1200, 20))
+    assert all(f[6] == (b'z' * 70000 if f[4] >= 1000 else b'%d' % ((f[4] - 1) % 10) * sizes[f[4] - 1]) for f in got)
+
+
+def test_a_payload_that_looks_like_a_frame_is_none(router, peers):
+    first, second = peers
+    inner = testlib.frame(102, 101, handle=6, data=b'inner')
+    outer = testlib.frame(102, 101, handle=5, data=inner)
+    cut = len(outer) - len(inner)
+    for at in (cut, cut - 1, cut + 1, len(outer)):
+        first.write(outer[:at])
+        testlib.sync(router.broker)
+        first.write(outer[at:])
+        frame = second.receive()
+        assert (frame[4], frame[6]) == (5, inner)
+
+
+def test_a_frame_that_is_forwarded_is_counted(router, peers):
+    first, second = peers
+    before = router.stats()
+    first.send(dst=102, handle=5, data=b'x')
+    second.receive()
+    testlib.sync(router.broker)
+    after = router.stats()
+    changed = dict((key, after[key] - before[key]) for key in after
+                   if key.startswith(('messages', 'bytes', 'forwarded')) and after[key] != before[key])
+    size = len(testlib.frame(102, 101, handle=5, data=b'x'))
+    assert changed == dict(messages_in=1, messages_out=1, forwarded=1, bytes_in=size, bytes_out=size)
+
+
 def test_pending_bytes_is_zero_when_all_is_written(router):
     child = router.local()
     child.call(targets.identity, b'x' * 1000000)
