@@ -3624,11 +3624,30 @@ def _refuse(what):
         'memo index out of bounds, a number too long, or a bytearray')
 
 
+class _BytesReader(object):
+    """
+    Unpickler of what is nothing but a long byte string. The interpreter's own
+    copies it twice.
+    """
+    def __init__(self, file, data):
+        self._file = file
+        self._data = data
+
+    def load(self):
+        self._file.seek(len(self._data))
+        return self._data[7:-1]
+
+
 def _make_unpickler(file, find_class=mitogen.core.find_deny,
                     _make=mitogen.core.Unpickler):
     data = file.getvalue()
+    size = len(data)
+    if (size > SMALL_PAYLOAD and data.startswith(b'\x80\x02T') and
+            data[-1:] == b'.' and
+            data[3:7] == struct.pack('<L', (size - 8) & 0x7fffffff)):
+        return _BytesReader(file, data)
     claim = None
-    if len(data) > SMALL_PAYLOAD or _SUSPECT(data):
+    if size > SMALL_PAYLOAD or _SUSPECT(data):
         claim = _find_claim(data)
         if claim is not None:
             # What comes before is read as ever, and then a persistent id.

@@ -375,6 +375,16 @@ def test_many_memo_entries_are_read(protocol):
         assert list(parent_reads(data + data)) == [value, value]
 
 
+def test_long_byte_strings_are_read():
+    for data in b'x' * 2000, b'.' * 2000:
+        pickled = Message.pickled(data).data
+        assert list(parent_reads(pickled)) == [data]
+        assert list(parent_reads(pickled * 2)) == [data, data]
+        assert list(parent_reads(pickled + b'\x80\x02N.')) == [data, None]
+        with pytest.raises((pickle.UnpicklingError, EOFError)):
+            next(parent_reads(pickled[:-2]))
+
+
 @pytest.mark.parametrize('opcode', [b'I', b'L', b'g', b'p'])
 def test_a_number_in_text_is_not_read_without_end(opcode):
     with pytest.raises((pickle.UnpicklingError, StreamError)):
