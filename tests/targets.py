@@ -16,6 +16,13 @@ from mitogen.core import takes_econtext, takes_router
 _ran = []
 
 
+def all_of(*args, **kwargs):
+    """
+    Return all arguments.
+    """
+    return args + tuple(kwargs[key] for key in sorted(kwargs))
+
+
 def identity(*args):
     return args[0] if len(args) == 1 else args
 

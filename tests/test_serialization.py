@@ -12,6 +12,7 @@ import tracemalloc
 import pytest
 
 import mitogen.core
+import mitogen.parent
 from mitogen.core import Blob, CallError, Context, Kwargs, Message, Secret, Sender, StreamError
 
 import targets
@@ -342,7 +343,6 @@ def parent_reads(data):
     """
     Yield the values of a message as any context does that has children.
     """
-    __import__('mitogen.parent')
     return Message(data=data).unpickle_iter(find_class=Message()._find_global)
 
 
@@ -453,6 +453,43 @@ def test_an_object_that_raises_pickling_error_travels_as_a_call_error():
     with pytest.raises(CallError) as caught:
         Message.pickled(Stubborn()).unpickle()
     assert 'not me' in str(caught.value)
+
+
+@pytest.mark.parametrize('args', [
+    (b'x' * 100000,), (b'x' * 100000, b'y' * 65537, b'z' * 65536, b'short', u'text'), (None, b'x' * 1000000),
+    (u'a', bytes(bytearray(range(256))) * 300), ([b'x' * 70000], {b'k': b'y' * 70000}, b'z' * 70000),
+    (b'X\x20\0\0\0' * 20000, b'T\xff\xff\0\0.' * 20000),
+], ids=lambda args: '%d' % len(args))
+def test_long_byte_strings_arrive_as_arguments(router, args):
+    child = router.local()
+    assert child.call(targets.identity, args) == args
+    assert child.call(targets.all_of, *args) == args
+    assert child.call(targets.all_of, *args, key=args) == args + (args,)
+
+
+def test_a_long_byte_string_that_is_given_twice_is_one_object():
+    chain = mitogen.parent.CallChain(None)
+    data = b'x' * 100000
+    msg = chain.make_msg(targets.all_of, data, u'between', data, [data])
+    args = msg.unpickle()[4]
+    assert args == (data, u'between', data, [data])
+    assert args[0] is args[2]
+    assert len(msg.data) < 400000
+
+
+def test_a_long_byte_string_beside_what_cannot_be_pickled_raises_at_the_caller():
+    chain = mitogen.parent.CallChain(None)
+    with pytest.raises(Exception):
+        chain.make_msg(targets.all_of, b'x' * 100000, lambda: 0).unpickle()
+
+
+def test_long_arguments_are_read_by_the_python_that_started_with_text():
+    msg = mitogen.parent.CallChain(None).make_msg(targets.all_of, b'x' * 100000)
+    names = [op.name for op, _, _ in __import__('pickletools').genops(msg.data)]
+    # Those that Python 2 knows.
+    assert 'BINSTRING' in names
+    assert not [name for name in names if 'BYTES' in name]
+    assert b'_codecs' not in msg.data
 
 
 # ---- the pickle names of the module
