@@ -2163,7 +2163,7 @@ class MitogenProtocol(Protocol):
         """Cut `buf` into frames and have the router take each."""
         self._bytes_in += len(buf)
         self._last_in = now()
-        if len(self._router._stream_by_id) > 1 and self._relay(buf):
+        if self._router._relays and self._relay(buf):
             return
         self._chunks.append(buf)
         self._have += len(buf)
@@ -2366,6 +2366,7 @@ class Router(object):
         respondent_disconnect_msg = 'the respondent context has disconnected'
     #: The broker has exited, and every handler was told.
     _gone = False
+    _relays = False
     #: Messages that were not delivered.
     refused = 0
 
@@ -2540,7 +2541,7 @@ class Router(object):
         """Make `stream` the way to `context` and start to read from it."""
         if self._stream_by_id:
             # From now on we forward.
-            _complete()
+            self._relays = _complete()
         with self._write_lock:
             self._stream_by_id[context.context_id] = stream
             self._context_by_id[context.context_id] = context
