@@ -90,6 +90,8 @@ class Tree(object):
 def make_tree(shape, router, tmp_path, level):
     tree = Tree()
     tree.router = router
+    # Who is told so much may need a while to be done with it.
+    router.broker.shutdown_timeout = testlib.patience()
     with testlib.LogCapture('', level) as tree.logs:
         tree.middle = router.local(name=u'middle') if shape == 'grandchild' else None
         kwargs = {'via': tree.middle} if tree.middle else {}
