@@ -764,16 +764,17 @@ _UNPACK = (
 #: time. A byte that ASCII lacks stands for each. Only their number matters,
 #: not which they are: found by trying out.
 _PHRASES = (
-    b'S.', b'\n def ', b'\n  ', b'=_Late()', b're', b'None', b'if ',
-    b'broker', b'in', b'handle', b'context', b'name', b'turn', b'Error',
-    b'disconnect', b'mitogen', b'not ', b' and ', b'protocol', b'False',
-    b'\nclass ', b'on', b'st', b'de', b'se', b'out', b'True', b'_id',
-    b'transmit', b'lo', b'or', b'module', b'xcept', b'.get(', b'er', b'\n ',
-    b'try:', b'le', b'al', b' is ', b'atch', b'ceiv', b'am', b'shutdow',
-    b'it', b'ck', b'get', b'source', b'age', b'os.', b'bytes', b'im', b'pa',
-    b'ar', b'Protocol', b'class', b'ull', b'size', b'azyLogg', b'en',
-    b'LOG.', b'ess', b'msg', b'text', b'nt', b'li', b'rai', b'sys.', b'th',
-    b'no', b'_by', b'is', b'op',
+    b'\n   except ', b'\n def ', b'turn', b'stream', b'__init__', b'Error',
+    b'or ', b'st', b' in ', b'name', b'azyLogge', b'False', b'all', b'import',
+    b' and ', b'\n  if ', b'\n  ', b'al', b'handle', b'atch', b' is ',
+    b'module', b'write', b'ar', b'_by', b'=_Late()', b'disconnect', b'pickl',
+    b'if ', b'ull', b'context', b'protocol', b'ck', b'source', b'transmit',
+    b'to_text(', b'\n ', b'msg', b'_id', b'mitogen', b'rai', b'shutdow',
+    b'\nclass ', b'.get(', b'\ndef ', b'True', b'try:', b'get', b'broker',
+    b'_complete()', b'None', b'ing', b'class', b'er', b'os.', b'set', b'de',
+    b'not ', b'sys.', b'se', b'or', b'in', b'shut', b'ceiv', b'no',
+    b'Protocol', b'it', b'lo', b'S.', b'en', b'LOG.', b'ess', b'on', b're',
+    b'nt', b'li', b'size', b'out', b'xcept', b'is', b'op',
 )
 
 #: Comes before `_UNPACK` where phrases were replaced. Not for Python 2.
