@@ -3708,7 +3708,7 @@ def _refuse_state(*args):
     A pickle may give state to anything in it: to the one context of that id
     there is, or to a class or function that it names.
     """
-    if args[-1]:
+    if args[-1] not in (None, {}):
         raise mitogen.core.UnpicklingError('BUILD is not accepted')
 
 

@@ -398,7 +398,7 @@ def test_a_byte_array_is_refused():
 
 @pytest.mark.parametrize('name', [u'Kwargs', u'Blob', u'Secret', u'CallError', u'_unpickle_call_error',
                                   u'_codecs encode'])
-@pytest.mark.parametrize('state', [b'}Vseed\nK\1s', b'N}Vseed\nK\1s\x86'])
+@pytest.mark.parametrize('state', [b'}Vseed\nK\1s', b'N}Vseed\nK\1s\x86', b')', b']', b'K\0'])
 def test_state_is_not_given_to_what_a_pickle_names(name, state):
     module, _, name = ('mitogen.core ' + name).replace(u'mitogen.core _codecs', u'_codecs').partition(u' ')
     data = ('c%s\n%s\n' % (module, name)).encode() + state + b'b.'
