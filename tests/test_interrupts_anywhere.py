@@ -235,38 +235,37 @@ def test_answers_are_not_lost_to_an_interrupted_wait(own):
     receiver = Receiver(own)
     done = child.call_async(fork_targets.send_numbers, receiver.to_sender(), 300)
     got = []
-    old = signal.signal(signal.SIGUSR1, Signals(Interrupt).handler)
-    interrupted = 0
-    ready = threading.Event()
+    interrupted = []
+    # Not empty: the handler may raise, which it then does once.
+    armed = []
     stop = threading.Event()
 
+    def handler(*_args):
+        if armed:
+            interrupted.append(armed.pop())
+            raise Interrupt
+
     def interrupt():
-        ready.wait()
         while not stop.wait(0.002):
             os.kill(os.getpid(), signal.SIGUSR1)
 
+    old = signal.signal(signal.SIGUSR1, handler)
     thread = threading.Thread(target=interrupt)
+    thread.start()
     try:
-        thread.start()
         take = mitogen.core.Receiver.get
         deadline = time.time() + SECONDS
         while len(got) < 300 and time.time() < deadline:
             try:
-                ready.set()
+                armed.append(True)
                 # One call of C code appends: nothing can come between.
                 got.extend(map(take, [receiver]))
-            except Interrupt:
-                interrupted += 1
-    finally:
-        while True:
-            try:
-                ready.set()
-                stop.set()
-                thread.join()
-                signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-                break
+                del armed[:]
             except Interrupt:
                 pass
+    finally:
+        stop.set()
+        thread.join()
         signal.signal(signal.SIGUSR1, old)
     if mitogen.core.CORE == 'native':
         assert [msg.unpickle() for msg in got] == list(range(300))
