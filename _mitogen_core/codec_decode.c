@@ -1003,7 +1003,10 @@ static int do_build(mg_unpickler *up)
     if (need(up, 2) < 0)
         return -1;
     PyObject *state = up->stack[up->stack_len - 1].obj;
-    if (state != Py_None && !(PyDict_CheckExact(state) && PyDict_Size(state) == 0))
+    mg_slot *target = &up->stack[up->stack_len - 2];
+    int empty = PyDict_CheckExact(state) && PyDict_Size(state) == 0 &&
+                (target->global != GLOBAL_NONE || PyObject_HasAttrString(target->obj, "__dict__"));
+    if (state != Py_None && !empty)
         return malformed(up, "BUILD is not accepted");
     drop_to(up, up->stack_len - 1);
     return 0;

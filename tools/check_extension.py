@@ -186,6 +186,10 @@ def check_debug(args):
     subprocess.check_call([own, '-m', 'pip', 'install', '--disable-pip-version-check', '-q', 'setuptools', 'wheel',
                            'pytest>=7', 'hypothesis'])
     folder = build('debug', own, ['-O1', '-g', '-UNDEBUG'])
+    # Some tests start programs with an environment of their own.
+    place = subprocess.check_output([own, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))'], text=True)
+    with open(os.path.join(place.strip(), 'mitogen.pth'), 'w') as fp:
+        fp.write(folder + '\n')
     return pytest(own, folder, FILES, [], {}, args)
 
 
