@@ -973,7 +973,13 @@ static int do_newobj(mg_unpickler *up)
     return call_global(up);
 }
 
-/* INST and OBJ, the forms of protocols 0 and 1: the arguments are what lies above the mark. */
+/* INST and OBJ, the forms of protocols 0 and 1: the arguments are what lies above the mark. Without any, a class is not called:
+ * that is NEWOBJ by another name. */
+static int call_old_style(mg_unpickler *up)
+{
+    return PyTuple_GET_SIZE(up->stack[up->stack_len - 1].obj) ? call_global(up) : do_newobj(up);
+}
+
 static int do_inst(mg_unpickler *up)
 {
     if (make_marked_tuple(up) < 0 || do_global(up) < 0)
@@ -981,7 +987,7 @@ static int do_inst(mg_unpickler *up)
     mg_slot global = up->stack[up->stack_len - 1];
     up->stack[up->stack_len - 1] = up->stack[up->stack_len - 2];
     up->stack[up->stack_len - 2] = global;
-    return call_global(up);
+    return call_old_style(up);
 }
 
 static int do_obj(mg_unpickler *up)
@@ -993,7 +999,7 @@ static int do_obj(mg_unpickler *up)
         return underflow(up);
     if (make_tuple(up, base + 1) < 0)
         return -1;
-    return call_global(up);
+    return call_old_style(up);
 }
 
 /* Python 2 adds the instance's empty __dict__ after NEWOBJ. State that is not empty would change an object in ways that

@@ -375,9 +375,10 @@ class Soak(object):
             time.sleep(0.02)
             self.look_for_hangs()
 
-    def measure(self):
+    def measure(self, first=None):
         """
-        Return what there is while the tree is whole and idle.
+        Return what there is while the tree is whole and idle. A descriptor that there was not `first` is given time to
+        be closed by whoever is about to.
         """
         # Whoever was killed is waited for, and what it was is let go.
         children = sum(place.parent is None for place in self.places)
@@ -385,9 +386,12 @@ class Soak(object):
         while len(own_children()) > children and time.monotonic() < end:
             time.sleep(0.02)
         gc.collect()
+        end = time.monotonic() + 10
+        while first and len(os.listdir('/proc/self/fd')) > first['descriptors'] and time.monotonic() < end:
+            time.sleep(0.02)
         found = collections.OrderedDict()
         found['descriptors'] = len(os.listdir('/proc/self/fd'))
-        self.opened = sorted(repr(ref()) for ref in list(mitogen.core.Side._open.values()))
+        self.opened = sorted(repr(ref()) for ref in list(mitogen.core.Side._open.values())) + descriptors()
         found['threads'] = len(os.listdir('/proc/self/task'))
         found['children'] = len(own_children())
         found['contexts'] = len(self.lives())
@@ -428,7 +432,7 @@ class Soak(object):
         self.pausing.clear()
         self.sleep(args.seconds * 0.9)
         self.pause()
-        last = self.measure()
+        last = self.measure(first)
         self.ending.set()
         for thread in threads:
             thread.join(PATIENCE)
@@ -506,6 +510,20 @@ def stat_fields(pid):
             return fp.read().rpartition(')')[2].split()
     except (IOError, OSError):
         return None
+
+
+def descriptors():
+    """
+    Return what each descriptor of this process is.
+    """
+    found = []
+    for name in sorted(os.listdir('/proc/self/fd'), key=int):
+        try:
+            found.append('%s: %s' % (name, os.readlink('/proc/self/fd/' + name)))
+        except OSError:
+            # That of the list itself.
+            pass
+    return found
 
 
 def own_children():
