@@ -279,7 +279,8 @@ class Core(object):
         line = self.proc.stdout.readline()
         if not line:
             raise SystemExit('the %s core ended with status %s' % (self.name, self.proc.wait()))
-        return json.loads(line)
+        # A second may begin between the two.
+        return json.loads(re.sub('was lost at [0-9:]{8}', 'was lost', line))
 
     def close(self):
         self.proc.stdin.close()

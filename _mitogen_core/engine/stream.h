@@ -77,11 +77,11 @@ typedef struct mg_stream {
     mg_outq out;                /* guarded by wmu */
     int write_error;            /* guarded by wmu: errno of the failed write, or 0 */
     int wants_write;            /* guarded by wmu: the loop, or who pushes, is to write the rest */
-    int pushing;                /* guarded by wmu: the sender of a large frame writes the rest, and the loop does not */
-    int64_t sent_at;            /* guarded by wmu: when the last frame was sent from here */
-    int quick_row;              /* guarded by wmu: frames sent one right after the other, up to QUICK_ROW */
-    int holding;                /* guarded by wmu: `out` is to be flushed by `hold` */
-    mg_hold hold;               /* with a reference while `holding` was not seen to be over */
+    int pushing; /* guarded by wmu: the sender of a large frame writes the rest, and the loop does not */
+    int64_t sent_at; /* guarded by wmu: when the last frame was sent from here */
+    int quick_row; /* guarded by wmu: frames sent one right after the other, up to QUICK_ROW */
+    int holding; /* guarded by wmu: `out` is to be flushed by `hold` */
+    mg_hold hold; /* with a reference while `holding` was not seen to be over */
 } mg_stream;
 
 /* Makes a stream on two non-blocking fds (which may be the same). It can send at once; it is not read. One reference. NULL: no memory. */
