@@ -845,6 +845,9 @@ else:
         unpickler.find_global = find_class
         return unpickler
 
+#: Reads messages. `mitogen.parent` has one that trusts nobody.
+_unpickler = Unpickler
+
 
 def _read_bytes(s=u'', _encoding=None):
     # How Python 3 writes nested bytes: text to be encoded. What it calls the
@@ -1036,7 +1039,7 @@ class Message(object):
         if throw_dead and self.is_dead:
             self._throw_dead()
         fp = BytesIO(self.data)
-        unpickler = Unpickler(fp, find_class)
+        unpickler = _unpickler(fp, find_class)
         more = self.data
         while more:
             try:
@@ -1971,7 +1974,7 @@ class BufferedWriter(object):
                 raise
 
     @_seldom
-    def relay(self, side, data):
+    def _relay(self, side, data):
         """As `write`, to the transmit side. Broker thread, which no signal
         handler interrupts: so it takes less."""
         if self._lock.acquire(False):
@@ -2163,7 +2166,7 @@ class MitogenProtocol(Protocol):
         """Cut `buf` into frames and have the router take each."""
         self._bytes_in += len(buf)
         self._last_in = now()
-        if self._router._relays and self._relay(buf):
+        if getattr(self._router, '_relays', 0) and self._relay(buf):
             return
         self._chunks.append(buf)
         self._have += len(buf)
@@ -2293,7 +2296,7 @@ class MitogenProtocol(Protocol):
         self._note_egress(dst_id)
         protocol = out.protocol
         next(protocol._sent)
-        protocol._writer.relay(out.transmit_side, buf)
+        protocol._writer._relay(out.transmit_side, buf)
         protocol._hold(stream)
         return True
 
@@ -2366,7 +2369,6 @@ class Router(object):
         respondent_disconnect_msg = 'the respondent context has disconnected'
     #: The broker has exited, and every handler was told.
     _gone = False
-    _relays = False
     #: Messages that were not delivered.
     refused = 0
 

@@ -2482,7 +2482,7 @@ _EMPTY_KWARGS = mitogen.core.Kwargs({})
 
 #: Longer arguments of bytes are worth more than one pickle. The compiled core
 #: writes all of them that way.
-RAW_MIN = 65536 if mitogen.core.CORE == 'pure' else sys.maxsize
+_RAW_MIN = 65536 if mitogen.core.CORE == 'pure' else sys.maxsize
 
 
 class CallChain(object):
@@ -2595,7 +2595,7 @@ class CallChain(object):
             kwargs = _EMPTY_KWARGS
         if PY3:
             for arg in args:
-                if type(arg) is bytes and len(arg) > RAW_MIN:
+                if type(arg) is bytes and len(arg) > _RAW_MIN:
                     return self._make_raw_msg(
                         (chain_id, module, klass, name), args, kwargs)
         return mitogen.core.Message.pickled(
@@ -2613,7 +2613,7 @@ class CallChain(object):
         raw = {}
         short = []
         for arg in args:
-            if type(arg) is bytes and RAW_MIN < len(arg) < 1 << 31:
+            if type(arg) is bytes and _RAW_MIN < len(arg) < 1 << 31:
                 # What is given twice is one object on the other side, too.
                 _, arg = raw.setdefault(id(arg), (arg, mark + str(len(raw))))
             short.append(arg)
@@ -3551,15 +3551,15 @@ class ResourceForwarder(_Forwarder):
 #
 
 #: A number in text with more digits takes long to read.
-MAX_DIGITS = 4300
+_MAX_DIGITS = 4300
 
 #: Every pickle may use as many memo entries.
-MEMO_MIN = 65536
+_MEMO_MIN = 65536
 
 #: In a longer payload it does not pay to look for `_SUSPECT` first.
-SMALL_PAYLOAD = 1000
+_SMALL_PAYLOAD = 1000
 
-#: What may be a memo index beyond `MEMO_MIN`, a FRAME, which can part an opcode
+#: What may be a memo index beyond `_MEMO_MIN`, a FRAME, which can part an opcode
 #: from its argument, or a bytearray; or nothing of the kind.
 _SUSPECT = re.compile(br'r..(?:[^\0].|.[^\0])|p[ \t\v\f\r+]*[0-9_]{6}|'
                       br'[\x95\x96]',
@@ -3632,14 +3632,14 @@ def _find_claim(data):
             if opcode == 0x70:
                 found = _INDEX(data, start + 1)
                 if (not found or
-                        int(found.group(1)) > max(MEMO_MIN, start - inert)):
+                        int(found.group(1)) > max(_MEMO_MIN, start - inert)):
                     return start
-            elif opcode in b'ILg' and pos - start > MAX_DIGITS:
+            elif opcode in b'ILg' and pos - start > _MAX_DIGITS:
                 return start
         elif opcode == 0x72:
             pos += 4
             index = int.from_bytes(data[pos - 4:pos], 'little')
-            if index > max(MEMO_MIN, start - inert):
+            if index > max(_MEMO_MIN, start - inert):
                 return start
         elif opcode == 0x95:
             pos += 8
@@ -3683,12 +3683,12 @@ def _make_unpickler(file, find_class=mitogen.core.find_deny,
                     _make=mitogen.core.Unpickler):
     data = file.getvalue()
     size = len(data)
-    if (size > SMALL_PAYLOAD and data.startswith(b'\x80\x02T') and
+    if (size > _SMALL_PAYLOAD and data.startswith(b'\x80\x02T') and
             data[-1:] == b'.' and
             data[3:7] == struct.pack('<L', (size - 8) & 0x7fffffff)):
         return _BytesReader(file, data)
     claim = None
-    if size > SMALL_PAYLOAD or _SUSPECT(data):
+    if size > _SMALL_PAYLOAD or _SUSPECT(data):
         claim = _find_claim(data)
         if claim is not None:
             # What comes before is read as ever, and then a persistent id.
@@ -3714,7 +3714,7 @@ def _refuse_state(*args):
 
 if mitogen.core.pickle.__name__ == '_pickle':
     # All others keep a dictionary.
-    mitogen.core.Unpickler = _make_unpickler
+    mitogen.core._unpickler = _make_unpickler
 
 if mitogen.core.CORE == 'pure':
     for _object in (mitogen.core.Blob, mitogen.core.Context,
