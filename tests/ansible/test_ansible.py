@@ -376,4 +376,10 @@ def test_nothing_remains_of_a_killed_controller(site, method, core):
 
 
 def python_processes(uid):
-    return [pid for pid in accounts.processes_of(uid) if b'mitogen' in read('/proc/%d/cmdline' % pid)]
+    found = []
+    for pid in accounts.processes_of(uid):
+        # One that has just ended is none of them.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b'mitogen' in read('/proc/%d/cmdline' % pid):
+                found.append(pid)
+    return found
