@@ -1054,7 +1054,9 @@ def popen(**kwargs):
 
 #: Bytes of send buffer of a connection to a child on this machine. Each time it
 #: is full, sender and reader change places, which costs more than the copying.
-_BUFFER_SIZE = 4 * mitogen.core.CHUNK_SIZE
+#: In the pure core what is under way at a time is copied several times.
+_BUFFER_SIZE = mitogen.core.CHUNK_SIZE * (
+    4 if mitogen.core.CORE == 'native' else 1)
 
 
 def create_socketpair(size=None, blocking=None):
