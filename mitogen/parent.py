@@ -2629,8 +2629,10 @@ class CallChain(object):
             word = word.encode()
             before, found, data = data.partition(
                 b'X' + struct.pack('<L', len(word)) + word)
-            if found:
-                parts += before, b'T' + struct.pack('<L', len(arg)), arg
+            if not found:
+                # It is the error of what could not be pickled.
+                return msg
+            parts += before, b'T' + struct.pack('<L', len(arg)), arg
         parts.append(data)
         msg.data = b''.join(parts)
         return msg

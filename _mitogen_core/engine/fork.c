@@ -28,6 +28,11 @@ void mg_fork_leave(void)
         pthread_rwlock_unlock(&gate);
 }
 
+int mg_fork_wanted(void)
+{
+    return atomic_load(&forker) != 0;
+}
+
 int mg_fork_begin(void)
 {
     if (!is_forker()) {

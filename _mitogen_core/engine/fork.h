@@ -14,6 +14,9 @@
 void mg_fork_enter(void);
 void mg_fork_leave(void);
 
+/* Whether some thread is about to fork: who would stay inside the gate for long leaves. A hint. */
+int mg_fork_wanted(void);
+
 /* begin: one fork at a time, except that a thread which is about to fork may fork; returns whether it is the first such call, which then
  * needs what is between: mg_loops_acquire() until that returns 0, and shut. The layer above holds no lock of its own during begin and
  * mg_loops_acquire(); it holds it from a look at mg_loops_are_acquired() to shut. */

@@ -8,6 +8,7 @@
 
 #include "alloc.h"
 #include "clock.h"
+#include "fork.h"
 #include "router.h"
 
 enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK = 8, MG_TODO_FAIL = 16 };
@@ -25,7 +26,7 @@ enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK 
 #define HELD_BYTES (32 * 1024)
 
 /* Who sends a frame of so many bytes goes on writing when the kernel takes no more at present. It waits so long for the peer to read some, and
- * goes on for so long in all; then the loop has the rest. */
+ * goes on for so long in all; then the loop has the rest. The layer above may keep its interpreter's lock while it sends a smaller one. */
 #define PUSH_BYTES   (64 * 1024)
 #define PUSH_WAIT_MS 2
 #define PUSH_WHILE   (MG_SECOND / 50)
@@ -455,7 +456,7 @@ static int push(mg_stream *s)
         struct pollfd pfd = {.fd = s->wfd, .events = POLLOUT};
         pthread_mutex_unlock(&s->wmu);
         int ready = poll(&pfd, 1, PUSH_WAIT_MS);
-        go_on = ready > 0 && mg_now() < until;
+        go_on = ready > 0 && mg_now() < until && !mg_fork_wanted();
         pthread_mutex_lock(&s->wmu);
         if (ready > 0 && s->pushing && s->wants_write)
             todo = write_locked(s);
@@ -503,11 +504,12 @@ mg_err mg_stream_send(mg_stream *s, mg_frame *f)
         mg_frame_unref(f);
         err = MG_ECLOSED;
     } else {
+        int large = mg_frame_wire_len(f) >= PUSH_BYTES;
         count_out(s, f);
         mg_outq_push(&s->out, f);
         if (!s->wants_write && !may_hold_locked(s)) {
             todo = write_locked(s);
-            if (todo == MG_TODO_WRITE && mg_outq_bytes(&s->out) >= PUSH_BYTES && !mg_loop_serves(s->loop))
+            if (todo == MG_TODO_WRITE && large && !mg_loop_serves(s->loop) && !mg_fork_wanted())
                 s->pushing = pushes = 1;
         } else if (!s->wants_write && !s->holding)
             s->holding = hold = 1;
