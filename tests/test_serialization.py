@@ -478,10 +478,14 @@ def test_a_long_byte_string_that_is_given_twice_is_one_object():
 
 
 def test_a_long_byte_string_beside_what_cannot_be_pickled_raises_at_the_caller():
+    class Refusing(object):
+        def __reduce__(self):
+            raise pickle.PicklingError('not me')
+
     chain = mitogen.parent.CallChain(None)
     with pytest.raises(CallError) as caught:
-        chain.make_msg(targets.all_of, b'x' * 100000, lambda: 0).unpickle()
-    assert 'lambda' in str(caught.value)
+        chain.make_msg(targets.all_of, b'x' * 100000, Refusing()).unpickle()
+    assert 'not me' in str(caught.value)
 
 
 def test_long_arguments_are_read_by_the_python_that_started_with_text():
