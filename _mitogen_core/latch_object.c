@@ -40,7 +40,7 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, in
                 return -1;
             }
         }
-        mg_waiter_learn(s.waiter, s.since);
+        mg_spin_learn(&s.waiter->spin, s.since);
         err = mg_latch_leave(l, &s, item);
         mg_run_later();
     }

@@ -103,7 +103,7 @@ static PyObject *set_spin(PyObject *module, PyObject *arg)
     double seconds = PyFloat_AsDouble(arg);
     if (seconds == -1.0 && PyErr_Occurred())
         return NULL;
-    mg_loop_set_spin((int64_t) (seconds * 1e9));
+    mg_spin_set((int64_t) (seconds * 1e9));
     Py_RETURN_NONE;
 }
 

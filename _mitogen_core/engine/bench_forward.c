@@ -204,7 +204,7 @@ static void bench_processes(const char *what, int one_core, int64_t spin)
 
     test_pair(fds, 0);
     CHECK(!fcntl(fds[1], F_SETFL, O_NONBLOCK));
-    mg_loop_set_spin(spin);
+    mg_spin_set(spin);
     if (one_core)
         pin(0);
     fflush(stdout);
@@ -232,7 +232,7 @@ static void bench_threads(const char *what, int one_core, int64_t spin)
 
     test_pair(fds, 0);
     CHECK(!fcntl(fds[1], F_SETFL, O_NONBLOCK));
-    mg_loop_set_spin(spin);
+    mg_spin_set(spin);
     if (one_core)
         pin(0);
     player_start(&me, 1, 2, fds[0]);

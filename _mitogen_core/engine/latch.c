@@ -77,6 +77,9 @@ static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woke
 {
     unlink_locked(l, s);
     s->item = item;
+    s->served_by = mg_waiter_self();
+    if (s->served_by)
+        s->served_at = atomic_load(&s->served_by->waits);
     l->on_the_way++;
     woken->waiter = s->waiter;
     woken->since = s->since;

@@ -43,6 +43,8 @@ typedef struct mg_sleeper {
     int64_t since;                  /* likewise: when the wait began */
     mg_item item;                   /* guarded by the latch's mu */
     _Atomic int state;              /* MG_SLEEPER_; changes once, under mu */
+    const mg_waiter *served_by;     /* set before state: who has served it, or NULL where that is not known, */
+    uint32_t served_at;             /* and how many waits that thread had begun then */
     int spun;                       /* this wait has been spinning; its own thread's */
 } mg_sleeper;
 

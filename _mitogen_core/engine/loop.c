@@ -15,6 +15,7 @@
 #include "alloc.h"
 #include "block.h"
 #include "clock.h"
+#include "spin.h"
 
 /* How often a ticking attendant looks. Long enough to cost nothing beside a thread that makes a hundred thousand calls a
  * second, short enough that nobody notices a loop that was left alone. */
@@ -30,22 +31,17 @@
 /* Foreign traffic older than this is forgotten. */
 #define FOREIGN_FRESH (MG_SECOND / 200)
 
-/* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between two cores takes half of it. */
-#define SHORT_WAIT          (MG_SECOND / 5000)
-#define SHORT_WAITS_MAX     8
-#define SHORT_WAITS_TO_SPIN 3
-#define SPIN_LOSSES_MAX     10
-
 /* An attendant that has served the same waiter so often in a row leaves the loop to it, however many others sleep. */
 #define SERVED_ROW 4
 
+/* Who had waited for no longer than that when it was served is likely to wait again soon. */
+#define SERVED_SOON (MG_SECOND / 1000)
+
+/* What a thread that was served while it span gives the other one to let go of the GIL: some statements of Python. */
+#define LET_GO (MG_SECOND / 200000)
+
 /* A loop that was idle for so long drops the spare blocks for large payloads. */
 #define SPARES_FRESH MG_SECOND
-
-/* How many cores we may use is asked again this often: an affinity mask can change. */
-#define CORES_FRESH MG_SECOND
-
-static _Atomic int64_t spin_ns = 50000;
 
 /* Stands for a leader whose own waiter could not be had. */
 static mg_waiter nobody;
@@ -111,8 +107,6 @@ struct mg_loop {
     int (*hot_fn)(void *);
     void *hot_arg;
     uint8_t *scratch;
-    int cores;
-    int64_t cores_at;
 
     /* as in mg_loop_stats */
     _Atomic uint64_t turns, leads, attends, ticks, spins_won, spins_lost, kicks, wakes, holds;
@@ -647,46 +641,9 @@ int mg_loop_unsent(mg_loop *loop)
 
 /* --- spinning --- */
 
-void mg_loop_set_spin(int64_t nanoseconds)
+/* What a leader does instead of sleeping. Returns 0 when it was in vain. */
+static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now, int64_t end)
 {
-    atomic_store(&spin_ns, nanoseconds);
-}
-
-void mg_waiter_learn(mg_waiter *w, int64_t since)
-{
-    if (mg_now() - since > SHORT_WAIT) {
-        if (w->short_waits > 0)
-            w->short_waits = 0;
-    } else if (w->short_waits < SHORT_WAITS_MAX)
-        w->short_waits++;
-}
-
-static int cores_allowed(mg_loop *loop, int64_t now)
-{
-    if (!loop->cores || now - loop->cores_at > CORES_FRESH) {
-        loop->cores_at = now;
-#if defined(__linux__)
-        cpu_set_t set;
-        loop->cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-#else
-        loop->cores = (int) sysconf(_SC_NPROCESSORS_ONLN);
-#endif
-    }
-    return loop->cores;
-}
-
-static inline void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
-/* Polls for a while instead of sleeping: waking a sleeper on another core costs more than most answers take. Returns 0 when it
- * was in vain. */
-static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now)
-{
-    int64_t end = now + atomic_load_explicit(&spin_ns, memory_order_relaxed);
     for (unsigned i = 1; now < end; i++, now = mg_now()) {
         if (loop->hot_fn)
             loop->hot_fn(loop->hot_arg);
@@ -694,22 +651,40 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now)
             ev_run(loop->ev, EVRUN_NOWAIT);
         if (atomic_load(&s->state) != MG_SLEEPER_WAITING) {
             count(&loop->spins_won);
-            if (w->spin_losses > 0)
-                w->spin_losses--;
+            mg_spin_won(&w->spin);
             return 1;
         }
         if (atomic_load(&w->word) != MG_WAITER_AWAKE || atomic_load(&loop->have_ops) || atomic_load(&loop->step_down))
             return 1;
-        relax();
+        mg_spin_relax();
     }
     count(&loop->spins_lost);
-    /* each loss quadruples how many short waits it takes until the next try, and a win makes up for half of one: where
-     * other threads need the cores, or the kernel packs both ends on one, spinning fades out */
-    w->spin_losses += 2;
-    if (w->spin_losses > SPIN_LOSSES_MAX)
-        w->spin_losses = SPIN_LOSSES_MAX;
-    w->short_waits = SHORT_WAITS_TO_SPIN - (2 << w->spin_losses);
+    mg_spin_lost(&w->spin);
     return 0;
+}
+
+/* And what one does that waits for another thread of the process. Whoever served us holds what we need next (the GIL) until it waits
+ * itself, and most do so at once: to be woken for that would cost what was just saved. */
+static void spin_parked(mg_waiter *w, mg_sleeper *s)
+{
+    int64_t now = mg_now(), end = mg_spin_until(&w->spin, now);
+    if (!end)
+        return;
+    while (atomic_load(&s->state) == MG_SLEEPER_WAITING) {
+        for (int i = 0; i < 16; i++)
+            mg_spin_relax();
+        if (atomic_load(&w->word) != MG_WAITER_AWAKE && atomic_load(&s->state) == MG_SLEEPER_WAITING)
+            return;
+        if (mg_now() >= end) {
+            mg_spin_lost(&w->spin);
+            return;
+        }
+    }
+    mg_spin_won(&w->spin);
+    const mg_waiter *by = s->served_by;
+    if (by && by != w)
+        for (end = mg_now() + LET_GO; atomic_load(&by->waits) == s->served_at && mg_now() < end;)
+            mg_spin_relax();
 }
 
 /* --- leading --- */
@@ -741,9 +716,9 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         loop->served_other = 0;
         if (now >= deadline)
             return LEFT_TIMEOUT;
-        if (s && !s->spun && w->short_waits >= SHORT_WAITS_TO_SPIN && cores_allowed(loop, now) > 1 &&
-            atomic_load_explicit(&spin_ns, memory_order_relaxed)) {
-            if (spin(loop, w, s, now))
+        int64_t end = s && !s->spun ? mg_spin_until(&w->spin, now) : 0;
+        if (end) {
+            if (spin(loop, w, s, now, end))
                 continue;
             s->spun = 1;
             /* a signal that came while we span would not interrupt the sleep that follows */
@@ -825,6 +800,7 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
 mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
 {
     mg_waiter *w = s->waiter;
+    atomic_store_explicit(&w->waits, atomic_load_explicit(&w->waits, memory_order_relaxed) + 1, memory_order_release);
     if (loop)
         mg_loop_flush_held(loop); /* what we wait for may be the answer to it */
     for (;;) {
@@ -842,6 +818,11 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
                 return MG_ETIMEDOUT;
             if (how == LEFT_SIGNAL)
                 return MG_EINTR;
+        }
+        if (!loop && !s->spun) {
+            s->spun = 1;
+            spin_parked(w, s);
+            continue;
         }
         if (loop) {
             note_parked(loop, w);
@@ -1095,7 +1076,7 @@ void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken)
         return;
     loop->served_row = woken->waiter == loop->served_last ? loop->served_row + (loop->served_row < SERVED_ROW) : 1;
     loop->served_last = woken->waiter;
-    if (mg_now() - woken->since < SHORT_WAIT * 5)
+    if (mg_now() - woken->since < SERVED_SOON)
         loop->served_other = 1;
 }
 

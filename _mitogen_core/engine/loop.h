@@ -89,12 +89,6 @@ void mg_loop_interrupt(mg_loop *loop);
  * again). loop may be NULL: then the thread is just parked. Between mg_latch_join and mg_latch_leave. */
 mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline);
 
-/* Tells how a wait of that thread went, so that the next one knows whether a short spin pays. */
-void mg_waiter_learn(mg_waiter *w, int64_t since);
-
-/* The machine-wide switch for spinning before a sleep: 0 is off. Set by MITOGEN_SPIN in the layer above. */
-void mg_loop_set_spin(int64_t nanoseconds);
-
 /* --- leadership --- */
 
 /* Becomes the leader, asking the present one to step down and waiting for it; also once the loop is closed. Blocks for a few

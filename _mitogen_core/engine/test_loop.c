@@ -366,7 +366,7 @@ static void the_attendant_steps_down_for_a_thread_that_it_served(void)
     struct asking x = {.loop = loop, .rounds = 4};
     int64_t until = mg_now() + TEST_PATIENCE;
 
-    mg_loop_set_spin(0);
+    mg_spin_set(0);
     start_attending(&a, loop);
     x.latch = mg_latch_new(drop_item);
     bell_start(&x.bell, loop, x.latch);
@@ -380,7 +380,7 @@ static void the_attendant_steps_down_for_a_thread_that_it_served(void)
     bell_end(&x.bell, loop);
     mg_latch_unref(x.latch);
     mg_loop_unref(loop);
-    mg_loop_set_spin(50000);
+    mg_spin_set(50000);
 }
 
 static void acquire_makes_a_blocked_leader_step_down(void)
@@ -795,9 +795,9 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     int polls = 0, i;
     cpu_set_t set;
 
-    mg_loop_set_spin(200000);
+    mg_spin_set(200000);
     for (i = 0; i < 100; i++)
-        mg_waiter_learn(w, mg_now());
+        mg_spin_learn(&w->spin, mg_now());
     mg_loop_acquire(loop);
     mg_loop_set_hot(loop, count_hot, &polls);
     CHECK(mg_loop_hot(loop) == &polls);
@@ -811,22 +811,66 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     CHECK(mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT && polls == i); /* once in each wait */
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
 
-    mg_waiter_learn(w, mg_now() - MG_SECOND); /* a long one */
+    mg_spin_learn(&w->spin, mg_now() - MG_SECOND); /* a long one */
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT && polls == i);
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
 
     for (i = 0; i < 1000; i++)
-        mg_waiter_learn(w, mg_now());
-    mg_loop_set_spin(0); /* switched off */
+        mg_spin_learn(&w->spin, mg_now());
+    mg_spin_set(0); /* switched off */
     i = polls;
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT && polls == i);
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
-    mg_loop_set_spin(50000);
-    mg_waiter_learn(w, 0);
+    mg_spin_set(50000);
+    mg_spin_learn(&w->spin, 0);
     mg_latch_unref(l);
     mg_loop_unref(loop);
+}
+
+static void *push_soon(void *arg)
+{
+    mg_item item = {NULL, MG_ITEM_OBJECT, 0};
+    struct timespec ms = {0, 1000000};
+    nanosleep(&ms, NULL);
+    CHECK(mg_latch_push(arg, item, NULL) == MG_OK);
+    return NULL;
+}
+
+static void a_thread_that_waits_for_another_one_spins_too(void)
+{
+    mg_latch *l = mg_latch_new(drop_item);
+    mg_waiter *w = mg_waiter_self();
+    mg_sleeper s;
+    mg_item item;
+    pthread_t thread;
+    cpu_set_t set;
+
+    CHECK(!sched_getaffinity(0, sizeof set, &set));
+    int cores = CPU_COUNT(&set) > 1;
+    mg_spin_set(60 * MG_SECOND);
+    for (int i = 0; i < 100; i++)
+        mg_spin_learn(&w->spin, mg_now());
+    w->spin.losses = 2;
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    CHECK(!pthread_create(&thread, NULL, push_soon, l));
+    CHECK(mg_loop_wait(NULL, &s, MG_NEVER) == MG_OK);
+    CHECK(mg_latch_leave(l, &s, &item) == MG_OK);
+    CHECK(!pthread_join(thread, NULL));
+    CHECK(w->spin.losses == 2 - cores);
+
+    mg_spin_set(1000);
+    w->spin.losses = 0;
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    CHECK(mg_loop_wait(NULL, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT);
+    CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
+    CHECK(w->spin.losses == 2 * cores && mg_spin_until(&w->spin, mg_now()) == 0); /* not again soon */
+
+    mg_spin_set(50000);
+    w->spin.losses = 0;
+    w->spin.short_waits = 0;
+    mg_latch_unref(l);
 }
 
 static void a_forked_child_gives_the_loop_up_and_the_parent_does_not_notice(void)
@@ -979,6 +1023,7 @@ int main(void)
     RUN(deadlines_are_kept_by_leaders_followers_and_the_attendant);
     RUN(a_signal_interrupts_leaders_and_followers);
     RUN(a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says_so);
+    RUN(a_thread_that_waits_for_another_one_spins_too);
     RUN(askers_go_on_while_leaders_change_all_the_time);
     RUN(the_attendant_steps_down_for_a_thread_that_it_served);
     RUN(what_is_held_is_flushed_once_by_whoever_comes_first);

@@ -187,7 +187,7 @@ static inline mg_err test_get(mg_loop *loop, mg_latch *l, int64_t deadline, mg_i
     do
         err = mg_loop_wait(loop, &s, deadline);
     while (err == MG_EINTR);
-    mg_waiter_learn(s.waiter, s.since);
+    mg_spin_learn(&s.waiter->spin, s.since);
     mg_err left = mg_latch_leave(l, &s, item);
     CHECK(err == MG_ETIMEDOUT || left != MG_EAGAIN);
     return left == MG_EAGAIN ? MG_ETIMEDOUT : left;

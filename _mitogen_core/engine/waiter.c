@@ -57,7 +57,7 @@ mg_waiter *mg_waiter_self(void)
         if (!w)
             return NULL;
     }
-    w->short_waits = 0;
+    w->spin.short_waits = 0;
     atomic_store_explicit(&w->thread, (uintptr_t) pthread_self(), memory_order_relaxed);
     if (pthread_setspecific(own_key, w)) {
         give_back(w);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "spin.h"
 
 struct mg_loop;
 
@@ -23,10 +24,8 @@ typedef struct mg_waiter {
     _Atomic(struct mg_loop *) leading; /* the loop this thread may be blocked in, or NULL */
     struct mg_waiter *next_free;       /* guarded by the free list's lock */
     _Atomic uintptr_t thread;          /* pthread_self() of its thread, as a number; for who looks into a process */
-
-    /* only the thread itself touches these */
-    int short_waits; /* rises with each wait that ended soon; no spinning until it has risen enough */
-    int spin_losses; /* rises by two with each spin in vain, falls by one with each that was not */
+    _Atomic uint32_t waits;            /* how many it has begun; written by the thread itself */
+    mg_spin spin;                      /* of its waits; only the thread itself touches this */
 } mg_waiter;
 
 /* The calling thread's waiter, or NULL when memory is out. */

@@ -1,0 +1,41 @@
+/* Polling for some microseconds before a sleep: when that pays, and for how long.
+ *
+ * DESIGN. To wake a thread that sleeps on another core costs more than most answers take. So a thread whose last waits were all short
+ * polls first. It does so only where it may use more cores than one, for a bounded time and once in a wait. Each spin in vain
+ * quadruples how many short waits it takes until the next try, and one that was not makes up for half of that: where
+ * others need the cores, or the kernel packs both ends on one, spinning fades out by itself. */
+#ifndef MG_SPIN_H
+#define MG_SPIN_H
+
+#include <stdint.h>
+
+/* What is known of earlier waits; of one thread, which alone touches it. All zero at first. */
+typedef struct {
+    int short_waits; /* rises with each wait that ended soon; no spinning until it has risen enough */
+    int losses;      /* rises by two with each spin in vain, falls by one with each that was not */
+    int cores;       /* that may be used, as asked at cores_at */
+    int64_t cores_at;
+} mg_spin;
+
+/* The switch for the whole process: for how long a thread may poll, in nanoseconds; 0 is off. Any thread. */
+void mg_spin_set(int64_t nanoseconds);
+
+/* A wait has ended that began at `since`. */
+void mg_spin_learn(mg_spin *h, int64_t since);
+
+/* Until when to poll, in a wait that begins to sleep at `now`; 0: not at all. */
+int64_t mg_spin_until(mg_spin *h, int64_t now);
+
+/* How that went. */
+void mg_spin_won(mg_spin *h);
+void mg_spin_lost(mg_spin *h);
+
+/* Between two looks. */
+static inline void mg_spin_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+#endif
