@@ -44,7 +44,7 @@
 #define SPARES_FRESH MG_SECOND
 
 /* Stands for a leader whose own waiter could not be had. */
-static mg_waiter nobody;
+static mg_waiter nobody = {.alarm_fd = -1};
 
 /* All loops of the process, for a fork. A store of one pointer adds or removes one, so the list is whole in a child, too, whoever was about to
  * change it. */
@@ -66,7 +66,10 @@ struct mg_loop {
     int wanted; /* guarded by mu: threads in mg_loop_acquire */
     mg_waiter *wanter; /* guarded by mu: one of them */
     int acquired; /* guarded by mu: how often the leader has acquired it */
-    int attendant_deep; /* guarded by mu: the attendant must be woken when leadership ends */
+    int attendant_deep; /* guarded by mu: the attendant must be told, by an alarm if it has one, when leadership ends */
+    _Atomic int attendant_alarmed; /* it has */
+    _Atomic int alarm_set; /* written under mu: it was, for the end of leadership number alarm_seq */
+    uint64_t alarm_seq; /* guarded by mu */
     int attendant_dozes; /* guarded by mu: it may sleep for longer than a tick */
     int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
     mg_op *ops, **ops_tail; /* guarded by mu */
@@ -100,6 +103,7 @@ struct mg_loop {
     /* leader only */
     uint64_t activity; /* callbacks that ran */
     int timed_out;
+    int64_t last_rest; /* how long a leader's last sleep took */
     int64_t foreign_at;
     int served_other;
     const mg_waiter *served_last; /* whom a push has woken last, and how often in a row; only compared */
@@ -380,6 +384,8 @@ static void give_up(mg_loop *loop, int whole)
     loop->acquired = 0;
     loop->wanted = 0;
     loop->wanter = NULL;
+    if (atomic_load(&loop->attendant))
+        mg_waiter_forked(atomic_load(&loop->attendant));
     atomic_store(&loop->step_down, 0);
     atomic_store(&loop->attendant, NULL);
     atomic_store(&loop->n_followers, 0);
@@ -696,12 +702,32 @@ static int foreign_traffic(const mg_loop *loop, int64_t now)
     return loop->foreign_at && now - loop->foreign_at < FOREIGN_FRESH;
 }
 
+/* Whether messages come so seldom that an alarm for each of them costs less than an attendant that looks every tick. */
+static int sparse(const mg_loop *loop)
+{
+    return loop->last_rest > TICK;
+}
+
+/* The attendant need not look: there is a leader again, about to sleep. */
+static void take_back_alarm(mg_loop *loop)
+{
+    mg_waiter *whom = NULL;
+    pthread_mutex_lock(&loop->mu);
+    if (atomic_load(&loop->alarm_set))
+        whom = atomic_load(&loop->attendant);
+    atomic_store(&loop->alarm_set, 0);
+    pthread_mutex_unlock(&loop->mu);
+    if (whom)
+        mg_waiter_set_alarm(whom, 0);
+}
+
 /* The leader's work, as a waiter (s is its sleep) or as the attendant (s is NULL). */
 static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
 {
-    int64_t now = mg_now(), began = now;
+    int64_t now = mg_now(), began = now, turn;
     loop->served_other = 0;
-    for (;; now = mg_now()) {
+    for (;; now = mg_now(), loop->last_rest = now - turn) {
+        turn = now;
         mg_waiter_take_token(w);
         if (atomic_load(&loop->have_ops))
             run_ops(loop);
@@ -732,6 +758,8 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             ev_timer_set(&loop->timer, (double) (until - now) / 1e9, 0.);
             ev_timer_start(loop->ev, &loop->timer);
         }
+        if (s && atomic_load(&loop->alarm_set) && sparse(loop))
+            take_back_alarm(loop);
         uint64_t before = loop->activity;
         loop->timed_out = 0;
         atomic_store(&w->leading, loop);
@@ -778,7 +806,7 @@ static int64_t other_parked_at(const mg_loop *loop, const mg_waiter *w)
 /* A waiter stops leading. See DESIGN in loop.h for who is told. */
 static void unlead(mg_loop *loop, const mg_waiter *w)
 {
-    mg_waiter *whom = NULL;
+    mg_waiter *whom = NULL, *alarm = NULL;
     int64_t now = mg_now();
     int needed = foreign_traffic(loop, now) || atomic_load(&loop->have_ops) ||
                  (atomic_load(&loop->n_followers) && now - other_parked_at(loop, w) < 4 * TICK);
@@ -788,12 +816,18 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
     loop->lead_seq++;
     if (loop->wanted)
         whom = loop->wanter;
-    else if (needed || loop->attendant_deep) {
+    else if (needed || (loop->attendant_deep && !atomic_load(&loop->attendant_alarmed))) {
         loop->attend_now = needed;
         loop->attendant_deep = 0;
         whom = atomic_load(&loop->attendant);
+    } else if (loop->attendant_deep && !atomic_load(&loop->alarm_set)) {
+        atomic_store(&loop->alarm_set, 1);
+        loop->alarm_seq = loop->lead_seq;
+        alarm = atomic_load(&loop->attendant);
     }
     pthread_mutex_unlock(&loop->mu);
+    if (alarm)
+        mg_waiter_set_alarm(alarm, TICK);
     wake_in(loop, whom);
 }
 
@@ -862,8 +896,11 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
             return MG_ETIMEDOUT;
         mg_loop_flush_held(loop);
 
+        int left_sparse = 0; /* we have just left it to a waiter, and messages are few */
         pthread_mutex_lock(&loop->mu);
         loop->attendant_deep = loop->attendant_dozes = 0;
+        if (atomic_exchange(&loop->alarm_set, 0))
+            seq = loop->alarm_seq; /* who went off has waited for a tick from there */
         if (!loop->leader && !loop->wanted &&
             (!ticking || loop->attend_now || (tick_passed && seq == loop->lead_seq))) {
             loop->attend_now = 0;
@@ -871,6 +908,7 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
             loop->lead_seq++;
             pthread_mutex_unlock(&loop->mu);
             left how = lead(loop, w, NULL, deadline);
+            left_sparse = how == LEFT_SERVED && sparse(loop) && atomic_load(&loop->attendant_alarmed);
             pthread_mutex_lock(&loop->mu);
             loop->leader = NULL;
             count(&loop->attends);
@@ -889,9 +927,15 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
         int doze = loop->leader && tick_passed;
         if (doze)
             until = now + DOZE;
-        if (doze && dozed && seq == loop->lead_seq) {
+        int deep = left_sparse || (doze && dozed && seq == loop->lead_seq);
+        if (deep) {
             loop->attendant_deep = 1;
             until = MG_NEVER;
+        }
+        if (left_sparse && !loop->leader) {
+            atomic_store(&loop->alarm_set, 1);
+            loop->alarm_seq = loop->lead_seq;
+            mg_waiter_set_alarm(w, TICK);
         }
         dozed = loop->attendant_dozes = doze;
         loop->attend_now = 0;
@@ -899,7 +943,9 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
         seq = loop->lead_seq;
         count(&loop->ticks);
         pthread_mutex_unlock(&loop->mu);
-        tick_passed = mg_waiter_park(w, until < deadline ? until : deadline) == MG_ETIMEDOUT;
+        if (deadline < until)
+            until = deadline;
+        tick_passed = (deep ? mg_waiter_park_alarmed(w, until) : mg_waiter_park(w, until)) == MG_ETIMEDOUT;
     }
 }
 
@@ -908,7 +954,9 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
     mg_waiter *w = mg_waiter_self();
     if (!w)
         return MG_ENOMEM;
+    int alarmed = mg_waiter_open_alarm(w);
     atomic_store(&loop->attendant, w);
+    atomic_store(&loop->attendant_alarmed, alarmed);
     set_attending(loop, 1);
     mg_err err = attend(loop, w, deadline);
     set_attending(loop, 0);
@@ -1076,7 +1124,7 @@ void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken)
         return;
     loop->served_row = woken->waiter == loop->served_last ? loop->served_row + (loop->served_row < SERVED_ROW) : 1;
     loop->served_last = woken->waiter;
-    if (mg_now() - woken->since < SERVED_SOON)
+    if (atomic_load(&loop->attendant_alarmed) || mg_now() - woken->since < SERVED_SOON)
         loop->served_other = 1;
 }
 

@@ -383,6 +383,65 @@ static void the_attendant_steps_down_for_a_thread_that_it_served(void)
     mg_spin_set(50000);
 }
 
+/* Waits again and again for one item each, until one is NULL. */
+static void *take_many(void *arg)
+{
+    struct waiting *x = arg;
+    mg_sleeper s;
+    mg_item item;
+
+    do {
+        mg_err err = mg_latch_join(x->latch, &s, &item);
+        atomic_store(&x->waiter, mg_waiter_self());
+        if (err == MG_EAGAIN) {
+            while (mg_loop_wait(x->loop, &s, MG_NEVER) == MG_EINTR)
+                ;
+            CHECK(mg_latch_leave(x->latch, &s, &item) == MG_OK);
+        }
+        atomic_fetch_add(&x->interrupted, 1);
+    } while (item.ptr);
+    return NULL;
+}
+
+static void messages_that_come_seldom_wake_nobody_but_their_waiter(void)
+{
+    mg_loop *loop = mg_loop_new();
+    struct attending a;
+    struct bell bell;
+    struct waiting x = {.loop = loop, .latch = mg_latch_new(drop_item)};
+    struct timespec pause = {0, 1500000};
+    mg_loop_stats before, after;
+    int alarmed;
+
+    start_attending(&a, loop);
+    AWAIT(attendant_leads(&a));
+    alarmed = mg_waiter_open_alarm(mg_waiter_self());
+    bell_start(&bell, loop, x.latch);
+    x.thread = test_spawn(take_many, &x);
+    AWAIT(atomic_load(&x.waiter));
+    int row = 0, n = 0;
+    for (int64_t end = mg_now() + TEST_PATIENCE; alarmed && row < 8;) {
+        CHECK(mg_now() < end);
+        mg_loop_get_stats(loop, &before);
+        nanosleep(&pause, NULL);
+        bell_ring(&bell);
+        n++;
+        AWAIT(atomic_load(&x.interrupted) == n);
+        AWAIT(leads(&x) || is_parked(&x));
+        mg_loop_get_stats(loop, &after);
+        row = after.leads == before.leads + 1 && after.attends == before.attends && after.ticks == before.ticks
+                  ? row + 1
+                  : 0;
+    }
+    mg_latch_push(x.latch, number(0), NULL);
+    test_join(x.thread);
+    AWAIT(attendant_leads(&a)); /* it is told of the last one, too */
+    bell_end(&bell, loop);
+    end_attending(&a);
+    mg_latch_unref(x.latch);
+    mg_loop_unref(loop);
+}
+
 static void acquire_makes_a_blocked_leader_step_down(void)
 {
     mg_loop *loop = mg_loop_new();
@@ -1010,6 +1069,7 @@ int main(void)
     RUN(a_close_of_the_latch_wakes_a_thread_that_leads);
     RUN(a_leader_reads_what_a_follower_waits_for);
     RUN(a_loop_that_waiters_left_is_attended_to);
+    RUN(messages_that_come_seldom_wake_nobody_but_their_waiter);
     RUN(acquire_makes_a_blocked_leader_step_down);
     RUN(whoever_acquires_has_the_loop_alone);
     RUN(an_op_is_run_whoever_leads_or_nobody);

@@ -175,6 +175,70 @@ static void no_wake_is_missed_in_many_rounds(void)
     mg_waiter_take_token(mg_waiter_self());
 }
 
+/* The same, asleep on an alarm that the other player sets and takes back all the time. */
+static void *play_with_alarms(void *arg)
+{
+    struct player *p = arg;
+    struct table *t = p->table;
+    mg_waiter *w = mg_waiter_self();
+    unsigned state = 5 + (unsigned) p->me;
+
+    mg_waiter_open_alarm(w);
+    atomic_store(&t->players[p->me], w);
+    AWAIT(atomic_load(&t->players[!p->me]));
+    for (int i = 0; i < t->rounds; i++) {
+        for (int64_t end = mg_now() + TEST_PATIENCE; atomic_load(&t->turn) != p->me;) {
+            mg_waiter_park_alarmed(w, MG_NEVER);
+            CHECK(mg_now() < end);
+        }
+        mg_waiter *other = atomic_load(&t->players[!p->me]);
+        mg_waiter_set_alarm(other, test_random(&state) % 3 * 2000);
+        atomic_store(&t->turn, !p->me);
+        mg_waiter_notify(other);
+        mg_waiter_set_alarm(other, test_random(&state) % 2 * 1000);
+    }
+    return NULL;
+}
+
+static void no_wake_is_missed_whatever_the_alarm_does(void)
+{
+    struct table t = {.rounds = 20000};
+    struct player a = {&t, 0}, b = {&t, 1};
+    pthread_t thread = test_spawn(play_with_alarms, &b);
+
+    play_with_alarms(&a);
+    test_join(thread);
+    mg_waiter_take_token(mg_waiter_self());
+}
+
+static void an_alarm_ends_the_sleep_unless_it_is_taken_back(void)
+{
+    mg_waiter *w = mg_waiter_self();
+    mg_err err;
+
+    mg_waiter_set_alarm(w, 1); /* what was never opened is left alone */
+    if (!mg_waiter_open_alarm(w))
+        return; /* not on this system */
+    CHECK(mg_waiter_open_alarm(w));
+    mg_waiter_set_alarm(w, MG_SECOND / 1000);
+    while ((err = mg_waiter_park_alarmed(w, MG_NEVER)) == MG_EINTR)
+        ;
+    CHECK(err == MG_ETIMEDOUT);
+
+    mg_waiter_set_alarm(w, MG_SECOND / 1000);
+    mg_waiter_set_alarm(w, 0);
+    int64_t until = mg_now() + MG_SECOND / 100;
+    while ((err = mg_waiter_park_alarmed(w, until)) == MG_EINTR)
+        ;
+    CHECK(err == MG_ETIMEDOUT && mg_now() >= until);
+
+    mg_waiter_notify(w);
+    CHECK(mg_waiter_park_alarmed(w, MG_NEVER) == MG_OK);
+    mg_waiter_forked(w);
+    mg_waiter_set_alarm(w, 1); /* closed, and nothing happens */
+    CHECK(mg_waiter_park_alarmed(w, mg_now()) == MG_ETIMEDOUT);
+}
+
 struct racer {
     mg_waiter *target;
     _Atomic int go, done;
@@ -232,6 +296,8 @@ int main(void)
     RUN(a_signal_ends_the_sleep);
     RUN(a_waiter_that_may_be_blocked_in_a_loop_is_told_of);
     RUN(no_wake_is_missed_in_many_rounds);
+    RUN(an_alarm_ends_the_sleep_unless_it_is_taken_back);
+    RUN(no_wake_is_missed_whatever_the_alarm_does);
     RUN(a_wake_that_races_with_the_deadline_is_never_lost);
     return 0;
 }

@@ -9,7 +9,9 @@
 #include "clock.h"
 
 #if defined(__linux__)
+#include <poll.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 #endif
 
@@ -19,9 +21,12 @@ static pthread_key_t own_key;
 static pthread_once_t own_once = PTHREAD_ONCE_INIT;
 static int own_key_ok; /* set once, in own_once */
 
+static void close_alarm(mg_waiter *w);
+
 static void give_back(void *arg)
 {
     mg_waiter *w = arg;
+    close_alarm(w);
     pthread_mutex_lock(&free_mu);
     w->next_free = free_list;
     free_list = w;
@@ -56,6 +61,8 @@ mg_waiter *mg_waiter_self(void)
         w = mg_calloc(1, sizeof *w);
         if (!w)
             return NULL;
+        pthread_mutex_init(&w->alarm_mu, NULL);
+        w->alarm_fd = -1;
     }
     w->spin.short_waits = 0;
     atomic_store_explicit(&w->thread, (uintptr_t) pthread_self(), memory_order_relaxed);
@@ -102,9 +109,30 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value, const kernel_t
     return syscall(FUTEX, (void *) word, op | PRIVATE, value, until, NULL, ANY);
 }
 
+/* REQUIRES(w->alarm_mu). */
+static void set_timer_locked(mg_waiter *w, int64_t nanoseconds)
+{
+    struct itimerspec spec = {.it_value = {nanoseconds / MG_SECOND, nanoseconds % MG_SECOND}};
+    timerfd_settime(w->alarm_fd, 0, &spec, NULL);
+    w->alarm_set = nanoseconds != 0;
+}
+
+static void ring(mg_waiter *w)
+{
+    pthread_mutex_lock(&w->alarm_mu);
+    if (w->alarm_fd >= 0) {
+        w->rung = 1;
+        set_timer_locked(w, 1);
+    }
+    pthread_mutex_unlock(&w->alarm_mu);
+}
+
 static void wake_parked(mg_waiter *w)
 {
-    futex(&w->word, WAKE_BITSET, 1, NULL);
+    if (atomic_load(&w->on_alarm))
+        ring(w);
+    else
+        futex(&w->word, WAKE_BITSET, 1, NULL);
 }
 
 static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
@@ -117,7 +145,81 @@ static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
     return errno == ETIMEDOUT ? MG_ETIMEDOUT : errno == EINTR ? MG_EINTR : MG_OK;
 }
 
+int mg_waiter_open_alarm(mg_waiter *w)
+{
+    pthread_mutex_lock(&w->alarm_mu);
+    if (w->alarm_fd < 0)
+        w->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    int ok = w->alarm_fd >= 0;
+    pthread_mutex_unlock(&w->alarm_mu);
+    return ok;
+}
+
+static void close_alarm(mg_waiter *w)
+{
+    pthread_mutex_lock(&w->alarm_mu);
+    if (w->alarm_fd >= 0)
+        close(w->alarm_fd);
+    w->alarm_fd = -1;
+    w->alarm_set = w->rung = 0;
+    pthread_mutex_unlock(&w->alarm_mu);
+}
+
+void mg_waiter_set_alarm(mg_waiter *w, int64_t nanoseconds)
+{
+    pthread_mutex_lock(&w->alarm_mu);
+    if (w->alarm_fd >= 0 && !w->rung)
+        set_timer_locked(w, nanoseconds);
+    pthread_mutex_unlock(&w->alarm_mu);
+}
+
+/* Takes what the timer has to tell, and stops it. Whether it was set and went off. */
+static int take_alarm(mg_waiter *w)
+{
+    uint64_t times;
+    pthread_mutex_lock(&w->alarm_mu);
+    int off = read(w->alarm_fd, &times, sizeof times) > 0 && !w->rung;
+    if (w->alarm_set && !off)
+        set_timer_locked(w, 0);
+    w->alarm_set = w->rung = 0;
+    pthread_mutex_unlock(&w->alarm_mu);
+    return off;
+}
+
+/* The same as sleep_parked. */
+static mg_err sleep_alarmed(mg_waiter *w, int64_t deadline)
+{
+    struct pollfd fd = {w->alarm_fd, POLLIN, 0};
+    struct timespec left, *timeout = NULL;
+    if (deadline != MG_NEVER) {
+        int64_t ns = deadline - mg_now();
+        if (ns < 0)
+            ns = 0;
+        left.tv_sec = ns / MG_SECOND;
+        left.tv_nsec = ns % MG_SECOND;
+        timeout = &left;
+    }
+    int n = ppoll(&fd, 1, timeout, NULL);
+    return take_alarm(w) || n == 0 ? MG_ETIMEDOUT : MG_EINTR;
+}
+
 #else
+
+int mg_waiter_open_alarm(mg_waiter *w)
+{
+    (void) w;
+    return 0;
+}
+
+static void close_alarm(mg_waiter *w)
+{
+    (void) w;
+}
+
+void mg_waiter_set_alarm(mg_waiter *w, int64_t nanoseconds)
+{
+    (void) w, (void) nanoseconds;
+}
 
 /* Elsewhere one condition variable serves all threads, in slices of 50 ms, so that a signal is looked at in time. */
 static pthread_mutex_t park_mu = PTHREAD_MUTEX_INITIALIZER;
@@ -176,15 +278,47 @@ int mg_waiter_notify(mg_waiter *w)
     return atomic_load(&w->leading) != NULL;
 }
 
-mg_err mg_waiter_park(mg_waiter *w, int64_t deadline)
+static mg_err park(mg_waiter *w, int64_t deadline, mg_err (*sleep)(mg_waiter *, int64_t))
 {
     uint32_t expected = MG_WAITER_AWAKE;
     if (!atomic_compare_exchange_strong(&w->word, &expected, MG_WAITER_PARKED)) {
         atomic_store(&w->word, MG_WAITER_AWAKE);
         return MG_OK;
     }
-    mg_err err = sleep_parked(w, deadline);
+    mg_err err = sleep(w, deadline);
     if (atomic_exchange(&w->word, MG_WAITER_AWAKE) == MG_WAITER_TOKEN)
         return MG_OK; /* the token came together with the signal or the deadline */
     return err == MG_OK ? MG_EINTR : err;
+}
+
+mg_err mg_waiter_park(mg_waiter *w, int64_t deadline)
+{
+    return park(w, deadline, sleep_parked);
+}
+
+#if defined(__linux__)
+
+mg_err mg_waiter_park_alarmed(mg_waiter *w, int64_t deadline)
+{
+    if (w->alarm_fd < 0) /* only this thread changes it */
+        return mg_waiter_park(w, deadline);
+    atomic_store(&w->on_alarm, 1);
+    mg_err err = park(w, deadline, sleep_alarmed);
+    atomic_store(&w->on_alarm, 0);
+    return err;
+}
+
+#else
+
+mg_err mg_waiter_park_alarmed(mg_waiter *w, int64_t deadline)
+{
+    return mg_waiter_park(w, deadline);
+}
+
+#endif
+
+void mg_waiter_forked(mg_waiter *w)
+{
+    pthread_mutex_init(&w->alarm_mu, NULL);
+    close_alarm(w);
 }

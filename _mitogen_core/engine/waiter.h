@@ -9,6 +9,7 @@
 #ifndef MG_WAITER_H
 #define MG_WAITER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -24,6 +25,10 @@ typedef struct mg_waiter {
     _Atomic(struct mg_loop *) leading; /* the loop this thread may be blocked in, or NULL */
     struct mg_waiter *next_free;       /* guarded by the free list's lock */
     _Atomic uintptr_t thread;          /* pthread_self() of its thread, as a number; for who looks into a process */
+    _Atomic int on_alarm;              /* it sleeps, or is about to, in mg_waiter_park_alarmed */
+    pthread_mutex_t alarm_mu;
+    int alarm_fd;                      /* guarded by alarm_mu: its timer, or -1 */
+    int alarm_set, rung;               /* likewise: the timer runs; it was made to end because of a wake */
     _Atomic uint32_t waits;            /* how many it has begun; written by the thread itself */
     mg_spin spin;                      /* of its waits; only the thread itself touches this */
 } mg_waiter;
@@ -46,5 +51,21 @@ void mg_waiter_take_token(mg_waiter *w);
 /* Sleeps until notified (MG_OK, at once when the token is already there), the deadline (MG_ETIMEDOUT) or a signal handler ran
  * (MG_EINTR; other causes of an early return also look like that). Own thread only. */
 mg_err mg_waiter_park(mg_waiter *w, int64_t deadline);
+
+/* --- a sleep with an alarm, that others may set and take back without waking anybody --- */
+
+/* Whether that thread has one, made here if need be: not where the system has no such timer, or no descriptor for it. It goes with
+ * the thread. Own thread only. */
+int mg_waiter_open_alarm(mg_waiter *w);
+
+/* As mg_waiter_park; the alarm ends it too (MG_ETIMEDOUT). */
+mg_err mg_waiter_park_alarmed(mg_waiter *w, int64_t deadline);
+
+/* Sets the alarm, to go off in so many nanoseconds, or takes it back (0). One that goes off while its thread is awake ends its next sleep. Any
+ * thread. */
+void mg_waiter_set_alarm(mg_waiter *w, int64_t nanoseconds);
+
+/* In a child made by fork, of a thread that may be in the other process: closes its timer. */
+void mg_waiter_forked(mg_waiter *w);
 
 #endif
