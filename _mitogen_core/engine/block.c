@@ -38,6 +38,8 @@ typedef struct {
 } spare;
 
 static _Atomic(spare *) spares[MG_BLOCK_SPARES];
+static _Atomic(spare *) large; /* the one of more than MG_BLOCK_KEPT */
+static _Atomic size_t large_mapped; /* its size, or that of one before it: a hint */
 static _Atomic int n_spares; /* of the slots that are filled; may lag behind for a moment */
 
 /* Bytes to map for a block: size classes, so that a spare block fits the next message of about the same length. */
@@ -48,7 +50,10 @@ static size_t mapping(size_t size)
     for (size_t class = MG_BLOCK_MIN; class <= MG_BLOCK_KEPT; class *= 2)
         if (size <= class + SLACK)
             return class + SLACK;
-    return (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    size_t step = HUGE_PAGE;
+    while (size / 16 > step)
+        step *= 2;
+    return (size + step - 1) & ~(step - 1);
 }
 
 static void *map(size_t size)
@@ -84,25 +89,39 @@ static void *map_huge(size_t size)
     return ptr + before;
 }
 
+static void drop(spare *s)
+{
+    if (!s)
+        return;
+    atomic_fetch_sub(&n_spares, 1);
+    munmap(s, s->mapped);
+}
+
+/* What is in a slot, if it has that size. */
+static spare *take_from(_Atomic(spare *) *slot, size_t mapped)
+{
+    spare *s = atomic_exchange(slot, NULL);
+    if (!s)
+        return NULL;
+    if (s->mapped == mapped) {
+        atomic_fetch_sub(&n_spares, 1);
+        return s;
+    }
+    /* another size: back, or away if somebody was faster. Which of the two fits the next message nobody knows. */
+    spare *none = NULL;
+    if (!atomic_compare_exchange_strong(slot, &none, s))
+        drop(s);
+    return NULL;
+}
+
 static spare *take_spare(size_t mapped)
 {
-    for (int i = 0; i < MG_BLOCK_SPARES; i++) {
-        if (!atomic_load_explicit(&spares[i], memory_order_relaxed))
-            continue;
-        spare *s = atomic_exchange(&spares[i], NULL);
-        if (!s)
-            continue;
-        if (s->mapped == mapped) {
-            atomic_fetch_sub(&n_spares, 1);
-            return s;
+    for (int i = 0; i < MG_BLOCK_SPARES; i++)
+        if (atomic_load_explicit(&spares[i], memory_order_relaxed)) {
+            spare *s = take_from(&spares[i], mapped);
+            if (s)
+                return s;
         }
-        /* another size: back, or away if somebody was faster. Which of the two fits the next message nobody knows. */
-        spare *none = NULL;
-        if (!atomic_compare_exchange_strong(&spares[i], &none, s)) {
-            atomic_fetch_sub(&n_spares, 1);
-            munmap(s, s->mapped);
-        }
-    }
     return NULL;
 }
 
@@ -121,13 +140,29 @@ static int keep_spare(void *ptr, size_t mapped)
     return 0;
 }
 
+static void keep_large(void *ptr, size_t mapped)
+{
+    spare *s = ptr;
+    s->mapped = mapped;
+    atomic_store(&large_mapped, mapped);
+    atomic_fetch_add(&n_spares, 1);
+    drop(atomic_exchange(&large, s)); /* the younger one is kept */
+}
+
+int mg_block_has_spare(size_t size)
+{
+    return KEEP && size > MG_BLOCK_KEPT + SLACK && atomic_load(&large) && atomic_load(&large_mapped) == mapping(size);
+}
+
 void *mg_block_new(size_t size)
 {
     size_t mapped = mapping(size);
     if (!mapped || mg_alloc_fails())
         return NULL;
-    if (mapped > MG_BLOCK_KEPT + SLACK)
-        return map_huge(mapped);
+    if (mapped > MG_BLOCK_KEPT + SLACK) {
+        spare *s = KEEP && atomic_load(&large) ? take_from(&large, mapped) : NULL;
+        return s ? s : map_huge(mapped);
+    }
     spare *s = KEEP ? take_spare(mapped) : NULL;
     return s ? s : map(mapped);
 }
@@ -135,9 +170,12 @@ void *mg_block_new(size_t size)
 void mg_block_free(void *ptr, size_t size)
 {
     size_t mapped = mapping(size);
-    if (!ptr || (KEEP && mapped <= MG_BLOCK_KEPT + SLACK && keep_spare(ptr, mapped)))
+    if (!ptr)
         return;
-    munmap(ptr, mapped);
+    if (KEEP && mapped > MG_BLOCK_KEPT + SLACK && mapped <= MG_BLOCK_LARGE)
+        keep_large(ptr, mapped);
+    else if (!KEEP || mapped > MG_BLOCK_LARGE || !keep_spare(ptr, mapped))
+        munmap(ptr, mapped);
 }
 
 void *mg_block_resize(void *ptr, size_t size, size_t new_size)
@@ -169,13 +207,9 @@ int mg_block_spares(void)
 
 void mg_block_drop_spares(void)
 {
-    for (int i = 0; i < MG_BLOCK_SPARES; i++) {
-        spare *s = atomic_exchange(&spares[i], NULL);
-        if (s) {
-            atomic_fetch_sub(&n_spares, 1);
-            munmap(s, s->mapped);
-        }
-    }
+    for (int i = 0; i < MG_BLOCK_SPARES; i++)
+        drop(atomic_exchange(&spares[i], NULL));
+    drop(atomic_exchange(&large, NULL));
 }
 
 void mg_block_advise(void *ptr, size_t size)

@@ -2,8 +2,8 @@
  *
  * A block of a megabyte that the C library takes from the system and gives back again costs a page fault for every 4 KiB of
  * every message, which is more time than the message itself takes. So blocks of up to MG_BLOCK_KEPT bytes are kept for
- * the next message, MG_BLOCK_SPARES of them at most in the process, until the loop has been idle for a second. Larger ones
- * are mapped anew each time, in huge pages where the system has them.
+ * the next message, MG_BLOCK_SPARES of them at most in the process, until the loop has been idle for a second; and one
+ * larger one, up to MG_BLOCK_LARGE. Those are mapped in huge pages where the system has them.
  *
  * No lock: a spare block is in a slot that is taken and filled by an atomic exchange, so a fork at any moment loses
  * one block at most. */
@@ -15,6 +15,7 @@
 #define MG_BLOCK_MIN    ((size_t) 512 << 10) /* smaller pieces of memory are better had from mg_malloc() */
 #define MG_BLOCK_KEPT   ((size_t) 4 << 20)
 #define MG_BLOCK_SPARES 4
+#define MG_BLOCK_LARGE  ((size_t) 160 << 20) /* a message of the greatest usual size, and its surroundings */
 
 /* A block of at least `size` (MG_BLOCK_MIN or more) uninitialised bytes. Untouched pages cost address space only. NULL when
  * memory is out. Any thread. */
@@ -26,6 +27,9 @@ void mg_block_free(void *ptr, size_t size);
 /* The same bytes in a block of another size, perhaps elsewhere; NULL when memory is out, and the old one stays. Large blocks
  * that grow keep their pages. */
 void *mg_block_resize(void *ptr, size_t size, size_t new_size);
+
+/* Whether a large block of so many bytes is likely to be there already, with its pages. Any thread. */
+int mg_block_has_spare(size_t size);
 
 /* How many spare blocks there are, and the end of all of them. Any thread. */
 int mg_block_spares(void);

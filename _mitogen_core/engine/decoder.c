@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "block.h"
 
 /* Some systems refuse to read more than INT_MAX bytes at once. */
 #define MAX_READ ((size_t) 1 << 30)
@@ -181,6 +182,9 @@ static mg_err big_start(mg_decoder *d, const mg_hdr *hdr)
 {
     size_t room = at_most(hdr->len, at_least(d->step, left_in(d) - MG_HEADER_LEN));
     size_t taken;
+
+    if (mg_block_has_spare(hdr->len))
+        room = hdr->len; /* a promise that costs nothing */
 
     d->big = mg_frame_new_room(hdr, room);
     if (!d->big)
