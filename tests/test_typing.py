@@ -3,6 +3,7 @@ The stubs: what they say is true of the package, and what a typed program says o
 """
 
 import os
+import re
 import subprocess
 import sys
 
@@ -55,8 +56,10 @@ def test_the_examples_use_the_interface_as_the_stubs_have_it(cache):
             'mypy', '--strict', '--check-untyped-defs', '--allow-untyped-defs', '--allow-incomplete-defs',
             '--allow-untyped-calls', '--disable-error-code', 'var-annotated', '--cache-dir', cache, name,
         ], folder)
-        # What the standard library's stub says of logging.Handler.lock is not about us.
-        errors = [line for line in out.splitlines() if ': error:' in line and '"RLock | None"' not in line]
+        # What the standard library's stub says of logging.Handler.lock, in the words of one mypy or another, is not
+        # about us.
+        errors = [line for line in out.splitlines()
+                  if ': error:' in line and not re.search(r'"(RLock \| None|Optional\[(RLock|LockType)\])"', line)]
         assert errors == [], out
         assert status in (0, 1), out
 
