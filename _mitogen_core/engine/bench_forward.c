@@ -252,10 +252,10 @@ int main(int argc, char **argv)
     sched_getaffinity(0, sizeof allowed, &allowed);
     printf("cores: %d\n", CPU_COUNT(&allowed));
     bench_forwarding();
-    bench_processes("two processes, may spin", 0, 50000);
+    bench_processes("two processes, may spin", 0, 150000);
     bench_processes("two processes, no spinning", 0, 0);
     bench_processes("two processes on one core", 1, 50000);
-    bench_threads("two threads, may spin", 0, 50000);
+    bench_threads("two threads, may spin", 0, 150000);
     bench_threads("two threads, no spinning", 0, 0);
     bench_threads("two threads on one core", 1, 50000);
     return 0;

@@ -105,6 +105,7 @@ struct mg_loop {
     int timed_out;
     int64_t last_rest; /* how long a leader's last sleep took */
     int64_t foreign_at;
+    mg_spin passing; /* of the waits for the next such traffic */
     int served_other;
     const mg_waiter *served_last; /* whom a push has woken last, and how often in a row; only compared */
     int served_row;
@@ -669,6 +670,28 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now, int64_t
     return 0;
 }
 
+/* What a leader does between frames that it passes on. The next one comes when a process has run that the last one went to, on this core
+ * perhaps: hence the yield. */
+static int spin_passing(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now, int64_t end)
+{
+    int64_t passed = loop->foreign_at;
+    for (; now < end; now = mg_now()) {
+        ev_run(loop->ev, EVRUN_NOWAIT);
+        if (loop->foreign_at != passed) {
+            count(&loop->spins_won);
+            mg_spin_won(&loop->passing);
+            return 1;
+        }
+        if ((s && atomic_load(&s->state) != MG_SLEEPER_WAITING) || atomic_load(&w->word) != MG_WAITER_AWAKE ||
+            atomic_load(&loop->have_ops) || atomic_load(&loop->step_down))
+            return 1;
+        sched_yield();
+    }
+    count(&loop->spins_lost);
+    mg_spin_lost(&loop->passing);
+    return 0;
+}
+
 /* And what one does that waits for another thread of the process. Whoever served us holds what we need next (the GIL) until it waits
  * itself, and most do so at once: to be woken for that would cost what was just saved. */
 static void spin_parked(mg_waiter *w, mg_sleeper *s)
@@ -726,6 +749,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
 {
     int64_t now = mg_now(), began = now, turn;
     loop->served_other = 0;
+    int64_t passed = loop->foreign_at;
     for (;; now = mg_now(), loop->last_rest = now - turn) {
         turn = now;
         mg_waiter_take_token(w);
@@ -742,7 +766,19 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         loop->served_other = 0;
         if (now >= deadline)
             return LEFT_TIMEOUT;
-        int64_t end = s && !s->spun ? mg_spin_until(&w->spin, now) : 0;
+        int64_t end = 0;
+        if (loop->foreign_at != passed) {
+            mg_spin_learn(&loop->passing, passed);
+            passed = loop->foreign_at;
+            end = mg_spin_until(&loop->passing, now);
+        }
+        if (end) {
+            if (spin_passing(loop, w, s, now, end))
+                continue;
+            if (s)
+                return LEFT_SIGNAL; /* as below */
+        }
+        end = s && !s->spun ? mg_spin_until(&w->spin, now) : 0;
         if (end) {
             if (spin(loop, w, s, now, end))
                 continue;

@@ -1,7 +1,10 @@
 #include "spin.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -12,14 +15,24 @@
 #define SHORT_WAITS_TO_SPIN 3
 #define LOSSES_MAX          10
 
-/* How many cores we may use is asked again this often: an affinity mask can change. */
-#define CORES_FRESH MG_SECOND
+/* What else there is on the machine is looked at again this often. */
+#define FRESH (MG_SECOND / 10)
 
-static _Atomic int64_t spin_ns = 50000;
+/* Threads that may want to run besides one on each core, before a spin would take the time from somebody: we ourselves, and whoever we
+ * wait for. */
+#define OTHERS_RUNNING 2
+
+static _Atomic int64_t spin_ns = 150000;
+static _Atomic int assumed = -1;
 
 void mg_spin_set(int64_t nanoseconds)
 {
     atomic_store(&spin_ns, nanoseconds);
+}
+
+void mg_spin_assume_room(int room)
+{
+    atomic_store(&assumed, room);
 }
 
 void mg_spin_learn(mg_spin *h, int64_t since)
@@ -31,24 +44,62 @@ void mg_spin_learn(mg_spin *h, int64_t since)
         h->short_waits++;
 }
 
-static int cores_allowed(mg_spin *h, int64_t now)
-{
-    if (!h->cores || now - h->cores_at > CORES_FRESH) {
-        h->cores_at = now;
 #if defined(__linux__)
-        cpu_set_t set;
-        h->cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+
+static int cores_allowed(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
+/* How many threads of the machine run, or want to; 0 where that is not to be known. */
+static int running(void)
+{
+    char text[128], *at;
+    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    /* the number before the only slash */
+    at = strchr(text, '/');
+    while (at && at > text && at[-1] >= '0' && at[-1] <= '9')
+        at--;
+    return at ? atoi(at) : 0;
+}
+
 #else
-        h->cores = (int) sysconf(_SC_NPROCESSORS_ONLN);
+
+static int cores_allowed(void)
+{
+    return (int) sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static int running(void)
+{
+    return 0;
+}
+
 #endif
+
+static int has_room(mg_spin *h, int64_t now)
+{
+    int room = atomic_load_explicit(&assumed, memory_order_relaxed);
+    if (room >= 0)
+        return room;
+    if (!h->looked_at || now - h->looked_at > FRESH) {
+        int cores = cores_allowed();
+        h->looked_at = now;
+        h->room = cores > 1 && running() <= cores + OTHERS_RUNNING;
     }
-    return h->cores;
+    return h->room;
 }
 
 int64_t mg_spin_until(mg_spin *h, int64_t now)
 {
     int64_t limit = atomic_load_explicit(&spin_ns, memory_order_relaxed);
-    return limit && h->short_waits >= SHORT_WAITS_TO_SPIN && cores_allowed(h, now) > 1 ? now + limit : 0;
+    return limit && h->short_waits >= SHORT_WAITS_TO_SPIN && has_room(h, now) ? now + limit : 0;
 }
 
 void mg_spin_won(mg_spin *h)

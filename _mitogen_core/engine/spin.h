@@ -1,7 +1,7 @@
 /* Polling for some microseconds before a sleep: when that pays, and for how long.
  *
  * DESIGN. To wake a thread that sleeps on another core costs more than most answers take. So a thread whose last waits were all short
- * polls first. It does so only where it may use more cores than one, for a bounded time and once in a wait. Each spin in vain
+ * polls first. It does so only where it may use more cores than one and the machine has little else to run, for a bounded time. Each spin in vain
  * quadruples how many short waits it takes until the next try, and one that was not makes up for half of that: where
  * others need the cores, or the kernel packs both ends on one, spinning fades out by itself. */
 #ifndef MG_SPIN_H
@@ -13,12 +13,15 @@
 typedef struct {
     int short_waits; /* rises with each wait that ended soon; no spinning until it has risen enough */
     int losses;      /* rises by two with each spin in vain, falls by one with each that was not */
-    int cores;       /* that may be used, as asked at cores_at */
-    int64_t cores_at;
+    int room;        /* whether there are cores to spare, as seen at looked_at */
+    int64_t looked_at;
 } mg_spin;
 
 /* The switch for the whole process: for how long a thread may poll, in nanoseconds; 0 is off. Any thread. */
 void mg_spin_set(int64_t nanoseconds);
+
+/* For tests: 1, there are cores to spare; 0, there are none; -1, look. */
+void mg_spin_assume_room(int room);
 
 /* A wait has ended that began at `since`. */
 void mg_spin_learn(mg_spin *h, int64_t since);

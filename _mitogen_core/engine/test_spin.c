@@ -1,0 +1,74 @@
+#include "spin.h"
+
+#include "clock.h"
+#include "test.h"
+
+static void learn(mg_spin *h, int times)
+{
+    for (int i = 0; i < times; i++)
+        mg_spin_learn(h, mg_now());
+}
+
+static void it_takes_some_short_waits_and_a_long_one_ends_it(void)
+{
+    mg_spin h = {0};
+
+    CHECK(mg_spin_until(&h, 1000) == 0);
+    learn(&h, 2);
+    CHECK(mg_spin_until(&h, 1000) == 0);
+    learn(&h, 20);
+    CHECK(mg_spin_until(&h, 1000) > 1000);
+    mg_spin_learn(&h, mg_now() - MG_SECOND);
+    CHECK(mg_spin_until(&h, 1000) == 0);
+}
+
+static void spinning_in_vain_fades_out_and_comes_back(void)
+{
+    mg_spin h = {0};
+    int needed[3];
+
+    for (int i = 0; i < 3; i++) {
+        for (needed[i] = 0; !mg_spin_until(&h, 1000); needed[i]++)
+            learn(&h, 1);
+        mg_spin_lost(&h);
+    }
+    CHECK(needed[0] < needed[1] && 3 * needed[1] < needed[2]);
+    for (int i = 0; i < 100; i++)
+        mg_spin_lost(&h); /* there is an end to it */
+    learn(&h, 1 << 20);
+    CHECK(mg_spin_until(&h, 1000));
+    for (int i = 0; i < 100; i++)
+        mg_spin_won(&h);
+    mg_spin_lost(&h);
+    int n = 0;
+    for (; !mg_spin_until(&h, 1000); n++)
+        learn(&h, 1);
+    CHECK(n == needed[1]);
+}
+
+static void the_switch_and_a_lack_of_cores_turn_it_off(void)
+{
+    mg_spin h = {0};
+
+    learn(&h, 10);
+    mg_spin_assume_room(0);
+    CHECK(mg_spin_until(&h, 1000) == 0);
+    mg_spin_assume_room(1);
+    CHECK(mg_spin_until(&h, 1000));
+    mg_spin_set(0);
+    CHECK(mg_spin_until(&h, 1000) == 0);
+    mg_spin_set(77);
+    CHECK(mg_spin_until(&h, 1000) == 1077);
+    mg_spin_assume_room(-1);
+    int64_t now = mg_now(), end = mg_spin_until(&h, now); /* what this machine says */
+    CHECK(end == 0 || end == now + 77);
+}
+
+int main(void)
+{
+    mg_spin_assume_room(1);
+    RUN(it_takes_some_short_waits_and_a_long_one_ends_it);
+    RUN(spinning_in_vain_fades_out_and_comes_back);
+    RUN(the_switch_and_a_lack_of_cores_turn_it_off);
+    return 0;
+}
