@@ -60,6 +60,12 @@ typedef struct {
     mg_pickled *pickled; /* made by pickled(): owned, or NULL */
 } MessageObject;
 
+/* How the objects begin that threads wait at. */
+typedef struct {
+    PyObject_HEAD mg_state *st;
+    mg_latch *latch;
+} LatchedObject;
+
 typedef struct {
     PyObject_HEAD mg_state *st;
     mg_latch *latch;
@@ -158,6 +164,9 @@ PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int p
 
 /* mg_latch_push for a thread with the GIL, which is dropped while a parked thread is woken: that one wants it next. */
 mg_err mg_push_item(mg_latch *l, mg_item item, mg_woken *woken);
+
+/* tp_new of the types that begin as LatchedObject does: one with a latch of its own. */
+PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
 /* Takes an item from l, waiting if need be: 0; -1 with an exception (TimeoutError; closed_error(closed_text); of a signal handler). */
 int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, int block, PyObject *closed_error,

@@ -131,13 +131,13 @@ int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyO
 
 /* --- the type --- */
 
-static PyObject *latch_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void) args, (void) kwargs;
     mg_state *st = mg_state_of_type(type);
     if (!st || mg_need_configured(st))
         return NULL;
-    LatchObject *self = (LatchObject *) type->tp_alloc(type, 0);
+    LatchedObject *self = (LatchedObject *) type->tp_alloc(type, 0);
     if (!self)
         return NULL;
     self->st = st;
@@ -355,7 +355,7 @@ static PyGetSetDef latch_getset[] = {{"closed", get_closed, NULL, "True once clo
                                      {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
                                      {NULL, NULL, NULL, NULL, NULL}};
 
-static PyType_Slot latch_slots[] = {{Py_tp_new, latch_new},
+static PyType_Slot latch_slots[] = {{Py_tp_new, mg_latched_new},
                                     {Py_tp_dealloc, latch_dealloc},
                                     {Py_tp_traverse, latch_traverse},
                                     {Py_tp_clear, latch_clear},

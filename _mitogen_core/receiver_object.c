@@ -74,28 +74,9 @@ static int receiver_init(PyObject *obj, PyObject *args, PyObject *kwargs)
     return set_up((ReceiverObject *) obj, router, handle, persist, respondent, policy, overwrite);
 }
 
-static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-    (void) args, (void) kwargs;
-    mg_state *st = mg_state_of_type(type);
-    if (!st || mg_need_configured(st))
-        return NULL;
-    ReceiverObject *self = (ReceiverObject *) type->tp_alloc(type, 0);
-    if (!self)
-        return NULL;
-    self->st = st;
-    self->latch = mg_latch_new(mg_drop_item);
-    if (!self->latch) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
-    atomic_store(&self->latch->owner, self);
-    return (PyObject *) self;
-}
-
 PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent)
 {
-    PyObject *self = receiver_new((PyTypeObject *) st->receiver_type, NULL, NULL);
+    PyObject *self = mg_latched_new((PyTypeObject *) st->receiver_type, NULL, NULL);
     if (self && set_up((ReceiverObject *) self, router, Py_None, persist, respondent, Py_None, 0))
         Py_CLEAR(self);
     return self;
@@ -309,7 +290,7 @@ static PyGetSetDef receiver_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
-static PyType_Slot receiver_slots[] = {{Py_tp_new, receiver_new},
+static PyType_Slot receiver_slots[] = {{Py_tp_new, mg_latched_new},
                                        {Py_tp_init, receiver_init},
                                        {Py_tp_dealloc, receiver_dealloc},
                                        {Py_tp_traverse, receiver_traverse},
