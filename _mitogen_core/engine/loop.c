@@ -693,20 +693,17 @@ static int spin_passing(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now,
 }
 
 /* And what one does that waits for another thread of the process. Whoever served us holds what we need next (the GIL) until it waits
- * itself, and most do so at once: to be woken for that would cost what was just saved. */
-static void spin_parked(mg_waiter *w, mg_sleeper *s)
+ * itself, and most do so at once: to be woken for that would cost what was just saved. Returns 0 when it was in vain. */
+static int spin_parked(mg_waiter *w, mg_sleeper *s, int64_t end)
 {
-    int64_t now = mg_now(), end = mg_spin_until(&w->spin, now);
-    if (!end)
-        return;
     while (atomic_load(&s->state) == MG_SLEEPER_WAITING) {
         for (int i = 0; i < 16; i++)
             mg_spin_relax();
         if (atomic_load(&w->word) != MG_WAITER_AWAKE && atomic_load(&s->state) == MG_SLEEPER_WAITING)
-            return;
+            return 0;
         if (mg_now() >= end) {
             mg_spin_lost(&w->spin);
-            return;
+            return 0;
         }
     }
     mg_spin_won(&w->spin);
@@ -714,6 +711,7 @@ static void spin_parked(mg_waiter *w, mg_sleeper *s)
     if (by && by != w)
         for (end = mg_now() + LET_GO; atomic_load(&by->waits) == s->served_at && mg_now() < end;)
             mg_spin_relax();
+    return 1;
 }
 
 /* --- leading --- */
@@ -750,6 +748,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
     int64_t now = mg_now(), began = now, turn;
     loop->served_other = 0;
     int64_t passed = loop->foreign_at;
+    int spun = 0;
     for (;; now = mg_now(), loop->last_rest = now - turn) {
         turn = now;
         mg_waiter_take_token(w);
@@ -773,19 +772,19 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             end = mg_spin_until(&loop->passing, now);
         }
         if (end) {
+            spun = 1;
             if (spin_passing(loop, w, s, now, end))
                 continue;
-            if (s)
-                return LEFT_SIGNAL; /* as below */
         }
         end = s && !s->spun ? mg_spin_until(&w->spin, now) : 0;
         if (end) {
+            spun = 1;
             if (spin(loop, w, s, now, end))
                 continue;
             s->spun = 1;
-            /* a signal that came while we span would not interrupt the sleep that follows */
-            return LEFT_SIGNAL;
         }
+        if (s && spun)
+            return LEFT_SIGNAL; /* one that came while we span would not interrupt the sleep that follows */
         int64_t until = deadline;
         if (mg_block_spares() && until > now + SPARES_FRESH)
             until = now + SPARES_FRESH;
@@ -889,10 +888,10 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
             if (how == LEFT_SIGNAL)
                 return MG_EINTR;
         }
-        if (!loop && !s->spun) {
+        int64_t end = loop || s->spun ? 0 : mg_spin_until(&w->spin, mg_now());
+        if (end) {
             s->spun = 1;
-            spin_parked(w, s);
-            continue;
+            return spin_parked(w, s, end) ? MG_OK : MG_EINTR; /* there may have been a signal meanwhile */
         }
         if (loop) {
             note_parked(loop, w);
@@ -1160,7 +1159,8 @@ void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken)
         return;
     loop->served_row = woken->waiter == loop->served_last ? loop->served_row + (loop->served_row < SERVED_ROW) : 1;
     loop->served_last = woken->waiter;
-    if (atomic_load(&loop->attendant_alarmed) || mg_now() - woken->since < SERVED_SOON)
+    int alarmed = atomic_load(&loop->attendant_alarmed) && loop->leader == atomic_load(&loop->attendant);
+    if (alarmed || mg_now() - woken->since < SERVED_SOON)
         loop->served_other = 1;
 }
 

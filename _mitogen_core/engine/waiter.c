@@ -36,6 +36,8 @@ static void give_back(void *arg)
 static void after_fork_child(void)
 {
     pthread_mutex_init(&free_mu, NULL);
+    for (mg_waiter *w = free_list; w; w = w->next_free)
+        pthread_mutex_init(&w->alarm_mu, NULL);
 }
 
 static void make_key(void)
