@@ -30,16 +30,17 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, in
                 mg_latch_unget(l, *item);
             return -1;
         }
-        for (;;) {
-            Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, &s, deadline);
-            Py_END_ALLOW_THREADS if (err != MG_EINTR) break;
+        do {
+            /* before the first sleep too: the interpreter has not looked since we were called, which may be a while ago */
             if (PyErr_CheckSignals()) {
                 /* the wait is over, whatever came meanwhile belongs to the next in line */
                 if (mg_latch_leave(l, &s, item) == MG_OK)
                     mg_latch_unget(l, *item);
                 return -1;
             }
-        }
+            Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, &s, deadline);
+            Py_END_ALLOW_THREADS
+        } while (err == MG_EINTR);
         mg_spin_learn(&s.waiter->spin, s.since);
         err = mg_latch_leave(l, &s, item);
         mg_run_later();

@@ -194,6 +194,8 @@ class World(logging.Handler):
             peer.close()
         self.broker.shutdown()
         self.broker.join()
+        # Which would keep all of this world.
+        logging.getLogger('mitogen').removeHandler(self)
 
 
 def peak():

@@ -37,6 +37,10 @@
 /* Who had waited for no longer than that when it was served is likely to wait again soon. */
 #define SERVED_SOON (MG_SECOND / 1000)
 
+/* A signal that comes while a leader is not asleep in libev does not end its next sleep. So one that was awake for others sleeps for no
+ * longer than this at first, and then has the layer above look. */
+#define SIGNALS_SEEN (MG_SECOND / 50)
+
 /* What a thread that was served while it span gives the other one to let go of the GIL: some statements of Python. */
 #define LET_GO (MG_SECOND / 200000)
 
@@ -742,14 +746,19 @@ static void take_back_alarm(mg_loop *loop)
         mg_waiter_set_alarm(whom, 0);
 }
 
+static int64_t look_soon(const mg_sleeper *s, int64_t look_at, int64_t now)
+{
+    return s && look_at == MG_NEVER ? now + SIGNALS_SEEN : look_at;
+}
+
 /* The leader's work, as a waiter (s is its sleep) or as the attendant (s is NULL). */
 static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
 {
     int64_t now = mg_now(), began = now, turn;
     loop->served_other = 0;
     int64_t passed = loop->foreign_at;
-    int spun = 0;
-    for (;; now = mg_now(), loop->last_rest = now - turn) {
+    int64_t look_at = MG_NEVER; /* for a signal */
+    for (;; now = mg_now(), loop->last_rest = now - turn, look_at = look_soon(s, look_at, now)) {
         turn = now;
         mg_waiter_take_token(w);
         if (atomic_load(&loop->have_ops))
@@ -765,28 +774,26 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         loop->served_other = 0;
         if (now >= deadline)
             return LEFT_TIMEOUT;
+        if (now >= look_at)
+            return LEFT_SIGNAL;
         int64_t end = 0;
         if (loop->foreign_at != passed) {
             mg_spin_learn(&loop->passing, passed);
             passed = loop->foreign_at;
             end = mg_spin_until(&loop->passing, now);
         }
-        if (end) {
-            spun = 1;
-            if (spin_passing(loop, w, s, now, end))
-                continue;
-        }
+        if (end && spin_passing(loop, w, s, now, end))
+            continue;
         end = s && !s->spun ? mg_spin_until(&w->spin, now) : 0;
         if (end) {
-            spun = 1;
             if (spin(loop, w, s, now, end))
                 continue;
             s->spun = 1;
+            look_at = look_soon(s, look_at, now);
         }
-        if (s && spun)
-            return LEFT_SIGNAL; /* one that came while we span would not interrupt the sleep that follows */
-        int64_t until = deadline;
-        if (mg_block_spares() && until > now + SPARES_FRESH)
+        int64_t until = deadline < look_at ? deadline : look_at;
+        int drop_spares = mg_block_spares() && until > now + SPARES_FRESH;
+        if (drop_spares)
             until = now + SPARES_FRESH;
         if (until != MG_NEVER) {
             ev_now_update(loop->ev);
@@ -805,7 +812,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         count(&loop->turns);
         if (until != MG_NEVER)
             ev_timer_stop(loop->ev, &loop->timer);
-        if (until != deadline && loop->activity == before + 1 && loop->timed_out)
+        if (drop_spares && loop->activity == before + 1 && loop->timed_out)
             mg_block_drop_spares();
         if (s && block && loop->activity == before)
             return LEFT_SIGNAL;
@@ -869,6 +876,7 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
 mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
 {
     mg_waiter *w = s->waiter;
+    int64_t look_at = MG_NEVER; /* for a signal, as in lead() */
     atomic_store_explicit(&w->waits, atomic_load_explicit(&w->waits, memory_order_relaxed) + 1, memory_order_release);
     if (loop)
         mg_loop_flush_held(loop); /* what we wait for may be the answer to it */
@@ -887,6 +895,7 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
                 return MG_ETIMEDOUT;
             if (how == LEFT_SIGNAL)
                 return MG_EINTR;
+            look_at = look_soon(s, look_at, mg_now());
         }
         int64_t end = loop || s->spun ? 0 : mg_spin_until(&w->spin, mg_now());
         if (end) {
@@ -897,11 +906,11 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
             note_parked(loop, w);
             atomic_fetch_add(&loop->n_followers, 1);
         }
-        mg_err err = mg_waiter_park(w, deadline);
+        mg_err err = mg_waiter_park(w, deadline < look_at ? deadline : look_at);
         if (loop)
             atomic_fetch_sub(&loop->n_followers, 1);
-        if (err == MG_EINTR)
-            return err;
+        if (err == MG_EINTR || (err == MG_ETIMEDOUT && look_at < deadline))
+            return MG_EINTR;
     }
 }
 

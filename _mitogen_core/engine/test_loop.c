@@ -448,12 +448,14 @@ static void acquire_makes_a_blocked_leader_step_down(void)
     struct attending a;
     struct waiting x;
 
-    /* a waiter: it parks until it is served, or leads again at its next wait */
+    /* a waiter: it parks, and may lead again later */
     start_waiting(&x, loop, NULL, MG_NEVER);
     AWAIT(leads(&x));
     mg_loop_acquire(loop);
     CHECK(!leads(&x));
     mg_loop_release(loop);
+    mg_latch_push(x.latch, number(1), NULL);
+    end_waiting(&x);
     /* the attendant: it comes back */
     start_attending(&a, loop);
     for (int i = 0; i < 100; i++) {
@@ -462,8 +464,6 @@ static void acquire_makes_a_blocked_leader_step_down(void)
         CHECK(!attendant_leads(&a));
         mg_loop_release(loop);
     }
-    mg_latch_push(x.latch, number(1), NULL);
-    end_waiting(&x);
     /* and when it is deep while somebody else has the loop */
     mg_loop_acquire(loop);
     let_ticks_pass();
@@ -541,12 +541,12 @@ static void an_op_is_run_whoever_leads_or_nobody(void)
     CHECK(atomic_load(&c.runs) == 1);
     mg_loop_release(loop);
     AWAIT(atomic_load(&c.runs) == 2);
+    mg_latch_push(x.latch, number(1), NULL);
+    end_waiting(&x);
     /* the attendant leads */
     AWAIT(attendant_leads(&a));
     mg_loop_post(loop, &c.op);
     AWAIT(atomic_load(&c.runs) == 3);
-    mg_latch_push(x.latch, number(1), NULL);
-    end_waiting(&x);
     /* at any moment about the end of a wait */
     for (runs = 4; runs < 500; runs++) {
         start_waiting(&x, loop, NULL, MG_NEVER);
@@ -837,6 +837,31 @@ static void a_signal_interrupts_leaders_and_followers(void)
     mg_loop_unref(loop);
 }
 
+/* A signal that comes just then interrupts no sleep. */
+static void a_leader_that_was_awake_for_others_has_signals_looked_for(void)
+{
+    mg_loop *loop = mg_loop_new();
+    struct waiting x;
+    struct bell bell;
+
+    bell_start(&bell, loop, NULL);
+    start_waiting(&x, loop, NULL, MG_NEVER);
+    AWAIT(leads(&x));
+    int before = atomic_load(&x.interrupted);
+    bell_ring(&bell);
+    AWAIT(atomic_load(&x.interrupted) > before);
+    AWAIT(leads(&x));
+
+    before = atomic_load(&x.interrupted);
+    mg_loop_acquire(loop); /* it parks meanwhile */
+    mg_loop_release(loop);
+    AWAIT(atomic_load(&x.interrupted) > before);
+    mg_latch_push(x.latch, number(1), NULL);
+    end_waiting(&x);
+    bell_end(&bell, loop);
+    mg_loop_unref(loop);
+}
+
 static int count_hot(void *arg)
 {
     ++*(int *) arg;
@@ -1123,6 +1148,7 @@ int main(void)
     RUN(a_close_with_the_attendant_leading_returns);
     RUN(deadlines_are_kept_by_leaders_followers_and_the_attendant);
     RUN(a_signal_interrupts_leaders_and_followers);
+    RUN(a_leader_that_was_awake_for_others_has_signals_looked_for);
     RUN(a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says_so);
     RUN(a_thread_that_waits_for_another_one_spins_too);
     RUN(a_leader_that_passes_frames_on_polls_for_the_next);
