@@ -906,22 +906,15 @@ static PyObject *make_sender(mg_codec *codec, PyObject *router, PyObject *const 
     return PyObject_Vectorcall(codec->unpickle_sender, call, 3, NULL);
 }
 
-/* Python 3's disguise for bytes in protocols up to 2: Latin-1 text, and the name of the encoding, which is ignored. */
-static PyObject *make_encoded(PyObject *const *args, Py_ssize_t n)
-{
-    if (n < 1 || n > 2 || !PyUnicode_Check(args[0]))
-        return bad_arguments("encode");
-    return PyUnicode_AsLatin1String(args[0]);
-}
-
-/* Nothing, or the contents. Never a number, which would be a length. */
+/* Python 3's disguise for bytes in protocols up to 2: nothing, or Latin-1 text and the name of the encoding, which is ignored.
+ * Never a number, which would be a length. */
 static PyObject *make_bytes(PyObject *const *args, Py_ssize_t n)
 {
     if (n == 0)
         return PyBytes_FromStringAndSize(NULL, 0);
-    if (n != 1 || !(PyBytes_CheckExact(args[0]) || PyList_CheckExact(args[0]) || PyTuple_CheckExact(args[0])))
+    if (n > 2 || !PyUnicode_CheckExact(args[0]))
         return bad_arguments("bytes");
-    return PyObject_Vectorcall((PyObject *) &PyBytes_Type, args, 1, NULL);
+    return PyUnicode_AsLatin1String(args[0]);
 }
 
 static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
@@ -936,7 +929,7 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
     case GLOBAL_CALL_ERROR: return make_call_error(codec, args, n);
     case GLOBAL_CONTEXT: return make_context(codec, up->router, args, n);
     case GLOBAL_SENDER: return make_sender(codec, up->router, args, n);
-    case GLOBAL_ENCODE: return make_encoded(args, n);
+    case GLOBAL_ENCODE:
     case GLOBAL_BYTES: return make_bytes(args, n);
     default: PyErr_SetString(PyExc_TypeError, "a value is not callable"); return NULL;
     }
