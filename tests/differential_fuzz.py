@@ -213,6 +213,7 @@ ERRORS = dict.fromkeys(['UnpicklingError', 'EOFError', 'IndexError', 'KeyError',
 
 #: What only the compiled core refuses, and says so in docs/differences.rst.
 LIMITS = ('memo index out of bounds', 'a number is not written as one', 'NEWOBJ is not accepted for this', 'nest',
+          'SETITEM on what is not a dict',
           "'set'", "'frozenset'", "'bytearray'")
 LIMIT = 'limit'
 
