@@ -179,8 +179,9 @@ void mg_waiter_set_alarm(mg_waiter *w, int64_t nanoseconds)
 static int take_alarm(mg_waiter *w)
 {
     uint64_t times;
+    int off = read(w->alarm_fd, &times, sizeof times) > 0; /* which only this thread closes */
     pthread_mutex_lock(&w->alarm_mu);
-    int off = read(w->alarm_fd, &times, sizeof times) > 0 && !w->rung;
+    off = off && !w->rung;
     if (w->alarm_set && !off)
         set_timer_locked(w, 0);
     w->alarm_set = w->rung = 0;
