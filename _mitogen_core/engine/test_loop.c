@@ -906,7 +906,7 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     CHECK(mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT && polls == i);
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
     mg_spin_set(150000);
-    mg_spin_assume_room(-1);
+    mg_spin_assume_room(0);
     mg_spin_learn(&w->spin, 0);
     mg_latch_unref(l);
     mg_loop_unref(loop);
@@ -950,7 +950,7 @@ static void a_thread_that_waits_for_another_one_spins_too(void)
     CHECK(w->spin.losses == 2 && mg_spin_until(&w->spin, mg_now()) == 0); /* not again soon */
 
     mg_spin_set(150000);
-    mg_spin_assume_room(-1);
+    mg_spin_assume_room(0);
     w->spin.losses = 0;
     w->spin.short_waits = 0;
     mg_latch_unref(l);
@@ -992,7 +992,7 @@ static void a_leader_that_passes_frames_on_polls_for_the_next(void)
     /* none comes any more: it sleeps again, as it does for others whatever it is at */
     AWAIT(attendant_leads(&a));
     mg_spin_set(150000);
-    mg_spin_assume_room(-1);
+    mg_spin_assume_room(0);
     bell_end(&bell, loop);
     end_attending(&a);
     mg_loop_unref(loop);
@@ -1128,6 +1128,7 @@ static void what_is_held_is_flushed_once_by_whoever_comes_first(void)
 int main(void)
 {
     test_watchdog(180);
+    mg_spin_assume_room(0); /* but for the tests about that */
     RUN(a_forked_child_gives_the_loop_up_and_the_parent_does_not_notice);
     RUN(a_loop_is_whole_or_not_there_when_memory_is_out);
     RUN(a_waiter_leads_when_nobody_does_and_reads_for_itself);
@@ -1153,6 +1154,9 @@ int main(void)
     RUN(a_thread_that_waits_for_another_one_spins_too);
     RUN(a_leader_that_passes_frames_on_polls_for_the_next);
     RUN(askers_go_on_while_leaders_change_all_the_time);
+    mg_spin_assume_room(1);
+    RUN(askers_go_on_while_leaders_change_all_the_time);
+    mg_spin_assume_room(0);
     RUN(the_attendant_steps_down_for_a_thread_that_it_served);
     RUN(what_is_held_is_flushed_once_by_whoever_comes_first);
     return 0;
