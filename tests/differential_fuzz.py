@@ -213,7 +213,7 @@ ERRORS = dict.fromkeys(['UnpicklingError', 'EOFError', 'IndexError', 'KeyError',
 
 #: What only the compiled core refuses, and says so in docs/differences.rst.
 LIMITS = ('memo index out of bounds', 'a number is not written as one', 'NEWOBJ is not accepted for this', 'nest',
-          'SETITEM on what is not a dict', 'bad arguments for',
+          'SETITEM on what is not a dict', 'bad arguments for Blob', 'bad arguments for Secret',
           "'set'", "'frozenset'", "'bytearray'")
 LIMIT = 'limit'
 

@@ -40,6 +40,8 @@ typedef struct {
 static _Atomic(spare *) spares[MG_BLOCK_SPARES];
 static _Atomic(spare *) large; /* the one of more than MG_BLOCK_KEPT */
 static _Atomic size_t large_mapped; /* its size, or that of one before it: a hint */
+static _Atomic int n_large; /* large blocks in use that may become a spare one */
+static _Atomic int keepers;
 static _Atomic int n_spares; /* of the slots that are filled; may lag behind for a moment */
 
 /* Bytes to map for a block: size classes, so that a spare block fits the next message of about the same length. */
@@ -147,11 +149,19 @@ static void keep_large(void *ptr, size_t mapped)
     atomic_store(&large_mapped, mapped);
     atomic_fetch_add(&n_spares, 1);
     drop(atomic_exchange(&large, s)); /* the younger one is kept */
+    if (atomic_load(&keepers) <= 0)
+        drop(atomic_exchange(&large, NULL)); /* the last keeper has just left, and may not have seen it */
 }
 
 int mg_block_has_spare(size_t size)
 {
     return KEEP && size > MG_BLOCK_KEPT + SLACK && atomic_load(&large) && atomic_load(&large_mapped) == mapping(size);
+}
+
+/* Whether a block of that mapping is kept by itself when it is given back. */
+static int is_large(size_t mapped)
+{
+    return KEEP && mapped > MG_BLOCK_KEPT + SLACK && mapped <= MG_BLOCK_LARGE;
 }
 
 void *mg_block_new(size_t size)
@@ -160,8 +170,12 @@ void *mg_block_new(size_t size)
     if (!mapped || mg_alloc_fails())
         return NULL;
     if (mapped > MG_BLOCK_KEPT + SLACK) {
-        spare *s = KEEP && atomic_load(&large) ? take_from(&large, mapped) : NULL;
-        return s ? s : map_huge(mapped);
+        void *ptr = atomic_load(&large) ? take_from(&large, mapped) : NULL;
+        if (!ptr)
+            ptr = map_huge(mapped);
+        if (ptr && is_large(mapped))
+            atomic_fetch_add(&n_large, 1);
+        return ptr;
     }
     spare *s = KEEP ? take_spare(mapped) : NULL;
     return s ? s : map(mapped);
@@ -172,9 +186,13 @@ void mg_block_free(void *ptr, size_t size)
     size_t mapped = mapping(size);
     if (!ptr)
         return;
-    if (KEEP && mapped > MG_BLOCK_KEPT + SLACK && mapped <= MG_BLOCK_LARGE)
-        keep_large(ptr, mapped);
-    else if (!KEEP || mapped > MG_BLOCK_LARGE || !keep_spare(ptr, mapped))
+    if (is_large(mapped)) {
+        if (atomic_load(&keepers) > 0)
+            keep_large(ptr, mapped);
+        else
+            munmap(ptr, mapped);
+        atomic_fetch_sub(&n_large, 1); /* last, so that there always is something to look after */
+    } else if (!KEEP || mapped > MG_BLOCK_KEPT + SLACK || !keep_spare(ptr, mapped))
         munmap(ptr, mapped);
 }
 
@@ -189,7 +207,10 @@ void *mg_block_resize(void *ptr, size_t size, size_t new_size)
         if (mg_alloc_fails())
             return NULL;
         void *moved = mremap(ptr, mapping(size), mapping(new_size), MREMAP_MAYMOVE);
-        return moved == MAP_FAILED ? NULL : moved;
+        if (moved == MAP_FAILED)
+            return NULL;
+        atomic_fetch_add(&n_large, is_large(mapping(new_size)) - is_large(mapping(size)));
+        return moved;
     }
 #endif
     void *other = mg_block_new(new_size);
@@ -203,6 +224,17 @@ void *mg_block_resize(void *ptr, size_t size, size_t new_size)
 int mg_block_spares(void)
 {
     return atomic_load_explicit(&n_spares, memory_order_relaxed);
+}
+
+int mg_block_to_look_after(void)
+{
+    return mg_block_spares() > 0 || atomic_load(&n_large) > 0;
+}
+
+void mg_block_keeper(int change)
+{
+    if (atomic_fetch_add(&keepers, change) + change == 0)
+        mg_block_drop_spares();
 }
 
 void mg_block_drop_spares(void)

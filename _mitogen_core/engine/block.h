@@ -35,6 +35,13 @@ int mg_block_has_spare(size_t size);
 int mg_block_spares(void);
 void mg_block_drop_spares(void);
 
+/* Whether there are spare blocks, or a large one in use that becomes one when it is given back. Any thread. */
+int mg_block_to_look_after(void);
+
+/* +1: somebody drops the spare blocks from now on, after a time; -1: that one does not any more. While there is nobody, no large block is
+ * kept, and the last one that leaves drops all. Any thread. */
+void mg_block_keeper(int change);
+
 /* Asks for huge pages inside ptr[0..size), which is about to be written and came from another allocator. Does nothing
  * to less than MG_BLOCK_HUGE bytes: such memory is the allocator's own mapping, not a part of its heap. */
 #define MG_BLOCK_HUGE ((size_t) 33 << 20)

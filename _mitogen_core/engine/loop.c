@@ -142,13 +142,16 @@ static void kick(mg_loop *loop)
 static void destroy_ev(mg_loop *loop)
 {
     pthread_mutex_lock(&loop->kick_mu);
-    if (loop->ev)
+    int was = loop->ev != NULL;
+    if (was)
         ev_loop_destroy(loop->ev);
     loop->ev = NULL;
     if (loop->hold_fd >= 0)
         close(loop->hold_fd);
     loop->hold_fd = -1;
     pthread_mutex_unlock(&loop->kick_mu);
+    if (was)
+        mg_block_keeper(-1);
 }
 
 void mg_loop_wake(mg_waiter *w)
@@ -302,6 +305,8 @@ mg_loop *mg_loop_new(void)
     loop->hold_fd = open_hold_timer();
     loop->hold_op.run = run_hold_op;
     loop->ev = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
+    if (loop->ev)
+        mg_block_keeper(1);
     if (!loop->ev || !loop->scratch) {
         mg_loop_unref(loop);
         return NULL;
@@ -402,8 +407,10 @@ static void give_up(mg_loop *loop, int whole)
     pthread_mutex_init(&loop->kick_mu, NULL);
     if (whole)
         destroy_ev(loop);
-    else
+    else if (loop->ev) {
         loop->ev = NULL; /* half of a change may be in there: memory and two descriptors are lost, and nothing else */
+        mg_block_keeper(-1);
+    }
 }
 
 void mg_loop_forked(mg_loop *loop)
@@ -792,7 +799,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             look_at = look_soon(s, look_at, now);
         }
         int64_t until = deadline < look_at ? deadline : look_at;
-        int drop_spares = mg_block_spares() && until > now + SPARES_FRESH;
+        int drop_spares = mg_block_to_look_after() && until > now + SPARES_FRESH;
         if (drop_spares)
             until = now + SPARES_FRESH;
         if (until != MG_NEVER) {

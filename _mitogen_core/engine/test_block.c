@@ -46,9 +46,16 @@ static void one_large_block_is_kept_for_its_like(void)
     uint8_t *p = mg_block_new(64 * MIB + 100);
 
     p[0] = p[64 * MIB] = 7;
+    mg_block_free(p, 64 * MIB + 100); /* while nobody would drop it later */
+    CHECK(mg_block_spares() == 0 && !mg_block_to_look_after());
+    mg_block_keeper(1);
+    p = mg_block_new(64 * MIB + 100);
+    p[0] = p[64 * MIB] = 7;
     CHECK(!mg_block_has_spare(64 * MIB + 100));
+    int looked_after = mg_block_to_look_after();
     mg_block_free(p, 64 * MIB + 100);
     int kept = mg_block_spares(); /* none under a sanitizer that should see each end */
+    CHECK(kept == looked_after && mg_block_to_look_after() == kept);
     CHECK(kept <= 1 && mg_block_has_spare(64 * MIB + 100) == kept);
     CHECK(!mg_block_has_spare(63 * MIB) && !mg_block_has_spare(MIB));
 
@@ -64,8 +71,8 @@ static void one_large_block_is_kept_for_its_like(void)
 
     mg_block_free(mg_block_new(2 * MG_BLOCK_LARGE), 2 * MG_BLOCK_LARGE); /* too large to keep */
     CHECK(mg_block_spares() == kept && !mg_block_has_spare(2 * MG_BLOCK_LARGE));
-    mg_block_drop_spares();
-    CHECK(mg_block_spares() == 0 && !mg_block_has_spare(62 * MIB));
+    mg_block_keeper(-1); /* the last one drops them */
+    CHECK(mg_block_spares() == 0 && !mg_block_has_spare(62 * MIB) && !mg_block_to_look_after());
 }
 
 static void resizing_keeps_the_bytes(void)
@@ -140,12 +147,13 @@ static void threads_never_share_a_block(void)
     pthread_t threads[4];
     char marks[] = "abcd";
 
+    mg_block_keeper(1);
     for (int i = 0; i < 4; i++)
         pthread_create(&threads[i], NULL, take_and_give, &marks[i]);
     for (int i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
     CHECK(mg_block_spares() <= MG_BLOCK_SPARES + 1);
-    mg_block_drop_spares();
+    mg_block_keeper(-1);
     CHECK(mg_block_spares() == 0);
 }
 

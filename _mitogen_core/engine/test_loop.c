@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <sys/wait.h>
 
+#include "block.h"
 #include "test_net.h"
 
 static mg_item number(uintptr_t n)
@@ -381,6 +382,27 @@ static void the_attendant_steps_down_for_a_thread_that_it_served(void)
     mg_latch_unref(x.latch);
     mg_loop_unref(loop);
     mg_spin_set(150000);
+}
+
+static void a_large_block_is_dropped_however_late_it_is_given_back(void)
+{
+    size_t size = (size_t) 20 << 20;
+    mg_loop *loop = mg_loop_new();
+    struct attending a;
+    char *p = mg_block_new(size);
+
+    CHECK(p);
+    start_attending(&a, loop);
+    AWAIT(attendant_leads(&a)); /* asleep by now, for all we know */
+    p[0] = 1;
+    mg_block_free(p, size);
+    AWAIT(mg_block_spares() == 0);
+    p = mg_block_new(size);
+    CHECK(p);
+    end_attending(&a);
+    mg_loop_unref(loop);
+    mg_block_free(p, size);
+    CHECK(mg_block_spares() == 0);
 }
 
 /* Waits again and again for one item each, until one is NULL. */
@@ -1136,6 +1158,7 @@ int main(void)
     RUN(a_close_of_the_latch_wakes_a_thread_that_leads);
     RUN(a_leader_reads_what_a_follower_waits_for);
     RUN(a_loop_that_waiters_left_is_attended_to);
+    RUN(a_large_block_is_dropped_however_late_it_is_given_back);
     RUN(messages_that_come_seldom_wake_nobody_but_their_waiter);
     RUN(acquire_makes_a_blocked_leader_step_down);
     RUN(whoever_acquires_has_the_loop_alone);
