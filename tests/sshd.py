@@ -166,7 +166,11 @@ class Server(object):
         End every connection, with no time for a farewell.
         """
         for pid in self.of_connections():
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                # It has ended by itself since: its other half was killed before it, or its client has left.
+                pass
 
     def close(self):
         self.proc.terminate()
