@@ -442,6 +442,21 @@ def router(broker):
 
 
 @pytest.fixture
+def importer_data(monkeypatch):
+    """
+    The packages in tests/data/importer can be imported; afterwards none of them stays loaded.
+    """
+    import testlib
+    monkeypatch.syspath_prepend(testlib.IMPORTER_DATA)
+    ours = {os.path.splitext(name)[0] for name in os.listdir(testlib.IMPORTER_DATA)}
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.partition('.')[0] in ours:
+            del sys.modules[name]
+
+
+@pytest.fixture
 def make_router():
     """
     A function that makes a master's router, each on a broker of its own; they are ended after the test.

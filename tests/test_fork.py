@@ -11,13 +11,11 @@ import threading
 
 import pytest
 import targets
+import testlib
 
 import mitogen.core
 import mitogen.fork
 import mitogen.parent
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-IMPORTER_DATA = os.path.join(HERE, 'data', 'importer')
 
 pytestmark = pytest.mark.skipif(not mitogen.fork.FORK_SUPPORTED, reason='this platform cannot fork')
 
@@ -65,7 +63,7 @@ def test_a_fork_of_a_fork(router):
 
 
 def test_modules_that_children_lack_are_still_fetched(router, monkeypatch):
-    monkeypatch.syspath_prepend(IMPORTER_DATA)
+    monkeypatch.syspath_prepend(testlib.IMPORTER_DATA)
     import lonely
     parent = router.local()
     before = router.get_stats()['get_module_count']

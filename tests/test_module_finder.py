@@ -9,6 +9,7 @@ import types
 import zipfile
 
 import pytest
+import testlib
 
 import mitogen.master
 from mitogen.master import (
@@ -16,8 +17,6 @@ from mitogen.master import (
     PkgutilMethod, SysModulesMethod, get_child_modules, is_stdlib_name, is_stdlib_path,
 )
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-IMPORTER_DATA = os.path.join(HERE, 'data', 'importer')
 
 ALL_METHODS = [
     DefectivePython3xMainMethod, PkgutilMethod, SysModulesMethod, ParentSpecEnumerationMethod,
@@ -25,19 +24,8 @@ ALL_METHODS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def importer_data(monkeypatch):
-    """
-    The packages in tests/data/importer can be imported; afterwards nothing of them stays loaded.
-    """
-    monkeypatch.syspath_prepend(IMPORTER_DATA)
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        path = getattr(getattr(sys.modules[name], '__spec__', None), 'origin', None) or ''
-        if not path or IMPORTER_DATA in path or not is_stdlib_path(path):
-            if name.partition('.')[0] not in ('mitogen', '_pytest', 'pytest'):
-                del sys.modules[name]
+# The packages in tests/data/importer can be imported.
+pytestmark = pytest.mark.usefixtures('importer_data')
 
 
 @pytest.fixture
@@ -46,7 +34,7 @@ def finder():
 
 
 def data(*parts):
-    path = os.path.join(IMPORTER_DATA, *parts)
+    path = os.path.join(testlib.IMPORTER_DATA, *parts)
     with open(path, 'rb') as fp:
         return path, fp.read()
 
@@ -228,7 +216,7 @@ def test_modules_loaded_in_unusual_ways(tmp_path, finder):
 
 def test_a_file_that_cannot_be_read_leaves_it_to_the_next_strategy(finder):
     module = types.ModuleType('vanished')
-    module.__file__ = os.path.join(HERE, 'vanished.py')
+    module.__file__ = os.path.join(os.path.dirname(__file__), 'vanished.py')
     sys.modules['vanished'] = module
     assert SysModulesMethod().find('vanished') is None
     assert finder.get_module_source('vanished') == (None, None, None)
@@ -236,7 +224,7 @@ def test_a_file_that_cannot_be_read_leaves_it_to_the_next_strategy(finder):
 
 def test_a_package_that_cannot_be_read_counts_as_empty():
     module = types.ModuleType('vanished')
-    module.__file__ = os.path.join(HERE, 'vanished', '__init__.py')
+    module.__file__ = os.path.join(os.path.dirname(__file__), 'vanished', '__init__.py')
     module.__path__ = []
     sys.modules['vanished'] = module
     assert SysModulesMethod().find('vanished') == (module.__file__, b'\n', True)

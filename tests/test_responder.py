@@ -21,34 +21,23 @@ import mitogen.master
 import mitogen.parent
 from mitogen.master import ModuleResponder
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-IMPORTER_DATA = os.path.join(HERE, 'data', 'importer')
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(mitogen.__file__))
 
 
 # Known to children by the same name as here.
-sys.path.insert(0, IMPORTER_DATA)
+sys.path.insert(0, testlib.IMPORTER_DATA)
 try:
     import responder_child as child
 finally:
-    sys.path.remove(IMPORTER_DATA)
+    sys.path.remove(testlib.IMPORTER_DATA)
 
 
-@pytest.fixture(autouse=True)
-def importer_data(monkeypatch):
-    """
-    The packages in tests/data/importer can be imported; afterwards none of them stays loaded.
-    """
-    monkeypatch.syspath_prepend(IMPORTER_DATA)
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if IMPORTER_DATA in (getattr(sys.modules[name], '__file__', None) or ''):
-            del sys.modules[name]
+# The packages in tests/data/importer can be imported.
+pytestmark = pytest.mark.usefixtures('importer_data')
 
 
 def read(*parts):
-    with open(os.path.join(IMPORTER_DATA, *parts), 'rb') as fp:
+    with open(os.path.join(testlib.IMPORTER_DATA, *parts), 'rb') as fp:
         return fp.read()
 
 
@@ -131,7 +120,7 @@ def test_a_module_is_sent_as_it_is(responder, stream):
     ask(responder, 'lonely')
     message, = responder.router.sent()
     name, present, path, compressed, related = message.unpickle()
-    assert (name, present, path, related) == ('lonely', None, os.path.join(IMPORTER_DATA, 'lonely.py'), [])
+    assert (name, present, path, related) == ('lonely', None, os.path.join(testlib.IMPORTER_DATA, 'lonely.py'), [])
     assert zlib.decompress(compressed) == read('lonely.py')
     assert stream.protocol.sent_modules == set(['mitogen', 'mitogen.core', 'lonely'])
     assert responder.good_load_module_count == 1
@@ -342,7 +331,7 @@ def run_program(name, python=sys.executable):
         # The extension was built for this interpreter alone.
         del env['MITOGEN_CORE']
     proc = subprocess.Popen(
-        [python, os.path.join(IMPORTER_DATA, name)],
+        [python, os.path.join(testlib.IMPORTER_DATA, name)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, universal_newlines=True)
     out, err = proc.communicate(timeout=60)
     return proc.returncode, out, err
@@ -356,7 +345,7 @@ def test_a_program_calls_its_own_function(name):
 
 def test_a_program_without_a_guard_is_told():
     status, out, err = run_program('main_unguarded.py')
-    path = os.path.join(IMPORTER_DATA, 'main_unguarded.py')
+    path = os.path.join(testlib.IMPORTER_DATA, 'main_unguarded.py')
     assert (status, out) == (1, '')
     assert ModuleResponder.main_guard_msg % (path,) in err
 
@@ -420,7 +409,7 @@ def test_a_module_its_package_does_not_list_costs_nothing(context, router):
 
 def test_tracebacks_show_the_file_of_the_master(context):
     import lonely
-    path = os.path.join(IMPORTER_DATA, 'lonely.py')
+    path = os.path.join(testlib.IMPORTER_DATA, 'lonely.py')
     line = lonely.file_and_line()[1]
     assert context.call(lonely.file_and_line) == ('master:' + path, line)
     with pytest.raises(mitogen.core.CallError) as e:
@@ -446,7 +435,7 @@ def test_a_modified_source_is_what_a_child_runs(router):
     router.responder.add_source_modifier(
         'lonely', lambda name, path, source, is_pkg: (path, source.replace(b'x + y', b'x - y'), is_pkg))
     assert router.local().call(lonely.add, 1, 2) == -1
-    assert router.responder._finder._found_cache['lonely'][0] == os.path.join(IMPORTER_DATA, 'lonely.py')
+    assert router.responder._finder._found_cache['lonely'][0] == os.path.join(testlib.IMPORTER_DATA, 'lonely.py')
 
 
 def test_a_child_does_not_ask_for_what_is_not_served(router):
@@ -530,7 +519,7 @@ def test_resources_in_children(router, hops):
 
 
 @pytest.mark.parametrize('package, name', [
-    ('resource_pkg', '../lonely.py'), ('resource_pkg', os.path.join(IMPORTER_DATA, 'lonely.py')),
+    ('resource_pkg', '../lonely.py'), ('resource_pkg', os.path.join(testlib.IMPORTER_DATA, 'lonely.py')),
     ('resource_pkg', ''), ('resource_pkg', '.'), ('resource_pkg', 'sub_dir/../text.txt'), ('resource_pkg', 'a\0b'),
     ('no_such_package', 'x'), ('lonely', 'text.txt'), ('', 'x'), ('resource_pkg', 5),
 ])

@@ -16,6 +16,9 @@ import mitogen.parent
 
 HEADER = '>hLLLLLL'
 
+#: Packages to be imported, and programs that are sent as the main one.
+IMPORTER_DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'data', 'importer')
+
 
 def wait_for(predicate, seconds=10.0, what=None):
     """
