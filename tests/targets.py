@@ -88,6 +88,11 @@ def say(sender, value):
     sender.send(value)
 
 
+def say_all(sender, count):
+    for number in range(count):
+        sender.send(number)
+
+
 def sleep(seconds):
     time.sleep(seconds)
     return seconds

@@ -19,6 +19,7 @@ import mitogen.service
 from mitogen.core import CallError, ChannelError, Latch, Receiver, StreamError
 
 import accounts
+import network
 import service_targets
 import sshd
 import targets
@@ -148,89 +149,101 @@ def test_a_clock_that_jumps(router, monkeypatch):
 
 # ---- a network that is cut
 
-class Network(object):
+@pytest.fixture
+def make_network():
     """
-    A network namespace, and a link to it from ours.
+    A function that makes a network of a class, with its arguments.
     """
-    def __init__(self):
-        accounts.need_root()
-        self.ip = accounts.need_program('ip', 'iproute2')
-        number = os.getpid() % 60000
-        self.name = 'mitogen-%d' % number
-        self.ours, self.theirs = 'mg%da' % number, 'mg%db' % number
-        base = '10.203.%d.%d' % (number >> 6 & 255, (number & 63) << 2)
-        prefix, _, last = base.rpartition('.')
-        self.address = '%s.%d' % (prefix, int(last) + 1)
-        if subprocess.call([self.ip, 'netns', 'add', self.name], stderr=subprocess.DEVNULL):
-            pytest.skip('no network namespace can be made here')
-        try:
-            self.run('link', 'add', self.ours, 'type', 'veth', 'peer', 'name', self.theirs, 'netns', self.name)
-            self.run('addr', 'add', self.address + '/30', 'dev', self.ours)
-            self.run('link', 'set', self.ours, 'up')
-            self.run('-n', self.name, 'addr', 'add', '%s.%d/30' % (prefix, int(last) + 2), 'dev', self.theirs)
-            self.run('-n', self.name, 'link', 'set', self.theirs, 'up')
-        except subprocess.CalledProcessError:
-            self.close()
-            pytest.skip('no pair of network devices can be made here')
+    made = []
 
-    def run(self, *args):
-        subprocess.check_call((self.ip,) + args, stderr=subprocess.DEVNULL)
+    def make(cls, *args):
+        made.append(cls(*args))
+        return made[-1]
 
-    def cut(self):
-        self.run('link', 'set', self.ours, 'down')
-
-    def mend(self):
-        self.run('link', 'set', self.ours, 'up')
-
-    def close(self):
-        # Its devices end with it.
-        subprocess.call([self.ip, 'netns', 'del', self.name])
+    yield make
+    for net in made:
+        net.close()
 
 
 @pytest.fixture
-def network():
-    network = Network()
-    yield network
-    network.close()
-
-
-def test_ssh_over_a_network_that_is_cut(broker, router, network, account, tmp_path):
+def make_server(account, broker):
     """
-    No packet says that the network is cut. ssh's questions find it out; who waits is told, and all else goes on.
+    A function that makes an ssh server at an address, whose clients leave with the broker at the end of the test.
     """
-    ssh = accounts.need_program('ssh', 'openssh-client')
-    script = tmp_path / 'ssh'
-    script.write_text('#!/bin/sh\nexec %s netns exec %s %s "$@"\n' % (network.ip, network.name, ssh))
-    script.chmod(0o755)
-    server = sshd.Server(account, address=network.address)
-    try:
-        options = server.options(ssh_path=str(script), keepalive_interval=1, keepalive_count=1)
-        here = router.local()
-        there = router.ssh(**options)
-        below = router.local(via=there, python_path=account.python)
-        gone = Latch()
-        mitogen.core.listen(below, 'disconnect', gone.put)
-        calls = [there.call_async(targets.sleep, 600), below.call_async(targets.sleep, 600)]
-        network.cut()
-        for call in calls:
-            with pytest.raises(ChannelError) as caught:
-                call.get(timeout=30)
-            assert 'was lost' in str(caught.value)
-        gone.get(timeout=10)
-        with pytest.raises(StreamError):
-            router.ssh(**dict(options, connect_timeout=1))
-        assert here.call(targets.add, 1, 2) == 3
-        # The server has not heard of it.
-        server.cut()
-        network.mend()
-        assert router.ssh(**options).call(targets.add, 1, 2) == 3
-    finally:
-        broker.shutdown()
-        broker.join()
+    made = []
+
+    def make(address):
+        made.append(sshd.Server(account, address=address))
+        return made[-1]
+
+    yield make
+    broker.shutdown()
+    broker.join()
+    for server in made:
         server.cut()
         server.wait_until_left()
         server.close()
         shutil.rmtree(server.folder)
+
+
+def test_ssh_over_a_network_that_is_cut(router, make_network, make_server, account, tmp_path):
+    """
+    No packet says that the network is cut. ssh's questions find it out; who waits is told, and all else goes on.
+    """
+    net = make_network(network.Network)
+    server = make_server(net.address)
+    options = server.options(ssh_path=net.ssh(tmp_path), keepalive_interval=1, keepalive_count=1)
+    here = router.local()
+    there = router.ssh(**options)
+    below = router.local(via=there, python_path=account.python)
+    gone = Latch()
+    mitogen.core.listen(below, 'disconnect', gone.put)
+    calls = [there.call_async(targets.sleep, 600), below.call_async(targets.sleep, 600)]
+    net.cut()
+    for call in calls:
+        with pytest.raises(ChannelError) as caught:
+            call.get(timeout=30)
+        assert 'was lost' in str(caught.value)
+    gone.get(timeout=10)
+    with pytest.raises(StreamError):
+        router.ssh(**dict(options, connect_timeout=1))
+    assert here.call(targets.add, 1, 2) == 3
+    # The server has not heard of it.
+    server.cut()
+    net.mend()
+    assert router.ssh(**options).call(targets.add, 1, 2) == 3
+
+
+def test_ssh_over_a_network_that_delays_and_loses(router, make_network, make_server, tmp_path):
+    """
+    What the network loses costs time and nothing else: each answer is right, the order is kept, and so it is when nothing
+    at all arrives for a while.
+    """
+    net = make_network(network.BadNetwork, (0.002, 0.015), 0.03)
+    server = make_server(net.address)
+    options = server.options(ssh_path=net.ssh(tmp_path))
+    there = router.ssh(**options)
+    below = router.local(via=there, python_path=options['python_path'])
+    data = os.urandom(200000)
+    for context in there, below:
+        assert context.call(targets.identity, data) == data
+    receiver = Receiver(router)
+    sending = [context.call_async(targets.say_all, receiver.to_sender(), 500) for context in (there, below)]
+    net.loss = 1.0
+    lost = net.counts[1]
+    calls = [context.call_async(targets.add, number, 1) for number in range(20) for context in (there, below)]
+    # The first ones, and some that were sent again.
+    testlib.wait_for(lambda: net.counts[1] > lost + 3, testlib.patience(), 'packets are lost')
+    net.loss = 0.03
+    heard = {there.context_id: [], below.context_id: []}
+    for _ in range(1000):
+        msg = receiver.get(timeout=testlib.patience())
+        heard[msg.src_id].append(msg.unpickle())
+    assert list(heard.values()) == [list(range(500))] * 2
+    assert [call.get(timeout=testlib.patience()).unpickle() for call in calls] == [
+        number + 1 for number in range(20) for _ in range(2)]
+    for call in sending:
+        call.get(timeout=testlib.patience())
 
 
 def test_a_receiver_of_a_context_behind_a_stopped_one_waits(router):
