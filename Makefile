@@ -84,6 +84,8 @@ flood:
 fuzz:
 	@tools/setup fuzz
 	$(MAKE) -C $(ENGINE) fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
+	$(BIN)/python tests/coverage_fuzz.py codec --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/coverage_fuzz.py bootstrap --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/codec_fuzz.py --sanitize --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/bootstrap_fuzz.py --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/differential_fuzz.py --seconds $(FUZZ_SECONDS)
