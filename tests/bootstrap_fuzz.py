@@ -5,11 +5,11 @@ do with a plain walk over the lines.
     python tests/bootstrap_fuzz.py --seconds 60
 
 The protocols are in pure Python and the same for both cores. An input that breaks a rule is printed, and the exit
-status is 1; --replay FILE... runs inputs again. Those in tests/corpus/bootstrap are replayed by test_fuzzers.py.
+status is 1; --replay FILE... runs inputs again. What fuzz_corpus.py has of them is replayed by
+test_fuzzers.py.
 """
 
 import argparse
-import os
 import random
 import re
 import sys
@@ -23,8 +23,7 @@ import mitogen.ssh
 import mitogen.su
 import mitogen.sudo
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CORPUS = os.path.join(HERE, 'corpus', 'bootstrap')
+import fuzz_corpus
 
 WORDS = [
     b'MITO000', b'MITO000 1 30b07f0', b'MITO000 0 20712f0', b'MITO000 9 9.9', b'MITO001', b'MITO002', b'MITO00',
@@ -159,14 +158,6 @@ def try_one(data, rng):
             assert not conn.completed
 
 
-def corpus():
-    found = []
-    for name in sorted(os.listdir(CORPUS)):
-        with open(os.path.join(CORPUS, name), 'rb') as fp:
-            found.append(fp.read())
-    return found
-
-
 def main():
     parser = argparse.ArgumentParser(description='Fuzz the protocols of a starting child.')
     parser.add_argument('--seconds', type=float, default=60)
@@ -182,7 +173,7 @@ def main():
             print('%s: well' % (path,))
         return 0
     print('seed %d' % (seed,))
-    rows = corpus()
+    rows = list(fuzz_corpus.files('bootstrap').values()) + fuzz_corpus.rows('bootstrap')
     count = 0
     end = time.time() + args.seconds
     while time.time() < end:

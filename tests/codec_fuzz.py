@@ -33,8 +33,7 @@ import tempfile
 import time
 
 import codec_build
-
-HERE = os.path.dirname(os.path.abspath(__file__))
+import fuzz_corpus
 
 READ_ERRORS = (pickle.UnpicklingError, codec_build.StreamError, EOFError, RecursionError)
 
@@ -223,10 +222,7 @@ def try_one(codec, data, deny=False):
 
 
 def run(codec, args):
-    corpus = []
-    for name in sorted(os.listdir(codec_build.CORPUS)):
-        with open(os.path.join(codec_build.CORPUS, name), 'rb') as fp:
-            corpus.append(fp.read())
+    corpus = list(fuzz_corpus.files('codec').values()) + fuzz_corpus.rows('codec')
     corpus += [generate(random.Random(i)) for i in range(20)]
 
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(2 ** 32)

@@ -8,28 +8,34 @@ UBSan, and the protocols that read the output of a starting child, which are Pyt
 Half of the changes to an input are libFuzzer's, half those of codec_fuzz.py or bootstrap_fuzz.py, which know the
 language, and whose rules hold here too. What is found new goes to build/fuzz/TARGET and serves the next run; what breaks
 a rule, or the process, goes to build/fuzz/TARGET-crash-*, with exit status not 0. Such a file, as an argument, is run
-again. Arguments that start with one dash are libFuzzer's.
+again. --keep chooses from what was found what the suite replays. Arguments that start with one dash are libFuzzer's.
 
 Needs atheris, by which libFuzzer knows Python (tools/requirements-fuzz.txt), and clang.
 """
 
 import argparse
+import binascii
+import hashlib
 import importlib.util
 import os
 import random
-import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import zlib
 
 import atheris
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-WORK = os.path.join(os.path.dirname(HERE), 'build', 'fuzz')
+import fuzz_corpus
+
+WORK = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'build', 'fuzz')
 
 #: Of the longest inputs that are tried, in bytes.
 MAX_SIZE = 4096
+
+#: Of the longest that are kept in the repository, in bytes.
+KEPT_SIZE = 200
 
 SANITIZERS = '-fsanitize=fuzzer-no-link,address,undefined'
 
@@ -62,7 +68,7 @@ def prepare_codec():
     finally:
         shutil.rmtree(folder)
     codec.configure(codec_build.CONFIG)
-    corpus = [codec_fuzz.generate(random.Random(i)) for i in range(20)]
+    corpus = fuzz_corpus.rows('codec') + [codec_fuzz.generate(random.Random(i)) for i in range(20)]
 
     def try_one(data):
         codec_fuzz.try_one(codec, data, deny=zlib.crc32(data) % 16 == 0)
@@ -70,7 +76,7 @@ def prepare_codec():
     def mutate(rng, data):
         return codec_fuzz.mutate(rng, data, corpus)
 
-    return try_one, mutate, codec_build.CORPUS
+    return try_one, mutate
 
 
 def prepare_bootstrap():
@@ -80,17 +86,55 @@ def prepare_bootstrap():
     def try_one(data):
         bootstrap_fuzz.try_one(data, random.Random(zlib.crc32(data)))
 
-    return try_one, bootstrap_fuzz.mutate, bootstrap_fuzz.CORPUS
+    return try_one, bootstrap_fuzz.mutate
+
+
+def command(target):
+    """
+    Return the path of a program that is this one with a target: libFuzzer starts what it was started as.
+    """
+    path = os.path.join(WORK, 'run-' + target)
+    with open(path, 'w') as fp:
+        fp.write('#!/bin/sh\nexec env -u COVERAGE_FUZZ_SANITIZED %s %s %s "$@"\n' % (
+            sys.executable, os.path.abspath(__file__), target))
+    os.chmod(path, 0o755)
+    return path
+
+
+def keep(target, found, kept):
+    """
+    Write anew which short inputs together reach all that was reached.
+    """
+    with tempfile.TemporaryDirectory() as chosen:
+        subprocess.check_call([command(target), '-merge=1', '-max_len=%d' % (KEPT_SIZE,), chosen, found, kept])
+        rows = []
+        for name in os.listdir(chosen):
+            with open(os.path.join(chosen, name), 'rb') as fp:
+                rows.append(fp.read())
+    with open(fuzz_corpus.rows_path(target), 'w') as fp:
+        for row in sorted(rows, key=lambda row: (len(row), row)):
+            fp.write(binascii.hexlify(row).decode() + '\n')
+    print('%d inputs kept' % (len(rows),))
 
 
 def main():
     parser = argparse.ArgumentParser(description='Fuzz by coverage.')
     parser.add_argument('target', choices=('codec', 'bootstrap'))
     parser.add_argument('--seconds', type=int, default=60)
+    parser.add_argument('--keep', action='store_true', help='choose anew what is in tests/corpus/TARGET.rows')
     args, rest = parser.parse_known_args()
+    found = os.path.join(WORK, args.target)
+    kept = os.path.join(fuzz_corpus.FOLDER, args.target)
+    os.makedirs(found, exist_ok=True)
+    for row in fuzz_corpus.rows(args.target):
+        with open(os.path.join(found, hashlib.sha1(row).hexdigest()), 'wb') as fp:
+            fp.write(row)
+    if args.keep:
+        return keep(args.target, found, kept)
+
     if args.target == 'codec' and 'COVERAGE_FUZZ_SANITIZED' not in os.environ:
         start_sanitized()
-    try_one, mutate, kept = prepare_codec() if args.target == 'codec' else prepare_bootstrap()
+    try_one, mutate = prepare_codec() if args.target == 'codec' else prepare_bootstrap()
 
     def mutate_one(data, max_size, seed):
         rng = random.Random(seed)
@@ -98,10 +142,8 @@ def main():
             return atheris.Mutate(data, max_size)
         return mutate(rng, data)[:max_size]
 
-    found = os.path.join(WORK, args.target)
-    os.makedirs(found, exist_ok=True)
-    argv = [sys.argv[0], '-print_final_stats=1', '-artifact_prefix=%s-' % (found,)] + rest
-    if not any(re.match('[^-]', arg) for arg in rest):
+    argv = [command(args.target), '-print_final_stats=1', '-artifact_prefix=%s-' % (found,)] + rest
+    if all(arg.startswith('-') for arg in rest):
         argv += ['-max_len=%d' % (MAX_SIZE,), '-max_total_time=%d' % (args.seconds,), found, kept]
     atheris.Setup(argv, try_one, custom_mutator=mutate_one)
     atheris.Fuzz()

@@ -21,6 +21,8 @@ from hypothesis import given, settings, strategies as st  # noqa: E402
 
 import codec_build  # noqa: E402
 import codec_corpus  # noqa: E402
+import codec_fuzz  # noqa: E402
+import fuzz_corpus  # noqa: E402
 from codec_build import (  # noqa: E402
     Blob, CallError, Context, Kwargs, Secret, Sender, StreamError, standard_pickle, standard_reader,
 )
@@ -424,6 +426,14 @@ def same_but_order(a, b):
 ], ids=lambda v: repr(v)[:30])
 def test_hand_made_pickles_are_read(data, value):
     assert same(read(data), value)
+
+
+def test_pickles_that_reach_all_of_the_reader():
+    """
+    What the fuzzer keeps: to be read, or refused for a reason, and what was read to be written and read again.
+    """
+    outcomes = [codec_fuzz.try_one(codec, data) for data in fuzz_corpus.rows('codec')]
+    assert outcomes.count(True) > 50 and outcomes.count(False) > 50
 
 
 # ---- objects

@@ -7,17 +7,25 @@ import os
 import random
 import subprocess
 import sys
+import zlib
 
 import bootstrap_fuzz
+import fuzz_corpus
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-@pytest.mark.parametrize('data', bootstrap_fuzz.corpus(), ids=sorted(os.listdir(bootstrap_fuzz.CORPUS)))
-def test_output_of_a_starting_child_is_read_as_its_lines_say(data):
+@pytest.mark.parametrize('name', sorted(fuzz_corpus.files('bootstrap')))
+def test_output_of_a_starting_child_is_read_as_its_lines_say(name):
+    data = fuzz_corpus.files('bootstrap')[name]
     for seed in range(4):
         bootstrap_fuzz.try_one(data, random.Random(seed))
+
+
+def test_output_that_reaches_all_of_the_code():
+    for data in fuzz_corpus.rows('bootstrap'):
+        bootstrap_fuzz.try_one(data, random.Random(zlib.crc32(data)))
 
 
 def test_made_up_output_of_a_starting_child():
