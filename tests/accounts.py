@@ -88,10 +88,7 @@ def processes_of(uid):
 
 def remove_user(name):
     for pid in processes_of(pwd.getpwnam(name).pw_uid):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass
+        testlib.send_signal(pid, signal.SIGKILL)
     # -f: though its processes may take a moment to go.
     run(need_program('userdel', 'passwd'), '-f', name)
     for path in '/var/lib/sudo/lectured/' + name, '/run/sudo/ts/' + name, '/var/mail/' + name:

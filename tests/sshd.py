@@ -166,11 +166,7 @@ class Server(object):
         End every connection, with no time for a farewell.
         """
         for pid in self.of_connections():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                # It has ended by itself since: its other half was killed before it, or its client has left.
-                pass
+            testlib.send_signal(pid, signal.SIGKILL)
 
     def close(self):
         self.proc.terminate()

@@ -155,7 +155,7 @@ def test_a_host_that_is_lost(tree, mount):
     folder, proc = mount('localhost', '-f', '--root', str(tree))
     assert os.listdir(folder)
     for pid in sshd.children_of(proc.pid):
-        os.kill(pid, signal.SIGKILL)
+        testlib.send_signal(pid, signal.SIGKILL)
     with pytest.raises(OSError) as caught:
         testlib.wait_for(lambda: os.listdir(folder) is None)
     assert caught.value.errno == errno.ENOTCONN

@@ -171,7 +171,7 @@ def own(make_router):
     for stream in router.get_streams():
         proc = stream.conn and stream.conn.proc
         if proc:
-            os.kill(proc.pid, signal.SIGKILL)
+            testlib.send_signal(proc.pid, signal.SIGKILL)
     pool = getattr(router, 'pool', None)
     if pool:
         pool.stop(join=True)

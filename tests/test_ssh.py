@@ -313,7 +313,7 @@ def test_a_connection_that_is_cut_while_the_child_starts(server, ssh):
     with pytest.raises(mitogen.parent.EofError):
         ssh(python_path=path)
     for pid in accounts.processes_of(server.account.uid):
-        os.kill(pid, signal.SIGKILL)
+        testlib.send_signal(pid, signal.SIGKILL)
 
 
 def test_a_connection_that_is_cut_while_a_call_waits(router, server, ssh):
@@ -330,7 +330,7 @@ def test_a_connection_that_is_cut_while_a_call_waits(router, server, ssh):
         child.call(targets.identity, 1)
     # The far end has no parent any more, but sleeps.
     for pid in accounts.processes_of(server.account.uid):
-        os.kill(pid, signal.SIGKILL)
+        testlib.send_signal(pid, signal.SIGKILL)
     assert ssh().call(targets.identity, 2) == 2
 
 

@@ -83,24 +83,18 @@ class Waiter(object):
         return self.result
 
 
-def send_signal(pid, number):
-    # Who was asked to end may just have done so.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
 def kill(pid):
-    send_signal(pid, signal.SIGKILL)
+    testlib.send_signal(pid, signal.SIGKILL)
 
 
 def stop_then_kill(pid):
     with contextlib.suppress(ProcessLookupError):
         testlib.stop_process(pid)
-    send_signal(pid, signal.SIGKILL)
+    testlib.send_signal(pid, signal.SIGKILL)
 
 
 def terminate(pid):
-    send_signal(pid, signal.SIGTERM)
+    testlib.send_signal(pid, signal.SIGTERM)
 
 
 @pytest.fixture(params=[kill, stop_then_kill, terminate])
@@ -160,7 +154,7 @@ def test_many_calls_at_once(router, take):
     testlib.stop_process(pid)
     waiters = [Waiter(child.call, targets.identity, i).sleep() for i in range(20)]
     take(pid)
-    send_signal(pid, signal.SIGCONT)
+    testlib.send_signal(pid, signal.SIGCONT)
     for waiter in waiters:
         fails_with(router.respondent_disconnect_msg, waiter)
 
@@ -362,7 +356,7 @@ def test_a_transfer_of_a_file_before_it_begins(router, take, tmp_path):
     testlib.stop_process(pid)
     waiter = Waiter(mitogen.service.FileService.get, child, '/etc/passwd', io.BytesIO()).sleep()
     take(pid)
-    send_signal(pid, signal.SIGCONT)
+    testlib.send_signal(pid, signal.SIGCONT)
     fails_with(router.respondent_disconnect_msg, waiter)
 
 
@@ -451,7 +445,7 @@ def test_waiting_for_the_shutdown_of_a_context(router, take):
     testlib.stop_process(pid)
     waiter = Waiter(child.shutdown, wait=True).sleep()
     take(pid)
-    send_signal(pid, signal.SIGCONT)
+    testlib.send_signal(pid, signal.SIGCONT)
     assert waiter.outcome() is None
 
 
@@ -463,7 +457,7 @@ def test_waiting_for_the_shutdown_of_a_grandchild_whose_intermediary_is_taken_aw
     waiter = Waiter(grandchild.shutdown, wait=True).sleep()
     take(pids[0])
     assert waiter.outcome() is None
-    send_signal(pids[1], signal.SIGCONT)
+    testlib.send_signal(pids[1], signal.SIGCONT)
 
 
 def test_waiting_for_the_shutdown_of_a_context_that_is_gone(router):
@@ -643,7 +637,7 @@ def test_a_sender_that_is_held_back(router, take):
 
     waiter = Waiter(send).sleep()
     take(pid)
-    send_signal(pid, signal.SIGCONT)
+    testlib.send_signal(pid, signal.SIGCONT)
     for receiver in waiter.outcome():
         # Of those that were sent after the end there is no way any more.
         with pytest.raises(ChannelError):
@@ -869,10 +863,7 @@ def test_a_client_of_a_socket(tmp_path, take, kind, whom):
         assert client.stdout.readline() == b'waiting\n'
         take(pid if whom == 'listener' else child_pid)
         if 'shutdown' in kind and whom == 'child':
-            try:
-                os.kill(child_pid, signal.SIGCONT)
-            except OSError:
-                pass
+            testlib.send_signal(child_pid, signal.SIGCONT)
         outcome = Waiter(client.stdout.readline).outcome().decode()
         if 'shutdown' in kind:
             assert outcome == 'returned None\n'

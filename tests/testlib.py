@@ -54,6 +54,14 @@ def is_running(pid):
     return text[text.rindex(')') + 2] not in 'ZX'
 
 
+def send_signal(pid, number):
+    """
+    Send a signal to a process that may end by itself at any moment.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def stop_process(pid):
     """
     Stop a process, and return once none of its threads runs: on another CPU they go on for a moment after the signal.
