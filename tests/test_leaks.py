@@ -60,7 +60,7 @@ STARTS = 1000 if mitogen.core.CORE == 'native' else 100
 
 
 @pytest.mark.slow
-@pytest.mark.seconds(420)
+@pytest.mark.seconds(920)
 def test_connect_call_and_shutdown_lose_nothing():
     run('''
 router = mitogen.master.Router()
@@ -77,7 +77,7 @@ def step():
 compare('connect', step, 5, %d, 40, 20000)
 router.broker.shutdown()
 router.broker.join()
-''' % STARTS, seconds=400)
+''' % STARTS, seconds=900)
 
 
 @pytest.mark.slow
