@@ -75,6 +75,10 @@ def test_two_that_flood_each_other_through_one_router(router):
     check_mutual_flood(one, two)
 
 
+def test_two_that_flood_each_other_through_two_routers(router):
+    check_mutual_flood(router.local(), router.local(via=router.local()))
+
+
 def test_two_that_flood_each_other_through_three_routers(router):
     left, right = router.local(), router.local()
     check_mutual_flood(router.local(via=left), router.local(via=right))
