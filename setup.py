@@ -96,8 +96,8 @@ def native_extension(version):
         sources=native_sources(),
         depends=[os.path.relpath(path, HERE) for path in headers] + ['setup.py', 'mitogen/__init__.py'],
         include_dirs=['_mitogen_core', os.path.join('_mitogen_core', 'engine')],
-        # Empty, so that a source may say "#define _GNU_SOURCE" too.
-        define_macros=[('MITOGEN_VERSION', '"%s"' % (version,)), ('_GNU_SOURCE', '')],
+        # The value that the headers of Python 3.9 and 3.10 define it with, once more.
+        define_macros=[('MITOGEN_VERSION', '"%s"' % (version,)), ('_GNU_SOURCE', '1')],
         extra_compile_args=flags,
         libraries=['pthread'],
     )

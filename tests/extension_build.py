@@ -25,7 +25,7 @@ def build(folder, flags=('-O0',)):
     include = sysconfig.get_path('include')
     if not os.path.exists(os.path.join(include, 'Python.h')):
         raise FileNotFoundError('Python.h')
-    command = compiler + ['-std=c11', '-g', '-fPIC', '-D_GNU_SOURCE=', '-I' + include, '-I' + SOURCES]
+    command = compiler + ['-std=c11', '-g', '-fPIC', '-D_GNU_SOURCE', '-I' + include, '-I' + SOURCES]
     command += ['-I' + os.path.join(SOURCES, 'engine')] + list(flags)
     command += ['-DMITOGEN_VERSION="%s"' % '.'.join(map(str, mitogen.__version__))]
     sources = [path for path in glob.glob(os.path.join(SOURCES, '*.c')) + glob.glob(os.path.join(SOURCES, 'engine', '*.c'))
