@@ -2008,7 +2008,8 @@ class BufferedWriter(object):
     def _disconnect(self):
         stream = self._protocol.stream
         if stream and not self.closed:
-            stream.on_disconnect(self._broker)
+            # Who sends has no part in what a listener raises.
+            self._broker._call(stream, stream.on_disconnect)
 
     def on_transmit(self, broker):
         """Go on writing. Broker thread."""

@@ -131,6 +131,23 @@ def test_a_listener_for_the_end_of_a_stream(router, logs):
     works(router, other)
 
 
+def test_a_listener_for_the_end_that_a_sender_finds(router, logs):
+    child, other = router.local(), router.local()
+    stream = router.stream_by_id(child.context_id)
+    listen(stream, 'disconnect', bad)
+    pid = stream.conn.proc.pid
+
+    def send():
+        # On the broker's thread, which therefore cannot have read of the end before.
+        os.kill(pid, 9)
+        testlib.wait_for(lambda: not testlib.is_running(pid))
+        child.send(Message(handle=31337, data=b'x'))
+
+    router.broker.defer_sync(send)
+    wait_for_traceback(logs)
+    works(router, other)
+
+
 @pytest.mark.parametrize('name', ['before_shutdown', 'shutdown', 'exit'])
 def test_a_listener_for_the_end_of_a_broker(logs, name):
     broker = mitogen.master.Broker()
