@@ -278,8 +278,10 @@ def test_a_signal_handler_forks_while_its_thread_waits(router):
         # Not again while it forks: the standard library has a hook (of concurrent.futures) that takes a lock until the
         # fork is over, so a second one between its hooks would wait for that for ever, with or without Mitogen.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        pids.append(fork(use_new_router))
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            pids.append(fork(use_new_router))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     old = signal.signal(signal.SIGUSR1, on_signal)
     try:

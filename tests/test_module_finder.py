@@ -17,7 +17,6 @@ from mitogen.master import (
     PkgutilMethod, SysModulesMethod, get_child_modules, is_stdlib_name, is_stdlib_path,
 )
 
-
 ALL_METHODS = [
     DefectivePython3xMainMethod, PkgutilMethod, SysModulesMethod, ParentSpecEnumerationMethod,
     ParentImpEnumerationMethod,
@@ -202,31 +201,31 @@ def test_a_module_does_not_serve_as_a_package():
     assert ParentSpecEnumerationMethod().find('lonely.inner') is None
 
 
-def test_modules_loaded_in_unusual_ways(tmp_path, finder):
+def test_modules_loaded_in_unusual_ways(tmp_path, finder, monkeypatch):
     path = tmp_path / 'elsewhere.py'
     path.write_bytes(b'x = 1\n')
     module = types.ModuleType('unusual')
     module.__file__ = str(path)
-    sys.modules['unusual'] = module
+    monkeypatch.setitem(sys.modules, 'unusual', module)
     assert found_by('unusual') == [SysModulesMethod]
     # Under another name it is something else.
-    sys.modules['alias'] = module
+    monkeypatch.setitem(sys.modules, 'alias', module)
     assert found_by('alias') == []
 
 
-def test_a_file_that_cannot_be_read_leaves_it_to_the_next_strategy(finder):
+def test_a_file_that_cannot_be_read_leaves_it_to_the_next_strategy(finder, monkeypatch):
     module = types.ModuleType('vanished')
     module.__file__ = os.path.join(os.path.dirname(__file__), 'vanished.py')
-    sys.modules['vanished'] = module
+    monkeypatch.setitem(sys.modules, 'vanished', module)
     assert SysModulesMethod().find('vanished') is None
     assert finder.get_module_source('vanished') == (None, None, None)
 
 
-def test_a_package_that_cannot_be_read_counts_as_empty():
+def test_a_package_that_cannot_be_read_counts_as_empty(monkeypatch):
     module = types.ModuleType('vanished')
     module.__file__ = os.path.join(os.path.dirname(__file__), 'vanished', '__init__.py')
     module.__path__ = []
-    sys.modules['vanished'] = module
+    monkeypatch.setitem(sys.modules, 'vanished', module)
     assert SysModulesMethod().find('vanished') == (module.__file__, b'\n', True)
 
 
