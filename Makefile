@@ -134,7 +134,7 @@ format:
 	$(BIN)/clang-format -i $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
 
 clean:
-	rm -rf .venv .venv-ansible .tox build dist docs/_build .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .venv-ansible .tox build dist docs/_build .fuzz .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find mitogen tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f _mitogen_core*.so
 	if [ -f $(ENGINE)/Makefile ]; then $(MAKE) -C $(ENGINE) clean; fi

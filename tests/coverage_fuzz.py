@@ -6,8 +6,8 @@ UBSan, and the protocols that read the output of a starting child, which are Pyt
     python tests/coverage_fuzz.py bootstrap --seconds 60
 
 Half of the changes to an input are libFuzzer's, half those of codec_fuzz.py or bootstrap_fuzz.py, which know the
-language, and whose rules hold here too. What is found new goes to build/fuzz/TARGET and serves the next run; what breaks
-a rule, or the process, goes to build/fuzz/TARGET-crash-*, with exit status not 0. Such a file, as an argument, is run
+language, and whose rules hold here too. What is found new goes to .fuzz/TARGET and serves the next run; what breaks
+a rule, or the process, goes to .fuzz/TARGET-crash-*, with exit status not 0. Such a file, as an argument, is run
 again. --keep chooses from what was found what the suite replays. Arguments that start with one dash are libFuzzer's.
 
 Needs atheris, by which libFuzzer knows Python (tools/requirements-fuzz.txt), and clang.
@@ -29,7 +29,7 @@ import atheris
 
 import fuzz_corpus
 
-WORK = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'build', 'fuzz')
+WORK = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), '.fuzz')
 
 #: Of the longest inputs that are tried, in bytes.
 MAX_SIZE = 4096
@@ -103,7 +103,7 @@ def command(target):
 
 def keep(target, found, kept):
     """
-    Write anew which short inputs together reach all that was reached.
+    Write anew which short inputs together reach as much as short ones do.
     """
     with tempfile.TemporaryDirectory() as chosen:
         subprocess.check_call([command(target), '-merge=1', '-max_len=%d' % (KEPT_SIZE,), chosen, found, kept])

@@ -428,7 +428,7 @@ def test_hand_made_pickles_are_read(data, value):
     assert same(read(data), value)
 
 
-def test_pickles_that_reach_all_of_the_reader():
+def test_pickles_that_coverage_chose():
     """
     What the fuzzer keeps: to be read, or refused for a reason, and what was read to be written and read again.
     """
