@@ -25,6 +25,11 @@
  * has to wake it, which for each of them would cost more than all the rest of a short call. */
 #define DOZE (4 * TICK)
 
+/* How long a loop stays alone before the alarm of an attendant that sleeps deep. Later than the kernel's own next tick (4 ms apart, most
+ * often): an earlier one has to be told to the hardware, which, where that is virtual, takes longer than all else that setting the
+ * alarm and taking it back does. */
+#define ALARM (MG_SECOND / 200)
+
 /* How long frames are held back. A thread that sends without a pause makes about a hundred in that time. */
 #define HOLD (MG_SECOND / 5000)
 
@@ -876,7 +881,7 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
     }
     pthread_mutex_unlock(&loop->mu);
     if (alarm)
-        mg_waiter_set_alarm(alarm, TICK);
+        mg_waiter_set_alarm(alarm, ALARM);
     wake_in(loop, whom);
 }
 
@@ -986,9 +991,10 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
         if (left_sparse && !loop->leader) {
             atomic_store(&loop->alarm_set, 1);
             loop->alarm_seq = loop->lead_seq;
-            mg_waiter_set_alarm(w, TICK);
+            mg_waiter_set_alarm(w, ALARM);
         }
-        dozed = loop->attendant_dozes = doze;
+        dozed = doze;
+        loop->attendant_dozes = doze || deep;
         loop->attend_now = 0;
         ticking = 1;
         seq = loop->lead_seq;

@@ -8,10 +8,10 @@
  *  - A waiter that has its item stops leading and goes on. If the traffic it saw was its own alone, it wakes nobody: the next wait, which
  *    usually comes within microseconds, finds the loop free again. The attendant is "ticking" meanwhile: it looks every
  *    TICK (half a millisecond), and takes over a loop that nobody has led for a whole tick. Where it finds a leader it looks
- *    again after DOZE (2 ms). So a function that runs for an hour leaves the loop alone for 2.5 milliseconds at most.
+ *    again after DOZE (2 ms). So a function that runs for an hour leaves the loop alone for 2.5 milliseconds at most, or 5 (see below).
  *  - If there was traffic of others (frames forwarded, work for Python, other sleepers), the attendant is woken at once.
  *  - When the same thread has led for a whole doze without leaving, the attendant goes to sleep for good ("deep"), so an idle
- *    process makes no system call. Whoever stops leading then sets its alarm, for a tick later, and who leads next takes that back before it
+ *    process makes no system call. Whoever stops leading then sets its alarm, for 5 ms later, and who leads next takes that back before it
  *    sleeps, if messages come so seldom that the ticks would cost more. So one that comes after a rest wakes one thread. Where
  *    the system has no such alarm (waiter.h), whoever stops leading wakes the attendant.
  *  - An attendant that has served the only sleeping waiter, or the same one several times in a row, steps down, so that the
