@@ -49,6 +49,9 @@
 /* What a thread that was served while it span gives the other one to let go of the GIL: some statements of Python. */
 #define LET_GO (MG_SECOND / 200000)
 
+/* Who yields once, for one answer, comes back sooner than this. */
+#define YIELDED_LONG (MG_SECOND / 5000)
+
 /* A loop that was idle for so long drops the spare blocks for large payloads. */
 #define SPARES_FRESH MG_SECOND
 
@@ -730,6 +733,19 @@ static int spin_parked(mg_waiter *w, mg_sleeper *s, int64_t end)
     return 1;
 }
 
+/* And what one does there where both have to share a core. */
+static int yield_parked(mg_waiter *w, const mg_sleeper *s, int64_t now)
+{
+    sched_yield();
+    int served = atomic_load(&s->state) != MG_SLEEPER_WAITING;
+    /* where somebody else has used the core for long, a sleeper would have been given it sooner */
+    if (served && mg_now() - now < YIELDED_LONG)
+        mg_spin_won(&w->spin);
+    else
+        mg_spin_lost(&w->spin);
+    return served;
+}
+
 /* --- leading --- */
 
 typedef enum { LEFT_DONE, LEFT_TIMEOUT, LEFT_SIGNAL, LEFT_ASKED, LEFT_SERVED } left;
@@ -909,10 +925,13 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
                 return MG_EINTR;
             look_at = look_soon(s, look_at, mg_now());
         }
-        int64_t end = loop || s->spun ? 0 : mg_spin_until(&w->spin, mg_now());
-        if (end) {
-            s->spun = 1;
-            return spin_parked(w, s, end) ? MG_OK : MG_EINTR; /* there may have been a signal meanwhile */
+        if (!loop && !s->spun) {
+            int64_t now = mg_now(), end = mg_spin_until(&w->spin, now);
+            if (end || mg_spin_yields(&w->spin, now)) {
+                s->spun = 1;
+                int served = end ? spin_parked(w, s, end) : yield_parked(w, s, now);
+                return served ? MG_OK : MG_EINTR; /* there may have been a signal meanwhile */
+            }
         }
         if (loop) {
             note_parked(loop, w);

@@ -19,8 +19,9 @@
 #define FRESH (MG_SECOND / 10)
 
 /* Threads that may want to run besides one on each core, before a spin would take the time from somebody: we ourselves, and whoever we
- * wait for. */
+ * wait for. On a single core, which we mean to leave, there is only the other one of those. */
 #define OTHERS_RUNNING 2
+#define OTHERS_ON_ONE  1
 
 static _Atomic int64_t spin_ns = 150000;
 static _Atomic int assumed = -1;
@@ -83,23 +84,38 @@ static int running(void)
 
 #endif
 
-static int has_room(mg_spin *h, int64_t now)
+static mg_room room_of(mg_spin *h, int64_t now)
 {
     int room = atomic_load_explicit(&assumed, memory_order_relaxed);
     if (room >= 0)
-        return room;
+        return (mg_room) room;
     if (!h->looked_at || now - h->looked_at > FRESH) {
         int cores = cores_allowed();
         h->looked_at = now;
-        h->room = cores > 1 && running() <= cores + OTHERS_RUNNING;
+        if (running() > cores + (cores > 1 ? OTHERS_RUNNING : OTHERS_ON_ONE))
+            h->room = MG_ROOM_NONE;
+        else
+            h->room = cores > 1 ? MG_ROOM_TO_SPIN : MG_ROOM_TO_YIELD;
     }
     return h->room;
 }
 
+/* How much of it there is for a wait that begins to sleep at `now`, if its thread has any use for it. */
+static mg_room room_to_wait(mg_spin *h, int64_t now)
+{
+    if (!atomic_load_explicit(&spin_ns, memory_order_relaxed) || h->short_waits < SHORT_WAITS_TO_SPIN)
+        return MG_ROOM_NONE;
+    return room_of(h, now);
+}
+
 int64_t mg_spin_until(mg_spin *h, int64_t now)
 {
-    int64_t limit = atomic_load_explicit(&spin_ns, memory_order_relaxed);
-    return limit && h->short_waits >= SHORT_WAITS_TO_SPIN && has_room(h, now) ? now + limit : 0;
+    return room_to_wait(h, now) == MG_ROOM_TO_SPIN ? now + atomic_load_explicit(&spin_ns, memory_order_relaxed) : 0;
+}
+
+int mg_spin_yields(mg_spin *h, int64_t now)
+{
+    return room_to_wait(h, now) == MG_ROOM_TO_YIELD;
 }
 
 void mg_spin_won(mg_spin *h)

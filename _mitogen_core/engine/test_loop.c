@@ -978,6 +978,66 @@ static void a_thread_that_waits_for_another_one_spins_too(void)
     mg_latch_unref(l);
 }
 
+/* Two latches, through which two threads hand a turn to each other. */
+struct turns {
+    mg_latch *there, *back;
+    _Atomic int enough;
+};
+
+static void take_turn(mg_latch *l)
+{
+    mg_item item;
+
+    CHECK(test_get(NULL, l, MG_NEVER, &item) == MG_OK);
+}
+
+static void *answer_turns(void *arg)
+{
+    struct turns *t = arg;
+
+    while (!atomic_load(&t->enough)) {
+        take_turn(t->there);
+        CHECK(mg_latch_push(t->back, number(1), NULL) == MG_OK);
+    }
+    return NULL;
+}
+
+static void a_thread_that_waits_for_another_one_on_its_core_lets_it_run(void)
+{
+    struct turns t = {mg_latch_new(drop_item), mg_latch_new(drop_item), 0};
+    mg_waiter *w = mg_waiter_self();
+
+    mg_spin_assume_room(MG_ROOM_TO_YIELD);
+    pthread_t thread = test_spawn(answer_turns, &t);
+    do {
+        w->spin.short_waits = 8;
+        w->spin.losses = 1;
+        mg_latch_push(t.there, number(1), NULL);
+        take_turn(t.back);
+    } while (w->spin.losses);
+    atomic_store(&t.enough, 1);
+    mg_latch_push(t.there, number(1), NULL);
+    test_join(thread);
+
+    /* in vain, and said so: there may have been a signal meanwhile */
+    mg_latch *l = mg_latch_new(drop_item);
+    mg_sleeper s;
+    mg_item item;
+    w->spin.short_waits = 8;
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    CHECK(mg_loop_wait(NULL, &s, mg_now() + MG_SECOND / 100) == MG_EINTR);
+    CHECK(mg_loop_wait(NULL, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT);
+    CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
+    CHECK(w->spin.losses == 2);
+
+    mg_spin_assume_room(MG_ROOM_NONE);
+    w->spin.losses = 0;
+    w->spin.short_waits = 0;
+    mg_latch_unref(l);
+    mg_latch_unref(t.there);
+    mg_latch_unref(t.back);
+}
+
 static void on_foreign(void *arg, int events)
 {
     struct bell *b = arg;
@@ -1175,6 +1235,7 @@ int main(void)
     RUN(a_leader_that_was_awake_for_others_has_signals_looked_for);
     RUN(a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says_so);
     RUN(a_thread_that_waits_for_another_one_spins_too);
+    RUN(a_thread_that_waits_for_another_one_on_its_core_lets_it_run);
     RUN(a_leader_that_passes_frames_on_polls_for_the_next);
     RUN(askers_go_on_while_leaders_change_all_the_time);
     mg_spin_assume_room(1);

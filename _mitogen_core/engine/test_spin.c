@@ -55,13 +55,20 @@ static void the_switch_and_a_lack_of_cores_turn_it_off(void)
     CHECK(mg_spin_until(&h, 1000) == 0);
     mg_spin_assume_room(1);
     CHECK(mg_spin_until(&h, 1000));
+    CHECK(!mg_spin_yields(&h, 1000));
+    mg_spin_assume_room(MG_ROOM_TO_YIELD);
+    CHECK(mg_spin_until(&h, 1000) == 0);
+    CHECK(mg_spin_yields(&h, 1000));
     mg_spin_set(0);
+    CHECK(!mg_spin_yields(&h, 1000));
+    mg_spin_assume_room(MG_ROOM_TO_SPIN);
     CHECK(mg_spin_until(&h, 1000) == 0);
     mg_spin_set(77);
     CHECK(mg_spin_until(&h, 1000) == 1077);
     mg_spin_assume_room(-1);
     int64_t now = mg_now(), end = mg_spin_until(&h, now); /* what this machine says */
     CHECK(end == 0 || end == now + 77);
+    CHECK(!end || !mg_spin_yields(&h, now));
 }
 
 int main(void)
