@@ -169,6 +169,9 @@ class Connection(mitogen.parent.Connection):
         # has to be copied.
         config = self.get_econtext_config()
         left, right = mitogen.parent.create_socketpair(mitogen.parent._BUFFER_SIZE)
+        if mitogen.core.CORE == 'pure':
+            # And what reads messages once, not in each of them.
+            mitogen.parent._get_skip()
         try:
             pid = os.fork()
         except OSError:

@@ -3597,6 +3597,12 @@ def _make_skip():
 
 
 def _find_claim(data):
+def _get_skip():
+    global _skip
+    _skip = _skip or _make_skip()
+    return _skip
+
+
     """
     Return the offset of the first opcode in some pickles that the interpreter
     shall not carry out, or None.
@@ -3611,8 +3617,7 @@ def _find_claim(data):
     FRAME announces, and forgets the rest of that when an argument is longer: so
     none may be.
     """
-    global _skip
-    skip = _skip = _skip or _make_skip()
+    skip = _get_skip()
     size = end = len(data)
     pos = inert = 0
     while pos < size:
