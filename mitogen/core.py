@@ -23,6 +23,7 @@ from __future__ import absolute_import
 
 import collections
 import errno
+import gc
 import itertools
 import os
 import select
@@ -3778,6 +3779,8 @@ class ExternalContext(object):
     """
     #: True after :meth:`detach`.
     detached = False
+    #: Whether to look for garbage once the child has started.
+    collects = True
     #: Replaced by the fork hook.
     service_stub_lock = threading.Lock()
 
@@ -4035,6 +4038,13 @@ class ExternalContext(object):
         self._setup_master()
         try:
             self._start()
+            # What is here stays: it need not be looked through as if it were
+            # young.
+            if hasattr(gc, 'freeze') and not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
+            if self.collects:
+                gc.enable()
             _profile_hook('mitogen.child_main', self.dispatcher.run)
         except BaseException:
             if not isinstance(sys.exc_info()[1], KeyboardInterrupt):

@@ -8,6 +8,7 @@ that is loaded here already loaded there.
 from __future__ import absolute_import
 
 import errno
+import gc
 import logging
 import os
 import random
@@ -168,10 +169,10 @@ class Connection(mitogen.parent.Connection):
         # Made here, where it takes less: each page that a child touches first
         # has to be copied.
         config = self.get_econtext_config()
-        left, right = mitogen.parent.create_socketpair(mitogen.parent._BUFFER_SIZE)
         if mitogen.core.CORE == 'pure':
             # And what reads messages once, not in each of them.
             mitogen.parent._get_skip()
+        left, right = mitogen.parent.create_socketpair(mitogen.parent._BUFFER_SIZE)
         try:
             pid = os.fork()
         except OSError:
@@ -204,6 +205,9 @@ class Connection(mitogen.parent.Connection):
         """
         Become the child. Does not return.
         """
+        # To look for garbage is to write to each page with an object.
+        collects = gc.isenabled()
+        gc.disable()
         on_fork()
         if self.options.on_fork:
             self.options.on_fork()
@@ -226,8 +230,10 @@ class Connection(mitogen.parent.Connection):
                 os.close(extra)
 
         status = 0
+        econtext = mitogen.core.ExternalContext(config)
+        econtext.collects = collects
         try:
-            mitogen.core.ExternalContext(config).main()
+            econtext.main()
         except BaseException:
             status = CRASH_STATUS
         finally:

@@ -967,7 +967,8 @@ _DECODER = (
 #: its core is then imported while the parent's answer is on the way. The
 #: answer may still be the source (kind S), whose first line is `_UNPACK`.
 _FIRST_STAGE = r'''
-import os,select
+import gc,os,select
+gc.disable()
 s=0
 if os.environ.get('MITOGEN_CORE')!='pure':
  try:
@@ -3596,13 +3597,13 @@ def _make_skip():
         br'[Jj\x84].{4}|G.{8}){0,256}', re.S).match
 
 
-def _find_claim(data):
 def _get_skip():
     global _skip
     _skip = _skip or _make_skip()
     return _skip
 
 
+def _find_claim(data):
     """
     Return the offset of the first opcode in some pickles that the interpreter
     shall not carry out, or None.

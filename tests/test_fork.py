@@ -2,6 +2,7 @@
 The connection method `fork`.
 """
 
+import gc
 import logging
 import os
 import random
@@ -45,6 +46,45 @@ def test_a_child_is_a_copy_of_this_process(router):
     assert context.call(add_here, 2, 3) == 5
     assert context.call(module_names) == (True, False, context.context_id)
     assert router.get_stats()['get_module_count'] == 0
+
+
+def garbage_collector():
+    return gc.isenabled(), gc.get_freeze_count()
+
+
+def test_a_child_looks_for_garbage_as_we_do(router):
+    assert router.fork().call(garbage_collector) == (True, 0)
+    gc.disable()
+    try:
+        assert router.fork().call(garbage_collector) == (False, 0)
+    finally:
+        gc.enable()
+
+
+def test_what_a_program_has_frozen_stays_so_in_a_child(router):
+    gc.freeze()
+    try:
+        collects, frozen = router.fork().call(garbage_collector)
+        # Some of it the child has let go.
+        assert collects and frozen > gc.get_freeze_count() / 2
+    finally:
+        gc.unfreeze()
+
+
+def test_a_local_child_looks_for_garbage(router):
+    assert router.local().call(garbage_collector) == (True, 0)
+
+
+def reader_of_messages():
+    return mitogen.parent._skip is not None
+
+
+@pytest.mark.pure
+def test_what_reads_messages_is_compiled_before_the_fork(router, monkeypatch):
+    monkeypatch.setattr(mitogen.parent, '_skip', None)
+    context = router.fork()
+    assert mitogen.parent._skip
+    assert context.call(reader_of_messages)
 
 
 def test_a_child_has_none_of_our_streams(router):

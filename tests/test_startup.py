@@ -27,7 +27,7 @@ MOST_SHIPPED = 13000
 MOST_INSTALLED = 1500
 
 #: Modules of the interpreter that the core works with. What comes along with them depends on the Python version.
-NEEDED = ['binascii', 'zlib', 'select', '_pickle', '_socket', '_codecs', 'threading', 'collections', 'struct', 'errno',
+NEEDED = ['binascii', 'gc', 'zlib', 'select', '_pickle', '_socket', '_codecs', 'threading', 'collections', 'struct', 'errno',
           'itertools', 'time', 'os', 'io']
 NATIVE_NEEDED = ['types', '_weakrefset', '_mitogen_core']
 
