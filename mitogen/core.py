@@ -1932,6 +1932,7 @@ class BufferedWriter(object):
                 buf.clear()
                 return
             sent = []
+            full = False
             try:
                 try:
                     # The result lands in `sent` within one call, before the
@@ -1952,11 +1953,17 @@ class BufferedWriter(object):
                         size = len(buf[0])
                         if n < size:
                             buf[0] = BufferType(buf[0], n)
+                            full = True
                             break
                         n -= size
                         buf.popleft()
                     if not buf:
                         self.size = 0
+                if full:
+                    # What has been read meanwhile is little, and to wait until
+                    # it is more takes less than many small writes.
+                    self._armed = True
+                    return self._watch
             except (OSError, IOError):
                 e = sys.exc_info()[1]
                 if e.errno != errno.EINTR:

@@ -43,8 +43,9 @@ size_t mg_outq_bytes(const mg_outq *q)
     return q->bytes;
 }
 
-/* Describes the start of what waits. Returns the number of entries, at least 1 when the queue is not empty. */
-static int gather(const mg_outq *q, struct iovec iov[MAX_PIECES])
+/* Describes the start of what waits, and how many bytes that is. Returns the number of entries, at least 1 when the queue is not
+ * empty. */
+static int gather(const mg_outq *q, struct iovec iov[MAX_PIECES], size_t *total)
 {
     const mg_frame *f;
     size_t skip = q->skip;
@@ -57,12 +58,14 @@ static int gather(const mg_outq *q, struct iovec iov[MAX_PIECES])
         for (; n < end; n++) {
             if (iov[n].iov_len >= MAX_BYTES - bytes) {
                 iov[n].iov_len = MAX_BYTES - bytes;
+                *total = MAX_BYTES;
                 return n + 1;
             }
             bytes += iov[n].iov_len;
         }
         skip = 0;
     }
+    *total = bytes;
     return n;
 }
 
@@ -115,13 +118,18 @@ static void advance(mg_outq *q, size_t done)
 mg_err mg_outq_write(mg_outq *q, int fd)
 {
     struct iovec iov[MAX_PIECES];
+    size_t total;
     ssize_t done;
 
     while (q->head) {
-        done = write_some(q, fd, iov, gather(q, iov));
-        if (done > 0)
+        int n = gather(q, iov, &total);
+        done = write_some(q, fd, iov, n);
+        if (done > 0) {
             advance(q, (size_t) done);
-        else if (done == 0 || errno == EAGAIN || errno == EWOULDBLOCK)
+            /* What has been read meanwhile is little, and to wait until it is more takes less than many small writes. */
+            if ((size_t) done < total)
+                return MG_EAGAIN;
+        } else if (done == 0 || errno == EAGAIN || errno == EWOULDBLOCK)
             return MG_EAGAIN; /* 0 is never right for bytes that are there; trying again at once could spin */
         else if (errno != EINTR)
             return MG_EIO;

@@ -27,7 +27,7 @@ void mg_outq_push(mg_outq *q, mg_frame *f);
 size_t mg_outq_bytes(const mg_outq *q);
 
 /* Writes what waits, as few system calls as possible. A frame is dropped as soon as its last byte is written. MG_OK:
- * the queue is empty. MG_EAGAIN: fd takes no more now. MG_EIO: the write failed, errno says how; what is not
+ * the queue is empty. MG_EAGAIN: fd has taken a part, or nothing. MG_EIO: the write failed, errno says how; what is not
  * written stays queued. Interrupted calls are repeated. Blocks only when fd does. Always the same fd for one queue, from
  * mg_outq_init() on.
  * A socket whose peer is gone raises no SIGPIPE where MSG_NOSIGNAL exists; a pipe does: the process ignores that
