@@ -761,6 +761,12 @@ static int sparse(const mg_loop *loop)
     return loop->last_rest > TICK;
 }
 
+/* How soon the alarm of a loop that is left alone goes off. */
+static int64_t alarm_in(const mg_loop *loop)
+{
+    return atomic_load(&loop->any_held) ? TICK : ALARM;
+}
+
 /* The attendant need not look: there is a leader again, about to sleep. */
 static void take_back_alarm(mg_loop *loop)
 {
@@ -897,7 +903,7 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
     }
     pthread_mutex_unlock(&loop->mu);
     if (alarm)
-        mg_waiter_set_alarm(alarm, ALARM);
+        mg_waiter_set_alarm(alarm, alarm_in(loop));
     wake_in(loop, whom);
 }
 
@@ -1010,7 +1016,7 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
         if (left_sparse && !loop->leader) {
             atomic_store(&loop->alarm_set, 1);
             loop->alarm_seq = loop->lead_seq;
-            mg_waiter_set_alarm(w, ALARM);
+            mg_waiter_set_alarm(w, alarm_in(loop));
         }
         dozed = doze;
         loop->attendant_dozes = doze || deep;

@@ -11,9 +11,9 @@
  *    again after DOZE (2 ms). So a function that runs for an hour leaves the loop alone for 2.5 milliseconds at most, or 5 (see below).
  *  - If there was traffic of others (frames forwarded, work for Python, other sleepers), the attendant is woken at once.
  *  - When the same thread has led for a whole doze without leaving, the attendant goes to sleep for good ("deep"), so an idle
- *    process makes no system call. Whoever stops leading then sets its alarm, for 5 ms later, and who leads next takes that back before it
- *    sleeps, if messages come so seldom that the ticks would cost more. So one that comes after a rest wakes one thread. Where
- *    the system has no such alarm (waiter.h), whoever stops leading wakes the attendant.
+ *    process makes no system call. Whoever stops leading then sets its alarm, for 5 ms later (a tick, if frames are held), and who
+ *    leads next takes that back before it sleeps, if messages come so seldom that the ticks would cost more. So one that comes
+ *    after a rest wakes one thread. Where the system has no such alarm (waiter.h), whoever stops leading wakes the attendant.
  *  - An attendant that has served the only sleeping waiter, or the same one several times in a row, steps down, so that the
  *    next wait of that thread leads. After a rest it goes deep at once, with its alarm set.
  *    A waiter that has led for long and serves another one does the same.
