@@ -3787,7 +3787,7 @@ class ExternalContext(object):
     #: True after :meth:`detach`.
     detached = False
     #: Whether to look for garbage once the child has started.
-    collects = True
+    _collects = True
     #: Replaced by the fork hook.
     service_stub_lock = threading.Lock()
 
@@ -4050,7 +4050,7 @@ class ExternalContext(object):
             if hasattr(gc, 'freeze') and not gc.get_freeze_count():
                 gc.freeze()
                 gc.unfreeze()
-            if self.collects:
+            if self._collects:
                 gc.enable()
             _profile_hook('mitogen.child_main', self.dispatcher.run)
         except BaseException:

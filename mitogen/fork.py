@@ -231,7 +231,7 @@ class Connection(mitogen.parent.Connection):
 
         status = 0
         econtext = mitogen.core.ExternalContext(config)
-        econtext.collects = collects
+        econtext._collects = collects
         try:
             econtext.main()
         except BaseException:
