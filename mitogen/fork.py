@@ -205,12 +205,12 @@ class Connection(mitogen.parent.Connection):
         """
         Become the child. Does not return.
         """
-        # To look for garbage is to write to each page with an object.
-        collects = gc.isenabled()
-        gc.disable()
         on_fork()
         if self.options.on_fork:
             self.options.on_fork()
+        # To look for garbage is to write to each page with an object.
+        collects = gc.isenabled()
+        gc.disable()
         mitogen.core.set_blocking(sock.fileno(), True)
         sock.sendall(mitogen.core.b('MITO002\n'))
 

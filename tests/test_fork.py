@@ -59,6 +59,7 @@ def test_a_child_looks_for_garbage_as_we_do(router):
         assert router.fork().call(garbage_collector) == (False, 0)
     finally:
         gc.enable()
+    assert router.fork(on_fork=gc.disable).call(garbage_collector) == (False, 0)
 
 
 def test_what_a_program_has_frozen_stays_so_in_a_child(router):
