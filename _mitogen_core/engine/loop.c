@@ -896,7 +896,7 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
         loop->attend_now = needed;
         loop->attendant_deep = 0;
         whom = atomic_load(&loop->attendant);
-    } else if (loop->attendant_deep && !atomic_load(&loop->alarm_set)) {
+    } else if (loop->attendant_deep && (!atomic_load(&loop->alarm_set) || atomic_load(&loop->any_held))) {
         atomic_store(&loop->alarm_set, 1);
         loop->alarm_seq = loop->lead_seq;
         alarm = atomic_load(&loop->attendant);
