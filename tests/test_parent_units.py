@@ -1689,3 +1689,73 @@ def test_shipping_by_force_reaches_a_child_that_has_the_package(router, monkeypa
     context = router.local()
     assert context.call(os.getppid) == os.getpid()
     assert shipped == [router.stream_by_id(context.context_id).conn]
+
+
+#
+# Waiting on one core
+#
+
+@pytest.fixture
+def yields(monkeypatch, tmp_path):
+    """
+    The latch of a parent, on one core, in which nothing else wants to run; a list of what it was told to give way.
+    """
+    cls = mitogen.parent._YieldingSleeper
+    given = []
+    monkeypatch.setattr(cls, 'LOADAVG', str(tmp_path / 'loadavg'))
+    monkeypatch.setattr(cls, '_looked_at', 0)
+    monkeypatch.setattr(cls, '_pays', False)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {1})
+    monkeypatch.setattr(os, 'sched_yield', lambda: given.append(None))
+    tmp_path.joinpath('loadavg').write_text('0.00 0.01 0.05 2/89 4711\n')
+    return given
+
+
+def wait_in_vain():
+    sleeper = mitogen.parent._YieldingSleeper()
+    sleeper.sleep(0.001)
+    assert not sleeper.awake
+
+
+def test_who_waits_on_one_core_gives_way(yields):
+    wait_in_vain()
+    wait_in_vain()
+    assert len(yields) == 2
+
+
+def test_who_may_use_two_cores_just_sleeps(yields, monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1})
+    wait_in_vain()
+    assert not yields
+
+
+@pytest.mark.parametrize('text', ['1.00 0.70 0.30 3/90 4712\n', '', 'none of it\n', '1 2 3 x/y\n'])
+def test_nobody_gives_way_to_a_busy_process(yields, tmp_path, text):
+    tmp_path.joinpath('loadavg').write_text(text)
+    wait_in_vain()
+    assert not yields
+
+
+def test_nobody_gives_way_where_nothing_tells_what_runs(yields, tmp_path):
+    tmp_path.joinpath('loadavg').unlink()
+    wait_in_vain()
+    assert not yields
+
+
+def test_the_machine_is_looked_at_every_so_often(yields, tmp_path, monkeypatch):
+    wait_in_vain()
+    tmp_path.joinpath('loadavg').unlink()
+    wait_in_vain()
+    assert len(yields) == 2
+    monkeypatch.setattr(mitogen.parent._YieldingSleeper, 'FRESH', 0)
+    wait_in_vain()
+    assert len(yields) == 2
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize('spin, class_name', [('', '_YieldingSleeper'), ('0', '_Sleeper'), ('50', '_YieldingSleeper')])
+def test_the_latch_of_a_parent_gives_way_unless_told_not_to(spin, class_name):
+    out = subprocess.check_output([sys.executable, '-c', 'import mitogen.parent; print(mitogen.core._Sleeper.__name__)'],
+                                  env=dict(os.environ, MITOGEN_SPIN=spin))
+    kept = sys.platform != 'linux' or sys.version_info < (3, 10, 7)
+    assert out.decode().strip() == ('_Sleeper' if kept else class_name)
