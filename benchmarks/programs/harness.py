@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import gc
 import json
+import os
 import resource
 import statistics
 import sys
@@ -34,12 +35,14 @@ class Bench(object):
     seconds: how long one loop should take, float.
     quick: True where a single pass of a slow measurement must do.
     count: size of a program that works on many contexts, int.
+    spin: what MITOGEN_SPIN is set to, for this process and for those it starts; empty: nothing.
     """
 
-    def __init__(self, seconds, quick, count):
+    def __init__(self, seconds, quick, count, spin):
         self.seconds = seconds
         self.quick = quick
         self.count = count
+        self.spin = spin
 
     def emit(self, figure, value, **details):
         """Report value (a number in the unit of the catalogue) for the named figure."""
@@ -170,11 +173,14 @@ def main(program):
     parser.add_argument('--seconds', type=float, default=0.3)
     parser.add_argument('--quick', action='store_true')
     parser.add_argument('--count', type=int, default=20)
+    parser.add_argument('--spin', default='')
     options = parser.parse_args()
+    if options.spin:
+        os.environ['MITOGEN_SPIN'] = options.spin
     function = program.get('with_' + options.api)
     if function is None:
         write_line({'figure': '*', 'skipped': 'no equivalent in ' + options.api})
         return
-    bench = Bench(options.seconds, options.quick, options.count)
+    bench = Bench(options.seconds, options.quick, options.count, options.spin)
     with bench.figure('*'):
         function(bench)

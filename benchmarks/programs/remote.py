@@ -22,6 +22,12 @@ def random_block(size):
     return _blocks[size]
 
 
+def never_end():
+    """Use up a processor until the process is ended."""
+    while True:
+        pass
+
+
 def cpu_seconds():
     """User and system time of this process so far, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
