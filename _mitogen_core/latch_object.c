@@ -41,7 +41,7 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, in
             Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, &s, deadline);
             Py_END_ALLOW_THREADS
         } while (err == MG_EINTR);
-        mg_spin_learn(&s.waiter->spin, s.since);
+        mg_spin_learn(&s.waiter->spin, (s.arriving_at ? s.arriving_at : mg_now()) - s.since);
         err = mg_latch_leave(l, &s, item);
         mg_run_later();
     }

@@ -59,6 +59,11 @@ static int has_gap(const mg_decoder *d)
     return d->big && d->big_have < d->big->hdr.len;
 }
 
+const mg_hdr *mg_decoder_arriving(const mg_decoder *d)
+{
+    return has_gap(d) ? &d->big->hdr : NULL;
+}
+
 static size_t at_least(size_t a, size_t b)
 {
     return a > b ? a : b;

@@ -98,6 +98,9 @@ mg_err mg_decoder_end(mg_decoder *d);
  * error there was. */
 mg_err mg_decoder_feed(mg_decoder *d, const void *ptr, size_t n);
 
+/* The header of the large frame that has arrived in part, NULL if there is none. Borrowed: valid until the next call with d. */
+const mg_hdr *mg_decoder_arriving(const mg_decoder *d);
+
 /* 1 when mg_decoder_next() would not say MG_EAGAIN: a whole frame is here, or an error. Cheap. */
 int mg_decoder_has_data(const mg_decoder *d);
 

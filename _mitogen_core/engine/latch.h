@@ -45,7 +45,8 @@ typedef struct mg_sleeper {
     _Atomic int state;              /* MG_SLEEPER_; changes once, under mu */
     const mg_waiter *served_by;     /* set before state: who has served it, or NULL where that is not known, */
     uint32_t served_at;             /* and how many waits that thread had begun then */
-    int spun;                       /* this wait has been spinning; its own thread's */
+    int64_t arriving_at;            /* when parts of a large frame began to arrive, or 0; its own thread's */
+    int spun;                       /* this wait has been spinning; likewise */
 } mg_sleeper;
 
 /* Items that a latch has room for from its birth, whatever memory there is later: an answer to a call is one. */

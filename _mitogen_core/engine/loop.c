@@ -52,6 +52,9 @@
 /* Who yields once, for one answer, comes back sooner than this. */
 #define YIELDED_LONG (MG_SECOND / 5000)
 
+/* How long a spin goes on after a part of a large frame, for the next one. */
+#define NEXT_PART (MG_SECOND / 50000)
+
 /* A loop that was idle for so long drops the spare blocks for large payloads. */
 #define SPARES_FRESH MG_SECOND
 
@@ -126,7 +129,7 @@ struct mg_loop {
     uint8_t *scratch;
 
     /* as in mg_loop_stats */
-    _Atomic uint64_t turns, leads, attends, ticks, spins_won, spins_lost, kicks, wakes, holds;
+    _Atomic uint64_t turns, leads, arriving, attends, ticks, spins_won, spins_lost, kicks, wakes, holds;
 };
 
 /* The writer is alone (it leads, or holds mu), so this needs no locked instruction. */
@@ -667,9 +670,27 @@ int mg_loop_unsent(mg_loop *loop)
 
 /* --- spinning --- */
 
+/* Whether there were more parts of a large frame than at the last look; the wait s remembers the first. */
+static int note_arriving(const mg_loop *loop, mg_sleeper *s, uint64_t *parts)
+{
+    uint64_t before = *parts;
+    *parts = atomic_load_explicit(&loop->arriving, memory_order_relaxed);
+    if (*parts == before)
+        return 0;
+    if (s && !s->arriving_at)
+        s->arriving_at = mg_now();
+    return 1;
+}
+
+void mg_loop_note_arriving(mg_loop *loop)
+{
+    count(&loop->arriving);
+}
+
 /* What a leader does instead of sleeping. Returns 0 when it was in vain. */
 static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now, int64_t end)
 {
+    uint64_t parts = atomic_load_explicit(&loop->arriving, memory_order_relaxed);
     for (unsigned i = 1; now < end; i++, now = mg_now()) {
         if (loop->hot_fn)
             loop->hot_fn(loop->hot_arg);
@@ -682,8 +703,15 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now, int64_t
         }
         if (atomic_load(&w->word) != MG_WAITER_AWAKE || atomic_load(&loop->have_ops) || atomic_load(&loop->step_down))
             return 1;
+        if (note_arriving(loop, s, &parts)) {
+            now = mg_now();
+            if (end < now + NEXT_PART)
+                end = now + NEXT_PART;
+        }
         mg_spin_relax();
     }
+    if (s->arriving_at)
+        return 0; /* it has saved a wake, and has not lasted to the end */
     count(&loop->spins_lost);
     mg_spin_lost(&w->spin);
     return 0;
@@ -812,7 +840,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             return LEFT_SIGNAL;
         int64_t end = 0;
         if (loop->foreign_at != passed) {
-            mg_spin_learn(&loop->passing, passed);
+            mg_spin_learn(&loop->passing, now - passed);
             passed = loop->foreign_at;
             end = mg_spin_until(&loop->passing, now);
         }
@@ -836,7 +864,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         }
         if (s && atomic_load(&loop->alarm_set) && sparse(loop))
             take_back_alarm(loop);
-        uint64_t before = loop->activity;
+        uint64_t before = loop->activity, parts = atomic_load_explicit(&loop->arriving, memory_order_relaxed);
         loop->timed_out = 0;
         atomic_store(&w->leading, loop);
         int block =
@@ -844,6 +872,7 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
         atomic_store(&w->leading, NULL);
         count(&loop->turns);
+        note_arriving(loop, s, &parts);
         if (until != MG_NEVER)
             ev_timer_stop(loop->ev, &loop->timer);
         if (drop_spares && loop->activity == before + 1 && loop->timed_out)
@@ -1229,6 +1258,7 @@ void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out)
     GET(leads);
     GET(attends);
     GET(ticks);
+    GET(arriving);
     GET(spins_won);
     GET(spins_lost);
     GET(kicks);

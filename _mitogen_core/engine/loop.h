@@ -174,6 +174,9 @@ uint8_t *mg_loop_scratch(mg_loop *loop);
 void mg_loop_note_foreign(mg_loop *loop);
 /* A push has woken somebody. */
 void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken);
+/* Part of a large frame for this context has arrived. For who waits for it the waiting is over, as far as it depends on others: only a
+ * copy is left, which is not worth a sleep. */
+void mg_loop_note_arriving(mg_loop *loop);
 /* Where the answer of a waiter is likely to come from: spinning polls it. fn returns whether it did anything. NULL clears. */
 void mg_loop_set_hot(mg_loop *loop, int (*fn)(void *arg), void *arg);
 void *mg_loop_hot(mg_loop *loop);
@@ -182,6 +185,7 @@ void *mg_loop_hot(mg_loop *loop);
 typedef struct {
     uint64_t turns; /* times libev looked for events */
     uint64_t leads; /* times a waiter led */
+    uint64_t arriving; /* parts of large frames for this context */
     uint64_t attends; /* times the attendant led */
     uint64_t ticks; /* times the attendant looked at a loop it did not lead */
     uint64_t spins_won; /* waits that ended while spinning */

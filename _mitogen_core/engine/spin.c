@@ -36,9 +36,9 @@ void mg_spin_assume_room(int room)
     atomic_store(&assumed, room);
 }
 
-void mg_spin_learn(mg_spin *h, int64_t since)
+void mg_spin_learn(mg_spin *h, int64_t took)
 {
-    if (mg_now() - since > SHORT_WAIT) {
+    if (took > SHORT_WAIT) {
         if (h->short_waits > 0)
             h->short_waits = 0;
     } else if (h->short_waits < SHORT_WAITS_MAX)

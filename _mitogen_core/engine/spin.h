@@ -29,8 +29,8 @@ void mg_spin_set(int64_t nanoseconds);
 /* For tests: the room that there is; -1: look. */
 void mg_spin_assume_room(int room);
 
-/* A wait has ended that began at `since`. */
-void mg_spin_learn(mg_spin *h, int64_t since);
+/* A wait has taken so many nanoseconds. */
+void mg_spin_learn(mg_spin *h, int64_t took);
 
 /* Until when to poll, in a wait that begins to sleep at `now`; 0: not at all. */
 int64_t mg_spin_until(mg_spin *h, int64_t now);

@@ -25,6 +25,9 @@ enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK 
 #define QUICK_ROW  8
 #define HELD_BYTES (32 * 1024)
 
+/* A frame that takes longer to copy than a wake takes. */
+#define LONG_TO_COPY (256 * 1024)
+
 /* Who sends a frame of so many bytes goes on writing when the kernel takes no more at present. It waits so long for the peer to read some, and
  * goes on for so long in all; then the loop has the rest. The layer above may keep its interpreter's lock while it sends a smaller one. */
 #define PUSH_BYTES   (64 * 1024)
@@ -286,6 +289,9 @@ static turn read_turn(mg_stream *s)
         atomic_store_explicit(&s->last_in, mg_now_coarse(), memory_order_relaxed);
         mg_decoder_commit(&s->decoder, (size_t) got);
         hand_on(s);
+        const mg_hdr *part = mg_decoder_arriving(&s->decoder);
+        if (part && part->len >= LONG_TO_COPY && part->dst_id == mg_router_own_id(s->router))
+            mg_loop_note_arriving(s->loop);
     }
     mg_err err = mg_decoder_end(&s->decoder);
     if (err == MG_ENOMEM)

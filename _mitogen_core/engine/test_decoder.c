@@ -106,8 +106,10 @@ static void decode_in_portions(const struct stream *s, size_t portion, size_t la
     while (in < s->len) {
         CHECK(turn(&d, s, &in, portion, &at) == MG_EAGAIN);
         CHECK(mg_decoder_held(&d) == in - at);
+        const mg_hdr *part = mg_decoder_arriving(&d);
+        CHECK(!part || (part->len >= large && at < s->len));
     }
-    CHECK(at == s->len && mg_decoder_held(&d) == 0 && !d.own && !d.big);
+    CHECK(at == s->len && mg_decoder_held(&d) == 0 && !d.own && !d.big && !mg_decoder_arriving(&d));
     mg_decoder_fini(&d);
 }
 

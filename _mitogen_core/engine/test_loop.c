@@ -903,7 +903,7 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     mg_spin_assume_room(1);
     mg_spin_set(200000);
     for (i = 0; i < 100; i++)
-        mg_spin_learn(&w->spin, mg_now());
+        mg_spin_learn(&w->spin, 0);
     mg_loop_acquire(loop);
     mg_loop_set_hot(loop, count_hot, &polls);
     CHECK(mg_loop_hot(loop) == &polls);
@@ -915,13 +915,13 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     CHECK(mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT && polls == i); /* once in each wait */
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
 
-    mg_spin_learn(&w->spin, mg_now() - MG_SECOND); /* a long one */
+    mg_spin_learn(&w->spin, MG_SECOND); /* a long one */
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT && polls == i);
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
 
     for (i = 0; i < 1000; i++)
-        mg_spin_learn(&w->spin, mg_now());
+        mg_spin_learn(&w->spin, 0);
     mg_spin_set(0); /* switched off */
     i = polls;
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
@@ -929,7 +929,57 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
     mg_spin_set(150000);
     mg_spin_assume_room(0);
-    mg_spin_learn(&w->spin, 0);
+    mg_spin_learn(&w->spin, MG_SECOND);
+    mg_latch_unref(l);
+    mg_loop_unref(loop);
+}
+
+/* Notes a part when it is polled the first time. */
+static int hear_a_part(void *arg)
+{
+    mg_loop_stats stats;
+    mg_loop_get_stats(arg, &stats);
+    if (!stats.arriving)
+        mg_loop_note_arriving(arg);
+    return 0;
+}
+
+static void a_spin_in_which_a_large_frame_begins_to_arrive_was_not_in_vain(void)
+{
+    mg_loop *loop = mg_loop_new();
+    mg_latch *l = mg_latch_new(drop_item);
+    mg_waiter *w = mg_waiter_self();
+    mg_sleeper s;
+    mg_item item;
+    mg_loop_stats stats;
+
+    mg_spin_assume_room(1);
+    mg_spin_set(1000);
+    for (int i = 0; i < 100; i++)
+        mg_spin_learn(&w->spin, 0);
+    w->spin.losses = 0;
+    mg_loop_acquire(loop);
+    mg_loop_set_hot(loop, hear_a_part, loop);
+    mg_loop_release(loop);
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN && !s.arriving_at);
+    mg_err err = mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 20);
+    CHECK(err == MG_EINTR || err == MG_ETIMEDOUT); /* a signal may have come meanwhile */
+    CHECK(s.spun && s.arriving_at >= s.since && w->spin.losses == 0);
+    mg_loop_get_stats(loop, &stats);
+    CHECK(stats.arriving == 1 && !stats.spins_lost && !stats.spins_won);
+    CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
+
+    /* the next one is in vain again */
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    err = mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 20);
+    CHECK(err == MG_EINTR || err == MG_ETIMEDOUT);
+    CHECK(s.spun && !s.arriving_at && w->spin.losses == 2);
+    CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
+
+    mg_spin_set(150000);
+    mg_spin_assume_room(0);
+    w->spin.losses = 0;
+    mg_spin_learn(&w->spin, MG_SECOND);
     mg_latch_unref(l);
     mg_loop_unref(loop);
 }
@@ -954,7 +1004,7 @@ static void a_thread_that_waits_for_another_one_spins_too(void)
     mg_spin_assume_room(1);
     mg_spin_set(60 * MG_SECOND);
     for (int i = 0; i < 100; i++)
-        mg_spin_learn(&w->spin, mg_now());
+        mg_spin_learn(&w->spin, 0);
     w->spin.losses = 2;
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(!pthread_create(&thread, NULL, push_soon, l));
@@ -1234,6 +1284,7 @@ int main(void)
     RUN(a_signal_interrupts_leaders_and_followers);
     RUN(a_leader_that_was_awake_for_others_has_signals_looked_for);
     RUN(a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says_so);
+    RUN(a_spin_in_which_a_large_frame_begins_to_arrive_was_not_in_vain);
     RUN(a_thread_that_waits_for_another_one_spins_too);
     RUN(a_thread_that_waits_for_another_one_on_its_core_lets_it_run);
     RUN(a_leader_that_passes_frames_on_polls_for_the_next);

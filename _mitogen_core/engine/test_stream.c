@@ -566,6 +566,42 @@ static void large_frames_arrive_whole_between_small_ones(void)
     node_stop(&node);
 }
 
+/* How many parts of a frame the loop notes when half of it has come. */
+static uint64_t parts_noted(uint32_t dst, size_t len)
+{
+    struct node node;
+    mg_loop_stats stats;
+    mg_hdr hdr = {.enc = MG_ENC_BIN, .dst_id = dst, .src_id = 1, .auth_id = 1, .handle = LATCH, .len = (uint32_t) len};
+    uint8_t *wire = calloc(1, MG_HEADER_LEN + len);
+    int fds[2];
+
+    mg_hdr_encode(wire, &hdr);
+    node_start(&node, 0, -1);
+    mg_latch *l = node_listen(&node, LATCH);
+    test_pair(fds, 0);
+    mg_stream *s = node_connect(&node, 1, fds[0], 1);
+    peer_write(fds[1], wire, MG_HEADER_LEN + len / 2);
+    AWAIT(atomic_load(&s->bytes_in) == MG_HEADER_LEN + len / 2);
+    let_the_loop_look(&node);
+    mg_loop_get_stats(node.loop, &stats);
+    peer_write(fds[1], wire + MG_HEADER_LEN + len / 2, len - len / 2);
+    if (dst == 0)
+        mg_frame_unref(test_get_frame(node.loop, l));
+    node_disconnect(&node, s);
+    node_unlisten(&node, LATCH, l);
+    close(fds[1]);
+    node_stop(&node);
+    free(wire);
+    return stats.arriving;
+}
+
+static void parts_of_large_frames_for_us_are_noted(void)
+{
+    CHECK(parts_noted(0, 1 << 20) > 0);
+    CHECK(parts_noted(0, 100000) == 0);
+    CHECK(parts_noted(9, 1 << 20) == 0);
+}
+
 static void the_end_of_the_input_is_told_once_and_after_all_frames(void)
 {
     enum { N = 300 };
@@ -1125,6 +1161,7 @@ int main(void)
     RUN(a_stream_is_not_read_until_it_is_started_and_not_after_it_is_stopped);
     RUN(bytes_that_are_fed_come_before_those_that_are_read);
     RUN(large_frames_arrive_whole_between_small_ones);
+    RUN(parts_of_large_frames_for_us_are_noted);
     RUN(the_end_of_the_input_is_told_once_and_after_all_frames);
     RUN(bad_input_ends_its_stream_once_and_costs_no_other);
     RUN(a_held_stream_delivers_nothing_until_it_is_released_and_then_in_order);
