@@ -129,7 +129,7 @@ struct mg_loop {
     uint8_t *scratch;
 
     /* as in mg_loop_stats */
-    _Atomic uint64_t turns, leads, arriving, attends, ticks, spins_won, spins_lost, kicks, wakes, holds;
+    _Atomic uint64_t turns, leads, arriving, yields, attends, ticks, spins_won, spins_lost, kicks, wakes, holds;
 };
 
 /* The writer is alone (it leads, or holds mu), so this needs no locked instruction. */
@@ -708,6 +708,14 @@ static int spin(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now, int64_t
             if (end < now + NEXT_PART)
                 end = now + NEXT_PART;
         }
+        /* Now and then the kernel puts who is to answer on this very core. */
+        if (i % 8 == 4 && !s->arriving_at) {
+            int64_t yielded = mg_now();
+            count(&loop->yields);
+            sched_yield();
+            if (mg_now() - yielded > YIELDED_LONG)
+                break; /* to somebody else, and a sleeper gets the core back sooner */
+        }
         mg_spin_relax();
     }
     if (s->arriving_at)
@@ -1259,6 +1267,7 @@ void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out)
     GET(attends);
     GET(ticks);
     GET(arriving);
+    GET(yields);
     GET(spins_won);
     GET(spins_lost);
     GET(kicks);

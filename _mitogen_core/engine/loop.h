@@ -186,6 +186,7 @@ typedef struct {
     uint64_t turns; /* times libev looked for events */
     uint64_t leads; /* times a waiter led */
     uint64_t arriving; /* parts of large frames for this context */
+    uint64_t yields; /* of leaders that polled for themselves */
     uint64_t attends; /* times the attendant led */
     uint64_t ticks; /* times the attendant looked at a loop it did not lead */
     uint64_t spins_won; /* waits that ended while spinning */

@@ -5,6 +5,9 @@
  * quadruples how many short waits it takes until the next try, and one that was not makes up for half of that: where
  * others need the cores, or the kernel packs both ends on one, spinning fades out by itself.
  *
+ * Who answers may be on the spinner's own core all the same, so a leader yields again and again while it spins. A yield that takes long went
+ * to somebody else, and counts as a spin in vain.
+ *
  * Where a thread may use one core only, whoever it waits for cannot answer while it polls. If that is a thread of the same process, to let
  * it run once before the sleep saves both of them a wake: it is likely to have been ready. */
 #ifndef MG_SPIN_H

@@ -934,6 +934,59 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     mg_loop_unref(loop);
 }
 
+struct polls {
+    mg_latch *l;
+    int n;
+};
+
+/* What is waited for comes with the twentieth poll. */
+static int push_at_last(void *arg)
+{
+    struct polls *polls = arg;
+    mg_item item = {NULL, MG_ITEM_OBJECT, 0};
+    if (++polls->n == 20)
+        CHECK(mg_latch_push(polls->l, item, NULL) == MG_OK);
+    return 0;
+}
+
+static void a_spinning_leader_lets_others_on_its_core_run(void)
+{
+    mg_loop *loop = mg_loop_new();
+    mg_latch *l = mg_latch_new(drop_item);
+    mg_waiter *w = mg_waiter_self();
+    struct polls polls = {l, 0};
+    mg_sleeper s;
+    mg_item item;
+    mg_loop_stats stats;
+
+    mg_spin_assume_room(1);
+    mg_spin_set(60 * MG_SECOND);
+    for (int i = 0; i < 100; i++)
+        mg_spin_learn(&w->spin, 0);
+    w->spin.losses = 2;
+    mg_loop_acquire(loop);
+    mg_loop_set_hot(loop, push_at_last, &polls);
+    mg_loop_release(loop);
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    while (mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 10) == MG_EINTR)
+        continue;
+    mg_loop_get_stats(loop, &stats);
+    if (polls.n == 20) {
+        CHECK(stats.yields == 2 && stats.spins_won == 1 && w->spin.losses == 1);
+        CHECK(mg_latch_leave(l, &s, &item) == MG_OK);
+    } else { /* one took long: the machine is busy */
+        CHECK(stats.yields >= 1 && !stats.spins_won && stats.spins_lost == 1 && w->spin.losses == 4);
+        CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
+    }
+
+    mg_spin_set(150000);
+    mg_spin_assume_room(0);
+    w->spin.losses = 0;
+    mg_spin_learn(&w->spin, MG_SECOND);
+    mg_latch_unref(l);
+    mg_loop_unref(loop);
+}
+
 /* Notes a part when it is polled the first time. */
 static int hear_a_part(void *arg)
 {
@@ -1284,6 +1337,7 @@ int main(void)
     RUN(a_signal_interrupts_leaders_and_followers);
     RUN(a_leader_that_was_awake_for_others_has_signals_looked_for);
     RUN(a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says_so);
+    RUN(a_spinning_leader_lets_others_on_its_core_run);
     RUN(a_spin_in_which_a_large_frame_begins_to_arrive_was_not_in_vain);
     RUN(a_thread_that_waits_for_another_one_spins_too);
     RUN(a_thread_that_waits_for_another_one_on_its_core_lets_it_run);
