@@ -765,13 +765,15 @@ class _YieldingSleeper(mitogen.core._Sleeper):
     @classmethod
     def _look(cls):
         cls._looked_at = mitogen.core.now()
+        cls._pays = False
         try:
             with open(cls.LOADAVG) as fp:
                 running = int(fp.read().split()[3].split('/')[0])
-        except (IOError, IndexError, ValueError):
-            running = cls.MOST_RUNNING + 1
-        cls._pays = (len(os.sched_getaffinity(0)) == 1 and
-                     running <= cls.MOST_RUNNING)
+            cls._pays = (running <= cls.MOST_RUNNING and
+                         len(os.sched_getaffinity(0)) == 1)
+        except (OSError, IndexError, ValueError):
+            # It cannot be known.
+            pass
 
     def sleep(self, timeout):
         cls = _YieldingSleeper
@@ -782,8 +784,9 @@ class _YieldingSleeper(mitogen.core._Sleeper):
         super(_YieldingSleeper, self).sleep(timeout)
 
 
-# Before 3.10.7 `sched_yield` keeps the GIL.
-if (sys.platform == 'linux' and sys.version_info >= (3, 10, 7) and
+# Before 3.10.7 `sched_yield` keeps the GIL. Not every Python has it.
+if (hasattr(os, 'sched_yield') and sys.platform == 'linux' and
+        sys.version_info >= (3, 10, 7) and
         float(os.environ.get('MITOGEN_SPIN') or 1)):
     mitogen.core._Sleeper = _YieldingSleeper
 
