@@ -287,7 +287,7 @@ class Belongings(object):
 
     def __init__(self, mark=None):
         self.descriptors = set(open_descriptors())
-        self.threads = set(int(name) for name in os.listdir('/proc/self/task'))
+        self.threads = set(thread_ids())
         self.children = set(pid for pid, _ in child_processes())
         self.mark = mark
 
@@ -299,7 +299,7 @@ class Belongings(object):
         found = []
         names = dict((t.native_id, t.name) for t in threading.enumerate())
         watchers = [tid for tid, name in names.items() if name == WATCHER_NAME]
-        for tid in sorted(int(name) for name in os.listdir('/proc/self/task')):
+        for tid in thread_ids():
             if tid in self.threads or tid in watchers[:1]:
                 continue
             name = names.get(tid) or read_text('/proc/self/task/%d/comm' % tid)
@@ -315,6 +315,19 @@ class Belongings(object):
             if pid not in self.children:
                 found.append('descendant process %d: %s' % (pid, command_line(pid)))
         return found
+
+
+def thread_ids():
+    """
+    Return the kernel's numbers of all threads of this process, sorted.
+
+    When one ends while the kernel lists them, those behind it may be left out. The thread that watches over the time of
+    the test before may be ending just now. So look until nothing changes.
+    """
+    ids, before = None, ()
+    while ids != before:
+        ids, before = sorted(int(name) for name in os.listdir('/proc/self/task')), ids
+    return ids
 
 
 def open_descriptors():
