@@ -884,6 +884,32 @@ static void a_leader_that_was_awake_for_others_has_signals_looked_for(void)
     mg_loop_unref(loop);
 }
 
+/* This thread spins for so long from now on, as if its waits had been short and there were room. */
+static mg_waiter *let_spin(int64_t nanoseconds)
+{
+    mg_waiter *w = mg_waiter_self();
+    mg_spin_assume_room(1);
+    mg_spin_set(nanoseconds);
+    for (int i = 0; i < 100; i++)
+        mg_spin_learn(&w->spin, 0);
+    return w;
+}
+
+static void spin_no_more(mg_waiter *w)
+{
+    mg_spin_set(150000);
+    mg_spin_assume_room(0);
+    memset(&w->spin, 0, sizeof w->spin);
+}
+
+static void poll_with(mg_loop *loop, int (*fn)(void *arg), void *arg)
+{
+    mg_loop_acquire(loop);
+    mg_loop_set_hot(loop, fn, arg);
+    CHECK(mg_loop_hot(loop) == arg);
+    mg_loop_release(loop);
+}
+
 static int count_hot(void *arg)
 {
     ++*(int *) arg;
@@ -894,20 +920,13 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
 {
     mg_loop *loop = mg_loop_new();
     mg_latch *l = mg_latch_new(drop_item);
-    mg_waiter *w = mg_waiter_self();
+    mg_waiter *w = let_spin(200000);
     mg_sleeper s;
     mg_item item;
     mg_err err;
     int polls = 0, i;
 
-    mg_spin_assume_room(1);
-    mg_spin_set(200000);
-    for (i = 0; i < 100; i++)
-        mg_spin_learn(&w->spin, 0);
-    mg_loop_acquire(loop);
-    mg_loop_set_hot(loop, count_hot, &polls);
-    CHECK(mg_loop_hot(loop) == &polls);
-    mg_loop_release(loop);
+    poll_with(loop, count_hot, &polls);
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     err = mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 20);
     CHECK(err == MG_EINTR && polls > 0); /* a signal may have come meanwhile */
@@ -927,9 +946,7 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 100) == MG_ETIMEDOUT && polls == i);
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
-    mg_spin_set(150000);
-    mg_spin_assume_room(0);
-    mg_spin_learn(&w->spin, MG_SECOND);
+    spin_no_more(w);
     mg_latch_unref(l);
     mg_loop_unref(loop);
 }
@@ -953,20 +970,14 @@ static void a_spinning_leader_lets_others_on_its_core_run(void)
 {
     mg_loop *loop = mg_loop_new();
     mg_latch *l = mg_latch_new(drop_item);
-    mg_waiter *w = mg_waiter_self();
+    mg_waiter *w = let_spin(60 * MG_SECOND);
     struct polls polls = {l, 0};
     mg_sleeper s;
     mg_item item;
     mg_loop_stats stats;
 
-    mg_spin_assume_room(1);
-    mg_spin_set(60 * MG_SECOND);
-    for (int i = 0; i < 100; i++)
-        mg_spin_learn(&w->spin, 0);
     w->spin.losses = 2;
-    mg_loop_acquire(loop);
-    mg_loop_set_hot(loop, push_at_last, &polls);
-    mg_loop_release(loop);
+    poll_with(loop, push_at_last, &polls);
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     while (mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 10) == MG_EINTR)
         continue;
@@ -979,10 +990,7 @@ static void a_spinning_leader_lets_others_on_its_core_run(void)
         CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
     }
 
-    mg_spin_set(150000);
-    mg_spin_assume_room(0);
-    w->spin.losses = 0;
-    mg_spin_learn(&w->spin, MG_SECOND);
+    spin_no_more(w);
     mg_latch_unref(l);
     mg_loop_unref(loop);
 }
@@ -1001,19 +1009,13 @@ static void a_spin_in_which_a_large_frame_begins_to_arrive_was_not_in_vain(void)
 {
     mg_loop *loop = mg_loop_new();
     mg_latch *l = mg_latch_new(drop_item);
-    mg_waiter *w = mg_waiter_self();
+    mg_waiter *w = let_spin(1000);
     mg_sleeper s;
     mg_item item;
     mg_loop_stats stats;
 
-    mg_spin_assume_room(1);
-    mg_spin_set(1000);
-    for (int i = 0; i < 100; i++)
-        mg_spin_learn(&w->spin, 0);
     w->spin.losses = 0;
-    mg_loop_acquire(loop);
-    mg_loop_set_hot(loop, hear_a_part, loop);
-    mg_loop_release(loop);
+    poll_with(loop, hear_a_part, loop);
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN && !s.arriving_at);
     mg_err err = mg_loop_wait(loop, &s, mg_now() + MG_SECOND / 20);
     CHECK(err == MG_EINTR || err == MG_ETIMEDOUT); /* a signal may have come meanwhile */
@@ -1029,10 +1031,7 @@ static void a_spin_in_which_a_large_frame_begins_to_arrive_was_not_in_vain(void)
     CHECK(s.spun && !s.arriving_at && w->spin.losses == 2);
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
 
-    mg_spin_set(150000);
-    mg_spin_assume_room(0);
-    w->spin.losses = 0;
-    mg_spin_learn(&w->spin, MG_SECOND);
+    spin_no_more(w);
     mg_latch_unref(l);
     mg_loop_unref(loop);
 }
@@ -1049,15 +1048,11 @@ static void *push_soon(void *arg)
 static void a_thread_that_waits_for_another_one_spins_too(void)
 {
     mg_latch *l = mg_latch_new(drop_item);
-    mg_waiter *w = mg_waiter_self();
+    mg_waiter *w = let_spin(60 * MG_SECOND);
     mg_sleeper s;
     mg_item item;
     pthread_t thread;
 
-    mg_spin_assume_room(1);
-    mg_spin_set(60 * MG_SECOND);
-    for (int i = 0; i < 100; i++)
-        mg_spin_learn(&w->spin, 0);
     w->spin.losses = 2;
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(!pthread_create(&thread, NULL, push_soon, l));
@@ -1074,10 +1069,7 @@ static void a_thread_that_waits_for_another_one_spins_too(void)
     CHECK(mg_latch_leave(l, &s, &item) == MG_EAGAIN);
     CHECK(w->spin.losses == 2 && mg_spin_until(&w->spin, mg_now()) == 0); /* not again soon */
 
-    mg_spin_set(150000);
-    mg_spin_assume_room(0);
-    w->spin.losses = 0;
-    w->spin.short_waits = 0;
+    spin_no_more(w);
     mg_latch_unref(l);
 }
 

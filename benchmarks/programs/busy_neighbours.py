@@ -8,10 +8,9 @@ import threading
 
 import harness
 import remote
+from pipelined_calls import OUTSTANDING
 
 BUSY = 8
-
-OUTSTANDING = 200
 
 
 def with_mitogen(bench):
