@@ -13,6 +13,9 @@ _Static_assert(AT_LEN + 4 == MG_HEADER_LEN, "the header has no gaps");
 _Static_assert((offsetof(mg_frame, wire) + MG_HEADER_LEN) % 8 == 0, "the payload stands on a multiple of 8");
 _Static_assert(_Alignof(mg_seg) <= 8, "the segments stand where a payload would");
 
+/* Whoever gets a few frames of this size at once, such as the parts of a file, has the C library's heap shrink and grow. */
+#define KEEP_HEAP_FROM ((size_t) 64 << 10)
+
 static void put32(uint8_t *p, uint32_t v)
 {
     p[0] = (uint8_t) (v >> 24);
@@ -75,6 +78,8 @@ static mg_frame *frame_alloc(const mg_hdr *hdr, uint32_t len, size_t extra)
     if (extra > SIZE_MAX - sizeof *f - MG_HEADER_LEN)
         return NULL;
     size_t size = sizeof *f + MG_HEADER_LEN + extra;
+    if (size >= KEEP_HEAP_FROM)
+        mg_alloc_keep_heap();
     f = size < MG_BLOCK_MIN ? mg_malloc(size) : mg_block_new(size);
     if (!f)
         return NULL;
@@ -110,6 +115,8 @@ mg_frame *mg_frame_grow(mg_frame *f, size_t room)
         return NULL;
     size_t size = sizeof *f + MG_HEADER_LEN + room, old = f->size;
     mg_frame *grown;
+    if (size >= KEEP_HEAP_FROM)
+        mg_alloc_keep_heap();
     if (size < MG_BLOCK_MIN && old < MG_BLOCK_MIN) {
         grown = mg_realloc(f, size);
     } else if (size >= MG_BLOCK_MIN && old >= MG_BLOCK_MIN) {

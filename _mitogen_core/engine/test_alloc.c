@@ -2,6 +2,7 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "err.h"
 #include "test.h"
@@ -60,6 +61,45 @@ static void calloc_zeroes_and_refuses_an_overflow(void)
     mg_free(p);
 }
 
+/* Sanitizers have an allocator of their own. */
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define GLIBC_HEAP 1
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#undef GLIBC_HEAP
+#endif
+#endif
+#endif
+
+#ifdef GLIBC_HEAP
+/* As many parts of a file as are on their way at once, and what they become. */
+enum { PARTS = 16, PART = 128 * 1024, PAGE = 4096 };
+
+static long faults_of_parts(void)
+{
+    struct rusage before, after;
+    char *parts[PARTS];
+
+    CHECK(!getrusage(RUSAGE_SELF, &before));
+    for (int i = 0; i < PARTS; i++) {
+        parts[i] = mg_malloc(PART);
+        CHECK(parts[i]);
+        memset(parts[i], i, PART);
+    }
+    for (int i = 0; i < PARTS; i++)
+        mg_free(parts[i]);
+    CHECK(!getrusage(RUSAGE_SELF, &after));
+    return after.ru_minflt - before.ru_minflt;
+}
+
+static void a_heap_that_is_kept_is_not_fetched_again(void)
+{
+    mg_alloc_keep_heap();
+    faults_of_parts();
+    CHECK(faults_of_parts() < PARTS * (PART / PAGE) / 10);
+}
+#endif
+
 static void each_error_has_a_text_of_its_own(void)
 {
     int i, j;
@@ -77,6 +117,9 @@ int main(void)
     RUN(a_failed_realloc_leaves_the_block);
     RUN(nothing_is_a_block_too);
     RUN(calloc_zeroes_and_refuses_an_overflow);
+#ifdef GLIBC_HEAP
+    RUN(a_heap_that_is_kept_is_not_fetched_again);
+#endif
     RUN(each_error_has_a_text_of_its_own);
     return 0;
 }
