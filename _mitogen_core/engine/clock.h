@@ -27,6 +27,15 @@ static inline int64_t mg_now_coarse(void)
 #endif
 }
 
+/* Nanoseconds that this thread has run for; a system call. */
+static inline int64_t mg_thread_cpu(void)
+{
+    struct timespec ts;
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts))
+        return 0;
+    return (int64_t) ts.tv_sec * MG_SECOND + ts.tv_nsec;
+}
+
 /* now + seconds, with anything too far away (or not a number) becoming MG_NEVER. */
 static inline int64_t mg_deadline(double seconds)
 {

@@ -100,6 +100,22 @@ static mg_room room_of(mg_spin *h, int64_t now)
     return h->room;
 }
 
+int mg_spin_one_core(int64_t now)
+{
+    /* One thread more may look at the same time, which is no harm. */
+    static _Atomic int64_t looked_at;
+    static _Atomic int one_core;
+    int room = atomic_load_explicit(&assumed, memory_order_relaxed);
+    if (room >= 0)
+        return room == MG_ROOM_TO_YIELD;
+    int64_t last = atomic_load_explicit(&looked_at, memory_order_relaxed);
+    if (!last || now - last > FRESH) {
+        atomic_store_explicit(&one_core, cores_allowed() == 1, memory_order_relaxed);
+        atomic_store_explicit(&looked_at, now, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&one_core, memory_order_relaxed);
+}
+
 /* How much of it there is for a wait that begins to sleep at `now`, if its thread has any use for it. */
 static mg_room room_to_wait(mg_spin *h, int64_t now)
 {

@@ -41,6 +41,9 @@ int64_t mg_spin_until(mg_spin *h, int64_t now);
 /* Whether to let others run once instead. */
 int mg_spin_yields(mg_spin *h, int64_t now);
 
+/* Whether this process may use one core only, as of a moment ago. Any thread. */
+int mg_spin_one_core(int64_t now);
+
 /* How that went. */
 void mg_spin_won(mg_spin *h);
 void mg_spin_lost(mg_spin *h);

@@ -10,6 +10,8 @@
 #include "clock.h"
 #include "fork.h"
 #include "router.h"
+#include "spin.h"
+#include "waiter.h"
 
 enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK = 8, MG_TODO_FAIL = 16 };
 
@@ -24,6 +26,9 @@ enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK 
 #define QUICK      (MG_SECOND / 50000)
 #define QUICK_ROW  8
 #define HELD_BYTES (32 * 1024)
+
+/* On one core, whoever reads the first of them runs in between, so a frame may come late and belong to the row. This late at most. */
+#define QUICK_LATE (MG_SECOND / 2000)
 
 /* A frame that takes longer to copy than a wake takes. */
 #define LONG_TO_COPY (256 * 1024)
@@ -438,11 +443,28 @@ static void count_out(mg_stream *s, const mg_frame *f)
     atomic_store_explicit(&s->last_out, mg_now_coarse(), memory_order_relaxed);
 }
 
+/* REQUIRES(s->wmu). A frame comes late. Whether that is because others ran: then its thread has waited for nothing since the last
+ * look, and has been busy for no longer than a row of so many frames takes. Takes the next look. */
+static int interrupted_locked(mg_stream *s, int64_t now)
+{
+    mg_waiter *by = mg_spin_one_core(now) ? mg_waiter_self() : NULL;
+    uint32_t waits = by ? atomic_load_explicit(&by->waits, memory_order_relaxed) : 0;
+    int64_t cpu = by ? mg_thread_cpu() : 0;
+    uint64_t frames = atomic_load_explicit(&s->frames_out, memory_order_relaxed);
+    int is = by && by == s->late.by && waits == s->late.waits && now - s->sent_at <= QUICK_LATE &&
+             cpu - s->late.cpu <= (int64_t) (frames - s->late.frames) * QUICK;
+    s->late.by = by;
+    s->late.waits = waits;
+    s->late.cpu = cpu;
+    s->late.frames = frames;
+    return is;
+}
+
 /* REQUIRES(s->wmu). Whether what was pushed just now may wait for more. */
 static int may_hold_locked(mg_stream *s)
 {
     int64_t now = mg_now();
-    if (now - s->sent_at > QUICK)
+    if (now - s->sent_at > QUICK && !interrupted_locked(s, now))
         s->quick_row = 0;
     else if (s->quick_row < QUICK_ROW)
         s->quick_row++;

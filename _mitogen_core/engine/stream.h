@@ -79,6 +79,12 @@ typedef struct mg_stream {
     int wants_write;            /* guarded by wmu: the loop, or who pushes, is to write the rest */
     int pushing; /* guarded by wmu: the sender of a large frame writes the rest, and the loop does not */
     int64_t sent_at; /* guarded by wmu: when the last frame was sent from here */
+    struct {
+        const mg_waiter *by; /* whose frame that was; only compared */
+        uint32_t waits;      /* how many waits that thread had begun */
+        int64_t cpu;         /* how long it had run */
+        uint64_t frames;     /* frames_out */
+    } late;                  /* guarded by wmu: when a frame came late last, on one core */
     int quick_row; /* guarded by wmu: frames sent one right after the other, up to QUICK_ROW */
     int holding; /* guarded by wmu: `out` is to be flushed by `hold` */
     mg_hold hold; /* with a reference while `holding` was not seen to be over */

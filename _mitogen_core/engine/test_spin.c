@@ -71,11 +71,23 @@ static void the_switch_and_a_lack_of_cores_turn_it_off(void)
     CHECK(!end || !mg_spin_yields(&h, now));
 }
 
+static void whether_there_is_one_core_only_is_what_the_machine_says(void)
+{
+    mg_spin_assume_room(MG_ROOM_TO_YIELD);
+    CHECK(mg_spin_one_core(mg_now()));
+    mg_spin_assume_room(MG_ROOM_TO_SPIN);
+    CHECK(!mg_spin_one_core(mg_now()));
+    mg_spin_assume_room(-1);
+    mg_spin h = {.short_waits = 100};
+    CHECK(mg_spin_one_core(mg_now()) ? !mg_spin_until(&h, mg_now()) : !mg_spin_yields(&h, mg_now()));
+}
+
 int main(void)
 {
     mg_spin_assume_room(1);
     RUN(it_takes_some_short_waits_and_a_long_one_ends_it);
     RUN(spinning_in_vain_fades_out_and_comes_back);
     RUN(the_switch_and_a_lack_of_cores_turn_it_off);
+    RUN(whether_there_is_one_core_only_is_what_the_machine_says);
     return 0;
 }

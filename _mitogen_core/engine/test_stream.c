@@ -132,6 +132,50 @@ static void nothing_is_held_back_where_nobody_would_flush_it(void)
     node_stop(&node);
 }
 
+/* Sends a frame as if three had come in a row, and then none for 50 us, of which the sender was running for so long. Whether the
+ * row goes on is to be as expected. */
+static void check_row_after_a_pause(mg_stream *s, int64_t busy, int goes_on)
+{
+    enum { PAUSE = 50000 };
+    int64_t at;
+    uint32_t nth = 0;
+    do {
+        pthread_mutex_lock(&s->wmu);
+        at = s->sent_at = mg_now() - PAUSE;
+        s->late.cpu = mg_thread_cpu() - busy;
+        s->quick_row = 3;
+        pthread_mutex_unlock(&s->wmu);
+        CHECK(mg_stream_send(s, filled_frame((mg_hdr) {.dst_id = 1, .handle = LATCH}, 64, 7, nth++)) == MG_OK);
+        /* again, if we were away for so long that it ended for that */
+    } while (goes_on && s->quick_row == 0 && mg_now() - at > 2 * PAUSE);
+    CHECK(s->quick_row == (goes_on ? 4 : 0));
+}
+
+static void on_one_core_a_row_goes_on_after_others_ran_but_not_after_a_wait(void)
+{
+    const int64_t idle = -100 * MG_SECOND, busy = 100 * MG_SECOND;
+    struct node node;
+    int fds[2];
+
+    node_start(&node, 0, -1);
+    test_pair(fds, 0);
+    mg_stream *s = node_connect(&node, 1, fds[0], 1);
+    mg_spin_assume_room(MG_ROOM_TO_YIELD);
+    check_row_after_a_pause(s, idle, 0); /* nothing is known of this thread */
+    check_row_after_a_pause(s, idle, 1);
+    check_row_after_a_pause(s, busy, 0);
+    check_row_after_a_pause(s, idle, 1);
+    atomic_fetch_add(&mg_waiter_self()->waits, 1);
+    check_row_after_a_pause(s, idle, 0);
+    check_row_after_a_pause(s, idle, 1);
+    mg_spin_assume_room(MG_ROOM_TO_SPIN);
+    check_row_after_a_pause(s, idle, 0);
+    mg_spin_assume_room(-1);
+    node_disconnect(&node, s);
+    close(fds[1]);
+    node_stop(&node);
+}
+
 static void a_stream_that_is_closed_sends_what_it_held_back(void)
 {
     for (uint32_t n = 8; n < 60; n++) {
@@ -1149,6 +1193,7 @@ int main(void)
 {
     test_watchdog(240);
     RUN(frames_sent_without_a_pause_are_held_back_but_not_for_long);
+    RUN(on_one_core_a_row_goes_on_after_others_ran_but_not_after_a_wait);
     RUN(nothing_is_held_back_where_nobody_would_flush_it);
     RUN(a_stream_that_is_closed_sends_what_it_held_back);
     RUN(frames_of_many_threads_arrive_whole_and_in_each_threads_order);
