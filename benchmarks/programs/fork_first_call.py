@@ -1,4 +1,4 @@
-"""How long until a forked child has answered its first call?"""
+"""How long until a forked child has answered its first call? And how much of that is the fork?"""
 
 import os
 import statistics
@@ -6,14 +6,32 @@ import statistics
 import harness
 
 
-def report(bench, connect, disconnect):
+def report(bench, figure, connect, disconnect):
     times = []
     for _ in range(5 if bench.quick else 15):
         began = harness.clock()
         child = connect()
         times.append((harness.clock() - began) * 1e3)
         disconnect(child)
-    bench.emit('fork_first_call', statistics.median(times), all=times)
+    bench.emit(figure, statistics.median(times), all=times)
+
+
+def report_bare(bench):
+    """What os.fork() itself takes in this process, until a child that does nothing else has written a byte."""
+    reader, writer = os.pipe()
+
+    def connect():
+        pid = os.fork()
+        if not pid:
+            os.write(writer, b'.')
+            os._exit(0)
+        os.read(reader, 1)
+        return pid
+
+    with bench.figure('fork_bare'):
+        report(bench, 'fork_bare', connect, lambda pid: os.waitpid(pid, 0))
+    os.close(reader)
+    os.close(writer)
 
 
 def with_mitogen(bench):
@@ -28,7 +46,8 @@ def with_mitogen(bench):
                 context.call(os.getpid)
                 return context
 
-            report(bench, connect, lambda context: context.shutdown(wait=True))
+            report(bench, 'fork_first_call', connect, lambda context: context.shutdown(wait=True))
+            report_bare(bench)
 
 
 def with_multiprocessing(bench):
@@ -40,7 +59,8 @@ def with_multiprocessing(bench):
         return child
 
     with bench.figure('fork_first_call'):
-        report(bench, connect, lambda child: child.close())
+        report(bench, 'fork_first_call', connect, lambda child: child.close())
+    report_bare(bench)
 
 
 if __name__ == '__main__':
