@@ -38,6 +38,9 @@ _pool = None
 _pool_pid = None
 _pool_lock = threading.Lock()
 
+#: Whether :func:`_keep_heap` has done its work.
+_heap_kept = False
+
 
 def _replace_lock():
     global _pool_lock
@@ -892,6 +895,19 @@ def _text_path(path):
     return path
 
 
+def _keep_heap():
+    """
+    glibc gives the end of its heap back again and again, and fetches it page
+    by page for the next parts of a file, until a larger block than these has
+    been given back. Nothing in this one is touched. The compiled core does the
+    same by itself.
+    """
+    global _heap_kept
+    if mitogen.core.PY3 and not _heap_kept:
+        _heap_kept = True
+        bytes(4 << 20)
+
+
 def _forget_closed(stream, forget):
     """
     Have `forget` called, on the broker thread, when a stream disconnects, or
@@ -1463,6 +1479,8 @@ class FileService(Service):
                         break
                     received += len(data)
                     out_fp.write(data)
+                    if received > cls.window_size_bytes:
+                        _keep_heap()
             except BaseException:
                 cls._give_up(context, recv)
                 raise
