@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "block.h"
+#include "landing.h"
 
 enum { MAX_FLOAT_TEXT = 500, MAX_CALL_ERROR = 10000, MAX_CONTEXT_NAME = 500, MAX_PROTOCOL = 5 };
 
@@ -91,6 +92,10 @@ static inline const uint8_t *take_counted(mg_unpickler *up, size_t n, size_t *le
     if (take_uint(up, n, &count) < 0)
         return NULL;
     if (count > up->len - up->pos) {
+        if (up->hole && up->pos == up->hole_at && count == (uint64_t) PyBytes_GET_SIZE(up->hole)) {
+            *len = (size_t) count;
+            return (const uint8_t *) PyBytes_AS_STRING(up->hole);
+        }
         malformed(up, "pickle data was truncated");
         return NULL;
     }
@@ -546,6 +551,8 @@ static int do_bytes(mg_unpickler *up, const uint8_t *p, size_t n)
 {
     if (p == NULL)
         return -1;
+    if (n > up->longest)
+        up->longest = n;
     /* Our own writer's Blob: global, content, TUPLE1, REDUCE. */
     mg_slot *top = up->stack_len > fence(up) ? &up->stack[up->stack_len - 1] : NULL;
     if (top != NULL && top->global == GLOBAL_BLOB && up->codec->blob_is_bytes && up->len - up->pos >= 2 &&
@@ -560,6 +567,8 @@ static int do_bytes(mg_unpickler *up, const uint8_t *p, size_t n)
         Py_DECREF(global);
         return 0;
     }
+    if (up->hole && p == (const uint8_t *) PyBytes_AS_STRING(up->hole))
+        return push_borrowed(up, up->hole);
     if (n < MG_BLOCK_HUGE)
         return push(up, PyBytes_FromStringAndSize((const char *) p, (Py_ssize_t) n), 0);
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) n);
@@ -1186,6 +1195,9 @@ void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, s
     up->router = router;
     up->deny = deny;
     up->failed = 0;
+    up->hole = NULL;
+    up->hole_at = 0;
+    up->longest = 0;
     up->ops = 0;
     up->stack = up->stack_inline;
     up->stack_len = 0;
@@ -1197,6 +1209,12 @@ void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, s
     up->memo_len = 0;
     up->memo_cap = sizeof up->memo_inline / sizeof up->memo_inline[0];
     up->memo_used = 0;
+}
+
+void mg_unpickler_set_hole(mg_unpickler *up, PyObject *hole, size_t at)
+{
+    up->hole = hole;
+    up->hole_at = at;
 }
 
 void mg_unpickler_fini(mg_unpickler *up)
@@ -1213,4 +1231,92 @@ void mg_unpickler_fini(mg_unpickler *up)
     if (up->memo != up->memo_inline)
         PyMem_Free(up->memo);
     mg_unpickler_init(up, up->codec, NULL, 0, NULL, up->deny);
+}
+
+/* ---- before all of it is there ---- */
+
+/* Bytes before the content of a long byte string: names, and what else comes before it. */
+enum { FIND_WITHIN = 4096 };
+
+/* How long the argument of an opcode is that says so in its first `size` bytes; those included. SIZE_MAX: that is not here. */
+static size_t counted(const uint8_t *p, size_t n, size_t size)
+{
+    uint64_t count = 0;
+    if (n < size)
+        return SIZE_MAX;
+    for (size_t i = size; i-- > 0;)
+        count = count << 8 | p[i];
+    return count > SIZE_MAX - 1 - size ? SIZE_MAX : (size_t) count + size;
+}
+
+/* The same for one that ends with so many newlines. */
+static size_t lines(const uint8_t *p, size_t n, int count)
+{
+    size_t at = 0;
+    while (count-- > 0) {
+        const uint8_t *nl = at < n ? memchr(p + at, '\n', n - at) : NULL;
+        if (!nl)
+            return SIZE_MAX;
+        at = (size_t) (nl - p) + 1;
+    }
+    return at;
+}
+
+size_t mg_codec_find_bytes(const uint8_t *first, size_t n, size_t *at)
+{
+    size_t pos = 0, arg, size;
+    if (n > FIND_WITHIN)
+        n = FIND_WITHIN;
+    while (pos < n) {
+        const uint8_t *p = first + pos + 1;
+        size_t left = n - pos - 1;
+        size = 0;
+        switch (first[pos]) {
+        case OP_MARK:
+        case OP_NONE:
+        case OP_NEWTRUE:
+        case OP_NEWFALSE:
+        case OP_EMPTY_TUPLE:
+        case OP_EMPTY_LIST:
+        case OP_EMPTY_DICT:
+        case OP_TUPLE:
+        case OP_TUPLE1:
+        case OP_TUPLE2:
+        case OP_TUPLE3:
+        case OP_REDUCE:
+        case OP_SETITEM:
+        case OP_SETITEMS:
+        case OP_APPEND:
+        case OP_APPENDS: arg = 0; break;
+        case OP_PROTO:
+        case OP_BININT1:
+        case OP_BINPUT:
+        case OP_BINGET: arg = 1; break;
+        case OP_BININT2: arg = 2; break;
+        case OP_BININT:
+        case OP_LONG_BINPUT:
+        case OP_LONG_BINGET: arg = 4; break;
+        case OP_BINFLOAT: arg = 8; break;
+        case OP_LONG1:
+        case OP_SHORT_BINSTRING:
+        case OP_SHORT_BINBYTES:
+        case OP_SHORT_BINUNICODE: arg = counted(p, left, 1); break;
+        case OP_BINUNICODE: arg = counted(p, left, 4); break;
+        case OP_GLOBAL: arg = lines(p, left, 2); break;
+        case OP_BINSTRING:
+        case OP_BINBYTES:
+            size = 4;
+            arg = counted(p, left, size);
+            break;
+        default: return 0; /* the end, or what hardly comes before bytes */
+        }
+        if (arg != SIZE_MAX && size && arg - size >= MG_LANDING_MIN) {
+            *at = pos + 1 + size;
+            return arg - size;
+        }
+        if (arg > left)
+            return 0;
+        pos += 1 + arg;
+    }
+    return 0;
 }

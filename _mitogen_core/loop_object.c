@@ -352,10 +352,10 @@ static PyObject *loop_stats(PyObject *obj, PyObject *unused)
     (void) unused;
     mg_loop_stats s;
     mg_loop_get_stats(((LoopObject *) obj)->loop, &s);
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsnsI}", "turns", s.turns, "leads", s.leads, "attends", s.attends, "ticks",
-                         s.ticks, "spins_won", s.spins_won, "spins_lost", s.spins_lost, "kicks", s.kicks, "wakes",
-                         s.wakes, "holds", s.holds, "events", (Py_ssize_t) s.events, "followers",
-                         (unsigned int) s.followers);
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsnsI}", "turns", s.turns, "leads", s.leads, "attends", s.attends,
+                         "ticks", s.ticks, "spins_won", s.spins_won, "spins_lost", s.spins_lost, "kicks", s.kicks,
+                         "wakes", s.wakes, "holds", s.holds, "landed", s.landed, "events", (Py_ssize_t) s.events,
+                         "followers", (unsigned int) s.followers);
 }
 
 static PyMethodDef loop_methods[] = {

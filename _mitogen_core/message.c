@@ -119,12 +119,42 @@ static void message_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* Bytes of that length have come. The next ones may land in an object of their own, which can be made now. */
+static void make_landing(MessageObject *m, size_t len)
+{
+    if (!len || !m->router || !PyObject_TypeCheck(m->router, m->st->Router))
+        return;
+    mg_router *r = ((RouterObject *) m->router)->router;
+    mg_landing *l = r && !mg_loop_closed(mg_router_loop(r)) ? mg_loop_landing(mg_router_loop(r)) : NULL;
+    if (!l || !mg_landing_came(l, len))
+        return;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) len);
+    mg_later *later = bytes ? mg_later_new(bytes) : NULL;
+    mg_buf *buf = later ? mg_buf_wrap(PyBytes_AS_STRING(bytes), len, mg_later_decref, later) : NULL;
+    if (buf)
+        mg_landing_offer(l, buf);
+    else {
+        if (later)
+            mg_later_decref(later);
+        PyErr_Clear(); /* so it is copied */
+    }
+    Py_XDECREF(bytes);
+}
+
+/* Borrowed: the object that is in the hole of a frame. */
+static PyObject *landed(const mg_frame *frame)
+{
+    return mg_later_obj(mg_buf_arg(frame->hole));
+}
+
 static PyObject *get_data(PyObject *self, void *closure)
 {
     (void) closure;
     MessageObject *m = (MessageObject *) self;
     if (!m->data) {
-        if (m->frame) {
+        if (m->frame && m->frame->hole && mg_buf_len(m->frame->hole) == m->frame->hdr.len)
+            m->data = Py_NewRef(landed(m->frame));
+        else if (m->frame) {
             m->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) m->frame->hdr.len);
             if (m->data) {
                 mg_block_advise(PyBytes_AS_STRING(m->data), m->frame->hdr.len);
@@ -134,6 +164,8 @@ static PyObject *get_data(PyObject *self, void *closure)
             m->data = mg_pickled_bytes(m->pickled);
         else
             m->data = Py_NewRef(m->st->empty_bytes);
+        if (m->data && m->frame && m->frame->hdr.enc == MG_ENC_BIN)
+            make_landing(m, m->frame->hdr.len);
     }
     return Py_XNewRef(m->data);
 }
@@ -389,15 +421,23 @@ static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwar
     else {
         const uint8_t *ptr;
         size_t len;
-        PyObject *keep;
-        mg_frame *keep_frame;
-        if (payload(m, &ptr, &len, &keep, &keep_frame))
+        PyObject *keep = NULL;
+        mg_frame *keep_frame, *holed = !m->data && m->frame && m->frame->hole ? m->frame : NULL;
+        if (holed) {
+            keep_frame = mg_frame_ref(holed);
+            ptr = mg_frame_around_hole(holed);
+            len = holed->hdr.len - mg_buf_len(holed->hole);
+        } else if (payload(m, &ptr, &len, &keep, &keep_frame))
             return NULL;
         PyObject *router = Py_XNewRef(m->router);
         mg_unpickler up;
         mg_unpickler_init(&up, &st->codec, ptr, len, router == Py_None ? NULL : router, 0);
+        if (holed)
+            mg_unpickler_set_hole(&up, landed(holed), holed->hole_at);
         obj = mg_unpickle_next(&up);
+        size_t longest = obj ? up.longest : 0;
         mg_unpickler_fini(&up);
+        make_landing(m, longest);
         Py_XDECREF(router);
         Py_XDECREF(keep);
         mg_frame_unref(keep_frame);

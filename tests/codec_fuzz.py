@@ -192,6 +192,23 @@ def same(one, other, seen):
     return len(one) == len(other) and all(same(a, b, seen) for a, b in zip(one, other))
 
 
+def try_landed(codec, data, objs):
+    """
+    Read the data with its first long byte string in a place of its own. It
+    must come to the same, if it comes to an end: of several objects only the
+    first is read.
+    """
+    try:
+        landed = codec.unpickle_landed(data, ROUTER)
+    except READ_ERRORS:
+        assert objs is None
+        return
+    try:
+        assert landed is None or objs is None or same([landed[0]], objs[:1], set())
+    except RecursionError:
+        pass
+
+
 def try_one(codec, data, deny=False):
     """
     Read the data; if that works, write the result, and read what was written.
@@ -200,7 +217,11 @@ def try_one(codec, data, deny=False):
     try:
         objs = codec.unpickle_all(data, ROUTER, deny)
     except READ_ERRORS:
+        if not deny:
+            try_landed(codec, data, None)
         return False
+    if not deny:
+        try_landed(codec, data, objs)
     try:
         written = codec.pickle(*objs)
     except WRITE_ERRORS:

@@ -1,5 +1,6 @@
 /* The codec by itself, as the extension module _codec_test. Built by codec_build.py for the tests and the fuzzer. */
 #include "codec.h"
+#include "landing.h"
 
 #include <string.h>
 
@@ -101,6 +102,42 @@ static PyObject *unpickle_all(PyObject *module, PyObject *args)
     return result;
 }
 
+/* unpickle_landed(data, router=None) -> (object, length): the first object, read with its first long byte string in a place of its own;
+ * None where there is none that would be. */
+static PyObject *unpickle_landed(PyObject *module, PyObject *args)
+{
+    Py_buffer buffer;
+    PyObject *router = Py_None, *result = NULL, *hole = NULL;
+    mg_codec *codec = get_codec(module);
+    if (codec == NULL || !PyArg_ParseTuple(args, "y*|O", &buffer, &router))
+        return NULL;
+    const uint8_t *data = buffer.buf;
+    size_t len = (size_t)buffer.len, at = 0, n = mg_codec_find_bytes(data, len, &at);
+    if (n == 0 || at > len || n > len - at || n <= len - n) {
+        PyBuffer_Release(&buffer);
+        Py_RETURN_NONE;
+    }
+    uint8_t *around = PyMem_RawMalloc(len - n);
+    hole = around != NULL ? PyBytes_FromStringAndSize((const char *)data + at, (Py_ssize_t)n) : PyErr_NoMemory();
+    if (hole != NULL) {
+        memcpy(around, data, at);
+        memcpy(around + at, data + at + n, len - n - at);
+        mg_unpickler up;
+        mg_unpickler_init(&up, codec, around, len - n, router != Py_None ? router : NULL, 0);
+        mg_unpickler_set_hole(&up, hole, at);
+        PyObject *obj = mg_unpickle_next(&up);
+        if (obj != NULL)
+            result = Py_BuildValue("(Nn)", obj, (Py_ssize_t)n);
+        else if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_EOFError, "no object");
+        mg_unpickler_fini(&up);
+    }
+    Py_XDECREF(hole);
+    PyMem_RawFree(around);
+    PyBuffer_Release(&buffer);
+    return result;
+}
+
 /* repeat_pickle(n, *objs): writes n times, for timing. */
 static PyObject *repeat_pickle(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -148,6 +185,7 @@ static PyMethodDef methods[] = {
     {"pickle", (PyCFunction)(void (*)(void))pickle, METH_FASTCALL, NULL},
     {"segments", (PyCFunction)(void (*)(void))segments, METH_FASTCALL, NULL},
     {"unpickle_all", unpickle_all, METH_VARARGS, NULL},
+    {"unpickle_landed", unpickle_landed, METH_VARARGS, NULL},
     {"repeat_pickle", (PyCFunction)(void (*)(void))repeat_pickle, METH_FASTCALL, NULL},
     {"repeat_unpickle", repeat_unpickle, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -295,6 +295,40 @@ def test_values_come_back_as_they_were(values):
         assert same(standard_read(reader, data, len(values)), values)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(VALUES, max_size=2), st.lists(VALUES, max_size=2), st.integers(300, 700))
+def test_a_long_byte_string_may_stand_elsewhere(before, after, length):
+    content = os.urandom(length)
+    values = tuple(before) + (content,) + tuple(after)
+    data = codec.pickle(values)
+    landed = codec.unpickle_landed(data, object())
+    # It is not the one where a shorter one comes first, or where others make up more than half.
+    if landed is not None:
+        assert same([landed[0]], [values])
+        assert landed[1] == length or length <= len(data) - length
+
+
+@pytest.mark.parametrize('value, length', [
+    (b'0123456789' * 40, 400), ((b'0123456789' * 40,), 400), ((u'name', u'x', None, 7, 1.5, b'0123456789' * 40, {u'a': 1}), 400),
+    (Blob(b'0123456789' * 400), 4000), ([True, -1, 2 ** 40, b'01234567890' * 400], 4400),
+])
+def test_what_a_call_and_its_answer_look_like_lands(value, length):
+    obj, landed = codec.unpickle_landed(codec.pickle(value), object())
+    assert obj == value and type(obj) is type(value)
+    assert landed == length
+
+
+def test_what_is_cut_short_does_not_land():
+    data = codec.pickle((1, b'0123456789' * 40, 2))
+    landed = 0
+    for n in range(len(data)):
+        try:
+            landed += codec.unpickle_landed(data[:n], None) is not None
+        except (pickle.UnpicklingError, EOFError):
+            pass
+    assert not landed
+
+
 @settings(max_examples=100, deadline=None)
 @given(VALUES)
 def test_values_that_the_standard_library_writes_are_read(value):

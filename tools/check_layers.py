@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 #: Lowest first.
 ENGINE = [
-    'err', 'clock', 'handles', 'alloc', 'block', 'buf', 'idmap', 'frame', 'decoder', 'outq', 'spin', 'waiter', 'latch', 'loop', 'fork', 'lifeline', 'broker',
+    'err', 'clock', 'handles', 'alloc', 'block', 'buf', 'idmap', 'frame', 'decoder', 'landing', 'outq', 'spin', 'waiter', 'latch', 'loop', 'fork', 'lifeline', 'broker',
     'stream', 'router',
 ]
 

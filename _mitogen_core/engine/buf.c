@@ -69,3 +69,8 @@ size_t mg_buf_len(const mg_buf *buf)
 {
     return buf->len;
 }
+
+void *mg_buf_arg(const mg_buf *buf)
+{
+    return buf->arg;
+}

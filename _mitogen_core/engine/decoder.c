@@ -22,6 +22,7 @@ void mg_decoder_init(mg_decoder *d, uint64_t max_size)
     memset(d, 0, sizeof *d);
     d->large = MG_DECODER_LARGE;
     d->step = MG_DECODER_STEP;
+    d->direct = MG_DECODER_DIRECT;
     atomic_init(&d->max_size, max_size);
 }
 
@@ -168,17 +169,31 @@ static mg_err big_reserve(mg_decoder *d, size_t want)
     return MG_OK;
 }
 
+/* The first byte that is missing, and how many there is storage for in a row. */
+static uint8_t *big_gap(const mg_decoder *d, size_t *rest)
+{
+    uint8_t *gap = mg_frame_at(d->big, d->big_have, rest);
+    *rest = at_most(*rest, d->big_room - d->big_have);
+    return gap;
+}
+
 /* Copies as many of the n bytes as belong to the large frame into it. *taken: how many. */
 static mg_err big_fill(mg_decoder *d, const uint8_t *ptr, size_t n, size_t *taken)
 {
+    size_t run;
+
     n = at_most(n, d->big->hdr.len - d->big_have);
     *taken = n;
     if (!n)
         return MG_OK;
     if (big_reserve(d, n))
         return d->err;
-    memcpy(mg_frame_payload(d->big) + d->big_have, ptr, n);
-    d->big_have += n;
+    for (size_t done = 0; done < n; done += run) {
+        uint8_t *to = mg_frame_at(d->big, d->big_have, &run);
+        run = at_most(run, n - done);
+        memcpy(to, ptr + done, run);
+        d->big_have += run;
+    }
     return MG_OK;
 }
 
@@ -186,12 +201,14 @@ static mg_err big_fill(mg_decoder *d, const uint8_t *ptr, size_t n, size_t *take
 static mg_err big_start(mg_decoder *d, const mg_hdr *hdr)
 {
     size_t room = at_most(hdr->len, at_least(d->step, left_in(d) - MG_HEADER_LEN));
-    size_t taken;
+    size_t taken, at = 0;
+    mg_buf *hole =
+        d->land ? d->land(d->land_arg, hdr, d->base + d->pos + MG_HEADER_LEN, left_in(d) - MG_HEADER_LEN, &at) : NULL;
 
-    if (mg_block_has_spare(hdr->len))
+    if (hole || mg_block_has_spare(hdr->len))
         room = hdr->len; /* a promise that costs nothing */
 
-    d->big = mg_frame_new_room(hdr, room);
+    d->big = hole ? mg_frame_new_hole(hdr, hole, at) : mg_frame_new_room(hdr, room);
     if (!d->big)
         return fail(d, MG_ENOMEM);
     d->big_have = 0;
@@ -213,14 +230,13 @@ static int begin_big(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec i
 
     if (big_reserve(d, 1))
         return 0;
-    rest = d->big_room - d->big_have;
     set_window(d, scratch, 0, cap);
-    iov[0].iov_base = mg_frame_payload(d->big) + d->big_have;
+    iov[0].iov_base = big_gap(d, &rest);
     iov[0].iov_len = at_most(rest, MAX_READ);
     if (d->big_room < d->big->hdr.len || rest > MAX_READ)
         return 1;
     iov[1].iov_base = scratch;
-    iov[1].iov_len = cap;
+    iov[1].iov_len = d->land ? at_most(cap, MG_DECODER_HEAD) : cap;
     return 2;
 }
 
@@ -244,18 +260,30 @@ int mg_decoder_begin(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec i
     }
     iov[0].iov_base = d->base + d->end;
     iov[0].iov_len = d->cap - d->end;
+    if (d->land && d->direct_last && !left)
+        iov[0].iov_len = at_most(iov[0].iov_len, MG_DECODER_HEAD);
     return 1;
 }
 
 void mg_decoder_commit(mg_decoder *d, size_t n)
 {
-    size_t to_big = has_gap(d) ? at_most(n, d->big_room - d->big_have) : 0;
+    size_t to_big = 0;
 
     if (d->err)
         return;
+    if (has_gap(d)) {
+        big_gap(d, &to_big);
+        to_big = at_most(n, to_big);
+    }
     d->big_have += to_big;
     d->end += n - to_big;
     assert(d->end <= d->cap);
+    if (has_gap(d) && left_in(d)) {
+        /* what comes after the hole: there is room for all of it, so this cannot fail */
+        size_t taken;
+        big_fill(d, d->base + d->pos, left_in(d), &taken);
+        d->pos += taken;
+    }
 }
 
 /* The next frame out of the window, or a large frame begun. */
@@ -270,6 +298,7 @@ static mg_err take(mg_decoder *d, mg_frame **out)
     in = d->base + d->pos;
     mg_hdr_decode(&hdr, in);
     d->bad = hdr;
+    d->direct_last = hdr.len >= d->direct;
     if (!mg_enc_known(hdr.enc))
         return fail(d, MG_ECORRUPT);
     if (hdr.len > mg_decoder_max_size(d))

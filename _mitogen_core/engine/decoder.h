@@ -42,24 +42,39 @@
 /* How much of the input mg_decoder_pending() still knows after mg_decoder_end(). */
 #define MG_DECODER_PENDING 2048
 
+/* A place for a part of a large payload that is to stand somewhere else. hdr: what is announced; first[0..n): how its payload begins.
+ * Returns a buffer, and where in the payload it begins, such that it begins within what is there already, ends within the
+ * payload, and leaves no more than MG_DECODER_AROUND bytes of that outside; or NULL. */
+typedef mg_buf *mg_land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
+#define MG_DECODER_AROUND ((size_t) 64 * 1024)
+
+/* After a frame with a payload of `direct` bytes, a turn reads this little at first, so that most of another such frame goes to where it
+ * belongs. Only where `land` is set. */
+#define MG_DECODER_DIRECT ((size_t) 96 * 1024)
+#define MG_DECODER_HEAD   ((size_t) 4 * 1024)
+
 /* The body is visible for embedding. err and bad may be read; the rest belongs to decoder.c. */
 typedef struct {
-    mg_err err;     /* MG_OK, or the error that mg_decoder_next() returns from now on */
-    mg_hdr bad;     /* after MG_ECORRUPT and MG_ETOOBIG: the header it is about */
-    size_t large;   /* MG_DECODER_LARGE; set once, after init. Tests use smaller values */
-    size_t step;    /* MG_DECODER_STEP; likewise. At least 1 */
+    mg_err err; /* MG_OK, or the error that mg_decoder_next() returns from now on */
+    mg_hdr bad; /* after MG_ECORRUPT and MG_ETOOBIG: the header it is about */
+    size_t large; /* MG_DECODER_LARGE; set once, after init. Tests use smaller values */
+    size_t step; /* MG_DECODER_STEP; likewise. At least 1 */
+    size_t direct; /* MG_DECODER_DIRECT; likewise */
+    mg_land *land; /* likewise, or NULL: asked when a large frame begins */
+    void *land_arg; /* what it is given */
     _Atomic uint64_t max_size;
 
-    uint8_t *base;  /* the window: base[pos..end) is input not yet taken; is the scratch or own */
+    uint8_t *base; /* the window: base[pos..end) is input not yet taken; is the scratch or own */
     size_t pos;
     size_t end;
-    size_t cap;     /* how far the window reaches */
-    uint8_t *own;   /* where input is kept between turns, or NULL */
+    size_t cap; /* how far the window reaches */
+    uint8_t *own; /* where input is kept between turns, or NULL */
     size_t own_cap;
 
-    mg_frame *big;  /* the large frame that is being filled, or NULL; while it has a gap the window is empty */
+    mg_frame *big; /* the large frame that is being filled, or NULL; while it has a gap the window is empty */
     size_t big_have; /* payload bytes that arrived */
     size_t big_room; /* payload bytes there is storage for, at least big_have */
+    int direct_last; /* the last header announced `direct` bytes or more: so may the next */
 } mg_decoder;
 
 /* Cannot fail, allocates nothing. max_size: the largest payload allowed, in bytes; it can exceed 32 bits. */
@@ -76,6 +91,7 @@ uint64_t mg_decoder_max_size(const mg_decoder *d);
  * (which an allocation in here can cause: see d->err).
  * While a large frame is filled: iov[0] is the rest of its storage, and iov[1], once that reaches to its end, the
  * scratch.
+ * Of the scratch, only MG_DECODER_HEAD bytes may be offered, see there.
  * Else the bytes left over are put at the start of the scratch, and iov[0] is the space behind them; when that leaves
  * little space, because frames were left untaken, it is space behind them in the decoder's own store.
  * scratch[0..cap) belongs to the decoder until mg_decoder_end(); cap is at least MG_DECODER_MIN_SCRATCH. */

@@ -90,6 +90,8 @@ static mg_frame *frame_alloc(const mg_hdr *hdr, uint32_t len, size_t extra)
     atomic_init(&f->refs, 1);
     f->n_segs = 0;
     f->segs = NULL;
+    f->hole = NULL;
+    f->hole_at = 0;
     f->hdr = *hdr;
     f->hdr.len = len;
     mg_hdr_encode(f->wire, &f->hdr);
@@ -108,9 +110,40 @@ mg_frame *mg_frame_new_room(const mg_hdr *hdr, size_t room)
     return frame_alloc(hdr, hdr->len, room);
 }
 
+mg_frame *mg_frame_new_hole(const mg_hdr *hdr, mg_buf *hole, size_t at)
+{
+    assert(at <= hdr->len && mg_buf_len(hole) <= hdr->len - at);
+    mg_frame *f = frame_alloc(hdr, hdr->len, hdr->len - mg_buf_len(hole));
+    if (!f) {
+        mg_buf_unref(hole);
+        return NULL;
+    }
+    f->hole = hole;
+    f->hole_at = at;
+    return f;
+}
+
+uint8_t *mg_frame_at(const mg_frame *f, size_t at, size_t *run)
+{
+    uint8_t *own = (uint8_t *) f->wire + MG_HEADER_LEN;
+    size_t len = f->hole ? mg_buf_len(f->hole) : 0, end = f->hole_at + len;
+
+    assert(!f->segs && at <= f->hdr.len);
+    if (f->hole && at < f->hole_at) {
+        *run = f->hole_at - at;
+        return own + at;
+    }
+    if (f->hole && at < end) {
+        *run = end - at;
+        return mg_buf_ptr(f->hole) + (at - f->hole_at);
+    }
+    *run = f->hdr.len - at;
+    return own + (at - len);
+}
+
 mg_frame *mg_frame_grow(mg_frame *f, size_t room)
 {
-    assert(!f->segs && atomic_load_explicit(&f->refs, memory_order_relaxed) == 1);
+    assert(!f->segs && !f->hole && atomic_load_explicit(&f->refs, memory_order_relaxed) == 1);
     if (room > SIZE_MAX - sizeof *f - MG_HEADER_LEN)
         return NULL;
     size_t size = sizeof *f + MG_HEADER_LEN + room, old = f->size;
@@ -175,6 +208,7 @@ void mg_frame_unref(mg_frame *f)
         return;
     for (i = 0; i < f->n_segs; i++)
         mg_buf_unref(f->segs[i].buf);
+    mg_buf_unref(f->hole);
     frame_free(f);
 }
 
@@ -197,7 +231,13 @@ size_t mg_frame_wire_len(const mg_frame *f)
 
 uint8_t *mg_frame_payload(const mg_frame *f)
 {
-    return f->segs ? NULL : (uint8_t *) f->wire + MG_HEADER_LEN;
+    return f->segs || f->hole ? NULL : (uint8_t *) f->wire + MG_HEADER_LEN;
+}
+
+const uint8_t *mg_frame_around_hole(const mg_frame *f)
+{
+    assert(f->hole);
+    return f->wire + MG_HEADER_LEN;
 }
 
 /* Adds ptr[*skip..len) as an entry; or, when *skip reaches beyond it, takes len off *skip. Returns the entries added.
@@ -223,6 +263,15 @@ int mg_frame_iov(const mg_frame *f, size_t skip, struct iovec *iov, int max)
 
     if (max <= 0)
         return 0;
+    if (f->hole) {
+        size_t before = MG_HEADER_LEN + f->hole_at, len = mg_buf_len(f->hole);
+        n += add_piece(iov, f->wire, before, &skip);
+        if (n < max)
+            n += add_piece(iov + n, mg_buf_ptr(f->hole), len, &skip);
+        if (n < max)
+            n += add_piece(iov + n, f->wire + before, f->hdr.len - f->hole_at - len, &skip);
+        return n;
+    }
     if (!f->segs)
         return add_piece(iov, f->wire, mg_frame_wire_len(f), &skip);
     n += add_piece(iov, f->wire, MG_HEADER_LEN, &skip);
@@ -239,7 +288,11 @@ void mg_frame_copy_payload(const mg_frame *f, void *dst)
     if (!f->hdr.len)
         return;
     if (!f->segs) {
-        memcpy(to, f->wire + MG_HEADER_LEN, f->hdr.len);
+        size_t run;
+        for (size_t at = 0; at < f->hdr.len; at += run) {
+            const uint8_t *from = mg_frame_at(f, at, &run);
+            memcpy(to + at, from, run);
+        }
         return;
     }
     for (i = 0; i < f->n_segs; i++) {

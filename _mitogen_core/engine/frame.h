@@ -41,8 +41,9 @@ typedef struct {
     size_t len;
 } mg_seg;
 
-/* A frame has one of two forms. INLINE: the wire bytes of the header and the payload stand in one row in the frame's
- * own allocation, so one iovec writes both. SEGMENTED: the header's wire bytes, then an array of segments.
+/* A frame has one of three forms. INLINE: the wire bytes of the header and the payload stand in one row in the frame's
+ * own allocation, so one iovec writes both. WITH A HOLE: the same, but for a stretch of the payload that stands in a buffer of its own.
+ * SEGMENTED: the header's wire bytes, then an array of segments.
  * The body is visible for the sake of the first three fields; the rest belongs to frame.c. Header and payload do not
  * change any more once a second thread or holder has a reference. */
 typedef struct mg_frame {
@@ -57,6 +58,8 @@ typedef struct mg_frame {
     uint32_t n_segs;
     size_t size; /* of this allocation; from MG_BLOCK_MIN on it is a block */
     mg_seg *segs; /* NULL: INLINE. Else n_segs entries, each with a reference, behind the wire header */
+    mg_buf *hole; /* WITH A HOLE: what belongs there, with a reference; else NULL */
+    size_t hole_at; /* how much of the payload comes before it */
     mg_hdr hdr;
     _Alignas(8) uint8_t lead[6]; /* puts the payload on a multiple of 8 */
     uint8_t wire[];              /* the header's wire bytes; INLINE: and the payload */
@@ -95,8 +98,11 @@ static inline uint32_t mg_frame_counts(const mg_hdr *hdr)
  * number filled, 0 when skip is the wire length or more. The memory is borrowed from f. */
 int mg_frame_iov(const mg_frame *f, size_t skip, struct iovec *iov, int max);
 
-/* The payload of an INLINE frame in one piece, on a multiple of 8; NULL for a SEGMENTED one. */
+/* The payload of an INLINE frame in one piece, on a multiple of 8; NULL for another one. */
 uint8_t *mg_frame_payload(const mg_frame *f);
+
+/* The payload of a frame WITH A HOLE but for what is in the hole, in one piece, mg_frame_hdr(f)->len - mg_buf_len(f->hole) bytes. */
+const uint8_t *mg_frame_around_hole(const mg_frame *f);
 
 /* Copies the payload of any frame, mg_frame_hdr(f)->len bytes, to dst. */
 void mg_frame_copy_payload(const mg_frame *f, void *dst);
@@ -106,5 +112,13 @@ void mg_frame_copy_payload(const mg_frame *f, void *dst);
  * the only reference; when memory is out it returns NULL and leaves f as it was. */
 mg_frame *mg_frame_new_room(const mg_hdr *hdr, size_t room);
 mg_frame *mg_frame_grow(mg_frame *f, size_t room);
+
+/* For the decoder as well: a frame WITH A HOLE, where hole[] belongs after `at` bytes of the payload and lies within it. Takes over
+ * the reference, also when memory is out and it returns NULL. */
+mg_frame *mg_frame_new_hole(const mg_hdr *hdr, mg_buf *hole, size_t at);
+
+/* Where byte `at` of the payload of such a frame, or of an INLINE one, stands. *run: how many stand there in a row, to the end of
+ * the payload or to where the hole begins or ends. */
+uint8_t *mg_frame_at(const mg_frame *f, size_t at, size_t *run);
 
 #endif

@@ -124,6 +124,7 @@ struct mg_loop {
     int served_other;
     const mg_waiter *served_last; /* whom a push has woken last, and how often in a row; only compared */
     int served_row;
+    mg_landing landing;
     int (*hot_fn)(void *);
     void *hot_arg;
     uint8_t *scratch;
@@ -369,6 +370,7 @@ void mg_loop_unref(mg_loop *loop)
         return;
     forget_loop(loop);
     destroy_ev(loop);
+    mg_landing_drop(&loop->landing);
     mg_free(loop->scratch);
     mg_free(loop->events);
     pthread_mutex_destroy(&loop->kick_mu);
@@ -385,6 +387,7 @@ void mg_loop_close(mg_loop *loop)
     atomic_store(&loop->closed, 1);
     pthread_mutex_unlock(&loop->mu);
     run_ops(loop); /* what was posted before */
+    mg_landing_drop(&loop->landing);
     destroy_ev(loop);
     mg_loop_release(loop);
     wake_in(loop, atomic_load(&loop->attendant));
@@ -862,7 +865,8 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             look_at = look_soon(s, look_at, now);
         }
         int64_t until = deadline < look_at ? deadline : look_at;
-        int drop_spares = mg_block_to_look_after() && until > now + SPARES_FRESH;
+        int drop_spares =
+            (mg_block_to_look_after() || mg_landing_to_look_after(&loop->landing)) && until > now + SPARES_FRESH;
         if (drop_spares)
             until = now + SPARES_FRESH;
         if (until != MG_NEVER) {
@@ -883,8 +887,10 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         note_arriving(loop, s, &parts);
         if (until != MG_NEVER)
             ev_timer_stop(loop->ev, &loop->timer);
-        if (drop_spares && loop->activity == before + 1 && loop->timed_out)
+        if (drop_spares && loop->activity == before + 1 && loop->timed_out) {
             mg_block_drop_spares();
+            mg_landing_drop(&loop->landing);
+        }
         if (s && block && loop->activity == before)
             return LEFT_SIGNAL;
     }
@@ -1254,6 +1260,11 @@ void mg_loop_set_hot(mg_loop *loop, int (*fn)(void *arg), void *arg)
     loop->hot_arg = arg;
 }
 
+mg_landing *mg_loop_landing(mg_loop *loop)
+{
+    return &loop->landing;
+}
+
 void *mg_loop_hot(mg_loop *loop)
 {
     return loop->hot_arg;
@@ -1274,6 +1285,7 @@ void mg_loop_get_stats(mg_loop *loop, mg_loop_stats *out)
     GET(wakes);
     GET(holds);
 #undef GET
+    out->landed = atomic_load_explicit(&loop->landing.taken, memory_order_relaxed);
     out->events = atomic_load(&loop->n_events);
     out->followers = (uint32_t) atomic_load(&loop->n_followers);
 }

@@ -38,6 +38,7 @@
 
 #include "err.h"
 #include "latch.h"
+#include "landing.h"
 #include "waiter.h"
 
 typedef struct mg_loop mg_loop;
@@ -170,6 +171,9 @@ int mg_loop_unsent(mg_loop *loop);
 /* --- for the callbacks of streams; leader only --- */
 
 uint8_t *mg_loop_scratch(mg_loop *loop);
+
+/* Where large bytes may arrive; dropped when the loop has been idle for a second, as spare blocks are. Any thread. */
+mg_landing *mg_loop_landing(mg_loop *loop);
 /* This turn carried traffic that is not the leader's own. */
 void mg_loop_note_foreign(mg_loop *loop);
 /* A push has woken somebody. */
@@ -194,6 +198,7 @@ typedef struct {
     uint64_t kicks; /* times a thread that may be blocked in libev was woken */
     uint64_t wakes; /* times a thread that sleeps, or may be about to, was told to look */
     uint64_t holds; /* times a stream began to hold frames back */
+    uint64_t landed; /* large byte strings that were read to where they stay */
     size_t events; /* that wait for Python */
     uint32_t followers; /* waiters that sleep while another thread leads */
 } mg_loop_stats;

@@ -43,6 +43,10 @@ static void on_readable(void *arg, int events);
 static void on_writable(void *arg, int events);
 static void run_op(mg_op *op);
 static void flush_held(mg_hold *hold);
+static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
+
+_Static_assert(MG_LANDING_MIN >= MG_DECODER_DIRECT, "what may land is read directly");
+_Static_assert(MG_LANDING_MIN > MG_DECODER_AROUND, "a hole is longer than what is around it");
 
 /* --- life --- */
 
@@ -76,6 +80,8 @@ mg_stream *mg_stream_new(mg_router *router, uint32_t remote_id, int rfd, int wfd
     atomic_init(&s->auth_stamp, -1);
     mg_idmap_init(&s->egress);
     mg_decoder_init(&s->decoder, mg_router_max_size(router));
+    s->decoder.land = land;
+    s->decoder.land_arg = s;
     mg_outq_init(&s->out);
     s->rfd = rfd;
     s->wfd = wfd;
@@ -257,6 +263,24 @@ void mg_stream_close(mg_stream *s)
 }
 
 /* --- reading --- */
+
+/* A large payload begins. If it is for us, is bytes or little besides, and somebody has made a place for as many: that. */
+static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
+{
+    mg_stream *s = arg;
+    mg_landing *l = mg_loop_landing(s->loop);
+    size_t len = 0;
+    *at = 0;
+    if (!mg_landing_has(l) || hdr->dst_id != mg_router_own_id(s->router))
+        return NULL;
+    if (hdr->enc == MG_ENC_BIN)
+        len = hdr->len;
+    else if (hdr->enc == MG_ENC_PKL && s->router->find_bytes)
+        len = s->router->find_bytes(first, n, at);
+    if (len < MG_LANDING_MIN || *at > n || *at > hdr->len || len > hdr->len - *at || hdr->len - len > MG_DECODER_AROUND)
+        return NULL;
+    return mg_landing_take(l, len);
+}
 
 /* Hands on what is decoded, until there is no more, Python has to be asked, or the stream breaks. */
 static void hand_on(mg_stream *s)

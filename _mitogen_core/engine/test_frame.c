@@ -147,6 +147,41 @@ static void both_forms_have_the_same_wire_bytes_from_any_offset(void)
     mg_frame_unref(b);
 }
 
+static void a_frame_with_a_hole_has_the_same_wire_bytes_from_any_offset(void)
+{
+    enum { LEN = 40 };
+    uint8_t want[MG_HEADER_LEN + LEN], got[MG_HEADER_LEN + LEN], copy[LEN];
+    mg_hdr h = hdr;
+
+    h.len = LEN;
+    mg_hdr_encode(want, &h);
+    for (size_t i = 0; i < LEN; i++)
+        want[MG_HEADER_LEN + i] = (uint8_t) (i * 5 + 1);
+    for (size_t at = 0; at <= LEN; at++)
+        for (size_t len = 1; len <= LEN - at; len++) {
+            mg_frame *f = mg_frame_new_hole(&h, mg_buf_new(len), at);
+            size_t run;
+            for (size_t i = 0; i < LEN; i++) {
+                *mg_frame_at(f, i, &run) = want[MG_HEADER_LEN + i];
+                CHECK(run == (i < at ? at : i < at + len ? at + len : LEN) - i);
+            }
+            CHECK(!mg_frame_payload(f) && mg_frame_wire_len(f) == sizeof want);
+            CHECK(!memcmp(mg_buf_ptr(f->hole), want + MG_HEADER_LEN + at, len));
+            CHECK(!memcmp(mg_frame_around_hole(f), want + MG_HEADER_LEN, at));
+            CHECK(!memcmp(mg_frame_around_hole(f) + at, want + MG_HEADER_LEN + at + len, LEN - at - len));
+            mg_frame_copy_payload(f, copy);
+            CHECK(!memcmp(copy, want + MG_HEADER_LEN, LEN));
+            for (size_t skip = 0; skip <= sizeof want; skip++)
+                for (int max = 1; max <= 4; max++)
+                    CHECK(gather(f, skip, max, got) == sizeof want - skip &&
+                          !memcmp(got, want + skip, sizeof want - skip));
+            mg_frame_unref(f);
+        }
+    mg_alloc_fail_at(2);
+    CHECK(!mg_frame_new_hole(&h, mg_buf_new(4), 4)); /* and what was to be in it is gone */
+    mg_alloc_fail_at(0);
+}
+
 static void a_frame_of_no_segments_is_a_header(void)
 {
     mg_frame *f = mg_frame_new_segs(&hdr, NULL, 0);
@@ -282,6 +317,7 @@ int main(void)
     RUN(enc_is_signed_and_three_values_are_known);
     RUN(an_inline_frame_is_written_with_one_iovec);
     RUN(both_forms_have_the_same_wire_bytes_from_any_offset);
+    RUN(a_frame_with_a_hole_has_the_same_wire_bytes_from_any_offset);
     RUN(a_frame_of_no_segments_is_a_header);
     RUN(set_auth_changes_the_wire_bytes_too);
     RUN(more_than_32_bits_of_payload_are_refused);

@@ -405,6 +405,23 @@ static void a_large_block_is_dropped_however_late_it_is_given_back(void)
     CHECK(mg_block_spares() == 0);
 }
 
+static void a_place_to_land_in_is_dropped_after_an_idle_second(void)
+{
+    mg_loop *loop = mg_loop_new();
+    mg_landing *l = mg_loop_landing(loop);
+    struct attending a;
+
+    CHECK(!mg_landing_came(l, MG_LANDING_MIN) && mg_landing_came(l, MG_LANDING_MIN));
+    start_attending(&a, loop);
+    AWAIT(attendant_leads(&a));
+    mg_landing_offer(l, mg_buf_new(MG_LANDING_MIN)); /* by somebody who was told by then */
+    AWAIT(!mg_landing_has(l) && !mg_landing_to_look_after(l));
+    end_attending(&a);
+    CHECK(!mg_landing_came(l, MG_LANDING_MIN));
+    mg_landing_offer(l, mg_buf_new(MG_LANDING_MIN)); /* the end of the loop is its end */
+    mg_loop_unref(loop);
+}
+
 /* Waits again and again for one item each, until one is NULL. */
 static void *take_many(void *arg)
 {
@@ -1314,6 +1331,7 @@ int main(void)
     RUN(a_leader_reads_what_a_follower_waits_for);
     RUN(a_loop_that_waiters_left_is_attended_to);
     RUN(a_large_block_is_dropped_however_late_it_is_given_back);
+    RUN(a_place_to_land_in_is_dropped_after_an_idle_second);
     RUN(messages_that_come_seldom_wake_nobody_but_their_waiter);
     RUN(acquire_makes_a_blocked_leader_step_down);
     RUN(whoever_acquires_has_the_loop_alone);
