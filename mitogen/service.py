@@ -903,7 +903,7 @@ def _keep_heap():
     same by itself.
     """
     global _heap_kept
-    if mitogen.core.PY3 and not _heap_kept:
+    if mitogen.core.PY3 and mitogen.core.CORE == 'pure' and not _heap_kept:
         _heap_kept = True
         bytes(4 << 20)
 

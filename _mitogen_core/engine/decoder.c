@@ -236,7 +236,7 @@ static int begin_big(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec i
     if (d->big_room < d->big->hdr.len || rest > MAX_READ)
         return 1;
     iov[1].iov_base = scratch;
-    iov[1].iov_len = d->land ? at_most(cap, MG_DECODER_HEAD) : cap;
+    iov[1].iov_len = d->direct_last ? at_most(cap, MG_DECODER_HEAD) : cap;
     return 2;
 }
 
@@ -260,7 +260,7 @@ int mg_decoder_begin(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec i
     }
     iov[0].iov_base = d->base + d->end;
     iov[0].iov_len = d->cap - d->end;
-    if (d->land && d->direct_last && !left)
+    if (d->direct_last && !left)
         iov[0].iov_len = at_most(iov[0].iov_len, MG_DECODER_HEAD);
     return 1;
 }
@@ -298,7 +298,7 @@ static mg_err take(mg_decoder *d, mg_frame **out)
     in = d->base + d->pos;
     mg_hdr_decode(&hdr, in);
     d->bad = hdr;
-    d->direct_last = hdr.len >= d->direct;
+    d->direct_last = d->land && hdr.len >= d->direct;
     if (!mg_enc_known(hdr.enc))
         return fail(d, MG_ECORRUPT);
     if (hdr.len > mg_decoder_max_size(d))

@@ -148,8 +148,6 @@ mg_frame *mg_frame_grow(mg_frame *f, size_t room)
         return NULL;
     size_t size = sizeof *f + MG_HEADER_LEN + room, old = f->size;
     mg_frame *grown;
-    if (size >= KEEP_HEAP_FROM)
-        mg_alloc_keep_heap();
     if (size < MG_BLOCK_MIN && old < MG_BLOCK_MIN) {
         grown = mg_realloc(f, size);
     } else if (size >= MG_BLOCK_MIN && old >= MG_BLOCK_MIN) {

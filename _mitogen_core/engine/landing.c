@@ -15,10 +15,12 @@ void mg_landing_offer(mg_landing *l, mg_buf *buf)
 mg_buf *mg_landing_take(mg_landing *l, size_t len)
 {
     mg_buf *buf = mg_landing_has(l) ? atomic_exchange(&l->buf, NULL) : NULL;
-    if (buf && mg_buf_len(buf) == len)
+    if (!buf)
+        return NULL;
+    if (mg_buf_len(buf) == len) {
         atomic_fetch_add_explicit(&l->taken, 1, memory_order_relaxed);
-    if (!buf || mg_buf_len(buf) == len)
         return buf;
+    }
     /* for others: back, unless there is another one by now */
     mg_buf *none = NULL;
     if (!atomic_compare_exchange_strong(&l->buf, &none, buf))
