@@ -24,6 +24,7 @@ FIGURES = collections.OrderedDict((figure.key, figure) for figure in [
     Figure('connect_shipped', 'connect and first call of a shipped function', 'ms', LOWER),
     Figure('argument_1_mib', '1 MiB as argument', 'MB/s', HIGHER),
     Figure('result_1_mib', '1 MiB as result', 'MB/s', HIGHER),
+    Figure('result_1_mib_later', '1 MiB as result, after such arguments', 'MB/s', HIGHER),
     Figure('argument_1_mib_3_hop', '1 MiB as argument, three hops', 'MB/s', HIGHER),
     Figure('argument_64_mib', '64 MiB as argument', 'MB/s', HIGHER),
     Figure('result_64_mib', '64 MiB as result', 'MB/s', HIGHER),
@@ -71,7 +72,7 @@ PROGRAMS = [
     Program('pipelined_calls.py', (), ('pipelined_200',), 20, BOTH, 100),
     Program('connect.py', (), ('connect', 'connect_first', 'connect_shipped'), 30, TWO, 100),
     Program('payload.py', ('--count', '1'), (
-        'argument_1_mib', 'result_1_mib', 'argument_1_mib_3_hop',
+        'result_1_mib', 'argument_1_mib', 'result_1_mib_later', 'argument_1_mib_3_hop',
     ), 30, TWO, 100),
     Program('one_way.py', (), (
         'one_way_up_64_b', 'one_way_down_64_b', 'one_way_up_128_kib', 'one_way_down_128_kib',
