@@ -493,7 +493,9 @@ static int may_hold_locked(mg_stream *s)
     else if (s->quick_row < QUICK_ROW)
         s->quick_row++;
     s->sent_at = now;
-    return s->quick_row == QUICK_ROW && mg_outq_bytes(&s->out) < HELD_BYTES;
+    size_t bytes = mg_outq_bytes(&s->out);
+    /* who has to wait for room should not wait for what is held */
+    return s->quick_row == QUICK_ROW && bytes < HELD_BYTES && bytes <= mg_router_high_water(s->router);
 }
 
 /* Writes the rest as the loop would, without waking another thread each time that the socket is full. s->wants_write is set: others

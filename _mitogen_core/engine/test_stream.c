@@ -114,6 +114,25 @@ static void frames_sent_without_a_pause_are_held_back_but_not_for_long(void)
     node_stop(&node);
 }
 
+static void no_more_is_held_back_than_a_sender_waits_for(void)
+{
+    struct node node;
+    int fds[2];
+
+    node_start(&node, 0, -1);
+    atomic_store(&node.router->high_water, 300);
+    test_pair(fds, 0);
+    mg_stream *s = node_connect(&node, 1, fds[0], 1);
+    for (uint32_t i = 0; i < 100; i++) {
+        send_at_once(s, i);
+        CHECK(!mg_stream_full(s));
+    }
+    expect_filled(fds[1], 100);
+    node_disconnect(&node, s);
+    close(fds[1]);
+    node_stop(&node);
+}
+
 static void nothing_is_held_back_where_nobody_would_flush_it(void)
 {
     struct node node;
@@ -1194,6 +1213,7 @@ int main(void)
     test_watchdog(240);
     RUN(frames_sent_without_a_pause_are_held_back_but_not_for_long);
     RUN(on_one_core_a_row_goes_on_after_others_ran_but_not_after_a_wait);
+    RUN(no_more_is_held_back_than_a_sender_waits_for);
     RUN(nothing_is_held_back_where_nobody_would_flush_it);
     RUN(a_stream_that_is_closed_sends_what_it_held_back);
     RUN(frames_of_many_threads_arrive_whole_and_in_each_threads_order);
