@@ -1,5 +1,6 @@
 #include "spin.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -50,7 +51,10 @@ void mg_spin_learn(mg_spin *h, int64_t took)
 static int cores_allowed(void)
 {
     cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    if (!sched_getaffinity(0, sizeof set, &set))
+        return CPU_COUNT(&set);
+    /* a machine may have more than a set can name */
+    return errno == EINVAL ? (int) sysconf(_SC_NPROCESSORS_ONLN) : 1;
 }
 
 /* How many threads of the machine run, or want to; 0 where that is not to be known. */
