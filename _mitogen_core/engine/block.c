@@ -40,7 +40,7 @@ typedef struct {
 static _Atomic(spare *) spares[MG_BLOCK_SPARES];
 static _Atomic(spare *) large; /* the one of more than MG_BLOCK_KEPT */
 static _Atomic size_t large_mapped; /* its size, or that of one before it: a hint */
-static _Atomic int n_large; /* large blocks in use that may become a spare one */
+static _Atomic int n_used; /* blocks in use that may become a spare one */
 static _Atomic int keepers;
 static _Atomic int n_spares; /* of the slots that are filled; may lag behind for a moment */
 
@@ -136,6 +136,8 @@ static int keep_spare(void *ptr, size_t mapped)
         if (!atomic_load_explicit(&spares[i], memory_order_relaxed) &&
             atomic_compare_exchange_strong(&spares[i], &none, s)) {
             atomic_fetch_add(&n_spares, 1);
+            if (atomic_load(&keepers) <= 0)
+                mg_block_drop_spares(); /* the last keeper has just left, and may not have seen it */
             return 1;
         }
     }
@@ -150,7 +152,7 @@ static void keep_large(void *ptr, size_t mapped)
     atomic_fetch_add(&n_spares, 1);
     drop(atomic_exchange(&large, s)); /* the younger one is kept */
     if (atomic_load(&keepers) <= 0)
-        drop(atomic_exchange(&large, NULL)); /* the last keeper has just left, and may not have seen it */
+        drop(atomic_exchange(&large, NULL)); /* as above */
 }
 
 int mg_block_has_spare(size_t size)
@@ -158,10 +160,15 @@ int mg_block_has_spare(size_t size)
     return KEEP && size > MG_BLOCK_KEPT + SLACK && atomic_load(&large) && atomic_load(&large_mapped) == mapping(size);
 }
 
-/* Whether a block of that mapping is kept by itself when it is given back. */
 static int is_large(size_t mapped)
 {
-    return KEEP && mapped > MG_BLOCK_KEPT + SLACK && mapped <= MG_BLOCK_LARGE;
+    return mapped > MG_BLOCK_KEPT + SLACK;
+}
+
+/* Whether a block of that mapping may be kept when it is given back. */
+static int may_be_kept(size_t mapped)
+{
+    return KEEP && mapped <= MG_BLOCK_LARGE;
 }
 
 void *mg_block_new(size_t size)
@@ -169,16 +176,12 @@ void *mg_block_new(size_t size)
     size_t mapped = mapping(size);
     if (!mapped || mg_alloc_fails())
         return NULL;
-    if (mapped > MG_BLOCK_KEPT + SLACK) {
-        void *ptr = atomic_load(&large) ? take_from(&large, mapped) : NULL;
-        if (!ptr)
-            ptr = map_huge(mapped);
-        if (ptr && is_large(mapped))
-            atomic_fetch_add(&n_large, 1);
-        return ptr;
-    }
-    spare *s = KEEP ? take_spare(mapped) : NULL;
-    return s ? s : map(mapped);
+    void *ptr = !is_large(mapped) ? take_spare(mapped) : atomic_load(&large) ? take_from(&large, mapped) : NULL;
+    if (!ptr)
+        ptr = is_large(mapped) ? map_huge(mapped) : map(mapped);
+    if (ptr)
+        atomic_fetch_add(&n_used, may_be_kept(mapped));
+    return ptr;
 }
 
 void mg_block_free(void *ptr, size_t size)
@@ -186,14 +189,13 @@ void mg_block_free(void *ptr, size_t size)
     size_t mapped = mapping(size);
     if (!ptr)
         return;
-    if (is_large(mapped)) {
-        if (atomic_load(&keepers) > 0)
-            keep_large(ptr, mapped);
-        else
-            munmap(ptr, mapped);
-        atomic_fetch_sub(&n_large, 1); /* last, so that there always is something to look after */
-    } else if (!KEEP || mapped > MG_BLOCK_KEPT + SLACK || !keep_spare(ptr, mapped))
+    if (!may_be_kept(mapped) || atomic_load(&keepers) <= 0)
         munmap(ptr, mapped);
+    else if (is_large(mapped))
+        keep_large(ptr, mapped);
+    else if (!keep_spare(ptr, mapped))
+        munmap(ptr, mapped);
+    atomic_fetch_sub(&n_used, may_be_kept(mapped)); /* last, so that there always is something to look after */
 }
 
 void *mg_block_resize(void *ptr, size_t size, size_t new_size)
@@ -209,7 +211,7 @@ void *mg_block_resize(void *ptr, size_t size, size_t new_size)
         void *moved = mremap(ptr, mapping(size), mapping(new_size), MREMAP_MAYMOVE);
         if (moved == MAP_FAILED)
             return NULL;
-        atomic_fetch_add(&n_large, is_large(mapping(new_size)) - is_large(mapping(size)));
+        atomic_fetch_add(&n_used, may_be_kept(mapping(new_size)) - may_be_kept(mapping(size)));
         return moved;
     }
 #endif
@@ -228,12 +230,12 @@ int mg_block_spares(void)
 
 int mg_block_to_look_after(void)
 {
-    return mg_block_spares() > 0 || atomic_load(&n_large) > 0;
+    return mg_block_spares() > 0 || atomic_load(&n_used) > 0;
 }
 
 void mg_block_keeper(int change)
 {
-    if (atomic_fetch_add(&keepers, change) + change == 0)
+    if (atomic_fetch_add(&keepers, change) + change == 0 && atomic_load(&n_spares) > 0)
         mg_block_drop_spares();
 }
 

@@ -35,10 +35,10 @@ int mg_block_has_spare(size_t size);
 int mg_block_spares(void);
 void mg_block_drop_spares(void);
 
-/* Whether there are spare blocks, or a large one in use that becomes one when it is given back. Any thread. */
+/* Whether there are spare blocks, or one in use that may become one when it is given back. Any thread. */
 int mg_block_to_look_after(void);
 
-/* +1: somebody drops the spare blocks from now on, after a time; -1: that one does not any more. While there is nobody, no large block is
+/* +1: somebody drops the spare blocks from now on, after a time; -1: that one does not any more. While there is nobody, no block is
  * kept, and the last one that leaves drops all. Any thread. */
 void mg_block_keeper(int change);
 

@@ -30,7 +30,7 @@ mg_buf *mg_landing_take(mg_landing *l, size_t len)
 
 int mg_landing_has(mg_landing *l)
 {
-    return atomic_load_explicit(&l->buf, memory_order_relaxed) != NULL;
+    return atomic_load(&l->buf) != NULL;
 }
 
 void mg_landing_drop(mg_landing *l)

@@ -101,6 +101,7 @@ struct mg_loop {
     _Atomic int interrupted;
     _Atomic int closed;
     _Atomic int forked;
+    _Atomic int unwatched; /* the leader sleeps, and would not drop spare blocks or a place to land in */
     _Atomic int unsent; /* streams with frames the kernel did not take yet */
     _Atomic int draining; /* somebody waits for that to be 0 */
     _Atomic(mg_waiter *) attendant;
@@ -119,6 +120,7 @@ struct mg_loop {
     uint64_t activity; /* callbacks that ran */
     int timed_out;
     int64_t last_rest; /* how long a leader's last sleep took */
+    int64_t traffic_at; /* when a callback ran last that was not for a timeout */
     int64_t foreign_at;
     mg_spin passing; /* of the waits for the next such traffic */
     int served_other;
@@ -197,17 +199,33 @@ static void wake_in(mg_loop *loop, mg_waiter *w)
         kick(loop);
 }
 
+/* A leader is about, and awake, that drops them in time. */
+static void watch_spares(mg_loop *loop)
+{
+    if (atomic_load_explicit(&loop->unwatched, memory_order_relaxed)) {
+        atomic_store(&loop->unwatched, 0);
+        mg_block_keeper(1);
+    }
+}
+
+/* A callback runs, and may give blocks back. */
+static void note_activity(mg_loop *loop)
+{
+    loop->activity++;
+    watch_spares(loop);
+}
+
 static void on_async(struct ev_loop *ev, ev_async *async, int events)
 {
     (void) async, (void) events;
-    ((mg_loop *) ev_userdata(ev))->activity++;
+    note_activity(ev_userdata(ev));
 }
 
 static void on_timer(struct ev_loop *ev, ev_timer *timer, int events)
 {
     (void) timer, (void) events;
     mg_loop *loop = ev_userdata(ev);
-    loop->activity++;
+    note_activity(loop);
     loop->timed_out = 1;
 }
 
@@ -230,7 +248,7 @@ static void on_hold_timer(struct ev_loop *ev, ev_io *io, int events)
     (void) events;
     mg_loop *loop = ev_userdata(ev);
     uint64_t times;
-    loop->activity++;
+    note_activity(loop);
     if (read(io->fd, &times, sizeof times) > 0)
         mg_loop_flush_held(loop);
 }
@@ -313,6 +331,7 @@ mg_loop *mg_loop_new(void)
     pthread_mutex_init(&loop->events_mu, NULL);
     pthread_mutex_init(&loop->kick_mu, NULL);
     loop->ops_tail = &loop->ops;
+    loop->traffic_at = mg_now();
     loop->scratch = mg_malloc(MG_SCRATCH_SIZE);
     loop->hold_fd = open_hold_timer();
     loop->hold_op.run = run_hold_op;
@@ -379,6 +398,18 @@ void mg_loop_unref(mg_loop *loop)
     mg_free(loop);
 }
 
+void mg_loop_offer_landing(mg_loop *loop, mg_buf *buf)
+{
+    mg_landing_offer(&loop->landing, buf);
+    if (mg_loop_is_unwatched(loop))
+        mg_landing_drop(&loop->landing);
+}
+
+int mg_loop_is_unwatched(const mg_loop *loop)
+{
+    return atomic_load(&loop->unwatched);
+}
+
 void mg_loop_close(mg_loop *loop)
 {
     mg_loop_flush_held(loop);
@@ -419,11 +450,16 @@ static void give_up(mg_loop *loop, int whole)
     atomic_store(&loop->closed, 1);
     atomic_store(&loop->forked, 1);
     pthread_mutex_init(&loop->kick_mu, NULL);
+    watch_spares(loop);
+    mg_landing_drop(&loop->landing);
     if (whole)
         destroy_ev(loop);
     else if (loop->ev) {
         loop->ev = NULL; /* half of a change may be in there: memory and two descriptors are lost, and nothing else */
         mg_block_keeper(-1);
+        if (loop->hold_fd >= 0)
+            close(loop->hold_fd);
+        loop->hold_fd = -1;
     }
 }
 
@@ -819,6 +855,15 @@ static void take_back_alarm(mg_loop *loop)
         mg_waiter_set_alarm(whom, 0);
 }
 
+/* Whether the leader can sleep for long: what is given back from now on is not kept. */
+static int leave_spares(mg_loop *loop)
+{
+    atomic_store(&loop->unwatched, 1);
+    mg_block_keeper(-1);
+    return !mg_landing_has(
+        &loop->landing); /* either this sees what mg_loop_offer_landing offers, or that sees `unwatched` */
+}
+
 static int64_t look_soon(const mg_sleeper *s, int64_t look_at, int64_t now)
 {
     return s && look_at == MG_NEVER ? now + SIGNALS_SEEN : look_at;
@@ -865,10 +910,17 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             look_at = look_soon(s, look_at, now);
         }
         int64_t until = deadline < look_at ? deadline : look_at;
-        int drop_spares =
-            (mg_block_to_look_after() || mg_landing_to_look_after(&loop->landing)) && until > now + SPARES_FRESH;
-        if (drop_spares)
-            until = now + SPARES_FRESH;
+        int spares = mg_block_to_look_after() || mg_landing_to_look_after(&loop->landing);
+        int64_t drop_at = loop->traffic_at + SPARES_FRESH;
+        if (spares && now >= drop_at) {
+            mg_block_drop_spares();
+            mg_landing_drop(&loop->landing);
+        } else if (spares && drop_at < until)
+            until = drop_at;
+        if (until > now + SPARES_FRESH && !leave_spares(loop)) {
+            watch_spares(loop);
+            continue;
+        }
         if (until != MG_NEVER) {
             ev_now_update(loop->ev);
             ev_timer_set(&loop->timer, (double) (until - now) / 1e9, 0.);
@@ -887,10 +939,9 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         note_arriving(loop, s, &parts);
         if (until != MG_NEVER)
             ev_timer_stop(loop->ev, &loop->timer);
-        if (drop_spares && loop->activity == before + 1 && loop->timed_out) {
-            mg_block_drop_spares();
-            mg_landing_drop(&loop->landing);
-        }
+        watch_spares(loop);
+        if (loop->activity != before + (uint64_t) loop->timed_out)
+            loop->traffic_at = mg_now_coarse();
         if (s && block && loop->activity == before)
             return LEFT_SIGNAL;
     }
@@ -1186,7 +1237,7 @@ struct mg_watch {
 static void on_io(struct ev_loop *ev, ev_io *io, int events)
 {
     mg_watch *w = io->data;
-    ((mg_loop *) ev_userdata(ev))->activity++;
+    note_activity(ev_userdata(ev));
     w->fn(w->arg, (events & (EV_READ | EV_ERROR) ? MG_READ : 0) | (events & EV_WRITE ? MG_WRITE : 0));
 }
 

@@ -174,6 +174,10 @@ uint8_t *mg_loop_scratch(mg_loop *loop);
 
 /* Where large bytes may arrive; dropped when the loop has been idle for a second, as spare blocks are. Any thread. */
 mg_landing *mg_loop_landing(mg_loop *loop);
+/* Offers one, see landing.h; it is dropped where nobody would do so later. Any thread. */
+void mg_loop_offer_landing(mg_loop *loop, mg_buf *buf);
+/* Whether that is so now: the leader sleeps for long. */
+int mg_loop_is_unwatched(const mg_loop *loop);
 /* This turn carried traffic that is not the leader's own. */
 void mg_loop_note_foreign(mg_loop *loop);
 /* A push has woken somebody. */

@@ -422,6 +422,28 @@ static void a_place_to_land_in_is_dropped_after_an_idle_second(void)
     mg_loop_unref(loop);
 }
 
+static void what_comes_while_nobody_looks_is_not_kept(void)
+{
+    mg_loop *loop = mg_loop_new();
+    mg_landing *l = mg_loop_landing(loop);
+    char *p = mg_block_new(MG_BLOCK_MIN);
+    struct attending a;
+
+    start_attending(&a, loop);
+    AWAIT(mg_loop_is_unwatched(loop)); /* a second after the block was made */
+    CHECK(p);
+    p[0] = 1;
+    mg_block_free(p, MG_BLOCK_MIN);
+    CHECK(mg_block_spares() == 0);
+    CHECK(!mg_landing_came(l, MG_LANDING_MIN) && mg_landing_came(l, MG_LANDING_MIN));
+    mg_loop_offer_landing(loop, mg_buf_new(MG_LANDING_MIN));
+    CHECK(!mg_landing_has(l));
+    end_attending(&a);
+    mg_loop_offer_landing(loop, mg_buf_new(MG_LANDING_MIN)); /* whoever leads next looks after it */
+    CHECK(mg_landing_has(l) && !mg_loop_is_unwatched(loop));
+    mg_loop_unref(loop);
+}
+
 /* Waits again and again for one item each, until one is NULL. */
 static void *take_many(void *arg)
 {
@@ -1200,10 +1222,12 @@ static void a_forked_child_gives_the_loop_up_and_the_parent_does_not_notice(void
     int status;
 
     bell_start(&bell, loop, NULL);
+    mg_loop_offer_landing(loop, mg_buf_new(MG_LANDING_MIN));
     pid_t child = fork();
     if (!child) {
         mg_loop_forked(loop);
-        int ok = mg_loop_closed(loop) && mg_loop_attend(loop, MG_NEVER) == MG_ECLOSED;
+        int ok = mg_loop_closed(loop) && mg_loop_attend(loop, MG_NEVER) == MG_ECLOSED &&
+                 !mg_landing_has(mg_loop_landing(loop));
         mg_loop_acquire(loop);
         mg_watch_stop(bell.watch);
         mg_loop_release(loop);
@@ -1212,6 +1236,7 @@ static void a_forked_child_gives_the_loop_up_and_the_parent_does_not_notice(void
         _exit(ok ? 0 : 1);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && !WEXITSTATUS(status));
+    CHECK(mg_landing_has(mg_loop_landing(loop)));
     start_attending(&a, loop);
     bell_ring(&bell);
     AWAIT(atomic_load(&bell.rung) == 1);
@@ -1332,6 +1357,7 @@ int main(void)
     RUN(a_loop_that_waiters_left_is_attended_to);
     RUN(a_large_block_is_dropped_however_late_it_is_given_back);
     RUN(a_place_to_land_in_is_dropped_after_an_idle_second);
+    RUN(what_comes_while_nobody_looks_is_not_kept);
     RUN(messages_that_come_seldom_wake_nobody_but_their_waiter);
     RUN(acquire_makes_a_blocked_leader_step_down);
     RUN(whoever_acquires_has_the_loop_alone);
