@@ -114,9 +114,13 @@ static void message_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     message_clear(self);
+    mg_frame *frame = ((MessageObject *) self)->frame;
+    int had_place = frame && frame->hole;
     drop_payload((MessageObject *) self);
     type->tp_free(self);
     Py_DECREF(type);
+    if (had_place)
+        mg_run_later(); /* the bytes may be much memory, and the GIL is held */
 }
 
 /* Bytes of that length have come. The next ones may land in an object of their own, which can be made now. */
@@ -132,7 +136,7 @@ static void make_landing(MessageObject *m, size_t len)
     mg_later *later = bytes ? mg_later_new(bytes) : NULL;
     mg_buf *buf = later ? mg_buf_wrap(PyBytes_AS_STRING(bytes), len, mg_later_decref, later) : NULL;
     if (buf)
-        mg_landing_offer(l, buf);
+        mg_loop_offer_landing(mg_router_loop(r), buf);
     else {
         if (later)
             mg_later_decref(later);
@@ -181,6 +185,7 @@ static int set_data(PyObject *self, PyObject *value, void *closure)
     Py_INCREF(value);
     drop_payload((MessageObject *) self);
     ((MessageObject *) self)->data = value;
+    mg_run_later();
     return 0;
 }
 
@@ -422,7 +427,9 @@ static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwar
         const uint8_t *ptr;
         size_t len;
         PyObject *keep = NULL;
-        mg_frame *keep_frame, *holed = !m->data && m->frame && m->frame->hole ? m->frame : NULL;
+        mg_frame *keep_frame, *holed = NULL;
+        if (!m->data && m->frame && m->frame->hole && m->frame->hdr.enc == MG_ENC_PKL)
+            holed = m->frame;
         if (holed) {
             keep_frame = mg_frame_ref(holed);
             ptr = mg_frame_around_hole(holed);

@@ -88,6 +88,10 @@ def say(sender, value):
     sender.send(value)
 
 
+def say_raw(sender, data):
+    sender.send(data, enc=mitogen.core.Message.ENC_BIN)
+
+
 def say_all(sender, count):
     for number in range(count):
         sender.send(number)

@@ -116,3 +116,50 @@ if mitogen.core.CORE == 'native':
             return router._loop.stats()['landed'] - before >= 5
 
         testlib.wait_for(landed)
+
+    def wait_for_landing(router, fetch):
+        """Fetch until one has landed, and return it."""
+        got = []
+
+        def landed():
+            before = router._loop.stats()['landed']
+            got[:] = [fetch()]
+            return router._loop.stats()['landed'] > before
+
+        testlib.wait_for(landed)
+        return got[0]
+
+    def test_what_nobody_has_any_more_is_free_at_once(router):
+        import tracemalloc
+        context = router.local()
+
+        def fetch():
+            msg = context.call_async(os.urandom, 2 << 20).get()
+            return msg, msg.unpickle()
+
+        tracemalloc.start()
+        try:
+            kept = [wait_for_landing(router, fetch) for _ in range(4)]
+            with_all = tracemalloc.get_traced_memory()[0]
+            del kept[:]
+            # What is kept is a place for the next one.
+            assert with_all - tracemalloc.get_traced_memory()[0] >= 4 * (2 << 20)
+        finally:
+            tracemalloc.stop()
+
+    def test_a_payload_is_whatever_its_message_is_told_that_it_is(router):
+        context = router.local()
+        receiver = mitogen.core.Receiver(router)
+        pickled = Message.pickled(u'x' * 1000000).data
+
+        def told_otherwise():
+            context.call(targets.say_raw, receiver.to_sender(), pickled)
+            assert receiver.get().data == pickled
+            before = router._loop.stats()['landed']
+            context.call(targets.say_raw, receiver.to_sender(), pickled)
+            msg = receiver.get()
+            msg.enc = Message.ENC_PKL
+            assert msg.unpickle() == u'x' * 1000000
+            return router._loop.stats()['landed'] > before
+
+        testlib.wait_for(told_otherwise)
