@@ -295,6 +295,16 @@ int mg_latch_overflow(mg_latch *l)
     return first;
 }
 
+int mg_latch_visit(mg_latch *l, int (*fn)(mg_item, void *arg), void *arg)
+{
+    int r = 0;
+    pthread_mutex_lock(&l->mu);
+    for (size_t i = 0; !r && i < l->count; i++)
+        r = fn(l->ring[(l->head + i) % l->cap], arg);
+    pthread_mutex_unlock(&l->mu);
+    return r;
+}
+
 size_t mg_latch_size(mg_latch *l)
 {
     pthread_mutex_lock(&l->mu);

@@ -36,7 +36,7 @@ typedef struct {
 
 enum { MG_SLEEPER_WAITING = 0, MG_SLEEPER_SERVED, MG_SLEEPER_CLOSED };
 
-/* One thread's wait; lives on its stack between mg_latch_join and mg_latch_leave. */
+/* One thread's wait; its owner keeps it where it is between mg_latch_join and mg_latch_leave. */
 typedef struct mg_sleeper {
     struct mg_sleeper *prev, *next; /* guarded by the latch's mu */
     mg_waiter *waiter;              /* set once, by mg_latch_join */
@@ -118,6 +118,9 @@ void mg_latch_set_limit(mg_latch *l, size_t limit);
 size_t mg_latch_limit(mg_latch *l);
 /* An item was refused: whether it is the first since one was taken. */
 int mg_latch_overflow(mg_latch *l);
+
+/* Calls fn for each item that nobody is promised, under the lock, until one call returns something else than 0; returns that. */
+int mg_latch_visit(mg_latch *l, int (*fn)(mg_item, void *arg), void *arg);
 
 /* Items not consumed yet. */
 size_t mg_latch_size(mg_latch *l);

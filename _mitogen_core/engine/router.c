@@ -280,6 +280,8 @@ mg_err mg_router_add_handler(mg_router *r, mg_handler *h, uint32_t handle, int o
         mg_handler_ref(h);
         h->handle = handle;
     }
+    if (old)
+        atomic_store(&((mg_handler *) old)->removed, 1);
     pthread_mutex_unlock(&r->mu);
     mg_handler_unref(old);
     return err;
@@ -289,6 +291,8 @@ mg_err mg_router_del_handler(mg_router *r, uint32_t handle)
 {
     pthread_mutex_lock(&r->mu);
     mg_handler *h = mg_idmap_pop(&r->handlers, handle);
+    if (h)
+        atomic_store(&h->removed, 1);
     pthread_mutex_unlock(&r->mu);
     mg_handler_unref(h);
     return h ? MG_OK : MG_ENOENT;
@@ -318,6 +322,7 @@ mg_handler **mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n
             mg_handler *h = value;
             if (respondent < 0 || h->respondent == respondent) {
                 mg_idmap_pop(&r->handlers, handle);
+                atomic_store(&h->removed, 1);
                 list[(*n)++] = h;
             }
         }

@@ -64,6 +64,7 @@ typedef struct mg_handler {
     _Atomic uint32_t refs;
     uint32_t handle; /* set by mg_router_add_handler */
     int persist;
+    _Atomic int removed; /* nobody wants what is still on its way there; written under the router's mu */
     mg_policy policy;
     int64_t
         respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */

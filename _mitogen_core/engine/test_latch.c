@@ -57,6 +57,32 @@ static size_t n_sleepers(mg_latch *l)
     return n;
 }
 
+static int expect_next(mg_item item, void *arg)
+{
+    uintptr_t *next = arg;
+
+    CHECK(is_number(item, *next));
+    return ++*next == 7 ? 77 : 0;
+}
+
+static void a_visitor_sees_what_waits_and_leaves_it_there(void)
+{
+    mg_latch *l = mg_latch_new(count_drop);
+    uintptr_t next = 3;
+
+    CHECK(mg_latch_visit(l, expect_next, &next) == 0 && next == 3);
+    for (uintptr_t n = 0; n < 6; n++)
+        CHECK(mg_latch_push(l, number(n), NULL) == MG_OK);
+    for (uintptr_t n = 0; n < 3; n++)
+        CHECK(has(l, n));
+    CHECK(mg_latch_push(l, number(6), NULL) == MG_OK && mg_latch_push(l, number(7), NULL) == MG_OK);
+    CHECK(mg_latch_visit(l, expect_next, &next) == 77 && next == 7); /* it may end the visit */
+    for (uintptr_t n = 3; n < 8; n++)
+        CHECK(has(l, n));
+    CHECK(is_empty(l));
+    mg_latch_unref(l);
+}
+
 static void items_come_out_in_the_order_they_went_in(void)
 {
     mg_latch *l = mg_latch_new(count_drop);
@@ -652,6 +678,7 @@ int main(void)
     mg_spin_assume_room(0); /* a wait that has been polling says so once, which test_loop.c shows */
     RUN(a_thread_for_which_there_is_no_memory_does_not_sleep);
     RUN(items_come_out_in_the_order_they_went_in);
+    RUN(a_visitor_sees_what_waits_and_leaves_it_there);
     RUN(the_sleeper_that_came_first_is_served_first_and_nobody_takes_its_item);
     RUN(a_sleeper_may_leave_from_anywhere_in_the_row);
     RUN(threads_that_sleep_are_served_in_order_of_arrival);
