@@ -1,11 +1,14 @@
 /* References to Python objects that end where no GIL is held: they wait in a lock-free stack until somebody holds it. */
 #include "binding.h"
 
+#include <stdlib.h>
+
 struct mg_later {
     mg_later *next;
     PyObject *obj;
 };
 
+/* Their memory is the C library's: with tracemalloc even PyMem_RawMalloc wants the GIL. */
 static _Atomic(mg_later *) waiting;
 
 static void push(mg_later *later)
@@ -18,7 +21,7 @@ static void push(mg_later *later)
 
 mg_later *mg_later_new(PyObject *obj)
 {
-    mg_later *later = PyMem_RawMalloc(sizeof *later);
+    mg_later *later = malloc(sizeof *later);
     if (!later)
         return (mg_later *) PyErr_NoMemory();
     later->obj = Py_NewRef(obj);
@@ -37,7 +40,7 @@ void mg_later_decref(void *later)
 
 void mg_decref_anywhere(PyObject *obj)
 {
-    mg_later *later = PyMem_RawMalloc(sizeof *later);
+    mg_later *later = malloc(sizeof *later);
     if (!later)
         return; /* a leak is all that can be had without memory and without the GIL */
     later->obj = obj;
@@ -52,7 +55,7 @@ void mg_run_later(void)
     while (later) {
         mg_later *next = later->next;
         Py_DECREF(later->obj);
-        PyMem_RawFree(later);
+        free(later);
         later = next;
     }
 }
