@@ -125,6 +125,13 @@ mg_state *mg_state_of_type(PyTypeObject *type);
 /* TypeError until configure() has run. */
 int mg_need_configured(mg_state *st);
 
+/* A new reference to what a borrowed pointer to an owner points to; NULL (no exception) when that is gone, or is about to go:
+ * between its last reference and its dealloc other code may run. With the GIL. */
+static inline PyObject *mg_owner(void *owner)
+{
+    return owner && Py_REFCNT((PyObject *) owner) > 0 ? Py_NewRef((PyObject *) owner) : NULL;
+}
+
 /* --- references that end without the GIL --- */
 
 /* Drops a reference to obj: now if this thread holds the GIL for sure (have_gil), else later. A place to remember it is taken
@@ -168,11 +175,15 @@ mg_err mg_push_item(mg_latch *l, mg_item item, mg_woken *woken);
 /* tp_new of the types that begin as LatchedObject does: one with a latch of its own. */
 PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
-/* Takes an item from l, waiting if need be: 0; -1 with an exception (TimeoutError; closed_error(closed_text); of a signal handler). */
-int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, int block, PyObject *closed_error,
-                 PyObject *closed_text, mg_item *item);
+/* When a timeout in seconds ends, None never does: 0, or -1 with an exception. */
+int mg_parse_timeout(PyObject *timeout, int64_t *deadline);
+/* Takes an item from l, waiting if need be: 0; 1 when l is closed; -1 with an exception (TimeoutError; of a signal handler). */
+int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int block, mg_item *item);
 /* What an item stands for: a new reference, or NULL with an exception, or NULL without one for the token of something gone. */
 PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router);
+/* For the collector: the objects in a latch that belongs to the one who asks; l may be NULL. */
+int mg_visit_items(mg_latch *l, visitproc visit, void *arg);
+void mg_clear_items(mg_latch *l);
 /* Who sleeps on a latch, the longest first: a list of (thread ident, seconds). New reference or NULL. */
 PyObject *mg_sleepers(mg_latch *l);
 /* Seconds since a mark of mg_now(), or None where that is 0. New reference or NULL. */
@@ -185,7 +196,8 @@ int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyO
 enum {
     MG_EV_IO = MG_EV_USER, /* a: mg_io with a reference; n: MG_READ or MG_WRITE */
     MG_EV_NOTIFY, /* a: mg_latch with a reference */
-    MG_EV_OBJECT /* a: mg_handler with a reference, b: PyObject with a reference */
+    MG_EV_OBJECT, /* a: mg_handler with a reference, b: PyObject with a reference */
+    MG_EV_CALL /* a function was deferred */
 };
 typedef struct mg_io mg_io;
 PyObject *mg_io_owner(mg_io *io); /* its Watch; new reference, or NULL (no exception) when that is gone */

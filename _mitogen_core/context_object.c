@@ -155,7 +155,8 @@ static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
     PyObject *handle = context ? PyObject_GetAttrString(obj, "dst_handle") : NULL; /* never with an exception set */
     if (!handle)
         goto done;
-    if (!enc || (PyLong_Check(enc) && PyLong_AsLong(enc) == MG_ENC_PKL))
+    int overflow;
+    if (!enc || (PyLong_Check(enc) && PyLong_AsLongAndOverflow(enc, &overflow) == MG_ENC_PKL))
         msg = mg_message_pickled(st, (PyTypeObject *) st->message_type, &value, 1);
     else
         msg = PyObject_CallMethod(st->message_type, "encoded", "OO", value, enc);

@@ -3,7 +3,7 @@
 
 /* --- waiting --- */
 
-static int parse_timeout(PyObject *timeout, int64_t *deadline)
+int mg_parse_timeout(PyObject *timeout, int64_t *deadline)
 {
     *deadline = MG_NEVER;
     if (!timeout || timeout == Py_None)
@@ -11,44 +11,51 @@ static int parse_timeout(PyObject *timeout, int64_t *deadline)
     double seconds = PyFloat_AsDouble(timeout);
     if (seconds == -1.0 && PyErr_Occurred())
         return -1;
+    if (seconds != seconds) {
+        PyErr_SetString(PyExc_ValueError, "a timeout must be a number of seconds, not NaN");
+        return -1;
+    }
     *deadline = mg_deadline(seconds);
     return 0;
 }
 
-int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, PyObject *timeout, int block, PyObject *closed_error,
-                 PyObject *closed_text, mg_item *item)
+int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int block, mg_item *item)
 {
-    mg_sleeper s;
-    int64_t deadline;
     mg_run_later();
-    mg_err err = block ? mg_latch_join(l, &s, item) : mg_latch_try(l, item);
-    if (err == MG_OK)
-        return 0;
+    mg_err err = mg_latch_try(l, item);
     if (err == MG_EAGAIN && block) {
-        if (parse_timeout(timeout, &deadline)) {
-            if (mg_latch_leave(l, &s, item) == MG_OK)
-                mg_latch_unget(l, *item);
-            return -1;
-        }
-        do {
+        /* Not on the stack: where the interpreter ends, a thread that is not waited for ends as it asks for the GIL, and may then still
+         * stand in the queue. */
+        mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
+        err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
+        if (err != MG_EAGAIN)
+            PyMem_RawFree(s);
+        while (err == MG_EAGAIN) {
             /* before the first sleep too: the interpreter has not looked since we were called, which may be a while ago */
             if (PyErr_CheckSignals()) {
                 /* the wait is over, whatever came meanwhile belongs to the next in line */
-                if (mg_latch_leave(l, &s, item) == MG_OK)
+                if (mg_latch_leave(l, s, item) == MG_OK)
                     mg_latch_unget(l, *item);
+                PyMem_RawFree(s);
                 return -1;
             }
-            Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, &s, deadline);
-            Py_END_ALLOW_THREADS
-        } while (err == MG_EINTR);
-        mg_spin_learn(&s.waiter->spin, (s.arriving_at ? s.arriving_at : mg_now()) - s.since);
-        err = mg_latch_leave(l, &s, item);
-        mg_run_later();
+            Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, s, deadline);
+            Py_END_ALLOW_THREADS if (err == MG_EINTR)
+            {
+                err = MG_EAGAIN;
+                continue;
+            }
+            mg_spin_learn(&s->waiter->spin, (s->arriving_at ? s->arriving_at : mg_now()) - s->since);
+            err = mg_latch_leave(l, s, item);
+            PyMem_RawFree(s);
+            mg_run_later();
+            break;
+        }
     }
     switch (err) {
     case MG_OK: return 0;
     case MG_EAGAIN: PyErr_SetNone(st->TimeoutError); return -1;
-    case MG_ECLOSED: PyErr_SetObject(closed_error, closed_text); return -1;
+    case MG_ECLOSED: return 1;
     default: PyErr_NoMemory(); return -1;
     }
 }
@@ -95,7 +102,7 @@ PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router)
     case MG_ITEM_OBJECT: return item.ptr;
     case MG_ITEM_FRAME: return mg_message_from_frame(st, item.ptr, router);
     default:
-        obj = Py_XNewRef(atomic_load(&((mg_latch *) item.ptr)->owner));
+        obj = mg_owner(atomic_load(&((mg_latch *) item.ptr)->owner));
         mg_latch_unref(item.ptr);
         return obj;
     }
@@ -120,6 +127,12 @@ int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyO
         value = NULL;
     else
         target = latch_of_put(st, value);
+    /* watchers are changed with the GIL only */
+    for (const mg_latch *at = target ? target->latch : NULL; at; at = at->watcher)
+        if (at == l) {
+            PyErr_SetString(PyExc_ValueError, "a latch cannot notify itself, not by way of others either");
+            return -1;
+        }
     Py_XINCREF(value);
     PyObject *old = *slot;
     *slot = value;
@@ -151,21 +164,55 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *) self;
 }
 
+struct visit {
+    visitproc visit;
+    void *arg;
+};
+
+static int visit_item(mg_item item, void *arg)
+{
+    const struct visit *v = arg;
+    return item.kind == MG_ITEM_OBJECT ? v->visit(item.ptr, v->arg) : 0;
+}
+
+int mg_visit_items(mg_latch *l, visitproc visit, void *arg)
+{
+    struct visit v = {visit, arg};
+    return l ? mg_latch_visit(l, visit_item, &v) : 0;
+}
+
+void mg_clear_items(mg_latch *l)
+{
+    mg_item item;
+    while (l && mg_latch_try(l, &item) == MG_OK)
+        if (item.kind == MG_ITEM_OBJECT)
+            Py_DECREF((PyObject *) item.ptr);
+        else
+            mg_drop_item(item);
+}
+
 static int latch_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     LatchObject *self = (LatchObject *) obj;
     Py_VISIT(Py_TYPE(obj));
     Py_VISIT(self->notify);
     Py_VISIT(self->dict);
+    return self->shared ? 0 : mg_visit_items(self->latch, visit, arg);
+}
+
+static int clear_fields(LatchObject *self)
+{
+    Py_CLEAR(self->notify);
+    Py_CLEAR(self->dict);
     return 0;
 }
 
 static int latch_clear(PyObject *obj)
 {
     LatchObject *self = (LatchObject *) obj;
-    Py_CLEAR(self->notify);
-    Py_CLEAR(self->dict);
-    return 0;
+    if (!self->shared)
+        mg_clear_items(self->latch);
+    return clear_fields(self);
 }
 
 static void latch_dealloc(PyObject *obj)
@@ -173,17 +220,17 @@ static void latch_dealloc(PyObject *obj)
     LatchObject *self = (LatchObject *) obj;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
+    if (self->latch && !self->shared)
+        atomic_store(&self->latch->owner, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->latch) {
-        if (!self->shared) {
-            atomic_store(&self->latch->owner, NULL);
+        if (!self->shared)
             mg_latch_watch(self->latch, NULL, 0);
-        }
         mg_latch_unref(self->latch);
     }
     mg_loop_unref(self->loop);
-    latch_clear(obj);
+    clear_fields(self);
     mg_run_later();
     type->tp_free(obj);
     Py_DECREF(type);
@@ -208,7 +255,9 @@ static PyObject *latch_put(PyObject *obj, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if (self->notify && !woken.waiter && !latch_of_put(self->st, self->notify)) {
-        PyObject *r = PyObject_CallOneArg(self->notify, obj);
+        PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
+        PyObject *r = PyObject_CallOneArg(notify, obj);
+        Py_DECREF(notify);
         if (!r)
             return NULL;
         Py_DECREF(r);
@@ -226,25 +275,19 @@ static PyObject *latch_get(PyObject *obj, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Op:get", names, &timeout, &block))
         return NULL;
     int64_t deadline;
-    if (parse_timeout(timeout, &deadline))
+    if (mg_parse_timeout(timeout, &deadline))
         return NULL;
     for (;;) {
         mg_item item;
-        if (mg_wait_item(st, self->latch, self->loop, timeout, block, st->LatchError, st->latch_closed_msg, &item))
+        int bad = mg_wait_item(st, self->latch, self->loop, deadline, block, &item);
+        if (bad > 0)
+            PyErr_SetObject(st->LatchError, st->latch_closed_msg);
+        if (bad)
             return NULL;
         PyObject *got = mg_item_object(st, item, NULL);
         if (got || PyErr_Occurred())
             return got;
-        /* the token of a receiver that is gone: go on waiting, for what is left of the time */
-        if (deadline != MG_NEVER) {
-            int64_t left = deadline - mg_now();
-            PyObject *rest = PyFloat_FromDouble(left > 0 ? (double) left / 1e9 : 0.);
-            if (!rest)
-                return NULL;
-            PyObject *r = PyObject_CallMethod(obj, "get", "OO", rest, block ? Py_True : Py_False);
-            Py_DECREF(rest);
-            return r;
-        }
+        /* the token of a receiver that is gone: go on, for what is left of the time */
     }
 }
 

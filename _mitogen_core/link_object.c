@@ -3,7 +3,7 @@
 
 PyObject *mg_link_of(mg_stream *s)
 {
-    return Py_XNewRef(atomic_load(&s->owner));
+    return mg_owner(atomic_load(&s->owner));
 }
 
 static PyObject *link_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -15,6 +15,10 @@ static PyObject *link_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!st ||
         !PyArg_ParseTupleAndKeywords(args, kwargs, "O!IO:Link", names, st->Router, &router, &remote_id, &protocol))
         return NULL;
+    if (!((RouterObject *) router)->router) {
+        PyErr_SetString(PyExc_TypeError, "Link: the router's __init__() has not run");
+        return NULL;
+    }
     LinkObject *self = (LinkObject *) type->tp_alloc(type, 0);
     if (!self)
         return NULL;
@@ -56,10 +60,11 @@ static void link_dealloc(PyObject *obj)
     LinkObject *self = (LinkObject *) obj;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
+    if (self->stream)
+        atomic_store(&self->stream->owner, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->stream) {
-        atomic_store(&self->stream->owner, NULL);
         close_stream(self);
         mg_stream_unref(self->stream);
     }

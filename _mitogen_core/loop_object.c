@@ -51,7 +51,7 @@ static void on_ready(void *arg, int events)
 
 PyObject *mg_io_owner(mg_io *io)
 {
-    return Py_XNewRef(atomic_load(&io->owner));
+    return mg_owner(atomic_load(&io->owner));
 }
 
 static int watch_traverse(PyObject *obj, visitproc visit, void *arg)
@@ -106,15 +106,27 @@ static PyObject *watch_stop(PyObject *obj, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* Loop.watch() makes them. */
+static PyObject *watch_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void) type, (void) args, (void) kwargs;
+    PyErr_SetString(PyExc_TypeError, "a Watch is made by Loop.watch()");
+    return NULL;
+}
+
 static PyMethodDef watch_methods[] = {
     {"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready."},
     {"stop", watch_stop, METH_NOARGS, "Disarm; on return the loop does not know the descriptor any more."},
     {NULL, NULL, 0, NULL}};
 static PyMemberDef watch_members[] = {
     {"data", T_OBJECT, offsetof(WatchObject, data), 0, "Whatever the caller keeps here."}, {NULL, 0, 0, 0, NULL}};
-static PyType_Slot watch_slots[] = {{Py_tp_dealloc, watch_dealloc}, {Py_tp_traverse, watch_traverse},
-                                    {Py_tp_clear, watch_clear},     {Py_tp_methods, watch_methods},
-                                    {Py_tp_members, watch_members}, {0, NULL}};
+static PyType_Slot watch_slots[] = {{Py_tp_new, watch_new},
+                                    {Py_tp_dealloc, watch_dealloc},
+                                    {Py_tp_traverse, watch_traverse},
+                                    {Py_tp_clear, watch_clear},
+                                    {Py_tp_methods, watch_methods},
+                                    {Py_tp_members, watch_members},
+                                    {0, NULL}};
 PyType_Spec mg_watch_spec = {"_mitogen_core.Watch", sizeof(WatchObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
                              watch_slots};
 
@@ -208,9 +220,12 @@ static PyObject *event_tuple(mg_state *st, const mg_event *ev)
         PyObject *entry = entry_of(ev->a);
         PyObject *router = PyTuple_Check(entry) ? PyTuple_GET_ITEM(entry, 0) : NULL;
         PyObject *msg = mg_message_from_frame(st, mg_frame_ref(ev->b), router);
-        return Py_BuildValue("(iNNN)", ev->kind, entry, msg, link_or_none(ev->c));
+        return Py_BuildValue("(iNNNO)", ev->kind, entry, msg, link_or_none(ev->c),
+                             atomic_load(&((mg_handler *) ev->a)->removed) ? Py_True : Py_False);
     }
-    case MG_EV_OBJECT: return Py_BuildValue("(iNOO)", MG_EV_FRAME, entry_of(ev->a), (PyObject *) ev->b, Py_None);
+    case MG_EV_OBJECT:
+        return Py_BuildValue("(iNOOO)", MG_EV_FRAME, entry_of(ev->a), (PyObject *) ev->b, Py_None,
+                             atomic_load(&((mg_handler *) ev->a)->removed) ? Py_True : Py_False);
     case MG_EV_HOOK: {
         PyObject *msg = mg_message_from_frame(st, mg_frame_ref(ev->b), NULL);
         return Py_BuildValue("(iNN)", ev->kind, msg, link_or_none(ev->c));
@@ -229,9 +244,10 @@ static PyObject *event_tuple(mg_state *st, const mg_event *ev)
                              link_or_none(r->expected), (unsigned long long) r->lost);
     }
     case MG_EV_NOTIFY: {
-        PyObject *owner = Py_XNewRef(atomic_load(&((mg_latch *) ev->a)->owner));
+        PyObject *owner = mg_owner(atomic_load(&((mg_latch *) ev->a)->owner));
         return owner ? Py_BuildValue("(iN)", ev->kind, owner) : NULL;
     }
+    case MG_EV_CALL: return Py_BuildValue("(i)", ev->kind);
     default: return NULL;
     }
 }
@@ -312,6 +328,16 @@ static PyObject *loop_drop_events(PyObject *obj, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* An event that holds the place of a function that was deferred, among the others. */
+static PyObject *loop_call_later(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_event ev = {.kind = MG_EV_CALL};
+    if (mg_loop_push_event(((LoopObject *) obj)->loop, &ev) != MG_OK)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 static PyObject *loop_interrupt(PyObject *obj, PyObject *unused)
 {
     (void) unused;
@@ -365,6 +391,7 @@ static PyMethodDef loop_methods[] = {
     {"next_event", loop_next_event, METH_NOARGS,
      "The next event, a tuple that starts with its kind, or None. MemoryError: it stays the next one."},
     {"drop_events", loop_drop_events, METH_NOARGS, "Let go of all events."},
+    {"call_later", loop_call_later, METH_NOARGS, "Queue an event EV_CALL behind what there is. Any thread."},
     {"interrupt", loop_interrupt, METH_NOARGS, "Make the present or next wait() return. Any thread."},
     {"close", loop_close, METH_NOARGS, "No thread runs the loop any more."},
     {"acquire", loop_acquire, METH_NOARGS, "Keep every other thread from running the loop until release()."},

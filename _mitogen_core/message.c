@@ -220,6 +220,10 @@ int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
         field_u32(m->auth_id, "auth_id", &hdr->auth_id) || field_u32(m->handle, "handle", &hdr->handle) ||
         field_u32(m->reply_to, "reply_to", &hdr->reply_to) || field_u32(m->enc, "enc", &enc))
         return -1;
+    if (enc > INT16_MAX) {
+        PyErr_Format(PyExc_ValueError, "Message.enc must be a number of 15 bits, not %R", m->enc);
+        return -1;
+    }
     hdr->enc = (int16_t) enc;
     Py_ssize_t size = mg_message_size(m);
     hdr->len = size > (Py_ssize_t) UINT32_MAX ? UINT32_MAX : (uint32_t) size;
@@ -228,7 +232,8 @@ int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
 
 int mg_message_is_dead(MessageObject *m)
 {
-    return m->reply_to && PyLong_Check(m->reply_to) && PyLong_AsLong(m->reply_to) == MG_IS_DEAD;
+    int overflow;
+    return m->reply_to && PyLong_Check(m->reply_to) && PyLong_AsLongAndOverflow(m->reply_to, &overflow) == MG_IS_DEAD;
 }
 
 PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
@@ -473,7 +478,7 @@ static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwar
     return obj;
 }
 
-/* _unpickle_all(deny) -> list: every object, with the default look-ups or none. */
+/* _unpickle_all(deny) -> (list, error): every object, with the default look-ups or none, until one is bad; then why. */
 static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
 {
     MessageObject *m = (MessageObject *) self;
@@ -493,11 +498,18 @@ static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
         Py_DECREF(obj);
     }
     mg_unpickler_fini(&up);
-    if (PyErr_Occurred())
-        Py_CLEAR(list);
     Py_XDECREF(keep);
     mg_frame_unref(keep_frame);
-    return list;
+    if (!list)
+        return NULL;
+    PyObject *type = NULL, *value = NULL, *tb = NULL;
+    PyErr_Fetch(&type, &value, &tb);
+    if (type) {
+        PyErr_NormalizeException(&type, &value, &tb);
+        Py_DECREF(type);
+        Py_XDECREF(tb);
+    }
+    return Py_BuildValue("(NN)", list, value ? value : Py_NewRef(Py_None));
 }
 
 static PyObject *get_is_dead(PyObject *self, void *closure)
@@ -511,7 +523,8 @@ static PyMethodDef message_methods[] = {
      "pickled(*objs, **fields) -> Message whose payload is the objects, one pickle each."},
     {"unpickle", (PyCFunction) (void (*)(void)) message_unpickle, METH_VARARGS | METH_KEYWORDS,
      "unpickle(throw=True, throw_dead=True, find_class=None) -> the first object of the payload."},
-    {"_unpickle_all", message_unpickle_all, METH_O, "_unpickle_all(deny) -> list of all objects of the payload."},
+    {"_unpickle_all", message_unpickle_all, METH_O,
+     "_unpickle_all(deny) -> (list of all objects of the payload, None or why it ends there)."},
     {NULL, NULL, 0, NULL}};
 
 #define FIELD(name) {#name, T_OBJECT, offsetof(MessageObject, name), 0, NULL}

@@ -197,6 +197,7 @@ static int module_exec(PyObject *module)
     CONSTANT("EV_REFUSED", MG_EV_REFUSED)
     CONSTANT("EV_IO", MG_EV_IO)
     CONSTANT("EV_NOTIFY", MG_EV_NOTIFY)
+    CONSTANT("EV_CALL", MG_EV_CALL)
     CONSTANT("HIGH_WATER", MG_HIGH_WATER)
 #undef CONSTANT
     return PyModule_AddStringConstant(module, "__version__", MITOGEN_VERSION);

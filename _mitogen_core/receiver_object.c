@@ -51,8 +51,12 @@ static int set_max_bytes(PyObject *obj, PyObject *value, void *closure)
     size_t limit = 0;
     if (value && value != Py_None) {
         limit = PyLong_AsSize_t(value);
-        if (PyErr_Occurred())
+        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_OverflowError))
             return -1;
+        if (PyErr_Occurred()) {
+            PyErr_Clear();
+            limit = 0;
+        }
         if (!limit) {
             PyErr_SetString(PyExc_ValueError, "max_bytes must be at least 1");
             return -1;
@@ -91,12 +95,11 @@ static int receiver_traverse(PyObject *obj, visitproc visit, void *arg)
     Py_VISIT(self->notify);
     Py_VISIT(self->latch_object);
     Py_VISIT(self->dict);
-    return 0;
+    return mg_visit_items(self->latch, visit, arg);
 }
 
-static int receiver_clear(PyObject *obj)
+static int clear_fields(ReceiverObject *self)
 {
-    ReceiverObject *self = (ReceiverObject *) obj;
     Py_CLEAR(self->router);
     Py_CLEAR(self->handle);
     Py_CLEAR(self->notify);
@@ -105,19 +108,26 @@ static int receiver_clear(PyObject *obj)
     return 0;
 }
 
+static int receiver_clear(PyObject *obj)
+{
+    mg_clear_items(((ReceiverObject *) obj)->latch);
+    return clear_fields((ReceiverObject *) obj);
+}
+
 static void receiver_dealloc(PyObject *obj)
 {
     ReceiverObject *self = (ReceiverObject *) obj;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
+    if (self->latch)
+        atomic_store(&self->latch->owner, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->latch) {
-        atomic_store(&self->latch->owner, NULL);
         mg_latch_watch(self->latch, NULL, 0);
         mg_latch_unref(self->latch);
     }
-    receiver_clear(obj);
+    clear_fields(self);
     mg_router_unref(self->engine);
     mg_loop_unref(self->loop);
     mg_run_later();
@@ -156,7 +166,9 @@ static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
         return NULL;
     }
     if (self->notify && !self->latch->watcher) {
-        PyObject *r = PyObject_CallOneArg(self->notify, obj);
+        PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
+        PyObject *r = PyObject_CallOneArg(notify, obj);
+        Py_DECREF(notify);
         if (!r)
             return NULL;
         Py_DECREF(r);
@@ -174,11 +186,16 @@ static PyObject *receiver_get(PyObject *obj, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Opp:get", names, &timeout, &block, &throw_dead))
         return NULL;
     mg_item item;
-    PyObject *text = PyObject_GetAttrString(obj, "closed_msg");
-    if (!text)
+    int64_t deadline;
+    if (mg_parse_timeout(timeout, &deadline))
         return NULL;
-    int bad = mg_wait_item(st, self->latch, self->loop, timeout, block, st->ChannelError, text, &item);
-    Py_DECREF(text);
+    int bad = mg_wait_item(st, self->latch, self->loop, deadline, block, &item);
+    if (bad > 0) {
+        PyObject *text = PyObject_GetAttrString(obj, "closed_msg");
+        if (text)
+            PyErr_SetObject(st->ChannelError, text);
+        Py_XDECREF(text);
+    }
     if (bad)
         return NULL;
     if (item.kind == MG_ITEM_TOKEN) {

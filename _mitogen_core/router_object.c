@@ -370,8 +370,12 @@ static PyObject *router_del_handler(PyObject *obj, PyObject *arg)
         PyErr_SetObject(PyExc_KeyError, arg);
         return NULL;
     }
-    if (id_arg(arg, &number))
-        return NULL;
+    if (id_arg(arg, &number)) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+            return NULL;
+        PyErr_Clear();
+        number = 0; /* never one of ours, as that is not */
+    }
     if (mg_router_del_handler(r, number) != MG_OK) {
         PyErr_SetObject(PyExc_KeyError, arg);
         return NULL;

@@ -21,7 +21,6 @@ import types
 import mitogen
 
 # `threading` has loaded that one; `weakref` would bring more along.
-from _weakrefset import WeakSet
 
 # By name: an unbuilt checkout imports as an empty namespace package.
 from _mitogen_core import __version__ as _built_version
@@ -102,15 +101,14 @@ class Message(_c.Message):
             raise ValueError('message is not pickled')
         if throw_dead and self.is_dead:
             self._throw_dead()
-        try:
-            objs = self._unpickle_all(True)
-        except Exception:
-            LOG.error('cannot unpickle %r', self)
-            raise
+        objs, error = self._unpickle_all(True)
         for obj in objs:
             if throw and isinstance(obj, core.CallError):
                 raise obj
             yield obj
+        if error is not None:
+            LOG.error('cannot unpickle %r', self)
+            raise error
     unpickle_iter.__doc__ = _PureMessage.unpickle_iter.__doc__
 
 
@@ -218,8 +216,9 @@ class Channel(Sender, Receiver):
 # The router and its streams.
 #
 
-#: Routers that have to be told when `mitogen.context_id` and its kin change.
-_routers = WeakSet()
+#: Id -> weak reference of each router, all of which have to be told when
+#: `mitogen.context_id` and its kin change.
+_routers = {}
 
 #: In the order of `mg_reason`; the names of the texts, which are class
 #: attributes that a program may replace.
@@ -246,8 +245,10 @@ class _Package(types.ModuleType):
 
 def _tell_identity():
     _c.set_own_id(mitogen.context_id)
-    for router in list(_routers):
-        router._tell_identity()
+    for ref in list(_routers.values()):
+        router = ref()
+        if router is not None:
+            router._tell_identity()
 
 
 def _stream_of(link):
@@ -302,7 +303,7 @@ class Router(_c.Router):
         for reason, name in enumerate(_TEXTS):
             self._set_text(reason, getattr(self, name))
         self._tell_identity()
-        _routers.add(self)
+        core._remember(_routers, self)
         self.broker = broker
         self._write_lock = core.thread.allocate_lock()
         self._context_by_id = {}
@@ -316,7 +317,9 @@ class Router(_c.Router):
     def __setattr__(self, name, value):
         _c.Router.__setattr__(self, name, value)
         if name in ('max_message_size', 'high_water'):
-            self._set_limits(self.max_message_size, self.high_water)
+            # Any number will do, infinity too.
+            self._set_limits(*(int(min(limit, 1 << 62)) for limit in (
+                self.max_message_size, self.high_water)))
         elif name == 'unidirectional':
             self._set_unidirectional(value)
         elif name in _TEXTS:
@@ -403,6 +406,9 @@ class Router(_c.Router):
         for _, entry in self._lost_handlers(None):
             self._call_handler(entry[1],
                                core.Message.dead(self.broker_exit_msg))
+        # Now nothing more is accepted.
+        if isinstance(self.broker.poller, Poller):
+            self.broker.poller.finish()
 
     def _deliver(self, entry, msg, link):
         """Give a message to a handler that is Python. Broker thread."""
@@ -419,8 +425,10 @@ class Router(_c.Router):
                 try:
                     self.del_handler(msg.handle)
                 except KeyError:
-                    # Its receiver was closed on another thread just now.
-                    pass
+                    # Another message was first, or its receiver was closed
+                    # on another thread just now.
+                    return self._maybe_send_dead(True, msg,
+                                                 self.invalid_handle_msg)
         self._call_handler(func, msg)
 
     def _async_route(self, msg, in_stream=None):
@@ -573,8 +581,9 @@ class Poller(core.Poller):
         self._links = {}
         self._fired = []
         self._closed = False
-        #: Called by the broker thread after each turn.
-        self.on_turn = None
+        #: Called by the broker thread where its turn comes among what has
+        #: arrived, once for each `call_later` of the loop.
+        self.on_call = None
 
     def _watch(self, fd, writing):
         watch = self._watches.get((fd, writing))
@@ -638,14 +647,36 @@ class Poller(core.Poller):
                     data, generation = table.get(fd, (None, self._generation))
                     if generation < self._generation:
                         yield data
+            elif event[0] == _c.EV_CALL:
+                self.on_call()
             else:
-                try:
-                    _HANDLERS[event[0]](*event[1:])
-                except Exception:
-                    LOG.exception('cannot handle an event: %r', event)
+                self._handle(event)
             event = watch = None
-        if self.on_turn:
-            self.on_turn()
+
+    @staticmethod
+    def _handle(event):
+        try:
+            _HANDLERS[event[0]](*event[1:])
+        except Exception:
+            LOG.exception('cannot handle an event: %r', event)
+
+    def finish(self):
+        """
+        Deliver what was accepted before the end, and forget the rest. The
+        thread that was the broker's.
+        """
+        while True:
+            try:
+                event = self._loop.next_event()
+            except MemoryError:
+                # Whoever waits for an answer has to get one, if later.
+                core.time.sleep(0.01)
+                continue
+            if event is None:
+                return
+            if event[0] in (_c.EV_FRAME, _c.EV_NOTIFY):
+                self._handle(event)
+            event = None
 
     def close(self):
         if self._closed:
@@ -655,14 +686,18 @@ class Poller(core.Poller):
             watch.stop()
         self._watches.clear()
         self._loop.close()
-        # Not to be handled any more; each holds references.
-        self._loop.drop_events()
+        self.finish()
         del self._fired[:]
 
 
-def _on_frame(entry, msg, link):
+def _on_frame(entry, msg, link, removed):
+    router = entry[0]
     try:
-        entry[0]._deliver(entry, msg, link)
+        if removed:
+            # Since it was sent.
+            router._maybe_send_dead(True, msg, router.invalid_handle_msg)
+        else:
+            router._deliver(entry, msg, link)
     finally:
         if link is not None:
             link.release()
@@ -754,19 +789,38 @@ _HANDLERS = {
 }
 
 
-class _WakeSide(object):
-    """Stands where the waker of the twin has a pipe."""
-    closed = False
+class _Waker(core.Waker):
+    # Instead of a pipe, an event in the loop's queue keeps the place of each
+    # function: so it runs after what was routed before it.
+    __doc__ = core.Waker.__doc__
 
-    def __init__(self, loop):
-        self._loop = loop
+    def __init__(self, broker):
+        core.Waker.__init__(self, broker)
+        self._call_later = broker.poller._loop.call_later
+        broker.poller.on_call = self._on_call
 
-    def write(self, s):
-        self._loop.interrupt()
-        return len(s)
+    def _on_call(self):
+        with self._lock:
+            if not self._deferred:
+                # An exception came when its place was kept.
+                return
+            func, args, kwargs = self._deferred.popleft()
+        try:
+            func(*args, **kwargs)
+        except Exception:
+            LOG.exception('%r failed on the broker thread', func)
+            self._broker.shutdown()
 
-    def close(self):
-        pass
+    def defer(self, func, *args, **kwargs):
+        if core.thread.get_ident() == self._broker._ident:
+            return func(*args, **kwargs)
+        with self._lock:
+            if self._broker._exitted:
+                raise core.Error(self.broker_shutdown_msg)
+            # First: a place too many is no harm.
+            self._call_later()
+            self._deferred.append((func, args, kwargs))
+            self.wakes += 1
 
 
 class Broker(_PureBroker):
@@ -778,11 +832,8 @@ class Broker(_PureBroker):
         core._remember(Broker._all, self)
         self.poller = Poller()
         self._waker = core.Stream()
-        self._waker.set_protocol(core.Waker(self))
-        self._waker.transmit_side = _WakeSide(self.poller._loop)
-        protocol = self._waker.protocol
-        self.defer = protocol.defer
-        self.poller.on_turn = lambda: protocol.on_receive(self, b'')
+        self._waker.set_protocol(_Waker(self))
+        self.defer = self._waker.protocol.defer
         self._thread = core.threading.Thread(target=self._broker_main,
                                              name='mitogen.broker')
         if _start:
