@@ -2888,7 +2888,8 @@ class Throttle(object):
 
     def _again(self, msg):
         self._waiting -= 1
-        self(msg)
+        # From a timer nobody catches what it raises.
+        self._router._call_handler(self, msg)
 
 
 #: Longest name of a module, or of a file in a package, that may be asked for.

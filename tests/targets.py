@@ -630,3 +630,11 @@ def call_sleep(context, seconds):
 @takes_econtext
 def is_detached(econtext):
     return econtext.detached
+
+
+def set_pending_max(size):
+    """
+    Say how many bytes of answers may wait for one child of this context.
+    """
+    import mitogen.parent
+    mitogen.parent.Throttle.pending_max = size

@@ -460,6 +460,21 @@ def test_a_request_that_is_a_bomb_harms_nobody(tree):
                              for handle in (GET_RESOURCE, CALL_FUNCTION, CALL_SERVICE, LOAD_MODULE)])
 
 
+def test_a_request_that_waited_and_is_a_bomb_harms_nobody(tree):
+    def call(function, *args):
+        return tree.middle.call(function, *args) if tree.middle else function(*args)
+
+    # As if its parent had much for it that it does not read.
+    call(targets.set_pending_max, -1)
+    try:
+        tree.liar.tell(*[dict(dst=tree.parent_id, handle=GET_RESOURCE, data=BOMBS[name], magic=0x4d4a, reply_to=5)
+                         for name in ('empty', 'no opcode', 'a class')])
+        assert not tree.logs.find('crashed')
+    finally:
+        call(targets.set_pending_max, 64 * MEBIBYTE)
+    testlib.wait_for(lambda: len(tree.logs.find('crashed')) == 3)
+
+
 def test_an_error_text_of_the_child_is_only_text(tree):
     text = 'boom\n' * 1500
     tree.liar.start('answer', data='\x80\x02cmitogen.core\n_unpickle_call_error\nX%s%s\x85R.' % (
