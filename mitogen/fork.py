@@ -114,8 +114,10 @@ class Process(mitogen.parent.Process):
         except OSError:
             if sys.exc_info()[1].errno != errno.ECHILD:
                 raise
+            # As when the program ignores SIGCHLD. By now the number may be
+            # another process's; how this one ended nobody can tell.
             LOG.warning('%r: somebody else has reaped it', self)
-            ended = 0
+            ended, status = self.pid, 0
         if ended:
             self._status = _convert_exit_status(status)
         return self._status

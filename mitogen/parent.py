@@ -1487,8 +1487,8 @@ class Reaper(object):
             self.proc.send_signal(signum)
         except OSError as e:
             # A front-end such as sudo runs as somebody else. It ends all the
-            # same, as its files are closed.
-            if e.args[0] != errno.EPERM:
+            # same, as its files are closed. Or it was reaped just now.
+            if e.args[0] not in (errno.EPERM, errno.ESRCH):
                 raise
 
 

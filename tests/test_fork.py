@@ -176,6 +176,31 @@ def test_a_child_ends_with_its_broker(make_router):
         os.waitpid(proc.pid, os.WNOHANG)
 
 
+def test_a_child_that_somebody_else_reaped_is_gone():
+    pid = os.fork()
+    if not pid:
+        os._exit(3)
+    os.waitpid(pid, 0)
+    proc = mitogen.fork.Process(pid, None, None)
+    with testlib.LogCapture('mitogen') as logs:
+        assert proc.poll() == 0
+        assert proc.poll() == 0
+    assert len(logs.find('somebody else has reaped it')) == 1
+
+
+def test_a_child_ends_where_the_system_reaps_children(make_router):
+    router = make_router()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        context = router.fork()
+        gone = mitogen.core.Latch()
+        mitogen.core.listen(router.stream_by_id(context.context_id).conn.proc, 'exit', gone.put)
+        context.shutdown(wait=True)
+        gone.get(timeout=10)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.mark.parametrize('how, expected', [
     (lambda: os._exit(3), 3),
     (lambda: os.kill(os.getpid(), signal.SIGKILL), -signal.SIGKILL),

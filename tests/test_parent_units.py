@@ -937,6 +937,14 @@ def test_a_process_of_another_user_is_left_alone():
         reaper.reap()
 
 
+def test_a_process_that_is_gone_already_takes_no_signal():
+    reaper, _, proc = make_reaper()
+    proc.send_signal.side_effect = OSError(errno.ESRCH, 'gone')
+    reaper.reap()
+    reaper.reap()
+    assert proc.send_signal.called
+
+
 def test_the_reaper_gives_up_in_the_end():
     reaper, broker, proc = make_reaper(kill=False)
     with testlib.LogCapture('mitogen.parent') as log:
