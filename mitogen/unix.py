@@ -22,6 +22,7 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
 
 import mitogen
 import mitogen.core
@@ -117,7 +118,8 @@ def make_socket_path():
 
 class HandshakeProtocol(mitogen.core.Protocol):
     """
-    Wait for the process id of a client, then welcome it. Broker thread.
+    Wait for the process id of a client, then welcome it. Broker thread, except
+    for :meth:`_allocate`.
     """
     #: Seconds a client may be silent.
     timeout = 30.0
@@ -151,7 +153,13 @@ class HandshakeProtocol(mitogen.core.Protocol):
             return
         self._timer.cancel()
         pid, = _HELLO.unpack(self._buf)
-        self._welcome(pid)
+        # What comes behind it is for another protocol.
+        broker.stop_receive(self.stream)
+        thread = threading.Thread(name='mitogen.unix.allocate',
+                                  target=self._allocate, args=(pid,))
+        # The end of the process shall not wait for an id.
+        thread.daemon = True
+        thread.start()
 
     def on_disconnect(self, broker):
         if self._timer is not None and self._timer.active:
@@ -160,10 +168,31 @@ class HandshakeProtocol(mitogen.core.Protocol):
                       len(self._buf))
         super(HandshakeProtocol, self).on_disconnect(broker)
 
-    def _welcome(self, pid):
+    def _allocate(self, pid):
+        """
+        Get an id for the client. A thread of its own: a child may have to ask
+        the master, whose answer the broker thread reads.
+        """
+        stream = self.stream
+        broker = self._router.broker
+        try:
+            context_id = self._router.id_allocator.allocate()
+        except Exception:
+            LOG.error('%r: no id for the client with pid %d: %s', stream, pid,
+                      sys.exc_info()[1])
+            then = stream.on_disconnect, broker
+        else:
+            then = self._welcome, pid, context_id
+        try:
+            broker.defer(*then)
+        except mitogen.core.Error:
+            # It has exited, and did not know of the socket.
+            stream.receive_side.close()
+            stream.transmit_side.close()
+
+    def _welcome(self, pid, context_id):
         stream = self.stream
         router = self._router
-        context_id = router.id_allocator.allocate()
         context = mitogen.parent.Context(router, context_id)
         stream.name = u'unix_client.%d' % (pid,)
 

@@ -638,3 +638,14 @@ def set_pending_max(size):
     """
     import mitogen.parent
     mitogen.parent.Throttle.pending_max = size
+
+
+@takes_econtext
+def listen_at(path, econtext):
+    """
+    Let clients join by way of this context.
+    """
+    import mitogen.parent
+    import mitogen.unix
+    mitogen.parent.upgrade_router(econtext)
+    mitogen.unix.Listener.build_stream(econtext.router, path=path)

@@ -14,6 +14,7 @@ import sys
 
 import accounts
 import pytest
+import targets
 import testlib
 
 import mitogen
@@ -188,6 +189,37 @@ def test_a_silent_client_is_cut_off(listener, router, monkeypatch):
     sock.close()
 
 
+def test_a_client_without_an_id_is_cut_off(raw, router, monkeypatch):
+    def allocate():
+        raise mitogen.core.Error('none left')
+
+    monkeypatch.setattr(router.id_allocator, 'allocate', allocate)
+    with testlib.LogCapture('mitogen.unix') as logs:
+        raw.sendall(struct.pack('>L', 4321))
+        assert raw.recv(1) == b''
+        assert logs.find('no id for the client with pid 4321: none left')
+    testlib.sync(router.broker)
+    assert router.get_streams() == []
+
+
+def test_a_client_whose_id_comes_after_the_end_is_cut_off(make_router):
+    router = make_router()
+    asked, answer = mitogen.core.Latch(), mitogen.core.Latch()
+    router.id_allocator.allocate = lambda: (asked.put(), answer.get(timeout=60))[1]
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(10)
+    sock.connect(Listener.build_stream(router).protocol.path)
+    sock.sendall(struct.pack('>L', 4321))
+    asked.get(timeout=10)
+    # Others are served meanwhile.
+    assert router.broker.defer_sync(lambda: 5) == 5
+    router.broker.shutdown()
+    router.broker.join()
+    answer.put(77)
+    assert sock.recv(1) == b''
+    sock.close()
+
+
 # ---- clients
 
 def test_connecting_to_nobody(tmp_path):
@@ -233,6 +265,16 @@ def test_a_client_is_a_context_until_it_disconnects(listener, router):
     expected = router.id_allocator._unused
     assert run_client(CLIENT, listener.protocol.path) == [
         '%d 0 [0] 0 None' % expected, 'unix_listener.%d' % os.getpid(), '0 None []']
+
+
+def test_a_client_of_a_child_is_a_context_too(router, tmp_path):
+    path = str(tmp_path / 'sock')
+    child = router.local()
+    # Its first id it has to ask the master for.
+    child.call(targets.listen_at, path)
+    lines = run_client(CLIENT, path)
+    assert lines[0].split()[1:4] == [str(child.context_id), '[%d]' % child.context_id, str(child.context_id)]
+    assert lines[1:] == ['unix_listener.%d' % child.call(os.getpid), '0 None []']
 
 
 RECONNECT = '''
