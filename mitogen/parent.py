@@ -3099,11 +3099,12 @@ class RouteMonitor(object):
         context = self.router.context_by_id(target_id, create=False)
         if context is not None:
             self.router._note_loss(context, u'says %r' % (stream.name,))
-        self._fire_disconnect(target_id)
         routes = self._routes_by_stream.get(stream)
         if routes is not None:
             routes.discard(target_id)
+        # First: who listens, and then finds the route, is told.
         self.router.del_route(target_id)
+        self._fire_disconnect(target_id)
         # What came from above is known there.
         told_by_parent = stream.protocol.remote_id == mitogen.parent_id
         if not told_by_parent:

@@ -1318,10 +1318,23 @@ class FileService(Service):
         with state.lock:
             self._expect(state, stream, msg.src_id)
             state.jobs.append((sender, fp))
-        if getattr(self.router.context_by_id(msg.src_id), '_loss', None):
+        if not self._is_there(msg.src_id, stream):
             # It left while its question waited here, so nobody will say so.
             self._left.put((stream, msg.src_id))
         self._pump(state)
+
+    def _is_there(self, context_id, stream):
+        """
+        Return whether a context is still reached over `stream`. If so, who
+        listens for its loss already will be told of it.
+        """
+        if getattr(self.router.context_by_id(context_id), '_loss', None):
+            return False
+        # That is a new object if it was no child of ours. But the route goes
+        # before anybody is told.
+        now = self.router.stream_by_id(context_id)
+        return now is stream and (now is not None or
+                                  context_id == mitogen.context_id)
 
     @expose(_ANY)
     @no_reply()

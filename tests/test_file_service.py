@@ -395,17 +395,19 @@ def test_strange_acknowledgements(router, service, path, large):
     testlib.wait_for(lambda: state.unacked == 0)
 
 
-def test_a_question_of_a_context_that_has_left_meanwhile(router, service, large):
+@pytest.mark.parametrize('deep', [False, True])
+def test_a_question_of_a_context_that_has_left_meanwhile(router, service, large, deep):
     """
     It is lost between its question and the moment that a thread of the pool takes that up.
     """
     path, size, digest = large
     service.register(path)
-    child = router.local()
+    child = router.local(via=router.local() if deep else None)
     gone = mitogen.core.Latch()
     mitogen.core.listen(child, 'disconnect', gone.put)
     child.shutdown(wait=True)
     gone.get(timeout=20)
+    testlib.sync(router.broker)
     msg = Message(src_id=child.context_id, reply_to=5, router=router)
     service.fetch(path=path, sender=mitogen.core.Sender(child, 6), msg=msg)
     testlib.wait_for(lambda: not is_open(path), what='the file is closed')
