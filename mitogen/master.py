@@ -1528,7 +1528,7 @@ class Router(mitogen.parent.Router):
         """
         Cut a stream off. Any thread; happens later.
         """
-        self.broker.defer(stream.on_disconnect, self.broker)
+        self.broker.defer(mitogen.parent._disconnect, self.broker, stream)
 
     def disconnect_all(self):
         """

@@ -1430,7 +1430,12 @@ class Reaper(object):
             return False
         LOG.debug('%r: %s', self.proc, returncode_to_str(code))
         self._stop()
-        mitogen.core.fire(self.proc, 'exit')
+        for func in list(mitogen.core._listeners(self.proc, 'exit')):
+            try:
+                func()
+            except Exception:
+                # From a timer nobody catches it.
+                LOG.exception('%r: listener %r crashed', self.proc, func)
         return True
 
     def _peek(self):
@@ -1938,6 +1943,14 @@ def _find_hint(text):
         if regex.search(text):
             return hint
     return None
+
+
+def _disconnect(broker, stream):
+    """
+    Close a stream where nobody catches what a listener raises: log that.
+    Broker thread.
+    """
+    broker._call(stream, stream.on_disconnect)
 
 
 class Connection(object):
@@ -2477,12 +2490,12 @@ class Connection(object):
 
     def _on_detach_expired(self):
         if self._stdio_open:
-            self.stdio_stream.on_disconnect(self._router.broker)
+            _disconnect(self._router.broker, self.stdio_stream)
         self._on_linger_expired()
 
     def _on_linger_expired(self):
         if self._stderr_open:
-            self.stderr_stream.on_disconnect(self._router.broker)
+            _disconnect(self._router.broker, self.stderr_stream)
 
     def _on_stream_closed(self):
         # A dying child closes its output while its reasons are still unread

@@ -144,7 +144,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
     def _on_timeout(self):
         LOG.error('%r: client said nothing for %d seconds', self.stream,
                   self.timeout)
-        self.stream.on_disconnect(self._router.broker)
+        mitogen.parent._disconnect(self._router.broker, self.stream)
 
     def on_receive(self, broker, buf):
         self._buf += buf
@@ -180,7 +180,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
         except Exception:
             LOG.error('%r: no id for the client with pid %d: %s', stream, pid,
                       sys.exc_info()[1])
-            then = stream.on_disconnect, broker
+            then = mitogen.parent._disconnect, broker, stream
         else:
             then = self._welcome, pid, context_id
         try:
@@ -204,7 +204,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
             sent = None
         if sent != _WELCOME.size:
             LOG.error('%r: cannot welcome the client with pid %d', stream, pid)
-            stream.on_disconnect(router.broker)
+            mitogen.parent._disconnect(router.broker, stream)
             return
 
         LOG.debug('%r: client with pid %d is context %d', stream, pid,

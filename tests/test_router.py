@@ -503,6 +503,30 @@ def test_disconnect_all_ends_every_child(router):
         assert caught.value.args[0] == router.no_route_msg % (child.context_id, mitogen.context_id)
 
 
+@pytest.mark.parametrize('cut', [
+    lambda router, child: child.shutdown(wait=True),
+    lambda router, child: router.disconnect_stream(router.stream_by_id(child.context_id)),
+    lambda router, child: router.disconnect_all(),
+], ids=['shutdown', 'disconnect_stream', 'disconnect_all'])
+def test_a_listener_that_raises_is_logged_and_the_broker_lives_on(router, cut):
+    def fail():
+        raise ValueError('deliberate')
+
+    child = router.local()
+    stream = router.stream_by_id(child.context_id)
+    gone = Latch()
+    mitogen.core.listen(stream, 'disconnect', fail)
+    mitogen.core.listen(stream.conn.proc, 'exit', fail)
+    mitogen.core.listen(stream.conn.proc, 'exit', gone.put)
+    with testlib.LogCapture('mitogen') as logs:
+        cut(router, child)
+        gone.get(timeout=10)
+        testlib.sync(router.broker)
+    assert len([r for r in logs.records if r.exc_info and 'deliberate' in str(r.exc_info[1])]) >= 2
+    assert not logs.find('broker crashed')
+    assert router.local().call(os.getpid)
+
+
 # ---- routers of applications
 
 def test_a_router_can_be_subclassed():
