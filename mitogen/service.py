@@ -890,7 +890,13 @@ _PATH_TO_CONTEXT = dict(_PATH, context=mitogen.core.Context)
 
 
 def _text_path(path):
-    if isinstance(path, mitogen.core.BytesType):
+    """
+    Return a path, given by text, bytes or an object that stands for one, as
+    plain text: no other type crosses to another context.
+    """
+    if hasattr(path, '__fspath__'):
+        path = path.__fspath__()
+    if isinstance(path, mitogen.core.AnyTextType):
         return to_text(path)
     return path
 
@@ -1079,9 +1085,11 @@ class PushFileService(Service):
         :param extra_sys_paths:
             What to append to :data:`sys.path` of this process, once each.
         """
+        sources = dict((_text_path(path), source) for path, source in
+                       mitogen.core.iteritems(overridden_sources or {}))
         for path in paths:
-            source = (overridden_sources or {}).get(path)
-            self.propagate_to(context, _text_path(path), source)
+            name = _text_path(path)
+            self.propagate_to(context, name, sources.get(name))
         for entry in extra_sys_paths or ():
             with self._lock:
                 seen = entry in self._extra_sys_paths

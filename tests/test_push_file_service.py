@@ -3,6 +3,7 @@ Files pushed down the tree.
 """
 
 import os
+import pathlib
 import sys
 
 import pytest
@@ -58,6 +59,22 @@ def test_a_file_comes_to_a_child(router, service, path):
     child = router.local()
     assert service.propagate_to(context=child, path=path) is None
     assert pushed(child, path) == b'\x00content\xff'
+
+
+class Text(str):
+    """
+    What paths are in programs that mark them somehow.
+    """
+
+
+@pytest.mark.parametrize('kind', [Text, pathlib.Path, os.fsencode])
+def test_a_path_of_another_type_arrives_as_text(router, service, path, kind):
+    child = router.local()
+    other = path + '.other'
+    service.propagate_to(child, kind(path))
+    service.propagate_paths_and_modules(child, [kind(other)], {kind(other): b'other'}, None)
+    assert pushed(child, path) == b'\x00content\xff'
+    assert pushed(child, other) == b'other'
 
 
 def test_get_waits_for_the_file(router, service, path):
