@@ -977,6 +977,17 @@ class PushFileService(Service):
             self._cache[path] = data
             return self._waiters.pop(path, ())
 
+    def _call_waiters(self, path, waiters):
+        """
+        Call those functions. One of them may find its target lost, which is
+        nothing to the others.
+        """
+        for func in waiters:
+            try:
+                func()
+            except Exception:
+                LOG.exception('%r: %r cannot be passed on', self, path)
+
     def get(self, path):
         """
         Return the content of a file, as soon as it is there. Any thread but
@@ -1068,8 +1079,8 @@ class PushFileService(Service):
             if data is None:
                 with open(path, 'rb') as fp:
                     data = fp.read()
-            for func in self._store(name, mitogen.core.Blob(data)):
-                func()
+            waiters = self._store(name, mitogen.core.Blob(data))
+            self._call_waiters(name, waiters)
         self._forward(context, name)
 
     @expose(_PARENTS)
@@ -1105,10 +1116,11 @@ class PushFileService(Service):
         Keep a file, and send it on if it is for another context.
         """
         waiters = self._store(path, data)
-        if context.context_id != mitogen.context_id:
-            self._forward(context, path)
-        for func in waiters:
-            func()
+        try:
+            if context.context_id != mitogen.context_id:
+                self._forward(context, path)
+        finally:
+            self._call_waiters(path, waiters)
 
     @expose(_PARENTS)
     @no_reply()

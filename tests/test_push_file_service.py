@@ -2,9 +2,11 @@
 Files pushed down the tree.
 """
 
+import logging
 import os
 import pathlib
 import sys
+import threading
 
 import pytest
 import service_targets
@@ -197,6 +199,32 @@ def test_word_of_a_file_that_comes_later(router, service, path):
     interm.call_service_async(NAME, 'forward', path=path, context=child).close()
     service.propagate_to(interm, path)
     assert pushed(child, path) == b'\x00content\xff'
+
+
+@pytest.mark.parametrize('bring', [
+    lambda service, gone, path: service.store_and_forward(path, Blob(b'data'), gone),
+    lambda service, gone, path: service.propagate_to(gone, path, b'data'),
+], ids=['store_and_forward', 'propagate_to'])
+def test_a_lost_target_keeps_nobody_from_the_file(router, service, bring):
+    path = u'/no/such/file'
+    gone = router.context_by_id(4242)
+    child = router.local()
+    # Who waits, in this order: word for the lost one, word for another, and a thread of this process.
+    service.forward(path, gone)
+    service.forward(path, child)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(service.get(path)))
+    thread.start()
+    testlib.wait_for(lambda: len(service._waiters[path]) == 3)
+    with testlib.LogCapture('mitogen.service') as logs:
+        with pytest.raises(mitogen.service.Error):
+            bring(service, gone, path)
+        assert len(logs.find('cannot be passed on', logging.ERROR)) == 1
+    thread.join(10)
+    service.on_shutdown()
+    thread.join(10)
+    assert got == [b'data']
+    assert pushed(child, path) == b'data'
 
 
 def test_streams_are_forgotten(router, service, path):
