@@ -42,12 +42,20 @@ _pool_lock = threading.Lock()
 _heap_kept = False
 
 
-def _replace_lock():
-    global _pool_lock
+#: id() of the select of a service -> the pools that have that service. The
+#: first one serves the select. Guarded by the lock.
+_pools_by_select = {}
+_select_lock = threading.Lock()
+
+
+def _replace_locks():
+    global _pool_lock, _select_lock
     _pool_lock = threading.Lock()
+    _select_lock = threading.Lock()
+    _pools_by_select.clear()
 
 
-mitogen.core._fork_hooks.append(_replace_lock)
+mitogen.core._fork_hooks.append(_replace_locks)
 
 
 class Error(Exception):
@@ -624,6 +632,7 @@ class Pool(object):
         self._services = []          # in the order of add(); guarded by _lock
         self._invoker_by_name = {}   # writes guarded by _lock
         self._service_by_select = {} # id() -> service; writes guarded by _lock
+        self._selects = []           # of services; guarded by _lock
         self._threads = []
 
         # No policy: each method has its own.
@@ -691,10 +700,38 @@ class Pool(object):
             select = getattr(service, 'select', None)
             if select is not None and not self.closed:
                 self._service_by_select[id(select)] = service
-                self._select.add(select)
+                self._serve_select(select)
+                self._selects.append(select)
             self._services.append(service)
             self._invoker_by_name[name] = service.invoker_class(
                 service=service)
+
+    def _serve_select(self, select):
+        """
+        Serve the select of a service, now or once the pools are closed that
+        had it before. It can be part of one only.
+        """
+        with _select_lock:
+            pools = _pools_by_select.get(id(select), [])
+            if not pools or self in pools:
+                self._select.add(select)
+            _pools_by_select[id(select)] = pools + [self]
+
+    def _hand_select_on(self, select):
+        """
+        Leave the select of a service to the next pool that has it.
+        """
+        with _select_lock:
+            pools = _pools_by_select.pop(id(select), [])
+            rest = [pool for pool in pools if pool is not self]
+            if rest:
+                _pools_by_select[id(select)] = rest
+                if rest[0] is not pools[0]:
+                    try:
+                        rest[0]._select.add(select)
+                    except mitogen.core.LatchError:
+                        # It is being closed, and will do the same.
+                        LOG.debug('%r: closed', rest[0])
 
     def get_invoker(self, name, msg):
         """
@@ -764,6 +801,8 @@ class Pool(object):
             self._receiver._latch.close()
         self._func_latch.close()
         self._select.close()
+        for select in self._selects:
+            self._hand_select_on(select)
         for signal, func in (('exit', self._close),
                              ('shutdown', self._on_broker_shutdown)):
             try:

@@ -600,6 +600,39 @@ def test_one_pool_per_router(router, make_pool, plain):
         result_of(receiver_of_call(router, PLAIN, 'unprivileged'))
 
 
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_a_service_in_two_pools(make_router, overwrite):
+    router = make_router()
+    other = router if overwrite else make_router()
+    service = Plain(router)
+    latch = Latch()
+    service.select = mitogen.select.Select([latch], oneshot=False)
+    first = Pool(router, [service])
+    second = Pool(other, [service], overwrite=overwrite)
+    third = Pool(make_router(), [service])
+    try:
+        for each in router, other:
+            assert result_of(receiver_of_call(each, PLAIN, 'unprivileged')) == 'unprivileged'
+        # Each event is seen once, as long as one of them is there.
+        for number, pool in enumerate([None, first, second]):
+            if pool:
+                pool.stop()
+            latch.put(number)
+            assert service.events.get(timeout=10)[0].data == number
+        third.stop()
+        assert service.select.notify is None
+        # That of somebody else is none to be taken.
+        with mitogen.select.Select([service.select]):
+            with pytest.raises(mitogen.select.Error):
+                Pool(make_router(), [service])
+        assert mitogen.service._pools_by_select == {}
+        with pytest.raises(mitogen.core.TimeoutError):
+            service.events.get(block=False)
+    finally:
+        for pool in first, second, third:
+            pool.stop()
+
+
 def test_stop_waits_for_the_services(router, make_pool, plain):
     other = Named(router)
     order = []
