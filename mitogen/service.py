@@ -546,8 +546,10 @@ class Service(object):
 
     def __init__(self, router):
         self.router = router
-        #: Add receivers and latches here at any time, on any thread: for each
-        #: item they get, a thread of the pool runs :meth:`on_message`.
+        #: Add receivers and latches here at any time, on any thread: with the
+        #: first item that one gets, a thread of the pool runs
+        #: :meth:`on_message`, and it has to be added again for the next. Put
+        #: a select that is not oneshot in place of this one to hear of all.
         self.select = mitogen.select.Select()
 
     def __repr__(self):
@@ -562,7 +564,7 @@ class Service(object):
 
     def on_message(self, event):
         """
-        Called for each item that a member of :attr:`select` gets. Pool thread.
+        Called for each event of :attr:`select`. Pool thread.
 
         :param mitogen.select.Event event:
         """

@@ -360,7 +360,8 @@ def _shake_hands(path, sock):
     except socket.error:
         e = sys.exc_info()[1]
         error = ConnectError('could not connect to %s: %s', path, e.args[-1])
-        error.errno = e.args[0]
+        # None for a path that is too long.
+        error.errno = getattr(e, 'errno', None)
         raise error
     if len(reply) < _WELCOME.size:
         raise ConnectError('could not connect to %s: the listener closed the '

@@ -231,6 +231,13 @@ def test_connecting_to_nobody(tmp_path):
     assert mitogen.context_id == 0
 
 
+def test_connecting_to_a_path_that_is_too_long(tmp_path):
+    with pytest.raises(ConnectError) as e:
+        connect(str(tmp_path / ('x' * 300)))
+    assert e.value.errno is None
+    assert 'too long' in str(e.value)
+
+
 def test_a_listener_that_hangs_up(tmp_path):
     path = str(tmp_path / 'sock')
     listener = socket.socket(socket.AF_UNIX)
