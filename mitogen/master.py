@@ -1134,7 +1134,8 @@ class ModuleResponder(_Server):
             self._router._async_route(mitogen.core.Message(
                 dst_id=stream.protocol.remote_id,
                 handle=mitogen.core.FORWARD_MODULE,
-                data=b('%s\0%s' % (context.context_id, fullname)),
+                data=(u'%d\0%s' % (context.context_id,
+                                   to_text(fullname))).encode('utf-8'),
             ))
 
     def _forward_modules(self, context, fullnames):
@@ -1175,13 +1176,22 @@ class ModuleResponder(_Server):
             Target context.
         :param fullnames:
             Iterable of module names.
+        :raises TypeError:
+            One of them is no text.
         """
         names = list(fullnames)
+        for name in names:
+            if not isinstance(name, mitogen.core.AnyTextType):
+                raise TypeError('not the name of a module: %r' % (name,))
+        names = [mitogen.parent._native_str(name) for name in names]
         done = mitogen.core.Latch()
 
         def forward():
             try:
                 self._forward_modules(context, names)
+            except Exception:
+                # The child asks for what it lacks.
+                RESPONDER_LOG.exception('%r: cannot forward %r', self, names)
             finally:
                 done.put()
 

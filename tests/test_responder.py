@@ -498,6 +498,36 @@ def test_forwarding_to_nowhere_is_dropped(router):
     assert counts(router) == (0, 0, 0)
 
 
+@pytest.mark.parametrize('name', [None, 5])
+def test_what_is_no_name_cannot_be_forwarded(router, name):
+    context = router.local()
+    with pytest.raises(TypeError):
+        router.responder.forward_modules(context, ['lonely', name])
+    assert context.call(os.getpid)
+
+
+def test_names_of_modules_to_forward_may_be_bytes_and_of_any_language(router):
+    context = router.local()
+    behind = router.local(via=context)
+    with testlib.LogCapture('mitogen', logging.ERROR) as logs:
+        router.responder.forward_modules(behind, [b'mitogen.utils', u'm\u043e\u0434'])
+    assert context.call(os.getpid) != behind.call(os.getpid)
+    assert not logs.records
+    assert 'mitogen.utils' in router.stream_by_id(context.context_id).protocol.sent_modules
+
+
+def test_a_forward_that_fails_is_logged_and_the_broker_lives_on(router, monkeypatch):
+    def fail(*args):
+        raise ValueError('deliberate')
+
+    context = router.local()
+    monkeypatch.setattr(router.responder, '_forward_one_module', fail)
+    with testlib.LogCapture('mitogen') as logs:
+        router.responder.forward_modules(context, ['lonely'])
+        assert logs.find("cannot forward ['lonely']", logging.ERROR)
+    assert context.call(os.getpid)
+
+
 # ---- resources
 
 RESOURCES = [('text.txt', True), ('empty', True), ('sub_dir/empty', True), ('sub_pkg/inner.txt', True),
