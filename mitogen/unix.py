@@ -287,7 +287,9 @@ class Listener(mitogen.core.Protocol):
         """
         Give a socket its path, which is for its owner only.
         """
-        if os.path.exists(path) and is_path_dead(path):
+        # A file of another kind is somebody's, and refuses connections, too.
+        if (os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and
+                is_path_dead(path)):
             LOG.debug('removing stale socket: %r', path)
             os.unlink(path)
         mode = stat.S_IRUSR | stat.S_IWUSR

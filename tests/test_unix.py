@@ -109,6 +109,15 @@ def test_a_live_socket_is_not(router, listener):
     assert e.value.errno == errno.EADDRINUSE
 
 
+def test_a_file_that_is_no_socket_is_not(router, tmp_path):
+    path = tmp_path / 'file'
+    path.write_text('precious')
+    with pytest.raises(OSError) as e:
+        Listener.build_stream(router, path=str(path))
+    assert e.value.errno == errno.EADDRINUSE
+    assert path.read_text() == 'precious'
+
+
 # ---- the handshake
 
 @pytest.fixture
