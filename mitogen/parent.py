@@ -2371,10 +2371,11 @@ class Connection(object):
             self.exception = exc
 
         broker = self._router.broker
+        # Whatever listeners do: `connect` waits for the end of this.
         if self._stdio_open:
-            self.stdio_stream.on_disconnect(broker)
+            _disconnect(broker, self.stdio_stream)
         if self._stderr_open:
-            self.stderr_stream.on_disconnect(broker)
+            _disconnect(broker, self.stderr_stream)
         self._finish()
 
     def _describe(self, text=u'', show_history=True, otherwise=None):

@@ -1609,6 +1609,30 @@ def test_a_broker_that_shuts_down_cancels_the_attempt(broker, router):
     assert error.args[0] == mitogen.parent.BROKER_SHUTDOWN_MSG
 
 
+def test_a_listener_that_raises_does_not_hold_a_failure_up(broker, router):
+    class Failing(shell_connection('exec sleep 60', create_child_args={'stderr_pipe': True})):
+        def on_stdio_disconnect(self):
+            super(Failing, self).on_stdio_disconnect()
+            raise ValueError('deliberate')
+
+    conn = Failing(Options(max_message_size=1), router)
+
+    def attempt():
+        conn.connect(mitogen.parent.Context(router, 1234))
+
+    def fail():
+        testlib.wait_for(lambda: conn._pending)
+        broker.defer(lambda: conn._fail_connection(mitogen.core.StreamError('too late')))
+
+    with testlib.LogCapture('mitogen') as logs:
+        error, _ = testlib.in_threads([attempt, fail])
+        assert [r for r in logs.records if r.exc_info and str(r.exc_info[1]) == 'deliberate']
+    assert isinstance(error, mitogen.core.StreamError)
+    testlib.sync(broker)
+    assert broker._alive and not conn._stderr_open
+    assert router.local().call(os.getpid)
+
+
 def test_complaints_after_the_start_do_not_end_a_connection(broker, router):
     context = router.local()
     conn = router.stream_by_id(context.context_id).conn
