@@ -58,6 +58,9 @@
 /* A loop that was idle for so long drops the spare blocks for large payloads. */
 #define SPARES_FRESH MG_SECOND
 
+/* How often looks are called. */
+#define LOOK_EVERY (MG_SECOND / 4)
+
 /* Stands for a leader whose own waiter could not be had. */
 static mg_waiter nobody = {.alarm_fd = -1};
 
@@ -88,6 +91,7 @@ struct mg_loop {
     int attendant_dozes; /* guarded by mu: it may sleep for longer than a tick */
     int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
     mg_op *ops, **ops_tail; /* guarded by mu */
+    size_t n_ops; /* guarded by mu */
     int attending; /* guarded by mu: the attendant is in mg_loop_attend */
     uint64_t attended; /* guarded by mu: how often it has been */
     mg_hold *held; /* guarded by mu */
@@ -120,6 +124,8 @@ struct mg_loop {
     uint64_t activity; /* callbacks that ran */
     int timed_out;
     int64_t last_rest; /* how long a leader's last sleep took */
+    mg_look *looks;
+    int64_t looks_due; /* when they are due, if there are any */
     int64_t traffic_at; /* when a callback ran last that was not for a timeout */
     int64_t foreign_at;
     mg_spin passing; /* of the waits for the next such traffic */
@@ -543,6 +549,7 @@ int mg_loop_post(mg_loop *loop, mg_op *op)
         op->next = NULL;
         *loop->ops_tail = op;
         loop->ops_tail = &op->next;
+        loop->n_ops++;
         atomic_store(&loop->have_ops, 1);
         if (loop->leader)
             mg_loop_wake(loop->leader);
@@ -565,6 +572,7 @@ int mg_loop_unpost(mg_loop *loop, mg_op *op)
             *at = op->next;
             if (loop->ops_tail == &op->next)
                 loop->ops_tail = at;
+            loop->n_ops--;
             op->queued = 0;
             was = 1;
             break;
@@ -573,22 +581,57 @@ int mg_loop_unpost(mg_loop *loop, mg_op *op)
     return was;
 }
 
+/* Runs what is queued now. What that posts again has its turn after everybody else: a peer that does not stop talking makes a stream do
+ * so for ever. */
 static void run_ops(mg_loop *loop)
 {
-    for (;;) {
-        pthread_mutex_lock(&loop->mu);
+    pthread_mutex_lock(&loop->mu);
+    for (size_t n = loop->n_ops; n && loop->ops; n--) {
         mg_op *op = loop->ops;
-        if (op) {
-            loop->ops = op->next;
-            if (!loop->ops)
-                loop->ops_tail = &loop->ops;
-            op->queued = 0;
-        } else
-            atomic_store(&loop->have_ops, 0);
+        loop->ops = op->next;
+        loop->n_ops--;
+        if (!loop->ops)
+            loop->ops_tail = &loop->ops;
+        op->queued = 0;
         pthread_mutex_unlock(&loop->mu);
-        if (!op)
-            return;
         op->run(op);
+        pthread_mutex_lock(&loop->mu);
+    }
+    atomic_store(&loop->have_ops, loop->n_ops > 0);
+    pthread_mutex_unlock(&loop->mu);
+}
+
+/* --- looks --- */
+
+void mg_loop_look(mg_loop *loop, mg_look *look)
+{
+    if (look->listed)
+        return;
+    if (!loop->looks)
+        loop->looks_due = mg_now() + LOOK_EVERY;
+    look->listed = 1;
+    look->next = loop->looks;
+    loop->looks = look;
+}
+
+void mg_loop_unlook(mg_loop *loop, mg_look *look)
+{
+    if (!look->listed)
+        return;
+    look->listed = 0;
+    for (mg_look **at = &loop->looks; *at; at = &(*at)->next)
+        if (*at == look) {
+            *at = look->next;
+            break;
+        }
+}
+
+static void run_looks(mg_loop *loop, int64_t now)
+{
+    loop->looks_due = now + LOOK_EVERY;
+    for (mg_look *look = loop->looks, *next; look; look = next) {
+        next = look->next;
+        look->fn(look);
     }
 }
 
@@ -881,6 +924,8 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         mg_waiter_take_token(w);
         if (atomic_load(&loop->have_ops))
             run_ops(loop);
+        if (loop->looks && now >= loop->looks_due)
+            run_looks(loop, now);
         if (s ? atomic_load(&s->state) != MG_SLEEPER_WAITING
               : atomic_load(&loop->n_events) || atomic_load(&loop->interrupted))
             return LEFT_DONE;
@@ -917,6 +962,8 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
             mg_landing_drop(&loop->landing);
         } else if (spares && drop_at < until)
             until = drop_at;
+        if (loop->looks && loop->looks_due < until)
+            until = loop->looks_due;
         if (until > now + SPARES_FRESH && !leave_spares(loop)) {
             watch_spares(loop);
             continue;

@@ -172,6 +172,16 @@ int mg_loop_unsent(mg_loop *loop);
 
 uint8_t *mg_loop_scratch(mg_loop *loop);
 
+/* Has fn called four times a second, roughly. The memory is the caller's, all zero but for fn at first. fn may end its own look, and no
+ * other. */
+typedef struct mg_look {
+    void (*fn)(struct mg_look *look);
+    struct mg_look *next;
+    int listed;
+} mg_look;
+void mg_loop_look(mg_loop *loop, mg_look *look);
+void mg_loop_unlook(mg_loop *loop, mg_look *look);
+
 /* Where large bytes may arrive; dropped when the loop has been idle for a second, as spare blocks are. Any thread. */
 mg_landing *mg_loop_landing(mg_loop *loop);
 /* Offers one, see landing.h; it is dropped where nobody would do so later. Any thread. */

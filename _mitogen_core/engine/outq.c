@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "handles.h"
+
 /* macOS has none; there the socket option SO_NOSIGPIPE, set by who makes the socket, does it. */
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -36,6 +38,8 @@ void mg_outq_push(mg_outq *q, mg_frame *f)
         q->head = f;
     q->tail = f;
     q->bytes += mg_frame_wire_len(f);
+    if (f->hdr.reply_to == MG_IS_DEAD)
+        q->dead += mg_frame_wire_len(f);
 }
 
 size_t mg_outq_bytes(const mg_outq *q)
@@ -96,6 +100,8 @@ static void drop_head(mg_outq *q)
         q->tail = NULL;
     q->skip = 0;
     f->next = NULL;
+    if (f->hdr.reply_to == MG_IS_DEAD)
+        q->dead -= mg_frame_wire_len(f);
     mg_frame_unref(f);
 }
 

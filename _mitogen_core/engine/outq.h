@@ -13,6 +13,7 @@ typedef struct {
     mg_frame *tail;
     size_t skip;      /* wire bytes of head that are written already */
     size_t bytes;     /* wire bytes that are not written yet, of all frames */
+    size_t dead;      /* wire bytes of the dead messages among them, whole */
     int not_a_socket; /* learnt from the first write: sendmsg() does not work on this fd */
 } mg_outq;
 

@@ -429,8 +429,8 @@ mg_err mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unr
         f = mg_router_dead_frame(r, hdr->dst_id, hdr->handle, reason, a, b, c);
     else
         return MG_OK;
-    if (f && stream && mg_stream_pending(stream) > 4 * mg_router_high_water(r)) {
-        /* the peer asks and does not read the answers; nobody honest lets so much lie */
+    if (f && stream && mg_stream_pending_dead(stream) > mg_router_high_water(r)) {
+        /* the peer asks and does not read the answers; nobody honest lets so many lie */
         mg_frame_unref(f);
         atomic_fetch_add(&r->refusals_lost, 1);
         return MG_OK;

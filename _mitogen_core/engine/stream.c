@@ -13,6 +13,11 @@
 #include "spin.h"
 #include "waiter.h"
 
+/* Elsewhere the end shows as POLLHUP only. */
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
 enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK = 8, MG_TODO_FAIL = 16 };
 
 /* Reads of one stream before others get their turn. */
@@ -42,6 +47,7 @@ enum { MG_TODO_WRITE = 1, MG_TODO_RELEASE = 2, MG_TODO_BROKEN = 4, MG_TODO_LOOK 
 static void on_readable(void *arg, int events);
 static void on_writable(void *arg, int events);
 static void run_op(mg_op *op);
+static void look_for_the_end(mg_look *look);
 static void flush_held(mg_hold *hold);
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 
@@ -86,6 +92,7 @@ mg_stream *mg_stream_new(mg_router *router, uint32_t remote_id, int rfd, int wfd
     s->rfd = rfd;
     s->wfd = wfd;
     s->op.run = run_op;
+    s->look.fn = look_for_the_end;
     s->hold.flush = flush_held;
     pthread_mutex_init(&s->wmu, NULL);
     init_cond(&s->room);
@@ -145,9 +152,10 @@ static void look_at_watch(mg_stream *s)
 
 static void pause_for(mg_stream *from, mg_stream *full)
 {
-    if (from->fills)
+    if (from->fills || from->hung_up)
         return;
     from->fills = mg_stream_ref(full);
+    mg_loop_look(from->loop, &from->look);
     from->next_fed = full->feeders;
     full->feeders = mg_stream_ref(from);
     look_at_watch(from);
@@ -161,6 +169,7 @@ static void resume_feeders(mg_stream *s)
         from->next_fed = NULL;
         mg_stream_unref(from->fills);
         from->fills = NULL;
+        mg_loop_unlook(from->loop, &from->look);
         post(from, MG_TODO_LOOK);
         mg_stream_unref(from);
     }
@@ -178,8 +187,24 @@ static void stop_feeding(mg_stream *from)
         }
     from->next_fed = NULL;
     from->fills = NULL;
+    mg_loop_unlook(from->loop, &from->look);
     mg_stream_unref(full);
     mg_stream_unref(from);
+}
+
+/* While it waits, nobody reads there; but its end must be seen. What it said before is then read in spite of the queue that it fills, and
+ * cannot be more than the system had room for. */
+static void look_for_the_end(mg_look *look)
+{
+    mg_stream *s = (mg_stream *) ((char *) look - offsetof(mg_stream, look));
+    struct pollfd pfd = {.fd = s->rfd, .events = POLLRDHUP};
+    if (poll(&pfd, 1, 0) <= 0 || !(pfd.revents & (POLLRDHUP | POLLHUP | POLLERR)))
+        return;
+    s->hung_up = 1;
+    mg_stream_ref(s);
+    stop_feeding(s);
+    post(s, MG_TODO_LOOK);
+    mg_stream_unref(s);
 }
 
 /* --- the end --- */
@@ -698,6 +723,16 @@ mg_err mg_stream_wait_room(mg_stream *s)
     pthread_mutex_unlock(&s->wmu);
     atomic_fetch_sub_explicit(&s->blocked, 1, memory_order_relaxed);
     return err;
+}
+
+size_t mg_stream_pending_dead(mg_stream *s)
+{
+    if (mg_loop_was_forked(s->loop))
+        return 0;
+    pthread_mutex_lock(&s->wmu);
+    size_t n = s->out.dead;
+    pthread_mutex_unlock(&s->wmu);
+    return n;
 }
 
 size_t mg_stream_pending(mg_stream *s)

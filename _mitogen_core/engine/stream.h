@@ -65,6 +65,8 @@ typedef struct mg_stream {
     struct mg_stream *fills;    /* the full stream that paused us, or NULL */
     struct mg_stream *next_fed; /* in fills' list */
     struct mg_stream *feeders;  /* streams that we paused */
+    mg_look look;               /* while paused */
+    int hung_up;                /* its end was seen while it was paused: it is not paused again */
     struct mg_stream *next_dirty;
     int dirty;                  /* has frames queued in this turn, to be flushed */
 
@@ -126,7 +128,8 @@ mg_err mg_stream_wait_room(mg_stream *s);
 /* Leader only: a waiter's answer came from here, so the next one may. */
 void mg_stream_set_hot(mg_stream *s);
 
-/* Bytes that wait to be written. */
+/* Bytes that wait to be written, and those of them that are in dead messages. */
 size_t mg_stream_pending(mg_stream *s);
+size_t mg_stream_pending_dead(mg_stream *s);
 
 #endif

@@ -1,5 +1,6 @@
 #include "loop.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <sys/wait.h>
 
@@ -670,6 +671,27 @@ static void an_op_may_post_itself_again(void)
     for (int i = 0; i < 11; i++)
         test_run_ops(loop);
     CHECK(p.runs == 11);
+    mg_loop_unref(loop);
+}
+
+static void an_op_that_posts_itself_for_ever_keeps_nobody_waiting(void)
+{
+    mg_loop *loop = mg_loop_new();
+    struct posting_op p = {.op.run = run_posting, .loop = loop, .left = INT_MAX};
+    struct bell bell;
+    struct attending a;
+
+    bell_start(&bell, loop, NULL);
+    start_attending(&a, loop);
+    mg_loop_post(loop, &p.op);
+    bell_ring(&bell);
+    AWAIT(atomic_load(&bell.rung) == 1);
+    mg_loop_acquire(loop);
+    p.left = 0;
+    mg_loop_release(loop);
+    end_attending(&a);
+    mg_loop_unpost(loop, &p.op);
+    bell_end(&bell, loop);
     mg_loop_unref(loop);
 }
 
@@ -1364,6 +1386,7 @@ int main(void)
     RUN(an_op_is_run_whoever_leads_or_nobody);
     RUN(an_op_can_be_taken_back_from_anywhere_in_the_row);
     RUN(an_op_may_post_itself_again);
+    RUN(an_op_that_posts_itself_for_ever_keeps_nobody_waiting);
     RUN(every_event_reaches_the_attendant_in_order_whoever_leads);
     RUN(an_event_without_memory_is_refused);
     RUN(an_interrupt_ends_the_present_or_the_next_attendance);
