@@ -142,6 +142,9 @@ static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
     mg_item item = {Py_NewRef(msg), MG_ITEM_OBJECT, 0};
     mg_hdr hdr;
     int ours = self->engine && PyObject_TypeCheck(msg, self->st->Message) && mg_latch_limit(self->latch);
+    const MessageObject *m = (MessageObject *) msg;
+    if (ours && mg_message_is_dead((MessageObject *) msg) && (!m->router || m->router == Py_None))
+        ours = 0; /* made here, of the end of what it waits for: nothing would come after it */
     if (ours) {
         if (mg_message_hdr((MessageObject *) msg, &hdr)) {
             Py_DECREF(msg);

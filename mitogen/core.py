@@ -386,13 +386,17 @@ class CallError(Error):
     @staticmethod
     def _describe(exc):
         cls = exc.__class__
+        # First: in Python 2 the exceptions below would take its place.
+        tb = sys.exc_info()[2]
         try:
-            text = to_text(exc)
+            try:
+                text = to_text(exc)
+            except UnicodeError:
+                text = UnicodeType(str(exc), 'utf-8', 'replace')
         except Exception:
             # Not even `repr` can be trusted now.
             text = u'(no text)'
         text = to_text('%s.%s: ') % (cls.__module__, cls.__name__) + text
-        tb = sys.exc_info()[2]
         if tb:
             lines = ''.join(_module('traceback').format_tb(tb))
             if not PY3:
@@ -984,7 +988,7 @@ class Message(object):
         reply.__dict__.update({'dst_id': self.src_id,
                                'handle': self.reply_to}, **kwargs)
         if not reply.handle:
-            return LOG.debug('dropped, no reply is expected: %r', reply)
+            return LOG.debug('no reply is expected: %r', reply)
         (self.router or router).route(reply)
 
     def _find_global(self, module, name):
@@ -1355,6 +1359,10 @@ class Receiver(object):
     def _refused(self, msg):
         """Take account of a message; return whether there is no room for it,
         and have its sender and our reader know."""
+        if msg.is_dead and not msg.router:
+            # Made here, of the end of what it waits for: nothing would come
+            # after it.
+            return False
         size = Message.HEADER_LEN + len(msg.data)
         with self._size_lock:
             full = self._bytes and self._bytes + size > self.max_bytes
@@ -2508,7 +2516,7 @@ class Router(object):
     def _call_handler(self, func, msg):
         try:
             func(msg)
-        except Exception:
+        except BaseException:
             LOG.exception('%r: handler %r crashed', self, func)
 
     @_seldom
@@ -2627,11 +2635,12 @@ class Router(object):
     def _on_respondent_disconnect(self, context):
         with self._write_lock:
             handles = self._handles_by_respondent.get(context, set())
-            lost = [self._handle_map.pop(h, None) for h in handles]
+            # A handle may be somebody else's by now.
+            lost = [self._handle_map.pop(h) for h in handles
+                    if self._handle_map.get(h, (None,) * 4)[3] == context]
             handles.clear()
         for entry in lost:
-            if entry and entry[3] == context:
-                self._call_handler(entry[1], self._dead_respondent(context))
+            self._call_handler(entry[1], self._dead_respondent(context))
 
     @_seldom
     def _dead_respondent(self, context):
@@ -2648,13 +2657,16 @@ class Router(object):
         reason = reason[:self.max_message_size]
         if msg.reply_to and not msg.is_dead:
             stream = self.stream_by_id(msg.src_id)
-            # Not to a peer that asks and does not read.
-            if not stream or \
-                    stream.protocol.pending_bytes() <= 4 * self.high_water:
+            # Not to a peer that asks and does not read. One large message
+            # may be on its way to any.
+            if not stream or stream.protocol.pending_bytes() <= \
+                    self.high_water + self.max_message_size:
                 msg.reply(Message.dead(reason), router=self)
         elif not unreachable and None not in (msg.dst_id, msg.handle):
-            self._async_route(Message.dead(reason, dst_id=msg.dst_id,
-                                           handle=msg.handle))
+            # In its sender's name, who may not have been allowed this either.
+            self._async_route(Message.dead(
+                reason, dst_id=msg.dst_id, handle=msg.handle,
+                src_id=msg.src_id, auth_id=msg.auth_id))
 
     @_seldom
     def _is_unexpected(self, msg, stream, respondent):
@@ -2723,7 +2735,7 @@ class Router(object):
         if msg.dst_id == mitogen.context_id:
             return self._invoke(msg, in_stream)
         if msg.dst_id is None or msg.handle is None:
-            return LOG.debug('%r: dropped, no destination: %r', self, msg)
+            return LOG.debug('%r: no destination: %r', self, msg)
         out_stream = streams.get(msg.dst_id)
         if out_stream is None and upward:
             out_stream = parent_stream
@@ -3025,8 +3037,8 @@ class Broker(object):
         while self.keep_alive():
             left = end - now()
             if left <= 0:
-                return LOG.error('%r: work is left over after a grace period '
-                                 'of %s seconds', self, self.shutdown_timeout)
+                return LOG.error('%r: work is left over after %s seconds',
+                                 self, self.shutdown_timeout)
             self._loop_once(left)
 
     def _broker_exit(self):
@@ -3051,7 +3063,7 @@ class Broker(object):
         try:
             while self._alive:
                 self._loop_once()
-        except Exception:
+        except BaseException:
             self._crashed()
             self._alive = False
         try:
@@ -3148,22 +3160,24 @@ class _Fetcher(object):
 
     def _request(self, key, callback, make_msg):
         with self._lock:
-            cached = key in self._cache
-            if not cached:
+            context = key not in self._cache and self._context
+            if context:
                 waiting = self._callbacks.setdefault(key, [])
+                first = not waiting
                 waiting.append(callback)
-        if cached or self._context is None:
+        if not context:
             callback()
-        elif len(waiting) == 1:
-            self._context.send(make_msg())
+        elif first:
+            context.send(make_msg())
 
     def _abandon(self):
         """There is no parent any more: wake who waits for it, and send
         nothing again. Broker thread."""
-        self._context = None
-        for key in list(self._callbacks):
-            for callback in self._callbacks.pop(key):
-                callback()
+        with self._lock:
+            self._context = None
+            waiting, self._callbacks = self._callbacks, {}
+        for callback in sum(waiting.values(), []):
+            callback()
 
     @_seldom
     def _forked(self):
@@ -3457,7 +3471,7 @@ class Importer(_Fetcher):
         if mine is None:
             return None
         _importer_log.debug('will ask for %r', fullname)
-        return ModuleSpec(fullname, loader=self)
+        return ModuleSpec(fullname, self, is_package=fullname in self._present)
 
     def create_module(self, spec):
         """Loader protocol of Python 3. Waits for the source."""
@@ -3471,7 +3485,8 @@ class Importer(_Fetcher):
     def exec_module(self, module):
         """Run the source of a module. The thread that imports."""
         spec = module.__spec__
-        self._execute(module, spec.name, spec.origin)
+        # Of a module that is reloaded nothing was created.
+        self._execute(module, spec.name, module.__file__)
         if spec.name == 'logging' and LazyLogger.sink:
             LazyLogger.sink.install()
 
@@ -3626,7 +3641,12 @@ class LogHandler(object):
         # What is logged about each read and write would never end.
         if record.name != 'mitogen.io' and \
                 not getattr(self._sending, 'on', False):
-            self.send(record.name, record.levelno, self.format(record))
+            try:
+                text = self.format(record)
+            except Exception:
+                # The program goes on, as with every handler.
+                return self.handleError(record)
+            self.send(record.name, record.levelno, text)
 
     def send(self, name, level, text):
         """Send one record, or keep it until `uncork`."""
@@ -3870,7 +3890,7 @@ class ExternalContext(object):
             fp.write(title.ljust(end - start - 1, b'\0') + b' ')
             fp.close()
         except Exception:
-            LOG.debug('cannot set the process title: %s', sys.exc_info()[1])
+            LOG.debug('no process title: %s', sys.exc_info()[1])
 
     def _setup_globals(self):
         parent_ids = self.config['parent_ids']

@@ -158,7 +158,10 @@ def _handle_signal(signum, frame):
     except OSError:
         return
     try:
-        os.write(fd, get_snapshot().encode('utf-8', 'replace'))
+        text = get_snapshot()
+        if isinstance(text, mitogen.core.UnicodeType):
+            text = text.encode('utf-8', 'replace')
+        os.write(fd, text)
     finally:
         os.close(fd)
 

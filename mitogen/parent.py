@@ -568,8 +568,9 @@ class _TablePoller(mitogen.core.Poller):
 
 
 def _timeout_ms(timeout):
-    """Round up, or a loop wakes just before its timer is due, and spins."""
-    return int(math.ceil(timeout * 1000))
+    """Round up, or a loop wakes just before its timer is due, and spins. Who
+    waits for more than the system's 24 days looks again in between."""
+    return int(math.ceil(min(timeout, 1e6) * 1000))
 
 
 class PollPoller(_TablePoller):

@@ -207,6 +207,14 @@ def log(name, level, message, *args):
     logging.getLogger(name).log(level, message, *args)
 
 
+def reload_module(name):
+    import importlib
+    # On Python 2 it is a built-in function.
+    module = getattr(importlib, 'reload', None) or reload  # noqa: F821
+    module = module(sys.modules[name])
+    return module.__name__, module.__package__ or name.rpartition('.')[0], hasattr(module, '__path__')
+
+
 def print_line(text):
     print(text)
 

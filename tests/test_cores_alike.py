@@ -16,9 +16,11 @@ import weakref
 import pytest
 
 import mitogen.core
+import mitogen.master
 import mitogen.select
 from mitogen.core import Broker, Latch, Message, Receiver, Router
 
+import targets
 import testlib
 
 
@@ -219,6 +221,117 @@ def test_a_latch_may_replace_the_function_it_notifies_meanwhile():
 
 
 #
+# What others do to us, or we to ourselves.
+#
+
+def test_two_threads_that_ask_for_one_thing_at_once_both_get_it():
+    """The parent is asked once, by whoever was first."""
+    class Asked(mitogen.core._Fetcher):
+        def _install_handler(self, router):
+            pass
+
+    class Parent(object):
+        sent = 0
+
+        def send(self, msg):
+            self.sent += 1
+
+    class Interrupting(object):
+        """A lock behind which the other thread runs whenever it is let go of."""
+        def __init__(self):
+            self.lock, self.then = threading.Lock(), None
+
+        def __enter__(self):
+            self.lock.acquire()
+
+        def __exit__(self, *_):
+            self.lock.release()
+            then, self.then = self.then, None
+            if then:
+                then()
+
+    parent, told = Parent(), []
+    fetcher = Asked(None, parent)
+    fetcher._lock = lock = Interrupting()
+    lock.then = lambda: fetcher._request('key', lambda: told.append(2), lambda: None)
+    fetcher._request('key', lambda: told.append(1), lambda: None)
+    assert parent.sent == 1
+    fetcher._answer('key', 'value')
+    assert told == [1, 2]
+    fetcher._request('other', lambda: told.append(3), lambda: None)
+    fetcher._abandon()
+    fetcher._request('third', lambda: told.append(4), lambda: None)
+    assert told == [1, 2, 3, 4]
+    assert parent.sent == 2
+
+
+def test_a_message_that_a_hook_refuses_ends_nobody_else(router):
+    """A dead message in our own name would be an order to the recipient."""
+    sender, victim = testlib.Peer(router, 101), testlib.Peer(router, 102)
+
+    def refuse(stream, msg):
+        raise ValueError('not this one')
+
+    sender.stream.protocol.on_message = refuse
+    sender.send(102, handle=mitogen.core.CALL_FUNCTION, data=b'x')
+    fields = testlib.unframe(victim.sock.recv(65536))[0][0]
+    magic, dst, src, auth, handle, reply_to = fields[:6]
+    assert (dst, handle, reply_to) == (102, mitogen.core.CALL_FUNCTION, mitogen.core.IS_DEAD)
+    assert (src, auth) == (101, 101)
+
+
+def test_who_waits_at_a_full_receiver_hears_of_the_end():
+    broker = Broker()
+    router = Router(broker)
+    receiver = Receiver(router, max_bytes=60)
+    for i in range(3):
+        send(router, receiver.handle, u'x' * 10)
+    broker.defer_sync(lambda: None)
+    broker.shutdown()
+    broker.join()
+    ends = 0
+    for _ in range(3):
+        try:
+            receiver.get(timeout=60)
+        except mitogen.core.ChannelError:
+            ends += 1
+    # That it was full, and that nothing more comes.
+    assert ends == 2
+
+
+def test_a_handle_that_was_taken_over_outlives_its_first_respondent(router):
+    peer = testlib.Peer(router, 101)
+    known = router.context_by_id(101)
+    Receiver(router, handle=5555, respondent=known)
+    second = Receiver(router, handle=5555, overwrite=True)
+    peer.sock.close()
+    testlib.wait_for(lambda: router.stream_by_id(101) is None)
+    testlib.sync(router.broker)
+    send(router, 5555)
+    assert second.get(timeout=60).unpickle() == u'x'
+
+
+@pytest.mark.parametrize('error', [SystemExit, KeyboardInterrupt])
+def test_a_handler_cannot_end_the_broker(router, error):
+    def handler(msg):
+        raise error()
+
+    got = []
+    handle = router.add_handler(handler)
+    send(router, handle)
+    send(router, router.add_handler(got.append))
+    testlib.sync(router.broker)
+    assert len(got) == 1
+
+
+def test_a_broker_that_a_function_ends_shuts_its_streams_down(router):
+    peer = testlib.Peer(router, 101)
+    router.broker.defer(sys.exit, 3)
+    router.broker.join()
+    assert peer.sock.recv(65536) == b''
+
+
+#
 # Numbers out of range, and what comes in part.
 #
 
@@ -301,3 +414,46 @@ def test_threads_that_wait_when_the_interpreter_ends():
                             env=dict(os.environ))
     out, err = proc.communicate()
     assert (proc.returncode, out) == (0, b'closed'), err
+
+
+def test_a_bad_log_call_in_a_child_is_no_error_of_the_program():
+    router = mitogen.master.Router()
+    try:
+        context = router.local()
+        context.call(targets.log, 'prog', 40, '%d', 'abc')
+        assert context.call(targets.add, 1, 2) == 3
+    finally:
+        router.broker.shutdown()
+        router.broker.join()
+
+
+@pytest.mark.parametrize('name, package, is_package', [
+    ('plain_module', '', False), ('whole_package', 'whole_package', True)])
+def test_a_module_from_the_parent_is_loaded_anew(tmp_path, monkeypatch, name, package, is_package):
+    (tmp_path / 'plain_module.py').write_text(u'value = 1')
+    (tmp_path / 'whole_package').mkdir()
+    (tmp_path / 'whole_package' / '__init__.py').write_text(u'value = 2')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    router = mitogen.master.Router()
+    try:
+        context = router.local()
+        context.call(targets.module_file, name)
+        assert context.call(targets.reload_module, name) == (name, package, is_package)
+    finally:
+        router.broker.shutdown()
+        router.broker.join()
+
+
+#
+# Timers.
+#
+
+@pytest.mark.parametrize('seconds', [30 * 86400, 1e12, float('inf')])
+def test_a_time_limit_as_long_as_you_like(seconds):
+    broker = mitogen.master.Broker()
+    try:
+        context = mitogen.master.Router(broker).local(connect_timeout=seconds)
+        assert context.call(os.getpid)
+    finally:
+        broker.shutdown()
+        broker.join()
