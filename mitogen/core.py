@@ -2657,10 +2657,9 @@ class Router(object):
         reason = reason[:self.max_message_size]
         if msg.reply_to and not msg.is_dead:
             stream = self.stream_by_id(msg.src_id)
-            # Not to a peer that asks and does not read. One large message
-            # may be on its way to any.
-            if not stream or stream.protocol.pending_bytes() <= \
-                    self.high_water + self.max_message_size:
+            # Not to a peer that asks and does not read.
+            if not stream or \
+                    stream.protocol.pending_bytes() <= 4 * self.high_water:
                 msg.reply(Message.dead(reason), router=self)
         elif not unreachable and None not in (msg.dst_id, msg.handle):
             # In its sender's name, who may not have been allowed this either.

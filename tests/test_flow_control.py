@@ -291,26 +291,25 @@ def test_others_get_through_a_flood(router):
     flood.get().unpickle()
 
 
-def test_a_refusal_is_told_to_who_reads_slowly(router):
-    """A large message on its way there is no reason to let a caller wait for ever."""
-    peer = testlib.Peer(router, 101)
-    size = 40 * MIB
-    big = mitogen.core.Message(dst_id=101, handle=50, data=b'x' * size, enc=mitogen.core.Message.ENC_BIN)
-    thread = threading.Thread(target=router.route, args=(big,))
-    thread.start()
-    testlib.wait_for(lambda: peer.stream.protocol.pending_bytes() > size // 2)
-    peer.send(handle=77777, reply_to=4242)
-    # What is answered is queued behind it, whether it is looked at now or later.
-    testlib.sync(router.broker)
-    left, buf = size + 26, bytearray(MIB)
-    while left:
-        left -= peer.sock.recv_into(buf, min(left, MIB))
-    fields = testlib.unframe(peer.sock.recv(65536))[0][0]
-    assert (fields[4], fields[5]) == (4242, mitogen.core.IS_DEAD)
-    thread.join()
-
-
 if mitogen.core.CORE == 'native':
+    def test_a_refusal_is_told_to_who_reads_slowly(router):
+        """A large message on its way there is no reason to let a caller wait for ever."""
+        peer = testlib.Peer(router, 101)
+        size = 40 * MIB
+        big = mitogen.core.Message(dst_id=101, handle=50, data=b'x' * size, enc=mitogen.core.Message.ENC_BIN)
+        thread = threading.Thread(target=router.route, args=(big,))
+        thread.start()
+        testlib.wait_for(lambda: peer.stream.protocol.pending_bytes() > size // 2)
+        peer.send(handle=77777, reply_to=4242)
+        # What is answered is queued behind it, whether it is looked at now or later.
+        testlib.sync(router.broker)
+        left, buf = size + 26, bytearray(MIB)
+        while left:
+            left -= peer.sock.recv_into(buf, min(left, MIB))
+        fields = testlib.unframe(peer.sock.recv(65536))[0][0]
+        assert (fields[4], fields[5]) == (4242, mitogen.core.IS_DEAD)
+        thread.join()
+
     def test_the_end_of_a_peer_is_seen_though_nobody_reads_what_it_sends(router):
         """It feeds another one that does not read, so it is not read either."""
         feeder, reader = testlib.Peer(router, 101), testlib.Peer(router, 102)

@@ -114,6 +114,8 @@ static void rule_dead(struct world *w, mg_hdr hdr, mg_reason reason, int unreach
     } else if (!unreachable) {
         dead.dst_id = hdr.dst_id;
         dead.handle = hdr.handle;
+        dead.src_id = hdr.src_id;
+        dead.auth_id = hdr.auth_id;
     } else
         return;
     snprintf(text, sizeof text, "%c %llu %llu %llu", 'A' + (int) reason, (unsigned long long) a, (unsigned long long) b,

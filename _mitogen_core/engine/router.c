@@ -387,8 +387,9 @@ static size_t fill_text(char *out, size_t cap, const char *text, const uint64_t 
     return n;
 }
 
-mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b,
-                               uint64_t c)
+/* of: in whose name; NULL: ours. */
+static mg_frame *dead_frame(mg_router *r, const mg_hdr *of, uint32_t dst_id, uint32_t handle, mg_reason reason,
+                            uint64_t a, uint64_t b, uint64_t c)
 {
     char text[512];
     uint64_t numbers[] = {a, b, c};
@@ -400,14 +401,20 @@ mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, m
         n = (size_t) mg_router_max_size(r); /* else it would be refused itself, and so on */
     mg_hdr hdr = {.enc = MG_ENC_MGC,
                   .dst_id = dst_id,
-                  .src_id = own_id,
-                  .auth_id = own_id,
+                  .src_id = of ? of->src_id : own_id,
+                  .auth_id = of ? of->auth_id : own_id,
                   .handle = handle,
                   .reply_to = MG_IS_DEAD};
     mg_frame *f = mg_frame_new(&hdr, n);
     if (f && n)
         memcpy(mg_frame_payload(f), text, n);
     return f;
+}
+
+mg_frame *mg_router_dead_frame(mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b,
+                               uint64_t c)
+{
+    return dead_frame(r, NULL, dst_id, handle, reason, a, b, c);
 }
 
 /* Without memory a message, or what should be said of it, is lost: then its stream is, too. */
@@ -425,8 +432,8 @@ mg_err mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unr
     mg_frame *f;
     if (hdr->reply_to && hdr->reply_to != MG_IS_DEAD)
         f = mg_router_dead_frame(r, hdr->src_id, hdr->reply_to, reason, a, b, c);
-    else if (!unreachable)
-        f = mg_router_dead_frame(r, hdr->dst_id, hdr->handle, reason, a, b, c);
+    else if (!unreachable) /* in its sender's name, who may not have been allowed this either */
+        f = dead_frame(r, hdr, hdr->dst_id, hdr->handle, reason, a, b, c);
     else
         return MG_OK;
     if (f && stream && mg_stream_pending_dead(stream) > mg_router_high_water(r)) {
