@@ -28,29 +28,24 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
          * stand in the queue. */
         mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
         err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
-        if (err != MG_EAGAIN)
-            PyMem_RawFree(s);
-        while (err == MG_EAGAIN) {
-            /* before the first sleep too: the interpreter has not looked since we were called, which may be a while ago */
-            if (PyErr_CheckSignals()) {
-                /* the wait is over, whatever came meanwhile belongs to the next in line */
-                if (mg_latch_leave(l, s, item) == MG_OK)
-                    mg_latch_unget(l, *item);
-                PyMem_RawFree(s);
-                return -1;
-            }
-            Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, s, deadline);
-            Py_END_ALLOW_THREADS if (err == MG_EINTR)
-            {
-                err = MG_EAGAIN;
-                continue;
-            }
+        if (err == MG_EAGAIN) {
+            do {
+                /* before the first sleep too: the interpreter has not looked since we were called, which may be a while ago */
+                if (PyErr_CheckSignals()) {
+                    /* the wait is over, whatever came meanwhile belongs to the next in line */
+                    if (mg_latch_leave(l, s, item) == MG_OK)
+                        mg_latch_unget(l, *item);
+                    PyMem_RawFree(s);
+                    return -1;
+                }
+                Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, s, deadline);
+                Py_END_ALLOW_THREADS
+            } while (err == MG_EINTR);
             mg_spin_learn(&s->waiter->spin, (s->arriving_at ? s->arriving_at : mg_now()) - s->since);
             err = mg_latch_leave(l, s, item);
-            PyMem_RawFree(s);
-            mg_run_later();
-            break;
         }
+        PyMem_RawFree(s);
+        mg_run_later();
     }
     switch (err) {
     case MG_OK: return 0;

@@ -318,16 +318,6 @@ static PyObject *loop_next_event(PyObject *obj, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *loop_drop_events(PyObject *obj, PyObject *unused)
-{
-    (void) unused;
-    mg_event ev;
-    while (mg_loop_pop_event(((LoopObject *) obj)->loop, &ev))
-        event_drop(&ev);
-    mg_run_later();
-    Py_RETURN_NONE;
-}
-
 /* An event that holds the place of a function that was deferred, among the others. */
 static PyObject *loop_call_later(PyObject *obj, PyObject *unused)
 {
@@ -335,13 +325,6 @@ static PyObject *loop_call_later(PyObject *obj, PyObject *unused)
     mg_event ev = {.kind = MG_EV_CALL};
     if (mg_loop_push_event(((LoopObject *) obj)->loop, &ev) != MG_OK)
         return PyErr_NoMemory();
-    Py_RETURN_NONE;
-}
-
-static PyObject *loop_interrupt(PyObject *obj, PyObject *unused)
-{
-    (void) unused;
-    mg_loop_interrupt(((LoopObject *) obj)->loop);
     Py_RETURN_NONE;
 }
 
@@ -390,9 +373,7 @@ static PyMethodDef loop_methods[] = {
      "wait(timeout): run the loop until there are events or interrupt() is called. The broker's thread only."},
     {"next_event", loop_next_event, METH_NOARGS,
      "The next event, a tuple that starts with its kind, or None. MemoryError: it stays the next one."},
-    {"drop_events", loop_drop_events, METH_NOARGS, "Let go of all events."},
     {"call_later", loop_call_later, METH_NOARGS, "Queue an event EV_CALL behind what there is. Any thread."},
-    {"interrupt", loop_interrupt, METH_NOARGS, "Make the present or next wait() return. Any thread."},
     {"close", loop_close, METH_NOARGS, "No thread runs the loop any more."},
     {"acquire", loop_acquire, METH_NOARGS, "Keep every other thread from running the loop until release()."},
     {"release", loop_release, METH_NOARGS, "End acquire()."},

@@ -401,13 +401,15 @@ class Router(_c.Router):
                 entry[1], self._dead_respondent(context))
 
     def _on_broker_exit(self):
+        ends = not self._gone
         # First: whoever adds a handler from now on calls this again.
         self._gone = True
         for _, entry in self._lost_handlers(None):
             self._call_handler(entry[1],
                                core.Message.dead(self.broker_exit_msg))
-        # Now nothing more is accepted.
-        if isinstance(self.broker.poller, Poller):
+        # Now nothing more is accepted. Not when called again: then this may be
+        # any thread, and one only may take events.
+        if ends and isinstance(self.broker.poller, Poller):
             self.broker.poller.finish()
 
     def _deliver(self, entry, msg, link):
@@ -805,6 +807,7 @@ class _Waker(core.Waker):
                 # An exception came when its place was kept.
                 return
             func, args, kwargs = self._deferred.popleft()
+        # As in `drain`, whose text is sent to children and has no byte to spare.
         try:
             func(*args, **kwargs)
         except Exception:
