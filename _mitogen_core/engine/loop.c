@@ -72,7 +72,11 @@ static _Atomic(mg_loop *) all_loops; /* written under all_mu */
 struct mg_loop {
     _Atomic uint32_t refs;
     _Atomic(mg_loop *) next_all; /* in the list of all loops; written under all_mu */
-    int forking; /* guarded by all_mu: acquired by mg_loops_acquire, with a reference */
+    int forking; /* guarded by all_mu: held by mg_loops_acquire, with a reference */
+    _Atomic int asleep; /* written by the leader: the kernel has it, and nothing of the loop is half done */
+    _Atomic uintptr_t
+        frozen; /* written with freeze_mu: by which thread; a leader that wakes waits for that mutex before all else */
+    pthread_mutex_t freeze_mu; /* held for as long as it is frozen */
     struct ev_loop *ev; /* leader only, but for kick(); NULL after close */
     pthread_mutex_t kick_mu; /* keeps ev from being destroyed while it is kicked */
     ev_async async;
@@ -123,6 +127,7 @@ struct mg_loop {
     /* leader only */
     uint64_t activity; /* callbacks that ran */
     int timed_out;
+    int sleeps; /* libev may */
     int64_t last_rest; /* how long a leader's last sleep took */
     mg_look *looks;
     int64_t looks_due; /* when they are due, if there are any */
@@ -325,6 +330,48 @@ static void set_attending(mg_loop *loop, int on)
     pthread_mutex_unlock(&loop->mu);
 }
 
+/* --- what a fork does with a leader that sleeps: it is left asleep --- */
+
+/* libev calls these two just before and after it sleeps. */
+static void on_sleep(struct ev_loop *ev)
+{
+    mg_loop *loop = ev_userdata(ev);
+    if (loop->sleeps)
+        atomic_store(&loop->asleep, 1);
+}
+
+static void on_woken(struct ev_loop *ev)
+{
+    mg_loop *loop = ev_userdata(ev);
+    if (!loop->sleeps)
+        return;
+    atomic_store(&loop->asleep, 0);
+    /* either this sees `frozen`, or freeze() sees that we are awake */
+    if (atomic_load(&loop->frozen)) {
+        pthread_mutex_lock(&loop->freeze_mu);
+        pthread_mutex_unlock(&loop->freeze_mu);
+    }
+}
+
+/* Keeps a leader that is asleep from doing anything, which costs less than to wake it and to have it leave and come back. Returns whether
+ * there was one. */
+static int freeze(mg_loop *loop)
+{
+    pthread_mutex_lock(&loop->freeze_mu);
+    atomic_store(&loop->frozen, (uintptr_t) pthread_self());
+    if (atomic_load(&loop->asleep))
+        return 1;
+    atomic_store(&loop->frozen, 0);
+    pthread_mutex_unlock(&loop->freeze_mu);
+    return 0;
+}
+
+static void thaw(mg_loop *loop)
+{
+    atomic_store(&loop->frozen, 0);
+    pthread_mutex_unlock(&loop->freeze_mu);
+}
+
 /* --- life --- */
 
 mg_loop *mg_loop_new(void)
@@ -336,6 +383,7 @@ mg_loop *mg_loop_new(void)
     pthread_mutex_init(&loop->mu, NULL);
     pthread_mutex_init(&loop->events_mu, NULL);
     pthread_mutex_init(&loop->kick_mu, NULL);
+    pthread_mutex_init(&loop->freeze_mu, NULL);
     loop->ops_tail = &loop->ops;
     loop->traffic_at = mg_now();
     loop->scratch = mg_malloc(MG_SCRATCH_SIZE);
@@ -349,6 +397,7 @@ mg_loop *mg_loop_new(void)
         return NULL;
     }
     ev_set_userdata(loop->ev, loop);
+    ev_set_loop_release_cb(loop->ev, on_sleep, on_woken);
     ev_async_init(&loop->async, on_async);
     ev_async_start(loop->ev, &loop->async);
     ev_timer_init(&loop->timer, on_timer, 0, 0);
@@ -398,6 +447,7 @@ void mg_loop_unref(mg_loop *loop)
     mg_landing_drop(&loop->landing);
     mg_free(loop->scratch);
     mg_free(loop->events);
+    pthread_mutex_destroy(&loop->freeze_mu);
     pthread_mutex_destroy(&loop->kick_mu);
     pthread_mutex_destroy(&loop->mu);
     pthread_mutex_destroy(&loop->events_mu);
@@ -435,12 +485,15 @@ int mg_loop_closed(const mg_loop *loop)
     return atomic_load(&loop->closed);
 }
 
-/* whole: no thread was inside when the process was copied. */
+/* whole: no thread was inside when the process was copied, or just asleep there. */
 static void give_up(mg_loop *loop, int whole)
 {
     /* the threads that held these are in the other process */
     pthread_mutex_init(&loop->mu, NULL);
     pthread_mutex_init(&loop->events_mu, NULL);
+    pthread_mutex_init(&loop->freeze_mu, NULL);
+    atomic_store(&loop->asleep, 0);
+    atomic_store(&loop->frozen, 0);
     loop->leader = NULL;
     loop->acquired = 0;
     loop->wanted = 0;
@@ -487,7 +540,8 @@ int mg_loops_acquire(void)
     pthread_mutex_unlock(&all_mu);
     if (!loop)
         return 0;
-    mg_loop_acquire(loop);
+    if (!freeze(loop))
+        mg_loop_acquire(loop);
     return 1;
 }
 
@@ -517,7 +571,10 @@ static mg_loop *pop_acquired(void)
 void mg_loops_release(void)
 {
     for (mg_loop *loop; (loop = pop_acquired());) {
-        mg_loop_release(loop);
+        if (atomic_load(&loop->frozen))
+            thaw(loop);
+        else
+            mg_loop_release(loop);
         mg_loop_unref(loop);
     }
 }
@@ -980,7 +1037,9 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
         atomic_store(&w->leading, loop);
         int block =
             atomic_load(&w->word) == MG_WAITER_AWAKE && !atomic_load(&loop->have_ops) && !atomic_load(&loop->step_down);
+        loop->sleeps = block;
         ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
+        loop->sleeps = 0;
         atomic_store(&w->leading, NULL);
         count(&loop->turns);
         note_arriving(loop, s, &parts);
@@ -1199,6 +1258,11 @@ static int acquire_again_locked(mg_loop *loop, const mg_waiter *w)
 void mg_loop_acquire(mg_loop *loop)
 {
     mg_waiter *w = mg_waiter_self();
+    if (atomic_load(&loop->frozen) == (uintptr_t) pthread_self()) {
+        /* what runs before a fork changes watchers: it is to be held like one whose leader was awake */
+        thaw(loop);
+        mg_loop_acquire(loop);
+    }
     pthread_mutex_lock(&loop->mu);
     if (acquire_again_locked(loop, w)) {
         pthread_mutex_unlock(&loop->mu);

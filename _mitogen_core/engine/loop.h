@@ -67,7 +67,8 @@ int mg_loop_closed(const mg_loop *loop);
 void mg_loop_forked(mg_loop *loop);
 int mg_loop_was_forked(const mg_loop *loop);
 
-/* For a fork, see fork.h. Acquires one loop of the process that is not held yet: 1, or 0 when there is none; then whether there is none. */
+/* For a fork, see fork.h. Holds one loop of the process that is not held yet: 1, or 0 when there is none; then whether there is none. Its
+ * leader is asked to leave, or left asleep if it is. The thread that holds it so may acquire it, too. */
 int mg_loops_acquire(void);
 int mg_loops_are_acquired(void);
 /* In the parent: gives back what is held. In the child: each loop that there is is not ours any more, held or not. */

@@ -96,6 +96,120 @@ static void a_copy_gives_up_what_it_has_and_the_parent_goes_on(void)
     leader_end(&b);
 }
 
+/* One that sleeps until a byte comes. */
+struct sleeper {
+    struct leader leader;
+    int pipe[2];
+    _Atomic int bytes;
+    mg_watch *watch;
+};
+
+static void take_byte(void *arg, int events)
+{
+    struct sleeper *s = arg;
+    char byte;
+    (void) events;
+    CHECK(read(s->pipe[0], &byte, 1) == 1);
+    atomic_fetch_add(&s->bytes, 1);
+}
+
+static void *sleep_long(void *arg)
+{
+    struct leader *l = arg;
+    while (!atomic_load(&l->stop))
+        mg_loop_attend(l->loop, MG_NEVER);
+    return NULL;
+}
+
+static void sleeper_start(struct sleeper *s)
+{
+    CHECK(pipe(s->pipe) == 0);
+    atomic_init(&s->bytes, 0);
+    s->leader.loop = mg_loop_new();
+    atomic_init(&s->leader.stop, 0);
+    s->watch = mg_watch_new(s->leader.loop, s->pipe[0], MG_READ, take_byte, s);
+    mg_watch_start(s->watch);
+    CHECK(pthread_create(&s->leader.thread, NULL, sleep_long, &s->leader) == 0);
+}
+
+static void sleeper_end(struct sleeper *s)
+{
+    atomic_store(&s->leader.stop, 1);
+    mg_loop_interrupt(s->leader.loop);
+    pthread_join(s->leader.thread, NULL);
+    mg_watch_stop(s->watch);
+    mg_watch_free(s->watch);
+    mg_loop_unref(s->leader.loop);
+    close(s->pipe[0]);
+    close(s->pipe[1]);
+}
+
+/* hold_all at a moment when the leader sleeps already. */
+static void hold_asleep(struct sleeper *s)
+{
+    for (;;) {
+        mg_loop_stats before, after;
+        mg_loop_get_stats(s->leader.loop, &before);
+        hold_all();
+        mg_loop_get_stats(s->leader.loop, &after);
+        if (after.kicks == before.kicks && !mg_loop_leads(s->leader.loop))
+            return;
+        mg_fork_parent();
+        usleep(100);
+    }
+}
+
+static void send_byte(struct sleeper *s)
+{
+    CHECK(write(s->pipe[1], "x", 1) == 1);
+}
+
+static void await_bytes(struct sleeper *s, int n)
+{
+    while (atomic_load(&s->bytes) < n)
+        usleep(100);
+}
+
+static void a_leader_that_sleeps_is_left_asleep_and_does_nothing(void)
+{
+    struct sleeper s;
+    int status;
+    sleeper_start(&s);
+    hold_asleep(&s);
+    send_byte(&s);
+    usleep(20000);
+    pid_t pid = fork();
+    if (!pid) {
+        mg_fork_child();
+        mg_loop_acquire(s.leader.loop);
+        mg_loop_release(s.leader.loop);
+        _exit(mg_loop_was_forked(s.leader.loop) && mg_loop_closed(s.leader.loop) ? 0 : 1);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    CHECK(atomic_load(&s.bytes) == 0);
+    mg_fork_parent();
+    await_bytes(&s, 1);
+    sleeper_end(&s);
+}
+
+static void who_forks_may_hold_a_loop_whose_leader_it_left_asleep(void)
+{
+    struct sleeper s;
+    sleeper_start(&s);
+    hold_asleep(&s);
+    mg_loop_acquire(s.leader.loop);
+    mg_watch_stop(s.watch);
+    mg_watch_start(s.watch);
+    mg_loop_release(s.leader.loop);
+    CHECK(mg_loop_leads(s.leader.loop)); /* for the fork */
+    CHECK(mg_loops_are_acquired());
+    send_byte(&s);
+    CHECK(atomic_load(&s.bytes) == 0);
+    mg_fork_parent();
+    await_bytes(&s, 1);
+    sleeper_end(&s);
+}
+
 static void who_holds_a_loop_may_hold_it_again_and_lose_its_last_reference(void)
 {
     mg_loop *kept = mg_loop_new(), *lost = mg_loop_new();
@@ -154,6 +268,8 @@ static void threads_that_fork_wait_for_each_other(void)
 int main(void)
 {
     RUN(a_copy_gives_up_what_it_has_and_the_parent_goes_on);
+    RUN(a_leader_that_sleeps_is_left_asleep_and_does_nothing);
+    RUN(who_forks_may_hold_a_loop_whose_leader_it_left_asleep);
     RUN(who_holds_a_loop_may_hold_it_again_and_lose_its_last_reference);
     RUN(a_fork_before_a_fork_needs_nothing_more);
     RUN(threads_that_fork_wait_for_each_other);
