@@ -47,6 +47,7 @@ typedef struct mg_sleeper {
     uint32_t served_at;             /* and how many waits that thread had begun then */
     int64_t arriving_at;            /* when parts of a large frame began to arrive, or 0; its own thread's */
     int spun;                       /* this wait has been spinning; likewise */
+    int was_deputy;                 /* as mg_loop_wait was left, see loop.h; likewise */
 } mg_sleeper;
 
 /* Items that a latch has room for from its birth, whatever memory there is later: an answer to a call is one. */

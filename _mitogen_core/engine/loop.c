@@ -69,6 +69,13 @@ static mg_waiter nobody = {.alarm_fd = -1};
 static pthread_mutex_t all_mu = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic(mg_loop *) all_loops; /* written under all_mu */
 
+/* A waiter that is parked, or about to be; on the stack of its thread. */
+typedef struct follower {
+    struct follower *next, **at; /* guarded by the loop's mu */
+    mg_waiter *waiter;
+    uint64_t seen; /* changes_locked() as it parked */
+} follower;
+
 struct mg_loop {
     _Atomic uint32_t refs;
     _Atomic(mg_loop *) next_all; /* in the list of all loops; written under all_mu */
@@ -94,6 +101,9 @@ struct mg_loop {
     uint64_t alarm_seq; /* guarded by mu */
     int attendant_dozes; /* guarded by mu: it may sleep for longer than a tick */
     int attend_now; /* guarded by mu: the attendant leads without waiting for a tick */
+    follower *followers; /* guarded by mu: the youngest first */
+    const mg_waiter
+        *deputy; /* guarded by mu: one in mg_loop_wait that looks every doze, as the attendant is away; or NULL */
     mg_op *ops, **ops_tail; /* guarded by mu */
     size_t n_ops; /* guarded by mu */
     int attending; /* guarded by mu: the attendant is in mg_loop_attend */
@@ -113,7 +123,7 @@ struct mg_loop {
     _Atomic int unsent; /* streams with frames the kernel did not take yet */
     _Atomic int draining; /* somebody waits for that to be 0 */
     _Atomic(mg_waiter *) attendant;
-    _Atomic int n_followers; /* waiters of this loop that are parked */
+    _Atomic int n_followers; /* written under mu */
     /* Who of them parked last, when, and when the last one before that was another. Hints: each is read and written by itself. */
     _Atomic(mg_waiter *) youngest_follower;
     _Atomic int64_t youngest_at, older_at;
@@ -322,14 +332,6 @@ void mg_loop_flush_held(mg_loop *loop)
     }
 }
 
-static void set_attending(mg_loop *loop, int on)
-{
-    pthread_mutex_lock(&loop->mu);
-    loop->attending = on;
-    loop->attended += !on;
-    pthread_mutex_unlock(&loop->mu);
-}
-
 /* --- what a fork does with a leader that sleeps: it is left asleep --- */
 
 /* libev calls these two just before and after it sleeps. */
@@ -502,6 +504,8 @@ static void give_up(mg_loop *loop, int whole)
         mg_waiter_forked(atomic_load(&loop->attendant));
     atomic_store(&loop->step_down, 0);
     atomic_store(&loop->attendant, NULL);
+    loop->followers = NULL;
+    loop->deputy = NULL;
     atomic_store(&loop->n_followers, 0);
     loop->attending = 0;
     loop->held = NULL;
@@ -969,13 +973,13 @@ static int64_t look_soon(const mg_sleeper *s, int64_t look_at, int64_t now)
     return s && look_at == MG_NEVER ? now + SIGNALS_SEEN : look_at;
 }
 
-/* The leader's work, as a waiter (s is its sleep) or as the attendant (s is NULL). */
-static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline)
+/* The leader's work, as a waiter (s is its sleep) or as the attendant (s is NULL). look_at: when to look for a signal that may have come
+ * already. */
+static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline, int64_t look_at)
 {
     int64_t now = mg_now(), began = now, turn;
     loop->served_other = 0;
     int64_t passed = loop->foreign_at;
-    int64_t look_at = MG_NEVER; /* for a signal */
     for (;; now = mg_now(), loop->last_rest = now - turn, look_at = look_soon(s, look_at, now)) {
         turn = now;
         mg_waiter_take_token(w);
@@ -1079,6 +1083,83 @@ static int64_t other_parked_at(const mg_loop *loop, const mg_waiter *w)
     return atomic_load(&loop->youngest_follower) == w ? atomic_load(&loop->older_at) : atomic_load(&loop->youngest_at);
 }
 
+/* REQUIRES(loop->mu). Nobody leads, and the attendant, which would see to that, is away. */
+static int is_deserted_locked(const mg_loop *loop)
+{
+    return !loop->leader && !loop->wanted && !loop->attending && !atomic_load(&loop->closed);
+}
+
+/* REQUIRES(loop->mu). Makes a follower the deputy, if one is needed; returns who has to be woken for that, or NULL. */
+static mg_waiter *appoint_locked(mg_loop *loop)
+{
+    if (loop->deputy || !loop->followers || !is_deserted_locked(loop))
+        return NULL;
+    loop->deputy = loop->followers->waiter;
+    return loop->followers->waiter;
+}
+
+/* REQUIRES(loop->mu). As long as this stays the same, nobody has come or gone. */
+static uint64_t changes_locked(const mg_loop *loop)
+{
+    return loop->lead_seq + loop->attended;
+}
+
+/* Before f->waiter parks: until when, at most. */
+static int64_t follow(mg_loop *loop, follower *f)
+{
+    note_parked(loop, f->waiter);
+    pthread_mutex_lock(&loop->mu);
+    f->at = &loop->followers;
+    f->next = loop->followers;
+    if (f->next)
+        f->next->at = &f->next;
+    loop->followers = f;
+    atomic_fetch_add(&loop->n_followers, 1);
+    appoint_locked(loop); /* us, if anybody */
+    int is_deputy = loop->deputy == f->waiter;
+    f->seen = changes_locked(loop);
+    pthread_mutex_unlock(&loop->mu);
+    return is_deputy ? mg_now() + DOZE : MG_NEVER;
+}
+
+/* Afterwards. Returns whether f->waiter may lead now. The deputy may not before nothing has changed for a whole doze: a handler is over in
+ * less, mostly, and threads that wait for an answer each, one after the other, lead for themselves. */
+static int unfollow(mg_loop *loop, follower *f, int doze_passed)
+{
+    pthread_mutex_lock(&loop->mu);
+    *f->at = f->next;
+    if (f->next)
+        f->next->at = f->at;
+    atomic_fetch_sub(&loop->n_followers, 1);
+    int may_lead = loop->deputy != f->waiter || (doze_passed && f->seen == changes_locked(loop));
+    if (may_lead && loop->deputy == f->waiter)
+        loop->deputy = NULL; /* somebody leads, or is about to; as he leaves he appoints another one */
+    pthread_mutex_unlock(&loop->mu);
+    return may_lead;
+}
+
+/* The end of a wait that has followed. */
+static void resign(mg_loop *loop, mg_sleeper *s)
+{
+    pthread_mutex_lock(&loop->mu);
+    s->was_deputy = loop->deputy == s->waiter;
+    if (s->was_deputy)
+        loop->deputy = NULL;
+    mg_waiter *whom = appoint_locked(loop);
+    pthread_mutex_unlock(&loop->mu);
+    wake_in(loop, whom);
+}
+
+static void set_attending(mg_loop *loop, int on)
+{
+    pthread_mutex_lock(&loop->mu);
+    loop->attending = on;
+    loop->attended += !on;
+    mg_waiter *whom = appoint_locked(loop);
+    pthread_mutex_unlock(&loop->mu);
+    wake_in(loop, whom);
+}
+
 /* A waiter stops leading. See DESIGN in loop.h for who is told. */
 static void unlead(mg_loop *loop, const mg_waiter *w)
 {
@@ -1092,6 +1173,8 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
     loop->lead_seq++;
     if (loop->wanted)
         whom = loop->wanter;
+    else if (!loop->attending)
+        whom = appoint_locked(loop); /* the attendant looks anyway, when it is back */
     else if (needed || (loop->attendant_deep && !atomic_load(&loop->attendant_alarmed))) {
         loop->attend_now = needed;
         loop->attendant_deep = 0;
@@ -1107,10 +1190,13 @@ static void unlead(mg_loop *loop, const mg_waiter *w)
     wake_in(loop, whom);
 }
 
-mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
+/* *followed: whether w has been among the followers. */
+static mg_err wait_for(mg_loop *loop, mg_sleeper *s, int64_t deadline, int *followed)
 {
     mg_waiter *w = s->waiter;
-    int64_t look_at = MG_NEVER; /* for a signal, as in lead() */
+    int64_t look_at = MG_NEVER; /* as in lead() */
+    int may_lead = !s->was_deputy; /* it looked for a signal, and still is none that leads at once */
+    s->was_deputy = 0;
     atomic_store_explicit(&w->waits, atomic_load_explicit(&w->waits, memory_order_relaxed) + 1, memory_order_release);
     if (loop)
         mg_loop_flush_held(loop); /* what we wait for may be the answer to it */
@@ -1120,8 +1206,8 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
             return MG_OK;
         if (deadline != MG_NEVER && mg_now() >= deadline)
             return MG_ETIMEDOUT;
-        if (loop && try_lead(loop, w)) {
-            left how = lead(loop, w, s, deadline);
+        if (loop && may_lead && try_lead(loop, w)) {
+            left how = lead(loop, w, s, deadline, look_at);
             unlead(loop, w);
             if (how == LEFT_DONE)
                 return MG_OK;
@@ -1139,16 +1225,26 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
                 return served ? MG_OK : MG_EINTR; /* there may have been a signal meanwhile */
             }
         }
+        follower f = {.waiter = w};
+        int64_t until = deadline < look_at ? deadline : look_at, doze = loop ? follow(loop, &f) : MG_NEVER;
+        mg_err err = mg_waiter_park(w, doze < until ? doze : until);
         if (loop) {
-            note_parked(loop, w);
-            atomic_fetch_add(&loop->n_followers, 1);
+            may_lead = unfollow(loop, &f, err == MG_ETIMEDOUT && doze < until);
+            *followed = 1;
         }
-        mg_err err = mg_waiter_park(w, deadline < look_at ? deadline : look_at);
-        if (loop)
-            atomic_fetch_sub(&loop->n_followers, 1);
-        if (err == MG_EINTR || (err == MG_ETIMEDOUT && look_at < deadline))
+        if (err == MG_EINTR || (err == MG_ETIMEDOUT && look_at < deadline && look_at <= doze))
             return MG_EINTR;
+        look_at = look_soon(s, look_at, mg_now());
     }
+}
+
+mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
+{
+    int followed = 0;
+    mg_err err = wait_for(loop, s, deadline, &followed);
+    if (followed)
+        resign(loop, s);
+    return err;
 }
 
 int mg_loop_attended(mg_loop *loop, uint64_t *count)
@@ -1188,7 +1284,7 @@ static mg_err attend(mg_loop *loop, mg_waiter *w, int64_t deadline)
             loop->leader = w;
             loop->lead_seq++;
             pthread_mutex_unlock(&loop->mu);
-            left how = lead(loop, w, NULL, deadline);
+            left how = lead(loop, w, NULL, deadline, MG_NEVER);
             left_sparse = how == LEFT_SERVED && sparse(loop) && atomic_load(&loop->attendant_alarmed);
             pthread_mutex_lock(&loop->mu);
             loop->leader = NULL;
@@ -1326,7 +1422,9 @@ void mg_loop_release(mg_loop *loop)
         return;
     }
     loop->leader = NULL;
-    mg_waiter *whom = loop->wanted ? loop->wanter : atomic_load(&loop->attendant);
+    mg_waiter *whom = loop->wanted      ? loop->wanter
+                      : loop->attending ? atomic_load(&loop->attendant)
+                                        : appoint_locked(loop);
     if (!loop->wanted) {
         loop->attend_now = 1;
         loop->attendant_deep = 0;

@@ -17,6 +17,8 @@
  *  - An attendant that has served the only sleeping waiter, or the same one several times in a row, steps down, so that the
  *    next wait of that thread leads. After a rest it goes deep at once, with its alarm set.
  *    A waiter that has led for long and serves another one does the same.
+ *  - While the attendant is away, in Python, one of the waiters that sleep (followers) is its deputy: it looks every doze, and takes over a
+ *    loop that nobody has led for a whole one. Who leaves a loop alone, a leader or the attendant itself, appoints it.
  *  - mg_loop_acquire() asks the leader to step down and waits for it: for changing watchers from outside.
  *
  * What a thread that sends much holds back for a moment, so that one write takes many frames (mg_hold), is flushed by the next wait

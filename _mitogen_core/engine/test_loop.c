@@ -74,8 +74,11 @@ static int is_parked(struct waiting *x)
 
 /* --- a thread that attends --- */
 
+enum { KEEP_AWAY = 8 }; /* the kind of an event that keeps it away from the loop, as a handler in Python does */
+
 struct attending {
     mg_loop *loop;
+    _Atomic int away, may_return;
     _Atomic(mg_waiter *) waiter;
     _Atomic uint64_t events, returns;
     uint64_t last[8]; /* the last number of each poster */
@@ -91,6 +94,12 @@ static void *attend_main(void *arg)
     atomic_store(&a->waiter, mg_waiter_self());
     while ((a->err = mg_loop_attend(a->loop, MG_NEVER)) == MG_OK) {
         while (mg_loop_pop_event(a->loop, &ev)) {
+            if (ev.kind == KEEP_AWAY) {
+                atomic_store(&a->away, 1);
+                while (!atomic_load(&a->may_return))
+                    test_pause();
+                continue;
+            }
             CHECK(ev.n == a->last[ev.kind] + 1);
             a->last[ev.kind] = ev.n;
             atomic_fetch_add(&a->events, 1);
@@ -113,6 +122,19 @@ static void end_attending(struct attending *a)
     mg_loop_close(a->loop);
     test_join(a->thread);
     CHECK(a->err == MG_ECLOSED);
+}
+
+static void keep_away(struct attending *a)
+{
+    mg_event ev = {.kind = KEEP_AWAY};
+
+    CHECK(mg_loop_push_event(a->loop, &ev) == MG_OK);
+    AWAIT(atomic_load(&a->away));
+}
+
+static void let_return(struct attending *a)
+{
+    atomic_store(&a->may_return, 1);
 }
 
 static int attendant_leads(struct attending *a)
@@ -335,6 +357,51 @@ static void a_loop_that_waiters_left_is_attended_to(void)
     }
     end_attending(&a);
     bell_end(&bell, loop);
+    mg_loop_unref(loop);
+}
+
+static void a_follower_leads_once_the_leader_has_left_and_the_attendant_is_away(void)
+{
+    mg_loop *loop = mg_loop_new();
+    struct attending a;
+    struct waiting x[3];
+
+    start_waiting(&x[0], loop, NULL, MG_NEVER);
+    AWAIT(leads(&x[0])); /* before the attendant comes */
+    start_attending(&a, loop);
+    keep_away(&a);
+    for (int i = 1; i < 3; i++) {
+        start_waiting(&x[i], loop, NULL, MG_NEVER);
+        AWAIT(is_parked(&x[i]));
+    }
+    for (int i = 0; i < 3; i++) {
+        AWAIT(leads(&x[0]) || leads(&x[1]) || leads(&x[2]));
+        struct waiting *leader = leads(&x[0]) ? &x[0] : leads(&x[1]) ? &x[1] : &x[2];
+        mg_latch_push(leader->latch, number(1), NULL);
+        end_waiting(leader);
+        atomic_store(&leader->waiter, NULL);
+    }
+    let_return(&a);
+    end_attending(&a);
+    mg_loop_unref(loop);
+}
+
+static void a_follower_leads_once_the_attendant_has_led_and_is_away(void)
+{
+    mg_loop *loop = mg_loop_new();
+    struct attending a;
+    struct waiting x;
+
+    start_attending(&a, loop);
+    AWAIT(attendant_leads(&a));
+    start_waiting(&x, loop, NULL, MG_NEVER);
+    AWAIT(is_parked(&x));
+    keep_away(&a);
+    AWAIT(leads(&x));
+    mg_latch_push(x.latch, number(1), NULL);
+    end_waiting(&x);
+    let_return(&a);
+    end_attending(&a);
     mg_loop_unref(loop);
 }
 
@@ -906,7 +973,7 @@ static void a_signal_interrupts_leaders_and_followers(void)
     AWAIT(is_parked(&y));
     int before = atomic_load(&x.interrupted);
     AWAIT(atomic_load(&x.interrupted) > before || (pthread_kill(x.thread, SIGUSR1), 0));
-    AWAIT(leads(&x));
+    AWAIT(leads(&x) || leads(&y));
     mg_latch_push(x.latch, number(1), NULL);
     end_waiting(&x);
     CHECK(x.err == MG_OK);
@@ -1324,6 +1391,32 @@ static void askers_go_on_while_leaders_change_all_the_time(void)
     mg_loop_unref(loop);
 }
 
+static void askers_go_on_while_the_attendant_is_away(void)
+{
+    enum { ASKERS = 4 };
+    mg_loop *loop = mg_loop_new();
+    struct asking asking[ASKERS];
+    struct attending a;
+
+    start_attending(&a, loop);
+    for (int i = 0; i < ASKERS; i++) {
+        asking[i] = (struct asking) {.loop = loop, .rounds = 2000, .latch = mg_latch_new(drop_item)};
+        bell_start(&asking[i].bell, loop, asking[i].latch);
+    }
+    keep_away(&a);
+    for (int i = 0; i < ASKERS; i++)
+        asking[i].thread = test_spawn(ask, &asking[i]);
+    for (int i = 0; i < ASKERS; i++)
+        test_join(asking[i].thread);
+    let_return(&a);
+    end_attending(&a);
+    for (int i = 0; i < ASKERS; i++) {
+        bell_end(&asking[i].bell, loop);
+        mg_latch_unref(asking[i].latch);
+    }
+    mg_loop_unref(loop);
+}
+
 struct holding {
     mg_hold hold;
     _Atomic int flushed;
@@ -1377,6 +1470,8 @@ int main(void)
     RUN(a_close_of_the_latch_wakes_a_thread_that_leads);
     RUN(a_leader_reads_what_a_follower_waits_for);
     RUN(a_loop_that_waiters_left_is_attended_to);
+    RUN(a_follower_leads_once_the_leader_has_left_and_the_attendant_is_away);
+    RUN(a_follower_leads_once_the_attendant_has_led_and_is_away);
     RUN(a_large_block_is_dropped_however_late_it_is_given_back);
     RUN(a_place_to_land_in_is_dropped_after_an_idle_second);
     RUN(what_comes_while_nobody_looks_is_not_kept);
@@ -1402,8 +1497,10 @@ int main(void)
     RUN(a_thread_that_waits_for_another_one_on_its_core_lets_it_run);
     RUN(a_leader_that_passes_frames_on_polls_for_the_next);
     RUN(askers_go_on_while_leaders_change_all_the_time);
+    RUN(askers_go_on_while_the_attendant_is_away);
     mg_spin_assume_room(1);
     RUN(askers_go_on_while_leaders_change_all_the_time);
+    RUN(askers_go_on_while_the_attendant_is_away);
     mg_spin_assume_room(0);
     RUN(the_attendant_steps_down_for_a_thread_that_it_served);
     RUN(what_is_held_is_flushed_once_by_whoever_comes_first);
