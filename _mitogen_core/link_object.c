@@ -201,6 +201,7 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
     }
     mg_acquire_loop(s->loop);
     mg_router_ingress(self->router, f, s);
+    mg_stream_flush(self->router); /* nothing was read, so no turn ends here that would do it */
     mg_loop_release(s->loop);
     Py_RETURN_NONE;
 }

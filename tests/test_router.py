@@ -443,6 +443,15 @@ def test_stream_by_id_of_a_child(router):
     assert stream in list(router._streams())
 
 
+def test_a_message_given_to_the_router_as_if_it_had_come_in_is_passed_on(router):
+    here, there = router.local(), router.local()
+    there.call(os.getpid)
+    msg = Message(src_id=here.context_id, auth_id=here.context_id, dst_id=there.context_id, handle=12345)
+    router.broker.defer_sync(lambda: router._async_route(msg, router.stream_by_id(here.context_id)))
+    protocol = router.stream_by_id(there.context_id).protocol
+    testlib.wait_for(lambda: protocol.pending_bytes() == 0, what='a queue that nothing else empties')
+
+
 def test_streams_of_grandchildren_lead_through_their_parent(router):
     child = router.local()
     grandchild = router.local(via=child)
