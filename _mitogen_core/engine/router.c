@@ -279,6 +279,7 @@ mg_err mg_router_add_handler(mg_router *r, mg_handler *h, uint32_t handle, int o
     if (err == MG_OK) {
         mg_handler_ref(h);
         h->handle = handle;
+        atomic_store(&h->removed, 0); /* it may have been taken out, and be put back */
     }
     if (old)
         atomic_store(&((mg_handler *) old)->removed, 1);

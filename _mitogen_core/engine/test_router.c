@@ -753,6 +753,10 @@ static void handlers_are_taken_by_respondent_or_all(void)
     }
     mg_handler **list = mg_router_take_handlers(w.r, CHILD, &n);
     CHECK(list && n == 5 && ended == 0);
+    mg_handler *again = list[0];
+    CHECK(atomic_load(&again->removed));
+    CHECK(mg_router_add_handler(w.r, again, again->handle, 0) == MG_OK && !atomic_load(&again->removed));
+    CHECK(mg_router_del_handler(w.r, again->handle) == MG_OK && atomic_load(&again->removed));
     while (n) {
         CHECK(list[--n]->respondent == CHILD && !mg_router_get_handler(w.r, list[n]->handle));
         mg_handler_unref(list[n]);
