@@ -189,13 +189,18 @@ static void destroy_ev(mg_loop *loop)
         mg_block_keeper(-1);
 }
 
+/* Sets the token and unparks; returns the loop that w may be blocked in, and has to be kicked, or NULL. Who wakes itself is in a callback, not
+ * blocked, and looks once libev returns. */
+static mg_loop *notify(mg_waiter *w)
+{
+    return mg_waiter_notify(w) && w != mg_waiter_self() ? atomic_load(&w->leading) : NULL;
+}
+
 void mg_loop_wake(mg_waiter *w)
 {
-    if (mg_waiter_notify(w)) {
-        mg_loop *loop = atomic_load(&w->leading);
-        if (loop)
-            kick(loop);
-    }
+    mg_loop *loop = notify(w);
+    if (loop)
+        kick(loop);
 }
 
 int mg_loop_wake_later(mg_waiter *w)
@@ -216,8 +221,9 @@ static void wake_in(mg_loop *loop, mg_waiter *w)
     if (!w)
         return;
     atomic_fetch_add_explicit(&loop->wakes, 1, memory_order_relaxed);
-    if (mg_waiter_notify(w) && atomic_load(&w->leading) == loop)
-        kick(loop);
+    mg_loop *in = notify(w);
+    if (in && in == loop)
+        kick(in);
 }
 
 /* A leader is about, and awake, that drops them in time. */
