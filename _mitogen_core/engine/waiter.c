@@ -22,6 +22,7 @@ static pthread_once_t own_once = PTHREAD_ONCE_INIT;
 static int own_key_ok; /* set once, in own_once */
 
 static void close_alarm(mg_waiter *w);
+static void forget_sleepers(void);
 
 static void give_back(void *arg)
 {
@@ -36,6 +37,7 @@ static void give_back(void *arg)
 static void after_fork_child(void)
 {
     pthread_mutex_init(&free_mu, NULL);
+    forget_sleepers();
     for (mg_waiter *w = free_list; w; w = w->next_free)
         pthread_mutex_init(&w->alarm_mu, NULL);
 }
@@ -206,6 +208,10 @@ static mg_err sleep_alarmed(mg_waiter *w, int64_t deadline)
     return take_alarm(w) || n == 0 ? MG_ETIMEDOUT : MG_EINTR;
 }
 
+static void forget_sleepers(void)
+{
+}
+
 #else
 
 int mg_waiter_open_alarm(mg_waiter *w)
@@ -227,6 +233,13 @@ void mg_waiter_set_alarm(mg_waiter *w, int64_t nanoseconds)
 /* Elsewhere one condition variable serves all threads, in slices of 50 ms, so that a signal is looked at in time. */
 static pthread_mutex_t park_mu = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t park_cond = PTHREAD_COND_INITIALIZER;
+
+/* In a child made by fork: who had the lock, and who slept, is in the other process. */
+static void forget_sleepers(void)
+{
+    pthread_mutex_init(&park_mu, NULL);
+    park_cond = (pthread_cond_t) PTHREAD_COND_INITIALIZER;
+}
 
 static void wake_parked(mg_waiter *w)
 {
