@@ -824,6 +824,42 @@ static void every_event_reaches_the_attendant_in_order_whoever_leads(void)
     mg_loop_unref(loop);
 }
 
+static void on_bell_for_python(void *arg, int events)
+{
+    struct bell *b = arg;
+    mg_event ev = {.kind = 1, .n = (uint64_t) atomic_load(&b->rung) + 1};
+
+    CHECK(mg_loop_push_event(b->loop, &ev) == MG_OK);
+    on_bell(b, events);
+}
+
+static void an_attendant_that_reads_what_is_for_itself_is_not_kicked(void)
+{
+    mg_loop *loop = mg_loop_new();
+    mg_loop_stats before, after;
+    struct attending a;
+    struct bell bell = {.loop = loop};
+
+    start_attending(&a, loop);
+    CHECK(!pipe(bell.fds));
+    CHECK(!fcntl(bell.fds[0], F_SETFL, O_NONBLOCK));
+    bell.watch = mg_watch_new(loop, bell.fds[0], MG_READ, on_bell_for_python, &bell);
+    mg_loop_acquire(loop);
+    mg_watch_start(bell.watch);
+    mg_loop_release(loop);
+    AWAIT(attendant_leads(&a));
+    mg_loop_get_stats(loop, &before);
+    for (uint64_t i = 1; i <= 100; i++) {
+        bell_ring(&bell);
+        AWAIT(atomic_load(&a.events) == i);
+    }
+    mg_loop_get_stats(loop, &after);
+    CHECK(after.kicks == before.kicks);
+    end_attending(&a);
+    bell_end(&bell, loop);
+    mg_loop_unref(loop);
+}
+
 static void an_event_without_memory_is_refused(void)
 {
     mg_loop *loop = mg_loop_new();
@@ -1483,6 +1519,7 @@ int main(void)
     RUN(an_op_may_post_itself_again);
     RUN(an_op_that_posts_itself_for_ever_keeps_nobody_waiting);
     RUN(every_event_reaches_the_attendant_in_order_whoever_leads);
+    RUN(an_attendant_that_reads_what_is_for_itself_is_not_kicked);
     RUN(an_event_without_memory_is_refused);
     RUN(an_interrupt_ends_the_present_or_the_next_attendance);
     RUN(a_close_sends_the_attendant_away_and_waits_go_on_without_the_loop);
