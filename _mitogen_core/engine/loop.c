@@ -979,6 +979,48 @@ static int64_t look_soon(const mg_sleeper *s, int64_t look_at, int64_t now)
     return s && look_at == MG_NEVER ? now + SIGNALS_SEEN : look_at;
 }
 
+/* Until when a leader may sleep that would sleep until then. Drops what was kept for a message that has not come. */
+static int64_t rest_until(mg_loop *loop, int64_t now, int64_t until)
+{
+    int spares = mg_block_to_look_after() || mg_landing_to_look_after(&loop->landing);
+    int64_t drop_at = loop->traffic_at + SPARES_FRESH;
+    if (spares && now >= drop_at) {
+        mg_block_drop_spares();
+        mg_landing_drop(&loop->landing);
+    } else if (spares && drop_at < until)
+        until = drop_at;
+    return loop->looks && loop->looks_due < until ? loop->looks_due : until;
+}
+
+/* One turn of libev, asleep if there is nothing to do. Returns whether it slept and no callback ran: a signal, perhaps. */
+static int take_turn(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t now, int64_t until)
+{
+    if (until != MG_NEVER) {
+        ev_now_update(loop->ev);
+        ev_timer_set(&loop->timer, (double) (until - now) / 1e9, 0.);
+        ev_timer_start(loop->ev, &loop->timer);
+    }
+    if (s && atomic_load(&loop->alarm_set) && sparse(loop))
+        take_back_alarm(loop);
+    uint64_t before = loop->activity, parts = atomic_load_explicit(&loop->arriving, memory_order_relaxed);
+    loop->timed_out = 0;
+    atomic_store(&w->leading, loop);
+    int block =
+        atomic_load(&w->word) == MG_WAITER_AWAKE && !atomic_load(&loop->have_ops) && !atomic_load(&loop->step_down);
+    loop->sleeps = block;
+    ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
+    loop->sleeps = 0;
+    atomic_store(&w->leading, NULL);
+    count(&loop->turns);
+    note_arriving(loop, s, &parts);
+    if (until != MG_NEVER)
+        ev_timer_stop(loop->ev, &loop->timer);
+    watch_spares(loop);
+    if (loop->activity != before + (uint64_t) loop->timed_out)
+        loop->traffic_at = mg_now_coarse();
+    return block && loop->activity == before;
+}
+
 /* The leader's work, as a waiter (s is its sleep) or as the attendant (s is NULL). look_at: when to look for a signal that may have come
  * already. */
 static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline, int64_t look_at)
@@ -1021,44 +1063,13 @@ static left lead(mg_loop *loop, mg_waiter *w, mg_sleeper *s, int64_t deadline, i
             s->spun = 1;
             look_at = look_soon(s, look_at, now);
         }
-        int64_t until = deadline < look_at ? deadline : look_at;
-        int spares = mg_block_to_look_after() || mg_landing_to_look_after(&loop->landing);
-        int64_t drop_at = loop->traffic_at + SPARES_FRESH;
-        if (spares && now >= drop_at) {
-            mg_block_drop_spares();
-            mg_landing_drop(&loop->landing);
-        } else if (spares && drop_at < until)
-            until = drop_at;
-        if (loop->looks && loop->looks_due < until)
-            until = loop->looks_due;
+        int64_t until = rest_until(loop, now, deadline < look_at ? deadline : look_at);
         if (until > now + SPARES_FRESH && !leave_spares(loop)) {
             watch_spares(loop);
             continue;
         }
-        if (until != MG_NEVER) {
-            ev_now_update(loop->ev);
-            ev_timer_set(&loop->timer, (double) (until - now) / 1e9, 0.);
-            ev_timer_start(loop->ev, &loop->timer);
-        }
-        if (s && atomic_load(&loop->alarm_set) && sparse(loop))
-            take_back_alarm(loop);
-        uint64_t before = loop->activity, parts = atomic_load_explicit(&loop->arriving, memory_order_relaxed);
-        loop->timed_out = 0;
-        atomic_store(&w->leading, loop);
-        int block =
-            atomic_load(&w->word) == MG_WAITER_AWAKE && !atomic_load(&loop->have_ops) && !atomic_load(&loop->step_down);
-        loop->sleeps = block;
-        ev_run(loop->ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
-        loop->sleeps = 0;
-        atomic_store(&w->leading, NULL);
-        count(&loop->turns);
-        note_arriving(loop, s, &parts);
-        if (until != MG_NEVER)
-            ev_timer_stop(loop->ev, &loop->timer);
-        watch_spares(loop);
-        if (loop->activity != before + (uint64_t) loop->timed_out)
-            loop->traffic_at = mg_now_coarse();
-        if (s && block && loop->activity == before)
+        int quiet = take_turn(loop, w, s, now, until);
+        if (s && quiet)
             return LEFT_SIGNAL;
     }
 }
