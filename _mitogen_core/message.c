@@ -358,12 +358,31 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
     return (PyObject *) m;
 }
 
+/* A class with a constructor of its own is called, with what the pure core gives it. Takes the reference to m. */
+static PyObject *construct(PyObject *cls, MessageObject *m, PyObject *const *values, PyObject *names)
+{
+    PyObject *made = NULL, *none = PyTuple_New(0), *data = get_data((PyObject *) m, NULL);
+    PyObject *fields = data ? Py_BuildValue("{sOsO}", "data", data, "enc", m->enc) : NULL;
+    for (Py_ssize_t i = 0; fields && names && i < PyTuple_GET_SIZE(names); i++)
+        if (PyDict_SetItem(fields, PyTuple_GET_ITEM(names, i), values[i]))
+            Py_CLEAR(fields);
+    if (none && fields)
+        made = PyObject_Call(cls, none, fields);
+    Py_XDECREF(none);
+    Py_XDECREF(data);
+    Py_XDECREF(fields);
+    Py_DECREF(m);
+    return made;
+}
+
 static PyObject *message_pickled(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     mg_state *st = mg_state_of_type((PyTypeObject *) cls);
     if (!st || mg_need_configured(st))
         return NULL;
     PyObject *m = mg_message_pickled(st, (PyTypeObject *) cls, args, nargs);
+    if (m && ((PyTypeObject *) cls)->tp_init != message_init)
+        return construct(cls, (MessageObject *) m, args + nargs, kwnames);
     for (Py_ssize_t i = 0; m && kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
         if (PyObject_SetAttr(m, PyTuple_GET_ITEM(kwnames, i), args[nargs + i]))
             Py_CLEAR(m);

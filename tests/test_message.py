@@ -339,3 +339,16 @@ def test_a_message_can_be_copied(router):
     assert msg.handle == 2
     other = pickle.loads(pickle.dumps(Message(handle=7, data=b'y')))
     assert (other.handle, other.data) == (7, b'y')
+
+
+def test_a_subclass_is_constructed_by_its_own_constructor():
+    class Stamped(Message):
+        def __init__(self, **kwargs):
+            self.stamp = sorted(kwargs)
+            super(Stamped, self).__init__(**kwargs)
+
+    msg = Stamped.pickled([1], 2, dst_id=3)
+    assert (type(msg), msg.stamp, msg.dst_id) == (Stamped, ['data', 'dst_id', 'enc'], 3)
+    assert list(msg.unpickle_iter()) == [[1], 2]
+    assert Stamped.dead('why').stamp
+    assert Stamped.encoded(b'x', Message.ENC_BIN).stamp
