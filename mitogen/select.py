@@ -181,6 +181,14 @@ class Select(object):
                     break
             member.notify = None
 
+    def _release(self, member):
+        # By the method that programs may replace.
+        try:
+            self.remove(member)
+        except Error:
+            # Another thread has removed it just now.
+            pass
+
     def remove(self, recv):
         """
         Remove a member. What it holds stays there.
@@ -198,7 +206,7 @@ class Select(object):
         :class:`mitogen.core.LatchError`. May be repeated.
         """
         for recv in list(self._receivers):
-            self._discard(recv)
+            self._release(recv)
         self._latch.close()
 
     def size(self):
@@ -223,7 +231,7 @@ class Select(object):
             # It has lost its members.
             event = None
         if self._oneshot and not inner:
-            self._discard(inner)
+            self._release(inner)
         return event
 
     def _take(self, waker):
@@ -250,7 +258,7 @@ class Select(object):
         if is_receiver:
             event.data.receiver = member
         if self._oneshot:
-            self._discard(member)
+            self._release(member)
         return event
 
     def get(self, timeout=None, block=True):

@@ -324,3 +324,20 @@ def test_a_context_class_is_used_for_what_the_router_makes(broker):
 
     router = Router(broker)
     assert type(router.context_by_id(5)) is type(router.myself()) is type(router.local()) is Marked
+
+
+def test_a_select_lets_its_members_go_by_a_replaced_remove(router):
+    seen = []
+
+    class Logging(mitogen.select.Select):
+        def remove(self, recv):
+            seen.append(recv)
+            super(Logging, self).remove(recv)
+
+    latches = [mitogen.core.Latch(), mitogen.core.Latch()]
+    with Logging(latches) as select:
+        latches[1].put(3)
+        assert select.get(timeout=10) == 3
+        assert seen == latches[1:]
+    assert seen == latches[::-1]
+    assert [latch.notify for latch in latches] == [None, None]
