@@ -47,7 +47,7 @@ typedef struct mg_state {
 
     PyObject *own_id; /* mitogen.context_id, for new messages. Strong */
     PyObject *empty_bytes, *enc_mgc, *enc_pkl, *zero, *str_on_receive, *str_deliver, *str_respondent_of,
-        *str_watch_respondent, *str_route, *str_send;
+        *str_watch_respondent, *str_route, *str_send, *str_add_handler;
 } mg_state;
 
 /* --- objects --- */
@@ -163,7 +163,10 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
 /* A receiver on a handle of its own, for the messages of a respondent. New reference or NULL. */
 PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent);
 
-/* add_handler of a router of ours, for a receiver of ours; the handle, new reference, or NULL. */
+/* Whether a bound method is add_handler of a router of ours, that nobody has replaced. */
+int mg_is_add_handler(PyObject *fn);
+
+/* The same for a receiver of ours; the handle, new reference, or NULL. */
 PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
                          PyObject *respondent, int overwrite);
 

@@ -51,6 +51,7 @@ int mg_need_configured(mg_state *st)
 #define INTERNAL(X) \
     X(own_id) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
     X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \
+    X(str_add_handler) \
     X(neighbour_policies)
 
 /* clang-format on */
@@ -182,10 +183,12 @@ static int module_exec(PyObject *module)
     st->str_deliver = PyUnicode_InternFromString("_deliver");
     st->str_route = PyUnicode_InternFromString("route");
     st->str_send = PyUnicode_InternFromString("send");
+    st->str_add_handler = PyUnicode_InternFromString("add_handler");
     st->str_respondent_of = PyUnicode_InternFromString("_respondent_of");
     st->str_watch_respondent = PyUnicode_InternFromString("_watch_respondent");
     if (!st->own_id || !st->zero || !st->empty_bytes || !st->enc_mgc || !st->enc_pkl || !st->str_on_receive ||
-        !st->str_deliver || !st->str_respondent_of || !st->str_watch_respondent || !st->str_route || !st->str_send)
+        !st->str_deliver || !st->str_respondent_of || !st->str_watch_respondent || !st->str_route || !st->str_send ||
+        !st->str_add_handler)
         return -1;
 #define CONSTANT(name, value)                                                                                          \
     if (PyModule_AddIntConstant(module, name, value))                                                                  \

@@ -15,20 +15,21 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
     PyObject *receive = PyObject_GetAttr((PyObject *) self, st->str_on_receive), *got = NULL;
     if (!receive)
         return -1;
-    if (ours)
+    PyObject *add = PyObject_GetAttr(router, st->str_add_handler);
+    if (add && ours && mg_is_add_handler(add))
         got = mg_add_handler(router, receive, handle, persist, policy, respondent, overwrite);
-    else {
-        /* a router of another kind, in tests */
-        PyObject *add = PyObject_GetAttrString(router, "add_handler"), *no_args = PyTuple_New(0);
+    else if (add) {
+        /* one that a subclass or a test has put in its place */
+        PyObject *no_args = PyTuple_New(0);
         PyObject *kw =
             Py_BuildValue("{sOsOsOsOsOsO}", "fn", receive, "handle", handle, "persist", persist ? Py_True : Py_False,
                           "policy", policy, "respondent", respondent, "overwrite", overwrite ? Py_True : Py_False);
-        if (add && no_args && kw)
+        if (no_args && kw)
             got = PyObject_Call(add, no_args, kw);
-        Py_XDECREF(add);
         Py_XDECREF(no_args);
         Py_XDECREF(kw);
     }
+    Py_XDECREF(add);
     Py_DECREF(receive);
     if (!got)
         return -1;

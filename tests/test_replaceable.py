@@ -326,6 +326,31 @@ def test_a_context_class_is_used_for_what_the_router_makes(broker):
     assert type(router.context_by_id(5)) is type(router.myself()) is type(router.local()) is Marked
 
 
+@pytest.mark.parametrize('how', ['a subclass', 'an object'])
+def test_a_receiver_registers_by_a_replaced_add_handler(broker, how):
+    seen = []
+
+    class Router(mitogen.master.Router):
+        def add_handler(self, fn, handle=None, *args, **kwargs):
+            seen.append(handle)
+            return super(Router, self).add_handler(fn, handle, *args, **kwargs)
+
+    router = (Router if how == 'a subclass' else mitogen.master.Router)(broker)
+    if how == 'an object':
+        def add_handler(fn, handle=None, *args, **kwargs):
+            seen.append(handle)
+            return plain(fn, handle, *args, **kwargs)
+
+        plain = router.add_handler
+        router.add_handler = add_handler
+    del seen[:]
+    with Receiver(router, handle=1234) as receiver:
+        receiver.to_sender().send('x')
+        assert receiver.get(timeout=10).unpickle() == 'x'
+    assert router.local().call(len, 'abc') == 3
+    assert seen == [1234, None]
+
+
 def test_a_select_lets_its_members_go_by_a_replaced_remove(router):
     seen = []
 
