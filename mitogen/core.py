@@ -214,6 +214,12 @@ class LazyLogger(object):
     def __init__(self, name):
         self.name = name
 
+    if not _REDUCED:
+        @property
+        def __class__(self):
+            # `isinstance` is what `unittest`'s assertLogs() asks.
+            return type(_module('logging').getLogger(self.name))
+
     def __getattr__(self, attr):
         if LazyLogger.sink is not None:
             if attr == 'log':
@@ -273,6 +279,16 @@ class LazyLogger(object):
 LOG = LazyLogger('mitogen')
 if _SELDOM:
     IOLOG = LazyLogger('mitogen.io')
+
+    def _set_of_logger(self, attr, value):
+        # Anything else, a method for example, is replaced here.
+        if attr in ('propagate', 'disabled', 'level', 'handlers', 'filters',
+                    'parent'):
+            setattr(_module('logging').getLogger(self.name), attr, value)
+        else:
+            object.__setattr__(self, attr, value)
+
+    LazyLogger.__setattr__ = _set_of_logger
 _importer_log = LazyLogger('mitogen.importer')
 # It inherits the level of `mitogen`, like any logger below that.
 _IMPORTER = _importer_log.name

@@ -12,6 +12,8 @@ import os
 import re
 import subprocess
 import sys
+import unittest
+from unittest import mock
 
 import pytest
 
@@ -19,6 +21,7 @@ import interface
 import mitogen.core
 import mitogen.master
 import mitogen.parent
+import mitogen.service
 from mitogen.core import Context, Latch, Message, Receiver, Sender
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -293,6 +296,26 @@ def test_each_module_has_its_logger():
             assert value.name == ('mitogen.io' if name == 'IOLOG' else wanted), (module, name)
             for method in ('debug', 'info', 'warning', 'error', 'exception', 'log', 'isEnabledFor', 'addHandler'):
                 assert callable(getattr(value, method)), (module, name, method)
+
+
+@pytest.mark.parametrize('log', [mitogen.core.LOG, mitogen.core.IOLOG, mitogen.service.LOG, mitogen.parent.LOG])
+def test_what_a_program_sets_of_a_logger_is_set(log):
+    real = logging.getLogger(log.name)
+    assert isinstance(log, logging.Logger)
+    for name, value in (('propagate', False), ('disabled', True), ('level', 35), ('handlers', [logging.NullHandler()]),
+                        ('filters', [len]), ('parent', logging.getLogger('another'))):
+        before = getattr(real, name)
+        setattr(log, name, value)
+        try:
+            assert getattr(real, name) == getattr(log, name) == value != before
+        finally:
+            setattr(real, name, before)
+    with mock.patch.object(log, 'error') as error:
+        log.error('%s', 1)
+    error.assert_called_once_with('%s', 1)
+    with unittest.TestCase().assertLogs(log, 'INFO') as seen:
+        log.info('something')
+    assert seen.output == ['INFO:%s:something' % log.name]
 
 
 def test_texts_for_people_are_texts():
