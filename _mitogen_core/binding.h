@@ -163,8 +163,8 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
 /* A receiver on a handle of its own, for the messages of a respondent. New reference or NULL. */
 PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent);
 
-/* Whether a bound method is add_handler of a router of ours, that nobody has replaced. */
-int mg_is_add_handler(PyObject *fn);
+/* Whether a function is the add_handler of that router of ours, which nobody has replaced. */
+int mg_is_add_handler(PyObject *fn, PyObject *router);
 
 /* The same for a receiver of ours; the handle, new reference, or NULL. */
 PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,

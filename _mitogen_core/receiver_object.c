@@ -16,7 +16,7 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
     if (!receive)
         return -1;
     PyObject *add = PyObject_GetAttr(router, st->str_add_handler);
-    if (add && ours && mg_is_add_handler(add))
+    if (add && ours && mg_is_add_handler(add, router))
         got = mg_add_handler(router, receive, handle, persist, policy, respondent, overwrite);
     else if (add) {
         /* one that a subclass or a test has put in its place */

@@ -296,9 +296,10 @@ static PyObject *router_add_handler(PyObject *obj, PyObject *args, PyObject *kwa
     return mg_add_handler(obj, fn, handle, persist, policy, respondent, overwrite);
 }
 
-int mg_is_add_handler(PyObject *fn)
+int mg_is_add_handler(PyObject *fn, PyObject *router)
 {
-    return PyCFunction_Check(fn) && PyCFunction_GET_FUNCTION(fn) == (PyCFunction) (void (*)(void)) router_add_handler;
+    return PyCFunction_Check(fn) && PyCFunction_GET_SELF(fn) == router &&
+           PyCFunction_GET_FUNCTION(fn) == (PyCFunction) (void (*)(void)) router_add_handler;
 }
 
 PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,

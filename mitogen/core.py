@@ -1335,7 +1335,8 @@ class Receiver(object):
         self._latch = Latch()
         self.router = router
         self.handle = router.add_handler(
-            self._on_receive, handle, persist, policy, respondent, overwrite)
+            self._on_receive, handle, persist=persist, policy=policy,
+            respondent=respondent, overwrite=overwrite)
 
     @_seldom
     def __enter__(self):

@@ -331,15 +331,15 @@ def test_a_receiver_registers_by_a_replaced_add_handler(broker, how):
     seen = []
 
     class Router(mitogen.master.Router):
-        def add_handler(self, fn, handle=None, *args, **kwargs):
+        def add_handler(self, fn, handle=None, **kwargs):
             seen.append(handle)
-            return super(Router, self).add_handler(fn, handle, *args, **kwargs)
+            return super(Router, self).add_handler(fn, handle, **kwargs)
 
     router = (Router if how == 'a subclass' else mitogen.master.Router)(broker)
     if how == 'an object':
-        def add_handler(fn, handle=None, *args, **kwargs):
+        def add_handler(fn, handle=None, **kwargs):
             seen.append(handle)
-            return plain(fn, handle, *args, **kwargs)
+            return plain(fn, handle, **kwargs)
 
         plain = router.add_handler
         router.add_handler = add_handler
