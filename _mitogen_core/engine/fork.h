@@ -3,7 +3,7 @@
  * DESIGN. The child is a copy with one thread. What another thread had half done stays so there, and what it had locked stays
  * locked. Two things keep that from mattering: no thread does anything inside a loop when the process is copied, and none is in the middle
  * of sending. The former is held (mg_loops_acquire): acquired, or, if its leader sleeps, frozen, so that whatever wakes it waits for the
- * end of the fork; that costs both sides nothing. The latter passes a gate: mg_fork_enter() and mg_fork_leave() stand around what changes streams,
+ * end of the fork. The latter passes a gate: mg_fork_enter() and mg_fork_leave() stand around what changes streams,
  * latches or handlers while the GIL, or whatever the layer above has in its place, is not held. All else is done under that, by one thread
  * at a time, and so not by another one than the forking one.
  *

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/types.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sys/timerfd.h>
@@ -84,6 +85,7 @@ struct mg_loop {
     _Atomic uintptr_t
         frozen; /* written with freeze_mu: by which thread; a leader that wakes waits for that mutex before all else */
     pthread_mutex_t freeze_mu; /* held for as long as it is frozen */
+    pid_t frozen_in; /* guarded by freeze_mu: the process that forks */
     struct ev_loop *ev; /* leader only, but for kick(); NULL after close */
     pthread_mutex_t kick_mu; /* keeps ev from being destroyed while it is kicked */
     ev_async async;
@@ -367,6 +369,7 @@ static int freeze(mg_loop *loop)
 {
     pthread_mutex_lock(&loop->freeze_mu);
     atomic_store(&loop->frozen, (uintptr_t) pthread_self());
+    loop->frozen_in = getpid();
     if (atomic_load(&loop->asleep))
         return 1;
     atomic_store(&loop->frozen, 0);
@@ -1372,9 +1375,14 @@ void mg_loop_acquire(mg_loop *loop)
 {
     mg_waiter *w = mg_waiter_self();
     if (atomic_load(&loop->frozen) == (uintptr_t) pthread_self()) {
-        /* what runs before a fork changes watchers: it is to be held like one whose leader was awake */
-        thaw(loop);
-        mg_loop_acquire(loop);
+        if (getpid() != loop->frozen_in)
+            give_up(loop,
+                    1); /* a child that has not come to mg_fork_child yet: who sleeps there is in the other process */
+        else {
+            /* what runs before a fork changes watchers: it is to be held like one whose leader was awake */
+            thaw(loop);
+            mg_loop_acquire(loop);
+        }
     }
     pthread_mutex_lock(&loop->mu);
     if (acquire_again_locked(loop, w)) {

@@ -180,6 +180,9 @@ static void a_leader_that_sleeps_is_left_asleep_and_does_nothing(void)
     usleep(20000);
     pid_t pid = fork();
     if (!pid) {
+        /* what runs in the child before mg_fork_child may drop a stream */
+        mg_loop_acquire(s.leader.loop);
+        mg_loop_release(s.leader.loop);
         mg_fork_child();
         mg_loop_acquire(s.leader.loop);
         mg_loop_release(s.leader.loop);
