@@ -25,7 +25,10 @@ SHELL = /bin/sh
 BIN = .venv/bin
 ENGINE = _mitogen_core/engine
 C_FLAGS = -std=c11 -D_GNU_SOURCE '-DMITOGEN_VERSION="0"' -I_mitogen_core -I$(ENGINE)
-C_SOURCES = $(filter-out $(ENGINE)/test_% $(ENGINE)/fuzz_% $(ENGINE)/bench_%,$(wildcard _mitogen_core/*.c $(ENGINE)/*.c))
+ROOMS = $(addprefix $(ENGINE)/,base wire sync loop net)
+C_FOLDERS = _mitogen_core _mitogen_core/codec $(ROOMS)
+C_SOURCES = $(wildcard $(addsuffix /*.c,$(C_FOLDERS)) $(ENGINE)/test/broker.c)
+C_FILES = $(wildcard $(addsuffix /*.[ch],$(C_FOLDERS) $(ENGINE)/test))
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
@@ -118,7 +121,7 @@ docs:
 lint:
 	@tools/setup lint
 	$(BIN)/ruff check mitogen tests tools examples benchmarks setup.py
-	$(BIN)/clang-format --dry-run -Werror $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/check_syntax.py
 	$(BIN)/python tools/check_layers.py
 	$(BIN)/mypy --strict tests/typing_usage.py
@@ -131,7 +134,7 @@ lint:
 
 format:
 	@tools/setup lint
-	$(BIN)/clang-format -i $(wildcard _mitogen_core/*.[ch] $(ENGINE)/*.[ch])
+	$(BIN)/clang-format -i $(C_FILES)
 
 clean:
 	rm -rf .venv .venv-ansible .tox build dist docs/_build .fuzz .pytest_cache .ruff_cache .mypy_cache *.egg-info

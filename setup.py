@@ -33,6 +33,10 @@ from setuptools.command.build_py import build_py
 
 NATIVE_PYTHON = (3, 9)
 
+#: Where the sources of the extension are. The rooms of the engine are listed, as one of them holds only its tests.
+NATIVE_FOLDERS = ('_mitogen_core', '_mitogen_core/codec') + tuple(
+    '_mitogen_core/engine/' + room for room in ('base', 'wire', 'sync', 'loop', 'net'))
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 REMEDY = (
@@ -78,16 +82,13 @@ def why_not_native():
 
 def native_sources():
     paths = []
-    for pattern in ('_mitogen_core/*.c', '_mitogen_core/engine/*.c'):
-        for path in sorted(glob.glob(os.path.join(HERE, pattern))):
-            if not os.path.basename(path).startswith(('test_', 'fuzz_', 'bench_')):
-                paths.append(os.path.relpath(path, HERE))
+    for pattern in NATIVE_FOLDERS:
+        paths += [os.path.relpath(path, HERE) for path in sorted(glob.glob(os.path.join(HERE, pattern, '*.c')))]
     return paths
 
 
 def native_extension(version):
-    headers = glob.glob(os.path.join(HERE, '_mitogen_core', '*.h'))
-    headers += glob.glob(os.path.join(HERE, '_mitogen_core', 'engine', '*.h'))
+    headers = [path for pattern in NATIVE_FOLDERS for path in glob.glob(os.path.join(HERE, pattern, '*.h'))]
     flags = ['-std=c11', '-O2', '-fvisibility=hidden']
     if env_flag('MITOGEN_WERROR'):
         flags += ['-Wall', '-Wextra', '-Werror']

@@ -20,14 +20,14 @@
 
 #include "codec.h"
 
-#include "clock.h"
-#include "fork.h"
-#include "frame.h"
-#include "latch.h"
-#include "lifeline.h"
-#include "loop.h"
-#include "router.h"
-#include "stream.h"
+#include "base/clock.h"
+#include "loop/fork.h"
+#include "wire/frame.h"
+#include "sync/latch.h"
+#include "loop/lifeline.h"
+#include "loop/loop.h"
+#include "net/router.h"
+#include "net/stream.h"
 
 typedef struct mg_state {
     PyTypeObject *Message, *Latch, *Receiver, *Sender, *Context, *Router, *Link, *Loop, *Watch; /* our types, strong */

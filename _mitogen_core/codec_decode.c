@@ -14,8 +14,8 @@
 
 #include <string.h>
 
-#include "block.h"
-#include "landing.h"
+#include "base/block.h"
+#include "wire/landing.h"
 
 enum { MAX_FLOAT_TEXT = 500, MAX_CALL_ERROR = 10000, MAX_CONTEXT_NAME = 500, MAX_PROTOCOL = 5 };
 

@@ -1,7 +1,7 @@
 /* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces pickled() made,
  * until somebody asks for `data`. */
 #include "binding.h"
-#include "block.h"
+#include "base/block.h"
 
 /* --- fields --- */
 

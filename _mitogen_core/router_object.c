@@ -1,7 +1,7 @@
 /* Router: the engine's tables, and the way of a message from Python into them. */
 #include "binding.h"
 
-#include "alloc.h"
+#include "base/alloc.h"
 
 static PyObject *router_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {

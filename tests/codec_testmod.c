@@ -1,6 +1,6 @@
 /* The codec by itself, as the extension module _codec_test. Built by codec_build.py for the tests and the fuzzer. */
 #include "codec.h"
-#include "landing.h"
+#include "wire/landing.h"
 
 #include <string.h>
 

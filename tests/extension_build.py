@@ -28,11 +28,11 @@ def build(folder, flags=('-O0',)):
     command = compiler + ['-std=c11', '-g', '-fPIC', '-D_GNU_SOURCE', '-I' + include, '-I' + SOURCES]
     command += ['-I' + os.path.join(SOURCES, 'engine')] + list(flags)
     command += ['-DMITOGEN_VERSION="%s"' % '.'.join(map(str, mitogen.__version__))]
-    sources = [path for path in glob.glob(os.path.join(SOURCES, '*.c')) + glob.glob(os.path.join(SOURCES, 'engine', '*.c'))
-               if not os.path.basename(path).startswith(('test_', 'fuzz_', 'bench_'))]
+    sources = [path for path in glob.glob(os.path.join(SOURCES, '**', '*.c'), recursive=True)
+               if not path.startswith(os.path.join(SOURCES, 'engine', 'test') + os.sep)]
 
     def compile_one(path):
-        out = os.path.join(folder, os.path.basename(path) + '.o')
+        out = os.path.join(folder, os.path.relpath(path, SOURCES).replace(os.sep, '-') + '.o')
         subprocess.check_call(command + ['-c', path, '-o', out])
         return out
 

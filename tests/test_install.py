@@ -166,8 +166,8 @@ def test_an_sdist_has_headers_tests_and_examples(tmp_path):
                  'tests/conftest.py', 'tests/requirements.txt', 'examples/demo.py', 'tools/setup', '.ci/run',
                  '_mitogen_core/engine/Makefile', '.clang-format'):
         assert path in names
-    for pattern in ('_mitogen_core/engine/*.h', '_mitogen_core/engine/*.c', '_mitogen_core/*.h', '_mitogen_core/*.c',
-                    'examples/demo_pkg/*.py', '_mitogen_core/engine/corpus/frame/*'):
+    for pattern in ('_mitogen_core/engine/*/*.h', '_mitogen_core/engine/*/*.c', '_mitogen_core/*.h', '_mitogen_core/*.c',
+                    'examples/demo_pkg/*.py', '_mitogen_core/engine/test/corpus/frame/*'):
         import glob
         found = [os.path.relpath(p, ROOT) for p in glob.glob(os.path.join(ROOT, pattern))]
         assert found, pattern

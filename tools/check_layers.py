@@ -2,7 +2,7 @@
 """
 Checks that includes and imports run downwards only, as _mitogen_core/README.rst and docs/architecture.rst say.
 
-Each file has a place in ENGINE or PACKAGE; it may use what stands above it in the list, that is, what is below it in the
+Each room of the engine has a place in ENGINE, each module of the package one in PACKAGE; it may use what stands above it in the list, that is, what is below it in the
 house. A file without a place is an error too, so that a new one is given some thought.
 """
 
@@ -13,16 +13,19 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-#: Lowest first.
+#: (room, its files), lowest first. A file may include what stands before it.
 ENGINE = [
-    'err', 'clock', 'handles', 'alloc', 'block', 'buf', 'idmap', 'frame', 'decoder', 'landing', 'outq', 'spin', 'waiter', 'latch', 'loop', 'fork', 'lifeline', 'broker',
-    'stream', 'router',
+    ('base', ['err', 'clock', 'handles', 'alloc', 'block', 'buf', 'idmap']),
+    ('wire', ['frame', 'decoder', 'landing', 'outq']),
+    ('sync', ['spin', 'waiter', 'latch']),
+    ('loop', ['loop', 'fork', 'lifeline']),
+    ('net', ['stream', 'router']),
 ]
 
 #: (source, header above it): the interface does not know the upper part, but the implementation calls it.
 CALLS_UP = {
-    ('latch.c', 'loop'),     # a thread that sleeps on a latch may lead the loop meanwhile
-    ('stream.c', 'router'),  # a frame that was read is given to the router
+    ('sync/latch.c', 'loop/loop'),     # a thread that sleeps on a latch may lead the loop meanwhile
+    ('net/stream.c', 'net/router'),  # a frame that was read is given to the router
 }
 
 #: Modules of the package, lowest first. Those on one line do not know each other.
@@ -55,29 +58,40 @@ def read(path):
         return fp.read()
 
 
+def includes(path):
+    """
+    Return (names in quotes, names in angle brackets) that a C file includes.
+    """
+    found = INCLUDE.findall(read(path))
+    return [quoted for quoted, _ in found if quoted], [angled for _, angled in found if angled]
+
+
 def check_engine():
     folder = os.path.join(ROOT, '_mitogen_core', 'engine')
-    for name in sorted(os.listdir(folder)):
-        stem, ext = os.path.splitext(name)
-        if ext not in ('.c', '.h'):
+    layers = ['%s/%s' % (room, stem) for room, stems in ENGINE for stem in stems]
+    for room in sorted(os.listdir(folder)):
+        if room == 'build' or not os.path.isdir(os.path.join(folder, room)):
             continue
-        found = INCLUDE.findall(read(os.path.join(folder, name)))
-        ours, systems = [pair[0] for pair in found], [pair[1] for pair in found]
-        if 'Python.h' in ours + systems:
-            yield '%s includes Python.h' % (name,)
-        if stem.startswith(('test', 'fuzz', 'bench')):
-            continue
-        if 'ev.h' in ours + systems and name != 'loop.c':
-            yield '%s includes libev; only loop.c may' % (name,)
-        if stem not in ENGINE:
-            yield '%s has no place in the layers of the engine' % (name,)
-            continue
-        for header in filter(None, ours):
-            used = header[:-2]
-            if used not in ENGINE:
-                yield '%s includes %s, which is not of the engine' % (name, header)
-            elif ENGINE.index(used) > ENGINE.index(stem) and (name, used) not in CALLS_UP:
-                yield '%s includes %s, which is above it' % (name, header)
+        for base in sorted(os.listdir(os.path.join(folder, room))):
+            name = '%s/%s' % (room, base)
+            stem, ext = os.path.splitext(name)
+            if ext not in ('.c', '.h'):
+                continue
+            ours, systems = includes(os.path.join(folder, name))
+            if 'Python.h' in ours + systems:
+                yield '%s includes Python.h' % (name,)
+            if room == 'test':
+                continue
+            if 'ev.h' in ours + systems and name != 'loop/loop.c':
+                yield '%s includes libev; only loop/loop.c may' % (name,)
+            if stem not in layers:
+                yield '%s has no place in the layers of the engine' % (name,)
+                continue
+            for used in [header[:-2] for header in ours]:
+                if used not in layers:
+                    yield '%s includes %s.h, which is not of the engine' % (name, used)
+                elif layers.index(used) > layers.index(stem) and (name, used) not in CALLS_UP:
+                    yield '%s includes %s.h, which is above it' % (name, used)
 
 
 def imported(path):

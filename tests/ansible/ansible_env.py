@@ -153,8 +153,8 @@ def locked(path):
 
 def fingerprint():
     digest = hashlib.sha256()
-    for pattern in SOURCES + ('mitogen/*.py', '_mitogen_core/*.[ch]', '_mitogen_core/engine/*.[ch]'):
-        for path in sorted(glob.glob(os.path.join(ROOT, pattern))):
+    for pattern in SOURCES + ('mitogen/*.py', '_mitogen_core/**/*.[ch]'):
+        for path in sorted(glob.glob(os.path.join(ROOT, pattern), recursive=True)):
             with open(path, 'rb') as fp:
                 digest.update(path.encode() + b'\0' + hashlib.sha256(fp.read()).digest())
     return digest.hexdigest()

@@ -1,0 +1,347 @@
+#include "sync/latch.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "loop/loop.h"
+
+mg_latch *mg_latch_new(void (*drop)(mg_item))
+{
+    mg_latch *l = mg_calloc(1, sizeof *l);
+    if (!l)
+        return NULL;
+    atomic_init(&l->refs, 1);
+    l->drop = drop;
+    l->ring = l->few;
+    l->cap = MG_LATCH_FEW;
+    pthread_mutex_init(&l->mu, NULL);
+    return l;
+}
+
+mg_latch *mg_latch_ref(mg_latch *l)
+{
+    atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+    return l;
+}
+
+static void drop_ring(mg_latch *l, mg_item *ring, size_t cap, size_t head, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        l->drop(ring[(head + i) % cap]);
+    if (ring != l->few)
+        mg_free(ring);
+}
+
+void mg_latch_unref(mg_latch *l)
+{
+    if (!l || atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    drop_ring(l, l->ring, l->cap, l->head, l->count);
+    mg_latch_unref(l->watcher);
+    pthread_mutex_destroy(&l->mu);
+    mg_free(l);
+}
+
+/* REQUIRES(l->mu). Makes room for one more item. */
+static mg_err reserve_locked(mg_latch *l)
+{
+    if (l->count < l->cap)
+        return MG_OK;
+    size_t cap = l->cap * 2;
+    mg_item *ring = mg_malloc(cap * sizeof *ring);
+    if (!ring)
+        return MG_ENOMEM;
+    assert(l->count <= l->cap);
+    for (size_t i = 0; i < l->count; i++)
+        ring[i] = l->ring[(l->head + i) % l->cap];
+    if (l->ring != l->few)
+        mg_free(l->ring);
+    l->ring = ring;
+    l->cap = cap;
+    l->head = 0;
+    return MG_OK;
+}
+
+/* REQUIRES(l->mu). */
+static void unlink_locked(mg_latch *l, mg_sleeper *s)
+{
+    *(s->prev ? &s->prev->next : &l->first) = s->next;
+    *(s->next ? &s->next->prev : &l->last) = s->prev;
+}
+
+/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it and a loop it leads are there. Returns whether the caller owes
+ * mg_waiter_unpark(woken->waiter). */
+static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woken)
+{
+    unlink_locked(l, s);
+    s->item = item;
+    s->served_by = mg_waiter_self();
+    if (s->served_by)
+        s->served_at = atomic_load(&s->served_by->waits);
+    l->on_the_way++;
+    woken->waiter = s->waiter;
+    woken->since = s->since;
+    atomic_store(&s->state, MG_SLEEPER_SERVED);
+    return mg_loop_wake_later(s->waiter);
+}
+
+/* REQUIRES(l->mu), and that there is a sleeper. */
+static mg_sleeper *next_locked(const mg_latch *l)
+{
+    return atomic_load_explicit(&l->newest_first, memory_order_relaxed) ? l->last : l->first;
+}
+
+/* owed: where to leave a thread that mg_waiter_unpark is owed to, or NULL to do it here. */
+static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed)
+{
+    mg_woken ignored;
+    if (!woken)
+        woken = &ignored;
+    woken->waiter = NULL;
+    woken->since = 0;
+    mg_latch *watcher = NULL;
+    mg_err err = MG_OK;
+    int parked = 0;
+
+    pthread_mutex_lock(&l->mu);
+    if (l->closed)
+        err = MG_ECLOSED;
+    else if (l->first)
+        parked = serve_locked(l, next_locked(l), item, woken);
+    else if (l->limit && item.size && l->bytes && l->bytes + item.size > l->limit)
+        err = MG_EFULL;
+    else if ((err = reserve_locked(l)) == MG_OK) {
+        l->ring[(l->head + l->count++) % l->cap] = item;
+        l->bytes += item.size;
+    }
+    if (err == MG_OK && l->watcher && (l->watch_always || !woken->waiter))
+        watcher = mg_latch_ref(l->watcher);
+    void (*tell)(mg_latch *, void *) = err == MG_OK && may_tell ? l->tell : NULL;
+    void *tell_arg = l->tell_arg;
+    pthread_mutex_unlock(&l->mu);
+
+    if (parked && owed)
+        *owed = woken->waiter;
+    else if (parked)
+        mg_waiter_unpark(woken->waiter);
+    if (tell)
+        tell(l, tell_arg);
+    if (watcher) {
+        mg_woken there;
+        mg_item token = {mg_latch_ref(l), MG_ITEM_TOKEN, 0};
+        /* one thread can be left to the caller; a second one is woken here */
+        if (push(watcher, token, &there, 1, owed && !*owed ? owed : NULL) != MG_OK)
+            mg_latch_unref(l);
+        else if (!woken->waiter)
+            *woken = there;
+        mg_latch_unref(watcher);
+    }
+    return err;
+}
+
+mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken)
+{
+    return push(l, item, woken, 1, NULL);
+}
+
+mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken)
+{
+    return push(l, item, woken, 0, NULL);
+}
+
+mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter **owed)
+{
+    *owed = NULL;
+    return push(l, item, woken, 1, owed);
+}
+
+void mg_latch_unget(mg_latch *l, mg_item item)
+{
+    mg_woken woken;
+    int lost = 0, parked = 0;
+    pthread_mutex_lock(&l->mu);
+    if (l->closed)
+        lost = 1;
+    else if (l->first)
+        parked = serve_locked(l, next_locked(l), item, &woken);
+    else if (reserve_locked(l) == MG_OK) {
+        l->head = (l->head ? l->head : l->cap) - 1;
+        l->ring[l->head] = item;
+        l->count++;
+        l->bytes += item.size;
+    } else
+        lost = 1;
+    pthread_mutex_unlock(&l->mu);
+    if (parked)
+        mg_waiter_unpark(woken.waiter);
+    if (lost)
+        l->drop(item);
+}
+
+/* REQUIRES(l->mu). */
+static mg_err take_locked(mg_latch *l, mg_item *item)
+{
+    if (l->closed)
+        return MG_ECLOSED;
+    if (!l->count)
+        return MG_EAGAIN;
+    *item = l->ring[l->head];
+    l->head = (l->head + 1) % l->cap;
+    l->count--;
+    l->bytes -= item->size;
+    l->overflowed = 0;
+    return MG_OK;
+}
+
+mg_err mg_latch_try(mg_latch *l, mg_item *item)
+{
+    pthread_mutex_lock(&l->mu);
+    mg_err err = take_locked(l, item);
+    pthread_mutex_unlock(&l->mu);
+    return err;
+}
+
+mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item)
+{
+    memset(s, 0, sizeof *s);
+    s->waiter = mg_waiter_self();
+    if (!s->waiter)
+        return MG_ENOMEM;
+    pthread_mutex_lock(&l->mu);
+    mg_err err = take_locked(l, item);
+    if (err == MG_EAGAIN) {
+        s->since = mg_now();
+        s->prev = l->last;
+        *(l->last ? &l->last->next : &l->first) = s;
+        l->last = s;
+    }
+    pthread_mutex_unlock(&l->mu);
+    return err;
+}
+
+mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item)
+{
+    mg_err err = MG_EAGAIN;
+    pthread_mutex_lock(&l->mu);
+    switch (atomic_load(&s->state)) {
+    case MG_SLEEPER_WAITING: unlink_locked(l, s); break;
+    case MG_SLEEPER_SERVED:
+        l->on_the_way--;
+        *item = s->item;
+        err = MG_OK;
+        break;
+    default: err = MG_ECLOSED;
+    }
+    pthread_mutex_unlock(&l->mu);
+    return err;
+}
+
+void mg_latch_close(mg_latch *l)
+{
+    pthread_mutex_lock(&l->mu);
+    mg_item *ring = l->ring;
+    size_t cap = l->cap, head = l->head, count = l->count;
+    l->closed = 1; /* nobody touches the ring any more */
+    l->ring = l->few;
+    l->cap = l->head = l->count = l->bytes = 0;
+    while (l->first) {
+        mg_sleeper *s = l->first;
+        unlink_locked(l, s);
+        atomic_store(&s->state, MG_SLEEPER_CLOSED);
+        mg_loop_wake(s->waiter);
+    }
+    pthread_mutex_unlock(&l->mu);
+    drop_ring(l, ring, cap, head, count);
+}
+
+void mg_latch_forked(mg_latch *l)
+{
+    pthread_mutex_init(&l->mu, NULL);
+    l->first = l->last = NULL;
+    l->on_the_way = 0;
+}
+
+int mg_latch_closed(mg_latch *l)
+{
+    pthread_mutex_lock(&l->mu);
+    int closed = l->closed;
+    pthread_mutex_unlock(&l->mu);
+    return closed;
+}
+
+void mg_latch_set_limit(mg_latch *l, size_t limit)
+{
+    pthread_mutex_lock(&l->mu);
+    l->limit = limit;
+    pthread_mutex_unlock(&l->mu);
+}
+
+size_t mg_latch_limit(mg_latch *l)
+{
+    pthread_mutex_lock(&l->mu);
+    size_t limit = l->limit;
+    pthread_mutex_unlock(&l->mu);
+    return limit;
+}
+
+int mg_latch_overflow(mg_latch *l)
+{
+    pthread_mutex_lock(&l->mu);
+    int first = !l->overflowed;
+    l->overflowed = 1;
+    pthread_mutex_unlock(&l->mu);
+    return first;
+}
+
+int mg_latch_visit(mg_latch *l, int (*fn)(mg_item, void *arg), void *arg)
+{
+    int r = 0;
+    pthread_mutex_lock(&l->mu);
+    for (size_t i = 0; !r && i < l->count; i++)
+        r = fn(l->ring[(l->head + i) % l->cap], arg);
+    pthread_mutex_unlock(&l->mu);
+    return r;
+}
+
+size_t mg_latch_size(mg_latch *l)
+{
+    pthread_mutex_lock(&l->mu);
+    size_t size = l->count + l->on_the_way;
+    pthread_mutex_unlock(&l->mu);
+    return size;
+}
+
+size_t mg_latch_sleepers(mg_latch *l, mg_asleep *out, size_t cap)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&l->mu);
+    for (mg_sleeper *s = l->first; s; s = s->next, n++)
+        if (n < cap) {
+            out[n].thread = atomic_load_explicit(&s->waiter->thread, memory_order_relaxed);
+            out[n].since = s->since;
+        }
+    pthread_mutex_unlock(&l->mu);
+    return n;
+}
+
+void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always)
+{
+    if (watcher)
+        mg_latch_ref(watcher);
+    pthread_mutex_lock(&l->mu);
+    mg_latch *old = l->watcher;
+    l->watcher = watcher;
+    l->watch_always = always;
+    pthread_mutex_unlock(&l->mu);
+    mg_latch_unref(old);
+}
+
+void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg)
+{
+    pthread_mutex_lock(&l->mu);
+    l->tell = fn;
+    l->tell_arg = arg;
+    pthread_mutex_unlock(&l->mu);
+}

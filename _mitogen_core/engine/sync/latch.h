@@ -1,0 +1,142 @@
+/* A closable FIFO queue that threads sleep on, in order.
+ *
+ * DESIGN. An item that is pushed while somebody sleeps is handed to the sleeper that has waited longest, under the
+ * lock, before that thread runs: so the k-th sleeper gets the k-th item, and a thread that comes by and does not need to
+ * sleep can never take an item that is promised. What nobody waits for is kept in a ring. An item on its way to
+ * a sleeper still counts in mg_latch_size().
+ *
+ * A latch may have another latch to notify, its watcher: a push then also pushes a token (a reference to this latch) there. That is
+ * how a Select waits for many receivers without anybody's code being run.
+ *
+ * Items belong to whoever has them: pushing hands them over, taking hands them back. What is left when the latch ends goes to
+ * the drop function given at its birth. A latch may have a limit: what would exceed it is refused, unless nothing else waits. The engine never looks at what an item points to. */
+#ifndef MG_LATCH_H
+#define MG_LATCH_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "sync/waiter.h"
+
+typedef enum {
+    MG_ITEM_NONE = 0,
+    MG_ITEM_OBJECT, /* something of the layer above */
+    MG_ITEM_FRAME,  /* an mg_frame, with a reference */
+    MG_ITEM_TOKEN   /* an mg_latch, with a reference: it may have an item */
+} mg_item_kind;
+
+typedef struct {
+    void *ptr;
+    mg_item_kind kind;
+    uint32_t size; /* what it counts for the limit of a latch; 0: nothing, and it is never refused */
+} mg_item;
+
+enum { MG_SLEEPER_WAITING = 0, MG_SLEEPER_SERVED, MG_SLEEPER_CLOSED };
+
+/* One thread's wait; its owner keeps it where it is between mg_latch_join and mg_latch_leave. */
+typedef struct mg_sleeper {
+    struct mg_sleeper *prev, *next; /* guarded by the latch's mu */
+    mg_waiter *waiter;              /* set once, by mg_latch_join */
+    int64_t since;                  /* likewise: when the wait began */
+    mg_item item;                   /* guarded by the latch's mu */
+    _Atomic int state;              /* MG_SLEEPER_; changes once, under mu */
+    const mg_waiter *served_by;     /* set before state: who has served it, or NULL where that is not known, */
+    uint32_t served_at;             /* and how many waits that thread had begun then */
+    int64_t arriving_at;            /* when parts of a large frame began to arrive, or 0; its own thread's */
+    int spun;                       /* this wait has been spinning; likewise */
+    int was_deputy;                 /* as mg_loop_wait was left, see loop.h; likewise */
+} mg_sleeper;
+
+/* Items that a latch has room for from its birth, whatever memory there is later: an answer to a call is one. */
+#define MG_LATCH_FEW 2
+
+/* Who a push has woken. */
+typedef struct {
+    mg_waiter *waiter; /* NULL: nobody slept */
+    int64_t since;     /* when that thread began to wait */
+} mg_woken;
+
+typedef struct mg_latch {
+    _Atomic uint32_t refs;
+    void (*drop)(mg_item);    /* set once */
+    _Atomic(void *) owner;    /* for the layer above; it alone reads and writes this */
+    pthread_mutex_t mu;
+    mg_item few[MG_LATCH_FEW]; /* guarded by mu, as all below: the ring, until more wait */
+    mg_item *ring;
+    size_t cap, head, count;
+    size_t limit, bytes;      /* 0, or what the items in the ring may count together; what they do */
+    int overflowed;           /* an item was refused since one was taken */
+    size_t on_the_way;        /* items handed to sleepers that have not left yet */
+    mg_sleeper *first, *last; /* sleepers without an item, in order of arrival */
+    struct mg_latch *watcher; /* with a reference, or NULL */
+    int watch_always;         /* notify the watcher also when a sleeper took the item */
+    void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */
+    void *tell_arg;
+    int closed;
+    _Atomic int newest_first; /* the youngest sleeper is served, not the oldest: for threads that are all alike */
+} mg_latch;
+
+/* A reference, or NULL when memory is out. drop may be called on any thread, under no lock of the engine. */
+mg_latch *mg_latch_new(void (*drop)(mg_item));
+mg_latch *mg_latch_ref(mg_latch *l);
+void mg_latch_unref(mg_latch *l);
+
+/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise. MG_ECLOSED, MG_ENOMEM, MG_EFULL. *woken (may be
+ * NULL) tells who was woken, be it here or at the watcher. Any thread; does not block. */
+mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken);
+
+/* The same without the function of mg_latch_tell: for a caller that tells by itself. */
+mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken);
+
+/* The same as mg_latch_push, but a parked thread is left so: when *owed is not NULL, mg_waiter_unpark(*owed) is owed, best after a
+ * lock is dropped which that thread will want (the GIL). */
+mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter **owed);
+
+/* Puts an item back at the front, for a wait that was given up after it had been served. */
+void mg_latch_unget(mg_latch *l, mg_item item);
+
+/* Takes the first item nobody is promised: MG_OK, MG_EAGAIN when there is none, MG_ECLOSED. */
+mg_err mg_latch_try(mg_latch *l, mg_item *item);
+
+/* The same, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call mg_latch_leave. MG_ENOMEM. */
+mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item);
+
+/* Ends a sleep, whatever its state: MG_OK with the item, MG_ECLOSED, or MG_EAGAIN when none has come. */
+mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item);
+
+/* Closes for good and wakes every sleeper. Items left become unreachable and are dropped. Repeatable. */
+void mg_latch_close(mg_latch *l);
+int mg_latch_closed(mg_latch *l);
+
+/* In a child made by fork: the threads that slept here are in the other process. */
+void mg_latch_forked(mg_latch *l);
+
+/* Sets or clears (0) the limit for what is pushed from now on. */
+void mg_latch_set_limit(mg_latch *l, size_t limit);
+size_t mg_latch_limit(mg_latch *l);
+/* An item was refused: whether it is the first since one was taken. */
+int mg_latch_overflow(mg_latch *l);
+
+/* Calls fn for each item that nobody is promised, under the lock, until one call returns something else than 0; returns that. */
+int mg_latch_visit(mg_latch *l, int (*fn)(mg_item, void *arg), void *arg);
+
+/* Items not consumed yet. */
+size_t mg_latch_size(mg_latch *l);
+
+/* Who sleeps, the longest first: fills at most cap entries and returns how many sleepers there are. */
+typedef struct {
+    uintptr_t thread; /* pthread_self() of it, as a number */
+    int64_t since;
+} mg_asleep;
+size_t mg_latch_sleepers(mg_latch *l, mg_asleep *out, size_t cap);
+
+/* Sets or clears (NULL) the watcher. Tokens already pushed stay where they are. */
+void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always);
+
+/* Sets or clears a function that each push calls afterwards, on its own thread and under no lock. */
+void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
+
+#endif

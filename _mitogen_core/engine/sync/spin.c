@@ -1,0 +1,153 @@
+#include "sync/spin.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+/* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between two cores takes half of it. */
+#define SHORT_WAIT          (MG_SECOND / 5000)
+#define SHORT_WAITS_MAX     8
+#define SHORT_WAITS_TO_SPIN 3
+#define LOSSES_MAX          10
+
+/* What else there is on the machine is looked at again this often. */
+#define FRESH (MG_SECOND / 10)
+
+/* Threads that may want to run besides one on each core, before a spin would take the time from somebody: we ourselves, and whoever we
+ * wait for. On a single core, which we mean to leave, there is only the other one of those. */
+#define OTHERS_RUNNING 2
+#define OTHERS_ON_ONE  1
+
+static _Atomic int64_t spin_ns = 150000;
+static _Atomic int assumed = -1;
+
+void mg_spin_set(int64_t nanoseconds)
+{
+    atomic_store(&spin_ns, nanoseconds);
+}
+
+void mg_spin_assume_room(int room)
+{
+    atomic_store(&assumed, room);
+}
+
+void mg_spin_learn(mg_spin *h, int64_t took)
+{
+    if (took > SHORT_WAIT) {
+        if (h->short_waits > 0)
+            h->short_waits = 0;
+    } else if (h->short_waits < SHORT_WAITS_MAX)
+        h->short_waits++;
+}
+
+#if defined(__linux__)
+
+static int cores_allowed(void)
+{
+    cpu_set_t set;
+    if (!sched_getaffinity(0, sizeof set, &set))
+        return CPU_COUNT(&set);
+    /* a machine may have more than a set can name */
+    return errno == EINVAL ? (int) sysconf(_SC_NPROCESSORS_ONLN) : 1;
+}
+
+/* How many threads of the machine run, or want to; 0 where that is not to be known. */
+static int running(void)
+{
+    char text[128], *at;
+    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    /* the number before the only slash */
+    at = strchr(text, '/');
+    while (at && at > text && at[-1] >= '0' && at[-1] <= '9')
+        at--;
+    return at ? atoi(at) : 0;
+}
+
+#else
+
+static int cores_allowed(void)
+{
+    return (int) sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static int running(void)
+{
+    return 0;
+}
+
+#endif
+
+static mg_room room_of(mg_spin *h, int64_t now)
+{
+    int room = atomic_load_explicit(&assumed, memory_order_relaxed);
+    if (room >= 0)
+        return (mg_room) room;
+    if (!h->looked_at || now - h->looked_at > FRESH) {
+        int cores = cores_allowed();
+        h->looked_at = now;
+        if (running() > cores + (cores > 1 ? OTHERS_RUNNING : OTHERS_ON_ONE))
+            h->room = MG_ROOM_NONE;
+        else
+            h->room = cores > 1 ? MG_ROOM_TO_SPIN : MG_ROOM_TO_YIELD;
+    }
+    return h->room;
+}
+
+int mg_spin_one_core(int64_t now)
+{
+    /* One thread more may look at the same time, which is no harm. */
+    static _Atomic int64_t looked_at;
+    static _Atomic int one_core;
+    int room = atomic_load_explicit(&assumed, memory_order_relaxed);
+    if (room >= 0)
+        return room == MG_ROOM_TO_YIELD;
+    int64_t last = atomic_load_explicit(&looked_at, memory_order_relaxed);
+    if (!last || now - last > FRESH) {
+        atomic_store_explicit(&one_core, cores_allowed() == 1, memory_order_relaxed);
+        atomic_store_explicit(&looked_at, now, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&one_core, memory_order_relaxed);
+}
+
+/* How much of it there is for a wait that begins to sleep at `now`, if its thread has any use for it. */
+static mg_room room_to_wait(mg_spin *h, int64_t now)
+{
+    if (!atomic_load_explicit(&spin_ns, memory_order_relaxed) || h->short_waits < SHORT_WAITS_TO_SPIN)
+        return MG_ROOM_NONE;
+    return room_of(h, now);
+}
+
+int64_t mg_spin_until(mg_spin *h, int64_t now)
+{
+    return room_to_wait(h, now) == MG_ROOM_TO_SPIN ? now + atomic_load_explicit(&spin_ns, memory_order_relaxed) : 0;
+}
+
+int mg_spin_yields(mg_spin *h, int64_t now)
+{
+    return room_to_wait(h, now) == MG_ROOM_TO_YIELD;
+}
+
+void mg_spin_won(mg_spin *h)
+{
+    if (h->losses > 0)
+        h->losses--;
+}
+
+void mg_spin_lost(mg_spin *h)
+{
+    h->losses += 2;
+    if (h->losses > LOSSES_MAX)
+        h->losses = LOSSES_MAX;
+    h->short_waits = SHORT_WAITS_TO_SPIN - (2 << h->losses);
+}

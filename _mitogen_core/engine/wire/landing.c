@@ -1,0 +1,45 @@
+#include "wire/landing.h"
+
+int mg_landing_came(mg_landing *l, size_t len)
+{
+    if (len < MG_LANDING_MIN || len > MG_LANDING_MAX)
+        return 0;
+    return atomic_exchange_explicit(&l->len, len, memory_order_relaxed) == len && !mg_landing_has(l);
+}
+
+void mg_landing_offer(mg_landing *l, mg_buf *buf)
+{
+    mg_buf_unref(atomic_exchange(&l->buf, buf));
+}
+
+mg_buf *mg_landing_take(mg_landing *l, size_t len)
+{
+    mg_buf *buf = mg_landing_has(l) ? atomic_exchange(&l->buf, NULL) : NULL;
+    if (!buf)
+        return NULL;
+    if (mg_buf_len(buf) == len) {
+        atomic_fetch_add_explicit(&l->taken, 1, memory_order_relaxed);
+        return buf;
+    }
+    /* for others: back, unless there is another one by now */
+    mg_buf *none = NULL;
+    if (!atomic_compare_exchange_strong(&l->buf, &none, buf))
+        mg_buf_unref(buf);
+    return NULL;
+}
+
+int mg_landing_has(mg_landing *l)
+{
+    return atomic_load(&l->buf) != NULL;
+}
+
+void mg_landing_drop(mg_landing *l)
+{
+    atomic_store_explicit(&l->len, 0, memory_order_relaxed);
+    mg_buf_unref(atomic_exchange(&l->buf, NULL));
+}
+
+int mg_landing_to_look_after(mg_landing *l)
+{
+    return mg_landing_has(l) || atomic_load_explicit(&l->len, memory_order_relaxed);
+}

@@ -1,0 +1,46 @@
+/* A place, made beforehand, for large bytes to arrive in.
+ *
+ * The layer above wants large bytes in an object of its own, which it can make only while it holds its lock; whoever reads does not. So when it
+ * has got such bytes twice it makes one more place of that length and leaves it here, and the next ones that are as long are read
+ * into that (mg_land in decoder.h), instead of being copied there later. One place for each loop. */
+#ifndef MG_LANDING_H
+#define MG_LANDING_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+/* Shorter bytes are copied sooner than a place is made for them. More than MG_DECODER_AROUND. */
+#ifndef MG_LANDING_MIN
+#define MG_LANDING_MIN ((size_t) 96 << 10)
+#endif
+
+/* Longer ones would be a lot of memory to keep for what may never come. */
+#define MG_LANDING_MAX ((size_t) 4 << 20)
+
+/* All zero at first. */
+typedef struct {
+    _Atomic(mg_buf *) buf;
+    _Atomic size_t len; /* of what came last, since the last drop: a hint */
+    _Atomic uint64_t taken; /* how often a place was, for statistics */
+} mg_landing;
+
+/* So many bytes have come. Whether a place for as many is to be offered: others of that length came before, and there is
+ * none. Any thread, as all below. */
+int mg_landing_came(mg_landing *l, size_t len);
+
+/* Takes over the reference, and drops the place that is there. Nobody else may have written to it, or will. */
+void mg_landing_offer(mg_landing *l, mg_buf *buf);
+
+/* The place that is there, if it is of just that length, with its reference; or NULL. */
+mg_buf *mg_landing_take(mg_landing *l, size_t len);
+
+int mg_landing_has(mg_landing *l);
+
+/* Drops what is there. Whether there is, or may soon be, something to drop. */
+void mg_landing_drop(mg_landing *l);
+int mg_landing_to_look_after(mg_landing *l);
+
+#endif

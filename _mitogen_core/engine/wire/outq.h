@@ -1,0 +1,41 @@
+/* The frames that wait to be written on one fd, first in, first out. No lock inside: the owner's lock guards it. */
+#ifndef MG_OUTQ_H
+#define MG_OUTQ_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+#include "wire/frame.h"
+
+/* The body is visible for embedding. */
+typedef struct {
+    mg_frame *head;
+    mg_frame *tail;
+    size_t skip;      /* wire bytes of head that are written already */
+    size_t bytes;     /* wire bytes that are not written yet, of all frames */
+    size_t dead;      /* wire bytes of the dead messages among them, whole */
+    int not_a_socket; /* learnt from the first write: sendmsg() does not work on this fd */
+} mg_outq;
+
+/* mg_outq_init allocates nothing. mg_outq_fini is mg_outq_clear. */
+void mg_outq_init(mg_outq *q);
+void mg_outq_fini(mg_outq *q);
+
+/* Appends f and takes over the caller's reference. f is in no other queue; its `next` is this queue's from now on. */
+void mg_outq_push(mg_outq *q, mg_frame *f);
+
+/* Wire bytes that wait; 0 means that nothing does. */
+size_t mg_outq_bytes(const mg_outq *q);
+
+/* Writes what waits, as few system calls as possible. A frame is dropped as soon as its last byte is written. MG_OK:
+ * the queue is empty. MG_EAGAIN: fd has taken a part, or nothing. MG_EIO: the write failed, errno says how; what is not
+ * written stays queued. Interrupted calls are repeated. Blocks only when fd does. Always the same fd for one queue, from
+ * mg_outq_init() on.
+ * A socket whose peer is gone raises no SIGPIPE where MSG_NOSIGNAL exists; a pipe does: the process ignores that
+ * signal. */
+mg_err mg_outq_write(mg_outq *q, int fd);
+
+/* Drops all frames, a half-written one included. */
+void mg_outq_clear(mg_outq *q);
+
+#endif
