@@ -41,7 +41,7 @@ PY3 = sys.version_info > (3,)
 
 # What a child is sent lacks what is marked as seldom used, where the Python
 # there can ask for it later: functions and methods by `_seldom`, blocks by
-# `if _SELDOM:`. `mitogen.minify` divides the text, `_complete` of the part that
+# `if _SELDOM:`. `mitogen._shrink` divides the text, `_complete` of the part that
 # is sent fetches the other one. That needs the broker thread, so whatever may be
 # called there at a time when nothing else has asked is not seldom.
 _SELDOM = True

@@ -217,14 +217,14 @@ def _reduce_core_source(py3, whole):
     """
     Return what :data:`mitogen.parent._reduce_core_source` describes.
     """
-    import mitogen.minify
+    import mitogen._shrink
     source = mitogen.parent._get_core_source()
     constants = {'PY3': py3, '_REDUCED': True}
     try:
         text = source.replace(mitogen.parent._FUTURE, b'') if py3 else source
         if whole:
-            return mitogen.minify.shrink_source(text, constants), None
-        return mitogen.minify.divide_source(text, constants)
+            return mitogen._shrink.shrink_source(text, constants), None
+        return mitogen._shrink.divide_source(text, constants)
     except Exception:
         # PyPy, for one, has no symbol tables. The whole then, since a child
         # may pass it on to one of the other kind.
@@ -296,10 +296,14 @@ def _finish_imports():
     a module. The copy of a process cannot import what another thread was
     about to: the lock of that module is never let go there.
     """
-    if Broker._all:
-        for name in ('dis', 'importlib.machinery', 'importlib.util',
-                     'pkgutil', 'mitogen.imports', 'mitogen.minify'):
-            mitogen.core.import_module(name)
+    if not Broker._all:
+        return
+    names = ['dis', 'importlib.machinery', 'importlib.util', 'pkgutil',
+             'mitogen.imports', 'mitogen.minify']
+    if mitogen.is_master:
+        names.append('mitogen._shrink')
+    for name in names:
+        mitogen.core.import_module(name)
 
 
 if hasattr(os, 'register_at_fork'):

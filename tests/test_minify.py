@@ -10,6 +10,7 @@ import subprocess
 import pytest
 import pythons
 
+import mitogen._shrink
 import mitogen.minify
 from mitogen.minify import minimize_source
 
@@ -233,7 +234,7 @@ SHRUNK = {
 def test_shrunk_samples(name):
     source, expected = SHRUNK[name]
     compile(source, name, 'exec')
-    assert mitogen.minify.shrink_source(source, {'YES': True}) == expected
+    assert mitogen._shrink.shrink_source(source, {'YES': True}) == expected
     compile(expected, name, 'exec')
 
 
@@ -261,7 +262,7 @@ k = 7
 
 
 def test_what_is_seldom_used_is_divided_from_the_rest():
-    boot, late = mitogen.minify.divide_source(DIVIDED, {'PY3': True})
+    boot, late = mitogen._shrink.divide_source(DIVIDED, {'PY3': True})
     assert boot == '_SELDOM=False\nclass A:\n f=_Late()\n def g(S):return 2\n h=_Late()\nk=7\n'
 
     class Late(object):
@@ -276,7 +277,7 @@ def test_what_is_seldom_used_is_divided_from_the_rest():
     assert (cls.f(), cls.h, names['i'](), names['j'], names['_LATE']) == (1, 3, 4, 5, False)
     # And everything is there if it is not divided.
     whole = {}
-    exec(mitogen.minify.shrink_source(DIVIDED, {'PY3': False}), whole)
+    exec(mitogen._shrink.shrink_source(DIVIDED, {'PY3': False}), whole)
     assert (whole['A'].f(), whole['A'].h, whole['i'](), whole['j']) == (1, 3, 4, 6)
 
 
@@ -290,6 +291,6 @@ def test_the_names_that_others_see_stay(path):
             getattr(node, 'name', None) or node.attr for node in ast.walk(ast.parse(text))
             if isinstance(node, (ast.ClassDef, ast.Attribute)))
 
-    shrunk = mitogen.minify.shrink_source(source, {})
+    shrunk = mitogen._shrink.shrink_source(source, {})
     compile(shrunk, path, 'exec')
     assert seen(shrunk) == seen(source)

@@ -13,9 +13,9 @@ import zlib
 
 import pytest
 
+import mitogen._shrink
 import mitogen.core
 import mitogen.master
-import mitogen.minify
 import mitogen.parent
 import pythons
 import startup_target
@@ -235,8 +235,8 @@ def test_a_child_starts_children_of_every_version(router, name, middle, monkeypa
 def test_a_core_that_could_not_be_reduced_is_passed_on_to_another_version(router, monkeypatch):
     """As a master on PyPy does, which has no symbol tables."""
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
-    monkeypatch.delattr(mitogen.minify, 'shrink_source')
-    monkeypatch.delattr(mitogen.minify, 'divide_source')
+    monkeypatch.delattr(mitogen._shrink, 'shrink_source')
+    monkeypatch.delattr(mitogen._shrink, 'divide_source')
     monkeypatch.setattr(mitogen.parent, '_partials', {})
     first = router.local(python_path=elsewhere(pythons.find_python('python3.8')))
     second = router.local(via=first, python_path=pythons.find_python('python2.7'))
@@ -263,7 +263,7 @@ def global_names(code):
 
 def test_what_is_sent_needs_no_name_that_it_lacks():
     with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
-        boot, late = mitogen.minify.divide_source(fp.read(), CONSTANTS)
+        boot, late = mitogen._shrink.divide_source(fp.read(), CONSTANTS)
     names = {'__name__': 'mitogen.core', '_core_source': boot.encode()}
     exec(compile(boot, 'boot', 'exec'), names)
     known = set(names) | set(dir(builtins)) | set(['__module__', '__qualname__'])
@@ -322,7 +322,7 @@ def test_nobody_gives_an_argument_of_a_private_function_of_the_core_by_name():
             if isinstance(node, ast.FunctionDef) and node.name[0] == '_' and node.name[1] != '_'
         )
     with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
-        reduced = mitogen.minify.shrink_source(fp.read(), CONSTANTS)
+        reduced = mitogen._shrink.shrink_source(fp.read(), CONSTANTS)
     kept = dict(
         (node.name, [arg.arg for arg in node.args.args])
         for node in ast.walk(ast.parse(reduced)) if isinstance(node, ast.FunctionDef)
@@ -341,16 +341,16 @@ def test_nobody_gives_an_argument_of_a_private_function_of_the_core_by_name():
 
 @pytest.mark.parametrize('name', pythons.NAMES)
 def test_every_interpreter_reduces_the_core_to_the_same_text(name):
-    code = ('import sys, zlib; sys.path[:0] = [%r]; import mitogen.minify; '
+    code = ('import sys, zlib; sys.path[:0] = [%r]; import mitogen._shrink; '
             's = open(%r, "rb").read(); '
             'c = {"PY3": True, "_REDUCED": True}; '
-            'boot, late = mitogen.minify.divide_source(s, c); '
-            'whole = mitogen.minify.shrink_source(s, dict(c, PY3=False)); '
+            'boot, late = mitogen._shrink.divide_source(s, c); '
+            'whole = mitogen._shrink.shrink_source(s, dict(c, PY3=False)); '
             'print([zlib.crc32(t.encode("utf-8")) & 0xffffffff for t in (boot, late, whole)])' % (os.path.dirname(PACKAGE), os.path.join(PACKAGE, 'core.py')))
     with open(os.path.join(PACKAGE, 'core.py'), 'rb') as fp:
         source = fp.read()
-    texts = mitogen.minify.divide_source(source, CONSTANTS)
-    texts += (mitogen.minify.shrink_source(source, dict(CONSTANTS, PY3=False)),)
+    texts = mitogen._shrink.divide_source(source, CONSTANTS)
+    texts += (mitogen._shrink.shrink_source(source, dict(CONSTANTS, PY3=False)),)
     expected = [zlib.crc32(text.encode('utf-8')) & 0xffffffff for text in texts]
     env = dict(os.environ, MITOGEN_CORE='pure')
     out = subprocess.check_output([pythons.find_python(name), '-c', code], env=env)

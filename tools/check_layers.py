@@ -31,6 +31,8 @@ CALLS_UP = {
 #: Modules of the package, lowest first. Those on one line do not know each other.
 PACKAGE = [
     ['__init__', 'imports', 'minify', 'profiler'],
+    ['_tokens'],
+    ['_shrink'],
     ['core'],
     ['_native'],
     ['select', 'debug', 'os_fork', '__main__'],
