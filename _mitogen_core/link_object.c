@@ -235,35 +235,24 @@ static PyObject *link_pending(PyObject *obj, PyObject *unused)
     return PyLong_FromSize_t(s ? mg_stream_pending(s) : 0);
 }
 
+static int add_id(uint32_t id, void *stream, void *set)
+{
+    (void) stream;
+    PyObject *number = PyLong_FromUnsignedLong(id);
+    int failed = !number || PySet_Add(set, number);
+    Py_XDECREF(number);
+    return failed;
+}
+
 static PyObject *link_egress(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    mg_stream *s = ((LinkObject *) obj)->stream;
+    LinkObject *self = (LinkObject *) obj;
     PyObject *set = PySet_New(NULL);
-    if (!set || !s)
-        return set;
-    pthread_mutex_lock(&s->router->mu);
-    size_t n = 0, count = mg_idmap_count(&s->egress);
-    uint32_t *ids = PyMem_RawMalloc((count + 1) * sizeof *ids);
-    mg_idmap_iter it;
-    mg_idmap_iter_init(&s->egress, &it);
-    while (ids && n < count && mg_idmap_iter_next(&s->egress, &it, &ids[n], NULL))
-        n++;
-    pthread_mutex_unlock(&s->router->mu);
-    if (!ids) {
-        Py_DECREF(set);
-        return PyErr_NoMemory();
-    }
-    for (size_t i = 0; i < n; i++) {
-        PyObject *id = PyLong_FromUnsignedLong(ids[i]);
-        if (!id || PySet_Add(set, id)) {
-            Py_XDECREF(id);
-            Py_CLEAR(set);
-            break;
-        }
-        Py_DECREF(id);
-    }
-    PyMem_RawFree(ids);
+    if (set && self->stream && mg_router_snapshot(self->router, MG_EGRESS, self->stream, add_id, set) != MG_OK)
+        PyErr_NoMemory();
+    if (PyErr_Occurred())
+        Py_CLEAR(set);
     return set;
 }
 

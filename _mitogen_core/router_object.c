@@ -191,40 +191,39 @@ static PyObject *router_get_route(PyObject *obj, PyObject *args)
     return link ? link : Py_NewRef(Py_None);
 }
 
+/* The dictionary of all entries of a table, new reference; add puts one in, or returns 1 with an exception. */
+static PyObject *table_dict(PyObject *obj, mg_table what, mg_visit *add)
+{
+    mg_router *r = need_router(obj);
+    PyObject *dict = r ? PyDict_New() : NULL;
+    if (dict && mg_router_snapshot(r, what, NULL, add, dict) != MG_OK)
+        PyErr_NoMemory();
+    if (PyErr_Occurred())
+        Py_CLEAR(dict);
+    return dict;
+}
+
+/* Sets dict[id] = value, whose reference is taken over. Returns 0, or 1 with an exception. */
+static int set_entry(PyObject *dict, uint32_t id, PyObject *value)
+{
+    PyObject *key = PyLong_FromUnsignedLong(id);
+    int failed = !key || PyDict_SetItem(dict, key, value);
+    Py_XDECREF(key);
+    Py_DECREF(value);
+    return failed;
+}
+
+static int add_route(uint32_t id, void *stream, void *dict)
+{
+    PyObject *link = mg_link_of(stream);
+    return link ? set_entry(dict, id, link) : 0;
+}
+
 /* _routes() -> {context id: Link} */
 static PyObject *router_routes(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    mg_router *r = need_router(obj);
-    PyObject *dict = r ? PyDict_New() : NULL;
-    if (!dict)
-        return NULL;
-    pthread_mutex_lock(&r->mu);
-    size_t n = 0, count = mg_idmap_count(&r->routes);
-    struct pair {
-        uint32_t id;
-        mg_stream *s;
-    } *pairs = PyMem_RawMalloc((count + 1) * sizeof *pairs);
-    mg_idmap_iter it;
-    void *value;
-    mg_idmap_iter_init(&r->routes, &it);
-    while (pairs && n < count && mg_idmap_iter_next(&r->routes, &it, &pairs[n].id, &value))
-        pairs[n++].s = mg_stream_ref(value);
-    pthread_mutex_unlock(&r->mu);
-    if (!pairs) {
-        Py_DECREF(dict);
-        return PyErr_NoMemory();
-    }
-    for (size_t i = 0; i < n; i++) {
-        PyObject *link = mg_link_of(pairs[i].s), *id = PyLong_FromUnsignedLong(pairs[i].id);
-        if (dict && (!id || (link && PyDict_SetItem(dict, id, link))))
-            Py_CLEAR(dict);
-        Py_XDECREF(link);
-        Py_XDECREF(id);
-        mg_stream_unref(pairs[i].s);
-    }
-    PyMem_RawFree(pairs);
-    return dict;
+    return table_dict(obj, MG_ROUTES, add_route);
 }
 
 /* _stats() -> dict */
@@ -396,9 +395,10 @@ static PyObject *router_del_handler_named(PyObject *obj, PyObject *const *args, 
     return arg ? router_del_handler(obj, arg) : NULL;
 }
 
-static PyObject *pair_of(mg_handler *h)
+/* Borrowed. */
+static PyObject *entry_of(const mg_handler *h)
 {
-    return Py_BuildValue("(IO)", h->handle, h->owner ? mg_later_obj(h->owner) : Py_None);
+    return mg_handler_owner(h) ? mg_later_obj(mg_handler_owner(h)) : Py_None;
 }
 
 /* _take_handlers(respondent or None) -> [(handle, entry)]: removes them. Without memory all stay where they are. */
@@ -409,55 +409,35 @@ static PyObject *router_take_handlers(PyObject *obj, PyObject *arg)
     size_t n;
     if (!r || (arg != Py_None && id_arg(arg, &id)))
         return NULL;
-    mg_handler **list = mg_router_take_handlers(r, arg == Py_None ? -1 : (int64_t) id, &n);
+    mg_entry *list = mg_router_take_handlers(r, arg == Py_None ? -1 : (int64_t) id, &n);
     if (!list)
         return PyErr_NoMemory();
     PyObject *result = PyList_New(0);
     for (size_t i = 0; result && i < n; i++) {
-        PyObject *pair = pair_of(list[i]);
+        PyObject *pair = Py_BuildValue("(IO)", list[i].id, entry_of(list[i].value));
         if (!pair || PyList_Append(result, pair))
             Py_CLEAR(result);
         Py_XDECREF(pair);
     }
     for (size_t i = 0; i < n; i++) {
         if (!result)
-            mg_router_add_handler(r, list[i], list[i]->handle, 0); /* to the place it had just now */
-        mg_handler_unref(list[i]);
+            mg_router_add_handler(r, list[i].value, list[i].id, 0); /* to the place it had just now */
+        mg_handler_unref(list[i].value);
     }
     mg_free(list);
     mg_run_later();
     return result;
 }
 
+static int add_handler_entry(uint32_t handle, void *handler, void *dict)
+{
+    return set_entry(dict, handle, Py_NewRef(entry_of(handler)));
+}
+
 static PyObject *get_handle_map(PyObject *obj, void *closure)
 {
     (void) closure;
-    mg_router *r = need_router(obj);
-    PyObject *dict = r ? PyDict_New() : NULL;
-    if (!dict)
-        return NULL;
-    pthread_mutex_lock(&r->mu);
-    size_t n = 0, count = mg_idmap_count(&r->handlers);
-    mg_handler **list = PyMem_RawMalloc((count + 1) * sizeof *list);
-    mg_idmap_iter it;
-    void *value;
-    mg_idmap_iter_init(&r->handlers, &it);
-    while (list && n < count && mg_idmap_iter_next(&r->handlers, &it, NULL, &value))
-        list[n++] = mg_handler_ref(value);
-    pthread_mutex_unlock(&r->mu);
-    if (!list) {
-        Py_DECREF(dict);
-        return PyErr_NoMemory();
-    }
-    for (size_t i = 0; i < n; i++) {
-        PyObject *pair = dict ? pair_of(list[i]) : NULL;
-        if (dict && (!pair || PyDict_SetItem(dict, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1))))
-            Py_CLEAR(dict);
-        Py_XDECREF(pair);
-        mg_handler_unref(list[i]);
-    }
-    PyMem_RawFree(list);
-    return dict;
+    return table_dict(obj, MG_HANDLERS, add_handler_entry);
 }
 
 /* --- the way of a message --- */

@@ -26,6 +26,40 @@ mg_handler *mg_handler_new(void)
     return h;
 }
 
+mg_handler *mg_handler_make(const mg_handler_spec *spec)
+{
+    mg_handler *h = mg_handler_new();
+    if (!h)
+        return NULL;
+    h->persist = spec->persist;
+    h->policy = spec->policy;
+    h->respondent = spec->respondent;
+    h->latch = spec->latch ? mg_latch_ref(spec->latch) : NULL;
+    h->owner = spec->owner;
+    h->drop_owner = spec->drop_owner;
+    return h;
+}
+
+uint32_t mg_handler_handle(const mg_handler *h)
+{
+    return h->handle;
+}
+
+void *mg_handler_owner(const mg_handler *h)
+{
+    return h->owner;
+}
+
+int mg_handler_removed(const mg_handler *h)
+{
+    return atomic_load(&h->removed);
+}
+
+mg_latch *mg_handler_latch(const mg_handler *h)
+{
+    return h->policy != MG_POLICY_ASK ? h->latch : NULL;
+}
+
 mg_handler *mg_handler_ref(mg_handler *h)
 {
     atomic_fetch_add_explicit(&h->refs, 1, memory_order_relaxed);
@@ -97,6 +131,12 @@ mg_loop *mg_router_loop(mg_router *r)
 uint64_t mg_router_max_size(mg_router *r)
 {
     return atomic_load_explicit(&r->max_size, memory_order_relaxed);
+}
+
+void mg_router_set_limits(mg_router *r, uint64_t max_size, size_t high_water)
+{
+    atomic_store(&r->max_size, max_size);
+    atomic_store(&r->high_water, high_water);
 }
 
 size_t mg_router_high_water(mg_router *r)
@@ -198,67 +238,111 @@ mg_stream *mg_router_get_route(mg_router *r, uint32_t id, int with_parent)
     return s;
 }
 
-/* --- statistics --- */
+/* --- what the tables have at one moment --- */
 
-static void add_counts(mg_counts *sum, const mg_stream *s)
+static void *ref_value(mg_table what, void *value)
 {
-    sum->frames_in += atomic_load_explicit(&s->frames_in, memory_order_relaxed);
-    sum->bytes_in += atomic_load_explicit(&s->bytes_in, memory_order_relaxed);
-    sum->frames_out += atomic_load_explicit(&s->frames_out, memory_order_relaxed);
-    sum->bytes_out += atomic_load_explicit(&s->bytes_out, memory_order_relaxed);
-    sum->frames_forwarded += atomic_load_explicit(&s->frames_forwarded, memory_order_relaxed);
+    return what == MG_HANDLERS ? (void *) mg_handler_ref(value) : (void *) mg_stream_ref(value);
 }
+
+static void unref_value(mg_table what, void *value)
+{
+    if (what == MG_HANDLERS)
+        mg_handler_unref(value);
+    else
+        mg_stream_unref(value);
+}
+
+/* REQUIRES(r->mu). The entries, each with a reference; NULL when memory is out. */
+static mg_entry *copy_locked(const mg_idmap *map, mg_table what, size_t *n)
+{
+    mg_idmap_iter it;
+    mg_entry *entries = mg_malloc((mg_idmap_count(map) + 1) * sizeof *entries);
+    *n = 0;
+    if (!entries)
+        return NULL;
+    mg_idmap_iter_init(map, &it);
+    for (mg_entry *e = entries; mg_idmap_iter_next(map, &it, &e->id, &e->value); e++, ++*n)
+        ref_value(what, e->value);
+    return entries;
+}
+
+static void free_entries(mg_entry *entries, mg_table what, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        unref_value(what, entries[i].value);
+    mg_free(entries);
+}
+
+mg_err mg_router_snapshot(mg_router *r, mg_table what, mg_stream *of, mg_visit *fn, void *arg)
+{
+    size_t n;
+    pthread_mutex_lock(&r->mu);
+    mg_entry *entries =
+        copy_locked(what == MG_ROUTES ? &r->routes : what == MG_HANDLERS ? &r->handlers : &of->egress, what, &n);
+    pthread_mutex_unlock(&r->mu);
+    if (!entries)
+        return MG_ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        if (fn(entries[i].id, entries[i].value, arg))
+            break;
+    free_entries(entries, what, n);
+    return MG_OK;
+}
+
+/* --- statistics --- */
 
 void mg_router_count_closed(mg_router *r, mg_stream *s)
 {
     pthread_mutex_lock(&r->mu);
     if (!s->counted)
-        add_counts(&r->closed, s);
+        mg_stream_add_counts(s, &r->closed);
     s->counted = 1;
     pthread_mutex_unlock(&r->mu);
 }
 
+/* REQUIRES(r->mu). A stream has a route for each context behind it: puts one entry of each to the front, adds what it has carried, and
+ * returns how many there are. */
+static size_t count_streams_locked(mg_router *r, mg_entry *routes, size_t n, mg_counts *sum)
+{
+    size_t streams = 0;
+    r->counts_taken++;
+    for (size_t i = 0; i < n; i++) {
+        mg_entry entry = routes[i];
+        mg_stream *s = entry.value;
+        if (s->counted || s->seen_at == r->counts_taken)
+            continue;
+        s->seen_at = r->counts_taken;
+        mg_stream_add_counts(s, sum);
+        routes[i] = routes[streams];
+        routes[streams++] = entry;
+    }
+    return streams;
+}
+
 mg_err mg_router_get_stats(mg_router *r, mg_router_stats *out)
 {
-    mg_idmap seen; /* a stream has a route for each context behind it */
-    mg_idmap_iter it;
-    void *value;
-    mg_err err = MG_OK;
     memset(out, 0, sizeof *out);
-    mg_idmap_init(&seen);
     for (int i = 0; i < MG_N_REASONS; i++)
         out->refused[i] = atomic_load_explicit(&r->refused[i], memory_order_relaxed);
 
     pthread_mutex_lock(&r->mu);
-    size_t n = 0, count = mg_idmap_count(&r->routes);
-    mg_stream **streams = mg_malloc((count + 1) * sizeof *streams);
-    if (!streams)
-        err = MG_ENOMEM;
+    mg_entry *routes = copy_locked(&r->routes, MG_ROUTES, &out->routes);
     out->carried = r->closed;
-    out->routes = count;
     out->handlers = mg_idmap_count(&r->handlers);
-    mg_idmap_iter_init(&r->routes, &it);
-    while (err == MG_OK && mg_idmap_iter_next(&r->routes, &it, NULL, &value)) {
-        mg_stream *s = value;
-        /* the neighbour's own route, so that each stream counts once; a map, since the id may have changed since */
-        uint32_t id = atomic_load_explicit(&s->remote_id, memory_order_relaxed);
-        if (s->counted || mg_idmap_get(&seen, id) == s)
-            continue;
-        err = mg_idmap_put(&seen, id, s, NULL);
-        add_counts(&out->carried, s);
-        streams[n++] = mg_stream_ref(s);
-    }
+    out->streams = routes ? count_streams_locked(r, routes, out->routes, &out->carried) : 0;
     pthread_mutex_unlock(&r->mu);
+    if (!routes)
+        return MG_ENOMEM;
 
-    out->streams = n;
-    for (size_t i = 0; i < n; i++) {
-        out->queued += mg_stream_pending(streams[i]);
-        out->blocked += atomic_load_explicit(&streams[i]->blocked, memory_order_relaxed);
-        mg_stream_unref(streams[i]);
+    for (size_t i = 0; i < out->streams; i++) {
+        mg_stream_stats stats;
+        mg_stream_get_stats(routes[i].value, &stats);
+        out->queued += stats.pending;
+        out->blocked += stats.blocked;
     }
-    mg_idmap_fini(&seen);
-    mg_free(streams);
-    return err;
+    free_entries(routes, MG_ROUTES, out->routes);
+    return MG_OK;
 }
 
 /* --- the handle table --- */
@@ -309,27 +393,33 @@ mg_handler *mg_router_get_handler(mg_router *r, uint32_t handle)
     return h;
 }
 
-mg_handler **mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n)
+/* REQUIRES(r->mu). */
+static void forget_locked(mg_router *r, mg_handler *h)
 {
-    mg_idmap_iter it;
-    uint32_t handle;
-    void *value;
-    *n = 0;
+    mg_idmap_pop(&r->handlers, h->handle);
+    atomic_store(&h->removed, 1);
+    mg_handler_unref(h); /* the table's; the caller has another one */
+}
+
+mg_entry *mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n)
+{
+    size_t all, taken = 0;
     pthread_mutex_lock(&r->mu);
-    mg_handler **list = mg_malloc((mg_idmap_count(&r->handlers) + 1) * sizeof *list);
-    if (list) {
-        mg_idmap_iter_init(&r->handlers, &it);
-        while (mg_idmap_iter_next(&r->handlers, &it, &handle, &value)) {
-            mg_handler *h = value;
-            if (respondent < 0 || h->respondent == respondent) {
-                mg_idmap_pop(&r->handlers, handle);
-                atomic_store(&h->removed, 1);
-                list[(*n)++] = h;
-            }
-        }
+    mg_entry *entries = copy_locked(&r->handlers, MG_HANDLERS, &all);
+    for (size_t i = 0; entries && i < all; i++) {
+        mg_entry entry = entries[i];
+        mg_handler *h = entry.value;
+        if (respondent >= 0 && h->respondent != respondent)
+            continue;
+        forget_locked(r, h);
+        entries[i] = entries[taken];
+        entries[taken++] = entry;
     }
     pthread_mutex_unlock(&r->mu);
-    return list;
+    for (size_t i = taken; entries && i < all; i++)
+        mg_handler_unref(entries[i].value);
+    *n = taken;
+    return entries;
 }
 
 /* --- refusals --- */

@@ -60,6 +60,16 @@ typedef enum {
     MG_POLICY_ASK /* only Python knows: the handler gets the frame undecided, and still registered */
 } mg_policy;
 
+/* What a handler is to be. */
+typedef struct {
+    int persist;          /* 0: it is removed by the first message that it gets */
+    mg_policy policy;
+    int64_t respondent;   /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
+    mg_latch *latch;      /* where frames go, borrowed; NULL: they go to Python */
+    void *owner;          /* for the layer above */
+    void (*drop_owner)(void *owner); /* called at the end, on any thread; may be NULL. It must not block */
+} mg_handler_spec;
+
 typedef struct mg_handler {
     _Atomic uint32_t refs;
     uint32_t handle; /* set by mg_router_add_handler */
@@ -74,13 +84,17 @@ typedef struct mg_handler {
 } mg_handler;
 
 mg_handler *mg_handler_new(void);
+/* As the spec says, with one reference; takes over its owner. NULL: no memory, and drop_owner is not called. */
+mg_handler *mg_handler_make(const mg_handler_spec *spec);
 mg_handler *mg_handler_ref(mg_handler *h);
 void mg_handler_unref(mg_handler *h);
 
-/* What streams have carried. Frames and bytes, headers included. */
-typedef struct {
-    uint64_t frames_in, bytes_in, frames_out, bytes_out, frames_forwarded;
-} mg_counts;
+/* Any thread, nothing blocks. Its number, once it was added. Its owner. Whether nobody wants what is still on its way there. The
+ * latch that a message for it goes to without Python being asked, borrowed, or NULL. */
+uint32_t mg_handler_handle(const mg_handler *h);
+void *mg_handler_owner(const mg_handler *h);
+int mg_handler_removed(const mg_handler *h);
+mg_latch *mg_handler_latch(const mg_handler *h);
 
 /* Counters of a router, for statistics: each is true of some moment of the call, not all of the same. */
 typedef struct {
@@ -117,12 +131,15 @@ typedef struct mg_router {
     int unidirectional;
     char *texts[MG_N_REASONS]; /* %r, %d and %s take the numbers of the reason, in order */
     mg_counts closed; /* what streams carried that are closed */
+    uint64_t counts_taken; /* how often the streams were counted */
 } mg_router;
 
 mg_router *mg_router_new(mg_loop *loop);
 mg_router *mg_router_ref(mg_router *r);
 void mg_router_unref(mg_router *r);
 mg_loop *mg_router_loop(mg_router *r);
+/* The largest payload that is read or sent, and how many bytes may wait on a stream. Any thread; they count from now on. */
+void mg_router_set_limits(mg_router *r, uint64_t max_size, size_t high_water);
 uint64_t mg_router_max_size(mg_router *r);
 size_t mg_router_high_water(mg_router *r);
 
@@ -137,6 +154,19 @@ int mg_router_del_route(mg_router *r, uint32_t id);
 uint32_t mg_router_own_id(mg_router *r);
 mg_stream *mg_router_get_route(mg_router *r, uint32_t id, int with_parent);
 
+/* The tables of a router. */
+typedef enum {
+    MG_ROUTES,  /* context id -> mg_stream */
+    MG_HANDLERS, /* handle -> mg_handler */
+    MG_EGRESS    /* of one stream: the dst_ids that came in there -> that mg_stream */
+} mg_table;
+
+/* Calls fn for each entry that the table has at one moment, in no order, with no lock held: fn may block and call the router. value
+ * is borrowed, and valid during the call. Ends early when fn returns something else than 0. of: for MG_EGRESS, whose; else
+ * NULL. Any thread. MG_OK; MG_ENOMEM: fn was not called. */
+typedef int mg_visit(uint32_t id, void *value, void *arg);
+mg_err mg_router_snapshot(mg_router *r, mg_table what, mg_stream *of, mg_visit *fn, void *arg);
+
 /* Any thread. MG_ENOMEM. */
 mg_err mg_router_get_stats(mg_router *r, mg_router_stats *out);
 /* A stream is about to end: what it carried goes to the totals. Repeatable. */
@@ -146,8 +176,13 @@ void mg_router_count_closed(mg_router *r, mg_stream *s);
 mg_err mg_router_add_handler(mg_router *r, mg_handler *h, uint32_t handle, int overwrite);
 mg_err mg_router_del_handler(mg_router *r, uint32_t handle);
 mg_handler *mg_router_get_handler(mg_router *r, uint32_t handle);
-/* Removes all handlers, or those of one respondent, and returns them (an array to be freed with mg_free, each with a reference). */
-mg_handler **mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n);
+/* Removes all handlers (respondent -1), or those of one respondent, and returns them: an array to be freed with mg_free; each value
+ * is an mg_handler with a reference. NULL: no memory, and none is removed. */
+typedef struct {
+    uint32_t id;
+    void *value;
+} mg_entry;
+mg_entry *mg_router_take_handlers(mg_router *r, int64_t respondent, size_t *n);
 
 /* A frame of stream s, on the leader; takes over the reference. */
 void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s);

@@ -744,3 +744,74 @@ size_t mg_stream_pending(mg_stream *s)
     pthread_mutex_unlock(&s->wmu);
     return n;
 }
+
+/* --- what the layer above sets and asks --- */
+
+mg_loop *mg_stream_loop(const mg_stream *s)
+{
+    return s->loop;
+}
+
+int mg_stream_read_fd(const mg_stream *s)
+{
+    return s->rfd;
+}
+
+void mg_stream_set_owner(mg_stream *s, void *owner)
+{
+    atomic_store(&s->owner, owner);
+}
+
+void *mg_stream_owner(const mg_stream *s)
+{
+    return atomic_load(&s->owner);
+}
+
+void mg_stream_set_remote_id(mg_stream *s, uint32_t remote_id)
+{
+    atomic_store(&s->remote_id, remote_id);
+}
+
+uint32_t mg_stream_remote_id(const mg_stream *s)
+{
+    return atomic_load(&s->remote_id);
+}
+
+void mg_stream_set_auth_stamp(mg_stream *s, int64_t auth_id)
+{
+    atomic_store(&s->auth_stamp, auth_id);
+}
+
+void mg_stream_set_privileged(mg_stream *s, int yes)
+{
+    atomic_store(&s->privileged, yes);
+}
+
+void mg_stream_set_hooked(mg_stream *s, int yes)
+{
+    atomic_store(&s->hooked, yes);
+}
+
+uint32_t mg_stream_refused_len(const mg_stream *s)
+{
+    return s->decoder.bad.len;
+}
+
+void mg_stream_add_counts(const mg_stream *s, mg_counts *sum)
+{
+    sum->frames_in += atomic_load_explicit(&s->frames_in, memory_order_relaxed);
+    sum->bytes_in += atomic_load_explicit(&s->bytes_in, memory_order_relaxed);
+    sum->frames_out += atomic_load_explicit(&s->frames_out, memory_order_relaxed);
+    sum->bytes_out += atomic_load_explicit(&s->bytes_out, memory_order_relaxed);
+    sum->frames_forwarded += atomic_load_explicit(&s->frames_forwarded, memory_order_relaxed);
+}
+
+void mg_stream_get_stats(mg_stream *s, mg_stream_stats *out)
+{
+    memset(out, 0, sizeof *out);
+    mg_stream_add_counts(s, &out->carried);
+    out->pending = mg_stream_pending(s);
+    out->blocked = atomic_load_explicit(&s->blocked, memory_order_relaxed);
+    out->last_in = atomic_load_explicit(&s->last_in, memory_order_relaxed);
+    out->last_out = atomic_load_explicit(&s->last_out, memory_order_relaxed);
+}

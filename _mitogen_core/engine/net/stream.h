@@ -48,6 +48,7 @@ typedef struct mg_stream {
     _Atomic int64_t last_in, last_out;  /* coarse clock; 0: never */
     _Atomic uint32_t blocked;           /* threads in mg_stream_wait_room */
     int counted;                        /* guarded by the router's mu: its totals have what we carried */
+    uint64_t seen_at;                   /* likewise: the number of the count that last came by here */
 
     mg_idmap egress;            /* guarded by the router's mu: the dst_ids that came in here */
     uint32_t last_egress;       /* likewise: the last one put there */
@@ -131,5 +132,45 @@ void mg_stream_set_hot(mg_stream *s);
 /* Bytes that wait to be written, and those of them that are in dead messages. */
 size_t mg_stream_pending(mg_stream *s);
 size_t mg_stream_pending_dead(mg_stream *s);
+
+/* --- what the layer above sets and asks; any thread, nothing blocks --- */
+
+/* Borrowed: valid as long as the stream. */
+mg_loop *mg_stream_loop(const mg_stream *s);
+
+/* The descriptor it reads. Only before mg_stream_close may it be used for anything. */
+int mg_stream_read_fd(const mg_stream *s);
+
+/* A pointer of the layer above, NULL at first. It alone says what it points to, and when. */
+void mg_stream_set_owner(mg_stream *s, void *owner);
+void *mg_stream_owner(const mg_stream *s);
+
+/* For the frames that come in from now on: the context at the other end; the auth_id that all of them get, or -1 to leave
+ * it as it is; whether unidirectional mode does not bind that context; whether each frame is shown to Python first. */
+void mg_stream_set_remote_id(mg_stream *s, uint32_t remote_id);
+uint32_t mg_stream_remote_id(const mg_stream *s);
+void mg_stream_set_auth_stamp(mg_stream *s, int64_t auth_id);
+void mg_stream_set_privileged(mg_stream *s, int yes);
+void mg_stream_set_hooked(mg_stream *s, int yes);
+
+/* After MG_EV_BAD with MG_ETOOBIG: the length that the refused header announces. */
+uint32_t mg_stream_refused_len(const mg_stream *s);
+
+/* What a stream has carried. Frames and bytes, headers included. */
+typedef struct {
+    uint64_t frames_in, bytes_in, frames_out, bytes_out, frames_forwarded;
+} mg_counts;
+
+/* Each figure is true of some moment of the call, not all of the same. */
+typedef struct {
+    mg_counts carried;
+    size_t pending;            /* bytes that wait to be written */
+    uint32_t blocked;          /* threads in mg_stream_wait_room */
+    int64_t last_in, last_out; /* marks of mg_now_coarse(); 0: never */
+} mg_stream_stats;
+void mg_stream_get_stats(mg_stream *s, mg_stream_stats *out);
+
+/* Adds what s has carried, and takes no lock. */
+void mg_stream_add_counts(const mg_stream *s, mg_counts *sum);
 
 #endif

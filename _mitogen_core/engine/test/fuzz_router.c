@@ -398,7 +398,7 @@ static void make_world(struct world *w, unsigned flags)
 
 static void end_world(struct world *w)
 {
-    mg_handler **list;
+    mg_entry *list;
     size_t n;
     int i;
 
@@ -411,7 +411,7 @@ static void end_world(struct world *w)
     }
     list = mg_router_take_handlers(w->node.router, -1, &n);
     while (n)
-        mg_handler_unref(list[--n]);
+        mg_handler_unref(list[--n].value);
     mg_free(list);
     for (i = 0; i < N_HANDLES; i++)
         mg_latch_unref(w->handlers[i].latch);

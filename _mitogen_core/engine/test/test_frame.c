@@ -100,7 +100,7 @@ static void an_inline_frame_is_written_with_one_iovec(void)
     CHECK((uintptr_t) mg_frame_payload(f) % 8 == 0);
     memcpy(mg_frame_payload(f), "hello", 5);
     CHECK(mg_frame_hdr(f)->len == 5 && mg_frame_hdr(f)->src_id == hdr.src_id);
-    CHECK(!f->next && !f->hold_ptr && !f->hold_num);
+    CHECK(!f->next && !mg_frame_hole(f));
     CHECK(mg_frame_iov(f, 0, iov, 4) == 1 && iov[0].iov_len == 31);
     CHECK(!memcmp((char *) iov[0].iov_base + 22, "\0\0\0\5hello", 9));
     CHECK(mg_frame_iov(f, 0, iov, 0) == 0);

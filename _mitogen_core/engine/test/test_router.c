@@ -74,9 +74,9 @@ static void end_world(struct world *w)
         close(w->parent_fd);
     }
     size_t n;
-    mg_handler **list = mg_router_take_handlers(w->r, -1, &n);
+    mg_entry *list = mg_router_take_handlers(w->r, -1, &n);
     while (n)
-        mg_handler_unref(list[--n]);
+        mg_handler_unref(list[--n].value);
     mg_free(list);
     node_stop(&w->node);
 }
@@ -751,22 +751,23 @@ static void handlers_are_taken_by_respondent_or_all(void)
         CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK);
         mg_handler_unref(h);
     }
-    mg_handler **list = mg_router_take_handlers(w.r, CHILD, &n);
+    mg_entry *list = mg_router_take_handlers(w.r, CHILD, &n);
     CHECK(list && n == 5 && ended == 0);
-    mg_handler *again = list[0];
+    mg_handler *again = list[0].value;
     CHECK(atomic_load(&again->removed));
     CHECK(mg_router_add_handler(w.r, again, again->handle, 0) == MG_OK && !atomic_load(&again->removed));
     CHECK(mg_router_del_handler(w.r, again->handle) == MG_OK && atomic_load(&again->removed));
     while (n) {
-        CHECK(list[--n]->respondent == CHILD && !mg_router_get_handler(w.r, list[n]->handle));
-        mg_handler_unref(list[n]);
+        mg_handler *h = list[--n].value;
+        CHECK(h->respondent == CHILD && h->handle == list[n].id && !mg_router_get_handler(w.r, list[n].id));
+        mg_handler_unref(h);
     }
     mg_free(list);
     CHECK(ended == 5);
     list = mg_router_take_handlers(w.r, -1, &n);
     CHECK(list && n == 5);
     while (n)
-        mg_handler_unref(list[--n]);
+        mg_handler_unref(list[--n].value);
     mg_free(list);
     CHECK(ended == 10);
     end_world(&w);
@@ -807,6 +808,79 @@ static void texts_longer_than_any_message_are_cut(void)
     end_world(&w);
 }
 
+/* --- what the tables have at one moment --- */
+
+struct snapshot {
+    struct world *w;
+    uint32_t ids[8];
+    void *values[8];
+    size_t n, most;
+};
+
+static int see(uint32_t id, void *value, void *arg)
+{
+    struct snapshot *seen = arg;
+    seen->ids[seen->n] = id;
+    seen->values[seen->n++] = value;
+    mg_router_del_route(seen->w->r, id); /* no lock is held */
+    return seen->n == seen->most;
+}
+
+/* What an id stands for in a snapshot, NULL if it is not in it. */
+static void *seen_value(const struct snapshot *seen, uint32_t id)
+{
+    for (size_t i = 0; i < seen->n; i++)
+        if (seen->ids[i] == id)
+            return seen->values[i];
+    return NULL;
+}
+
+static void a_snapshot_has_the_routes_of_one_moment_even_if_they_go_meanwhile(void)
+{
+    struct world w;
+    struct snapshot seen = {.w = &w};
+
+    make_world(&w, 1);
+    CHECK(mg_router_snapshot(w.r, MG_ROUTES, NULL, see, &seen) == MG_OK);
+    CHECK(seen_value(&seen, CHILD) == w.child && seen_value(&seen, GRANDCHILD) == w.child);
+    CHECK(seen_value(&seen, SIBLING) == w.sibling && seen_value(&seen, PARENT) == w.parent && seen.n == 4);
+    seen.n = 0;
+    CHECK(mg_router_snapshot(w.r, MG_ROUTES, NULL, see, &seen) == MG_OK && seen.n == 0);
+    end_world(&w);
+}
+
+static void a_snapshot_has_the_handlers_and_what_came_in_by_a_stream(void)
+{
+    struct world w;
+    struct snapshot handlers = {.w = &w}, egress = {.w = &w};
+
+    make_world(&w, 1);
+    mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, -1, 1);
+    mg_handler *h = mg_router_get_handler(w.r, HANDLE);
+    CHECK(mg_router_snapshot(w.r, MG_HANDLERS, NULL, see, &handlers) == MG_OK);
+    CHECK(handlers.n == 1 && seen_value(&handlers, HANDLE) == h && mg_handler_handle(h) == HANDLE);
+    comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "x");
+    comes_by(w.child, FROM(CHILD, .dst_id = SIBLING, .handle = HANDLE), "x");
+    CHECK(mg_router_snapshot(w.r, MG_EGRESS, w.child, see, &egress) == MG_OK);
+    CHECK(egress.n == 2 && seen_value(&egress, OWN) == w.child && seen_value(&egress, SIBLING) == w.child);
+    mg_handler_unref(h);
+    mg_latch_unref(l);
+    end_world(&w);
+}
+
+static void a_visit_ends_a_snapshot_early_and_without_memory_there_is_none(void)
+{
+    struct world w;
+    struct snapshot seen = {.w = &w, .most = 2};
+
+    make_world(&w, 1);
+    mg_alloc_fail_at(1);
+    CHECK(mg_router_snapshot(w.r, MG_ROUTES, NULL, see, &seen) == MG_ENOMEM && seen.n == 0);
+    mg_alloc_fail_at(0);
+    CHECK(mg_router_snapshot(w.r, MG_ROUTES, NULL, see, &seen) == MG_OK && seen.n == 2);
+    end_world(&w);
+}
+
 /* --- memory --- */
 
 static void each_constructor_gives_all_or_nothing(void)
@@ -817,7 +891,8 @@ static void each_constructor_gives_all_or_nothing(void)
     for (int step = 0; step < 7; step++) {
         for (long n = 1, more = 1; more; n++) {
             mg_router *r = mg_router_new(loop);
-            mg_handler *h = mg_handler_new(), *made = NULL, **list = NULL;
+            mg_handler *h = mg_handler_new(), *made = NULL;
+            mg_entry *list = NULL;
             mg_router *second = NULL;
             mg_frame *f = NULL;
             size_t count = 0;
@@ -952,6 +1027,9 @@ int main(void)
     RUN(handlers_are_taken_by_respondent_or_all);
     RUN(a_router_drops_the_handlers_it_still_has);
     RUN(texts_longer_than_any_message_are_cut);
+    RUN(a_snapshot_has_the_routes_of_one_moment_even_if_they_go_meanwhile);
+    RUN(a_snapshot_has_the_handlers_and_what_came_in_by_a_stream);
+    RUN(a_visit_ends_a_snapshot_early_and_without_memory_there_is_none);
     RUN(each_constructor_gives_all_or_nothing);
     RUN(a_route_without_memory_is_not_there);
     RUN(the_tables_serve_many_threads);

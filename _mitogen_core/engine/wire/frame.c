@@ -85,8 +85,6 @@ static mg_frame *frame_alloc(const mg_hdr *hdr, uint32_t len, size_t extra)
         return NULL;
     f->size = size;
     f->next = NULL;
-    f->hold_ptr = NULL;
-    f->hold_num = 0;
     atomic_init(&f->refs, 1);
     f->n_segs = 0;
     f->segs = NULL;
@@ -208,11 +206,6 @@ void mg_frame_unref(mg_frame *f)
         mg_buf_unref(f->segs[i].buf);
     mg_buf_unref(f->hole);
     frame_free(f);
-}
-
-const mg_hdr *mg_frame_hdr(const mg_frame *f)
-{
-    return &f->hdr;
 }
 
 void mg_frame_set_auth(mg_frame *f, uint32_t auth_id)

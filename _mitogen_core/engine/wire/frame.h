@@ -44,15 +44,13 @@ typedef struct {
 /* A frame has one of three forms. INLINE: the wire bytes of the header and the payload stand in one row in the frame's
  * own allocation, so one iovec writes both. WITH A HOLE: the same, but for a stretch of the payload that stands in a buffer of its own.
  * SEGMENTED: the header's wire bytes, then an array of segments.
- * The body is visible for the sake of the first three fields; the rest belongs to frame.c. Header and payload do not
+ * The body is visible for the sake of the first field; the rest belongs to frame.c. Header and payload do not
  * change any more once a second thread or holder has a reference. */
 typedef struct mg_frame {
-    /* For whoever holds the frame at present (a queue, a stream, a router) and only for as long; NULL/0 when new.
+    /* For whoever holds the frame at present (a queue, a stream, a router) and only for as long; NULL when new.
      * Whoever passes the frame on sets next to NULL again. A frame is in one queue at a time: to queue it twice,
      * make a second frame of the same mg_buf. */
     struct mg_frame *next;
-    void *hold_ptr;
-    uint64_t hold_num;
 
     _Atomic uint32_t refs;
     uint32_t n_segs;
@@ -79,8 +77,22 @@ mg_frame *mg_frame_new_segs(const mg_hdr *hdr, const mg_seg *segs, size_t n);
 mg_frame *mg_frame_ref(mg_frame *f);
 void mg_frame_unref(mg_frame *f);
 
-/* Borrowed, valid as long as the reference. */
-const mg_hdr *mg_frame_hdr(const mg_frame *f);
+/* Borrowed, valid as long as the reference: the header, and what is in the hole, NULL for a frame without one. */
+static inline const mg_hdr *mg_frame_hdr(const mg_frame *f)
+{
+    return &f->hdr;
+}
+
+static inline mg_buf *mg_frame_hole(const mg_frame *f)
+{
+    return f->hole;
+}
+
+/* The payload, in bytes. */
+static inline size_t mg_frame_len(const mg_frame *f)
+{
+    return f->hdr.len;
+}
 
 /* Replaces auth_id, in the wire bytes too. Only while nobody else has a reference. */
 void mg_frame_set_auth(mg_frame *f, uint32_t auth_id);
@@ -101,10 +113,10 @@ int mg_frame_iov(const mg_frame *f, size_t skip, struct iovec *iov, int max);
 /* The payload of an INLINE frame in one piece, on a multiple of 8; NULL for another one. */
 uint8_t *mg_frame_payload(const mg_frame *f);
 
-/* The payload of a frame WITH A HOLE but for what is in the hole, in one piece, mg_frame_hdr(f)->len - mg_buf_len(f->hole) bytes. */
+/* The payload of a frame WITH A HOLE but for what is in the hole, in one piece, mg_frame_len(f) - mg_buf_len(mg_frame_hole(f)) bytes. */
 const uint8_t *mg_frame_around_hole(const mg_frame *f);
 
-/* Copies the payload of any frame, mg_frame_hdr(f)->len bytes, to dst. */
+/* Copies the payload of any frame, mg_frame_len(f) bytes, to dst. */
 void mg_frame_copy_payload(const mg_frame *f, void *dst);
 
 /* For the decoder, which fills a frame as its bytes arrive: an INLINE frame whose header says hdr->len but which has
