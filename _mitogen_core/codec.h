@@ -133,15 +133,10 @@ typedef struct {
 void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, size_t len, PyObject *router, int deny);
 void mg_unpickler_fini(mg_unpickler *up);
 
-/* data lacks the bytes of `hole` after its first `at` bytes; they are the content of a byte string, which mg_codec_find_bytes() found
+/* data lacks the bytes of `hole` after its first `at` bytes; they are the content of a byte string, which mg_peek_bytes() found
  * there and which is longer than data is. So `hole` itself becomes the value. Before the first object is read; the caller
  * keeps it alive. */
 void mg_unpickler_set_hole(mg_unpickler *up, PyObject *hole, size_t at);
-
-/* The length of the first long byte string (MG_LANDING_MIN) of a message that begins with first[0..n), and where its content begins; 0: there is
- * none, or it is not to be told. It need not be true, just what a reader would come to, if nothing before it is wrong. Any thread, without
- * the GIL. */
-size_t mg_codec_find_bytes(const uint8_t *first, size_t n, size_t *at);
 
 /* The next object, a new reference; NULL without an exception at the end of the data, NULL with one on failure, after
  * which only mg_unpickler_fini() makes sense (a further call returns UnpicklingError).

@@ -55,7 +55,6 @@ static PyObject *router_open(PyObject *obj, PyObject *loop)
         self->router = mg_router_new(((LoopObject *) loop)->loop);
         if (!self->router)
             return PyErr_NoMemory();
-        self->router->find_bytes = mg_codec_find_bytes;
         self->loop_object = Py_NewRef(loop);
     }
     Py_RETURN_NONE;

@@ -1,6 +1,6 @@
 """
 Builds and loads the codec by itself, as a private extension module, for
-test_codec.py and codec_fuzz.py, with the two files of the engine that it
+test_codec.py and codec_fuzz.py, with the files of the engine that it
 needs for large values; and gives it classes to work with.
 
 The classes are stand-ins with no more behaviour than the codec relies on. So
@@ -36,7 +36,7 @@ def build(folder, flags=()):
         raise FileNotFoundError('Python.h')
     target = os.path.join(str(folder), '_codec_test' + sysconfig.get_config_var('EXT_SUFFIX'))
     sources = sorted(glob.glob(os.path.join(SOURCES, 'codec*.c'))) + [os.path.join(HERE, 'codec_testmod.c')]
-    sources += [os.path.join(ENGINE, name) for name in ('base/alloc.c', 'base/block.c')]
+    sources += [os.path.join(ENGINE, name) for name in ('base/alloc.c', 'base/block.c', 'wire/peek.c')]
     command = compiler + ['-shared', '-fPIC', '-g', '-O2'] + list(WARNINGS) + list(flags)
     # So that the short byte strings of tests are long ones.
     command += ['-DMG_LANDING_MIN=4']

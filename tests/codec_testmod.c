@@ -1,6 +1,8 @@
 /* The codec by itself, as the extension module _codec_test. Built by codec_build.py for the tests and the fuzzer. */
 #include "codec.h"
 #include "wire/landing.h"
+#include "wire/peek.h"
+#include "wire/landing.h"
 
 #include <string.h>
 
@@ -112,7 +114,7 @@ static PyObject *unpickle_landed(PyObject *module, PyObject *args)
     if (codec == NULL || !PyArg_ParseTuple(args, "y*|O", &buffer, &router))
         return NULL;
     const uint8_t *data = buffer.buf;
-    size_t len = (size_t)buffer.len, at = 0, n = mg_codec_find_bytes(data, len, &at);
+    size_t len = (size_t)buffer.len, at = 0, n = mg_peek_bytes(data, len, MG_LANDING_MIN, &at);
     if (n == 0 || at > len || n > len - at || n <= len - n) {
         PyBuffer_Release(&buffer);
         Py_RETURN_NONE;

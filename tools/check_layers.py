@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: (room, its files), lowest first. A file may include what stands before it.
 ENGINE = [
     ('base', ['err', 'clock', 'handles', 'ilist', 'alloc', 'block', 'buf', 'idmap']),
-    ('wire', ['frame', 'decoder', 'landing', 'outq']),
+    ('wire', ['opcode', 'frame', 'decoder', 'peek', 'landing', 'outq']),
     ('sync', ['spin', 'waiter', 'latch']),
     ('loop', ['loop', 'fork', 'lifeline']),
     ('net', ['stream', 'router']),

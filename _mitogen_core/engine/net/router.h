@@ -105,16 +105,11 @@ typedef struct {
     uint64_t refused[MG_N_REASONS];
 } mg_router_stats;
 
-/* Where the first long byte string is in a payload that begins with first[0..n), as far as that tells: its length, and *at; or 0. It may
- * announce more than there is. Any thread, with no lock of the layer above. */
-typedef size_t mg_find_bytes(const uint8_t *first, size_t n, size_t *at);
-
 typedef struct mg_router {
     _Atomic uint32_t refs;
     mg_loop *loop;
     _Atomic uint64_t max_size;
     _Atomic size_t high_water;
-    mg_find_bytes *find_bytes; /* set before there are streams, or NULL */
     struct mg_stream *dirty; /* leader only: streams to flush at the end of the turn */
     _Atomic uint32_t refusals_waiting;
     _Atomic uint64_t refusals_lost;

@@ -51,9 +51,6 @@ static void look_for_the_end(mg_look *look);
 static void flush_held(mg_hold *hold);
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 
-_Static_assert(MG_LANDING_MIN >= MG_DECODER_DIRECT, "what may land is read directly");
-_Static_assert(MG_LANDING_MIN > MG_DECODER_AROUND, "a hole is longer than what is around it");
-
 /* --- life --- */
 
 /* The clock of mg_stream_wait_room: a wall clock can be set back. */
@@ -289,22 +286,14 @@ void mg_stream_close(mg_stream *s)
 
 /* --- reading --- */
 
-/* A large payload begins. If it is for us, is bytes or little besides, and somebody has made a place for as many: that. */
+/* A large payload begins. Only one for this context is going to be an object here. */
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
 {
     mg_stream *s = arg;
     mg_landing *l = mg_loop_landing(s->loop);
-    size_t len = 0;
-    *at = 0;
     if (!mg_landing_has(l) || hdr->dst_id != mg_router_own_id(s->router))
         return NULL;
-    if (hdr->enc == MG_ENC_BIN)
-        len = hdr->len;
-    else if (hdr->enc == MG_ENC_PKL && s->router->find_bytes)
-        len = s->router->find_bytes(first, n, at);
-    if (len < MG_LANDING_MIN || *at > n || *at > hdr->len || len > hdr->len - *at || hdr->len - len > MG_DECODER_AROUND)
-        return NULL;
-    return mg_landing_take(l, len);
+    return mg_landing_for(l, hdr, first, n, at);
 }
 
 /* Hands on what is decoded, until there is no more, Python has to be asked, or the stream breaks. */

@@ -1,5 +1,11 @@
 #include "wire/landing.h"
 
+#include "wire/decoder.h"
+#include "wire/peek.h"
+
+_Static_assert(MG_LANDING_MIN >= MG_DECODER_DIRECT, "what may land is read directly");
+_Static_assert(MG_LANDING_MIN > MG_DECODER_AROUND, "a hole is longer than what is around it");
+
 int mg_landing_came(mg_landing *l, size_t len)
 {
     if (len < MG_LANDING_MIN || len > MG_LANDING_MAX)
@@ -26,6 +32,19 @@ mg_buf *mg_landing_take(mg_landing *l, size_t len)
     if (!atomic_compare_exchange_strong(&l->buf, &none, buf))
         mg_buf_unref(buf);
     return NULL;
+}
+
+mg_buf *mg_landing_for(mg_landing *l, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
+{
+    size_t len = 0;
+    *at = 0;
+    if (hdr->enc == MG_ENC_BIN)
+        len = hdr->len;
+    else if (hdr->enc == MG_ENC_PKL)
+        len = mg_peek_bytes(first, n, MG_LANDING_MIN, at);
+    if (len < MG_LANDING_MIN || *at > n || *at > hdr->len || len > hdr->len - *at || hdr->len - len > MG_DECODER_AROUND)
+        return NULL;
+    return mg_landing_take(l, len);
 }
 
 int mg_landing_has(mg_landing *l)

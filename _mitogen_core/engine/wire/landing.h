@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "wire/frame.h"
 
 /* Shorter bytes are copied sooner than a place is made for them. More than MG_DECODER_AROUND. */
 #ifndef MG_LANDING_MIN
@@ -38,6 +39,11 @@ void mg_landing_offer(mg_landing *l, mg_buf *buf);
 mg_buf *mg_landing_take(mg_landing *l, size_t len);
 
 int mg_landing_has(mg_landing *l);
+
+/* The place for the payload of a message, with its reference, and where in the payload it begins: what mg_land of decoder.h asks for. hdr: what
+ * is announced; first[0..n): how the payload begins. NULL when there is none for as many bytes, or too little of the payload would
+ * be in it. */
+mg_buf *mg_landing_for(mg_landing *l, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 
 /* Drops what is there. Whether there is, or may soon be, something to drop. */
 void mg_landing_drop(mg_landing *l);
