@@ -4,16 +4,18 @@
  *
  * Input: flags, step, limit (2 bytes), n, n bytes of script, then the stream. With flag BUILD the stream is made of
  * well-formed frames, 8 bytes of input describing each; then the payload sizes reach beyond what a fuzzer would write
- * out. */
+ * out. With flag LAND long byte strings are looked for in large payloads, and have a place made for them to be read into. */
 #include <stdint.h>
 #include <string.h>
 
 #include "wire/decoder.h"
+#include "wire/landing.h"
+#include "wire/peek.h"
 #include "test/test.h"
 
-enum { BUILD = 1, SMALL_LARGE = 2, BIG_LIMIT = 4, SMALL_STEP = 8, HUGE_LIMIT = 16, DEFAULT_STEP = 32 };
+enum { BUILD = 1, SMALL_LARGE = 2, BIG_LIMIT = 4, SMALL_STEP = 8, HUGE_LIMIT = 16, DEFAULT_STEP = 32, LAND = 64 };
 
-#define MAX_STREAM (1u << 17)
+#define MAX_STREAM (1u << 18)
 
 /* Instead of MG_DECODER_STEP, which costs ASan a millisecond each time. */
 #define STEP 70000
@@ -70,19 +72,31 @@ static void find_truth(struct truth *t)
     }
 }
 
-/* 64 KiB and a bit of bytes in which no place looks like another nearby. */
-static const uint8_t *filler(void)
+/* Bytes in which no place looks like another nearby. */
+static void fill(uint8_t *to, size_t len, unsigned seed)
 {
-    static uint8_t bytes[65536 + 256];
+    static uint8_t bytes[MAX_STREAM + 256];
     size_t i;
 
     if (!bytes[1])
         for (i = 0; i < sizeof bytes; i++)
             bytes[i] = (uint8_t) (i * 13 + (i >> 8));
-    return bytes;
+    memcpy(to, bytes + seed, len);
 }
 
-static struct source build_stream(struct source s)
+/* The start of a payload of len bytes that is a pickle of one long byte string, with a name before it for odd seeds. */
+static void begin_pickle(uint8_t *payload, size_t len, unsigned seed)
+{
+    static const char name[] = "\x80\x02" "cmitogen.core\nBlob\n";
+    size_t at = seed & 1 ? sizeof name - 1 : 2, around = at + 5 + seed % 7;
+
+    memcpy(payload, name, at);
+    payload[at] = seed & 2 ? 'B' : 'T';
+    for (int i = 0; i < 4; i++)
+        payload[at + 1 + i] = (uint8_t) ((len - around) >> 8 * i);
+}
+
+static struct source build_stream(struct source s, int land)
 {
     struct source out = {built, 0};
     size_t len, i;
@@ -94,46 +108,58 @@ static struct source build_stream(struct source s)
         len = take_byte(&s) << 8;
         len |= take_byte(&s);
         seed = take_byte(&s);
+        if (land && seed % 3)
+            len += MG_LANDING_MIN; /* in one piece, or most of one */
         if (out.len + 26 + len > MAX_STREAM)
             break;
         p[0] = 'M';
         p[1] = (uint8_t) ('I' + seed % 3);
         for (i = 2; i < 22; i++)
             p[i] = (uint8_t) (i % 4 ? seed * i : take_byte(&s));
-        p[22] = p[23] = 0;
-        p[24] = (uint8_t) (len >> 8);
-        p[25] = (uint8_t) len;
-        memcpy(p + 26, filler() + seed, len);
+        for (i = 0; i < 4; i++)
+            p[22 + i] = (uint8_t) (len >> 8 * (3 - i));
+        fill(p + 26, len, seed);
+        if (land && seed % 3 == 1)
+            begin_pickle(p + 26, len, seed / 3);
         out.len += 26 + len;
     }
     return out;
 }
 
-/* Writes f out again, in both forms, and compares with the stream at `at`. */
+/* What f writes from byte `skip` on is want[skip..len). */
+static void check_wire(const mg_frame *f, size_t skip, const uint8_t *want, size_t len)
+{
+    struct iovec iov[4];
+    size_t done = skip;
+    int n = mg_frame_iov(f, skip, iov, 4);
+
+    for (int i = 0; i < n; i++) {
+        CHECK(iov[i].iov_len <= len - done && !memcmp(iov[i].iov_base, want + done, iov[i].iov_len));
+        done += iov[i].iov_len;
+    }
+    CHECK(done == len);
+}
+
+/* Writes f out again, in the form it has and as segments, and compares with the stream at `at`. */
 static void check_encoding(const struct truth *t, size_t at, mg_frame *f)
 {
     const uint8_t *want = t->stream.ptr + at;
     size_t len = mg_frame_wire_len(f);
     mg_buf *buf = mg_buf_wrap(want, len, NULL, NULL);
     mg_seg segs[3] = {{buf, 26, (len - 26) / 3}, {buf, 26 + (len - 26) / 3, 0}, {buf, 26 + (len - 26) / 3, 0}};
-    struct iovec iov[4];
     uint8_t header[26];
     mg_frame *g;
-    size_t skip = at % (len + 1), done = skip;
-    int n, i;
+    size_t skip = at % (len + 1);
 
     CHECK(at + len <= t->good);
     mg_hdr_encode(header, mg_frame_hdr(f));
     CHECK(!memcmp(header, want, 26));
-    CHECK(mg_frame_iov(f, 0, iov, 4) == 1 && iov[0].iov_len == len && !memcmp(iov[0].iov_base, want, len));
+    check_wire(f, 0, want, len);
+    if (mg_frame_hole(f))
+        check_wire(f, skip, want, len);
     segs[2].len = len - 26 - segs[0].len;
     g = mg_frame_new_segs(mg_frame_hdr(f), segs, 3);
-    n = mg_frame_iov(g, skip, iov, 4);
-    for (i = 0; i < n; i++) {
-        CHECK(!memcmp(iov[i].iov_base, want + done, iov[i].iov_len));
-        done += iov[i].iov_len;
-    }
-    CHECK(done == len);
+    check_wire(g, skip, want, len);
     mg_frame_unref(g);
     mg_buf_unref(buf);
 }
@@ -145,10 +171,32 @@ struct run {
     size_t in;
     size_t at;
     size_t frames;
+    mg_landing places;
 };
+
+/* Makes a place of just the length that is announced, if that is no lie of megabytes, and has the engine find out. */
+static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
+{
+    mg_landing *places = arg;
+    size_t len = hdr->len;
+    mg_buf *place;
+
+    for (int whole = 1; whole >= 0; whole--) {
+        if (!whole)
+            len = mg_peek_bytes(first, n, MG_LANDING_MIN, at);
+        if (len < MAX_STREAM)
+            mg_landing_offer(places, mg_buf_new(len));
+        place = mg_landing_for(places, hdr, first, n, at);
+        if (place)
+            break;
+    }
+    CHECK(!place || (*at <= n && mg_buf_len(place) == len && len <= hdr->len - *at));
+    return place;
+}
 
 static void run_init(struct run *r, const struct truth *t)
 {
+    memset(&r->places, 0, sizeof r->places);
     mg_decoder_init(&r->d, t->limit);
     r->t = t;
     r->in = r->at = r->frames = 0;
@@ -232,6 +280,7 @@ static void run_finish(struct run *r)
         CHECK(len == want && !memcmp(ptr, t->stream.ptr + r->at, len));
     }
     mg_decoder_fini(&r->d);
+    mg_landing_drop(&r->places);
 }
 
 static void run_script(struct run *r, struct source script)
@@ -296,7 +345,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t len)
     s.len -= script.len;
     if (!script.len)
         script = (struct source) {one_op, 1};
-    t.stream = flags & BUILD ? build_stream(s) : s;
+    t.stream = flags & BUILD ? build_stream(s, flags & LAND) : s;
     find_truth(&t);
 
     run_init(&r, &t);
@@ -310,6 +359,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t len)
         r.d.large = step * 3;
     if (!(flags & DEFAULT_STEP))
         r.d.step = flags & SMALL_STEP ? step : STEP;
+    if (flags & LAND) {
+        r.d.land = land;
+        r.d.land_arg = &r.places;
+    }
     run_script(&r, script);
     run_finish(&r);
     return 0;
