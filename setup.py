@@ -127,8 +127,23 @@ class MissingError(Exception):
 
 class BuildPy(build_py):
     """
-    Adds ``mitogen/_build.py`` to what is built, never to the source tree.
+    Joins the modules that are in parts, and adds ``mitogen/_build.py`` to what
+    is built, never to the source tree.
     """
+
+    def find_package_modules(self, package, package_dir):
+        found = build_py.find_package_modules(self, package, package_dir)
+        if getattr(self, 'editable_mode', False):
+            return found
+        # Only a checkout has parts.
+        return [entry for entry in found if entry[1] != '_house']
+
+    def build_module(self, module, module_file, package):
+        built = build_py.build_module(self, module, module_file, package)
+        if module in HOUSE['PARTS'] and not getattr(self, 'editable_mode', False):
+            with open(built[0], 'wb') as fp:
+                fp.write(HOUSE['join'](module_file).encode('utf-8'))
+        return built
 
     def run(self):
         build_py.run(self)
@@ -246,6 +261,10 @@ class BuildExt(build_ext):
             os.close(saved)
             shutil.rmtree(folder, ignore_errors=True)
 
+
+#: How modules are made of parts. Imported, it would have the package run.
+HOUSE = {}
+exec(read('mitogen', '_house.py'), HOUSE)
 
 VERSION = get_version()
 UNFIT = why_not_native()

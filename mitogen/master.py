@@ -284,6 +284,17 @@ def _read_file(path):
         fp.close()
 
 
+def _whole(fullname, path, source):
+    """
+    Return the source to serve for what was found. In a checkout some modules
+    of this package only run their parts, which a child does not have.
+    """
+    if fullname.startswith('mitogen.') and b'_house.furnish(' in source:
+        import mitogen._house
+        source = mitogen._house.join(path).encode('utf-8')
+    return source
+
+
 def _to_source_bytes(source):
     if isinstance(source, mitogen.core.UnicodeType):
         source = source.encode('utf-8')
@@ -679,7 +690,8 @@ class ModuleFinder(object):
             if found is not None:
                 FINDER_LOG.debug('%r found %r at %r',
                                  method, fullname, found[0])
-                return found
+                path, source, is_pkg = found
+                return path, _whole(fullname, path, source), is_pkg
             FINDER_LOG.debug('%r did not find %r', method, fullname)
         return None
 

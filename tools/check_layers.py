@@ -30,7 +30,7 @@ CALLS_UP = {
 
 #: Modules of the package, lowest first. Those on one line do not know each other.
 PACKAGE = [
-    ['__init__', 'imports', 'minify', 'profiler'],
+    ['__init__', '_house', 'imports', 'minify', 'profiler'],
     ['_tokens'],
     ['_shrink'],
     ['core'],
@@ -117,18 +117,78 @@ def imported(path):
                 yield node.lineno, rest, node in top
 
 
+def order_of_parts():
+    """
+    Return what `mitogen/_house.py` says: module -> its parts, lowest first.
+    """
+    names = {}
+    exec(compile(read(os.path.join(ROOT, 'mitogen', '_house.py')), '_house.py', 'exec'), names)
+    return names['PARTS']
+
+
+def bound(body):
+    """
+    Yield the names that statements at the top level bind, in whatever branch they stand.
+    """
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                yield (alias.asname or alias.name).partition('.')[0]
+        elif isinstance(node, (ast.If, ast.For, ast.Try, ast.With)):
+            for inner in [node.body, getattr(node, 'orelse', [])] + [h.body for h in getattr(node, 'handlers', [])]:
+                yield from bound(inner)
+        else:
+            for target in ast.walk(node):
+                if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store):
+                    yield target.id
+
+
+def check_parts(module, parts):
+    """
+    Check that each part of a module takes only names of the parts before it. That it uses no others, ruff tells.
+    """
+    folder = os.path.join(ROOT, 'mitogen', '_' + module)
+    files = sorted(name[:-3] for name in os.listdir(folder) if name.endswith('.py'))
+    if files != sorted(parts):
+        yield 'mitogen/_%s: the files are not the parts that _house.py lists' % (module,)
+        return
+    known = set()
+    for part in parts:
+        where = 'mitogen/_%s/%s.py' % (module, part)
+        text = read(os.path.join(ROOT, where))
+        lines = text.split('\n')
+        tree = ast.parse(text, where)
+        for node in ast.walk(tree):
+            if not isinstance(node, (ast.Import, ast.ImportFrom)) or not lines[node.lineno - 1].endswith('  # house'):
+                continue
+            if getattr(node, 'module', None) != 'mitogen.' + module:
+                continue
+            for alias in node.names:
+                if alias.name not in known:
+                    yield '%s:%d: takes %s, which no part before it has' % (where, node.lineno, alias.name)
+        known.update(bound(tree.body))
+
+
 def check_package():
     place = dict((name, number) for number, names in enumerate(PACKAGE) for name in names)
-    folder = os.path.join(ROOT, 'mitogen')
-    for file_name in sorted(os.listdir(folder)):
-        name, ext = os.path.splitext(file_name)
-        if ext != '.py' or name == '_build':
+    parts = order_of_parts()
+    files = sorted(name for name in os.listdir(os.path.join(ROOT, 'mitogen')) if name.endswith('.py'))
+    for module in sorted(parts):
+        yield from check_parts(module, parts[module])
+        files += ['_%s/%s.py' % (module, part) for part in parts[module]]
+    for file_name in files:
+        folder, _, base = file_name.rpartition('/')
+        # A part is in its module's place.
+        name = folder[1:] or base[:-3]
+        if name == '_build':
             continue
         if name not in place:
             yield 'mitogen/%s has no place in the layers of the package' % (file_name,)
             continue
-        for line, used, is_top in imported(os.path.join(folder, file_name)):
-            if used == '_build' or place.get(used, -1) < place[name]:
+        for line, used, is_top in imported(os.path.join(ROOT, 'mitogen', file_name)):
+            if used == '_build' or place.get(used, -1) < place[name] or (folder and used == name):
                 continue
             if is_top or (name, used) not in LOOKS_UP:
                 yield 'mitogen/%s:%d: imports mitogen.%s, which is not below it' % (file_name, line, used)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Whom a handler obeys, and the names of the packages a module lies in.
+"""
+
+from __future__ import absolute_import  # house
+
+import mitogen  # house
+
+
+def has_parent_authority(msg, _stream=None):
+    """Handler policy: accept what this process or an ancestor authorized."""
+    return _has_parent_authority(msg.auth_id)
+
+
+def _has_parent_authority(context_id):
+    return (context_id == mitogen.context_id or
+            context_id in mitogen.parent_ids)
+
+
+def _is_neighbour(msg, stream):
+    return stream is not None and msg.src_id == stream.protocol.remote_id
+
+
+def module_lineage(fullname):
+    """Yield `a`, `a.b`, `a.b.c` for `a.b.c`."""
+    bits = fullname.split('.')
+    for i in range(len(bits)):
+        yield '.'.join(bits[:i + 1])

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Dispatcher: run the functions that others call.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import sys  # house
+
+from mitogen.core import _seldom, CALL_FUNCTION, CALL_SERVICE, CallError, Error, has_parent_authority  # house
+from mitogen.core import import_module, LatchError, listen, LOG, Message, Receiver, STUB_CALL_SERVICE  # house
+from mitogen.core import takes_econtext  # house
+
+
+class Dispatcher(object):
+    """
+    Run the functions that CALL_FUNCTION asks for, one at a time on the main
+    thread.
+
+    :param ExternalContext econtext:
+    """
+    #: Receiver of CALL_SERVICE until there is a pool to take it over.
+    _service_recv = None
+
+    def __init__(self, econtext):
+        self.econtext = econtext
+        #: Chain id -> CallError of its first failed call.
+        self._error_by_chain_id = {}
+        self.recv = Receiver(econtext.router, CALL_FUNCTION,
+                             policy=has_parent_authority)
+        Dispatcher._service_recv = Receiver(econtext.router, CALL_SERVICE,
+                                            policy=has_parent_authority)
+        Dispatcher._service_recv.notify = self._on_call_service
+        listen(econtext.broker, 'shutdown', self._on_broker_shutdown)
+
+    @_seldom
+    @classmethod
+    @takes_econtext
+    def forget_chain(cls, chain_id, econtext):
+        """Run calls of that chain again after one has failed."""
+        econtext.dispatcher._error_by_chain_id.pop(chain_id, None)
+
+    def _on_broker_shutdown(self):
+        if self._service_recv.notify == self._on_call_service:
+            self._service_recv.notify = None
+        self.recv.close()
+
+    def _on_call_service(self, _recv):
+        """Have the main thread make the pool: it imports, and the broker
+        thread must not."""
+        try:
+            self.recv._on_receive(Message(handle=STUB_CALL_SERVICE))
+        except LatchError:
+            # The child is shutting down.
+            pass
+
+    @_seldom
+    def _make_pool(self):
+        try:
+            import_module('mitogen.service').get_or_create_pool(
+                router=self.econtext.router)
+        except Exception:
+            LOG.exception('cannot start the service pool')
+
+    def _resolve(self, msg):
+        """Return (chain id, function, args, kwargs)."""
+        chain_id, modname, klass, func, args, kwargs = msg.unpickle()
+        obj = None
+        if chain_id not in self._error_by_chain_id:
+            obj = import_module(modname)
+            if klass:
+                obj = getattr(obj, klass)
+            obj = getattr(obj, func)
+            if getattr(obj, 'mitogen_takes_econtext', None):
+                kwargs.setdefault('econtext', self.econtext)
+            if getattr(obj, 'mitogen_takes_router', None):
+                kwargs.setdefault('router', self.econtext.router)
+        return chain_id, obj, args, kwargs
+
+    def _dispatch_one(self, msg):
+        """Return (chain id, result or CallError)."""
+        try:
+            chain_id, func, args, kwargs = self._resolve(msg)
+        except Exception:
+            # No call was made, so this does not break its chain.
+            return None, CallError(sys.exc_info()[1])
+        if chain_id in self._error_by_chain_id:
+            return chain_id, self._error_by_chain_id[chain_id]
+        try:
+            return chain_id, func(*args, **kwargs)
+        except Exception:
+            error = CallError(sys.exc_info()[1])
+            if chain_id is not None:
+                self._error_by_chain_id[chain_id] = error
+            return chain_id, error
+
+    def _serve(self, msg):
+        chain_id, result = self._dispatch_one(msg)
+        if msg.reply_to:
+            try:
+                reply = Message.pickled(result)
+            except Exception:
+                reply = Message.pickled(CallError(sys.exc_info()[1]))
+            try:
+                msg.reply(reply)
+            except Error:
+                LOG.debug('the broker exited during a call')
+        elif chain_id is None and isinstance(result, CallError):
+            LOG.error('call without reply failed: %s', result)
+
+    def run(self):
+        """Serve until the receiver is closed. Main thread."""
+        if os.environ.get('MITOGEN_DEBUG_SIGNAL'):
+            import_module('mitogen.debug').enable_dump()
+        if self.econtext.config.get('on_start'):
+            self.econtext.config['on_start'](self.econtext)
+        for msg in self.recv:
+            # Only `_on_call_service` can have put that handle here.
+            if msg.handle == STUB_CALL_SERVICE:
+                self._make_pool()
+            else:
+                self._serve(msg)
+            msg = None

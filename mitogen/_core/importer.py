@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: F821
+"""
+Importer: modules that are not there come from the parent.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import sys  # house
+import threading  # house
+from _codecs import utf_8_encode  # house
+
+from mitogen.core import _complete, _Fetcher, _importer_log, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
+from mitogen.core import has_parent_authority, LazyLogger, LOAD_MODULE, Message, PY3, ResourceReader  # house
+from mitogen.core import ResourceRequester, thread, to_text  # house
+
+if not PY3:  # house
+    import imp  # house
+
+
+class Importer(_Fetcher):
+    """
+    Import what is not there from the parent. Entry of `sys.meta_path`.
+
+    :param context: where requests go.
+    :param bytes core_src: source of this module, to be shown and passed on.
+    :param ImportPolicy policy:
+    """
+    #: Modules that are useless, or harmful, in another interpreter.
+    ALWAYS_BLACKLIST = ['builtins', '__builtin__', 'msvcrt', 'thread',
+                        'org'] + ['cStringIO'] * PY3
+    if _SELDOM:
+        absent_msg = (
+            'the parent is unable to serve %r: it is missing there too, or is a '
+            'native extension; see the debug log of the master')
+        #: Sub-modules of `mitogen` that may be asked for; an import of another
+        #: one fails without a request.
+        MITOGEN_PKG_CONTENT = [
+            'buildah', 'compat', 'core', 'debug', 'doas', 'docker', 'fakessh',
+            'fork', 'imports', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'master',
+            'minify', 'os_fork', 'parent', 'podman', 'profiler', 'select',
+            'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
+        ]
+        pkg_resources_msg = (
+            'pkg_resources may not import __main__ here: that would fetch, and '
+            'run, the main program')
+
+    if _REDUCED:
+        _loader = bool
+        _late_lock = thread.allocate_lock()
+
+    def __init__(self, router, context, core_src, policy):
+        _Fetcher.__init__(self, router, context)
+        self.policy = policy
+        #: Package -> names of its sub-modules, but for `mitogen`.
+        self._present = {}
+        # True while other finders are asked on this thread.
+        self._asking = threading.local()
+        self._router = router
+        if _REDUCED:
+            Importer._loader = self._load_late
+        self._resource_requester = ResourceRequester(router, context)
+        self._core_source = core_src
+        if not _REDUCED and core_src:
+            self._keep_core()
+
+    @_seldom
+    def __repr__(self):
+        return 'Importer'
+
+    @_seldom
+    def _adopt(self, router, parent):
+        """Serve a fork of our process: what we know of modules is still true,
+        but nobody will answer what we have asked."""
+        self._forked()
+        self._router = router
+        self._context = parent
+        self._install_handler(router)
+        self._resource_requester = ResourceRequester(router, parent)
+
+    @_seldom
+    def _keep_core(self):
+        """Have this module for others, and for who wants to see it."""
+        import zlib
+        # Not compressed: that takes longer than it could ever save.
+        self._cache['mitogen.core'] = (
+            'mitogen.core', None, 'x/mitogen/core.py',
+            zlib.compress(self._core_source, 0), [])
+
+    def _install_handler(self, router):
+        router.add_handler(self._on_load_module, LOAD_MODULE,
+                           policy=has_parent_authority)
+
+    def _on_load_module(self, msg):
+        if msg.is_dead:
+            return self._abandon()
+        tup = msg.unpickle()
+        _importer_log.debug('received %r', tup[0])
+        self._answer(tup[0], tup)
+
+    def _request_module(self, fullname, callback):
+        """Call `callback()` when `_cache` has the module: now, or on the
+        broker thread. Any thread."""
+        self._request(fullname, callback, lambda: Message(
+            data=utf_8_encode(fullname)[0], handle=GET_MODULE))
+
+    def _refuse_imports(self, fullname):
+        self.policy.denied_raise(fullname)
+        if fullname == 'pbr' or (fullname == '__main__' and
+                                 'pkg_resources' in sys.modules):
+            self._refuse_special(fullname)
+
+    @_seldom
+    def _refuse_special(self, fullname):
+        if fullname == '__main__':
+            frame = sys._getframe(1)
+            while frame and frame.f_globals.get('__name__') in (
+                    __name__, 'importlib', 'importlib._bootstrap'):
+                frame = frame.f_back
+            if frame and frame.f_globals.get('__name__') == 'pkg_resources':
+                raise ModuleNotFoundError(self.pkg_resources_msg)
+        if fullname == 'pbr':
+            # It looks for the version in package metadata, which a module
+            # without a file does not have.
+            os.environ['PBR_VERSION'] = '0.0.0'
+
+    def _fetch(self, fullname):
+        """Return (sub-module names or None, file name) once it is known."""
+        self._refuse_imports(fullname)
+        self._get(self._request_module, fullname)
+        path = self.get_filename(fullname)
+        if path is None:
+            raise ModuleNotFoundError(self.absent_msg % (fullname,))
+        present = self._cache[fullname][1]
+        if present is not None:
+            self._present[fullname] = present
+        return present, path
+
+    def _execute(self, module, fullname, path):
+        import zlib
+        try:
+            code = compile(zlib.decompress(self._cache[fullname][3]), path,
+                           'exec', 0, 1)
+        except SyntaxError:
+            _importer_log.exception('while importing %r', fullname)
+            raise
+        exec(code, module.__dict__)
+
+    def _decide(self, fullname):
+        """Return None for "not from here", False for "only if nobody else has
+        it", True for "from here"."""
+        if getattr(self._asking, 'on', False) or fullname[-1:] == '.':
+            return None
+        if thread.get_ident() == self._router.broker._ident:
+            # It would wait for itself.
+            return None
+        pkgname, _, suffix = fullname.rpartition('.')
+        if pkgname:
+            if suffix not in (
+                    self._present.get(pkgname, ()) if pkgname != 'mitogen'
+                    else self.MITOGEN_PKG_CONTENT):
+                _importer_log.debug('%r has no %r', pkgname, suffix)
+                return None
+            pkg = sys.modules.get(pkgname)
+            if getattr(pkg, '__loader__', None) is not self:
+                return None
+        return fullname == '__main__' or self.policy.overriden(fullname)
+
+    def _ask_others(self, method, *args):
+        before = getattr(self._asking, 'on', False)
+        self._asking.on = True
+        try:
+            for finder in sys.meta_path:
+                func = getattr(finder, method, None)
+                found = finder is not self and func and func(*args)
+                if found:
+                    return found
+        finally:
+            self._asking.on = before
+
+    def find_spec(self, fullname, path, target=None):
+        """Finder protocol of Python 3."""
+        from _frozen_importlib import ModuleSpec
+        mine = self._decide(fullname)
+        # Whoever imports it, and wherever.
+        hook = fullname == 'logging' and LazyLogger.sink and _complete()
+        if not mine and (hook or mine is not None):
+            spec = self._ask_others('find_spec', fullname, path, target)
+            if spec and hook:
+                spec.loader = _LoggingLoader(spec.loader)
+            if spec:
+                return spec
+        if mine is None:
+            return None
+        _importer_log.debug('will ask for %r', fullname)
+        return ModuleSpec(fullname, self, is_package=fullname in self._present)
+
+    def create_module(self, spec):
+        """Loader protocol of Python 3. Waits for the source."""
+        present, spec.origin = self._fetch(spec.name)
+        if present is not None:
+            spec.submodule_search_locations = []
+        module = type(sys)(spec.name)
+        module.__file__ = spec.origin
+        return module
+
+    def exec_module(self, module):
+        """Run the source of a module. The thread that imports."""
+        spec = module.__spec__
+        # Of a module that is reloaded nothing was created.
+        self._execute(module, spec.name, module.__file__)
+        if spec.name == 'logging' and LazyLogger.sink:
+            LazyLogger.sink.install()
+
+    if not PY3:
+        def find_module(self, fullname, path=None):
+            """Finder protocol of Python 2."""
+            mine = self._decide(fullname)
+            if mine is None:
+                return None
+            if not mine and self.builtin_find_module(fullname, path):
+                return None
+            _importer_log.debug('will ask for %r', fullname)
+            return self
+
+        def builtin_find_module(self, fullname, path=None):
+            """Tell whether Python finds a module without us."""
+            if self._ask_others('find_module', fullname, path):
+                return True
+            if path is None:
+                # Zip files and the like.
+                for entry in sys.path:
+                    finder = sys.path_importer_cache.get(entry)
+                    if finder and finder.find_module(fullname):
+                        return True
+            try:
+                fp, _, _ = imp.find_module(fullname.rpartition('.')[2], path)
+            except ImportError:
+                return False
+            if fp:
+                fp.close()
+            return True
+
+        def load_module(self, fullname):
+            """Loader protocol of Python 2. Waits for the source."""
+            fullname = str(fullname)
+            present, path = self._fetch(fullname)
+            module = sys.modules.setdefault(fullname,
+                                            imp.new_module(fullname))
+            module.__file__ = path
+            module.__loader__ = self
+            module.__package__ = fullname.rpartition('.')[0] or None
+            if present is not None:
+                module.__path__ = []
+                module.__package__ = fullname
+            try:
+                self._execute(module, fullname, path)
+            except:
+                sys.modules.pop(fullname, None)
+                raise
+            # Not `module`: it may have put something else in its place.
+            return sys.modules[fullname]
+
+    if _REDUCED:
+        def _load_late(self):
+            """Run the part of this text that was not sent, if it can be had,
+            and return whether it could."""
+            key = 'mitogen', 'core.late'
+            requester = self._resource_requester
+            if thread.get_ident() != self._router.broker._ident:
+                requester._get_resource(*key)
+            source = requester._cache.get(key)
+            if source:
+                import zlib
+                with self._late_lock:
+                    if _LATE:
+                        exec(zlib.decompress(source), globals())
+                        self._keep_core()
+            return source
+
+    def get_filename(self, fullname):
+        """Return the name of a module's file, or None if nothing is known
+        about the module."""
+        if fullname not in self._cache:
+            return None
+        path = self._cache[fullname][2]
+        if path is None:
+            raise ModuleNotFoundError(self.absent_msg % (fullname,))
+        path = to_text(path)
+        if not PY3:
+            path = path.encode('utf-8')
+        return 'master:' + path
+
+    @_seldom
+    def get_source(self, fullname):
+        """Return a module's source as `str`, or None if nothing is known."""
+        if self.get_filename(fullname):
+            import zlib
+            source = zlib.decompress(self._cache[fullname][3])
+            if PY3:
+                from importlib.util import decode_source
+                source = decode_source(source)
+            return source
+
+    @_seldom
+    def get_resource_reader(self, fullname):
+        """Return the :class:`ResourceReader` of a package."""
+        return ResourceReader(self._resource_requester, fullname)
+
+
+@_seldom
+class _LoggingLoader(object):
+    """Load `logging` with its own loader, then let the child's log handler
+    take its place before anybody can use the module."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def create_module(self, spec):
+        pass
+
+    def exec_module(self, module):
+        loader = self._loader
+        module.__loader__ = module.__spec__.loader = loader
+        # Before Python 3.10 there is no `exec_module` for zip files.
+        getattr(loader, 'exec_module',
+                lambda _module: loader.load_module('logging'))(module)
+        if LazyLogger.sink:
+            LazyLogger.sink.install()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: F821
+"""
+Loggers that do not need `logging`, and the modules that are imported late.
+"""
+
+from __future__ import absolute_import  # house
+
+import sys  # house
+
+from mitogen.core import _REDUCED, _SELDOM, _seldom, PY3  # house
+
+
+def _module(name):
+    """
+    Return a module that may not be imported yet.
+
+    An `import` statement is no substitute: on Python 2 it waits for the
+    import lock even if the module is there, and the thread that holds that
+    may wait for us.
+    """
+    if not PY3 and name in sys.modules:
+        return sys.modules[name]
+    return import_module(name)
+
+
+class LazyLogger(object):
+    """
+    Stand for ``logging.getLogger(name)`` without importing `logging`, which
+    is a third of the start of a child.
+
+    While `sink` is set (a child in which nobody imported `logging` yet),
+    records go straight to that :class:`LogHandler`. Otherwise every attribute
+    is the real logger's. Any thread.
+    """
+    sink = None
+    #: Logger name -> level, while `sink` is set.
+    levels = {}
+    METHODS = {
+        'debug': 10, 'info': 20, 'error': 40, 'exception': 40,
+    }
+
+    def __init__(self, name):
+        self.name = name
+
+    if not _REDUCED:
+        @property
+        def __class__(self):
+            # `isinstance` is what `unittest`'s assertLogs() asks.
+            return type(_module('logging').getLogger(self.name))
+
+    def __getattr__(self, attr):
+        if LazyLogger.sink is not None:
+            if attr == 'log':
+                return self._log
+            level = self.METHODS.get(attr)
+            if level:
+                def emit(msg, *args, **kwargs):
+                    kwargs.setdefault('exc_info', attr == 'exception')
+                    self._log(level, msg, *args, **kwargs)
+                return emit
+        return self._real(attr)
+
+    @_seldom
+    def _real(self, attr):
+        """Return an attribute of the real logger."""
+        func = getattr(_module('logging').getLogger(self.name), attr)
+        if attr not in ('debug', 'info', 'warning', 'warn', 'error',
+                        'exception', 'critical', 'fatal'):
+            return func
+
+        def guarded(*args, **kwargs):
+            if sys.version_info > (3, 8):
+                kwargs.setdefault('stacklevel', 2)
+            try:
+                func(*args, **kwargs)
+            except Exception:
+                # A handler's, and many who log here run on the broker thread.
+                _module('traceback').print_exc()
+        return guarded
+
+    def isEnabledFor(self, level):
+        """Return whether a record of the numeric `level` would go anywhere."""
+        if LazyLogger.sink is None:
+            return self.__getattr__('isEnabledFor')(level)
+        # This one never leaves the process, and there is nowhere else to go.
+        return (self.name != 'mitogen.io' and
+                level >= self.levels.get(self.name, self.levels['']))
+
+    def _log(self, level, msg, *args, **kwargs):
+        sink = LazyLogger.sink
+        if sink is None:
+            # Somebody imported `logging` since.
+            return self.__getattr__('log')(level, msg, *args, **kwargs)
+        if not self.isEnabledFor(level):
+            return
+        try:
+            msg = to_text(msg)
+            if args:
+                msg %= args
+            if kwargs.get('exc_info'):
+                msg += '\n' + _module('traceback').format_exc().rstrip('\n')
+        except Exception:
+            msg = 'bad log call: %r %r' % (msg, args)
+        sink.send(self.name, level, msg)
+
+
+LOG = LazyLogger('mitogen')
+if _SELDOM:
+    IOLOG = LazyLogger('mitogen.io')
+
+    def _set_of_logger(self, attr, value):
+        # Anything else, a method for example, is replaced here.
+        if attr in ('propagate', 'disabled', 'level', 'handlers', 'filters',
+                    'parent'):
+            setattr(_module('logging').getLogger(self.name), attr, value)
+        else:
+            object.__setattr__(self, attr, value)
+
+    LazyLogger.__setattr__ = _set_of_logger
+_importer_log = LazyLogger('mitogen.importer')
+# It inherits the level of `mitogen`, like any logger below that.
+_IMPORTER = _importer_log.name

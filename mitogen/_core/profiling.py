@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The profile of each thread.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import sys  # house
+
+from mitogen.core import _seldom, now  # house
+
+
+def _profile_hook(name, func, *args):
+    """Run a thread's main function. :func:`enable_profiling` replaces it."""
+    return func(*args)
+
+
+@_seldom
+def enable_profiling(econtext=None):
+    """Profile each thread of the library, and write the result to the files
+    that `MITOGEN_PROFILE_FMT` names when the thread ends."""
+    global _profile_hook
+    import pstats
+    if sys.version_info < (3, 12):
+        from cProfile import Profile
+    else:
+        # The other measures all threads at once there, as if they were one,
+        # and there may be but one of it.
+        import profile
+
+        def Profile():
+            profiler = profile.Profile(now)
+            inner = profiler.dispatcher
+            # While other threads are profiled, the return of this is seen
+            # without its call.
+            profiler.dispatcher = lambda frame, event, arg: \
+                arg is sys.setprofile or inner(frame, event, arg)
+            return profiler
+
+    def _profile_thread(name, func, *args):
+        profiler = Profile()
+        try:
+            return profiler.runcall(func, *args)
+        finally:
+            profiler.create_stats()
+            stamp = int(now() * 1000000)
+            paths = [
+                os.environ.get(
+                    'MITOGEN_PROFILE_FMT',
+                    '/tmp/mitogen.stats.%(pid)s.%(identity)s.%(now)s.%(ext)s'
+                ) % {'ext': ext, 'identity': name, 'pid': os.getpid(),
+                     'now': stamp}
+                for ext in ('pstats', 'log')]
+            profiler.dump_stats(paths[0])
+            with open(paths[1], 'w') as fp:
+                report = pstats.Stats(profiler, stream=fp)
+                report.sort_stats('cumulative')
+                report.print_stats()
+                report.print_callers()
+
+    _profile_hook = _profile_thread

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# !mitogen: minify_safe
+"""
+What a context needs in order to have children: starting an interpreter
+somewhere, bringing the core up in it, routing to what lies behind it, and
+seeing it off again.
+
+A master always uses this module. Any other context loads it the first time
+it has to start a child of its own, see :func:`upgrade_router`.
+
+Design
+------
+
+Starting a child takes one interpreter start and one round trip:
+
+1. A `Connection` makes an argument list, `get_boot_command`, and runs it, or
+   a tool such as ssh or sudo that runs it elsewhere. The list holds a short
+   decoder, the *first stage* (compressed) and the version of this package.
+2. The first stage prints ``MITO000``, whether it found this very version of
+   the package installed, and its Python version. `BootstrapProtocol` answers
+   with the configuration alone, or with source text and configuration.
+3. The child's core starts and prints ``MITO002``. From the next byte on the
+   stream carries frames; `BootstrapProtocol` gives way to `MitogenProtocol`.
+
+Everything here that touches a stream, a timer or a process runs on the broker
+thread. `Router.connect`, `CallChain.call`, `ChildIdAllocator.allocate` and
+`Context.shutdown(wait=True)` block, and so must run on any other thread.
+"""
+
+# There is a mitogen.select, and Python 2 would look there first.
+from __future__ import absolute_import
+
+import binascii
+import collections
+import errno
+import fcntl
+import getpass
+import heapq
+import logging
+import marshal
+import math
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import types
+import zlib
+
+import mitogen
+import mitogen.core
+
+from mitogen.core import b
+from mitogen.core import to_text
+
+
+# A child that was sent no more than it needed: we need everything.
+mitogen.core._complete()
+
+LOG = logging.getLogger(__name__)
+IOLOG = mitogen.core.IOLOG
+PY3 = mitogen.core.PY3
+
+IS_LINUX = os.uname()[0] == 'Linux'
+IS_SOLARIS = os.uname()[0] == 'SunOS'
+
+#: Request numbers of the Linux PTY multiplexer, which `termios` lacks.
+LINUX_TIOCGPTN = 2147767344
+LINUX_TIOCSPTLCK = 1074025521
+
+#: Where functions keep what they closed over and methods what they are bound
+#: to, on every supported Python.
+closure_attr = '__closure__'
+IM_SELF_ATTR = '__self__'
+
+# Python 2 imports a codec when it is first looked up by name. Done here, on a
+# thread that may import, since the broker thread must not: it would wait for
+# the import lock, whose owner may in turn wait for a module to arrive.
+for _codec in 'ascii', 'utf-8', 'latin-1':
+    u''.encode(_codec)
+
+if PY3:
+    _CLASS_TYPES = (type,)
+else:
+    _CLASS_TYPES = (type, types.ClassType)
+
+try:
+    SC_OPEN_MAX = os.sysconf('SC_OPEN_MAX')
+except (AttributeError, ValueError, OSError):
+    SC_OPEN_MAX = 1024
+
+BROKER_SHUTDOWN_MSG = (
+    'The connection attempt was given up: the local broker is shutting down.'
+)
+
+OPENPTY_MSG = (
+    'Could not create a PTY: %s. The system-wide limit may be reached: look at '
+    'the sysctl kern.tty.ptmx_max on macOS, or kernel.pty.max on Linux. A '
+    'connection method that works without a PTY (no password typed, no '
+    'question answered) avoids the limit.'
+)
+
+SYS_EXECUTABLE_MSG = (
+    'sys.executable is empty, so the path of this Python is not known; '
+    'children are started with /usr/bin/python instead.'
+)
+
+#: Called in each new child between fork and exec when set. Any callable
+#: without arguments; see :func:`popen`.
+_preexec_hook = None
+
+
+def _read_selinux_enabled():
+    """Return True if SELinux is present and enforcing."""
+    try:
+        with open('/sys/fs/selinux/enforce', 'rb') as fp:
+            return bool(int(fp.read()))
+    except (IOError, OSError, ValueError):
+        return False
+
+
+SELINUX_ENABLED = _read_selinux_enabled()
+
+
+def _signal_names():
+    names = {}
+    # Backwards, so that of several names for one number the first in the
+    # alphabet is the one that stays.
+    for name in sorted(dir(signal), reverse=True):
+        if name.startswith('SIG') and not name.startswith('SIG_'):
+            names[int(getattr(signal, name))] = name
+    return names
+
+
+#: Signal number -> name.
+SIGNAL_BY_NUM = _signal_names()

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+What is sent to a child that starts: the first stage, the core, its configuration.
+"""
+
+from __future__ import absolute_import  # house
+
+import binascii  # house
+import marshal  # house
+import threading  # house
+import zlib  # house
+
+import mitogen.core  # house
+from mitogen.core import b  # house
+from mitogen.parent import PY3  # house
+
+
+#
+# What is sent to a starting child
+#
+
+#: Begins source that is sent, up to an empty line: runs among the names of the
+#: first stage, `d` being the whole text, and executes the rest as
+#: `mitogen.core`. The installed package, if the first stage has found one, is
+#: forgotten.
+_UNPACK = (
+    b"d=d[d.index(b'\\n\\n')+2:];m=sys.modules;"
+    b"[m.pop(s)for s in list(m)if s.split('.')[0]=='mitogen'];"
+    b"h=m['mitogen']=type(sys)('mitogen');h.__path__=[];s='mitogen.core';"
+    b"h.core=h=m[s]=type(sys)(s);h.__file__='x/mitogen/core.py';"
+    b"h._core_source=d[:d.rindex(b'\\n',0,-1)];"
+    b"exec(compile(d,h.__file__,'exec'),h.__dict__)\n\n"
+)
+
+#: What is frequent in the source, and takes zlib more than one symbol each
+#: time. A byte that ASCII lacks stands for each. Only their number matters,
+#: not which they are: found by trying out.
+_PHRASES = (
+    b'\n   except ', b'\n def ', b'turn', b'stream', b'__init__', b'Error',
+    b'or ', b'st', b' in ', b'name', b'azyLogge', b'False', b'all', b'import',
+    b' and ', b'\n  if ', b'\n  ', b'al', b'handle', b'atch', b' is ',
+    b'module', b'write', b'ar', b'_by', b'=_Late()', b'disconnect', b'pickl',
+    b'if ', b'ull', b'context', b'protocol', b'ck', b'source', b'transmit',
+    b'to_text(', b'\n ', b'msg', b'_id', b'mitogen', b'rai', b'shutdow',
+    b'\nclass ', b'.get(', b'\ndef ', b'True', b'try:', b'get', b'broker',
+    b'_complete()', b'None', b'ing', b'class', b'er', b'os.', b'set', b'de',
+    b'not ', b'sys.', b'se', b'or', b'in', b'shut', b'ceiv', b'no',
+    b'Protocol', b'it', b'lo', b'S.', b'en', b'LOG.', b'ess', b'on', b're',
+    b'nt', b'li', b'size', b'out', b'xcept', b'is', b'op',
+)
+
+#: Comes before `_UNPACK` where phrases were replaced. Not for Python 2.
+_EXPAND = (
+    b"for h,s in enumerate(b'" +
+    b'|'.join(_PHRASES).replace(b'\n', b'\\n') +
+    b"'.split(b'|'),128):d=d.replace(bytes([h]),s)\n"
+)
+
+
+def _replace_phrases(text):
+    """
+    Return bytes with a byte in place of each of `_PHRASES`.
+    """
+    for code, phrase in enumerate(_PHRASES, 128):
+        text = text.replace(phrase, bytes(bytearray([code])))
+    return text
+
+
+class PartialZlib(object):
+    """
+    Compresses a large text once and then, cheaply and as often as wanted, the
+    same text with another ending.
+
+    :param bytes s: the part that stays.
+    :param int level: of the compression, 0 for none.
+    """
+    #: It lacks a part of the core, which may be fetched later.
+    _divided = False
+
+    def __init__(self, s, level=9):
+        self.s = s
+        self._compressor = zlib.compressobj(level)
+        self._head = self._compressor.compress(s)
+
+    def append(self, s):
+        """
+        Return one complete zlib stream of the base followed by `s`.
+        """
+        compressor = self._compressor.copy()
+        return self._head + compressor.compress(s) + compressor.flush()
+
+
+def _get_core_source():
+    """
+    Return the source of `mitogen.core` as text. `mitogen.master` puts a
+    function in this place that returns a smaller form.
+    """
+    return mitogen.core.get_core_source()
+
+
+_core_source_lock = threading.Lock()
+_upgrade_lock = threading.Lock()
+
+
+def _replace_locks():
+    global _core_source_lock, _upgrade_lock
+    _core_source_lock = threading.Lock()
+    _upgrade_lock = threading.Lock()
+
+
+mitogen.core._fork_hooks.append(_replace_locks)
+_core_source_partial = None    # guarded by _core_source_lock
+_core_source_origin = None     # the function that made it; same guard
+
+
+def get_core_source_partial():
+    """
+    Return the `PartialZlib` of the core's source that all connections of this
+    process share. Any thread.
+    """
+    global _core_source_partial, _core_source_origin
+    with _core_source_lock:
+        if _core_source_origin is not _get_core_source:
+            source = _get_core_source()
+            if not isinstance(source, mitogen.core.BytesType):
+                source = source.encode('utf-8')
+            _core_source_partial = PartialZlib(_UNPACK + source)
+            _core_source_origin = _get_core_source
+        return _core_source_partial
+
+
+#: Returns the core's source, as small as it gets for one kind of child:
+#: ``_reduce_core_source(is_python_3, whole)``. Two texts: what the child is
+#: sent, and what it may fetch later, None if that is nothing. Set by
+#: `mitogen.master`; other contexts pass on what they have been sent.
+_reduce_core_source = None
+
+_partials = {}    # kind of child -> PartialZlib; same guard
+
+#: Compressed, once a child needs it; same guard.
+_late_source = None
+
+_FUTURE = b'from __future__ import absolute_import'
+
+#: Pythons before know no `__getattr__` of a module: they are sent everything.
+_LATE_NAMES_SINCE = 0x03070000
+
+
+def _can_serve(python, whole):
+    """
+    Tell whether the core's source that this process has is enough for a
+    child. What was reduced for this one is for others of its kind only.
+
+    :param int python: the child's :data:`sys.hexversion`.
+    :param bool whole: the child needs everything from the start.
+    """
+    # Only reduced text defines that.
+    if '__getattr__' not in mitogen.core.__dict__:
+        return True
+    source = mitogen.core._core_source
+    return (python >= 0x03000000) == PY3 and (
+        b'\ndef enable_profiling(' in source or
+        not whole and python >= _LATE_NAMES_SINCE)
+
+
+def _get_reduced_partial(python, whole):
+    """
+    Return a `PartialZlib` of the least source that a child can do with.
+    """
+    global _late_source
+    if _reduce_core_source is None:
+        return get_core_source_partial()
+    with _core_source_lock:
+        key = python >= 0x03000000, whole or python < _LATE_NAMES_SINCE
+        if key not in _partials:
+            source, late = _reduce_core_source(*key)
+            source = source.encode('utf-8')
+            # What `_EXPAND` cannot tell from a phrase; never, so far.
+            divided = late is not None and max(bytearray(source)) < 128
+            if divided:
+                _late_source = zlib.compress(late.encode('utf-8'), 9)
+                source = _EXPAND + _UNPACK + _replace_phrases(source)
+            else:
+                source = _UNPACK + source
+            partial = _partials[key] = PartialZlib(source)
+            partial._divided = divided
+        return _partials[key]
+
+
+def get_late_source(package, resource):
+    """
+    Return what a child that was sent the least asks for under these names, or
+    None.
+    """
+    if (package, resource) == (u'mitogen', u'core.late'):
+        return _late_source
+
+
+def _get_code_partial():
+    """
+    Return a `PartialZlib` of a text that loads the compiled core into a child
+    which runs the very interpreter that runs us. That takes a few times the
+    bytes, and a twentieth of the time: for one machine, not for a network.
+    """
+    with _core_source_lock:
+        if 'code' not in _partials:
+            source = _get_core_source()
+            if not isinstance(source, mitogen.core.BytesType):
+                source = source.encode('utf-8')
+            text = source
+            if PY3:
+                # A no-op there, and yet another module to be imported.
+                text = text.replace(_FUTURE, b'')
+            code = marshal.dumps(compile(text, 'x/mitogen/core.py', 'exec', 0,
+                                         True))
+            decode = b"__import__('binascii').a2b_base64('%s')"
+            text = b('_core_source=__import__("zlib").decompress(%s)\n'
+                     'exec(__import__("marshal").loads(%s))\n')
+            text %= tuple(decode % (binascii.b2a_base64(data).strip(),)
+                          for data in (zlib.compress(source, 1), code))
+            _partials['code'] = PartialZlib(_UNPACK + text, 0)
+        return _partials['code']
+
+
+#: Runs the first stage. One line, quoted without trouble by any shell. The
+#: search path is cleared of the current directory before anything is imported,
+#: since that may be unreadable or hold a file called zlib.py.
+_DECODER = (
+    'import sys;sys.path[:]=filter(None,sys.path);import binascii,zlib;'
+    'exec(zlib.decompress(binascii.a2b_base64(sys.argv[1]),-15))'
+)
+
+#: The first stage. Terse, since it travels on each command line, and restricted
+#: to what means the same in Python 2.7 and 3. It must not read one byte beyond
+#: the payload that its header announces: frames follow on the same descriptor.
+#:
+#: It waits with select() before each read, so that it does not matter whether
+#: fd 0 blocks. `s` says at first whether this version of the package is here;
+#: its core is then imported while the parent's answer is on the way. The
+#: answer may still be the source (kind S), whose first line is `_UNPACK`.
+_FIRST_STAGE = r'''
+import gc,os,select
+gc.disable()
+s=0
+if os.environ.get('MITOGEN_CORE')!='pure':
+ try:
+  import mitogen;mitogen.__path__
+  s='.'.join(map(str,mitogen.__version__))==sys.argv[3]
+ except Exception:0
+os.write(1,('MITO000 %d %x\n'%(s,sys.hexversion)).encode())
+if s:import mitogen.core
+def b(e,d=b''):
+ while len(d)<e:
+  select.select([0],[],[])
+  s=os.read(0,e-len(d))
+  if not s:sys.exit('mitogen: EOF on stdin')
+  d+=s
+ return d
+d=b(9)
+s=d[:1]
+if s not in b'CS':sys.exit('mitogen: bad header %r'%d)
+d=b(int(d[1:],16))
+if s==b'C':mitogen.core.ExternalContext(eval(d)).main()
+else:
+ d=zlib.decompress(d)
+ exec(d.split(b'\n\n')[0])
+'''
+
+_first_stage_blob = None
+
+
+def _get_first_stage_blob():
+    """
+    Return the first stage as it stands on a command line: deflated without
+    zlib's frame, then base64 without newlines. Native string, made once.
+    """
+    global _first_stage_blob
+    if _first_stage_blob is None:
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
+        raw = compressor.compress(_FIRST_STAGE.strip().encode('ascii'))
+        raw += compressor.flush()
+        blob = binascii.b2a_base64(raw).decode('ascii')
+        _first_stage_blob = str(blob.replace(u'\n', u''))
+    return _first_stage_blob
+
+
+def _version_str():
+    return '.'.join([str(part) for part in mitogen.__version__])
+
+
+def _literal(obj):
+    """
+    Return the ASCII bytes of an expression that evaluates to `obj`, made of
+    dicts, lists, tuples, text, numbers, booleans and None, on any Python.
+    """
+    if PY3:
+        return ascii(obj).encode('ascii')
+    return repr(obj)

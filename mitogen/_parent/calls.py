@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+CallChain: functions that are called in another context.
+"""
+
+from __future__ import absolute_import  # house
+
+import binascii  # house
+import logging  # house
+import os  # house
+import socket  # house
+import struct  # house
+import sys  # house
+import types  # house
+
+import mitogen.core  # house
+from mitogen.core import to_text  # house
+from mitogen.parent import _CLASS_TYPES, CallSpec, LOG, PY3  # house
+
+
+#
+# Contexts and calls
+#
+
+_EMPTY_KWARGS = mitogen.core.Kwargs({})
+
+
+#: Longer arguments of bytes are worth more than one pickle. The compiled core
+#: writes all of them that way.
+_RAW_MIN = 65536 if mitogen.core.CORE == 'pure' else sys.maxsize
+
+
+class CallChain(object):
+    """
+    A series of calls into one context.
+
+    Calls of a chain that is not *pipelined* have nothing to do with each
+    other. In a pipelined one, a call that fails makes all later ones fail with
+    the same error, without running, until `reset`: so the caller need not wait
+    for one before it sends the next.
+
+    All methods may be used from any thread, but `call` not from the broker's.
+
+    :param mitogen.core.Context context: where the functions run.
+    :param bool pipelined: see above.
+    """
+    closures_msg = (
+        'A closure cannot be called in another context: what it closed over '
+        'has no name there.'
+    )
+    lambda_msg = (
+        'A lambda cannot be called in another context: it has no name to look '
+        'it up by there.'
+    )
+    method_msg = (
+        'A method of an instance cannot be called in another context: the '
+        'instance does not exist there. Class methods and functions of a '
+        'module can be called.'
+    )
+
+    _last_usec = 0
+
+    # True if `call` may go the short way past methods that a subclass could
+    # replace.
+    _direct = False
+
+    def __init__(self, context, pipelined=False):
+        self.context = context
+        self.chain_id = None
+        if pipelined:
+            self.chain_id = self.make_chain_id()
+        cls = type(self)
+        self._direct = (cls is CallChain or (
+            cls.call_async == CallChain.call_async and
+            cls.make_msg == CallChain.make_msg))
+
+    def __repr__(self):
+        return '%s(%s)' % (type(self).__name__, self.context)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, _1, _2, _3):
+        self.reset()
+
+    @classmethod
+    def make_chain_id(cls):
+        """
+        Return text that no other chain has.
+        """
+        # Two chains of one thread may be made within one tick of the clock.
+        usec = max(int(1e6 * mitogen.core.now()), CallChain._last_usec + 1)
+        CallChain._last_usec = usec
+        return u'%s-%s-%x-%x' % (
+            to_text(socket.gethostname()),
+            os.getpid(),
+            mitogen.core.thread.get_ident(),
+            usec,
+        )
+
+    def reset(self):
+        """
+        Make the target forget that a call of this chain failed.
+        """
+        if self.chain_id:
+            # Sent outside of the chain, or it would not run either.
+            self.context.send(self._make_msg(
+                mitogen.core.Dispatcher.forget_chain, (self.chain_id,), {},
+                None))
+
+    def _find(self, fn):
+        """
+        Return the (module, class or None, function) names of `fn`.
+        """
+        # Plain functions first: they have nothing to be bound to.
+        klass = None
+        name = fn.__name__
+        module = fn.__module__
+        if getattr(fn, '__closure__', None) is not None:
+            raise TypeError(self.closures_msg)
+        if name == '<lambda>':
+            raise TypeError(self.lambda_msg)
+        if type(fn) is not types.FunctionType:
+            owner = getattr(fn, '__self__', None)
+            if isinstance(owner, _CLASS_TYPES):
+                klass = owner.__name__
+                module = owner.__module__
+            elif not (owner is None or isinstance(owner, types.ModuleType)):
+                # Built-in functions are bound to their module.
+                raise TypeError(self.method_msg)
+        if PY3:
+            return module, klass, name
+        return to_text(module), klass and to_text(klass), to_text(name)
+
+    def _make_msg(self, fn, args, kwargs, chain_id):
+        module, klass, name = self._find(fn)
+        if kwargs:
+            kwargs = mitogen.core.Kwargs(kwargs)
+        else:
+            kwargs = _EMPTY_KWARGS
+        if PY3:
+            for arg in args:
+                if type(arg) is bytes and len(arg) > _RAW_MIN:
+                    return self._make_raw_msg(
+                        (chain_id, module, klass, name), args, kwargs)
+        return mitogen.core.Message.pickled(
+            (chain_id, module, klass, name, args, kwargs),
+            handle=mitogen.core.CALL_FUNCTION,
+        )
+
+    def _make_raw_msg(self, names, args, kwargs):
+        """
+        Python 3 pickles bytes as text, half as long again and slow to write
+        and to read. Let it pickle something short in place of long ones, which
+        no other part of the pickle can be mistaken for.
+        """
+        mark = mitogen.core.to_text(binascii.hexlify(os.urandom(16)))
+        raw = {}
+        short = []
+        for arg in args:
+            if type(arg) is bytes and _RAW_MIN < len(arg) < 1 << 31:
+                # What is given twice is one object on the other side, too.
+                _, arg = raw.setdefault(id(arg), (arg, mark + str(len(raw))))
+            short.append(arg)
+        msg = mitogen.core.Message.pickled(
+            names + (tuple(short), kwargs),
+            handle=mitogen.core.CALL_FUNCTION,
+        )
+        parts = []
+        data = msg.data
+        for arg, word in raw.values():
+            word = word.encode()
+            before, found, data = data.partition(
+                b'X' + struct.pack('<L', len(word)) + word)
+            if not found:
+                # It is the error of what could not be pickled.
+                return msg
+            parts += before, b'T' + struct.pack('<L', len(arg)), arg
+        parts.append(data)
+        msg.data = b''.join(parts)
+        return msg
+
+    def make_msg(self, fn, *args, **kwargs):
+        """
+        Return the message that makes the target call ``fn(*args, **kwargs)``.
+
+        :raises TypeError: `fn` cannot be found by name in another process.
+        """
+        return self._make_msg(fn, args, kwargs, self.chain_id)
+
+    def _log_call(self, verb, fn, args, kwargs):
+        # Asked first: the record is the larger part of the cost of a call.
+        if LOG.isEnabledFor(logging.DEBUG):
+            LOG.debug('%r: %s %r', self, verb, CallSpec(fn, args, kwargs))
+
+    def call_no_reply(self, fn, *args, **kwargs):
+        """
+        Have a function called and do not ask what came of it. If it fails,
+        the target logs that or, pipelined, keeps it for the next call.
+        """
+        self._log_call('call without reply', fn, args, kwargs)
+        msg = self.make_msg(fn, *args, **kwargs)
+        self.context.send(msg)
+
+    def call_async(self, fn, *args, **kwargs):
+        """
+        Have a function called and return the `mitogen.core.Receiver` that one
+        message with its result arrives at.
+        """
+        self._log_call('call', fn, args, kwargs)
+        msg = self.make_msg(fn, *args, **kwargs)
+        return self.context.send_async(msg)
+
+    def call(self, fn, *args, **kwargs):
+        """
+        Call a function in the target and return its result.
+
+        :raises mitogen.core.CallError: the function raised.
+        :raises mitogen.core.ChannelError: the target cannot be reached, or
+            went away.
+        :raises TypeError: see `make_msg`.
+        """
+        if self._direct and not LOG.isEnabledFor(logging.DEBUG):
+            return self.context.send_async(
+                self._make_msg(fn, args, kwargs, self.chain_id)
+            ).get().unpickle()
+        return self.call_async(fn, *args, **kwargs).get().unpickle()

@@ -1,0 +1,612 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Connection: how a child is started, becomes a context, and ends.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import sys  # house
+
+import mitogen.core  # house
+from mitogen.core import to_text  # house
+from mitogen.parent import _can_serve, _close_all, _DECODER, _error_text, _find_hint, _full_text  # house
+from mitogen.parent import _get_code_partial, _get_first_stage_blob, _get_reduced_partial, _HINT_DIED  # house
+from mitogen.parent import _HINT_ENDED, _HINT_SILENT, _HINT_SLOW, _literal, _native_str, _replace_phrases  # house
+from mitogen.parent import _UNPACK, _version_str, Argv, BootstrapProtocol, BROKER_SHUTDOWN_MSG  # house
+from mitogen.parent import CancelledError, ConnectError, create_child, EofError, get_core_source_partial  # house
+from mitogen.parent import get_history, get_log_levels, LOG, LogProtocol, MitogenProtocol, Options  # house
+from mitogen.parent import PartialZlib, Reaper, returncode_to_str  # house
+
+
+def _disconnect(broker, stream):
+    """
+    Close a stream where nobody catches what a listener raises: log that.
+    Broker thread.
+    """
+    broker._call(stream, stream.on_disconnect)
+
+
+class Connection(object):
+    """
+    One attempt to start a child and, if it succeeds, what is known of the
+    child's process and streams. This class starts a local child; the modules
+    of the other methods derive from it.
+
+    States, all changes on the broker thread: *idle* until `connect`, *pending*
+    while a marker is awaited, then *done*, with `exception` set or not. The
+    process is handed to a `Reaper` when both of its streams are closed,
+    whenever that is.
+
+    :param Options options: an instance of `options_class`.
+    :param Router router: whose child this is to be.
+    """
+    options_class = Options
+
+    #: Protocols of the child's standard files, and of its stderr if separate.
+    stream_protocol_class = BootstrapProtocol
+    diag_protocol_class = LogProtocol
+
+    #: Starts the process: called as ``create_child(args=[...], **args)``.
+    create_child = staticmethod(create_child)
+    create_child_args = {}
+
+    #: False if the process is a front-end and the context another one.
+    child_is_immediate_subprocess = True
+
+    name_prefix = u'local'
+    eof_error_msg = 'EOF on stream; last 100 lines received:\n'
+
+    #: Advice added to the text of a failure.
+    eof_error_hint = None
+
+    STAGE_IDLE = u'not started'
+    STAGE_STARTING = u'starting the process'
+    STAGE_STARTED = u'waiting for the interpreter to start (no %s seen)' % (
+        to_text(BootstrapProtocol.EC0_MARKER),)
+    STAGE_ANSWERED = u'password typed, ' + STAGE_STARTED
+    STAGE_SENT = u'interpreter started, waiting for the child to be ready ' \
+                 u'(no %s seen)' % (to_text(BootstrapProtocol.EC2_MARKER),)
+    STAGE_READY = u'ready'
+
+    #: How much of the last output a failure shows at most.
+    history_chars = 20000
+
+    #: Seconds that stderr may outlive the stream of a child that was ready.
+    #: A background process of the tool may hold it for ever.
+    stderr_linger = 1.0
+
+    #: Seconds that a front-end may go on after its child has left us. It holds
+    #: the streams, and would end with the child only.
+    detach_linger = 3.0
+
+    context = None
+    latch = None
+    proc = None
+    stdio_stream = None
+    stderr_stream = None
+    exception = None
+    detached = False
+
+    #: The child was sent the core without what is seldom used, and has not
+    #: asked for that yet.
+    _lacks_core = False
+
+    _timer = None
+    _linger_timer = None
+    _reaper = None
+    _preamble = None
+    _config_line = None
+    _stage = STAGE_IDLE
+    _stages = ()
+    _pending = False
+    _stdio_open = False
+    _stderr_open = False
+
+    def __init__(self, options, router):
+        self.options = options
+        self._router = router
+
+    def __repr__(self):
+        return 'Connection(%r)' % (self.stdio_stream,)
+
+    # What is run, and what is sent to it.
+
+    def get_python_argv(self):
+        """
+        Return the beginning of the command line: the interpreter.
+        """
+        path = self.options.python_path
+        if isinstance(path, (list, tuple)):
+            return list(path)
+        return [path]
+
+    def get_boot_command(self):
+        """
+        Return the command line that starts the child on its own machine.
+        """
+        return self.get_python_argv() + [
+            '-c', _DECODER, _get_first_stage_blob(),
+            _native_str(self.options.remote_name), _version_str(),
+        ]
+
+    def get_econtext_config(self):
+        """
+        Return the configuration of the child, a dict of plain literals.
+        """
+        assert self.options.max_message_size is not None
+        responder = self._router.responder
+        if mitogen.is_master:
+            policy = responder.policy
+        else:
+            policy = self._router.importer.policy
+        return {
+            'parent_ids': [mitogen.context_id] + list(mitogen.parent_ids),
+            'context_id': self.context.context_id,
+            'debug': bool(self.options.debug),
+            'profiling': bool(self.options.profiling),
+            'unidirectional': bool(self.options.unidirectional),
+            'log_levels': get_log_levels(),
+            'max_message_size': int(self.options.max_message_size),
+            'version': tuple(mitogen.__version__),
+            'import_blocks': sorted(policy.blocks),
+            'import_overrides': sorted(policy.overrides),
+            'remote_name': self.options.remote_name,
+        }
+
+    def _get_short_preamble(self):
+        """
+        Return what is sent to a target that has our version installed: the
+        configuration as a Python expression. Made once.
+        """
+        if self._config_line is None:
+            self._config_line = _literal(self.get_econtext_config())
+        return self._config_line
+
+    def get_preamble(self):
+        """
+        Return what is sent to a target that has nothing: a zlib stream of the
+        core's source and, as its last line, the call that starts it. Made once.
+        """
+        if self._preamble is None:
+            self._preamble = self._finish_preamble(get_core_source_partial())
+        return self._preamble
+
+    def _finish_preamble(self, partial):
+        # Not kept: compiled code is large, and sent once.
+        text = (b'\nExternalContext(' + self._get_short_preamble() +
+                b').main()\n')
+        if partial._divided:
+            text = _replace_phrases(text)
+        return partial.append(text)
+
+    def _sees_our_files(self):
+        """
+        Tell whether a path means to the child what it means to us. Only then
+        is an interpreter of the same path the same.
+        """
+        return type(self) is Connection
+
+    def _get_preamble_for(self, python, func):
+        """
+        Call `func` with the smallest or quickest form of `get_preamble`.
+        Broker thread.
+
+        :param int python: the child's :data:`sys.hexversion`.
+        """
+        whole = self.options.debug or self.options.profiling
+        if _can_serve(python, whole):
+            if (python == sys.hexversion and self._sees_our_files() and
+                    self.get_python_argv() == [sys.executable] and
+                    os.environ.get('MITOGEN_SHIP') != 'source'):
+                partial = _get_code_partial()
+            else:
+                partial = _get_reduced_partial(python, whole)
+                self._lacks_core = partial._divided
+            return func(self._finish_preamble(partial))
+
+        # The rare child of a child that runs another Python.
+        def on_source():
+            source = requester._cache.get(key)
+            if not self._pending:
+                return
+            if source is None:
+                self._fail_connection(mitogen.core.StreamError(
+                    u'The source that this child needs cannot be had.'))
+            else:
+                func(self._finish_preamble(PartialZlib(_UNPACK + source)))
+
+        key = u'mitogen', u'core.py'
+        requester = self._router.importer._resource_requester
+        requester._request_resource(key[0], key[1], on_source)
+
+    def start_child(self):
+        """
+        Start the process and return it. Broker thread.
+
+        :raises mitogen.core.StreamError: it cannot be run.
+        """
+        # Options that came through another context are text on Python 2, too,
+        # which would go through ASCII on its way to the kernel.
+        args = [_native_str(word) for word in self.get_boot_command()]
+        LOG.debug('command line for %r: %s', self.context, Argv(args))
+        try:
+            return self.create_child(args=args, **self.create_child_args)
+        except OSError as e:
+            raise ConnectError(
+                u'Child start failed: %s. Command was: %s'
+                % (_error_text(e), to_text(str(Argv(args)))))
+
+    def _get_name(self):
+        """
+        Return the name of the context if none was given.
+        """
+        return u'%s.%s' % (self.name_prefix, self.proc.pid)
+
+    # The attempt.
+
+    def connect(self, context):
+        """
+        Start the child and block until it is ready. Not on the broker thread.
+
+        :param Context context: what the child is to be known as.
+        :raises mitogen.core.TimeoutError: it took longer than allowed.
+        :raises mitogen.core.StreamError: it failed otherwise.
+        :raises mitogen.core.Error: the broker has exited.
+        """
+        self.context = context
+        self.latch = mitogen.core.Latch()
+        broker = self._router.broker
+        # A broker that ends before it gets to our function would leave us
+        # asleep for ever.
+        mitogen.core.listen(broker, 'exit', self._on_broker_exit)
+        try:
+            broker.defer(self._start)
+            self.latch.get()
+        except BaseException:
+            # Somebody pressed Ctrl-C, say. Nobody would own the child.
+            self._abandon()
+            raise
+        finally:
+            mitogen.core.unlisten(broker, 'exit', self._on_broker_exit)
+        if self.exception is not None:
+            raise self.exception
+
+    def _abandon(self):
+        try:
+            self._router.broker.defer(self._on_abandoned)
+        except mitogen.core.Error:
+            # The broker has exited, and closed all streams as it did.
+            pass
+
+    def _on_abandoned(self):
+        if self._stage is self.STAGE_IDLE or self._pending:
+            self._fail_connection(
+                CancelledError('The connection attempt was interrupted.'))
+
+    def _on_broker_exit(self):
+        if self._stage is self.STAGE_IDLE or self._pending:
+            self._fail_connection(CancelledError(BROKER_SHUTDOWN_MSG))
+
+    def _on_broker_shutdown(self):
+        self._fail_connection(CancelledError(BROKER_SHUTDOWN_MSG))
+
+    def _start(self):
+        """Second half of `connect`, on the broker thread."""
+        if self.exception is not None:
+            return
+        broker = self._router.broker
+        if getattr(broker, '_alive', True) is False:
+            # Its `shutdown` signal is past and its timers stop soon.
+            self._fail_connection(CancelledError(BROKER_SHUTDOWN_MSG))
+            return
+
+        self._pending = True
+        self._enter_stage(self.STAGE_STARTING)
+        mitogen.core.listen(broker, 'shutdown', self._on_broker_shutdown)
+        deadline = self.options.connect_deadline
+        self._timer = broker.timers.schedule(deadline, self._on_timer_expired)
+        try:
+            self.proc = self.start_child()
+            self._enter_stage(self.STAGE_STARTED)
+            self._setup_streams()
+        except Exception as e:
+            LOG.debug('cannot start the child of %r', self.context,
+                      exc_info=True)
+            self._close_loose_files()
+            self._fail_connection(e)
+            self._maybe_reap()
+
+    def stream_factory(self):
+        """
+        Return a new stream, without files, for the child's standard files.
+        """
+        return self.stream_protocol_class.build_stream(
+            broker=self._router.broker)
+
+    def stderr_stream_factory(self):
+        """
+        Return a new stream, without files, for the child's stderr.
+        """
+        return self.diag_protocol_class.build_stream()
+
+    def _setup_streams(self):
+        proc = self.proc
+        self.stdio_stream = self.stream_factory()
+        self.stdio_stream.name = name = self.options.name or self._get_name()
+        if not self.context.name:
+            self.context.name = name
+        proc.name = name
+        if proc.stderr is not None:
+            self.stderr_stream = self.stderr_stream_factory()
+            self.stderr_stream.name = name
+
+        self._stdio_open = True
+        self._open_stream(self.stdio_stream, proc.stdout, proc.stdin,
+                          self.on_stdio_disconnect)
+        if self.stderr_stream is not None:
+            self._stderr_open = True
+            self._open_stream(self.stderr_stream, proc.stderr, proc.stderr,
+                              self.on_stderr_disconnect)
+
+    def _open_stream(self, stream, rfp, wfp, on_disconnect):
+        for fp in rfp, wfp:
+            mitogen.core.set_blocking(fp.fileno(), False)
+        stream.conn = self
+        mitogen.core.listen(stream, 'disconnect', on_disconnect)
+        stream.accept(rfp, wfp)
+        self._router.broker.start_receive(stream)
+
+    def _close_loose_files(self):
+        """
+        Close what a failure half way through `_setup_streams` left without a
+        stream to close it.
+        """
+        if self.proc is None:
+            return
+        fps = []
+        stream = self.stdio_stream
+        if stream is None or stream.receive_side is None:
+            self._stdio_open = False
+            fps += [self.proc.stdin, self.proc.stdout]
+        stream = self.stderr_stream
+        if stream is None or stream.receive_side is None:
+            self._stderr_open = False
+            fps.append(self.proc.stderr)
+        _close_all(*fps)
+
+    # Its end, good or bad.
+
+    def _finish(self):
+        """
+        Leave the pending state and let `connect` return. Repeatable.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pending:
+            self._pending = False
+            mitogen.core.unlisten(self._router.broker, 'shutdown',
+                                  self._on_broker_shutdown)
+        self.latch.put()
+
+    def _complete_connection(self):
+        """
+        Called when the child says it is ready: the stream becomes a framed one
+        and the context reachable. Broker thread.
+        """
+        if not self._pending:
+            return
+        try:
+            self._finish_stage()
+        except Exception as e:
+            LOG.exception('%r: cannot take the child over', self)
+            self._fail_connection(e)
+            return
+        self._finish()
+
+    def _finish_stage(self):
+        router = self._router
+        stream = self.stdio_stream
+        stream.set_protocol(MitogenProtocol(
+            router=router,
+            remote_id=self.context.context_id,
+        ))
+        router.register(self.context, stream)
+        router.route_monitor.notice_stream(stream)
+        self._enter_stage(self.STAGE_READY)
+
+    def _enter_stage(self, stage):
+        """
+        Note how far the attempt got, and when. Broker thread.
+        """
+        self._stage = stage
+        self._stages += ((stage, mitogen.core.now()),)
+
+    def _fail_connection(self, exc):
+        """
+        Give up: close what is open and have `connect` raise `exc`, or rather
+        the first that this was called with. Broker thread; repeatable, and
+        called again by way of the streams that it closes.
+
+        Does nothing once the child is ready. Protocols that watch stderr for
+        complaints go on watching it.
+        """
+        if self._stage is self.STAGE_READY:
+            LOG.debug('%r: not a failure any more: %s', self, exc)
+            return
+
+        if self.exception is None:
+            if isinstance(exc, ConnectError):
+                exc.detail = self._describe(_error_text(exc))
+            if self.eof_error_hint:
+                text = _full_text(exc)
+                exc.args = (u'%s\n\n%s' % (text, self.eof_error_hint),)
+                exc.detail = u''
+            self.exception = exc
+
+        broker = self._router.broker
+        # Whatever listeners do: `connect` waits for the end of this.
+        if self._stdio_open:
+            _disconnect(broker, self.stdio_stream)
+        if self._stderr_open:
+            _disconnect(broker, self.stderr_stream)
+        self._finish()
+
+    def _describe(self, text=u'', show_history=True, otherwise=None):
+        """
+        Return text on what was tried, how far that got, and why it may have
+        ended there.
+
+        :param text: what the failure says already.
+        :param bool show_history: whether it does not show the last output.
+        :param otherwise: advice if there is none for what was said.
+        """
+        try:
+            facts = self._get_facts(text, show_history, otherwise)
+        except Exception:
+            # Of an application's own method, say. Somebody waits for us.
+            LOG.exception('%r: cannot describe the failure', self)
+            return u''
+        return u'\n'.join(facts)
+
+    def _get_facts(self, text, show_history, otherwise):
+        """
+        Return what `_describe` tells, as a list of lines.
+        """
+        lines = [u'Context %s (%s): %s.' % (
+            self.context.context_id, self._name_so_far(), self._stage)]
+        if self._stages:
+            ends = [when for _, when in self._stages[1:]]
+            lines.append(u'Times: %s.' % u', '.join([
+                u'%s %.3f s' % (stage.partition(u' (')[0], end - start)
+                for (stage, start), end in zip(
+                    self._stages, ends + [mitogen.core.now()])
+            ]))
+        status = self.proc and self.proc.poll()
+        if status is not None:
+            lines.append(u'The process %s.' % (returncode_to_str(status),))
+        history = self._history()
+        if show_history and history:
+            lines.append(u'Last lines received:\n' + history)
+        hint = _find_hint(u'%s\n%s' % (text.partition(u'Command was: ')[0],
+                                       history)) or otherwise
+        if hint:
+            lines.append(u'Hint: ' + hint)
+        if self.options.python_path and u'Command was: ' not in text:
+            try:
+                command = to_text(str(Argv(self.get_boot_command())))
+            except Exception as e:
+                command = u'(%s)' % (_error_text(e),)
+            lines.append(u'Command was: ' + command)
+        return lines
+
+    def _name_so_far(self):
+        """
+        Return the name of the context, or what is known of it by now.
+        """
+        name = self.context.name or self.options.name
+        if name or self.proc is not None:
+            return name or self._get_name()
+        try:
+            return self._get_name()
+        except AttributeError:
+            # It has the number of the process in it.
+            return self.name_prefix
+
+    def _history(self):
+        text = get_history([self.stdio_stream, self.stderr_stream])
+        if len(text) > self.history_chars:
+            text = u'[...]' + text[-self.history_chars:]
+        return text
+
+    def _on_timer_expired(self):
+        hint = _HINT_SLOW if self._stage == self.STAGE_SENT else _HINT_SILENT
+        text = u'Connection timed out after %.2f seconds. ' % (
+            self.options.connect_timeout,)
+        self._fail_connection(mitogen.core.TimeoutError(
+            text + self._describe(otherwise=hint)))
+
+    def _make_eof_error(self):
+        hint = _HINT_DIED if self._stage == self.STAGE_SENT else _HINT_ENDED
+        return EofError(u'%s%s\n%s' % (
+            to_text(self.eof_error_msg), self._history(),
+            self._describe(show_history=False, otherwise=hint)))
+
+    def on_stdio_disconnect(self):
+        """
+        Listener of the ``disconnect`` signal of the stdio stream.
+        """
+        self._stdio_open = False
+        if (self._stderr_open and self._stage is self.STAGE_READY and
+                self._linger_timer is None and not self.detached):
+            self._linger_timer = self._router.broker.timers.schedule(
+                when=mitogen.core.now() + self.stderr_linger,
+                func=self._on_linger_expired,
+            )
+        self._on_stream_closed()
+
+    def on_stderr_disconnect(self):
+        """
+        Listener of the ``disconnect`` signal of the stderr stream.
+        """
+        self._stderr_open = False
+        self._on_stream_closed()
+
+    def _on_detached(self):
+        """
+        The child is about to leave us. Broker thread.
+        """
+        self.detached = True
+        if not self.child_is_immediate_subprocess:
+            self._linger_timer = self._router.broker.timers.schedule(
+                when=mitogen.core.now() + self.detach_linger,
+                func=self._on_detach_expired,
+            )
+
+    def _on_detach_expired(self):
+        if self._stdio_open:
+            _disconnect(self._router.broker, self.stdio_stream)
+        self._on_linger_expired()
+
+    def _on_linger_expired(self):
+        if self._stderr_open:
+            _disconnect(self._router.broker, self.stderr_stream)
+
+    def _on_stream_closed(self):
+        # A dying child closes its output while its reasons are still unread
+        # on stderr, so one of them closing means nothing yet.
+        if self._stdio_open or self._stderr_open:
+            return
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+        if self._pending and self.exception is None:
+            self._fail_connection(self._make_eof_error())
+        self._maybe_reap()
+
+    def _maybe_reap(self):
+        if (self.proc is None or self._reaper is not None or
+                self._stdio_open or self._stderr_open):
+            return
+        spared = self.detached and self.child_is_immediate_subprocess
+        self._reaper = Reaper(
+            broker=self._router.broker,
+            proc=self.proc,
+            # A profile takes a while to be written.
+            kill=not (spared or self.options.profiling or
+                      getattr(self._router, 'profiling', False)),
+            wait_on_shutdown=not spared,
+        )
+        self._reaper.reap()
+
+
+def get_connection_class(name):
+    """
+    Return the `Connection` class of a connection method.
+
+    :param name: such as ``local`` or ``ssh``.
+    :raises ImportError: no such method.
+    """
+    if name == u'local':
+        name = u'parent'
+    return mitogen.core.import_module(
+        _native_str(u'mitogen.' + to_text(name))).Connection

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Read what children write: a pickle is looked through before it is loaded.
+"""
+
+from __future__ import absolute_import  # house
+
+import re  # house
+import struct  # house
+
+import mitogen.core  # house
+from mitogen.core import b  # house
+
+
+#
+# Reading what children write.
+#
+
+#: A number in text with more digits takes long to read.
+_MAX_DIGITS = 4300
+
+#: Every pickle may use as many memo entries.
+_MEMO_MIN = 65536
+
+#: In a longer payload it does not pay to look for `_SUSPECT` first.
+_SMALL_PAYLOAD = 1000
+
+#: What may be a memo index beyond `_MEMO_MIN`, a FRAME, which can part an opcode
+#: from its argument, or a bytearray; or nothing of the kind.
+_SUSPECT = re.compile(br'r..(?:[^\0].|.[^\0])|p[ \t\v\f\r+]*[0-9_]{6}|'
+                      br'[\x95\x96]',
+                      re.S).search
+_INDEX = re.compile(br'0*([0-9]{1,10})\n').match
+
+#: How many bytes of the argument are its length; and how many lines it has.
+_COUNTED = {}
+_LINES = {}
+for _table, _number, _opcodes in ((_COUNTED, 1, 'UC\x8a\x8c'),
+                                  (_COUNTED, 4, 'XTB\x8b'),
+                                  (_COUNTED, 8, '\x8d\x8e'),
+                                  (_LINES, 1, 'FILPSVgp'), (_LINES, 2, 'ci')):
+    _table.update((ord(_opcode), _number) for _opcode in _opcodes)
+
+_skip = None
+
+
+def _make_skip():
+    """
+    Return a function that matches opcodes of fixed length, short text, and
+    small memo indexes.
+    """
+    texts = b'|'.join(re.escape(struct.pack('<I', n)) + b('.{%d}' % n)
+                      for n in range(96))
+    # Not without end, as the matcher notes down each turn.
+    return re.compile(
+        br'(?:[(012NQRabde})\]lost.u\x81\x85-\x89\x8f-\x94\x97\x98]+|'
+        br'[Khq\x80\x82].|X(?:' + texts + br')|r..\0\0|[M\x83]..|'
+        br'[Jj\x84].{4}|G.{8}){0,256}', re.S).match
+
+
+def _get_skip():
+    global _skip
+    _skip = _skip or _make_skip()
+    return _skip
+
+
+def _find_claim(data):
+    """
+    Return the offset of the first opcode in some pickles that the interpreter
+    shall not carry out, or None.
+
+    It makes a table as long as the largest memo index, so an index may not be
+    larger than the number of opcodes before, or what that can be at most. A
+    long number in text takes long to read. And for a bytearray, which no peer
+    of ours writes, it first claims as much memory as is announced.
+
+    To find opcodes where the interpreter does, this follows all that there
+    are. At anything else the interpreter stops as well. It reads at once what a
+    FRAME announces, and forgets the rest of that when an argument is longer: so
+    none may be.
+    """
+    skip = _get_skip()
+    size = end = len(data)
+    pos = inert = 0
+    while pos < size:
+        if pos == end:
+            end = size
+        before = pos
+        start = pos = skip(data, pos, end).end()
+        if pos == end:
+            continue
+        opcode = data[pos]
+        pos += 1
+        width = _COUNTED.get(opcode)
+        if width:
+            count = int.from_bytes(data[pos:pos + width], 'little')
+            pos += width + count
+            inert += count
+        elif opcode in _LINES:
+            for _ in range(_LINES[opcode]):
+                pos = data.find(b'\n', pos) + 1 or size + 1
+            inert += pos - start - 1
+            if opcode == 0x70:
+                found = _INDEX(data, start + 1)
+                if (not found or
+                        int(found.group(1)) > max(_MEMO_MIN, start - inert)):
+                    return start
+            elif opcode in b'ILg' and pos - start > _MAX_DIGITS:
+                return start
+        elif opcode == 0x72:
+            pos += 4
+            index = int.from_bytes(data[pos - 4:pos], 'little')
+            if index > max(_MEMO_MIN, start - inert):
+                return start
+        elif opcode == 0x95:
+            pos += 8
+            count = int.from_bytes(data[pos - 8:pos], 'little')
+            if pos + count > end:
+                pos = size + 1
+            elif end == size:
+                end = pos + count
+        elif opcode == 0x96:
+            return start
+        elif start > before:
+            # It may be one more that could be skipped.
+            pos = start
+        else:
+            pos = size + 1
+        if pos > end:
+            return None if end == size else start
+    return None
+
+
+def _refuse(what):
+    raise mitogen.core.UnpicklingError(
+        'memo index out of bounds, a number too long, or a bytearray')
+
+
+class _BytesReader(object):
+    """
+    Unpickler of what is nothing but a long byte string. The interpreter's own
+    copies it twice.
+    """
+    def __init__(self, file, data):
+        self._file = file
+        self._data = data
+
+    def load(self):
+        self._file.seek(len(self._data))
+        return self._data[7:-1]
+
+
+def _make_unpickler(file, find_class=mitogen.core.find_deny,
+                    _make=mitogen.core.Unpickler):
+    data = file.getvalue()
+    size = len(data)
+    if (size > _SMALL_PAYLOAD and data.startswith(b'\x80\x02T') and
+            data[-1:] == b'.' and
+            data[3:7] == struct.pack('<L', (size - 8) & 0x7fffffff)):
+        return _BytesReader(file, data)
+    claim = None
+    if size > _SMALL_PAYLOAD or _SUSPECT(data):
+        claim = _find_claim(data)
+        if claim is not None:
+            # What comes before is read as ever, and then a persistent id.
+            file.seek(claim)
+            file.write(b'P0\n')
+            file.seek(0)
+    unpickler = _make(file, find_class)
+    if claim is not None:
+        unpickler.persistent_load = _refuse
+    return unpickler
+
+
+def _refuse_state(*args):
+    """
+    Stand in for the method that takes an object's state.
+
+    A pickle may give state to anything in it: to the one context of that id
+    there is, or to a class or function that it names.
+    """
+    if args[-1] not in (None, {}):
+        raise mitogen.core.UnpicklingError('BUILD is not accepted')
+
+
+if mitogen.core.pickle.__name__ == '_pickle':
+    # All others keep a dictionary.
+    mitogen.core._unpickler = _make_unpickler
+
+if mitogen.core.CORE == 'pure':
+    for _object in (mitogen.core.Blob, mitogen.core.Context,
+                    mitogen.core.Kwargs, mitogen.core.Secret,
+                    mitogen.core.Sender, mitogen.core._read_bytes,
+                    mitogen.core._unpickle_call_error):
+        _object.__setstate__ = _refuse_state

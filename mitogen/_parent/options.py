@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Options: what every connection method takes.
+"""
+
+from __future__ import absolute_import  # house
+
+import re  # house
+
+import mitogen.core  # house
+from mitogen.core import to_text  # house
+from mitogen.parent import get_default_remote_name, get_sys_executable  # house
+
+
+#
+# Connections
+#
+
+class Options(object):
+    """
+    The options that each connection method has.
+
+    :param int max_message_size: bytes; the child takes it over.
+    :param name: name of the context; made up by the method if None.
+    :param remote_name: what the child's process title says, without slashes.
+    :param python_path: interpreter to run: a path, or a list that begins the
+        command line.
+    :param bool debug: let the child write a debug log to a file.
+    :param connect_timeout: seconds until the child must be ready. They count
+        from now.
+    :param bool profiling: let the child write profiles.
+    :param bool unidirectional: the child routes only upwards and downwards.
+    :param old_router: used by the method fork.
+    :raises ValueError: slash in `remote_name`.
+    """
+    name = None
+    python_path = get_sys_executable()
+    connect_timeout = 30.0
+
+    def __init__(self, max_message_size, name=None, remote_name=None,
+                 python_path=None,      # text or list
+                 debug=False,
+                 connect_timeout=None,  # seconds, more than zero
+                 profiling=False, unidirectional=False, old_router=None):
+        if remote_name is None:
+            title = get_default_remote_name()
+        else:
+            title = to_text(remote_name)
+        if re.search(u'[/\\\\]', title):
+            # Python finds its own installation by the title.
+            raise ValueError('remote_name must not contain slashes: %r'
+                             % (title,))
+
+        self.name = name
+        self.remote_name = title
+        self.max_message_size = max_message_size
+        self.old_router = old_router
+        self.debug, self.profiling = debug, profiling
+        self.unidirectional = unidirectional
+        # The defaults are attributes of the class, which methods override.
+        self.python_path = python_path or self.python_path
+        self.connect_timeout = connect_timeout or self.connect_timeout
+        self.connect_deadline = mitogen.core.now() + self.connect_timeout

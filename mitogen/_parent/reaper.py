@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Process and Reaper: a child's process, and its end.
+"""
+
+from __future__ import absolute_import  # house
+
+import errno  # house
+import os  # house
+import signal  # house
+
+import mitogen.core  # house
+from mitogen.parent import LOG, returncode_to_str, SIGNAL_BY_NUM  # house
+
+
+class Process(object):
+    """
+    A child process, and our ends of its standard files.
+
+    Fires ``exit`` on the broker thread when a `Reaper` finds it gone.
+
+    :ivar int pid: process id.
+    :ivar stdin: file that it reads from.
+    :ivar stdout: file that it writes to; may be the same object.
+    :ivar stderr: file that its diagnostics come from, or None.
+    :ivar name: name of its stream, once there is one.
+    """
+    name = None
+
+    def __init__(self, pid, stdin, stdout, stderr=None):
+        self.pid = pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __repr__(self):
+        return '%s %s pid %d' % (type(self).__name__, self.name, self.pid)
+
+    def poll(self):
+        """
+        Return None while it runs, otherwise its exit status, or minus the
+        number of the signal that ended it. Reaps it; never blocks.
+        """
+        raise NotImplementedError()
+
+    def send_signal(self, sig):
+        """Send it a signal; OSError if that is not possible or allowed."""
+        os.kill(self.pid, sig)
+
+    def kill(self):
+        """Have the kernel end it."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self):
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+
+class PopenProcess(Process):
+    """
+    A `Process` started by :func:`popen`.
+
+    :ivar proc: the :class:`subprocess.Popen`.
+    """
+    def __init__(self, proc, stdin, stdout, stderr=None):
+        self.proc = proc
+        Process.__init__(self, proc.pid, stdin, stdout, stderr=stderr)
+
+    def poll(self):
+        return self.proc.poll()
+
+    def send_signal(self, sig):
+        self.proc.send_signal(sig)
+
+
+class Reaper(object):
+    """
+    Sees a process to its end: asks after it at growing intervals and, if it
+    lingers, ends it. No signal handler is involved, since those belong to the
+    program that uses us.
+
+    :param broker: whose timers to use.
+    :param Process proc: the process, whose files are closed already.
+    :param bool kill: True to send signals, False to only wait.
+    :param bool wait_on_shutdown: True to delay the end of the broker until the
+        process is gone, within the broker's own limit.
+    """
+    max_tries = 20
+
+    #: Which look at a process that still runs is followed by which signal.
+    escalation = {2: signal.SIGTERM, 6: signal.SIGKILL}
+
+    #: Seconds between peeks that follow the first look and have no other
+    #: consequence. A child that ends in good order closes its stream some
+    #: hundred microseconds before it is gone; without them each level of a
+    #: chain of children would delay the end of the level above by 50 ms.
+    peeks = (0.001, 0.002, 0.004, 0.008, 0.016)
+
+    def __init__(self, broker, proc, kill, wait_on_shutdown):
+        self.proc = proc
+        self._broker = broker
+        self._escalation = self.escalation if kill else {}
+        self._delays_shutdown = wait_on_shutdown
+        self._looks = 0
+        self._timer = None
+        self._peeks = iter(self.peeks)
+        self._peek_timer = None
+        self._listening = False
+
+    def _calc_delay(self, count):
+        """Seconds to wait after look number `count`, from zero."""
+        return 0.05 * (1.72 ** count)
+
+    def reap(self):
+        """
+        Look after the process, now and, until it is gone, again later. Broker
+        thread.
+        """
+        if not self._is_gone():
+            self._looks += 1
+            self._on_running()
+
+    def _is_gone(self):
+        """Return whether the process is gone; if so, tell everybody."""
+        code = self.proc.poll()
+        if code is None:
+            return False
+        LOG.debug('%r: %s', self.proc, returncode_to_str(code))
+        self._stop()
+        for func in list(mitogen.core._listeners(self.proc, 'exit')):
+            try:
+                func()
+            except Exception:
+                # From a timer nobody catches it.
+                LOG.exception('%r: listener %r crashed', self.proc, func)
+        return True
+
+    def _peek(self):
+        if not self._is_gone():
+            self._schedule_peek()
+
+    def _schedule_peek(self):
+        for delay in self._peeks:
+            self._peek_timer = self._broker.timers.schedule(
+                mitogen.core.now() + delay, self._peek)
+            return
+
+    def _on_running(self):
+        if self._looks > self.max_tries:
+            LOG.warning('%r: still running after all its files were closed '
+                        'and %d looks at it; giving up', self.proc,
+                        self.max_tries)
+            self._stop()
+        elif getattr(self._broker, '_exitted', False) is True:
+            # There are no timers any more, so this is the only chance.
+            if self._escalation:
+                self._signal(signal.SIGTERM)
+            self._stop()
+        elif self._schedule() and self._looks in self._escalation:
+            self._signal(self._escalation[self._looks])
+
+    def _schedule(self):
+        """
+        Have `reap` called again; return False if nobody should wait for it.
+        """
+        if not (self._delays_shutdown or self._listening):
+            if getattr(self._broker, '_alive', True) is False:
+                return False
+            mitogen.core.listen(self._broker, 'shutdown', self._stop)
+            self._listening = True
+        due = mitogen.core.now() + self._calc_delay(self._looks - 1)
+        self._timer = self._broker.timers.schedule(due, self.reap)
+        if self._looks == 1:
+            self._schedule_peek()
+        return True
+
+    def _stop(self):
+        """Forget the process. Also the listener of the broker's shutdown."""
+        for timer in self._timer, self._peek_timer:
+            if timer is not None:
+                timer.cancel()
+        if self._listening:
+            mitogen.core.unlisten(self._broker, 'shutdown', self._stop)
+            self._listening = False
+
+    def _signal(self, signum):
+        LOG.debug('%r: sending %s', self.proc, SIGNAL_BY_NUM[int(signum)])
+        try:
+            self.proc.send_signal(signum)
+        except OSError as e:
+            # A front-end such as sudo runs as somebody else. It ends all the
+            # same, as its files are closed. Or it was reaped just now.
+            if e.args[0] not in (errno.EPERM, errno.ESRCH):
+                raise

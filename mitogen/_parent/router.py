@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: F821
+"""
+Router, as a parent has it: children, ids and connection methods.
+"""
+
+from __future__ import absolute_import  # house
+
+import mitogen.core  # house
+from mitogen.core import to_text  # house
+from mitogen.parent import _error_text, _handle, _native_str, ConnectError, Context, get_connection_class  # house
+from mitogen.parent import LOG, make_secret, RouteMonitor  # house
+
+
+def _connection_method(name):
+    """
+    Return the method of `Router` that connects by the method of that name.
+    """
+    def method(self, **kwargs):
+        return self.connect(name, **kwargs)
+
+    method.__name__ = _native_str(name)
+    method.__doc__ = 'Start a child by the connection method "%s".' % (name,)
+    return method
+
+
+class Router(mitogen.core.Router):
+    """
+    A router that can have children.
+
+    The methods named after connection methods, such as `local` and `ssh`,
+    start a child and return its `Context`. They take keyword arguments only:
+    those of the method's `Options`, and `via`, the context that is to start
+    the child in our place. They block, and so must not run on the broker
+    thread.
+
+    :cvar bool debug: default of the option `debug`.
+    :cvar bool profiling: default of the option `profiling`.
+    """
+    connection_timeout_msg = u'Connection timed out.'
+    context_class = Context
+
+    # Defaults of options.
+    profiling = False
+    debug = False
+
+    # What a router is made of, by `mitogen.master.Router` or `upgrade`.
+    route_monitor = None       # RouteMonitor
+    id_allocator = None        # has allocate()
+    log_forwarder = None       # in a master only
+    resource_responder = None  # serves package data to children
+    responder = None           # serves modules to children
+
+    def upgrade(self, importer, parent):
+        """
+        Install what a router of a child, which became one of this class just
+        now, still lacks. Broker thread.
+
+        :param mitogen.core.Importer importer: source of modules for children.
+        :param mitogen.core.Context parent: our own parent.
+        """
+        LOG.debug('upgrading %r with %r and %r', self, importer, parent)
+        self.route_monitor = RouteMonitor(self, parent)
+        self.id_allocator = ChildIdAllocator(self)
+        self.responder = ModuleForwarder(self, parent, importer)
+        self.resource_responder = ResourceForwarder(
+            self, parent, importer._resource_requester)
+        self._add_detaching_handler()
+
+    def _add_detaching_handler(self):
+        _handle(self, mitogen.core.DETACHING, self._on_detaching)
+
+    def _on_detaching(self, msg):
+        """
+        A child leaves us: its process must outlive the connection.
+        """
+        if msg.is_dead:
+            # Not checked by whoever registered this without our help.
+            return
+        stream = self.stream_by_id(msg.src_id)
+        # A client of a UNIX socket has a stream, but no connection.
+        conn = getattr(stream, 'conn', None)
+        if (conn is None or conn.detached or
+                stream.protocol.remote_id != msg.src_id):
+            LOG.warning('bad DETACHING received on %r: %r', stream, msg)
+            return
+        LOG.debug('%r: marking as detached', stream)
+        conn._on_detached()
+        msg.reply(None)
+
+    def add_route(self, target_id, stream):
+        """
+        Have messages to `target_id` written to `stream`. Any thread.
+        """
+        assert isinstance(target_id, mitogen.core.integer_types)
+        assert isinstance(stream, mitogen.core.Stream)
+        LOG.debug('%r: adding route to %d via %r', self, target_id, stream)
+        self._add_route(target_id, stream)
+
+    def del_route(self, target_id):
+        """
+        Forget the route to `target_id`, if there is one. Any thread.
+        """
+        LOG.debug('%r: removing route to %d', self, target_id)
+        self._del_route(target_id)
+
+    def get_streams(self):
+        """
+        Return a list of all streams that messages are routed to. Any thread.
+        """
+        return list(self._streams())
+
+    # Streams that were registered since this router may have children, or
+    # None for none yet.
+    _neighbours = None
+
+    def register(self, context, stream):
+        if self._neighbours is None:
+            self._neighbours = set()
+        self._neighbours.add(stream)
+        mitogen.core.listen(stream, 'disconnect',
+                            lambda: self._neighbours.discard(stream))
+        super(Router, self).register(context, stream)
+    register.__doc__ = mitogen.core.Router.register.__doc__
+
+    def neighbours(self):
+        """
+        Return a list of the streams to children and clients.
+        """
+        return list(self._neighbours or ())
+
+    def allocate_id(self):
+        """
+        Return a context id that is new to the whole tree. In a child this may
+        block for a reply of the master.
+        """
+        return self.id_allocator.allocate()
+
+    def disconnect(self, context):
+        """
+        Close the stream to `context` and block until that is done. Returns at
+        once if the context is not at the other end of a stream of ours.
+        """
+        def disconnect():
+            stream.on_disconnect(self.broker)
+
+        for stream in self.get_streams():
+            if stream.protocol.remote_id == context.context_id:
+                # Not the signal: a listener that raises keeps it from those
+                # after it.
+                self.broker.defer_sync(disconnect)
+                return
+
+    def connect(self, method_name, name=None, **kwargs):
+        """
+        Start a child by the method of that name.
+
+        :raises ImportError: no such method.
+        :raises mitogen.core.StreamError: the child could not be started.
+        :raises TypeError: unknown option.
+        """
+        klass = get_connection_class(method_name)
+        kwargs.setdefault('debug', self.debug)
+        kwargs.setdefault('profiling', self.profiling)
+        kwargs.setdefault('unidirectional', self.unidirectional)
+        if 'password' in kwargs:
+            # The arguments of calls are logged, here and on the way.
+            kwargs['password'] = make_secret(kwargs['password'])
+        text = None if name is None else to_text(name)
+        via = kwargs.pop('via', None)
+        if via is None:
+            return self._connect(klass, name=text, **kwargs)
+        return self.proxy_connect(via, method_name, name=text, **kwargs)
+
+    def _connect(self, klass, **kwargs):
+        context_id = self.allocate_id()
+        context = self.context_class(self, context_id)
+        context.name = kwargs.get('name')
+        options = klass.options_class(
+            old_router=self,
+            max_message_size=self.max_message_size,
+            **kwargs
+        )
+        conn = klass(options, self)
+        try:
+            conn.connect(context=context)
+        except mitogen.core.TimeoutError as e:
+            # Programs compare the text.
+            failure = ConnectError(self.connection_timeout_msg)
+            failure.detail = _error_text(e)
+        else:
+            return context
+        raise failure
+
+    def proxy_connect(self, via_context, method_name, name=None, **kwargs):
+        """
+        Have `via_context` start a child, and return its `Context` here.
+        """
+        reply = via_context.call(
+            _proxy_connect,
+            name=name,
+            method_name=to_text(method_name),
+            kwargs=mitogen.core.Kwargs(kwargs),
+        )
+        if reply['msg'] is not None:
+            failure = ConnectError(reply['msg'])
+            failure.detail = reply['detail']
+            raise failure
+
+        # The announcement of the route came before the reply, so there is an
+        # entry. Kept if possible: somebody may listen to it already.
+        context_id = reply['id']
+        context = self.context_by_id(context_id)
+        if type(context) is not self.context_class:
+            context = self.context_class(self, context_id)
+            self._context_by_id[context_id] = context
+        context.name = u'%s.%s' % (via_context.name, reply['name'])
+        context.via = via_context
+        return context
+
+    buildah = _connection_method(u'buildah')
+    doas = _connection_method(u'doas')
+    docker = _connection_method(u'docker')
+    fork = _connection_method(u'fork')
+    incus = _connection_method(u'incus')
+    jail = _connection_method(u'jail')
+    kubectl = _connection_method(u'kubectl')
+    local = _connection_method(u'local')
+    lxc = _connection_method(u'lxc')
+    lxd = _connection_method(u'lxd')
+    podman = _connection_method(u'podman')
+    setns = _connection_method(u'setns')
+    ssh = _connection_method(u'ssh')
+    su = _connection_method(u'su')
+    sudo = _connection_method(u'sudo')

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+RouteMonitor: tell the neighbours which contexts are reached by way of here.
+"""
+
+from __future__ import absolute_import  # house
+
+import logging  # house
+import re  # house
+
+import mitogen.core  # house
+from mitogen.core import b, to_text  # house
+from mitogen.parent import _handle, is_immediate_child  # house
+
+
+class RouteMonitor(object):
+    """
+    Keeps the routing table true as contexts come and go anywhere below us, and
+    tells those who need to know: our parent of all changes, and a child of the
+    end of any context that it has exchanged messages with.
+
+    Broker thread only.
+
+    :param Router router: whose table it is.
+    :param mitogen.core.Context parent: the parent to tell, or None.
+    """
+    #: How many contexts may be behind one child.
+    routes_max = 16384
+
+    #: How long a name may be that a child gives to a context behind it.
+    name_max = 255
+
+    _control_re = re.compile(u'[\x00-\x1f\x7f]')
+
+    def __init__(self, router, parent=None):
+        self.router = router
+        self.parent = parent
+        self._log = logging.getLogger('mitogen.route_monitor')
+        self._routes_by_stream = {}   # stream -> set of ids behind it
+        self._made = set()            # ids whose Context was made here
+        # Each child has a simple handler for the second from its start.
+        _handle(router, mitogen.core.ADD_ROUTE, self._on_add_route,
+                is_immediate_child, overwrite=True)
+        _handle(router, mitogen.core.DEL_ROUTE, self._on_del_route,
+                is_immediate_child, overwrite=True)
+        if parent is not None:
+            stream = router.stream_by_id(parent.context_id)
+            if stream is not None:
+                mitogen.core.listen(stream, 'disconnect', self._on_parent_lost)
+
+    def __repr__(self):
+        return '%s()' % (type(self).__name__,)
+
+    def get_routes(self, stream):
+        """
+        Return the set of ids that are reached through `stream`.
+        """
+        return self._routes_by_stream.get(stream) or set()
+
+    def _send(self, stream, handle, target_id, name=None):
+        words = [u'%d' % (target_id,)]
+        if name:
+            words.append(to_text(name))
+        neighbour = stream.protocol
+        neighbour.send(mitogen.core.Message(
+            dst_id=neighbour.remote_id,
+            handle=handle,
+            data=u':'.join(words).encode('utf-8'),
+        ))
+
+    def _send_up(self, handle, target_id, name=None):
+        if self.parent is None:
+            return
+        # None after detaching.
+        stream = self.router.stream_by_id(self.parent.context_id)
+        if stream is not None:
+            self._send(stream, handle, target_id, name)
+
+    def _send_del_down(self, target_id):
+        """
+        Tell each child that has sent something to `target_id` that nothing
+        will be coming back.
+        """
+        # Not by way of the table: a child that had very many routes would have
+        # us look through all of them for each.
+        streams = getattr(self.router, 'neighbours', self.router.get_streams)
+        for stream in streams():
+            protocol = stream.protocol
+            if (protocol.remote_id != mitogen.parent_id and
+                    target_id in protocol.egress_ids):
+                self._send(stream, mitogen.core.DEL_ROUTE, target_id)
+
+    def _fire_disconnect(self, target_id):
+        context = self.router.context_by_id(target_id, create=False)
+        if context is not None:
+            self.router._tell_lost(context)
+            if target_id in self._made:
+                # A child could name new ones for ever. An id is used once.
+                self._made.discard(target_id)
+                self.router._context_by_id.pop(target_id, None)
+
+    def notice_stream(self, stream):
+        """
+        Begin to look after a new child's stream.
+        """
+        remote_id = stream.protocol.remote_id
+        self._routes_by_stream[stream] = set([remote_id])
+        self._send_up(mitogen.core.ADD_ROUTE, remote_id, stream.name)
+        mitogen.core.listen(
+            stream, 'disconnect', lambda: self._on_stream_disconnect(stream))
+
+    def _on_stream_disconnect(self, stream):
+        routes = self._routes_by_stream.pop(stream, None)
+        if routes is None:
+            # The signal may repeat.
+            return
+        self._log.debug('%r is gone, and the routes %r with it',
+                        stream, routes)
+        for target_id in sorted(routes):
+            self.router.del_route(target_id)
+            self._send_up(mitogen.core.DEL_ROUTE, target_id)
+            self._send_del_down(target_id)
+            self._fire_disconnect(target_id)
+
+    def _on_parent_lost(self):
+        """
+        Tell the children that they cannot reach the rest of the tree any more.
+        If we are to end, they will, too; if we have detached, they live on.
+        """
+        ours = set([mitogen.context_id])
+        for stream in self.router.get_streams():
+            if stream.protocol.remote_id != mitogen.parent_id:
+                ours |= self.get_routes(stream)
+        for stream in self.router.get_streams():
+            if stream.protocol.remote_id != mitogen.parent_id:
+                for target_id in stream.protocol.egress_ids - ours:
+                    self._send(stream, mitogen.core.DEL_ROUTE, target_id)
+
+    def _parse(self, msg):
+        """
+        Return (stream, id, name or None), or None for what cannot be used.
+        """
+        stream = self.router.stream_by_id(msg.src_id)
+        id_text, _, name = mitogen.core.bytes_partition(msg.data, b(':'))
+        target_id = -1
+        if id_text.isdigit() and len(id_text) <= 10:
+            target_id = int(id_text)
+        if stream is None or not 0 <= target_id < 1 << 32:
+            self._log.error('ignoring unusable route message %r', msg)
+            return None
+        # It will be part of the names of loggers.
+        name = name.decode('utf-8', 'replace')[:self.name_max]
+        return stream, target_id, self._control_re.sub(u'?', name) or None
+
+    def _on_add_route(self, msg):
+        parsed = self._parse(msg)
+        if parsed is None:
+            return
+        stream, target_id, name = parsed
+        routes = self._routes_by_stream.get(stream)
+        if routes is None:
+            self._log.error('%r may not add routes: it is no child of ours',
+                            stream)
+            return
+        if target_id == mitogen.context_id or target_id in mitogen.parent_ids:
+            # Messages of those ids carry authority over us.
+            self._log.error('%r may not add a route to %d', stream, target_id)
+            return
+        current = self.router.stream_by_id(target_id)
+        if (current is not None and current is not stream and
+                current.protocol.remote_id != mitogen.parent_id):
+            self._log.error('cannot add a second route to %d via %r: there is '
+                            'one via %r', target_id, stream, current)
+            return
+
+        if len(routes) >= self.routes_max and target_id not in routes:
+            self._log.error('%r may not add a route to %d: it has %d',
+                            stream, target_id, len(routes))
+            return
+
+        self._log.debug('adding route to %d via %r', target_id, stream)
+        if name:
+            if self.router.context_by_id(target_id, create=False) is None:
+                self._made.add(target_id)
+            self.router.context_by_id(target_id).name = name
+        routes.add(target_id)
+        self.router.add_route(target_id, stream)
+        self._send_up(mitogen.core.ADD_ROUTE, target_id, name)
+
+    def _on_del_route(self, msg):
+        parsed = self._parse(msg)
+        if parsed is None:
+            return
+        stream, target_id, _ = parsed
+        current = self.router.stream_by_id(target_id)
+        if current is None:
+            return
+        if current is not stream:
+            self._log.error('%r may not remove the route to %d: it is via %r',
+                            stream, target_id, current)
+            return
+
+        self._log.debug('removing route to %d via %r', target_id, stream)
+        context = self.router.context_by_id(target_id, create=False)
+        if context is not None:
+            self.router._note_loss(context, u'says %r' % (stream.name,))
+        routes = self._routes_by_stream.get(stream)
+        if routes is not None:
+            routes.discard(target_id)
+        # First: who listens, and then finds the route, is told.
+        self.router.del_route(target_id)
+        self._fire_disconnect(target_id)
+        # What came from above is known there.
+        told_by_parent = stream.protocol.remote_id == mitogen.parent_id
+        if not told_by_parent:
+            self._send_up(mitogen.core.DEL_ROUTE, target_id)
+        self._send_del_down(target_id)
