@@ -8,7 +8,8 @@
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source), and once
 #                       without the calls that only Linux has
-#   make check-extension  the extension under ASan and UBSan, and with a debug build of Python; CHECKS=thread, valgrind or dev for others
+#   make check-extension  the extension under ASan and UBSan, and with a debug build of Python; CHECKS=thread, valgrind
+#                       or dev for others
 #   make flood          4 GiB through a context in the middle, and floods in both directions, over both cores
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
@@ -71,7 +72,7 @@ check-python:
 
 test-matrix:
 	@tools/setup matrix
-	MITOGEN_TEST_MATRIX=full $(BIN)/pytest --core both $(PYTEST_ARGS) tests/test_matrix.py
+	MITOGEN_TEST_MATRIX=full $(BIN)/pytest --core both $(PYTEST_ARGS) tests/connect/test_matrix.py
 
 CHECKS ?= address debug
 check-extension:
@@ -81,22 +82,22 @@ check-extension:
 FLOOD_GIB ?= 4
 flood:
 	@tools/setup build
-	$(BIN)/python tests/flood.py --core native --gib $(FLOOD_GIB)
-	$(BIN)/python tests/flood.py --core pure --gib $(FLOOD_GIB)
+	$(BIN)/python tests/load/flood.py --core native --gib $(FLOOD_GIB)
+	$(BIN)/python tests/load/flood.py --core pure --gib $(FLOOD_GIB)
 
 fuzz:
 	@tools/setup fuzz
 	$(MAKE) -C $(ENGINE) fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
-	$(BIN)/python tests/coverage_fuzz.py codec --seconds $(FUZZ_SECONDS)
-	$(BIN)/python tests/coverage_fuzz.py bootstrap --seconds $(FUZZ_SECONDS)
-	$(BIN)/python tests/codec_fuzz.py --sanitize --seconds $(FUZZ_SECONDS)
-	$(BIN)/python tests/bootstrap_fuzz.py --seconds $(FUZZ_SECONDS)
-	$(BIN)/python tests/differential_fuzz.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/coverage_fuzz.py codec --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/coverage_fuzz.py bootstrap --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/codec_fuzz.py --sanitize --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/bootstrap_fuzz.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/differential_fuzz.py --seconds $(FUZZ_SECONDS)
 
 soak:
 	@tools/setup test
-	MITOGEN_CORE=native $(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
-	MITOGEN_CORE=pure $(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
+	MITOGEN_CORE=native $(BIN)/python tests/load/soak.py --seconds $(SOAK_SECONDS)
+	MITOGEN_CORE=pure $(BIN)/python tests/load/soak.py --seconds $(SOAK_SECONDS)
 
 bench:
 	@tools/setup bench
@@ -112,7 +113,7 @@ wheels:
 
 test-packaging:
 	@tools/setup packaging
-	$(BIN)/pytest --core any $(PYTEST_ARGS) tests/packaging_full.py
+	$(BIN)/pytest --core any $(PYTEST_ARGS) tests/install/packaging_full.py
 
 docs:
 	@tools/setup docs
@@ -124,7 +125,7 @@ lint:
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/check_syntax.py
 	$(BIN)/python tools/check_layers.py
-	$(BIN)/mypy --strict tests/typing_usage.py
+	$(BIN)/mypy --strict tests/interface/typing_usage.py
 	$(BIN)/cppcheck -q --std=c11 --library=posix --library=python --enable=warning,performance,portability \
 	    --suppress=constStatement --suppress=missingIncludeSystem --inline-suppr --error-exitcode=1 \
 	    $(filter-out -std=%,$(C_FLAGS)) $(C_SOURCES)

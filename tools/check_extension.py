@@ -101,11 +101,22 @@ def build(variant, python, flags):
     return folder
 
 
+def test_files(names):
+    """
+    Return the paths of test files, of whichever subject they are.
+    """
+    found = []
+    for name in names:
+        [path] = glob.glob(os.path.join(ROOT, 'tests', '*', name + '.py'))
+        found.append(os.path.relpath(path, ROOT))
+    return found
+
+
 def pytest(python, folder, files, options, env, args):
     """
     Run test files over the native core that is in a folder.
     """
-    paths = [os.path.join('tests', name + '.py') for name in files]
+    paths = test_files(files)
     if any(os.path.exists(arg.partition('::')[0]) for arg in args):
         paths = []
     env = dict(os.environ, MITOGEN_CORE='native', MITOGEN_TEST_SECONDS='900', PYTHONFAULTHANDLER='1', **env)
@@ -198,7 +209,7 @@ def check_valgrind(args):
         raise Unavailable('there is no valgrind (Debian: apt install valgrind)')
     folder = build('valgrind', sys.executable, ['-O1', '-g'])
     log = log_place('valgrind')
-    paths = [os.path.join('tests', name + '.py') for name in FEW_FILES]
+    paths = test_files(FEW_FILES)
     env = dict(os.environ, MITOGEN_CORE='native', MITOGEN_TEST_SECONDS='3600', PYTHONPATH=folder, PYTHONMALLOC='malloc',
                MITOGEN_SPIN='0')
     # It has much to say of the interpreter, such as of numbers that are made of random bytes.

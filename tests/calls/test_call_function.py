@@ -1,0 +1,252 @@
+"""
+Calling functions in a child: arguments, results, errors, refusals.
+"""
+
+import os
+import sys
+
+import pytest
+
+import mitogen.core
+import mitogen.parent
+from mitogen.core import CallError, ChannelError, Latch, Message, Receiver
+
+import targets
+import testlib
+
+
+@pytest.fixture
+def child(router):
+    return router.local()
+
+
+# ---- what can be called
+
+def test_a_function_of_the_standard_library(child):
+    assert child.call(os.getpid) != os.getpid()
+
+
+def test_arguments_and_keywords(child):
+    assert child.call(targets.identity, 1, u'two', b'three') == (1, u'two', b'three')
+    assert child.call(targets.keywords, a=1, b=u'two') == {'a': 1, 'b': u'two'}
+
+
+def test_a_class_method(child):
+    assert child.call(targets.Holder.class_method, 5) == (u'Holder', 5)
+
+
+def test_a_lambda_is_refused(child):
+    with pytest.raises(TypeError) as caught:
+        child.call(lambda: None)
+    assert caught.value.args[0] == mitogen.parent.CallChain.lambda_msg
+
+
+def test_a_closure_is_refused_before_a_lambda(child):
+    value = 1
+
+    def closure():
+        return value
+
+    for function in (closure, lambda: value):
+        with pytest.raises(TypeError) as caught:
+            child.call(function)
+        assert caught.value.args[0] == mitogen.parent.CallChain.closures_msg
+
+
+def test_a_bound_method_is_refused(child):
+    with pytest.raises(TypeError) as caught:
+        child.call(targets.Holder().method)
+    assert caught.value.args[0] == mitogen.parent.CallChain.method_msg
+
+
+def test_a_refused_function_sends_nothing(router, child):
+    before = len(router._handle_map)
+    with pytest.raises(TypeError):
+        child.call_async(lambda: None)
+    assert len(router._handle_map) == before
+
+
+def test_an_argument_that_cannot_be_pickled_raises_here_and_leaves_nothing(router, child):
+    child.call(targets.identity, 1)
+    before = len(router._handle_map)
+    with pytest.raises(Exception):
+        child.call(targets.identity, lambda: None)
+    assert len(router._handle_map) == before
+    assert child.call(targets.identity, 1) == 1
+
+
+# ---- extras given by the child
+
+def test_a_function_may_ask_for_the_econtext(child):
+    assert child.call(targets.econtext_class) == u'ExternalContext'
+    assert child.call(targets.Holder.class_method_with_econtext) == u'ExternalContext'
+
+
+def test_a_function_may_ask_for_the_router(child):
+    assert child.call(targets.router_is_econtexts) is True
+    assert child.call(targets.router_class).endswith(u'Router')
+
+
+def test_a_keyword_of_the_caller_wins(child):
+    assert child.call(targets.given_econtext, econtext=5) == 5
+    assert child.call(targets.given_econtext) == u'ours'
+
+
+# ---- errors
+
+def test_an_exception_becomes_a_call_error(child):
+    with pytest.raises(CallError) as caught:
+        child.call(targets.fail, u'the text')
+    text = str(caught.value)
+    assert text.startswith('builtins.ValueError: the text\n')
+    assert 'targets.py' in text
+    assert 'in fail' in text
+
+
+def test_a_returned_call_error_is_raised(child):
+    with pytest.raises(CallError) as caught:
+        child.call(targets.return_call_error)
+    assert caught.value.args[0] == 'returned, not raised'
+
+
+def test_a_module_that_is_nowhere(child):
+    module = type(sys)('no_such_module_anywhere')
+    exec('def function(): pass', module.__dict__)
+    module.function.__module__ = module.__name__
+    with pytest.raises(CallError) as caught:
+        child.call(module.function)
+    assert 'no_such_module_anywhere' in str(caught.value)
+    assert child.call(targets.identity, 1) == 1
+
+
+@pytest.mark.parametrize('payload', [
+    None, 5, u'text', (), (None,), (None, u'os', None, u'getpid', ()), (None, u'os', None, u'no_such_thing', (), {}),
+    (None, u'os', u'NoSuchClass', u'x', (), {}), (None, 5, None, u'x', (), {}), (None, u'os', None, u'getpid', 5, {}),
+    (None, u'', None, u'x', (), {}), (None, u'os', None, u'name', (), {}),
+], ids=repr)
+def test_a_malformed_call_gives_a_call_error(router, child, payload):
+    receiver = child.send_async(Message.pickled(payload, handle=mitogen.core.CALL_FUNCTION))
+    with pytest.raises(CallError):
+        receiver.get(timeout=10).unpickle()
+    assert child.call(targets.identity, 1) == 1
+
+
+@pytest.mark.parametrize('data', [b'', b'rubbish', b'\x80\x02', b'\xff' * 100])
+def test_a_call_that_cannot_be_unpickled_gives_a_call_error(router, child, data):
+    receiver = child.send_async(Message(data=data, handle=mitogen.core.CALL_FUNCTION))
+    with pytest.raises(CallError):
+        receiver.get(timeout=10).unpickle()
+    assert child.call(targets.identity, 1) == 1
+
+
+def test_an_exception_whose_text_cannot_be_made_is_still_reported(child):
+    with pytest.raises(CallError):
+        child.call(targets.raise_unprintable)
+    assert child.call(targets.identity, 1) == 1
+
+
+def test_a_system_exit_ends_the_child_and_wakes_the_caller(router, child):
+    with testlib.LogCapture('') as logs:
+        with pytest.raises(ChannelError) as caught:
+            child.call(targets.system_exit)
+        assert caught.value.args[0] == router.respondent_disconnect_msg
+        testlib.wait_for(lambda: [r for r in logs.records if r.levelname == 'ERROR' and 'crashed' in r.getMessage()])
+
+
+def test_a_keyboard_interrupt_ends_the_child_quietly(router, child):
+    with testlib.LogCapture('') as logs:
+        with pytest.raises(ChannelError) as caught:
+            child.call(targets.keyboard_interrupt)
+    assert caught.value.args[0] == router.respondent_disconnect_msg
+    assert not [r for r in logs.records if r.levelname == 'ERROR']
+
+
+def test_a_dead_message_to_the_call_handle_ends_the_child(router, child):
+    lost = Latch()
+    mitogen.core.listen(child, 'disconnect', lost.put)
+    child.send(Message.dead(handle=mitogen.core.CALL_FUNCTION))
+    lost.get(timeout=10)
+
+
+# ---- ways of calling
+
+def test_call_async_returns_a_receiver(child):
+    receiver = child.call_async(targets.add, 1, 2)
+    assert isinstance(receiver, Receiver)
+    assert receiver.get(timeout=10).unpickle() == 3
+
+
+def test_call_no_reply_runs_the_function_and_returns_none(child):
+    assert child.call_no_reply(targets.note, 5) is None
+    assert child.call(targets.notes) == [5]
+
+
+def test_a_failed_call_without_reply_is_logged(child):
+    with testlib.LogCapture('') as logs:
+        child.call_no_reply(targets.fail, u'nobody listens')
+        child.call(targets.identity, 1)
+        assert [r for r in logs.wait('nobody listens') if r.levelname == 'ERROR']
+
+
+def test_calls_run_one_after_the_other_in_their_order(child):
+    receivers = [child.call_async(targets.note, i) for i in range(200)]
+    for i, receiver in enumerate(receivers):
+        assert receiver.get(timeout=10).unpickle() == list(range(i + 1))
+
+
+def test_threads_may_call_at_the_same_time(child):
+    def many(start):
+        return lambda: [child.call(targets.identity, start + i) for i in range(50)]
+
+    results = testlib.in_threads([many(n * 50) for n in range(4)])
+    assert results == [list(range(n * 50, n * 50 + 50)) for n in range(4)]
+
+
+def test_children_work_at_the_same_time(router):
+    children = [router.local() for _ in range(4)]
+    receivers = [child.call_async(targets.identity, i) for i, child in enumerate(children)]
+    assert [receiver.get(timeout=10).unpickle() for receiver in receivers] == [0, 1, 2, 3]
+
+
+def test_many_calls(child):
+    for i in range(2000):
+        assert child.call(targets.identity, i) == i
+
+
+@pytest.mark.parametrize('size', [0, 1, 100, 16383, 16384, 65536, 131071, 131072, 131073, 1 << 20, 10 << 20])
+def test_sizes_of_arguments_and_results(child, size):
+    data = (os.urandom(1024) * (size // 1024 + 1))[:size]
+    assert child.call(targets.identity, data) == data
+
+
+def test_a_large_result_while_a_large_argument_is_on_its_way(child):
+    data = os.urandom(8 << 20)
+    receivers = [child.call_async(targets.identity, data) for _ in range(4)]
+    for receiver in receivers:
+        assert receiver.get(timeout=30).unpickle() == data
+
+
+def test_a_call_of_somebody_without_authority_is_refused(router, child):
+    receiver = Receiver(router)
+    router.route(Message.pickled(
+        (None, u'os', None, u'getpid', (), mitogen.core.Kwargs({})), dst_id=child.context_id,
+        handle=mitogen.core.CALL_FUNCTION, reply_to=receiver.handle, src_id=0, auth_id=child.context_id + 500))
+    with pytest.raises(ChannelError) as caught:
+        receiver.get(timeout=10)
+    assert caught.value.args[0] == router.refused_msg
+    receiver.close()
+
+
+def test_the_receiver_of_a_finished_call_can_be_closed(child):
+    receiver = child.call_async(targets.identity, 1)
+    receiver.close()
+    assert child.call(targets.identity, 2) == 2
+
+
+def test_a_call_with_a_blob_a_secret_and_a_sender(router, child):
+    assert child.call(targets.identity, mitogen.core.Blob(b'x')) == b'x'
+    assert child.call(targets.identity, mitogen.core.Secret(u'x')) == u'x'
+    with Receiver(router) as receiver:
+        sender = child.call(targets.identity, receiver.to_sender())
+        sender.send(u'still leads here')
+        assert receiver.get(timeout=10).unpickle() == u'still leads here'

@@ -1,0 +1,110 @@
+"""
+Masters and children of different Pythons. tests/data/matrix has the program, which does all that a master does with a
+child, and with a child of that of yet another version, and tells what it found.
+
+By default each version is a child of the running Python, and each other version is a master of three children: of the
+oldest, the newest and its own version. MITOGEN_TEST_MATRIX=full has each with each. A grandchild is of the oldest or the
+newest that is here, whichever its parent is not. What is not installed here is named in the summary.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import mitogen
+import mitogen.core
+import places
+import pythons
+
+PROGRAM = os.path.join(places.DATA, 'matrix', 'matrix_main.py')
+
+#: Children, oldest first. PyPy is one too, where it is installed.
+CHILDREN = pythons.NAMES + ['pypy3']
+MASTERS = pythons.NAMES
+OWN = 'python%d.%d' % sys.version_info[:2]
+FULL = os.environ.get('MITOGEN_TEST_MATRIX') == 'full'
+
+#: Children of each master, if not all are.
+OLDEST, NEWEST = 'python2.7', 'python3.13'
+
+
+def pairs():
+    """
+    Yield (master, child) of all that is run.
+    """
+    for child in CHILDREN:
+        yield OWN, child
+    for master in MASTERS:
+        if master != OWN:
+            for child in CHILDREN if FULL else sorted({OLDEST, NEWEST, master}):
+                yield master, child
+
+
+@pytest.fixture(scope='module')
+def package(tmp_path_factory):
+    """
+    A folder with our package and nothing else: other Pythons must not find what was installed for this one.
+    """
+    folder = tmp_path_factory.mktemp('package')
+    os.symlink(os.path.dirname(mitogen.__file__), str(folder / 'mitogen'))
+    return str(folder)
+
+
+def version(name):
+    return name[len('python'):] if name.startswith('python') else None
+
+
+def check(found, name):
+    facts = found['facts']
+    if name == 'pypy3':
+        assert facts['implementation'] == 'pypy'
+    else:
+        assert facts['version'] == version(name)
+    assert facts['file'].startswith('master:'), 'the module is to come from the master'
+    assert (facts['core'], facts['master']) == ('pure', False)
+    assert found['values'] and found['types'] and found['large']
+    assert found['kinds'] == ['bytes', 'bytes', 'text', 'text', 'other']
+    assert found['keywords'] == ['one', 'two']
+    assert found['error'] is True
+    assert found['imports'] == ['leaf', 'replaced', 'replaced', 'refused']
+    has_resources = name == 'pypy3' or tuple(map(int, version(name).split('.'))) >= (3, 7)
+    assert found['resource'] == ('a resource\n' if has_resources else None)
+    assert found['main'] == ['__main__', True]
+    assert found['stream'] and found['pid']
+    assert found['service_up'] and found['service_down']
+    assert found['file_up'] and found['file_down']
+
+
+def pytest_generate_tests(metafunc):
+    # Other masters run the pure core in any case, so the half of the suite for that has them.
+    chosen = [pair for pair in sorted(set(pairs())) if pair[0] == OWN or metafunc.config.option.core != 'native']
+    metafunc.parametrize('master,child', chosen, ids=lambda name: name.replace('python', ''))
+
+
+def test_a_master_a_child_and_a_grandchild(package, master, child):
+    python = sys.executable if master == OWN else pythons.find_python(master)
+    child_path = pythons.find_python(child)
+    here = [name for name in pythons.NAMES if pythons.is_here(name)]
+    grandchild = here[-1] if child == here[0] else here[0]
+    env = dict(os.environ)
+    for name in ('PYTHONPATH', 'MITOGEN_CORE', 'MITOGEN_LOG_LEVEL'):
+        env.pop(name, None)
+    if master == OWN:
+        env['MITOGEN_CORE'] = mitogen.core.CORE
+        env['PYTHONPATH'] = os.path.dirname(os.path.dirname(mitogen.__file__))
+    else:
+        env['PYTHONPATH'] = package
+    proc = subprocess.run([python, '-W', 'error', PROGRAM, child_path, pythons.find_python(grandchild)], env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=100)
+    assert proc.returncode == 0, proc.stderr
+    found = json.loads(proc.stdout.splitlines()[-1])
+    assert found['master'] == version(master)
+    assert found['core'] == (mitogen.core.CORE if master == OWN else 'pure')
+    check(found['child'], child)
+    check(found['grandchild'], grandchild)
+    assert found['logs'] and found['gone']
+    assert found['complaints'] == []
+    assert proc.stderr == ''

@@ -1,0 +1,459 @@
+"""
+When it hangs, it says why: the dump on a signal, the waits it tells of, the counters of a router, and what the error of
+a lost connection says.
+"""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import mitogen.core
+import mitogen.debug
+import mitogen.select
+from mitogen.core import ChannelError, Latch, Receiver
+
+import places
+import targets
+import testlib
+import waiting_targets
+
+
+
+class Sleeping(object):
+    """
+    A thread that waits, for the length of a block.
+    """
+    def __init__(self, wait, end):
+        self._wait, self._end = wait, end
+        self.thread = threading.Thread(target=self._run, name='the one that waits')
+
+    def _run(self):
+        try:
+            self._wait()
+        except mitogen.core.Error:
+            pass
+
+    def __enter__(self):
+        self.thread.start()
+        testlib.wait_for(self.waits)
+        return self
+
+    def __exit__(self, *exc):
+        self._end()
+        self.thread.join()
+
+    def waits(self):
+        return [wait for wait in mitogen.debug.get_waits() if wait['thread'] == self.thread.ident]
+
+
+# ---- waits
+
+def test_a_wait_for_a_reply_names_handle_and_context(router):
+    child = router.local(name=u'bob')
+    call = child.call_async(targets.sleep, 600)
+    with Sleeping(call.get, child.shutdown) as sleeping:
+        wait, = sleeping.waits()
+        assert wait['name'] == 'the one that waits'
+        assert wait['what'] == 'handle %d, for a message of %r' % (call.handle, child)
+        first = wait['seconds']
+        assert first >= 0
+        testlib.wait_for(lambda: sleeping.waits()[0]['seconds'] > first)
+
+
+def test_a_wait_in_a_call_is_seen_though_nobody_holds_its_receiver(router):
+    child = router.local(name=u'bob')
+    with Sleeping(lambda: child.call(targets.sleep, 600), child.shutdown) as sleeping:
+        assert repr(child) in sleeping.waits()[0]['what']
+
+
+def test_a_wait_for_anybodys_message(router):
+    receiver = Receiver(router)
+    with Sleeping(receiver.get, receiver.close) as sleeping:
+        assert sleeping.waits()[0]['what'] == 'handle %d, for whoever sends' % (receiver.handle,)
+
+
+def test_a_wait_on_a_latch_of_the_programs_own():
+    latch = Latch()
+    with Sleeping(latch.get, latch.close) as sleeping:
+        assert sleeping.waits()[0]['what'].startswith('Latch(')
+
+
+def test_a_wait_on_a_select_names_its_members(router):
+    with Receiver(router) as one, Receiver(router) as two:
+        select = mitogen.select.Select([one, two])
+        with Sleeping(select.get, select.close) as sleeping:
+            assert sleeping.waits()[0]['what'] == 'a select of %r, %r' % (one, two)
+
+
+def test_a_wait_for_a_connection_names_its_stage(router, tmp_path):
+    silent, pid = tmp_path / 'silent', tmp_path / 'pid'
+    silent.write_text('#!/bin/sh\necho $$ > %s.new\nmv %s.new %s\nexec sleep 600\n' % (pid, pid, pid))
+    silent.chmod(0o755)
+
+    def end():
+        os.kill(int(testlib.wait_for(lambda: pid.exists() and pid.read_text())), signal.SIGKILL)
+
+    with Sleeping(lambda: router.local(python_path=str(silent), name=u'bob'), end) as sleeping:
+        testlib.wait_for(lambda: 'waiting for the interpreter' in sleeping.waits()[0]['what'])
+        assert re.match(r"the connection to Context\(\d+, 'bob'\): ", sleeping.waits()[0]['what'])
+
+
+def test_a_wait_for_the_end_of_a_context(router):
+    child = router.local(name=u'bob')
+    pid = child.call(os.getpid)
+    testlib.stop_process(pid)
+    with Sleeping(lambda: child.shutdown(wait=True), lambda: os.kill(pid, signal.SIGCONT)) as sleeping:
+        assert sleeping.waits()[0]['what'] == '%r to end' % (child,)
+
+
+def test_a_wait_for_the_brokers_thread(router):
+    go_on = threading.Event()
+    router.broker.defer(go_on.wait)
+    with Sleeping(lambda: router.broker.defer_sync(os.getpid), go_on.set) as sleeping:
+        assert sleeping.waits()[0]['what'] == 'the thread of %r to run %r' % (router.broker, os.getpid)
+
+
+def test_a_wait_that_ended_is_not_told():
+    latch = Latch()
+    with Sleeping(latch.get, latch.close) as sleeping:
+        ident = sleeping.thread.ident
+    assert not [wait for wait in mitogen.debug.get_waits() if wait['thread'] == ident]
+
+
+# ---- the description
+
+def test_a_description_tells_all(router):
+    child = router.local(name=u'bob')
+    call = child.call_async(targets.sleep, 600)
+    with Sleeping(call.get, child.shutdown):
+        text = mitogen.debug.describe()
+    assert text.startswith('==== process %d, context 0, %s core' % (os.getpid(), mitogen.core.CORE))
+    assert re.search(r'thread the one that waits \(\d+\) waits since \d+\.\d s for handle %d' % call.handle, text)
+    assert re.search(r'stream bob to context %d: 0 bytes queued, 0 senders blocked; last received \d+\.\d s ago, '
+                     r'last sent \d+\.\d s ago; \d+ messages and \d+ bytes in' % child.context_id, text)
+    assert 'routes: [%d]' % child.context_id in text
+    assert 'a reply is awaited: handle %d, for a message of %r' % (call.handle, child) in text
+    assert 'in test_a_description_tells_all' in text
+
+
+def test_a_child_describes_itself_in_a_call(router):
+    child = router.local()
+    text = child.call(mitogen.debug.describe)
+    assert 'process %d, context %d' % (child.call(os.getpid), child.context_id) in text
+    assert re.search(r'Calls being executed:\n  <function describe.*, for context 0', text)
+    assert re.search('stream parent to context 0', text)
+
+
+def test_what_was_asked_of_the_parent_is_told(router, tmp_path):
+    child = router.local()
+    child.call(waiting_targets.start_waiting, 'import_module', 'json', str(tmp_path / 'ready'))
+    child.call(mitogen.debug.describe)
+    asked = Latch()
+    router.add_handler(lambda msg: None if msg.is_dead else asked.put(), mitogen.core.GET_MODULE, overwrite=True)
+    child.call(waiting_targets.start_waiting, 'import_module', 'no_such_module', str(tmp_path / 'outcome'))
+    asked.get(timeout=30)
+    assert 'not answered yet: module no_such_module' in child.call(mitogen.debug.describe)
+
+
+def test_a_part_that_cannot_be_told_does_not_hide_the_rest(monkeypatch):
+    def fail():
+        raise ValueError('on purpose')
+
+    monkeypatch.setattr(mitogen.debug, 'get_waits', fail)
+    text = mitogen.debug.describe()
+    assert "cannot be told: ValueError('on purpose'" in text
+    assert 'in test_a_part_that_cannot_be_told' in text
+
+
+# ---- the signal
+
+SCRIPT = '''
+import os, sys, threading, time
+sys.path.insert(0, %r)
+import mitogen.master, mitogen.debug, targets
+if __name__ == "__main__":
+    router = mitogen.master.Router()
+    child = router.local(name="bob")
+    child.call(targets.identity, 1)
+    print(child.call(os.getpid), flush=True)
+    %s
+'''
+
+
+def run_script(tmp_path, last_line, **env):
+    path = tmp_path / 'script.py'
+    path.write_text(SCRIPT % (places.TARGETS, last_line))
+    proc = subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=dict(os.environ, **env))
+    return proc, int(proc.stdout.readline())
+
+
+def end_script(proc):
+    proc.kill()
+    proc.wait()
+    proc.stdout.close()
+    proc.stderr.close()
+
+
+def text_of(path, part):
+    """
+    Return the text of a file once it has some part.
+    """
+    return testlib.wait_for(lambda: path.exists() and part in path.read_text() and path.read_text(), 30, part)
+
+
+@pytest.mark.parametrize('last_line', [
+    'child.call(targets.sleep, 600)',
+    'time.sleep(600)',
+    'threading.Event().wait()',
+    'targets.spin(600)',
+])
+def test_a_signal_has_master_and_child_write_to_files(tmp_path, last_line):
+    proc, child_pid = run_script(tmp_path, last_line, MITOGEN_DEBUG_SIGNAL=str(tmp_path / '%(pid)s.dump'))
+    try:
+        for pid in proc.pid, child_pid:
+            os.kill(pid, signal.SIGUSR2)
+            text = text_of(tmp_path / ('%d.dump' % pid), 'MainThread')
+            assert '==== process %d, ' % pid in text
+            # Before that, the stacks by the C handler.
+            assert '(most recent call first)' in text[:text.index('====')]
+        assert proc.poll() is None
+    finally:
+        end_script(proc)
+
+
+def test_stacks_come_while_the_interpreter_is_held_in_c(tmp_path):
+    # One call of a C function that keeps the GIL and looks at no signals for long.
+    proc, _ = run_script(tmp_path, 'import re; print("held", flush=True); re.match("(a*)*b", "a" * 64)',
+                         MITOGEN_DEBUG_SIGNAL=str(tmp_path / '%(pid)s.dump'))
+    try:
+        assert proc.stdout.readline() == b'held\n'
+        os.kill(proc.pid, signal.SIGUSR2)
+        text_of(tmp_path / ('%d.dump' % proc.pid), 'script.py')
+    finally:
+        end_script(proc)
+
+
+def test_a_signal_writes_to_stderr_by_default(tmp_path):
+    proc, _ = run_script(tmp_path, 'mitogen.debug.enable_dump(); print("on", flush=True); time.sleep(600)')
+    try:
+        assert proc.stdout.readline() == b'on\n'
+        os.kill(proc.pid, signal.SIGUSR2)
+        for line in iter(proc.stderr.readline, b''):
+            if b'stream bob to context' in line:
+                break
+        else:
+            pytest.fail('no description on stderr')
+    finally:
+        end_script(proc)
+
+
+def test_a_childs_dump_is_logged_by_the_master(router, caplog):
+    caplog.set_level(logging.INFO)
+    child = router.local(name=u'bob')
+    child.call(mitogen.debug.enable_dump)
+    with testlib.LogCapture('', logging.INFO) as logs:
+        os.kill(child.call(os.getpid), signal.SIGUSR2)
+        record, = logs.wait('==== process')
+        assert record.name == 'stderr.[bob]'
+
+
+def test_off_by_default(tmp_path):
+    proc, child_pid = run_script(tmp_path, 'time.sleep(600)')
+    try:
+        os.kill(proc.pid, signal.SIGUSR2)
+        assert proc.wait(30) == -signal.SIGUSR2
+    finally:
+        end_script(proc)
+
+
+def test_it_can_be_switched_off_again(tmp_path):
+    path = str(tmp_path / 'dump')
+    mitogen.debug.enable_dump(path)
+    assert signal.getsignal(signal.SIGUSR2) == mitogen.debug._on_dump_signal
+    mitogen.debug.enable_dump(path)
+    mitogen.debug.disable_dump()
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+    mitogen.debug.disable_dump()
+
+
+# ---- counters
+
+KEYS = ['blocked_senders', 'bytes_in', 'bytes_out', 'forwarded', 'handlers', 'messages_in', 'messages_out',
+        'queued_bytes', 'queued_work', 'refused', 'routes', 'streams', 'wakeups']
+
+
+def test_the_counters_have_the_same_names_over_each_core(router):
+    stats = router.stats()
+    assert sorted(stats) == KEYS
+    assert all(isinstance(value, int) for value in stats.values())
+
+
+def difference(before, after):
+    return dict((key, after[key] - before[key]) for key in after)
+
+
+def test_messages_and_bytes_are_counted(router):
+    with testlib.Peer(router, 55) as peer:
+        before = router.stats()
+        with Receiver(router) as receiver:
+            for _ in range(3):
+                peer.send(0, handle=receiver.handle, data=b'12345')
+            for _ in range(3):
+                receiver.get(timeout=10)
+        for _ in range(2):
+            peer.context.send(mitogen.core.Message(handle=1, data=b'xyz'))
+        for _ in range(2):
+            peer.receive()
+        change = difference(before, router.stats())
+    assert (change['messages_in'], change['bytes_in']) == (3, 3 * (26 + 5))
+    assert (change['messages_out'], change['bytes_out']) == (2, 2 * (26 + 3))
+    assert (change['forwarded'], change['refused'], change['streams']) == (0, 0, 0)
+
+
+def test_forwards_are_counted(router):
+    with testlib.Peer(router, 55) as one, testlib.Peer(router, 56) as two:
+        before = router.stats()
+        for _ in range(4):
+            one.send(56, handle=1, data=b'x')
+        for _ in range(4):
+            two.receive()
+        change = difference(before, router.stats())
+    assert change['forwarded'] == change['messages_in'] == change['messages_out'] == 4
+
+
+def test_refusals_are_counted(router):
+    with testlib.Peer(router, 55) as peer:
+        before = router.stats()
+        peer.send(0, handle=99999, reply_to=5)   # no such handle
+        peer.receive()
+        peer.send(4321, handle=1, reply_to=5)    # no such context
+        peer.receive()
+        peer.send(0, src=7, handle=1)            # not its name
+        peer.send(0, handle=99999, reply_to=5)
+        peer.receive()
+        assert difference(before, router.stats())['refused'] == 4
+        router.add_handler(lambda msg: None, 5000, policy=lambda msg, stream: False)
+        peer.send(0, handle=5000, reply_to=5)    # by a policy of the program's own
+        peer.receive()
+        assert difference(before, router.stats())['refused'] == 5
+
+
+def test_what_closed_streams_carried_is_not_forgotten(router):
+    child = router.local()
+    for i in range(10):
+        child.call(targets.identity, i)
+    before = router.stats()
+    assert before['messages_in'] >= 10
+    child.shutdown(wait=True)
+    testlib.wait_for(lambda: router.stats()['streams'] == 0)
+    testlib.wait_for(lambda: router.stats()['messages_in'] >= before['messages_in'])
+    assert router.stats()['bytes_in'] >= before['bytes_in']
+
+
+def test_queued_bytes_are_counted(router):
+    with testlib.Peer(router, 55) as peer:
+        receiver = peer.context.send_async(mitogen.core.Message(handle=1, data=b'x' * (4 << 20)))
+        assert router.stats()['queued_bytes'] > 1 << 20
+        testlib.wait_for(lambda: '%d bytes queued' % router.stats()['queued_bytes'] in mitogen.debug.describe())
+    with pytest.raises(ChannelError):
+        receiver.get(timeout=30)
+    assert router.stats()['queued_bytes'] == 0
+
+
+def test_senders_that_are_held_back_are_counted(router):
+    router.high_water = 1 << 20
+    with testlib.Peer(router, 55) as peer:
+        thread = threading.Thread(
+            target=lambda: peer.context.send(mitogen.core.Message(handle=1, data=b'x' * (8 << 20))))
+        thread.start()
+        testlib.wait_for(lambda: router.stats()['blocked_senders'] == 1)
+        assert '1 senders blocked' in mitogen.debug.describe()
+    thread.join()
+    assert router.stats()['blocked_senders'] == 0
+
+
+def test_wake_ups_are_counted(router):
+    before = router.stats()['wakeups']
+    for _ in range(5):
+        testlib.sync(router.broker)
+    assert router.stats()['wakeups'] > before
+
+
+def test_a_child_has_counters_too(router):
+    assert sorted(router.local().call(router_stats)) == KEYS
+
+
+@mitogen.core.takes_router
+def router_stats(router):
+    return router.stats()
+
+
+# ---- the error of a lost connection
+
+def error_of(router, end, call):
+    end()
+    with pytest.raises(ChannelError) as caught:
+        call.get(timeout=30)
+    error = caught.value
+    assert error.args == (router.respondent_disconnect_msg,)
+    assert str(error) == '%s: %s' % (router.respondent_disconnect_msg, error.detail)
+    return error.detail
+
+
+def test_it_names_the_connection_the_time_and_the_reason(router):
+    child = router.local(name=u'bob')
+    call = child.call_async(targets.sleep, 600)
+    pid = router.stream_by_id(child.context_id).conn.proc.pid
+    detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
+    assert re.match(r"Context\(%d, 'bob'\) was lost at \d\d:\d\d:\d\d, with the connection 'bob': "
+                    r"(closed by the other side|.*reset.*|.*roken pipe)$" % child.context_id, detail)
+
+
+def test_it_names_the_connection_to_the_intermediary(router):
+    child = router.local(name=u'bob')
+    grandchild = router.local(via=child, name=u'below')
+    call = grandchild.call_async(targets.sleep, 600)
+    pid = router.stream_by_id(child.context_id).conn.proc.pid
+    detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
+    assert "'bob.below') was lost at" in detail and "with the connection 'bob'" in detail
+
+
+def test_it_tells_who_reported_a_loss_farther_away(router):
+    child = router.local(name=u'bob')
+    grandchild = router.local(via=child, name=u'below')
+    pid = grandchild.call(os.getpid)
+    call = grandchild.call_async(targets.sleep, 600)
+    detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
+    assert "'bob.below') was lost at" in detail and detail.endswith(", says 'bob'")
+
+
+def test_it_tells_that_we_have_closed_it(router):
+    child = router.local(name=u'bob')
+    call = child.call_async(targets.sleep, 600)
+    detail = error_of(router, lambda: router.disconnect(child), call)
+    assert detail.endswith("with the connection 'bob': closed by this process")
+
+
+def test_it_tells_of_bad_data(router):
+    with testlib.Peer(router, 55, name=u'peer') as peer:
+        call = peer.context.send_async(mitogen.core.Message(handle=1))
+        with testlib.LogCapture('mitogen'):
+            detail = error_of(router, lambda: peer.write(b'x' * 100), call)
+    assert detail.endswith("with the connection 'peer': it sent what is no message")
+
+
+def test_other_errors_have_no_detail(router):
+    receiver = Receiver(router)
+    receiver.close()
+    with pytest.raises(ChannelError) as caught:
+        receiver.get()
+    assert caught.value.detail is None
+    assert str(caught.value) == receiver.closed_msg

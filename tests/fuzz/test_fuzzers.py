@@ -1,0 +1,45 @@
+"""
+Short, repeatable runs of the fuzzers; the inputs that once failed, or nearly, run again. The engine's are replayed by
+its own tests, the codec's by test_codec.py.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import zlib
+
+import bootstrap_fuzz
+import fuzz_corpus
+import places
+import pytest
+
+
+
+@pytest.mark.parametrize('name', sorted(fuzz_corpus.files('bootstrap')))
+def test_output_of_a_starting_child_is_read_as_its_lines_say(name):
+    data = fuzz_corpus.files('bootstrap')[name]
+    for seed in range(4):
+        bootstrap_fuzz.try_one(data, random.Random(seed))
+
+
+def test_output_that_coverage_chose():
+    for data in fuzz_corpus.rows('bootstrap'):
+        bootstrap_fuzz.try_one(data, random.Random(zlib.crc32(data)))
+
+
+def test_made_up_output_of_a_starting_child():
+    rng = random.Random(1)
+    for _ in range(30):
+        bootstrap_fuzz.try_one(bootstrap_fuzz.generate(rng), rng)
+
+
+@pytest.mark.parametrize('seed', [1, 2, 3, 5, 3236995401])
+def test_both_cores_do_the_same(seed):
+    """
+    Rows of operations on which they once disagreed.
+    """
+    proc = subprocess.run(
+        [sys.executable, os.path.join(places.FUZZ, 'differential_fuzz.py'), '--seed', str(seed), '--steps', '100'],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=100)
+    assert (proc.returncode, proc.stdout) == (0, '100 operations in 1 rows, no difference\n')

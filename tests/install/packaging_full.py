@@ -1,0 +1,159 @@
+"""
+Everything that is uploaded, on every interpreter of this machine, and beside what people have installed already. Run by
+"make test-packaging"; it takes minutes, and fetches upstream's release and ansible-core with pip.
+"""
+
+import glob
+import os
+import re
+import shutil
+import sys
+
+import pytest
+
+import mitogen
+import packages
+import places
+import pythons
+
+VERSION = '.'.join(str(part) for part in mitogen.__version__)
+UPSTREAM = '0.3.54'
+NATIVE = ['python3.%d' % minor for minor in range(9, 15)]
+
+pytestmark = pytest.mark.seconds(900)
+
+
+@pytest.fixture(scope='session')
+def built(tmp_path_factory):
+    """
+    The folder of all that "make wheels" builds. MITOGEN_TEST_DIST names one that has been built before.
+    """
+    folder = os.environ.get('MITOGEN_TEST_DIST')
+    if not folder:
+        folder = str(tmp_path_factory.mktemp('dist'))
+        packages.run([sys.executable, os.path.join(places.ROOT, 'tools', 'wheels.py'), '--out', folder], folder)
+    return folder
+
+
+def wheel_for(built, python):
+    tag = 'cp' + python[len('python'):].replace('.', '')
+    path, = glob.glob(os.path.join(built, 'mitogen-%s-%s-%s-*.whl' % (VERSION, tag, tag)))
+    return path
+
+
+def pure_wheel(built):
+    return os.path.join(built, 'mitogen-%s-py2.py3-none-any.whl' % (VERSION,))
+
+
+def check(found, core):
+    assert found['version'] == VERSION
+    assert (found['core'], found['child_core']) == (core, core)
+    assert found['child'] and found['grandchild'] and found['typed']
+
+
+@pytest.mark.parametrize('name', NATIVE)
+def test_the_wheel_of_an_interpreter(built, name, tmp_path):
+    python = pythons.find_python(name)
+    wheel = wheel_for(built, name)
+    assert re.search(r'-manylinux_2_\d+_|-macosx_', os.path.basename(wheel)), wheel
+    environment = packages.Environment(tmp_path / 'env', python)
+    environment.install('--no-index', '--no-deps', wheel)
+    found = environment.describe()
+    check(found, 'native')
+    # libev is the wheel's own.
+    assert len(found['libev']) == 1 and found['libev'][0].startswith(environment.folder), found
+
+
+@pytest.mark.parametrize('name', pythons.NAMES)
+def test_the_pure_wheel_on_every_python(built, name, tmp_path):
+    python = pythons.find_python(name)
+    # Old Pythons have no venv, or a pip of their time.
+    target = str(tmp_path / 'target')
+    packages.run([sys.executable, '-m', 'pip', 'install', '-q', '--no-index', '--no-deps', '--target', target, pure_wheel(built)],
+                 tmp_path)
+    script = tmp_path / 'describe.py'
+    script.write_text(packages.PROGRAM)
+    out = packages.run([python, str(script)], tmp_path, PYTHONPATH=target)
+    check(packages.json.loads(out.splitlines()[-1]), 'pure')
+
+
+def test_pip_takes_the_wheel_with_the_extension_where_it_fits(built, tmp_path):
+    environment = packages.Environment(tmp_path / 'env')
+    environment.install('--no-index', '--pre', '--find-links', built, 'mitogen')
+    check(environment.describe(), 'native')
+
+
+def test_the_sdist_by_pip_alone(built, tmp_path):
+    """
+    Nothing is there but what pip fetches to build with.
+    """
+    environment = packages.Environment(tmp_path / 'env')
+    environment.install('--no-binary', 'mitogen', '--no-deps',
+                        os.path.join(built, 'mitogen-%s.tar.gz' % VERSION), MITOGEN_REQUIRE_NATIVE='1')
+    check(environment.describe(), 'native')
+
+
+@pytest.mark.parametrize('pure', [False, True], ids=['native', 'pure'])
+def test_on_top_of_upstream(built, pure, tmp_path):
+    """
+    Upstream's files are gone afterwards, so nothing of it can be imported by mistake.
+    """
+    environment = packages.Environment(tmp_path / 'env')
+    environment.install('mitogen==' + UPSTREAM)
+    site, = glob.glob(os.path.join(environment.folder, 'lib', 'python*', 'site-packages'))
+    before = set(os.listdir(os.path.join(site, 'mitogen')))
+    assert os.path.isdir(os.path.join(site, 'ansible_mitogen'))
+    wheel = pure_wheel(built) if pure else wheel_for(built, 'python%d.%d' % sys.version_info[:2])
+    environment.install('--no-index', '--no-deps', wheel)
+    check(environment.describe(), 'pure' if pure else 'native')
+    after = set(os.listdir(os.path.join(site, 'mitogen')))
+    ours = set(os.listdir(os.path.join(places.ROOT, 'mitogen'))) | {'_build.py', '__pycache__'}
+    assert after <= ours, sorted(after - ours)
+    assert not os.path.isdir(os.path.join(site, 'ansible_mitogen', 'plugins'))
+    assert before - after or before <= ours
+    # And back again.
+    environment.install('--force-reinstall', 'mitogen==' + UPSTREAM)
+    out = packages.run([environment.python, '-c', 'import mitogen; print(mitogen.__version__)'], tmp_path)
+    assert out.strip() == repr(tuple(int(part) for part in UPSTREAM.split('.')))
+
+
+PLAYBOOK = '''
+- hosts: localhost
+  gather_facts: false
+  connection: local
+  tasks:
+    - command: echo through a module
+      register: said
+    - assert: {that: said.stdout == "through a module"}
+    - shell: grep -c _mitogen_core /proc/$PPID/maps
+    - setup: {gather_subset: "!all,min"}
+    - assert: {that: ansible_facts.python.version.major == 3}
+'''
+
+
+def test_in_an_environment_with_ansible_core(built, tmp_path):
+    """
+    As README.rst says. What runs the tasks has our extension loaded: upstream's package is not found first.
+    """
+    readme = open(os.path.join(places.ROOT, 'README.rst')).read()
+    core = {9: '2.15', 10: '2.17', 11: '2.19'}.get(sys.version_info[1], '2.21')
+    environment = packages.Environment(tmp_path / 'env')
+    environment.install('ansible-core==%s.*' % core)
+    environment.install('--no-index', '--no-deps', wheel_for(built, 'python%d.%d' % sys.version_info[:2]))
+    check(environment.describe(), 'native')
+
+    assert 'pip download --no-deps --dest upstream mitogen==' + UPSTREAM in readme
+    packages.run([sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--dest', 'upstream', 'mitogen==' + UPSTREAM], tmp_path)
+    assert 'python -m zipfile -e upstream/mitogen-%s-*.whl upstream' % UPSTREAM in readme
+    wheel, = glob.glob(str(tmp_path / 'upstream' / '*.whl'))
+    packages.run([sys.executable, '-m', 'zipfile', '-e', wheel, 'upstream'], tmp_path)
+    assert '$ rm -r upstream/mitogen\n' in readme
+    shutil.rmtree(str(tmp_path / 'upstream' / 'mitogen'))
+    assert '$PWD/upstream/ansible_mitogen/plugins/strategy ANSIBLE_STRATEGY=mitogen_linear' in readme
+
+    (tmp_path / 'play.yml').write_text(PLAYBOOK)
+    out = packages.run(
+        [os.path.join(environment.folder, 'bin', 'ansible-playbook'), '-vvv', 'play.yml'], tmp_path,
+        ANSIBLE_STRATEGY_PLUGINS=str(tmp_path / 'upstream' / 'ansible_mitogen' / 'plugins' / 'strategy'),
+        ANSIBLE_STRATEGY='mitogen_linear', ANSIBLE_HOME=str(tmp_path), ANSIBLE_LOCALHOST_WARNING='0')
+    assert re.search(r'localhost +: ok=5 +changed=2 +unreachable=0 +failed=0', out), out

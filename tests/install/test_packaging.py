@@ -1,0 +1,141 @@
+"""
+What is uploaded and what people install: the sdist has all that a build needs, and each kind of wheel works where nothing
+else is. Every interpreter, libev inside, upstream and Ansible: tests/install/packaging_full.py ("make test-packaging").
+"""
+
+import glob
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import mitogen
+import packages
+import places
+
+VERSION = '.'.join(str(part) for part in mitogen.__version__)
+
+pytest.importorskip('setuptools')
+pytestmark = [
+    # What is built has both cores, whichever runs the tests; once is enough.
+    pytest.mark.native,
+    pytest.mark.skipif(not os.path.exists(os.path.join(places.ROOT, 'tools', 'wheels.py')), reason='needs the source tree'),
+]
+
+
+@pytest.fixture(scope='module')
+def sdist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sdist')
+    return packages.tool().make_sdist(str(folder), str(tmp_path_factory.mktemp('work')))
+
+
+@pytest.fixture(scope='module')
+def pure_wheel(sdist, tmp_path_factory):
+    return packages.tool().make_pure(sdist, str(tmp_path_factory.mktemp('pure')), str(tmp_path_factory.mktemp('work')))
+
+
+@pytest.fixture(scope='module')
+def native_wheel(sdist, tmp_path_factory):
+    """
+    Built from the unpacked sdist, far from the checkout. libev is the system's.
+    """
+    folder = tmp_path_factory.mktemp('native')
+    tree = packages.tool().unpack(sdist, str(folder / 'tree'))
+    packages.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(folder), tree],
+                 folder, MITOGEN_REQUIRE_NATIVE='1')
+    path, = glob.glob(str(folder / '*.whl'))
+    return path
+
+
+def check(found, core):
+    assert found['version'] == VERSION
+    assert (found['core'], found['child_core']) == (core, core)
+    assert found['child'] and found['grandchild'] and found['typed']
+
+
+@pytest.mark.seconds(240)
+def test_a_wheel_with_the_extension_in_a_clean_environment(native_wheel, tmp_path):
+    name = os.path.basename(native_wheel)
+    assert name.startswith('mitogen-%s-cp3%d-cp3%d' % (VERSION, sys.version_info[1], sys.version_info[1])), name
+    environment = packages.Environment(tmp_path / 'env')
+    environment.install('--no-index', '--no-deps', native_wheel)
+    found = environment.describe()
+    check(found, 'native')
+    assert found['file'].startswith(environment.folder)
+    assert 'core    native' in environment.report()
+
+
+@pytest.mark.seconds(240)
+def test_the_pure_wheel_in_a_clean_environment(pure_wheel, tmp_path):
+    assert os.path.basename(pure_wheel) == 'mitogen-%s-py2.py3-none-any.whl' % VERSION
+    environment = packages.Environment(tmp_path / 'env')
+    environment.install('--no-index', '--no-deps', pure_wheel)
+    check(environment.describe(), 'pure')
+    report = environment.report()
+    assert 'core    pure' in report
+    assert 'MITOGEN_PURE was set when the package was built' in ' '.join(report.split())
+
+
+@pytest.mark.seconds(240)
+def test_one_kind_of_wheel_over_the_other(native_wheel, pure_wheel, tmp_path):
+    environment = packages.Environment(tmp_path / 'env')
+    for wheel, core in ((pure_wheel, 'pure'), (native_wheel, 'native'), (pure_wheel, 'pure')):
+        environment.install('--no-index', '--no-deps', '--force-reinstall', wheel)
+        check(environment.describe(), core)
+
+
+@pytest.mark.seconds(240)
+def test_an_extension_left_behind_by_another_version(native_wheel, pure_wheel, tmp_path):
+    """
+    The extension of one release and the package of another, as a broken upgrade leaves them.
+    """
+    environment = packages.Environment(tmp_path / 'env')
+    environment.install('--no-index', '--no-deps', native_wheel)
+    package, = glob.glob(os.path.join(environment.folder, 'lib', 'python*', 'site-packages', 'mitogen'))
+    init = os.path.join(package, '__init__.py')
+    with open(init) as fp:
+        text = fp.read()
+    with open(init, 'w') as fp:
+        fp.write(text.replace("'dev0')", "'dev99')"))
+    program = 'import mitogen.core, mitogen.master; print(mitogen.core.CORE)'
+    out = packages.run([environment.python, '-c', program], environment.cwd)
+    assert out.splitlines()[-1] == 'pure'
+    assert out.count('RuntimeWarning:') == 1
+    assert VERSION in out and VERSION.replace('dev0', 'dev99') in out
+
+
+def test_every_file_of_the_package_is_in_every_wheel(native_wheel, pure_wheel):
+    folder = os.path.join(places.ROOT, 'mitogen')
+    wanted = set('mitogen/' + name for name in os.listdir(folder)
+                 if name.endswith(('.py', '.pyi')) or name == 'py.typed')
+    for wheel in (native_wheel, pure_wheel):
+        with zipfile.ZipFile(wheel) as archive:
+            names = set(archive.namelist())
+        assert wanted <= names
+        assert [name for name in names if name.startswith(('tests/', 'docs/', '_mitogen_core/'))] == []
+        assert bool([name for name in names if name.startswith('_mitogen_core')]) == (wheel == native_wheel)
+
+
+def tracked():
+    """
+    Return the names of the files of the project: those that git has, or without git, those that a build may read.
+    """
+    try:
+        out = subprocess.check_output(['git', 'ls-files', '-z'], cwd=places.ROOT, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        found = set()
+        for base, folders, names in os.walk(places.ROOT):
+            left = packages.tool().LEAVE(base, folders + names)
+            folders[:] = [name for name in folders if name not in left]
+            found.update(os.path.relpath(os.path.join(base, name), places.ROOT) for name in names if name not in left)
+        return found
+    names = out.decode().split('\0')
+    return set(name for name in names if name and os.path.lexists(os.path.join(places.ROOT, name)))
+
+
+def test_the_sdist_has_the_whole_project(sdist, tmp_path):
+    tree = packages.tool().unpack(sdist, str(tmp_path))
+    missing = sorted(name for name in tracked() if not os.path.lexists(os.path.join(tree, name)) and name != '.gitignore')
+    assert missing == []

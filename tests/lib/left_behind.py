@@ -1,0 +1,174 @@
+"""
+Every test is checked for what it leaves behind: threads, descriptors, child processes, and processes that descend from
+it however far away they are.
+"""
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+import reading
+
+#: Seconds that what a test started may take to end by itself.
+GRACE_SECONDS = 10.0
+
+#: Every process that descends from a test carries this variable.
+MARK = 'MITOGEN_TEST_MARK'
+
+WATCHER_NAME = 'mitogen.master.join_thread_async'
+
+
+class Belongings(object):
+    """
+    What this process has at one moment, as /proc tells it.
+    """
+
+    def __init__(self, mark=None):
+        self.descriptors = set(open_descriptors())
+        self.threads = set(thread_ids())
+        self.children = set(pid for pid, _ in child_processes())
+        self.mark = mark
+
+    def extras(self):
+        """
+        Return a list of sentences, one for each thing that is there now and was
+        not when this object was made.
+        """
+        found = []
+        names = dict((t.native_id, t.name) for t in threading.enumerate())
+        watchers = [tid for tid, name in names.items() if name == WATCHER_NAME]
+        for tid in thread_ids():
+            if tid in self.threads or tid in watchers[:1]:
+                continue
+            name = names.get(tid) or reading.text('/proc/self/task/%d/comm' % tid)
+            if name:
+                found.append('thread %r' % (name.strip(),))
+        for fd, target in sorted(open_descriptors()):
+            if (fd, target) not in self.descriptors:
+                found.append('descriptor %d: %s' % (fd, target))
+        for pid, state in child_processes():
+            if pid not in self.children:
+                found.append('child process %d%s: %s' % (pid, ' (zombie)' if state == 'Z' else '', command_line(pid)))
+        for pid in marked_processes(self.mark):
+            if pid not in self.children:
+                found.append('descendant process %d: %s' % (pid, command_line(pid)))
+        return found
+
+
+def thread_ids():
+    """
+    Return the kernel's numbers of all threads of this process, sorted.
+
+    When one ends while the kernel lists them, those behind it may be left out. The thread that watches over the time of
+    the test before may be ending just now. So look until nothing changes.
+    """
+    ids, before = None, ()
+    while ids != before:
+        ids, before = sorted(int(name) for name in os.listdir('/proc/self/task')), ids
+    return ids
+
+
+def open_descriptors():
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            yield int(name), os.readlink('/proc/self/fd/' + name)
+        except OSError:
+            pass
+
+
+def child_processes():
+    """
+    Yield (pid, state letter) of each child of this process, zombies too.
+    """
+    me = str(os.getpid())
+    for name in os.listdir('/proc'):
+        if name.isdigit():
+            stat = reading.text('/proc/%s/stat' % name)
+            if stat:
+                fields = stat[stat.rindex(')') + 2:].split()
+                if fields[1] == me:
+                    yield int(name), fields[0]
+
+
+def marked_processes(mark):
+    """
+    Yield the pid of each process that has the mark in its environment, wherever
+    in the tree of processes it went.
+    """
+    if mark is None:
+        return
+    wanted = ('%s=%s' % (MARK, mark)).encode()
+    me = os.getpid()
+    for name in os.listdir('/proc'):
+        if name.isdigit() and int(name) != me:
+            try:
+                with open('/proc/%s/environ' % name, 'rb') as fp:
+                    if wanted in fp.read().split(b'\0'):
+                        yield int(name)
+            except (IOError, OSError):
+                pass
+
+
+def command_line(pid):
+    text = reading.text('/proc/%d/cmdline' % pid)
+    return (text or '').replace('\0', ' ').strip()[:200] or '(gone)'
+
+
+def close_idle_latches():
+    """
+    Close the descriptors that sleepers keep for the next sleep.
+    """
+    core = sys.modules.get('mitogen.core')
+    if core is not None:
+        core.Latch._on_fork()
+
+
+def end_leftovers(before):
+    """
+    End what a failed test left running, so that the next one starts clean.
+    """
+    for pid in set(itertools.chain(marked_processes(before.mark), (p for p, _ in child_processes()))):
+        if pid not in before.children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+            try:
+                os.waitpid(pid, 0)
+            except OSError:
+                pass
+
+
+_marks = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request):
+    """
+    Fail a test that leaves threads, descriptors or processes behind. What ends
+    in an orderly way is given time for it.
+    """
+    if not os.path.isdir('/proc/self/task'):
+        yield
+        return
+    mark = os.environ[MARK] = '%d.%d' % (os.getpid(), next(_marks))
+    core = request.config.option.core
+    if core in ('native', 'pure') and os.environ.get('MITOGEN_CORE') != core:
+        pytest.exit('an earlier test, or the import of a test, has changed MITOGEN_CORE', returncode=3)
+    close_idle_latches()
+    before = Belongings(mark)
+    yield
+    close_idle_latches()
+    deadline = time.time() + GRACE_SECONDS
+    extras = before.extras()
+    while extras and time.time() < deadline:
+        time.sleep(0.01)
+        extras = before.extras()
+    if extras:
+        end_leftovers(before)
+        pytest.fail('left behind:\n  ' + '\n  '.join(extras), pytrace=False)

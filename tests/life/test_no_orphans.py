@@ -1,0 +1,272 @@
+"""
+Whichever process of a tree ends, and however suddenly: within seconds everything below it has ended too, and the rest
+of the tree goes on.
+"""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import accounts
+import places
+import testlib
+
+
+#: Within this, what is below a process that was killed has ended. The promise is five seconds; the rest is for a
+#: machine that has much else to do.
+SECONDS = 5.0 + 10.0
+
+#: Name of a process -> the processes that end with it.
+BELOW = {'master': 'abcde', 'a': 'bcd', 'b': 'c', 'c': '', 'd': '', 'e': ''}
+
+#: Seconds after which a process is taken away whose children are starting.
+MOMENTS = [0, 0.01, 0.03, 0.06, 0.1, 0.15]
+
+account = accounts.account
+
+
+class Tree(object):
+    """
+    A master in a process of its own, three levels below it.
+    """
+    def __init__(self, kind, how='idle', python=sys.executable, user='root'):
+        self.proc = subprocess.Popen(
+            [sys.executable, os.path.join(places.LIB, 'tree_master.py'), kind, how, python, user],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
+        try:
+            self.pids = self.ask('pids')
+        except BaseException:
+            self.close()
+            raise
+
+    def below(self, name):
+        """
+        Return the names of those contexts of this tree that end with one of them.
+        """
+        return [other for other in BELOW[name] if other in self.pids]
+
+    def ask(self, *words):
+        self.proc.stdin.write(' '.join(words) + '\n')
+        self.proc.stdin.flush()
+        return json.loads(self.proc.stdout.readline())
+
+    def all_below(self, top='master'):
+        """
+        Return the ids of all processes below one, as /proc tells, whether contexts or tools between them.
+        """
+        children = {}
+        for name in os.listdir('/proc'):
+            if name.isdigit():
+                try:
+                    with open('/proc/%s/stat' % name) as fp:
+                        fields = fp.read().rpartition(')')[2].split()
+                except IOError:
+                    continue
+                if fields[0] not in 'ZX':
+                    children.setdefault(int(fields[1]), []).append(int(name))
+        found, todo = [], [self.pids[top]]
+        while todo:
+            pid = todo.pop()
+            todo += children.get(pid, [])
+            found += children.get(pid, [])
+        return found
+
+    def close(self):
+        self.proc.kill()
+        self.proc.wait()
+        self.proc.stdin.close()
+        self.proc.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+
+
+def terminate(pid):
+    os.kill(pid, signal.SIGTERM)
+
+
+def stop_then_kill(pid):
+    testlib.stop_process(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
+def all_gone(pids):
+    testlib.wait_for(lambda: not [pid for pid in pids if testlib.is_running(pid)], SECONDS,
+                     'the end of %r' % (pids,))
+
+
+def strike(tree, victim, take):
+    """
+    Take one process away; check that what is below it ends, and that the rest goes on.
+    """
+    # Tools between the contexts, too, and children that are starting.
+    before = tree.all_below(victim)
+    take(tree.pids[victim])
+    all_gone([tree.pids[name] for name in [victim] + tree.below(victim)] + before)
+    if victim == 'master':
+        return
+    for name in tree.below('master'):
+        if name != victim and name not in BELOW[victim]:
+            assert testlib.is_running(tree.pids[name]), name
+
+
+def answers(tree, victim):
+    for name in BELOW['master']:
+        expected = None if name == victim or name in BELOW[victim] else tree.pids[name]
+        if victim != 'master':
+            assert tree.ask('call', name) == expected
+
+
+WAYS = [kill, terminate, stop_then_kill]
+
+
+@pytest.mark.parametrize('take', WAYS)
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_an_idle_tree(victim, take):
+    with Tree('local') as tree:
+        strike(tree, victim, take)
+        answers(tree, victim)
+
+
+@pytest.mark.parametrize('how', ['sleep', 'spin', 'threads', 'deaf', 'service'])
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_busy_tree(victim, how):
+    # "deaf": SIGTERM is ignored, by which a child ends itself.
+    with Tree('local', how) as tree:
+        strike(tree, victim, kill)
+
+
+@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
+@pytest.mark.parametrize('take', [terminate, stop_then_kill])
+def test_a_busy_tree_in_other_ways(victim, take):
+    with Tree('local', 'sleep') as tree:
+        strike(tree, victim, take)
+
+
+@pytest.mark.parametrize('take', WAYS)
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_tree_with_forks(victim, take):
+    with Tree('fork') as tree:
+        strike(tree, victim, take)
+        answers(tree, victim)
+
+
+@pytest.mark.parametrize('how', ['sleep', 'deaf'])
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_busy_tree_with_forks(victim, how):
+    with Tree('fork', how) as tree:
+        strike(tree, victim, kill)
+
+
+@pytest.mark.parametrize('kind', ['sudo', 'sudo_below', 'root'])
+@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
+def test_a_tree_with_sudo(account, kind, victim):
+    accounts.need_program('sudo', 'sudo')
+    with Tree(kind, 'sleep', account.python, account.name) as tree:
+        strike(tree, victim, kill)
+
+
+@pytest.mark.parametrize('kind', ['sudo', 'sudo_below'])
+def test_a_tree_whose_sudo_is_killed(account, kind):
+    # Not the context: the tool in front of it.
+    accounts.need_program('sudo', 'sudo')
+    with Tree(kind, 'idle', account.python, account.name) as tree:
+        victim = 'a' if kind == 'sudo' else 'c'
+        tools = [pid for pid in tree.all_below() if command(pid).startswith('sudo ') or '/sudo ' in command(pid)]
+        assert tools
+        for pid in tools:
+            kill(pid)
+        all_gone(tools + [tree.pids[name] for name in victim + BELOW[victim]])
+        answers(tree, victim)
+
+
+def command(pid):
+    try:
+        with open('/proc/%d/cmdline' % pid) as fp:
+            return fp.read().replace('\0', ' ')
+    except IOError:
+        return ''
+
+
+def strike_while_children_start(victim, after):
+    with Tree('pair') as tree:
+        tree.ask('start', str(after))
+        strike(tree, victim, kill)
+        assert victim == 'master' or tree.ask('pids')
+
+
+@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
+def test_a_tree_whose_children_are_starting(victim):
+    # A tree for each moment, all of them at the same time.
+    for error in testlib.in_threads(
+            [functools.partial(strike_while_children_start, victim, after) for after in MOMENTS], seconds=100):
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize('stage', ['silent', 'sent'])
+@pytest.mark.parametrize('victim', ['master', 'a'])
+def test_children_that_hang_in_their_start(victim, stage, tmp_path):
+    # Real interpreters, stopped from the outside while their parent waits for them.
+    with Tree('local') as tree:
+        known = set(tree.all_below())
+        tree.ask('start', '0')
+        new = testlib.wait_for(lambda: set(tree.all_below()) - known, SECONDS)
+        stopped = []
+        for pid in new:
+            try:
+                testlib.stop_process(pid)
+                stopped.append(pid)
+            except OSError:
+                pass
+        if stage == 'sent':
+            testlib.wait_for(lambda: len(set(tree.all_below()) - known) >= 1, SECONDS)
+        kill(tree.pids[victim])
+        for pid in stopped:
+            testlib.send_signal(pid, signal.SIGCONT)
+        if victim == 'master':
+            all_gone(list(new) + list(known))
+        else:
+            all_gone([tree.pids[name] for name in 'abcd'])
+
+
+KEEPS_THE_GIL = '''
+import sys
+sys.path.insert(0, %r)
+import fork_targets
+import mitogen.core, mitogen.master
+router = mitogen.master.Router()
+receiver = mitogen.core.Receiver(router)
+router.local().call_async(fork_targets.never_let_go, receiver.to_sender())
+print(receiver.get().unpickle(), flush=True)
+sys.stdin.read()
+'''
+
+
+@pytest.mark.native
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='the thread that ends it needs epoll')
+def test_a_child_that_never_lets_go_of_the_interpreter(tmp_path):
+    """
+    None of its Python threads can run: a thread of the engine's ends it.
+    """
+    script = tmp_path / 'master.py'
+    script.write_text(KEEPS_THE_GIL % (places.TARGETS,))
+    master = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    pid = int(master.stdout.readline())
+    master.kill()
+    master.wait()
+    master.stdin.close()
+    master.stdout.close()
+    testlib.wait_for(lambda: not testlib.is_running(pid), 60)

@@ -1,0 +1,207 @@
+"""
+Contexts started through other contexts: names, ids, ten deep, failures far away.
+"""
+
+import os
+import time
+
+import pytest
+
+import mitogen.core
+import mitogen.parent
+from mitogen.core import CallError, Receiver, StreamError
+
+import targets
+import testlib
+
+
+def chain(router, depth):
+    contexts = [router.local()]
+    while len(contexts) < depth:
+        contexts.append(router.local(via=contexts[-1]))
+    return contexts
+
+
+def test_a_grandchild_is_a_child_of_its_intermediary(router):
+    child, grandchild = chain(router, 2)
+    pid, parent = grandchild.call(targets.main_thread_id_and_pid)
+    assert parent == child.call(os.getpid)
+    assert grandchild.via is child
+
+
+def test_names_tell_the_way(router):
+    child = router.local(name=u'a')
+    grandchild = router.local(via=child, name=u'b')
+    assert grandchild.name == u'a.b'
+    unnamed = router.local(via=child)
+    assert unnamed.name == u'a.local.%d' % unnamed.call(os.getpid)
+
+
+def test_the_context_of_a_grandchild_is_the_canonical_one(router):
+    _, grandchild = chain(router, 2)
+    assert router.context_by_id(grandchild.context_id) is grandchild
+    assert grandchild.call(targets.identity, grandchild) is grandchild
+
+
+def test_ids_are_taken_from_blocks(router):
+    child = router.local()
+    assert child.context_id == 1
+    assert child.call(targets.allocate_ids, 2) == [2, 3]
+    assert router.allocate_id() == 1002
+
+
+def test_ids_of_grandchildren_come_from_their_parents_block(router):
+    child, first = chain(router, 2)
+    second = router.local(via=child)
+    assert [child.context_id, first.context_id, second.context_id] == [1, 2, 3]
+    assert router.local().context_id == 1002
+
+
+def test_a_block_that_is_used_up_is_followed_by_another(router):
+    child = router.local()
+    ids = child.call(targets.allocate_ids, 1005)
+    assert ids == list(range(2, 1002)) + list(range(1002, 1007))
+
+
+def test_ten_deep(router):
+    contexts = chain(router, 10)
+    pids = [context.call(os.getpid) for context in contexts]
+    assert len(set(pids)) == 10
+    assert contexts[-1].call(targets.mitogen_globals)['parent_ids'] == [
+        context.context_id for context in reversed(contexts[:-1])] + [mitogen.context_id]
+    data = os.urandom(1 << 20)
+    assert contexts[-1].call(targets.identity, data) == data
+
+
+def test_a_deep_context_streams_to_the_master(router):
+    context = chain(router, 4)[-1]
+    with Receiver(router) as receiver:
+        result = context.call_async(targets.send_bytes, receiver.to_sender(), 1000, 1000)
+        assert sum(1 for _ in receiver) == 1000
+        assert result.get(timeout=10).unpickle() is None
+
+
+def test_a_deep_context_raises_like_a_near_one(router):
+    with pytest.raises(CallError) as caught:
+        chain(router, 3)[-1].call(targets.fail, u'down there')
+    assert str(caught.value).startswith('builtins.ValueError: down there')
+
+
+def test_brothers_below_one_child_start_in_parallel(router):
+    child = router.local()
+    contexts = testlib.in_threads([lambda: router.local(via=child)] * 4)
+    assert len(set(context.call(os.getpid) for context in contexts)) == 4
+
+
+def test_a_middle_context_forwards_while_its_main_thread_sleeps(router):
+    child, grandchild = chain(router, 2)
+    grandchild.call(targets.identity, 1)
+    child.call_no_reply(targets.sleep, 30)
+    start = time.time()
+    for i in range(100):
+        assert grandchild.call(targets.identity, i) == i
+    assert time.time() - start < 10
+
+
+def test_a_middle_context_forwards_while_its_main_thread_holds_the_interpreter(router):
+    child, grandchild = chain(router, 2)
+    grandchild.call(targets.identity, 1)
+    with Receiver(router) as started:
+        receiver = child.call_async(targets.say_and_spin, started.to_sender(), 3.0)
+        started.get(timeout=10)
+        count = 0
+        deadline = time.time() + 1.5
+        while time.time() < deadline:
+            assert grandchild.call(targets.identity, count) == count
+            count += 1
+        assert count > 5
+        assert receiver.get(timeout=20).unpickle() > 0
+
+
+# ---- failures
+
+def test_a_start_that_fails_far_away_is_reported(router):
+    child = router.local()
+    with pytest.raises(StreamError) as caught:
+        router.local(via=child, python_path='derp')
+    text = str(caught.value)
+    assert text.startswith('error occurred on host ')
+    assert 'Child start failed: [Errno 2] No such file or directory' in text
+
+
+def test_each_hop_says_where_it_was(router):
+    contexts = chain(router, 2)
+    with pytest.raises(StreamError) as caught:
+        router.local(via=contexts[-1], python_path='true')
+    assert str(caught.value).count('error occurred on host ') == 1
+    assert mitogen.parent.Connection.eof_error_msg.strip() in str(caught.value)
+
+
+def test_a_failed_process_far_away_is_noticed_at_once(router):
+    child = router.local()
+    router.local(via=child)
+    start = time.time()
+    with pytest.raises(StreamError):
+        router.local(via=child, python_path='true')
+    assert time.time() - start < 5
+
+
+def test_an_unknown_option_far_away_is_a_call_error(router):
+    child = router.local()
+    with pytest.raises(CallError) as caught:
+        router.local(via=child, bogus=1)
+    assert 'TypeError' in str(caught.value)
+    assert router.local(via=child).call(targets.add, 1, 2) == 3
+
+
+def test_a_failed_start_leaves_the_intermediary_usable(router):
+    child = router.local()
+    for _ in range(3):
+        with pytest.raises(StreamError):
+            router.local(via=child, python_path='true')
+    assert router.local(via=child).call(targets.add, 1, 2) == 3
+
+
+# ---- children that become parents
+
+def test_upgrading_a_router_twice_is_harmless(router):
+    child = router.local()
+    child.call(targets.remember_econtext)
+    seen = child.call(targets.upgrade_twice_and_start)
+    assert seen['class'] == 'mitogen.parent.Router'
+    assert seen['same'] is True
+    assert seen['handles'] == [100, 103, 104, 108, 109, 112]
+    assert seen['child_pid'] != child.call(os.getpid)
+
+
+def test_upgrading_by_call_is_harmless(router):
+    child = router.local()
+    for _ in range(2):
+        child.call(mitogen.parent.upgrade_router)
+    assert child.call(targets.router_class) == 'mitogen.parent.Router'
+    assert child.call(targets.add, 1, 2) == 3
+
+
+def test_upgrading_loses_no_output(router):
+    child = router.local()
+    data = os.urandom(8 << 20)
+    receivers = [child.call_async(targets.identity, data) for _ in range(3)]
+    receivers.append(child.call_async(mitogen.parent.upgrade_router))
+    receivers += [child.call_async(targets.identity, data) for _ in range(3)]
+    results = [receiver.get(timeout=60).unpickle() for receiver in receivers]
+    assert results == [data] * 3 + [None] + [data] * 3
+
+
+def test_a_child_starts_children_by_itself(router):
+    child = router.local()
+    context_id = child.call(targets.start_local_child, name=u'inner')
+    stream = testlib.wait_for(lambda: router.stream_by_id(context_id))
+    assert stream.protocol.remote_id == child.context_id
+    context = router.context_by_id(context_id)
+    assert context.name == u'inner'
+    assert context.call(targets.add, 1, 2) == 3
+
+
+def test_a_child_that_was_not_upgraded_has_the_core_classes(router):
+    child = router.local()
+    assert child.call(targets.router_class) == 'mitogen.core.Router'

@@ -1,0 +1,36 @@
+"""
+Each sentence of docs/security.rst names the tests that show it, and those exist.
+"""
+
+import ast
+import os
+import re
+
+import places
+
+
+
+def items():
+    """
+    Return the text of each list item.
+    """
+    with open(os.path.join(places.ROOT, 'docs', 'security.rst')) as fp:
+        text = fp.read()
+    return re.findall(r'^\* (.*(?:\n  .*)*)', text, re.M)
+
+
+def functions(name):
+    with open(places.test_file(name)) as fp:
+        return set(node.name for node in ast.parse(fp.read()).body if isinstance(node, ast.FunctionDef))
+
+
+def test_each_sentence_about_trust_names_its_tests():
+    assert len(items()) > 20
+    for item in items():
+        assert re.search(r'``test_\w+\.py::test_\w+``$', item), item
+
+
+def test_the_tests_that_are_named_exist():
+    for item in items():
+        for name, function in re.findall(r'``(test_\w+\.py)::(\w+)``', item):
+            assert function in functions(name), (name, function)
