@@ -1,107 +1,14 @@
-/* Latch, and how a thread waits for an item of any latch. */
-#include "binding.h"
+#include "latch_object.h"
 
-/* --- waiting --- */
+#include <stdatomic.h>
+#include <string.h>
+#include <structmember.h>
 
-int mg_parse_timeout(PyObject *timeout, int64_t *deadline)
-{
-    *deadline = MG_NEVER;
-    if (!timeout || timeout == Py_None)
-        return 0;
-    double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred())
-        return -1;
-    if (seconds != seconds) {
-        PyErr_SetString(PyExc_ValueError, "a timeout must be a number of seconds, not NaN");
-        return -1;
-    }
-    *deadline = mg_deadline(seconds);
-    return 0;
-}
-
-int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int block, mg_item *item)
-{
-    mg_run_later();
-    mg_err err = mg_latch_try(l, item);
-    if (err == MG_EAGAIN && block) {
-        /* Not on the stack: where the interpreter ends, a thread that is not waited for ends as it asks for the GIL, and may then still
-         * stand in the queue. */
-        mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
-        err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
-        if (err == MG_EAGAIN) {
-            do {
-                /* before the first sleep too: the interpreter has not looked since we were called, which may be a while ago */
-                if (PyErr_CheckSignals()) {
-                    /* the wait is over, whatever came meanwhile belongs to the next in line */
-                    if (mg_latch_leave(l, s, item) == MG_OK)
-                        mg_latch_unget(l, *item);
-                    PyMem_RawFree(s);
-                    return -1;
-                }
-                Py_BEGIN_ALLOW_THREADS err = mg_loop_wait(loop, s, deadline);
-                Py_END_ALLOW_THREADS
-            } while (err == MG_EINTR);
-            mg_spin_learn(&s->waiter->spin, (s->arriving_at ? s->arriving_at : mg_now()) - s->since);
-            err = mg_latch_leave(l, s, item);
-        }
-        PyMem_RawFree(s);
-        mg_run_later();
-    }
-    switch (err) {
-    case MG_OK: return 0;
-    case MG_EAGAIN: PyErr_SetNone(st->TimeoutError); return -1;
-    case MG_ECLOSED: return 1;
-    default: PyErr_NoMemory(); return -1;
-    }
-}
-
-mg_err mg_push_item(mg_latch *l, mg_item item, mg_woken *woken)
-{
-    mg_waiter *owed;
-    mg_err err = mg_latch_push_owing(l, item, woken, &owed);
-    if (owed) {
-        Py_BEGIN_ALLOW_THREADS mg_waiter_unpark(owed);
-        Py_END_ALLOW_THREADS
-    }
-    return err;
-}
-
-PyObject *mg_age(int64_t mark)
-{
-    if (!mark)
-        Py_RETURN_NONE;
-    int64_t age = mg_now() - mark;
-    return PyFloat_FromDouble(age > 0 ? (double) age / 1e9 : 0.);
-}
-
-PyObject *mg_sleepers(mg_latch *l)
-{
-    mg_asleep asleep[64]; /* more than anybody wants to read */
-    size_t n = mg_latch_sleepers(l, asleep, 64);
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; list && i < n && i < 64; i++) {
-        PyObject *age = mg_age(asleep[i].since);
-        PyObject *pair = age ? Py_BuildValue("(KO)", (unsigned long long) asleep[i].thread, age) : NULL;
-        if (!pair || PyList_Append(list, pair))
-            Py_CLEAR(list);
-        Py_XDECREF(age);
-        Py_XDECREF(pair);
-    }
-    return list;
-}
-
-PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router)
-{
-    PyObject *obj;
-    switch (item.kind) {
-    case MG_ITEM_OBJECT: return item.ptr;
-    case MG_ITEM_FRAME: return mg_message_from_frame(st, item.ptr, router);
-    default:
-        obj = mg_owner(atomic_load(&((mg_latch *) item.ptr)->owner));
-        mg_latch_unref(item.ptr);
-        return obj;
-    }
-}
+#include "arguments.h"
+#include "errors.h"
+#include "items.h"
+#include "later.h"
+#include "waiting.h"
 
 /* The latch that `value` puts into, when it is the bound put method of a Latch of ours; borrowed. */
 static LatchObject *latch_of_put(mg_state *st, PyObject *value)
@@ -159,31 +66,16 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *) self;
 }
 
-struct visit {
-    visitproc visit;
-    void *arg;
-};
-
-static int visit_item(mg_item item, void *arg)
+PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop)
 {
-    const struct visit *v = arg;
-    return item.kind == MG_ITEM_OBJECT ? v->visit(item.ptr, v->arg) : 0;
-}
-
-int mg_visit_items(mg_latch *l, visitproc visit, void *arg)
-{
-    struct visit v = {visit, arg};
-    return l ? mg_latch_visit(l, visit_item, &v) : 0;
-}
-
-void mg_clear_items(mg_latch *l)
-{
-    mg_item item;
-    while (l && mg_latch_try(l, &item) == MG_OK)
-        if (item.kind == MG_ITEM_OBJECT)
-            Py_DECREF((PyObject *) item.ptr);
-        else
-            mg_drop_item(item);
+    LatchObject *self = (LatchObject *) st->Latch->tp_alloc(st->Latch, 0);
+    if (!self)
+        return NULL;
+    self->st = st;
+    self->shared = 1;
+    self->latch = mg_latch_ref(l);
+    self->loop = loop ? mg_loop_ref(loop) : NULL;
+    return (PyObject *) self;
 }
 
 static int latch_traverse(PyObject *obj, visitproc visit, void *arg)
@@ -243,11 +135,7 @@ static PyObject *latch_put(PyObject *obj, PyObject *args, PyObject *kwargs)
     mg_err err = mg_push_item(self->latch, item, &woken);
     if (err != MG_OK) {
         Py_DECREF(value);
-        if (err == MG_ECLOSED)
-            PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
-        else
-            PyErr_NoMemory();
-        return NULL;
+        return mg_raise(self->st, err);
     }
     if (self->notify && !woken.waiter && !latch_of_put(self->st, self->notify)) {
         PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
@@ -275,10 +163,8 @@ static PyObject *latch_get(PyObject *obj, PyObject *args, PyObject *kwargs)
     for (;;) {
         mg_item item;
         int bad = mg_wait_item(st, self->latch, self->loop, deadline, block, &item);
-        if (bad > 0)
-            PyErr_SetObject(st->LatchError, st->latch_closed_msg);
         if (bad)
-            return NULL;
+            return bad > 0 ? mg_raise(st, MG_ECLOSED) : NULL;
         PyObject *got = mg_item_object(st, item, NULL);
         if (got || PyErr_Occurred())
             return got;
@@ -298,7 +184,7 @@ static int need_open(LatchObject *self)
 {
     if (!mg_latch_closed(self->latch))
         return 0;
-    PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
+    mg_raise(self->st, MG_ECLOSED);
     return -1;
 }
 

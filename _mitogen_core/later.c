@@ -1,7 +1,10 @@
-/* References to Python objects that end where no GIL is held: they wait in a lock-free stack until somebody holds it. */
-#include "binding.h"
+/* The references wait in a lock-free stack. */
+#include "later.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
+
+#include "compat.h"
 
 struct mg_later {
     mg_later *next;
@@ -57,15 +60,5 @@ void mg_run_later(void)
         Py_DECREF(later->obj);
         free(later);
         later = next;
-    }
-}
-
-void mg_drop_item(mg_item item)
-{
-    switch (item.kind) {
-    case MG_ITEM_OBJECT: mg_decref_anywhere(item.ptr); break;
-    case MG_ITEM_FRAME: mg_frame_unref(item.ptr); break;
-    case MG_ITEM_TOKEN: mg_latch_unref(item.ptr); break;
-    default: break;
     }
 }

@@ -1,21 +1,27 @@
-/* Link: the engine's stream to one neighbour, as a MitogenProtocol sees it. */
-#include "binding.h"
+#include "link_object.h"
 
-PyObject *mg_link_of(mg_stream *s)
-{
-    return mg_owner(atomic_load(&s->owner));
-}
+#include <stdatomic.h>
+#include <structmember.h>
+
+#include "arguments.h"
+#include "counterpart.h"
+#include "errors.h"
+#include "gil.h"
+#include "later.h"
+#include "loop/fork.h"
+#include "message_object.h"
 
 static PyObject *link_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"router", "remote_id", "protocol", NULL};
     mg_state *st = mg_state_of_type(type);
     PyObject *router, *protocol;
-    unsigned int remote_id;
-    if (!st ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!IO:Link", names, st->Router, &router, &remote_id, &protocol))
+    mg_id_arg remote_id = {"remote_id", 0};
+    if (!st || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O&O:Link", names, st->Router, &router, mg_id_converter,
+                                            &remote_id, &protocol))
         return NULL;
-    if (!((RouterObject *) router)->router) {
+    mg_router *r = mg_router_behind(st, router);
+    if (!r) {
         PyErr_SetString(PyExc_TypeError, "Link: the router's __init__() has not run");
         return NULL;
     }
@@ -23,9 +29,9 @@ static PyObject *link_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!self)
         return NULL;
     self->st = st;
-    self->router = mg_router_ref(((RouterObject *) router)->router);
+    self->router = mg_router_ref(r);
     self->protocol = Py_NewRef(protocol);
-    self->remote_id = remote_id;
+    self->remote_id = remote_id.value;
     self->auth_stamp = -1;
     return (PyObject *) self;
 }
@@ -165,19 +171,27 @@ static PyObject *link_feed(PyObject *obj, PyObject *bytes)
     Py_RETURN_NONE;
 }
 
+static mg_frame *frame_of(LinkObject *self, PyObject *msg)
+{
+    return mg_need_type(msg, self->st->Message, "a Message") ? NULL : mg_message_frame((MessageObject *) msg);
+}
+
+static void send_through_gate(mg_stream *s, mg_frame *f)
+{
+    mg_fork_enter();
+    mg_stream_send(s, f);
+    mg_fork_leave();
+}
+
 static PyObject *link_send(PyObject *obj, PyObject *msg)
 {
     LinkObject *self = (LinkObject *) obj;
-    if (!PyObject_TypeCheck(msg, self->st->Message))
-        return PyErr_Format(PyExc_TypeError, "a Message is needed, not %.100s", Py_TYPE(msg)->tp_name);
     mg_stream *s = need_stream(self);
-    mg_frame *f = s ? mg_message_frame((MessageObject *) msg) : NULL;
+    mg_frame *f = s ? frame_of(self, msg) : NULL;
     if (!f)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS mg_fork_enter();
-    mg_stream_send(s, f);
-    mg_fork_leave();
-    Py_END_ALLOW_THREADS mg_run_later();
+    MG_WITHOUT_GIL(send_through_gate(s, f));
+    mg_run_later();
     Py_RETURN_NONE;
 }
 
@@ -186,12 +200,9 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
 {
     LinkObject *self = (LinkObject *) obj;
     mg_stream *s = need_stream(self);
-    mg_frame *f = s && PyObject_TypeCheck(msg, self->st->Message) ? mg_message_frame((MessageObject *) msg) : NULL;
-    if (!f) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_TypeError, "a Message is needed");
+    mg_frame *f = s ? frame_of(self, msg) : NULL;
+    if (!f)
         return NULL;
-    }
     uint64_t max = mg_router_max_size(self->router);
     if (f->hdr.len > max) {
         /* what is read is measured before it is a frame */
@@ -210,7 +221,7 @@ static PyObject *link_after_hook(PyObject *obj, PyObject *msg)
 {
     LinkObject *self = (LinkObject *) obj;
     mg_stream *s = need_stream(self);
-    mg_frame *f = s ? mg_message_frame((MessageObject *) msg) : NULL;
+    mg_frame *f = s ? frame_of(self, msg) : NULL;
     if (!f)
         return NULL;
     mg_acquire_loop(s->loop);
@@ -287,10 +298,10 @@ static PyObject *get_remote_id(PyObject *obj, void *closure)
 static int set_remote_id(PyObject *obj, PyObject *value, void *closure)
 {
     (void) closure;
-    unsigned long id = value ? PyLong_AsUnsignedLong(value) : 0;
-    if (id > UINT32_MAX || (id == (unsigned long) -1 && PyErr_Occurred()))
-        return PyErr_Occurred() ? -1 : (PyErr_SetString(PyExc_ValueError, "remote_id must fit 32 bits"), -1);
-    ((LinkObject *) obj)->remote_id = (uint32_t) id;
+    uint32_t id = 0;
+    if (value && mg_parse_id(value, "remote_id", &id))
+        return -1;
+    ((LinkObject *) obj)->remote_id = id;
     apply((LinkObject *) obj);
     return 0;
 }
@@ -309,9 +320,9 @@ static int set_auth_id(PyObject *obj, PyObject *value, void *closure)
     (void) closure;
     int64_t stamp = -1;
     if (value && value != Py_None) {
-        unsigned long id = PyLong_AsUnsignedLong(value);
-        if (id > UINT32_MAX || (id == (unsigned long) -1 && PyErr_Occurred()))
-            return PyErr_Occurred() ? -1 : (PyErr_SetString(PyExc_ValueError, "auth_id must fit 32 bits"), -1);
+        uint32_t id;
+        if (mg_parse_id(value, "auth_id", &id))
+            return -1;
         stamp = (int64_t) id;
     }
     ((LinkObject *) obj)->auth_stamp = stamp;

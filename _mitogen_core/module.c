@@ -1,5 +1,23 @@
-/* _mitogen_core: the module, its state, and what the Python layer tells it once. */
-#include "binding.h"
+/* _mitogen_core: the module, and what the Python layer tells it once. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "context_object.h"
+#include "event_kinds.h"
+#include "gil.h"
+#include "latch_object.h"
+#include "later.h"
+#include "link_object.h"
+#include "loop/fork.h"
+#include "loop/loop.h"
+#include "loop_object.h"
+#include "message_object.h"
+#include "receiver_object.h"
+#include "router_object.h"
+#include "sender_object.h"
+#include "state.h"
+#include "sync/spin.h"
+#include "watch_object.h"
 
 #ifndef MITOGEN_VERSION
 #define MITOGEN_VERSION "unknown"
@@ -10,75 +28,10 @@ static mg_state *state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-mg_state *mg_state_of_type(PyTypeObject *type)
-{
-#if PY_VERSION_HEX >= 0x030B0000
-    PyObject *module = PyType_GetModuleByDef(type, &mg_module_def);
-    return module ? state_of(module) : NULL;
-#else
-    PyObject *mro = type->tp_mro;
-    for (Py_ssize_t i = 0; mro && i < PyTuple_GET_SIZE(mro); i++) {
-        PyTypeObject *base = (PyTypeObject *) PyTuple_GET_ITEM(mro, i);
-        if (!(base->tp_flags & Py_TPFLAGS_HEAPTYPE))
-            continue;
-        PyObject *module = ((PyHeapTypeObject *) base)->ht_module;
-        if (module && PyModule_GetDef(module) == &mg_module_def)
-            return state_of(module);
-    }
-    PyErr_Format(PyExc_TypeError, "%.100s is not a type of _mitogen_core", type->tp_name);
-    return NULL;
-#endif
-}
-
-int mg_need_configured(mg_state *st)
-{
-    if (st->configured)
-        return 0;
-    PyErr_SetString(PyExc_RuntimeError, "_mitogen_core is used through mitogen.core: import that first");
-    return -1;
-}
-
-/* clang-format off */
-
-/* What configure() takes, besides what the codec takes. */
-#define CONFIGURED(X) \
-    X(message_type) X(receiver_type) \
-    X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError) \
-    X(has_parent_authority) X(slow_unpickle) X(dead_text) \
-    X(broker_shutdown_msg) X(latch_closed_msg) X(duplicate_handle_msg)
-
-/* The rest of the objects in the state. */
-#define INTERNAL(X) \
-    X(own_id) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
-    X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \
-    X(str_add_handler) \
-    X(neighbour_policies)
-
-/* clang-format on */
-
-#define TYPES(X) X(Message) X(Latch) X(Receiver) X(Sender) X(Context) X(Router) X(Link) X(Loop) X(Watch)
-
 static PyObject *configure(PyObject *module, PyObject *dict)
 {
-    mg_state *st = state_of(module);
-    if (!PyDict_Check(dict))
-        return PyErr_Format(PyExc_TypeError, "a dict is needed");
-#define TAKE(name)                                                                                                     \
-    do {                                                                                                               \
-        PyObject *value = PyDict_GetItemString(dict, #name);                                                           \
-        if (!value)                                                                                                    \
-            return PyErr_Format(PyExc_KeyError, "configure() needs %s", #name);                                        \
-        Py_XSETREF(st->name, Py_NewRef(value));                                                                        \
-    } while (0);
-    CONFIGURED(TAKE)
-#undef TAKE
-    if (!PyType_Check(st->message_type) || !PyType_IsSubtype((PyTypeObject *) st->message_type, st->Message))
-        return PyErr_Format(PyExc_TypeError, "message_type must be a subclass of _mitogen_core.Message");
-    if (!PyType_Check(st->receiver_type) || !PyType_IsSubtype((PyTypeObject *) st->receiver_type, st->Receiver))
-        return PyErr_Format(PyExc_TypeError, "receiver_type must be a subclass of _mitogen_core.Receiver");
-    if (mg_codec_configure(&st->codec, dict))
+    if (mg_state_configure(state_of(module), dict))
         return NULL;
-    st->configured = 1;
     Py_RETURN_NONE;
 }
 
@@ -120,11 +73,11 @@ static PyObject *before_fork(PyObject *module, PyObject *unused)
 {
     (void) module, (void) unused;
     int first;
-    Py_BEGIN_ALLOW_THREADS first = mg_fork_begin();
-    Py_END_ALLOW_THREADS if (!first) Py_RETURN_NONE;
+    MG_WITHOUT_GIL(first = mg_fork_begin());
+    if (!first)
+        Py_RETURN_NONE;
     do {
-        Py_BEGIN_ALLOW_THREADS while (mg_loops_acquire());
-        Py_END_ALLOW_THREADS
+        MG_WITHOUT_GIL(while (mg_loops_acquire()));
     } while (!mg_loops_are_acquired()); /* others may have made one meanwhile */
     mg_fork_shut();
     Py_RETURN_NONE;
@@ -174,21 +127,7 @@ static int module_exec(PyObject *module)
     MAKE(Loop, mg_loop_spec)
     MAKE(Watch, mg_watch_spec)
 #undef MAKE
-    st->own_id = PyLong_FromLong(0);
-    st->zero = PyLong_FromLong(0);
-    st->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
-    st->enc_mgc = PyLong_FromLong(MG_ENC_MGC);
-    st->enc_pkl = PyLong_FromLong(MG_ENC_PKL);
-    st->str_on_receive = PyUnicode_InternFromString("_on_receive");
-    st->str_deliver = PyUnicode_InternFromString("_deliver");
-    st->str_route = PyUnicode_InternFromString("route");
-    st->str_send = PyUnicode_InternFromString("send");
-    st->str_add_handler = PyUnicode_InternFromString("add_handler");
-    st->str_respondent_of = PyUnicode_InternFromString("_respondent_of");
-    st->str_watch_respondent = PyUnicode_InternFromString("_watch_respondent");
-    if (!st->own_id || !st->zero || !st->empty_bytes || !st->enc_mgc || !st->enc_pkl || !st->str_on_receive ||
-        !st->str_deliver || !st->str_respondent_of || !st->str_watch_respondent || !st->str_route || !st->str_send ||
-        !st->str_add_handler)
+    if (mg_state_init(st))
         return -1;
 #define CONSTANT(name, value)                                                                                          \
     if (PyModule_AddIntConstant(module, name, value))                                                                  \
@@ -209,28 +148,14 @@ static int module_exec(PyObject *module)
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     mg_state *st = state_of(module);
-    if (!st)
-        return 0;
-#define VISIT(name) Py_VISIT(st->name);
-    TYPES(VISIT)
-    CONFIGURED(VISIT)
-    INTERNAL(VISIT)
-#undef VISIT
-    return mg_codec_traverse(&st->codec, visit, arg);
+    return st ? mg_state_traverse(st, visit, arg) : 0;
 }
 
 static int module_clear(PyObject *module)
 {
     mg_state *st = state_of(module);
-    if (!st)
-        return 0;
-#define CLEAR(name) Py_CLEAR(st->name);
-    TYPES(CLEAR)
-    CONFIGURED(CLEAR)
-    INTERNAL(CLEAR)
-#undef CLEAR
-    mg_codec_clear(&st->codec);
-    st->configured = 0;
+    if (st)
+        mg_state_clear(st);
     return 0;
 }
 

@@ -1,15 +1,29 @@
-/* Receiver: a latch with a handle. Frames go from the loop into its latch without Python; get() makes them Messages. */
-#include "binding.h"
+#include "receiver_object.h"
+
+#include <stdatomic.h>
+#include <structmember.h>
+
+#include "arguments.h"
+#include "counterpart.h"
+#include "errors.h"
+#include "event_kinds.h"
+#include "handlers.h"
+#include "items.h"
+#include "later.h"
+#include "latch_object.h"
+#include "message_object.h"
+#include "net/router.h"
+#include "waiting.h"
 
 /* Binds the receiver to a router, and registers it there. */
 static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int persist, PyObject *respondent,
                   PyObject *policy, int overwrite)
 {
     mg_state *st = self->st;
-    int ours = PyObject_TypeCheck(router, st->Router) && ((RouterObject *) router)->router;
+    mg_router *ours = mg_router_behind(st, router);
     Py_XSETREF(self->router, Py_NewRef(router));
     if (ours && !self->engine) {
-        self->engine = mg_router_ref(((RouterObject *) router)->router);
+        self->engine = mg_router_ref(ours);
         self->loop = mg_loop_ref(self->engine->loop);
     }
     PyObject *receive = PyObject_GetAttr((PyObject *) self, st->str_on_receive), *got = NULL;
@@ -157,17 +171,9 @@ static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
     mg_err err = mg_latch_push_untold(self->latch, item, NULL);
     if (err != MG_OK) {
         Py_DECREF(msg);
-        if (err == MG_EFULL) {
+        if (err == MG_EFULL)
             err = mg_router_overflow(self->engine, self->latch, &hdr, NULL);
-            if (err == MG_ENOMEM)
-                return PyErr_NoMemory();
-            Py_RETURN_NONE;
-        }
-        if (err == MG_ECLOSED)
-            PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
-        else
-            PyErr_NoMemory();
-        return NULL;
+        return mg_none_or_raise(self->st, err);
     }
     if (self->notify && !self->latch->watcher) {
         PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
@@ -222,11 +228,8 @@ static PyObject *receiver_get(PyObject *obj, PyObject *args, PyObject *kwargs)
         Py_XDECREF(raises);
         if (!raise)
             return msg;
-        PyObject *why = raise > 0 ? PyObject_CallOneArg(st->dead_text, msg) : NULL;
-        if (why) {
-            PyErr_SetObject(st->ChannelError, why);
-            Py_DECREF(why);
-        }
+        if (raise > 0)
+            mg_raise_dead(st, msg);
         Py_DECREF(msg);
         return NULL;
     }
@@ -237,10 +240,8 @@ static PyObject *receiver_size(PyObject *obj, PyObject *unused)
 {
     (void) unused;
     ReceiverObject *self = (ReceiverObject *) obj;
-    if (mg_latch_closed(self->latch)) {
-        PyErr_SetObject(self->st->LatchError, self->st->latch_closed_msg);
-        return NULL;
-    }
+    if (mg_latch_closed(self->latch))
+        return mg_raise(self->st, MG_ECLOSED);
     return PyLong_FromSize_t(mg_latch_size(self->latch));
 }
 
@@ -249,17 +250,9 @@ static PyObject *get_latch(PyObject *obj, void *closure)
 {
     (void) closure;
     ReceiverObject *self = (ReceiverObject *) obj;
-    if (!self->latch_object) {
-        LatchObject *latch = (LatchObject *) self->st->Latch->tp_alloc(self->st->Latch, 0);
-        if (!latch)
-            return NULL;
-        latch->st = self->st;
-        latch->shared = 1;
-        latch->latch = mg_latch_ref(self->latch);
-        latch->loop = self->loop ? mg_loop_ref(self->loop) : NULL;
-        self->latch_object = (PyObject *) latch;
-    }
-    return Py_NewRef(self->latch_object);
+    if (!self->latch_object)
+        self->latch_object = mg_latch_sharing(self->st, self->latch, self->loop);
+    return Py_XNewRef(self->latch_object);
 }
 
 static PyObject *get_notify(PyObject *obj, void *closure)

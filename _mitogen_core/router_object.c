@@ -1,7 +1,23 @@
-/* Router: the engine's tables, and the way of a message from Python into them. */
-#include "binding.h"
+#include "router_object.h"
 
-#include "base/alloc.h"
+#include <stdatomic.h>
+#include <structmember.h>
+
+#include "arguments.h"
+#include "codec/limits.h"
+#include "counterpart.h"
+#include "errors.h"
+#include "event_kinds.h"
+#include "gil.h"
+#include "handlers.h"
+#include "items.h"
+#include "later.h"
+#include "link_object.h"
+#include "loop/fork.h"
+#include "loop_object.h"
+#include "message_object.h"
+#include "net/router.h"
+#include "waiting.h"
 
 static PyObject *router_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -49,8 +65,8 @@ static void router_dealloc(PyObject *obj)
 static PyObject *router_open(PyObject *obj, PyObject *loop)
 {
     RouterObject *self = (RouterObject *) obj;
-    if (!PyObject_TypeCheck(loop, self->st->Loop))
-        return PyErr_Format(PyExc_TypeError, "a Loop is needed, not %.100s", Py_TYPE(loop)->tp_name);
+    if (mg_need_type(loop, self->st->Loop, "a Loop"))
+        return NULL;
     if (!self->router) {
         self->router = mg_router_new(((LoopObject *) loop)->loop);
         if (!self->router)
@@ -60,51 +76,36 @@ static PyObject *router_open(PyObject *obj, PyObject *loop)
     Py_RETURN_NONE;
 }
 
-static mg_router *need_router(PyObject *obj)
-{
-    mg_router *r = ((RouterObject *) obj)->router;
-    if (!r)
-        PyErr_SetString(PyExc_ValueError, "Router.__init__ was not called");
-    return r;
-}
-
 /* --- settings --- */
 
 static PyObject *router_set_identity(PyObject *obj, PyObject *args)
 {
-    mg_router *r = need_router(obj);
-    unsigned int own_id;
+    mg_router *r = mg_need_router(obj);
+    mg_id_arg own_id = {"own_id", 0};
+    uint32_t parent = 0;
     PyObject *parent_id, *parent_ids;
-    if (!r || !PyArg_ParseTuple(args, "IOO:_set_identity", &own_id, &parent_id, &parent_ids))
+    if (!r || !PyArg_ParseTuple(args, "O&OO:_set_identity", mg_id_converter, &own_id, &parent_id, &parent_ids) ||
+        (parent_id != Py_None && mg_parse_id(parent_id, "parent_id", &parent)))
         return NULL;
-    int64_t parent = -1;
-    if (parent_id != Py_None) {
-        parent = PyLong_AsLongLong(parent_id);
-        if (parent == -1 && PyErr_Occurred())
-            return NULL;
-    }
     PyObject *seq = PySequence_Fast(parent_ids, "parent_ids must be a sequence");
     if (!seq)
         return NULL;
     Py_ssize_t n = PySequence_Fast_GET_SIZE(seq);
     uint32_t *ids = PyMem_Calloc((size_t) n + 1, sizeof *ids);
-    for (Py_ssize_t i = 0; ids && i < n; i++) {
-        ids[i] = (uint32_t) PyLong_AsUnsignedLong(PySequence_Fast_GET_ITEM(seq, i));
-        if (PyErr_Occurred())
-            break;
-    }
+    int bad = 0;
+    for (Py_ssize_t i = 0; ids && !bad && i < n; i++)
+        bad = mg_parse_id(PySequence_Fast_GET_ITEM(seq, i), "parent_ids", &ids[i]);
     Py_DECREF(seq);
-    if (!ids || (!PyErr_Occurred() && mg_router_set_identity(r, own_id, parent, ids, (size_t) n) != MG_OK))
-        PyErr_NoMemory();
+    mg_err err = MG_ENOMEM;
+    if (ids && !bad)
+        err = mg_router_set_identity(r, own_id.value, parent_id == Py_None ? -1 : (int64_t) parent, ids, (size_t) n);
     PyMem_Free(ids);
-    if (PyErr_Occurred())
-        return NULL;
-    Py_RETURN_NONE;
+    return bad ? NULL : mg_none_or_raise(((RouterObject *) obj)->st, err);
 }
 
 static PyObject *router_set_unidirectional(PyObject *obj, PyObject *value)
 {
-    mg_router *r = need_router(obj);
+    mg_router *r = mg_need_router(obj);
     int on = PyObject_IsTrue(value);
     if (!r || on < 0)
         return NULL;
@@ -114,7 +115,7 @@ static PyObject *router_set_unidirectional(PyObject *obj, PyObject *value)
 
 static PyObject *router_set_text(PyObject *obj, PyObject *args)
 {
-    mg_router *r = need_router(obj);
+    mg_router *r = mg_need_router(obj);
     int reason;
     const char *text;
     if (!r || !PyArg_ParseTuple(args, "is:_set_text", &reason, &text))
@@ -128,7 +129,7 @@ static PyObject *router_set_text(PyObject *obj, PyObject *args)
 
 static PyObject *router_set_limits(PyObject *obj, PyObject *args)
 {
-    mg_router *r = need_router(obj);
+    mg_router *r = mg_need_router(obj);
     unsigned long long max_size, high_water;
     if (!r || !PyArg_ParseTuple(args, "KK:_set_limits", &max_size, &high_water))
         return NULL;
@@ -141,51 +142,36 @@ static PyObject *router_set_limits(PyObject *obj, PyObject *args)
 
 static PyObject *router_put_route(PyObject *obj, PyObject *args)
 {
-    mg_router *r = need_router(obj);
-    unsigned int id;
+    mg_router *r = mg_need_router(obj);
+    mg_id_arg id = {"context_id", 0};
     LinkObject *link;
-    if (!r || !PyArg_ParseTuple(args, "IO!:_put_route", &id, ((RouterObject *) obj)->st->Link, &link))
+    if (!r || !PyArg_ParseTuple(args, "O&O!:_put_route", mg_id_converter, &id, ((RouterObject *) obj)->st->Link, &link))
         return NULL;
     if (!link->stream) {
         PyErr_SetString(PyExc_ValueError, "the stream has not been given descriptors yet");
         return NULL;
     }
-    if (mg_router_put_route(r, id, link->stream) != MG_OK)
-        return PyErr_NoMemory();
-    Py_RETURN_NONE;
-}
-
-static int id_arg(PyObject *arg, uint32_t *id)
-{
-    unsigned long value = PyLong_AsUnsignedLong(arg);
-    if (value == (unsigned long) -1 && PyErr_Occurred())
-        return -1;
-    if (value > UINT32_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "an id has 32 bits");
-        return -1;
-    }
-    *id = (uint32_t) value;
-    return 0;
+    return mg_none_or_raise(link->st, mg_router_put_route(r, id.value, link->stream));
 }
 
 static PyObject *router_del_route(PyObject *obj, PyObject *arg)
 {
-    mg_router *r = need_router(obj);
+    mg_router *r = mg_need_router(obj);
     uint32_t id;
-    if (!r || id_arg(arg, &id))
+    if (!r || mg_parse_id(arg, "context_id", &id))
         return NULL;
     return PyBool_FromLong(mg_router_del_route(r, id));
 }
 
 static PyObject *router_get_route(PyObject *obj, PyObject *args)
 {
-    mg_router *r = need_router(obj);
-    unsigned int id;
+    mg_router *r = mg_need_router(obj);
+    mg_id_arg id = {"context_id", 0};
     int with_parent;
-    if (!r || !PyArg_ParseTuple(args, "Ip:_get_route", &id, &with_parent))
+    if (!r || !PyArg_ParseTuple(args, "O&p:_get_route", mg_id_converter, &id, &with_parent))
         return NULL;
-    mg_stream *s = mg_router_get_route(r, id, with_parent);
-    PyObject *link = s ? mg_link_of(s) : NULL;
+    mg_stream *s = mg_router_get_route(r, id.value, with_parent);
+    PyObject *link = s ? mg_link_object(s) : NULL;
     mg_stream_unref(s);
     return link ? link : Py_NewRef(Py_None);
 }
@@ -222,14 +208,43 @@ static int add_route(uint32_t id, void *stream, void *dict)
 static PyObject *router_routes(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    return table_dict(obj, MG_ROUTES, add_route);
+    mg_router *r = mg_need_router(obj);
+    PyObject *dict = r ? PyDict_New() : NULL;
+    if (!dict)
+        return NULL;
+    pthread_mutex_lock(&r->mu);
+    size_t n = 0, count = mg_idmap_count(&r->routes);
+    struct pair {
+        uint32_t id;
+        mg_stream *s;
+    } *pairs = PyMem_RawMalloc((count + 1) * sizeof *pairs);
+    mg_idmap_iter it;
+    void *value;
+    mg_idmap_iter_init(&r->routes, &it);
+    while (pairs && n < count && mg_idmap_iter_next(&r->routes, &it, &pairs[n].id, &value))
+        pairs[n++].s = mg_stream_ref(value);
+    pthread_mutex_unlock(&r->mu);
+    if (!pairs) {
+        Py_DECREF(dict);
+        return PyErr_NoMemory();
+    }
+    for (size_t i = 0; i < n; i++) {
+        PyObject *link = mg_link_object(pairs[i].s), *id = PyLong_FromUnsignedLong(pairs[i].id);
+        if (dict && (!id || (link && PyDict_SetItem(dict, id, link))))
+            Py_CLEAR(dict);
+        Py_XDECREF(link);
+        Py_XDECREF(id);
+        mg_stream_unref(pairs[i].s);
+    }
+    PyMem_RawFree(pairs);
+    return dict;
 }
 
 /* _stats() -> dict */
 static PyObject *router_stats(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    mg_router *r = need_router(obj);
+    mg_router *r = mg_need_router(obj);
     mg_router_stats stats;
     if (!r)
         return NULL;
@@ -247,198 +262,6 @@ static PyObject *router_stats(PyObject *obj, PyObject *unused)
         (Py_ssize_t) stats.queued, "blocked_senders", (Py_ssize_t) stats.blocked);
 }
 
-/* --- handlers --- */
-
-/* The receiver whose own queue `fn` fills, when it is one of ours and does nothing else with messages; borrowed. */
-static ReceiverObject *receiver_of(mg_state *st, PyObject *fn)
-{
-    if (!PyCFunction_Check(fn))
-        return NULL;
-    PyObject *self = PyCFunction_GET_SELF(fn);
-    if (!self || !PyObject_TypeCheck(self, st->Receiver) ||
-        strcmp(((PyCFunctionObject *) fn)->m_ml->ml_name, "_on_receive") != 0)
-        return NULL;
-    return (ReceiverObject *) self;
-}
-
-static int is_neighbour_policy(mg_state *st, PyObject *policy)
-{
-    for (Py_ssize_t i = 0; st->neighbour_policies && i < PyTuple_GET_SIZE(st->neighbour_policies); i++)
-        if (PyTuple_GET_ITEM(st->neighbour_policies, i) == policy)
-            return 1;
-    return 0;
-}
-
-/* Has Python listen for the loss of a respondent, the first time it is one. */
-static int watch_respondent(PyObject *router, mg_state *st, PyObject *respondent)
-{
-    PyObject *known = PyObject_GetAttr(respondent, st->str_respondent_of);
-    if (!known)
-        PyErr_Clear();
-    Py_XDECREF(known);
-    if (known == router)
-        return 0;
-    PyObject *r = PyObject_CallMethodObjArgs(router, st->str_watch_respondent, respondent, NULL);
-    Py_XDECREF(r);
-    return r ? 0 : -1;
-}
-
-static PyObject *router_add_handler(PyObject *obj, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"fn", "handle", "persist", "policy", "respondent", "overwrite", NULL};
-    PyObject *fn, *handle = Py_None, *policy = Py_None, *respondent = Py_None;
-    int persist = 1, overwrite = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy,
-                                     &respondent, &overwrite))
-        return NULL;
-    return mg_add_handler(obj, fn, handle, persist, policy, respondent, overwrite);
-}
-
-int mg_is_add_handler(PyObject *fn, PyObject *router)
-{
-    return PyCFunction_Check(fn) && PyCFunction_GET_SELF(fn) == router &&
-           PyCFunction_GET_FUNCTION(fn) == (PyCFunction) (void (*)(void)) router_add_handler;
-}
-
-PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
-                         PyObject *respondent, int overwrite)
-{
-    mg_state *st = ((RouterObject *) router)->st;
-    mg_router *r = need_router(router);
-    uint32_t number = 0;
-    int given = r ? PyObject_IsTrue(handle) : -1;
-    if (given < 0 || (given && id_arg(handle, &number)))
-        return NULL;
-    mg_handler *h = mg_handler_new();
-    if (!h)
-        return PyErr_NoMemory();
-    h->persist = persist;
-    h->policy = policy == Py_None                    ? MG_POLICY_NONE
-                : policy == st->has_parent_authority ? MG_POLICY_PARENT
-                : is_neighbour_policy(st, policy)    ? MG_POLICY_NEIGHBOUR
-                                                     : MG_POLICY_ASK;
-    if (respondent != Py_None) {
-        PyObject *id = PyObject_GetAttrString(respondent, "context_id");
-        uint32_t value;
-        if (!id || id_arg(id, &value)) {
-            Py_XDECREF(id);
-            goto error;
-        }
-        Py_DECREF(id);
-        h->respondent = (int64_t) value;
-        if (watch_respondent(router, st, respondent))
-            goto error;
-    }
-    ReceiverObject *recv = receiver_of(st, fn);
-    if (recv)
-        h->latch = mg_latch_ref(recv->latch);
-    PyObject *entry = PyTuple_Pack(5, router, fn, policy, persist ? Py_True : Py_False, respondent);
-    h->owner = entry ? mg_later_new(entry) : NULL;
-    h->drop_owner = h->owner ? mg_later_decref : NULL;
-    Py_XDECREF(entry);
-    if (!h->owner)
-        goto error;
-    mg_err err = mg_router_add_handler(r, h, number, overwrite);
-    if (err != MG_OK) {
-        if (err == MG_EEXIST)
-            PyErr_SetObject(st->Error, st->duplicate_handle_msg);
-        else
-            PyErr_NoMemory();
-        goto error;
-    }
-    PyObject *result = PyLong_FromUnsignedLong(h->handle);
-    if (!result)
-        mg_router_del_handler(r, h->handle);
-    mg_handler_unref(h);
-    if (result && mg_loop_closed(r->loop)) {
-        /* nothing will come any more: whoever waits there has to be told */
-        PyObject *told = PyObject_CallMethod(router, "_on_late_handler", NULL);
-        if (!told)
-            Py_CLEAR(result);
-        Py_XDECREF(told);
-    }
-    return result;
-error:
-    mg_handler_unref(h);
-    mg_run_later();
-    return NULL;
-}
-
-static PyObject *router_del_handler(PyObject *obj, PyObject *arg)
-{
-    mg_router *r = need_router(obj);
-    uint32_t number;
-    if (!r)
-        return NULL;
-    if (!PyLong_Check(arg)) {
-        PyErr_SetObject(PyExc_KeyError, arg);
-        return NULL;
-    }
-    if (id_arg(arg, &number)) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
-            return NULL;
-        PyErr_Clear();
-        number = 0; /* never one of ours, as that is not */
-    }
-    if (mg_router_del_handler(r, number) != MG_OK) {
-        PyErr_SetObject(PyExc_KeyError, arg);
-        return NULL;
-    }
-    mg_run_later();
-    Py_RETURN_NONE;
-}
-
-static PyObject *router_del_handler_named(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
-    PyObject *arg = mg_one_arg("del_handler", "handle", args, n, names);
-    return arg ? router_del_handler(obj, arg) : NULL;
-}
-
-/* Borrowed. */
-static PyObject *entry_of(const mg_handler *h)
-{
-    return mg_handler_owner(h) ? mg_later_obj(mg_handler_owner(h)) : Py_None;
-}
-
-/* _take_handlers(respondent or None) -> [(handle, entry)]: removes them. Without memory all stay where they are. */
-static PyObject *router_take_handlers(PyObject *obj, PyObject *arg)
-{
-    mg_router *r = need_router(obj);
-    uint32_t id = 0;
-    size_t n;
-    if (!r || (arg != Py_None && id_arg(arg, &id)))
-        return NULL;
-    mg_entry *list = mg_router_take_handlers(r, arg == Py_None ? -1 : (int64_t) id, &n);
-    if (!list)
-        return PyErr_NoMemory();
-    PyObject *result = PyList_New(0);
-    for (size_t i = 0; result && i < n; i++) {
-        PyObject *pair = Py_BuildValue("(IO)", list[i].id, entry_of(list[i].value));
-        if (!pair || PyList_Append(result, pair))
-            Py_CLEAR(result);
-        Py_XDECREF(pair);
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (!result)
-            mg_router_add_handler(r, list[i].value, list[i].id, 0); /* to the place it had just now */
-        mg_handler_unref(list[i].value);
-    }
-    mg_free(list);
-    mg_run_later();
-    return result;
-}
-
-static int add_handler_entry(uint32_t handle, void *handler, void *dict)
-{
-    return set_entry(dict, handle, Py_NewRef(entry_of(handler)));
-}
-
-static PyObject *get_handle_map(PyObject *obj, void *closure)
-{
-    (void) closure;
-    return table_dict(obj, MG_HANDLERS, add_handler_entry);
-}
-
 /* --- the way of a message --- */
 
 /* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never does. */
@@ -448,8 +271,9 @@ static int wait_room(RouterObject *self, mg_stream *out)
         return 0;
     for (;;) {
         mg_err err;
-        Py_BEGIN_ALLOW_THREADS err = mg_stream_wait_room(out);
-        Py_END_ALLOW_THREADS if (err == MG_OK) return 0;
+        MG_WITHOUT_GIL(err = mg_stream_wait_room(out));
+        if (err == MG_OK)
+            return 0;
         if (PyErr_CheckSignals())
             return -1;
     }
@@ -503,21 +327,27 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
     Py_RETURN_NONE;
 }
 
+static mg_err route_through_gate(mg_router *r, mg_frame *f, mg_stream **out)
+{
+    mg_fork_enter();
+    mg_err err = mg_router_route(r, f, out);
+    mg_fork_leave();
+    return err;
+}
+
 static PyObject *router_route(PyObject *obj, PyObject *arg)
 {
     RouterObject *self = (RouterObject *) obj;
     mg_state *st = self->st;
-    mg_router *r = need_router(obj);
+    mg_router *r = mg_need_router(obj);
     mg_hdr hdr;
     if (!r)
         return NULL;
-    if (!PyObject_TypeCheck(arg, st->Message))
-        return PyErr_Format(PyExc_TypeError, "a Message is needed, not %.100s", Py_TYPE(arg)->tp_name);
-    MessageObject *m = (MessageObject *) arg;
-    if (mg_loop_closed(r->loop)) {
-        PyErr_SetObject(st->Error, st->broker_shutdown_msg);
+    if (mg_need_type(arg, st->Message, "a Message"))
         return NULL;
-    }
+    MessageObject *m = (MessageObject *) arg;
+    if (mg_loop_closed(r->loop))
+        return mg_raise_shut_down(st);
     if (mg_message_hdr(m, &hdr))
         return NULL;
     if ((uint64_t) mg_message_size(m) > mg_router_max_size(r))
@@ -532,14 +362,11 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     if (!f)
         return NULL;
     mg_err err;
-    if (hdr.len <
-        MG_CODEC_BYREF) /* a short write to a descriptor that does not block: cheaper than letting go of the GIL */
+    if (hdr.len < MG_CODEC_BYREF) /* a short write, which does not block: cheaper than letting go of the GIL */
         err = mg_router_route(r, f, &out);
     else {
-        Py_BEGIN_ALLOW_THREADS mg_fork_enter();
-        err = mg_router_route(r, f, &out);
-        mg_fork_leave();
-        Py_END_ALLOW_THREADS mg_run_later();
+        MG_WITHOUT_GIL(err = route_through_gate(r, f, &out));
+        mg_run_later();
     }
     /* not for a log record: who sends one holds a lock of `logging`, which the broker's thread may want */
     int bad = out && hdr.handle != MG_FORWARD_LOG && mg_stream_full(out) && wait_room(self, out);
@@ -564,13 +391,13 @@ static PyMethodDef router_methods[] = {
     {"_get_route", router_get_route, METH_VARARGS, "_get_route(context_id, or_parent) -> Link or None"},
     {"_routes", router_routes, METH_NOARGS, "_routes() -> {context_id: Link}"},
     {"_stats", router_stats, METH_NOARGS, "_stats() -> counters of all streams, a dict."},
-    {"add_handler", (PyCFunction) (void (*)(void)) router_add_handler, METH_VARARGS | METH_KEYWORDS,
+    {"add_handler", (PyCFunction) (void (*)(void)) mg_handlers_add, METH_VARARGS | METH_KEYWORDS,
      "add_handler(fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False) -> handle. fn(message) "
      "is called on the\n"
      "broker's thread. Error when the handle is taken. Any thread."},
-    {"del_handler", (PyCFunction) (void (*)(void)) router_del_handler_named, METH_FASTCALL | METH_KEYWORDS,
+    {"del_handler", (PyCFunction) (void (*)(void)) mg_handlers_del, METH_FASTCALL | METH_KEYWORDS,
      "del_handler(handle). KeyError. Any thread."},
-    {"_take_handlers", router_take_handlers, METH_O,
+    {"_take_handlers", mg_handlers_take, METH_O,
      "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
     {"route", (PyCFunction) (void (*)(void)) router_route_named, METH_FASTCALL | METH_KEYWORDS,
      "route(msg): send it on its way. Any thread. Error after the broker's end."},
@@ -582,7 +409,7 @@ static PyMemberDef router_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(RouterObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};
 
-static PyGetSetDef router_getset[] = {{"_handle_map", get_handle_map, NULL, "A copy: {handle: entry}.", NULL},
+static PyGetSetDef router_getset[] = {{"_handle_map", mg_handlers_map, NULL, "A copy: {handle: entry}.", NULL},
                                       {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
                                       {NULL, NULL, NULL, NULL, NULL}};
 

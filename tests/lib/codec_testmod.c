@@ -1,8 +1,10 @@
 /* The codec by itself, as the extension module _codec_test. Built by codec_build.py for the tests and the fuzzer. */
-#include "codec.h"
+#include "codec/config.h"
+#include "codec/limits.h"
+#include "codec/read.h"
+#include "codec/write.h"
 #include "wire/landing.h"
 #include "wire/peek.h"
-#include "wire/landing.h"
 
 #include <string.h>
 

@@ -1,5 +1,4 @@
-/* What the codec needs of Python, taken from a dict once. */
-#include "codec.h"
+#include "codec/config.h"
 
 #include <stddef.h>
 

@@ -1,7 +1,14 @@
-/* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces pickled() made,
- * until somebody asks for `data`. */
-#include "binding.h"
+#include "message_object.h"
+
+#include <structmember.h>
+
 #include "base/block.h"
+#include "codec/limits.h"
+#include "codec/read.h"
+#include "codec/write.h"
+#include "counterpart.h"
+#include "errors.h"
+#include "later.h"
 
 /* --- fields --- */
 
@@ -126,9 +133,7 @@ static void message_dealloc(PyObject *self)
 /* Bytes of that length have come. The next ones may land in an object of their own, which can be made now. */
 static void make_landing(MessageObject *m, size_t len)
 {
-    if (!len || !m->router || !PyObject_TypeCheck(m->router, m->st->Router))
-        return;
-    mg_router *r = ((RouterObject *) m->router)->router;
+    mg_router *r = len && m->router ? mg_router_behind(m->st, m->router) : NULL;
     mg_landing *l = r && !mg_loop_closed(mg_router_loop(r)) ? mg_loop_landing(mg_router_loop(r)) : NULL;
     if (!l || !mg_landing_came(l, len))
         return;
@@ -408,16 +413,6 @@ static int payload(MessageObject *m, const uint8_t **ptr, size_t *len, PyObject 
     return 0;
 }
 
-static PyObject *raise_dead(MessageObject *m)
-{
-    PyObject *text = PyObject_CallOneArg(m->st->dead_text, (PyObject *) m);
-    if (text) {
-        PyErr_SetObject(m->st->ChannelError, text);
-        Py_DECREF(text);
-    }
-    return NULL;
-}
-
 static int raise_call_error(mg_state *st, PyObject *obj)
 {
     int is = PyObject_IsInstance(obj, st->CallError);
@@ -436,7 +431,7 @@ static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwar
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|ppO:unpickle", names, &do_throw, &throw_dead, &find_class))
         return NULL;
     if (throw_dead && mg_message_is_dead(m))
-        return raise_dead(m);
+        return mg_raise_dead(st, self);
     long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
     if (enc == -1 && PyErr_Occurred())
         return NULL;

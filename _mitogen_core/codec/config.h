@@ -1,0 +1,39 @@
+/* Classes and functions of Python that the codec makes, knows and calls. */
+#ifndef MG_CODEC_CONFIG_H
+#define MG_CODEC_CONFIG_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+/* Belongs to the module state: zeroed memory, then mg_codec_configure(). Read only
+ * afterwards. All members are strong references. */
+typedef struct {
+    /* Types. Only exact instances are written natively; for Context also subclasses that leave its __reduce__ alone. */
+    PyObject *Blob, *Secret, *Kwargs, *CallError, *Context, *Sender;
+    /* Exception classes, raised with one argument, the finished text. */
+    PyObject *StreamError, *UnpicklingError;
+    PyObject *unpickle_call_error; /* (text) -> CallError */
+    PyObject *unpickle_context; /* (router or None, context_id, name or None) -> Context */
+    PyObject *unpickle_sender; /* (router, context_id, dst_handle) -> Sender */
+    PyObject *fallback_pickle; /* (*objs) -> bytes; writes a message that holds anything outside the closed set */
+    /* Derived by mg_codec_configure(). */
+    PyObject *codecs_encode; /* what the global _codecs.encode is as a plain value */
+    PyObject *context_reduce, *context_reduce_ex; /* Context's own, to know a subclass that overrides them */
+    PyObject *str_args, *str_context, *str_context_id; /* attribute names, interned */
+    PyObject *str_dst_handle, *str_name; /* more of them */
+    PyObject *str_reduce, *str_reduce_ex; /* and these */
+    PyObject *no_args; /* () */
+    int kwargs_is_dict; /* Kwargs is a dict subclass with dict's own __new__, so instances can be made directly */
+    int blob_is_bytes; /* Blob is a bytes subclass that overrides no constructor: made without a plain copy first */
+} mg_codec;
+
+/* Takes the members from a dict with their names as keys; other keys are ignored. May be called again, when the types
+ * have changed: all or nothing, but no other thread may be using the codec. KeyError names what is missing, TypeError
+ * what is of the wrong kind. */
+int mg_codec_configure(mg_codec *codec, PyObject *dict);
+
+/* For the module's m_traverse and m_clear. Clearing twice, or what was never configured, is fine. */
+int mg_codec_traverse(mg_codec *codec, visitproc visit, void *arg);
+void mg_codec_clear(mg_codec *codec);
+
+#endif

@@ -1,0 +1,18 @@
+/* Context: the methods that are on the way of each message. */
+#ifndef MG_CONTEXT_OBJECT_H
+#define MG_CONTEXT_OBJECT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "state.h"
+
+typedef struct {
+    PyObject_HEAD mg_state *st;
+    PyObject *router, *context_id; /* strong, NULL before __init__ */
+    PyObject *dict, *weakrefs;
+} ContextObject;
+
+extern PyType_Spec mg_context_spec;
+
+#endif

@@ -1,0 +1,18 @@
+/* What the loop has for Python: events, as the tuples that Loop.next_event() returns. */
+#ifndef MG_EVENT_OBJECT_H
+#define MG_EVENT_OBJECT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "loop/loop.h"
+#include "state.h"
+
+/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. What the event holds stays its own, so that an
+ * event for which there is no memory is not lost. */
+PyObject *mg_event_tuple(mg_state *st, const mg_event *ev);
+
+/* Lets go of what an event holds. */
+void mg_event_drop(const mg_event *ev);
+
+#endif

@@ -1,0 +1,34 @@
+/* Latch: a closable queue that threads wait at. */
+#ifndef MG_LATCH_OBJECT_H
+#define MG_LATCH_OBJECT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "counterpart.h"
+#include "loop/loop.h"
+#include "state.h"
+#include "sync/latch.h"
+
+typedef struct {
+    PyObject_HEAD mg_state *st; /* as in LatchedObject */
+    mg_latch *latch;
+    mg_loop *loop; /* with a reference, or NULL: whom a waiting thread may lead */
+    PyObject *notify; /* strong or NULL */
+    int shared; /* the latch belongs to a receiver */
+    PyObject *dict, *weakrefs;
+} LatchObject;
+
+extern PyType_Spec mg_latch_spec;
+
+/* tp_new of the types that begin as LatchedObject does: one with a latch of its own. */
+PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+
+/* A Latch for a latch that is somebody else's. New reference, or NULL with an exception. */
+PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop);
+
+/* Sets what is to be told of items: handles None, the put method of a latch of ours, and any other callable. watch_always: also when a
+ * sleeper gets the item. 0, or -1 with an exception. */
+int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always);
+
+#endif

@@ -1,0 +1,28 @@
+/* Link: the engine's stream to one neighbour, as a MitogenProtocol sees it. */
+#ifndef MG_LINK_OBJECT_H
+#define MG_LINK_OBJECT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+#include "loop/lifeline.h"
+#include "net/router.h"
+#include "net/stream.h"
+#include "state.h"
+
+typedef struct {
+    PyObject_HEAD mg_state *st;
+    mg_router *router; /* with a reference */
+    mg_stream *stream; /* with a reference, NULL before open() */
+    PyObject *protocol; /* strong or NULL: the Python object this link belongs to */
+    mg_lifeline *lifeline; /* owned, or NULL */
+    uint32_t remote_id;
+    int64_t auth_stamp;
+    int privileged, hooked;
+    PyObject *weakrefs;
+} LinkObject;
+
+extern PyType_Spec mg_link_spec;
+
+#endif

@@ -1,0 +1,42 @@
+/* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces pickled() made,
+ * until somebody asks for `data`. */
+#ifndef MG_MESSAGE_OBJECT_H
+#define MG_MESSAGE_OBJECT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "codec/pickled.h"
+#include "state.h"
+#include "wire/frame.h"
+
+typedef struct {
+    PyObject_HEAD mg_state *st; /* borrowed: the type keeps the module alive */
+    PyObject *dst_id, *src_id, *auth_id, *handle, *reply_to, *enc, *router, *receiver; /* strong, NULL is None */
+    PyObject *data; /* strong; NULL while the payload is only in one of the next two */
+    mg_frame *frame; /* received: with a reference, or NULL */
+    mg_pickled *pickled; /* made by pickled(): owned, or NULL */
+} MessageObject;
+
+extern PyType_Spec mg_message_spec;
+
+/* A message that came as a frame. New reference, or NULL with an exception. The reference to the frame is taken over, also on failure. router may
+ * be NULL. */
+PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router);
+
+/* A message of class cls whose payload is the objects, one pickle each. New reference, or NULL with an exception. */
+PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *objs, Py_ssize_t n);
+
+/* The frame of a message; dst_id and handle must be there. New reference, or NULL with an exception. */
+mg_frame *mg_message_frame(MessageObject *m);
+
+/* The header: 0, or -1 with an exception when a field is out of its range. */
+int mg_message_hdr(MessageObject *m, mg_hdr *hdr);
+
+int mg_message_is_dead(MessageObject *m);
+Py_ssize_t mg_message_size(MessageObject *m);
+
+/* (dst_id, src_id, auth_id, handle, reply_to, enc). New reference, or NULL with an exception. */
+PyObject *mg_hdr_tuple(const mg_hdr *hdr);
+
+#endif

@@ -1,0 +1,30 @@
+/* Receiver: a latch with a handle. Frames go from the loop into its latch without Python; get() makes them Messages. */
+#ifndef MG_RECEIVER_OBJECT_H
+#define MG_RECEIVER_OBJECT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "loop/loop.h"
+#include "net/router.h"
+#include "state.h"
+#include "sync/latch.h"
+
+typedef struct {
+    PyObject_HEAD mg_state *st; /* as in LatchedObject */
+    mg_latch *latch;
+    mg_loop *loop; /* with a reference, or NULL for a router that is not ours */
+    mg_router *engine; /* likewise */
+    PyObject *router; /* strong, as all below; NULL before __init__ */
+    PyObject *handle; /* int, or None after close */
+    PyObject *notify; /* NULL is None */
+    PyObject *latch_object;
+    PyObject *dict, *weakrefs;
+} ReceiverObject;
+
+extern PyType_Spec mg_receiver_spec;
+
+/* A receiver on a handle of its own, for the messages of a respondent. New reference, or NULL with an exception. */
+PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent);
+
+#endif

@@ -1,0 +1,146 @@
+#include "watch_object.h"
+
+#include <stdatomic.h>
+#include <structmember.h>
+
+#include "counterpart.h"
+#include "event_kinds.h"
+#include "gil.h"
+
+/* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and disarms itself; the broker's thread runs
+ * the callback and arms it again. */
+struct mg_io {
+    _Atomic uint32_t refs;
+    mg_loop *loop;
+    mg_watch *watch;
+    int events;
+    _Atomic(void *) owner; /* WatchObject, borrowed; with the GIL */
+};
+
+void mg_io_unref(mg_io *io)
+{
+    if (atomic_fetch_sub(&io->refs, 1) != 1)
+        return;
+    mg_watch_free(io->watch);
+    mg_loop_unref(io->loop);
+    PyMem_RawFree(io);
+}
+
+static void on_ready(void *arg, int events)
+{
+    mg_io *io = arg;
+    mg_watch_stop(io->watch);
+    mg_loop_note_foreign(io->loop);
+    atomic_fetch_add(&io->refs, 1);
+    mg_event ev = {.kind = MG_EV_IO, .a = io, .n = (uint64_t) events};
+    if (mg_loop_push_event(io->loop, &ev) != MG_OK) {
+        mg_watch_start(io->watch); /* it is tried again, until there is memory for it */
+        mg_io_unref(io);
+    }
+}
+
+PyObject *mg_io_owner(mg_io *io)
+{
+    return mg_owner(atomic_load(&io->owner));
+}
+
+static int watch_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(((WatchObject *) obj)->data);
+    return 0;
+}
+
+static int watch_clear(PyObject *obj)
+{
+    Py_CLEAR(((WatchObject *) obj)->data);
+    return 0;
+}
+
+static void stop_watch(mg_io *io)
+{
+    mg_acquire_loop(io->loop);
+    mg_watch_stop(io->watch);
+    mg_loop_release(io->loop);
+}
+
+static void watch_dealloc(PyObject *obj)
+{
+    WatchObject *self = (WatchObject *) obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject_GC_UnTrack(obj);
+    if (self->io) {
+        atomic_store(&self->io->owner, NULL);
+        stop_watch(self->io);
+        mg_io_unref(self->io);
+    }
+    watch_clear(obj);
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static PyObject *watch_start(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    mg_io *io = ((WatchObject *) obj)->io;
+    mg_acquire_loop(io->loop);
+    mg_watch_start(io->watch);
+    mg_loop_release(io->loop);
+    Py_RETURN_NONE;
+}
+
+static PyObject *watch_stop(PyObject *obj, PyObject *unused)
+{
+    (void) unused;
+    stop_watch(((WatchObject *) obj)->io);
+    Py_RETURN_NONE;
+}
+
+PyObject *mg_watch_object_new(mg_state *st, mg_loop *loop, int fd, int writing, PyObject *data)
+{
+    WatchObject *w = (WatchObject *) st->Watch->tp_alloc(st->Watch, 0);
+    if (!w)
+        return NULL;
+    w->st = st;
+    w->data = Py_NewRef(data);
+    mg_io *io = PyMem_RawCalloc(1, sizeof *io);
+    if (io) {
+        atomic_init(&io->refs, 1);
+        io->loop = mg_loop_ref(loop);
+        io->events = writing ? MG_WRITE : MG_READ;
+        io->watch = mg_watch_new(loop, fd, io->events, on_ready, io);
+        atomic_init(&io->owner, w);
+        if (io->watch)
+            w->io = io;
+        else
+            mg_io_unref(io);
+    }
+    if (!w->io) {
+        Py_DECREF(w);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *) w;
+}
+
+static PyObject *watch_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void) type, (void) args, (void) kwargs;
+    PyErr_SetString(PyExc_TypeError, "a Watch is made by Loop.watch()");
+    return NULL;
+}
+
+static PyMethodDef watch_methods[] = {
+    {"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready."},
+    {"stop", watch_stop, METH_NOARGS, "Disarm; on return the loop does not know the descriptor any more."},
+    {NULL, NULL, 0, NULL}};
+static PyMemberDef watch_members[] = {
+    {"data", T_OBJECT, offsetof(WatchObject, data), 0, "Whatever the caller keeps here."}, {NULL, 0, 0, 0, NULL}};
+static PyType_Slot watch_slots[] = {{Py_tp_new, watch_new},
+                                    {Py_tp_dealloc, watch_dealloc},
+                                    {Py_tp_traverse, watch_traverse},
+                                    {Py_tp_clear, watch_clear},
+                                    {Py_tp_methods, watch_methods},
+                                    {Py_tp_members, watch_members},
+                                    {0, NULL}};
+PyType_Spec mg_watch_spec = {"_mitogen_core.Watch", sizeof(WatchObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                             watch_slots};
