@@ -36,12 +36,12 @@ static inline PyObject *mg_owner(void *owner)
 /* The Latch or Receiver, or the Link. */
 static inline PyObject *mg_latch_object(mg_latch *l)
 {
-    return mg_owner(atomic_load(&l->owner));
+    return mg_owner(mg_latch_owner(l));
 }
 
 static inline PyObject *mg_link_object(mg_stream *s)
 {
-    return mg_owner(atomic_load(&s->owner));
+    return mg_owner(mg_stream_owner(s));
 }
 
 /* The engine's router of a Router of ours that was opened, or NULL. Borrowed. */

@@ -1,7 +1,5 @@
 #include "event_object.h"
 
-#include <stdatomic.h>
-
 #include "counterpart.h"
 #include "event_kinds.h"
 #include "later.h"
@@ -17,9 +15,9 @@ static PyObject *link_or_none(mg_stream *s)
     return link ? link : Py_NewRef(Py_None);
 }
 
-static PyObject *entry_of(mg_handler *h)
+static PyObject *entry_of(const mg_handler *h)
 {
-    PyObject *entry = h->owner ? mg_later_obj(h->owner) : Py_None;
+    PyObject *entry = mg_handler_owner(h) ? mg_later_obj(mg_handler_owner(h)) : Py_None;
     Py_INCREF(entry);
     return entry;
 }
@@ -36,11 +34,11 @@ PyObject *mg_event_tuple(mg_state *st, const mg_event *ev)
         PyObject *router = PyTuple_Check(entry) ? PyTuple_GET_ITEM(entry, 0) : NULL;
         PyObject *msg = mg_message_from_frame(st, mg_frame_ref(ev->b), router);
         return Py_BuildValue("(iNNNO)", ev->kind, entry, msg, link_or_none(ev->c),
-                             atomic_load(&((mg_handler *) ev->a)->removed) ? Py_True : Py_False);
+                             mg_handler_removed(ev->a) ? Py_True : Py_False);
     }
     case MG_EV_OBJECT:
         return Py_BuildValue("(iNOOO)", MG_EV_FRAME, entry_of(ev->a), (PyObject *) ev->b, Py_None,
-                             atomic_load(&((mg_handler *) ev->a)->removed) ? Py_True : Py_False);
+                             mg_handler_removed(ev->a) ? Py_True : Py_False);
     case MG_EV_HOOK: {
         PyObject *msg = mg_message_from_frame(st, mg_frame_ref(ev->b), NULL);
         return Py_BuildValue("(iNN)", ev->kind, msg, link_or_none(ev->c));
@@ -51,7 +49,7 @@ PyObject *mg_event_tuple(mg_state *st, const mg_event *ev)
         PyObject *bytes = ev->b ? PyBytes_FromStringAndSize((char *) mg_buf_ptr(ev->b), (Py_ssize_t) mg_buf_len(ev->b))
                                 : PyBytes_FromStringAndSize(NULL, 0);
         return Py_BuildValue("(iNsNI)", ev->kind, link_or_none(s), mg_strerror((mg_err) ev->n), bytes,
-                             ev->n == MG_ETOOBIG ? s->decoder.bad.len : 0);
+                             ev->n == MG_ETOOBIG ? mg_stream_refused_len(s) : 0);
     }
     case MG_EV_REFUSED: {
         const mg_refusal *r = ev->a;

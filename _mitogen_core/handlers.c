@@ -9,6 +9,7 @@
 #include "later.h"
 #include "loop/loop.h"
 #include "net/router.h"
+#include "tables.h"
 
 /* The queue that `fn` fills, when it is that of a receiver of ours and does nothing else with messages; borrowed. */
 static mg_latch *latch_filled_by(mg_state *st, PyObject *fn)
@@ -44,65 +45,89 @@ static int watch_respondent(PyObject *router, mg_state *st, PyObject *respondent
     return r ? 0 : -1;
 }
 
+static mg_policy policy_of(mg_state *st, PyObject *policy)
+{
+    if (policy == Py_None)
+        return MG_POLICY_NONE;
+    if (policy == st->has_parent_authority)
+        return MG_POLICY_PARENT;
+    return is_neighbour_policy(st, policy) ? MG_POLICY_NEIGHBOUR : MG_POLICY_ASK;
+}
+
+/* The id of a respondent, whose loss Python listens for from now on; -1 for None. */
+static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent, int64_t *id)
+{
+    *id = -1;
+    if (respondent == Py_None)
+        return 0;
+    uint32_t number = 0;
+    PyObject *context_id = PyObject_GetAttrString(respondent, "context_id");
+    int bad = !context_id || mg_parse_id(context_id, "context_id", &number);
+    Py_XDECREF(context_id);
+    *id = (int64_t) number;
+    return bad || watch_respondent(router, st, respondent) ? -1 : 0;
+}
+
+/* The handler that a spec describes, for the entry that Python sees of it. */
+static mg_handler *make_handler(mg_handler_spec *spec, PyObject *entry)
+{
+    mg_later *owner = entry ? mg_later_new(entry) : NULL;
+    if (!owner)
+        return NULL;
+    spec->owner = owner;
+    spec->drop_owner = mg_later_decref;
+    mg_handler *h = mg_handler_make(spec);
+    if (!h) {
+        mg_later_decref(owner);
+        PyErr_NoMemory();
+    }
+    return h;
+}
+
+/* Nothing will come any more: a thread that waits for a message of a handler made now has to be told. */
+static int tell_if_closed(PyObject *router, mg_router *r)
+{
+    if (!mg_loop_closed(mg_router_loop(r)))
+        return 0;
+    PyObject *told = PyObject_CallMethod(router, "_on_late_handler", NULL);
+    Py_XDECREF(told);
+    return told ? 0 : -1;
+}
+
+/* Registers h, and takes over the reference. */
+static PyObject *register_handler(PyObject *router, mg_handler *h, uint32_t number, int overwrite)
+{
+    mg_router *r = ((RoutedObject *) router)->router;
+    mg_err err = mg_router_add_handler(r, h, number, overwrite);
+    if (err != MG_OK) {
+        mg_handler_unref(h);
+        mg_run_later();
+        return mg_raise(((RoutedObject *) router)->st, err);
+    }
+    PyObject *result = PyLong_FromUnsignedLong(mg_handler_handle(h));
+    if (!result)
+        mg_router_del_handler(r, mg_handler_handle(h));
+    mg_handler_unref(h);
+    if (result && tell_if_closed(router, r))
+        Py_CLEAR(result);
+    return result;
+}
+
 PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
                          PyObject *respondent, int overwrite)
 {
     mg_state *st = ((RoutedObject *) router)->st;
-    mg_router *r = mg_need_router(router);
     uint32_t number = 0;
-    int given = r ? PyObject_IsTrue(handle) : -1;
+    int given = mg_need_router(router) ? PyObject_IsTrue(handle) : -1;
     if (given < 0 || (given && mg_parse_id(handle, "handle", &number)))
         return NULL;
-    mg_handler *h = mg_handler_new();
-    if (!h)
-        return PyErr_NoMemory();
-    h->persist = persist;
-    h->policy = policy == Py_None                    ? MG_POLICY_NONE
-                : policy == st->has_parent_authority ? MG_POLICY_PARENT
-                : is_neighbour_policy(st, policy)    ? MG_POLICY_NEIGHBOUR
-                                                     : MG_POLICY_ASK;
-    if (respondent != Py_None) {
-        PyObject *id = PyObject_GetAttrString(respondent, "context_id");
-        uint32_t value;
-        if (!id || mg_parse_id(id, "context_id", &value)) {
-            Py_XDECREF(id);
-            goto error;
-        }
-        Py_DECREF(id);
-        h->respondent = (int64_t) value;
-        if (watch_respondent(router, st, respondent))
-            goto error;
-    }
-    mg_latch *filled = latch_filled_by(st, fn);
-    if (filled)
-        h->latch = mg_latch_ref(filled);
+    mg_handler_spec spec = {.persist = persist, .policy = policy_of(st, policy), .latch = latch_filled_by(st, fn)};
+    if (parse_respondent(router, st, respondent, &spec.respondent))
+        return NULL;
     PyObject *entry = PyTuple_Pack(5, router, fn, policy, persist ? Py_True : Py_False, respondent);
-    h->owner = entry ? mg_later_new(entry) : NULL;
-    h->drop_owner = h->owner ? mg_later_decref : NULL;
+    mg_handler *h = make_handler(&spec, entry);
     Py_XDECREF(entry);
-    if (!h->owner)
-        goto error;
-    mg_err err = mg_router_add_handler(r, h, number, overwrite);
-    if (err != MG_OK) {
-        mg_raise(st, err);
-        goto error;
-    }
-    PyObject *result = PyLong_FromUnsignedLong(h->handle);
-    if (!result)
-        mg_router_del_handler(r, h->handle);
-    mg_handler_unref(h);
-    if (result && mg_loop_closed(r->loop)) {
-        /* nothing will come any more: whoever waits there has to be told */
-        PyObject *told = PyObject_CallMethod(router, "_on_late_handler", NULL);
-        if (!told)
-            Py_CLEAR(result);
-        Py_XDECREF(told);
-    }
-    return result;
-error:
-    mg_handler_unref(h);
-    mg_run_later();
-    return NULL;
+    return h ? register_handler(router, h, number, overwrite) : NULL;
 }
 
 PyObject *mg_handlers_add(PyObject *obj, PyObject *args, PyObject *kwargs)
@@ -152,9 +177,10 @@ PyObject *mg_handlers_del(PyObject *obj, PyObject *const *args, Py_ssize_t n, Py
     return arg ? del_handler(obj, arg) : NULL;
 }
 
-static PyObject *pair_of(mg_handler *h)
+/* Borrowed. */
+static PyObject *entry_of(const mg_handler *h)
 {
-    return Py_BuildValue("(IO)", h->handle, h->owner ? mg_later_obj(h->owner) : Py_None);
+    return mg_handler_owner(h) ? mg_later_obj(mg_handler_owner(h)) : Py_None;
 }
 
 PyObject *mg_handlers_take(PyObject *obj, PyObject *arg)
@@ -164,53 +190,33 @@ PyObject *mg_handlers_take(PyObject *obj, PyObject *arg)
     size_t n;
     if (!r || (arg != Py_None && mg_parse_id(arg, "respondent_id", &id)))
         return NULL;
-    mg_handler **list = mg_router_take_handlers(r, arg == Py_None ? -1 : (int64_t) id, &n);
+    mg_entry *list = mg_router_take_handlers(r, arg == Py_None ? -1 : (int64_t) id, &n);
     if (!list)
         return PyErr_NoMemory();
     PyObject *result = PyList_New(0);
     for (size_t i = 0; result && i < n; i++) {
-        PyObject *pair = pair_of(list[i]);
+        PyObject *pair = Py_BuildValue("(IO)", list[i].id, entry_of(list[i].value));
         if (!pair || PyList_Append(result, pair))
             Py_CLEAR(result);
         Py_XDECREF(pair);
     }
     for (size_t i = 0; i < n; i++) {
         if (!result)
-            mg_router_add_handler(r, list[i], list[i]->handle, 0); /* to the place it had just now */
-        mg_handler_unref(list[i]);
+            mg_router_add_handler(r, list[i].value, list[i].id, 0); /* to the place it had just now */
+        mg_handler_unref(list[i].value);
     }
     mg_free(list);
     mg_run_later();
     return result;
 }
 
+static int add_handler_entry(uint32_t handle, void *handler, void *dict)
+{
+    return mg_set_entry(dict, handle, Py_NewRef(entry_of(handler)));
+}
+
 PyObject *mg_handlers_map(PyObject *obj, void *closure)
 {
     (void) closure;
-    mg_router *r = mg_need_router(obj);
-    PyObject *dict = r ? PyDict_New() : NULL;
-    if (!dict)
-        return NULL;
-    pthread_mutex_lock(&r->mu);
-    size_t n = 0, count = mg_idmap_count(&r->handlers);
-    mg_handler **list = PyMem_RawMalloc((count + 1) * sizeof *list);
-    mg_idmap_iter it;
-    void *value;
-    mg_idmap_iter_init(&r->handlers, &it);
-    while (list && n < count && mg_idmap_iter_next(&r->handlers, &it, NULL, &value))
-        list[n++] = mg_handler_ref(value);
-    pthread_mutex_unlock(&r->mu);
-    if (!list) {
-        Py_DECREF(dict);
-        return PyErr_NoMemory();
-    }
-    for (size_t i = 0; i < n; i++) {
-        PyObject *pair = dict ? pair_of(list[i]) : NULL;
-        if (dict && (!pair || PyDict_SetItem(dict, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1))))
-            Py_CLEAR(dict);
-        Py_XDECREF(pair);
-        mg_handler_unref(list[i]);
-    }
-    PyMem_RawFree(list);
-    return dict;
+    return mg_table_dict(obj, MG_HANDLERS, add_handler_entry);
 }

@@ -1,6 +1,5 @@
 #include "latch_object.h"
 
-#include <stdatomic.h>
 #include <string.h>
 #include <structmember.h>
 
@@ -30,7 +29,7 @@ int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyO
     else
         target = latch_of_put(st, value);
     /* watchers are changed with the GIL only */
-    for (const mg_latch *at = target ? target->latch : NULL; at; at = at->watcher)
+    for (const mg_latch *at = target ? target->latch : NULL; at; at = mg_latch_watcher(at))
         if (at == l) {
             PyErr_SetString(PyExc_ValueError, "a latch cannot notify itself, not by way of others either");
             return -1;
@@ -62,7 +61,7 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
-    atomic_store(&self->latch->owner, self);
+    mg_latch_set_owner(self->latch, self);
     return (PyObject *) self;
 }
 
@@ -108,7 +107,7 @@ static void latch_dealloc(PyObject *obj)
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
     if (self->latch && !self->shared)
-        atomic_store(&self->latch->owner, NULL);
+        mg_latch_set_owner(self->latch, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->latch) {
@@ -256,7 +255,7 @@ static PyMemberDef latch_members[] = {
 static PyObject *get_newest_first(PyObject *obj, void *closure)
 {
     (void) closure;
-    return PyBool_FromLong(atomic_load(&((LatchObject *) obj)->latch->newest_first));
+    return PyBool_FromLong(mg_latch_newest_first(((LatchObject *) obj)->latch));
 }
 
 static int set_newest_first(PyObject *obj, PyObject *value, void *closure)
@@ -265,7 +264,7 @@ static int set_newest_first(PyObject *obj, PyObject *value, void *closure)
     int yes = value ? PyObject_IsTrue(value) : 0;
     if (yes < 0)
         return -1;
-    atomic_store(&((LatchObject *) obj)->latch->newest_first, yes);
+    mg_latch_set_newest_first(((LatchObject *) obj)->latch, yes);
     return 0;
 }
 

@@ -1,6 +1,5 @@
 #include "link_object.h"
 
-#include <stdatomic.h>
 #include <structmember.h>
 
 #include "arguments.h"
@@ -56,9 +55,9 @@ static void close_stream(LinkObject *self)
     self->lifeline = NULL;
     if (!s)
         return;
-    mg_acquire_loop(s->loop);
+    mg_acquire_loop(mg_stream_loop(s));
     mg_stream_close(s);
-    mg_loop_release(s->loop);
+    mg_loop_release(mg_stream_loop(s));
 }
 
 static void link_dealloc(PyObject *obj)
@@ -67,7 +66,7 @@ static void link_dealloc(PyObject *obj)
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
     if (self->stream)
-        atomic_store(&self->stream->owner, NULL);
+        mg_stream_set_owner(self->stream, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->stream) {
@@ -85,10 +84,10 @@ static void apply(LinkObject *self)
 {
     if (!self->stream)
         return;
-    atomic_store(&self->stream->remote_id, self->remote_id);
-    atomic_store(&self->stream->auth_stamp, self->auth_stamp);
-    atomic_store(&self->stream->privileged, self->privileged);
-    atomic_store(&self->stream->hooked, self->hooked);
+    mg_stream_set_remote_id(self->stream, self->remote_id);
+    mg_stream_set_auth_stamp(self->stream, self->auth_stamp);
+    mg_stream_set_privileged(self->stream, self->privileged);
+    mg_stream_set_hooked(self->stream, self->hooked);
 }
 
 static PyObject *link_open(PyObject *obj, PyObject *args)
@@ -101,7 +100,7 @@ static PyObject *link_open(PyObject *obj, PyObject *args)
         self->stream = mg_stream_new(self->router, self->remote_id, rfd, wfd);
         if (!self->stream)
             return PyErr_NoMemory();
-        atomic_store(&self->stream->owner, self);
+        mg_stream_set_owner(self->stream, self);
         apply(self);
     }
     Py_RETURN_NONE;
@@ -120,9 +119,9 @@ static PyObject *link_start(PyObject *obj, PyObject *unused)
     mg_stream *s = need_stream((LinkObject *) obj);
     if (!s)
         return NULL;
-    mg_acquire_loop(s->loop);
+    mg_acquire_loop(mg_stream_loop(s));
     mg_stream_start(s);
-    mg_loop_release(s->loop);
+    mg_loop_release(mg_stream_loop(s));
     Py_RETURN_NONE;
 }
 
@@ -131,9 +130,9 @@ static PyObject *link_stop(PyObject *obj, PyObject *unused)
     (void) unused;
     mg_stream *s = ((LinkObject *) obj)->stream;
     if (s) {
-        mg_acquire_loop(s->loop);
+        mg_acquire_loop(mg_stream_loop(s));
         mg_stream_stop(s);
-        mg_loop_release(s->loop);
+        mg_loop_release(mg_stream_loop(s));
     }
     Py_RETURN_NONE;
 }
@@ -154,7 +153,7 @@ static PyObject *link_end_with(PyObject *obj, PyObject *grace)
     if (!s || (seconds == -1.0 && PyErr_Occurred()))
         return NULL;
     if (!self->lifeline)
-        self->lifeline = mg_lifeline_start(s->loop, s->rfd, (int64_t) (seconds * 1e9));
+        self->lifeline = mg_lifeline_start(mg_stream_loop(s), mg_stream_read_fd(s), (int64_t) (seconds * 1e9));
     return PyBool_FromLong(self->lifeline != NULL);
 }
 
@@ -164,9 +163,9 @@ static PyObject *link_feed(PyObject *obj, PyObject *bytes)
     Py_buffer view;
     if (!s || PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE))
         return NULL;
-    mg_acquire_loop(s->loop);
+    mg_acquire_loop(mg_stream_loop(s));
     mg_stream_feed(s, view.buf, (size_t) view.len);
-    mg_loop_release(s->loop);
+    mg_loop_release(mg_stream_loop(s));
     PyBuffer_Release(&view);
     Py_RETURN_NONE;
 }
@@ -204,16 +203,16 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
     if (!f)
         return NULL;
     uint64_t max = mg_router_max_size(self->router);
-    if (f->hdr.len > max) {
+    if (mg_frame_len(f) > max) {
         /* what is read is measured before it is a frame */
-        mg_router_dead(self->router, &f->hdr, MG_REASON_TOO_LARGE, 0, NULL, max, 0, 0);
+        mg_router_dead(self->router, mg_frame_hdr(f), MG_REASON_TOO_LARGE, 0, NULL, max, 0, 0);
         mg_frame_unref(f);
         Py_RETURN_NONE;
     }
-    mg_acquire_loop(s->loop);
+    mg_acquire_loop(mg_stream_loop(s));
     mg_router_ingress(self->router, f, s);
     mg_stream_flush(self->router); /* nothing was read, so no turn ends here that would do it */
-    mg_loop_release(s->loop);
+    mg_loop_release(mg_stream_loop(s));
     Py_RETURN_NONE;
 }
 
@@ -224,9 +223,9 @@ static PyObject *link_after_hook(PyObject *obj, PyObject *msg)
     mg_frame *f = s ? frame_of(self, msg) : NULL;
     if (!f)
         return NULL;
-    mg_acquire_loop(s->loop);
+    mg_acquire_loop(mg_stream_loop(s));
     int holds = mg_router_after_hook(self->router, f, s);
-    mg_loop_release(s->loop);
+    mg_loop_release(mg_stream_loop(s));
     return PyBool_FromLong(holds);
 }
 
@@ -260,8 +259,9 @@ static PyObject *link_egress(PyObject *obj, PyObject *unused)
     (void) unused;
     LinkObject *self = (LinkObject *) obj;
     PyObject *set = PySet_New(NULL);
-    if (set && self->stream && mg_router_snapshot(self->router, MG_EGRESS, self->stream, add_id, set) != MG_OK)
-        PyErr_NoMemory();
+    mg_err err = set && self->stream ? mg_router_snapshot(self->router, MG_EGRESS, self->stream, add_id, set) : MG_OK;
+    if (err != MG_OK)
+        mg_raise(self->st, err);
     if (PyErr_Occurred())
         Py_CLEAR(set);
     return set;
@@ -273,18 +273,20 @@ static PyObject *link_stats(PyObject *obj, PyObject *unused)
     mg_stream *s = ((LinkObject *) obj)->stream;
     if (!s)
         return PyDict_New();
-    PyObject *last_in = mg_age(atomic_load(&s->last_in)), *last_out = mg_age(atomic_load(&s->last_out));
+    mg_stream_stats stats;
+    mg_stream_get_stats(s, &stats);
+    PyObject *last_in = mg_age(stats.last_in), *last_out = mg_age(stats.last_out);
     if (!last_in || !last_out) {
         Py_XDECREF(last_in);
         Py_XDECREF(last_out);
         return NULL;
     }
-    return Py_BuildValue(
-        "{sKsKsKsKsKsnsIsNsN}", "frames_in", (unsigned long long) atomic_load(&s->frames_in), "bytes_in",
-        (unsigned long long) atomic_load(&s->bytes_in), "frames_out", (unsigned long long) atomic_load(&s->frames_out),
-        "bytes_out", (unsigned long long) atomic_load(&s->bytes_out), "frames_forwarded",
-        (unsigned long long) atomic_load(&s->frames_forwarded), "pending", (Py_ssize_t) mg_stream_pending(s), "blocked",
-        (unsigned int) atomic_load(&s->blocked), "last_in", last_in, "last_out", last_out);
+    const mg_counts *carried = &stats.carried;
+    return Py_BuildValue("{sKsKsKsKsKsnsIsNsN}", "frames_in", (unsigned long long) carried->frames_in, "bytes_in",
+                         (unsigned long long) carried->bytes_in, "frames_out", (unsigned long long) carried->frames_out,
+                         "bytes_out", (unsigned long long) carried->bytes_out, "frames_forwarded",
+                         (unsigned long long) carried->frames_forwarded, "pending", (Py_ssize_t) stats.pending,
+                         "blocked", (unsigned int) stats.blocked, "last_in", last_in, "last_out", last_out);
 }
 
 /* --- attributes --- */

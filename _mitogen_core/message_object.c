@@ -122,7 +122,7 @@ static void message_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     message_clear(self);
     mg_frame *frame = ((MessageObject *) self)->frame;
-    int had_place = frame && frame->hole;
+    int had_place = frame && mg_frame_hole(frame);
     drop_payload((MessageObject *) self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -153,7 +153,7 @@ static void make_landing(MessageObject *m, size_t len)
 /* Borrowed: the object that is in the hole of a frame. */
 static PyObject *landed(const mg_frame *frame)
 {
-    return mg_later_obj(mg_buf_arg(frame->hole));
+    return mg_later_obj(mg_buf_arg(mg_frame_hole(frame)));
 }
 
 static PyObject *get_data(PyObject *self, void *closure)
@@ -161,20 +161,20 @@ static PyObject *get_data(PyObject *self, void *closure)
     (void) closure;
     MessageObject *m = (MessageObject *) self;
     if (!m->data) {
-        if (m->frame && m->frame->hole && mg_buf_len(m->frame->hole) == m->frame->hdr.len)
+        if (m->frame && mg_frame_hole(m->frame) && mg_buf_len(mg_frame_hole(m->frame)) == mg_frame_len(m->frame))
             m->data = Py_NewRef(landed(m->frame));
         else if (m->frame) {
-            m->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) m->frame->hdr.len);
+            m->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) mg_frame_len(m->frame));
             if (m->data) {
-                mg_block_advise(PyBytes_AS_STRING(m->data), m->frame->hdr.len);
+                mg_block_advise(PyBytes_AS_STRING(m->data), mg_frame_len(m->frame));
                 mg_frame_copy_payload(m->frame, PyBytes_AS_STRING(m->data));
             }
         } else if (m->pickled)
             m->data = mg_pickled_bytes(m->pickled);
         else
             m->data = Py_NewRef(m->st->empty_bytes);
-        if (m->data && m->frame && m->frame->hdr.enc == MG_ENC_BIN)
-            make_landing(m, m->frame->hdr.len);
+        if (m->data && m->frame && mg_frame_hdr(m->frame)->enc == MG_ENC_BIN)
+            make_landing(m, mg_frame_len(m->frame));
     }
     return Py_XNewRef(m->data);
 }
@@ -213,7 +213,7 @@ static int field_u32(PyObject *obj, const char *name, uint32_t *out)
 Py_ssize_t mg_message_size(MessageObject *m)
 {
     return m->data      ? PyBytes_GET_SIZE(m->data)
-           : m->frame   ? (Py_ssize_t) m->frame->hdr.len
+           : m->frame   ? (Py_ssize_t) mg_frame_len(m->frame)
            : m->pickled ? (Py_ssize_t) m->pickled->total
                         : 0;
 }
@@ -250,7 +250,7 @@ PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
             PyErr_SetString(PyExc_RuntimeError, "_mitogen_core is not configured");
         return NULL;
     }
-    const mg_hdr *hdr = &frame->hdr;
+    const mg_hdr *hdr = mg_frame_hdr(frame);
     m->frame = frame;
     m->dst_id = long_of(st, hdr->dst_id);
     m->src_id = long_of(st, hdr->src_id);
@@ -310,7 +310,7 @@ mg_frame *mg_message_frame(MessageObject *m)
         return NULL;
     }
     if (m->frame && !m->data) {
-        size_t len = m->frame->hdr.len;
+        size_t len = mg_frame_len(m->frame);
         mg_frame *frame = mg_frame_new(&hdr, len);
         if (!frame)
             return (mg_frame *) PyErr_NoMemory();
@@ -401,7 +401,7 @@ static int payload(MessageObject *m, const uint8_t **ptr, size_t *len, PyObject 
     *keep_frame = NULL;
     if (!m->data && m->frame && mg_frame_payload(m->frame)) {
         *ptr = mg_frame_payload(m->frame);
-        *len = m->frame->hdr.len;
+        *len = mg_frame_len(m->frame);
         *keep_frame = mg_frame_ref(m->frame);
         return 0;
     }
@@ -447,19 +447,19 @@ static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwar
         size_t len;
         PyObject *keep = NULL;
         mg_frame *keep_frame, *holed = NULL;
-        if (!m->data && m->frame && m->frame->hole && m->frame->hdr.enc == MG_ENC_PKL)
+        if (!m->data && m->frame && mg_frame_hole(m->frame) && mg_frame_hdr(m->frame)->enc == MG_ENC_PKL)
             holed = m->frame;
         if (holed) {
             keep_frame = mg_frame_ref(holed);
             ptr = mg_frame_around_hole(holed);
-            len = holed->hdr.len - mg_buf_len(holed->hole);
+            len = mg_frame_len(holed) - mg_buf_len(mg_frame_hole(holed));
         } else if (payload(m, &ptr, &len, &keep, &keep_frame))
             return NULL;
         PyObject *router = Py_XNewRef(m->router);
         mg_unpickler up;
         mg_unpickler_init(&up, &st->codec, ptr, len, router == Py_None ? NULL : router, 0);
         if (holed)
-            mg_unpickler_set_hole(&up, landed(holed), holed->hole_at);
+            mg_unpickler_set_hole(&up, landed(holed), mg_frame_hole_at(holed));
         obj = mg_unpickle_next(&up);
         size_t longest = obj ? up.longest : 0;
         mg_unpickler_fini(&up);

@@ -1,6 +1,5 @@
 #include "receiver_object.h"
 
-#include <stdatomic.h>
 #include <structmember.h>
 
 #include "arguments.h"
@@ -24,7 +23,7 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
     Py_XSETREF(self->router, Py_NewRef(router));
     if (ours && !self->engine) {
         self->engine = mg_router_ref(ours);
-        self->loop = mg_loop_ref(self->engine->loop);
+        self->loop = mg_loop_ref(mg_router_loop(self->engine));
     }
     PyObject *receive = PyObject_GetAttr((PyObject *) self, st->str_on_receive), *got = NULL;
     if (!receive)
@@ -135,7 +134,7 @@ static void receiver_dealloc(PyObject *obj)
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
     if (self->latch)
-        atomic_store(&self->latch->owner, NULL);
+        mg_latch_set_owner(self->latch, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->latch) {
@@ -175,7 +174,7 @@ static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
             err = mg_router_overflow(self->engine, self->latch, &hdr, NULL);
         return mg_none_or_raise(self->st, err);
     }
-    if (self->notify && !self->latch->watcher) {
+    if (self->notify && !mg_latch_watcher(self->latch)) {
         PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
         PyObject *r = PyObject_CallOneArg(notify, obj);
         Py_DECREF(notify);
@@ -276,7 +275,7 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
     ReceiverObject *self = (ReceiverObject *) obj;
     if (mg_set_notify(self->st, self->latch, self->loop, &self->notify, value, 1))
         return -1;
-    int in_python = self->notify && !self->latch->watcher && self->loop;
+    int in_python = self->notify && !mg_latch_watcher(self->latch) && self->loop;
     mg_latch_tell(self->latch, in_python ? push_notify_event : NULL, in_python ? self->loop : NULL);
     return 0;
 }

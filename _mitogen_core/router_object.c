@@ -1,6 +1,5 @@
 #include "router_object.h"
 
-#include <stdatomic.h>
 #include <structmember.h>
 
 #include "arguments.h"
@@ -17,6 +16,7 @@
 #include "loop_object.h"
 #include "message_object.h"
 #include "net/router.h"
+#include "tables.h"
 #include "waiting.h"
 
 static PyObject *router_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -133,8 +133,7 @@ static PyObject *router_set_limits(PyObject *obj, PyObject *args)
     unsigned long long max_size, high_water;
     if (!r || !PyArg_ParseTuple(args, "KK:_set_limits", &max_size, &high_water))
         return NULL;
-    atomic_store(&r->max_size, max_size);
-    atomic_store(&r->high_water, (size_t) high_water);
+    mg_router_set_limits(r, max_size, (size_t) high_water);
     Py_RETURN_NONE;
 }
 
@@ -176,68 +175,17 @@ static PyObject *router_get_route(PyObject *obj, PyObject *args)
     return link ? link : Py_NewRef(Py_None);
 }
 
-/* The dictionary of all entries of a table, new reference; add puts one in, or returns 1 with an exception. */
-static PyObject *table_dict(PyObject *obj, mg_table what, mg_visit *add)
-{
-    mg_router *r = need_router(obj);
-    PyObject *dict = r ? PyDict_New() : NULL;
-    if (dict && mg_router_snapshot(r, what, NULL, add, dict) != MG_OK)
-        PyErr_NoMemory();
-    if (PyErr_Occurred())
-        Py_CLEAR(dict);
-    return dict;
-}
-
-/* Sets dict[id] = value, whose reference is taken over. Returns 0, or 1 with an exception. */
-static int set_entry(PyObject *dict, uint32_t id, PyObject *value)
-{
-    PyObject *key = PyLong_FromUnsignedLong(id);
-    int failed = !key || PyDict_SetItem(dict, key, value);
-    Py_XDECREF(key);
-    Py_DECREF(value);
-    return failed;
-}
-
 static int add_route(uint32_t id, void *stream, void *dict)
 {
-    PyObject *link = mg_link_of(stream);
-    return link ? set_entry(dict, id, link) : 0;
+    PyObject *link = mg_link_object(stream);
+    return link ? mg_set_entry(dict, id, link) : 0;
 }
 
 /* _routes() -> {context id: Link} */
 static PyObject *router_routes(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    mg_router *r = mg_need_router(obj);
-    PyObject *dict = r ? PyDict_New() : NULL;
-    if (!dict)
-        return NULL;
-    pthread_mutex_lock(&r->mu);
-    size_t n = 0, count = mg_idmap_count(&r->routes);
-    struct pair {
-        uint32_t id;
-        mg_stream *s;
-    } *pairs = PyMem_RawMalloc((count + 1) * sizeof *pairs);
-    mg_idmap_iter it;
-    void *value;
-    mg_idmap_iter_init(&r->routes, &it);
-    while (pairs && n < count && mg_idmap_iter_next(&r->routes, &it, &pairs[n].id, &value))
-        pairs[n++].s = mg_stream_ref(value);
-    pthread_mutex_unlock(&r->mu);
-    if (!pairs) {
-        Py_DECREF(dict);
-        return PyErr_NoMemory();
-    }
-    for (size_t i = 0; i < n; i++) {
-        PyObject *link = mg_link_object(pairs[i].s), *id = PyLong_FromUnsignedLong(pairs[i].id);
-        if (dict && (!id || (link && PyDict_SetItem(dict, id, link))))
-            Py_CLEAR(dict);
-        Py_XDECREF(link);
-        Py_XDECREF(id);
-        mg_stream_unref(pairs[i].s);
-    }
-    PyMem_RawFree(pairs);
-    return dict;
+    return mg_table_dict(obj, MG_ROUTES, add_route);
 }
 
 /* _stats() -> dict */
@@ -248,8 +196,9 @@ static PyObject *router_stats(PyObject *obj, PyObject *unused)
     mg_router_stats stats;
     if (!r)
         return NULL;
-    if (mg_router_get_stats(r, &stats) != MG_OK)
-        return PyErr_NoMemory();
+    mg_err err = mg_router_get_stats(r, &stats);
+    if (err != MG_OK)
+        return mg_raise(((RouterObject *) obj)->st, err);
     unsigned long long refused = 0;
     for (int i = 0; i < MG_N_REASONS; i++)
         refused += stats.refused[i];
@@ -279,13 +228,6 @@ static int wait_room(RouterObject *self, mg_stream *out)
     }
 }
 
-static PyObject *none_or_no_memory(mg_err err)
-{
-    if (err == MG_ENOMEM)
-        return PyErr_NoMemory();
-    Py_RETURN_NONE;
-}
-
 /* The same object goes to a handler of this process; nothing is serialised. */
 static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *hdr)
 {
@@ -293,25 +235,26 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
     mg_handler *h;
     mg_reason why;
     if (mg_router_claim(r, hdr, &h, &why) != MG_OK)
-        return none_or_no_memory(mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0));
-    if (h->latch && h->policy != MG_POLICY_ASK) {
+        return mg_none_or_raise(self->st, mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0));
+    mg_latch *queue = mg_handler_latch(h);
+    if (queue) {
         mg_hdr sized = *hdr;
         sized.len = (uint32_t) mg_message_size(m);
         mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT, mg_frame_counts(&sized)};
-        mg_err err = mg_push_item(h->latch, item, NULL);
+        mg_err err = mg_push_item(queue, item, NULL);
         int took = err == MG_OK;
         if (err == MG_EFULL)
-            err = mg_router_overflow(r, h->latch, hdr, NULL);
+            err = mg_router_overflow(r, queue, hdr, NULL);
         mg_handler_unref(h);
         if (took)
             Py_RETURN_NONE;
         Py_DECREF(m);
         if (err == MG_ECLOSED)
             err = mg_router_dead(r, hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
-        return none_or_no_memory(err);
+        return mg_none_or_raise(self->st, err);
     }
     if (((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident()) {
-        PyObject *entry = Py_NewRef(mg_later_obj(h->owner));
+        PyObject *entry = Py_NewRef(mg_later_obj(mg_handler_owner(h)));
         mg_handler_unref(h);
         PyObject *result =
             PyObject_CallMethodObjArgs((PyObject *) self, self->st->str_deliver, entry, (PyObject *) m, Py_None, NULL);
@@ -319,7 +262,7 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
         return result;
     }
     mg_event ev = {.kind = MG_EV_OBJECT, .a = h, .b = Py_NewRef(m)};
-    if (mg_loop_push_event(r->loop, &ev) != MG_OK) {
+    if (mg_loop_push_event(mg_router_loop(r), &ev) != MG_OK) {
         mg_handler_unref(h);
         Py_DECREF(m);
         return PyErr_NoMemory();
@@ -346,14 +289,14 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     if (mg_need_type(arg, st->Message, "a Message"))
         return NULL;
     MessageObject *m = (MessageObject *) arg;
-    if (mg_loop_closed(r->loop))
+    if (mg_loop_closed(mg_router_loop(r)))
         return mg_raise_shut_down(st);
     if (mg_message_hdr(m, &hdr))
         return NULL;
     if ((uint64_t) mg_message_size(m) > mg_router_max_size(r))
-        return none_or_no_memory(mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0));
+        return mg_none_or_raise(self->st, mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0));
     if (!m->dst_id || m->dst_id == Py_None || !m->handle || m->handle == Py_None)
-        return none_or_no_memory(mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0));
+        return mg_none_or_raise(self->st, mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0));
     if (hdr.dst_id == mg_router_own_id(r))
         return route_here(self, m, &hdr);
 
@@ -371,7 +314,7 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     /* not for a log record: who sends one holds a lock of `logging`, which the broker's thread may want */
     int bad = out && hdr.handle != MG_FORWARD_LOG && mg_stream_full(out) && wait_room(self, out);
     mg_stream_unref(out);
-    return bad ? NULL : none_or_no_memory(err);
+    return bad ? NULL : mg_none_or_raise(self->st, err);
 }
 
 static PyObject *router_route_named(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)

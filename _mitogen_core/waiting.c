@@ -1,7 +1,6 @@
 #include "waiting.h"
 
 #include "arguments.h"
-#include "base/clock.h"
 #include "errors.h"
 #include "gil.h"
 #include "later.h"
@@ -27,7 +26,7 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
                 }
                 MG_WITHOUT_GIL(err = mg_loop_wait(loop, s, deadline));
             } while (err == MG_EINTR);
-            mg_spin_learn(&s->waiter->spin, (s->arriving_at ? s->arriving_at : mg_now()) - s->since);
+            mg_sleeper_learn(s);
             err = mg_latch_leave(l, s, item);
         }
         PyMem_RawFree(s);

@@ -2,8 +2,9 @@
 """
 Checks that includes and imports run downwards only, as _mitogen_core/README.rst and docs/architecture.rst say.
 
-Each room of the engine has a place in ENGINE, each module of the package one in PACKAGE; it may use what stands above it in the list, that is, what is below it in the
-house. A file without a place is an error too, so that a new one is given some thought.
+Each room of the engine has a place in ENGINE, each part of the binding one in BINDING, each module of the package one in PACKAGE; it may use
+what stands before it in the list, that is, what is below it in the house. A file without a place is an error too, so that a new one is
+given some thought. The binding, moreover, touches no members of the engine's objects: it asks the engine's functions.
 """
 
 import ast
@@ -27,6 +28,23 @@ CALLS_UP = {
     ('sync/latch.c', 'loop/loop'),     # a thread that sleeps on a latch may lead the loop meanwhile
     ('net/stream.c', 'net/router'),  # a frame that was read is given to the router
 }
+
+#: Parts of the binding, lowest first. A part may use what stands before it, and any header of the engine.
+BINDING = [
+    'compat', 'gil', 'later',
+    'codec/limits', 'codec/config', 'codec/globals',
+    'codec/pickled', 'codec/writer', 'codec/write_values', 'codec/write_containers', 'codec/write_objects', 'codec/write',
+    'codec/unpickler', 'codec/read_values', 'codec/read_containers', 'codec/read_objects', 'codec/read',
+    'state', 'errors', 'arguments', 'event_kinds', 'counterpart',
+    'message_object', 'items', 'waiting', 'latch_object',
+    'tables', 'handlers', 'receiver_object', 'sender_object', 'context_object',
+    'watch_object', 'event_object', 'loop_object', 'link_object', 'router_object',
+    'module',
+]
+
+#: Objects of the engine, whose members only the engine knows. (The rest of its types are values: headers, items, events, figures.)
+ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landing', 'latch', 'lifeline', 'loop', 'outq', 'router',
+                  'sleeper', 'stream', 'waiter', 'watch']
 
 #: Modules of the package, lowest first. Those on one line do not know each other.
 PACKAGE = [
@@ -94,6 +112,46 @@ def check_engine():
                     yield '%s includes %s.h, which is not of the engine' % (name, used)
                 elif layers.index(used) > layers.index(stem) and (name, used) not in CALLS_UP:
                     yield '%s includes %s.h, which is above it' % (name, used)
+
+
+def check_binding():
+    folder = os.path.join(ROOT, '_mitogen_core')
+    for room in ('', 'codec'):
+        for base in sorted(os.listdir(os.path.join(folder, room))):
+            name = '%s/%s' % (room, base) if room else base
+            stem, ext = os.path.splitext(name)
+            if ext not in ('.c', '.h'):
+                continue
+            if stem not in BINDING:
+                yield '%s has no place in the layers of the binding' % (name,)
+                continue
+            path = os.path.join(folder, name)
+            for used in [header[:-2] for header in includes(path)[0]]:
+                if used in BINDING and BINDING.index(used) > BINDING.index(stem):
+                    yield '%s includes %s.h, which is above it' % (name, used)
+                elif used not in BINDING and used.partition('/')[0] not in dict(ENGINE):
+                    yield '%s includes %s.h, which is neither of the binding nor of the engine' % (name, used)
+            for line, text in members_touched(path):
+                yield '%s:%d: touches a member of an object of the engine: %s' % (name, line, text)
+
+
+def members_touched(path):
+    """
+    Yield (line, text) for each access to a member of an object of the engine, by a pointer that is declared in this file or in a header of
+    the binding, or by a cast.
+    """
+    kind = r'\bmg_(?:%s) \*' % ('|'.join(ENGINE_OBJECTS),)
+    text = read(path)
+    names = set(re.findall(kind + r'(?:const )?(\w+)', text))
+    for header in includes(path)[0]:
+        if header[:-2] in BINDING:
+            names.update(re.findall(kind + r'(\w+)[;,]', read(os.path.join(ROOT, '_mitogen_core', header))))
+    shadows = r'(?<![\w.>])' if names else ''
+    touch = re.compile(r'%s(?:%s)->\w+|%s\) [^()]+\)->\w+' % (shadows + r'(?:\w+->)*', '|'.join(sorted(names)) or '(?!)', kind))
+    for number, line in enumerate(text.split('\n'), 1):
+        found = touch.search(line)
+        if found:
+            yield number, found.group()
 
 
 def imported(path):
@@ -195,7 +253,7 @@ def check_package():
 
 
 def main():
-    bad = list(check_engine()) + list(check_package())
+    bad = list(check_engine()) + list(check_binding()) + list(check_package())
     print('\n'.join(bad) or 'layers: all well')
     return 1 if bad else 0
 

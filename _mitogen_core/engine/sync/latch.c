@@ -345,3 +345,8 @@ void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg)
     l->tell_arg = arg;
     pthread_mutex_unlock(&l->mu);
 }
+
+void mg_sleeper_learn(const mg_sleeper *s)
+{
+    mg_spin_learn(&s->waiter->spin, (s->arriving_at ? s->arriving_at : mg_now()) - s->since);
+}

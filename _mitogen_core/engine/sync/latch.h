@@ -139,4 +139,37 @@ void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always);
 /* Sets or clears a function that each push calls afterwards, on its own thread and under no lock. */
 void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
 
+/* The thread of a sleeper, which was not given up, learns how long its wait has taken. Own thread only, before mg_latch_leave. */
+void mg_sleeper_learn(const mg_sleeper *s);
+
+/* --- what the layer above sets and asks; any thread, nothing blocks --- */
+
+/* A pointer of the layer above, NULL at first. It alone says what it points to, and when. */
+static inline void mg_latch_set_owner(mg_latch *l, void *owner)
+{
+    atomic_store(&l->owner, owner);
+}
+
+static inline void *mg_latch_owner(mg_latch *l)
+{
+    return atomic_load(&l->owner);
+}
+
+/* Whether the youngest sleeper is served, not the oldest: for threads that are all alike. */
+static inline void mg_latch_set_newest_first(mg_latch *l, int yes)
+{
+    atomic_store(&l->newest_first, yes);
+}
+
+static inline int mg_latch_newest_first(mg_latch *l)
+{
+    return atomic_load(&l->newest_first);
+}
+
+/* The watcher, borrowed, or NULL. Only while nobody calls mg_latch_watch. */
+static inline mg_latch *mg_latch_watcher(const mg_latch *l)
+{
+    return l->watcher;
+}
+
 #endif

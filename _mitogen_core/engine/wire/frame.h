@@ -77,7 +77,8 @@ mg_frame *mg_frame_new_segs(const mg_hdr *hdr, const mg_seg *segs, size_t n);
 mg_frame *mg_frame_ref(mg_frame *f);
 void mg_frame_unref(mg_frame *f);
 
-/* Borrowed, valid as long as the reference: the header, and what is in the hole, NULL for a frame without one. */
+/* Borrowed, valid as long as the reference: the header, and what is in the hole, NULL for a frame without one. Then, of a frame with
+ * a hole, how much of the payload comes before it. */
 static inline const mg_hdr *mg_frame_hdr(const mg_frame *f)
 {
     return &f->hdr;
@@ -86,6 +87,11 @@ static inline const mg_hdr *mg_frame_hdr(const mg_frame *f)
 static inline mg_buf *mg_frame_hole(const mg_frame *f)
 {
     return f->hole;
+}
+
+static inline size_t mg_frame_hole_at(const mg_frame *f)
+{
+    return f->hole_at;
 }
 
 /* The payload, in bytes. */
