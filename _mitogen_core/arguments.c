@@ -9,7 +9,8 @@ int mg_parse_id(PyObject *arg, const char *name, uint32_t *id)
     if (value == -1 && PyErr_Occurred())
         return -1;
     if (overflow || value < 0 || value > UINT32_MAX) {
-        PyErr_Format(PyExc_OverflowError, "%s must be a number from 0 to %lu, not %R", name, (unsigned long) UINT32_MAX, arg);
+        PyErr_Format(PyExc_OverflowError, "%s must be a number from 0 to %lu, not %R", name, (unsigned long) UINT32_MAX,
+                     arg);
         return -1;
     }
     *id = (uint32_t) value;

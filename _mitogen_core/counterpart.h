@@ -1,7 +1,7 @@
 /* An object of the engine and the Python object that stands for it: from the one to the other.
  *
- * The Python object holds a counted reference to the engine's. The way back is a borrowed pointer, the engine object's `owner`, which the
- * Python object clears when it goes. It is read with the GIL held. */
+ * The Python object holds a counted reference to the engine's. The way back is a borrowed pointer, the engine
+ * object's `owner`, which the Python object clears when it goes. It is read with the GIL held. */
 #ifndef MG_COUNTERPART_H
 #define MG_COUNTERPART_H
 
@@ -26,8 +26,8 @@ typedef struct {
     mg_router *router; /* NULL before _open() */
 } RoutedObject;
 
-/* A new reference to an owner; NULL (no exception) when that is gone, or is about to go: between its last reference and its dealloc other
- * code may run. */
+/* A new reference to an owner; NULL (no exception) when that is gone, or is about to go: between its last reference
+ * and its dealloc other code may run. */
 static inline PyObject *mg_owner(void *owner)
 {
     return owner && Py_REFCNT((PyObject *) owner) > 0 ? Py_NewRef((PyObject *) owner) : NULL;

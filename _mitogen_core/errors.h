@@ -10,8 +10,9 @@
 
 /* Raises what stands for an error of the engine, and returns NULL. Not for MG_OK.
  *
- * MG_ENOMEM: MemoryError. MG_EAGAIN, MG_ETIMEDOUT: TimeoutError. MG_ECLOSED: LatchError, of a closed latch. MG_EEXIST: Error, of a handle
- * that is taken. MG_EIO: OSError, by errno. Anything else: RuntimeError with the engine's text. */
+ * MG_ENOMEM: MemoryError. MG_EAGAIN, MG_ETIMEDOUT: TimeoutError. MG_ECLOSED: LatchError, of a closed latch.
+ * MG_EEXIST: Error, of a handle that is taken. MG_EIO: OSError, by errno. Anything else: RuntimeError with the
+ * engine's text. */
 PyObject *mg_raise(mg_state *st, mg_err err);
 
 /* None for MG_OK, else as mg_raise. */

@@ -8,8 +8,8 @@
 #include "loop/loop.h"
 #include "state.h"
 
-/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. What the event holds stays its own, so that an
- * event for which there is no memory is not lost. */
+/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. What the event holds stays
+ * its own, so that an event for which there is no memory is not lost. */
 PyObject *mg_event_tuple(mg_state *st, const mg_event *ev);
 
 /* Lets go of what an event holds. */

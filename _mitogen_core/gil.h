@@ -15,8 +15,8 @@
         PyEval_RestoreThread(mg_saved);                                                                                \
     } while (0)
 
-/* mg_loop_acquire for a thread with the GIL, which is dropped if there is anything to wait for: the leader may be a thread that holds the
- * loop from Python and needs the GIL to give it back. Ended by mg_loop_release. */
+/* mg_loop_acquire for a thread with the GIL, which is dropped if there is anything to wait for: the leader may be a
+ * thread that holds the loop from Python and needs the GIL to give it back. Ended by mg_loop_release. */
 void mg_acquire_loop(mg_loop *loop);
 
 #endif

@@ -5,8 +5,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Registers a function, or the queue of the receiver whose method that is. router: a Router of ours. The handle as an int, or NULL with an
- * exception. */
+/* Registers a function, or the queue of the receiver whose method that is. router: a Router of ours. The handle as an
+ * int, or NULL with an exception. */
 PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
                          PyObject *respondent, int overwrite);
 

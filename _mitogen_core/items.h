@@ -8,8 +8,8 @@
 #include "state.h"
 #include "sync/latch.h"
 
-/* What an item stands for: a new reference, or NULL with an exception, or NULL without one for the token of something gone. The item is
- * used up. */
+/* What an item stands for: a new reference, or NULL with an exception, or NULL without one for the token of something
+ * gone. The item is used up. */
 PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router);
 
 /* The drop function of all latches. Any thread, without the GIL too. */

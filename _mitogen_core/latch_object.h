@@ -27,8 +27,8 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 /* A Latch for a latch that is somebody else's. New reference, or NULL with an exception. */
 PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop);
 
-/* Sets what is to be told of items: handles None, the put method of a latch of ours, and any other callable. watch_always: also when a
- * sleeper gets the item. 0, or -1 with an exception. */
+/* Sets what is to be told of items: handles None, the put method of a latch of ours, and any other callable.
+ * watch_always: also when a sleeper gets the item. 0, or -1 with an exception. */
 int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always);
 
 #endif

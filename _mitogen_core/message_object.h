@@ -1,5 +1,5 @@
-/* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces pickled() made,
- * until somebody asks for `data`. */
+/* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces
+ * pickled() made, until somebody asks for `data`. */
 #ifndef MG_MESSAGE_OBJECT_H
 #define MG_MESSAGE_OBJECT_H
 
@@ -20,8 +20,8 @@ typedef struct {
 
 extern PyType_Spec mg_message_spec;
 
-/* A message that came as a frame. New reference, or NULL with an exception. The reference to the frame is taken over, also on failure. router may
- * be NULL. */
+/* A message that came as a frame. New reference, or NULL with an exception. The reference to the frame is taken over,
+ * also on failure. router may be NULL. */
 PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router);
 
 /* A message of class cls whose payload is the objects, one pickle each. New reference, or NULL with an exception. */

@@ -294,7 +294,8 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     if (mg_message_hdr(m, &hdr))
         return NULL;
     if ((uint64_t) mg_message_size(m) > mg_router_max_size(r))
-        return mg_none_or_raise(self->st, mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0));
+        return mg_none_or_raise(self->st,
+                                mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0));
     if (!m->dst_id || m->dst_id == Py_None || !m->handle || m->handle == Py_None)
         return mg_none_or_raise(self->st, mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0));
     if (hdr.dst_id == mg_router_own_id(r))
@@ -340,8 +341,7 @@ static PyMethodDef router_methods[] = {
      "broker's thread. Error when the handle is taken. Any thread."},
     {"del_handler", (PyCFunction) (void (*)(void)) mg_handlers_del, METH_FASTCALL | METH_KEYWORDS,
      "del_handler(handle). KeyError. Any thread."},
-    {"_take_handlers", mg_handlers_take, METH_O,
-     "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
+    {"_take_handlers", mg_handlers_take, METH_O, "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
     {"route", (PyCFunction) (void (*)(void)) router_route_named, METH_FASTCALL | METH_KEYWORDS,
      "route(msg): send it on its way. Any thread. Error after the broker's end."},
     {NULL, NULL, 0, NULL}};

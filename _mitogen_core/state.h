@@ -36,7 +36,7 @@
 
 /* All pointers are strong references. */
 typedef struct mg_state {
-#define MG_TYPE(name) PyTypeObject *name;
+#define MG_TYPE(name)   PyTypeObject *name;
 #define MG_OBJECT(name) PyObject *name;
     MG_STATE_TYPES(MG_TYPE)
     MG_STATE_CONFIGURED(MG_OBJECT)

@@ -10,13 +10,14 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
     mg_run_later();
     mg_err err = mg_latch_try(l, item);
     if (err == MG_EAGAIN && block) {
-        /* Not on the stack: where the interpreter ends, a thread that is not waited for ends as it asks for the GIL, and may then still
-         * stand in the queue. */
+        /* Not on the stack: where the interpreter ends, a thread that is not waited for ends as it asks for the GIL,
+         * and may then still stand in the queue. */
         mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
         err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
         if (err == MG_EAGAIN) {
             do {
-                /* before the first sleep too: the interpreter has not looked since we were called, which may be a while ago */
+                /* before the first sleep too: the interpreter has not looked since we were called, which may be a
+                 * while ago */
                 if (PyErr_CheckSignals()) {
                     /* the wait is over, whatever came meanwhile belongs to the next in line */
                     if (mg_latch_leave(l, s, item) == MG_OK)
@@ -63,4 +64,3 @@ PyObject *mg_sleepers(mg_latch *l)
     }
     return list;
 }
-

@@ -7,8 +7,8 @@
 #include "event_kinds.h"
 #include "gil.h"
 
-/* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and disarms itself; the broker's thread runs
- * the callback and arms it again. */
+/* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and disarms itself; the
+ * broker's thread runs the callback and arms it again. */
 struct mg_io {
     _Atomic uint32_t refs;
     mg_loop *loop;

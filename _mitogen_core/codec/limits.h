@@ -11,8 +11,8 @@
  * nothing deeper could have come from the standard pickler either. */
 #define MG_CODEC_MAX_DEPTH 1000
 
-/* Byte strings and ASCII texts of this many bytes or more are not copied into the output but referred to. Below, the copy
- * is cheaper than one more vector entry for the kernel. */
+/* Byte strings and ASCII texts of this many bytes or more are not copied into the output but referred to. Below, the
+ * copy is cheaper than one more vector entry for the kernel. */
 #define MG_CODEC_BYREF 16384
 
 /* Decimal digits of one integer in the text form of protocol 0, where reading costs time quadratic in them. It is the

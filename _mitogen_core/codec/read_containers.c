@@ -1,5 +1,6 @@
-/* The depth of a value is known exactly for tuples of tuples, which nothing can change later. A list or dict that is changed again after it
- * was put elsewhere may nest deeper than its figure; all that recurses into those in CPython checks for itself. */
+/* The depth of a value is known exactly for tuples of tuples, which nothing can change later. A list or dict that is
+ * changed again after it was put elsewhere may nest deeper than its figure; all that recurses into those in CPython
+ * checks for itself. */
 #include "codec/read_containers.h"
 
 #include "codec/limits.h"

@@ -104,8 +104,8 @@ static PyObject *make_kwargs(mg_codec *codec, PyObject *const *args, Py_ssize_t 
     if (n != 1 || !PyDict_Check(args[0]))
         return bad_arguments("Kwargs");
 
-    /* The constructor's one job is to turn keys of bytes into text. Mostly there are none, and a call into Python is most
-     * of the cost of reading a small message. */
+    /* The constructor's one job is to turn keys of bytes into text. Mostly there are none, and a call into Python is
+     * most of the cost of reading a small message. */
     PyObject *key;
     Py_ssize_t pos = 0;
     int all_text = codec->kwargs_is_dict;
@@ -144,8 +144,8 @@ static PyObject *make_sender(mg_codec *codec, PyObject *router, PyObject *const 
     return PyObject_Vectorcall(codec->unpickle_sender, call, 3, NULL);
 }
 
-/* Python 3's disguise for bytes in protocols up to 2: nothing, or Latin-1 text and the name of the encoding, which is ignored.
- * Never a number, which would be a length. */
+/* Python 3's disguise for bytes in protocols up to 2: nothing, or Latin-1 text and the name of the encoding, which is
+ * ignored. Never a number, which would be a length. */
 static PyObject *make_bytes(PyObject *const *args, Py_ssize_t n)
 {
     if (n == 0)
@@ -204,8 +204,8 @@ int mg_read_newobj(mg_unpickler *up)
     return call_global(up);
 }
 
-/* INST and OBJ, the forms of protocols 0 and 1: the arguments are what lies above the mark. Without any, a class is not called:
- * that is NEWOBJ by another name. */
+/* INST and OBJ, the forms of protocols 0 and 1: the arguments are what lies above the mark. Without any, a class is
+ * not called: that is NEWOBJ by another name. */
 static int call_old_style(mg_unpickler *up)
 {
     return PyTuple_GET_SIZE(up->stack[up->stack_len - 1].obj) ? call_global(up) : mg_read_newobj(up);

@@ -42,7 +42,8 @@ static PyObject *bad_number(void)
     return NULL;
 }
 
-/* Only what pickle writes: of blanks, plus signs and zeros in front, the readers of several Pythons make different numbers. */
+/* Only what pickle writes: of blanks, plus signs and zeros in front, the readers of several Pythons make different
+ * numbers. */
 static PyObject *int_from_decimal(const uint8_t *p, size_t n)
 {
     size_t sign = n > 0 && p[0] == '-';

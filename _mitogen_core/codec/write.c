@@ -21,8 +21,8 @@ static mg_write_fn *container_writer(PyTypeObject *type)
     return type == &PyList_Type ? mg_write_list : NULL;
 }
 
-/* Writes anything. known is how many references to obj the caller knows of, its own included: when there are no more, obj
- * cannot come up again, and the memo is spared. */
+/* Writes anything. known is how many references to obj the caller knows of, its own included: when there are no more,
+ * obj cannot come up again, and the memo is spared. */
 static int write_value(mg_writer *w, PyObject *obj, Py_ssize_t known)
 {
     PyTypeObject *type = Py_TYPE(obj);
@@ -81,7 +81,8 @@ static int write_by_fallback(mg_codec *codec, PyObject *const *objs, Py_ssize_t 
         Py_DECREF(payload);
         return -1;
     }
-    return mg_out_add_seg(out, (const uint8_t *) PyBytes_AS_STRING(payload), (size_t) PyBytes_GET_SIZE(payload), payload);
+    return mg_out_add_seg(out, (const uint8_t *) PyBytes_AS_STRING(payload), (size_t) PyBytes_GET_SIZE(payload),
+                          payload);
 }
 
 int mg_pickle(mg_codec *codec, PyObject *const *objs, Py_ssize_t n, mg_pickled *out)

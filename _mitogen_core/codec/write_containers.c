@@ -1,5 +1,6 @@
-/* A tuple or Kwargs gets its memo index when it is complete. Until then a cycle through it comes to it anew, and is broken
- * only by the first list or dict on the way, if that is in the memo, even one with a single reference. Hence mg_writer.open. */
+/* A tuple or Kwargs gets its memo index when it is complete. Until then a cycle through it comes to it anew, and is
+ * broken only by the first list or dict on the way, if that is in the memo, even one with a single reference. Hence
+ * mg_writer.open. */
 #include "codec/write_containers.h"
 
 #include "wire/opcode.h"
@@ -103,7 +104,8 @@ static int write_all_items(mg_writer *w, PyObject *obj)
 }
 
 /* A list or dict, with what opens it and what writes its items. */
-static int write_mutable(mg_writer *w, PyObject *obj, int shared, uint8_t op, int (*write_items)(mg_writer *w, PyObject *obj))
+static int write_mutable(mg_writer *w, PyObject *obj, int shared, uint8_t op,
+                         int (*write_items)(mg_writer *w, PyObject *obj))
 {
     int open = w->open;
     if (mg_put_byte(w->out, op) < 0)

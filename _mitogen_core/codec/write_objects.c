@@ -50,8 +50,8 @@ static int write_kwargs(mg_writer *w, PyObject *obj, int shared)
     return mg_write_get(w, entry->index);
 }
 
-/* An attribute as a new reference through value. One that is missing makes the object MG_OUTSIDE: the fallback says what is
- * wrong with it. */
+/* An attribute as a new reference through value. One that is missing makes the object MG_OUTSIDE: the fallback says
+ * what is wrong with it. */
 static int get_attribute(PyObject *obj, PyObject *name, PyObject **value)
 {
     *value = PyObject_GetAttr(obj, name);
