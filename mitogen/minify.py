@@ -15,7 +15,8 @@ import re
 
 
 # Up to the next character that can change what follows.
-_PLAIN = re.compile(u'[^\'"#()\\[\\]{}\\\\\r\n]*')
+_PLAIN = re.compile(u'[^\'"#\\\\\r\n]*')
+_BRACKET = re.compile(u'[()\\[\\]{}]')
 _BLANKS = re.compile(u'[ \t\f]*')
 _NEWLINE = re.compile(u'\r\n|\r|\n')
 _COMMENT = re.compile(u'#[^\r\n]*')
@@ -190,32 +191,28 @@ class _LogicalLine(object):
         """
         Append a piece that does not begin with blanks.
         """
-        self.out.append(self.blanks)
-        self.out.append(piece)
+        self.out += (self.blanks, piece)
         self.blanks = u''
 
-    def add_plain(self, plain, prefixes):
+    def add_plain(self, plain, before_string):
         """
-        Append text without strings, comments, brackets and line ends.
+        Append text without strings, comments and line ends.
 
-        :param bool prefixes:
+        :param bool before_string:
             Whether a string follows at once, so that this may belong to it.
         """
         stripped = plain.rstrip(u' \t\f')
         if not stripped:
             self.blanks += plain
             return
+        if not before_string or not _PREFIX.match(plain.lstrip(u' \t\f')):
+            self.has_code = True
+        for bracket in _BRACKET.findall(stripped):
+            self.depth += 1 if bracket in u'([{' else -1
+            if self.depth < 0:
+                raise _Unreadable()
         self.add(stripped)
         self.blanks = plain[len(stripped):]
-        if not (prefixes and _PREFIX.match(plain.lstrip(u' \t\f'))):
-            self.has_code = True
-
-    def add_bracket(self, char):
-        self.has_code = True
-        self.depth += 1 if char in u'([{' else -1
-        if self.depth < 0:
-            raise _Unreadable()
-        self.add(char)
 
     def is_only_strings(self):
         return self.has_string and not self.has_code
@@ -315,8 +312,8 @@ class _Minimizer(object):
 
     def _piece(self, line, char, pos):
         """
-        Copy a piece of a logical line that begins with a character that
-        `_PLAIN` stops at. Return the offset behind the piece.
+        Copy a piece of a logical line: a string, a comment, or a line end
+        within the line. Return the offset behind the piece.
         """
         text = self.text
         if char in u'\'"':
@@ -336,10 +333,7 @@ class _Minimizer(object):
         if char == u'\\':
             line.add(u'\\')
             return self._continue(line, pos + 1)
-        if char in u'\r\n':
-            return self._continue(line, pos)
-        line.add_bracket(char)
-        return pos + 1
+        return self._continue(line, pos)
 
     def _continue(self, line, pos):
         """
