@@ -36,6 +36,17 @@ PARTS = {
         'handshake', 'options', 'hints', 'connection', 'calls', 'context',
         'throttle', 'routes', 'router', 'upgrade', 'forward', 'guard',
     ],
+    'master': [
+        'base', 'core_source', 'stdlib', 'loaders', 'source_files',
+        'finder_methods', 'module_finder', 'server', 'module_responder',
+        'resource_responder', 'log_forwarder', 'id_allocator',
+        'thread_watcher', 'broker', 'router',
+    ],
+    'service': [
+        'base', 'declarations', 'policies', 'invokers', 'activator', 'service',
+        'pool', 'process_pool', 'file_common', 'push_file_service',
+        'file_service',
+    ],
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 import pythons
 
 import mitogen.core
+import mitogen.master
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -71,12 +72,19 @@ def main(router):
     child = router.local(python_path=%r)
     below = router.local(via=child, python_path=%r)
     return child.call(os.getpid) != below.call(os.getpid)
-print(json.dumps([mitogen.core.get_core_source().decode('utf-8'), source('mitogen.parent'),
-                  mitogen.utils.run_with_router(main)]))
+print(json.dumps([mitogen.core.get_core_source().decode('utf-8'), source('mitogen.parent'), source('mitogen.master'),
+                  source('mitogen.service'), mitogen.utils.run_with_router(main)]))
 '''
     python = pythons.find_python(name)
     for parent, child in (python, sys.executable), (sys.executable, python):
-        assert in_checkout(program % (child, child), parent) == [joined('core'), joined('parent'), True]
+        expected = [joined('core'), joined('parent'), joined('master'), joined('service'), True]
+        assert in_checkout(program % (child, child), parent) == expected
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_an_installed_package_serves_what_it_has(module):
+    found = mitogen.master.ModuleFinder().get_module_source('mitogen.' + module)
+    assert found == (os.path.join(INSTALLED, module + '.py'), joined(module).encode('utf-8'), False)
 
 
 def test_parts_of_a_checkout_are_one_module():

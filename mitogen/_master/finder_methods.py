@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The ways of finding the source of a module.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import sys  # house
+import types  # house
+
+import mitogen.core  # house
+
+from mitogen.master import _find_loader, _looks_like_script, _py_filename, _read_file  # house
+from mitogen.master import _to_source_bytes, FINDER_LOG, PY3  # house
+
+
+class FinderMethod(object):
+    """
+    One way to find the source of a module.
+    """
+    def __repr__(self):
+        return '%s()' % (type(self).__name__,)
+
+    def find(self, fullname):
+        """
+        Look for the module `fullname`.
+
+        :returns:
+            Tuple `(path text, source bytes, is_pkg)`, or :data:`None`.
+        """
+        raise NotImplementedError()
+
+
+class DefectivePython3xMainMethod(FinderMethod):
+    """
+    Find ``__main__``, which the import system does not describe when it is a
+    script.
+    """
+    def find(self, fullname):
+        if fullname != '__main__':
+            return None
+        path = getattr(sys.modules.get(fullname), '__file__', None)
+        if not path or not os.path.exists(path) or \
+                not _looks_like_script(path):
+            return None
+        return path, _read_file(path), False
+
+
+class PkgutilMethod(FinderMethod):
+    """
+    Ask the module's loader. This finds normal modules, modules in archives
+    and those of any importer that implements the optional methods.
+    """
+    def _get_source(self, loader, fullname, path):
+        """
+        Return the source, as the bytes of the file where the loader is known
+        to read just that file, so that encoding and line ends stay.
+        """
+        raw = False
+        if PY3:
+            import importlib.machinery
+            raw = type(loader) is importlib.machinery.SourceFileLoader
+        if not raw and 'zipimport' in sys.modules:
+            raw = type(loader) is sys.modules['zipimport'].zipimporter
+        if raw:
+            try:
+                return loader.get_data(path)
+            except (IOError, OSError):
+                pass
+        return loader.get_source(fullname)
+
+    def find(self, fullname):
+        try:
+            loader = _find_loader(fullname)
+        except (ImportError, AttributeError, TypeError, ValueError):
+            return None
+        except Exception:
+            FINDER_LOG.debug('%r: a finder failed on %r',
+                             self, fullname, exc_info=True)
+            return None
+        if loader is None:
+            return None
+
+        try:
+            path, is_special = _py_filename(loader.get_filename(fullname))
+            is_pkg = loader.is_package(fullname)
+            if path is None:
+                return None
+            source = self._get_source(loader, fullname, path)
+        except (AttributeError, ImportError, ValueError, SyntaxError,
+                IOError, OSError):
+            return None
+
+        if source is None and is_special and is_pkg:
+            source = '\n'
+        if source is None:
+            return None
+        return path, _to_source_bytes(source), bool(is_pkg)
+
+
+class SysModulesMethod(FinderMethod):
+    """
+    Look into :data:`sys.modules`, which also knows modules that were loaded
+    in unusual ways.
+    """
+    def _get_source(self, module, path):
+        try:
+            return _read_file(path)
+        except (IOError, OSError):
+            # The module's loader may still be able to tell.
+            import linecache
+            return ''.join(linecache.getlines(path, module.__dict__)) or None
+
+    def find(self, fullname):
+        module = sys.modules.get(fullname)
+        if not isinstance(module, types.ModuleType):
+            return None
+        if getattr(module, '__name__', None) != fullname:
+            return None
+        try:
+            path, _ = _py_filename(getattr(module, '__file__', None))
+        except (TypeError, AttributeError):
+            return None
+        if path is None:
+            return None
+
+        is_pkg = hasattr(module, '__path__')
+        source = self._get_source(module, path)
+        if is_pkg and not source:
+            source = '\n'
+        if source is None:
+            return None
+        return path, _to_source_bytes(source), is_pkg
+
+
+class ParentEnumerationMethod(FinderMethod):
+    """
+    Base of the methods that do not trust what :data:`sys.modules` has for a
+    name, since modules may replace themselves there. They start from the
+    nearest parent package that can be trusted, and look for the file.
+    """
+    def _trusted_path(self, name):
+        """
+        Return the search path of the loaded package `name`, or
+        :data:`None` if what is loaded is no such package.
+        """
+        raise NotImplementedError()
+
+    def _find_nearest_parent(self, fullname):
+        """
+        Return `(search path or None, prefix, remaining components)`.
+        """
+        parts = fullname.split('.')
+        for count in range(len(parts) - 1, 0, -1):
+            name = '.'.join(parts[:count])
+            path = self._trusted_path(name)
+            if path:
+                return path, name + '.', parts[count:]
+        return None, '', parts
+
+
+class ParentSpecEnumerationMethod(ParentEnumerationMethod):
+    """
+    Look for the file by way of import specs.
+    """
+    def _trusted_path(self, name):
+        spec = getattr(sys.modules.get(name), '__spec__', None)
+        if getattr(spec, 'name', None) != name:
+            return None
+        return spec.submodule_search_locations
+
+    def _find_spec(self, fullname, path):
+        for finder in list(sys.meta_path):
+            if isinstance(finder, mitogen.core.Importer):
+                continue
+            try:
+                spec = finder.find_spec(fullname, path)
+            except Exception:
+                continue
+            if spec is not None:
+                return spec
+        return None
+
+    def _find(self, fullname):
+        path, prefix, parts = self._find_nearest_parent(fullname)
+        while True:
+            spec = self._find_spec(prefix + parts[0], path)
+            if spec is None:
+                return None
+            prefix += parts.pop(0) + '.'
+            path = spec.submodule_search_locations
+            if not parts:
+                return spec
+            if path is None:
+                return None
+
+    def find(self, fullname):
+        if sys.version_info < (3, 4) or fullname == '__main__':
+            return None
+        spec = self._find(fullname)
+        if spec is None or not spec.has_location or \
+                not spec.origin.endswith('.py'):
+            return None
+        path = os.path.abspath(spec.origin)
+        try:
+            source = _read_file(path)
+        except (IOError, OSError):
+            return None
+        return path, source, spec.submodule_search_locations is not None
+
+
+class ParentImpEnumerationMethod(ParentEnumerationMethod):
+    """
+    The same for Pythons older than import specs, by way of :mod:`imp`.
+    """
+    def _trusted_path(self, name):
+        module = sys.modules.get(name)
+        if getattr(module, '__name__', None) != name:
+            return None
+        path = getattr(module, '__path__', None)
+        return list(path) if path else None
+
+    def _find_module(self, name, path):
+        """
+        Return `(path, is_pkg)` of the source of one component, or
+        :data:`None`. For a package the path is its directory.
+        """
+        import imp
+        try:
+            fp, path, (_, _, kind) = imp.find_module(name, path)
+        except (ImportError, TypeError):
+            return None
+        if fp:
+            fp.close()
+        if kind == imp.PKG_DIRECTORY:
+            return path, True
+        if kind == imp.PY_SOURCE:
+            return path, False
+        return None
+
+    def find(self, fullname):
+        if sys.version_info >= (3, 4) or fullname == '__main__':
+            return None
+        search_path, _, parts = self._find_nearest_parent(fullname)
+        for index, part in enumerate(parts):
+            found = self._find_module(part, search_path)
+            if found is None:
+                return None
+            path, is_pkg = found
+            search_path = [path]
+            if not is_pkg and index + 1 < len(parts):
+                return None
+        if is_pkg:
+            path = os.path.join(path, '__init__.py')
+        path = os.path.abspath(path)
+        try:
+            return path, _read_file(path), is_pkg
+        except (IOError, OSError):
+            return None

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+ModuleFinder: the source of modules, and which modules a module needs.
+"""
+
+from __future__ import absolute_import  # house
+
+import sys  # house
+
+import mitogen  # house
+import mitogen.parent  # house
+
+from mitogen.master import _to_source_bytes, _whole, DefectivePython3xMainMethod, FINDER_LOG  # house
+from mitogen.master import is_stdlib_name, ParentImpEnumerationMethod, ParentSpecEnumerationMethod  # house
+from mitogen.master import PkgutilMethod, PY3, SysModulesMethod, to_text  # house
+
+
+class ModuleFinder(object):
+    """
+    Find the source of modules, and which modules a module needs. Not
+    thread-safe: used by the broker thread, once it has been set up.
+    """
+    #: Modules that are never sent unasked.
+    _related_modules_denylist = frozenset(['__main__'])
+
+    #: In the order in which they are tried: the exact ones first.
+    get_module_methods = [method() for method in (
+        DefectivePython3xMainMethod,
+        PkgutilMethod, SysModulesMethod,
+        ParentSpecEnumerationMethod, ParentImpEnumerationMethod,
+    )]
+
+    def __init__(self):
+        #: Module name -> (path, source, is_pkg), three times None if absent.
+        self._found_cache = {}
+        #: Module name -> sorted list of the names it imports.
+        self._related_cache = {}
+        self._modifiers = {}
+        #: Names whose source is not what is in the file.
+        self._altered = set()
+
+    def __repr__(self):
+        return 'ModuleFinder()'
+
+    def add_source_override(self, fullname, path, source, is_pkg):
+        """
+        Serve `source` for `fullname` instead of looking for it.
+
+        :param path:
+            Path to claim. The submodules of a package are those beside it.
+        :param source:
+            Bytes, or text.
+        """
+        self._altered.add(fullname)
+        self._related_cache.pop(fullname, None)
+        self._found_cache[fullname] = (path, _to_source_bytes(source), is_pkg)
+
+    def add_source_modifier(self, fullname, callable):
+        """
+        Have `callable(fullname, path, source, is_pkg)` return the
+        `(path, source, is_pkg)` to serve, when `fullname` is first found.
+        Several are called in the order in which they were added.
+        """
+        self._modifiers.setdefault(fullname, []).append(callable)
+
+    def _find(self, fullname):
+        for method in self.get_module_methods:
+            found = method.find(fullname)
+            if found is not None:
+                FINDER_LOG.debug('%r found %r at %r',
+                                 method, fullname, found[0])
+                path, source, is_pkg = found
+                return path, _whole(fullname, path, source), is_pkg
+            FINDER_LOG.debug('%r did not find %r', method, fullname)
+        return None
+
+    def get_module_source(self, fullname):
+        """
+        Find the source of a module. Either outcome is remembered.
+
+        :returns:
+            Tuple `(path text, source bytes, is_pkg)`, or
+            `(None, None, None)`.
+        """
+        found = self._found_cache.get(fullname)
+        if found is None:
+            found = self._find(fullname)
+            if found is None:
+                found = (None, None, None)
+            else:
+                for modifier in self._modifiers.get(fullname, ()):
+                    self._altered.add(fullname)
+                    path, source, is_pkg = modifier(fullname, *found)
+                    found = path, _to_source_bytes(source), is_pkg
+                found = (to_text(found[0]),) + tuple(found[1:])
+            if found[0] is not None or \
+                    len(self._found_cache) < mitogen.parent.ABSENT_MAX:
+                self._found_cache[fullname] = found
+        return found
+
+    def resolve_relpath(self, fullname, level):
+        """
+        Return the prefix, ending in a dot, that a relative import of `level`
+        dots in the module `fullname` has; empty if there is none.
+        """
+        if not fullname or not level:
+            return ''
+        parts = fullname.split('.')
+        if hasattr(sys.modules.get(fullname), '__path__'):
+            parts.append('__init__')
+        if level >= len(parts):
+            return ''
+        return '.'.join(parts[:-level]) + '.'
+
+    def generate_parent_names(self, fullname):
+        """
+        Yield the names of the packages that hold `fullname`, nearest first.
+        """
+        while '.' in fullname:
+            fullname = fullname.rpartition('.')[0]
+            yield fullname
+
+    def _get_code(self, fullname, path, source):
+        """
+        Return the module's code object, from the interpreter's own cache if
+        that is possible: compiling takes far longer than reading it.
+        """
+        if PY3 and fullname not in self._altered:
+            import importlib.machinery
+            spec = getattr(sys.modules.get(fullname), '__spec__', None)
+            loader = getattr(spec, 'loader', None)
+            if type(loader) is importlib.machinery.SourceFileLoader and \
+                    loader.path == path and loader.name == fullname:
+                return loader.get_code(fullname)
+        return compile(source, path, 'exec', 0, True)
+
+    def _generate_imports(self, fullname, code):
+        """
+        Yield the absolute names `code` may mean by its imports.
+        """
+        import mitogen.imports
+        for level, modname, names in mitogen.imports.codeobj_imports(code):
+            if level == -1:
+                # Python 2 looks beside the module, then at the top level.
+                prefixes = ['', fullname + '.']
+            elif level:
+                prefixes = [self.resolve_relpath(fullname, level)]
+            else:
+                prefixes = ['']
+            for prefix in prefixes:
+                yield prefix + modname
+                for name in names:
+                    yield '%s%s.%s' % (prefix, modname, name)
+
+    def _is_related(self, name):
+        return (
+            sys.modules.get(name) is not None
+            and name not in self._related_modules_denylist
+            and 'six.moves' not in name
+            and not is_stdlib_name(name)
+        )
+
+    def find_related_imports(self, fullname):
+        """
+        Return the sorted names of the loaded modules, standard library
+        excepted, that `fullname` imports at its top level, and of the
+        packages that hold it. A module that does not compile here imports
+        nothing.
+        """
+        related = self._related_cache.get(fullname)
+        if related is not None:
+            return related
+
+        path, source, _ = self.get_module_source(fullname)
+        if source is None:
+            return []
+
+        names = set(self.generate_parent_names(fullname))
+        try:
+            code = self._get_code(fullname, path, source)
+        except Exception:
+            FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
+                             exc_info=True)
+        else:
+            names.update(self._generate_imports(fullname, code))
+
+        related = sorted(name for name in names if self._is_related(name))
+        self._related_cache[fullname] = related
+        return related
+
+    def find_related(self, fullname):
+        """
+        Return the sorted names of the modules `fullname` needs, directly or
+        not, without `fullname` itself.
+        """
+        found = set([fullname])
+        stack = [fullname]
+        while stack:
+            name = stack.pop()
+            try:
+                related = self.find_related_imports(name)
+            except Exception:
+                # One bad module must not cost the others that need it.
+                FINDER_LOG.debug('%r: cannot tell what %r needs', self, name,
+                                 exc_info=True)
+                continue
+            new = set(related) - found
+            found |= new
+            stack.extend(new)
+        found.discard(fullname)
+        return sorted(found)

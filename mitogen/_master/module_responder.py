@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+ModuleResponder: serves modules to children.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import re  # house
+import zlib  # house
+
+import mitogen  # house
+import mitogen.core  # house
+import mitogen.parent  # house
+
+from mitogen.master import _Server, b, get_child_modules, is_stdlib_path, ModuleFinder, PY3  # house
+from mitogen.master import RESPONDER_LOG, to_text  # house
+
+
+class ModuleResponder(_Server):
+    """
+    Serve modules to children. Handlers run on the broker thread.
+    """
+    #: Names of the attributes that count what was done; see
+    #: :meth:`Router.get_stats`. Those in seconds are floats once used.
+    COUNTERS = (
+        'bad_load_module_count', 'good_load_module_count',
+        'good_load_module_size', 'get_module_count', 'get_module_secs',
+        'minify_secs',
+    )
+
+    minify_safe_re = re.compile(b(r'\s#[ \t]*!mitogen:[ \t]*minify_safe'))
+
+    MAIN_RE = re.compile(
+        b(r'^if[ \t]+__name__[ \t]*==[ \t]*.__main__.[ \t]*:'),
+        re.MULTILINE
+    )
+
+    main_guard_msg = (
+        "A child tried to import __main__, but the main module, %r, has no "
+        "execution guard, so importing it would run the whole program again "
+        "in the child. Put what starts the program into a function, and end "
+        "the file with:\n"
+        "\n"
+        "    if __name__ == '__main__':\n"
+        "        main()\n"
+    )
+
+    def __init__(self, router, policy):
+        self.policy = policy
+        self._finder = ModuleFinder()
+        #: Module name -> tuple as on the wire.
+        self._cache = {}
+        #: Module name -> the same, pickled. Many children ask for the same.
+        self._packed_cache = {}
+        #: Context id -> set of module names already forwarded to it.
+        self._forwarded_by_context = {}
+
+        for counter in self.COUNTERS:
+            setattr(self, counter, 0)
+        # Last: a request may come in at once.
+        super(ModuleResponder, self).__init__(
+            router, mitogen.core.GET_MODULE,
+            mitogen.parent.Throttle(router, self._on_get_module))
+
+    def add_source_modifier(self, fullname, callable):
+        """
+        Let a function change what is served; parameters as of the method of
+        that name of :class:`ModuleFinder`. Before the first child asks.
+        """
+        self._finder.add_source_modifier(fullname, callable)
+
+    def add_source_override(self, fullname, path, source, is_pkg):
+        """
+        Serve a given text for a module; parameters as of the method of that
+        name of :class:`ModuleFinder`. Before the first child asks.
+        """
+        self._finder.add_source_override(fullname, path, source, is_pkg)
+
+    def whitelist_prefix(self, fullname):
+        """
+        Serve `fullname` and what is inside it, and from the first call on
+        nothing else but what was so listed, and Mitogen itself. Children
+        learn of it when they are started.
+        """
+        if not self.policy.overrides:
+            self.policy.overrides.add('mitogen')
+        self.policy.overrides.add(fullname)
+
+    def blacklist_prefix(self, fullname):
+        """
+        Do not serve `fullname`, nor anything inside it. Children started
+        before will still ask.
+        """
+        self.policy.blocks.add(fullname)
+
+    def neutralize_main(self, path, src):
+        """
+        Return the source of the main module without the part that runs the
+        program.
+
+        :param path:
+            Path, for the error message.
+        :param bytes src:
+            Source of the main module.
+        :raises ImportError:
+            There is no telling which part that is.
+        """
+        guard = self.MAIN_RE.search(src)
+        if guard is None and b('mitogen.main(') in src:
+            # Its decorator runs nothing in a child.
+            return src
+        if guard is not None:
+            return src[:guard.start()]
+        RESPONDER_LOG.error(self.main_guard_msg, path)
+        raise ImportError(self.main_guard_msg % (path,))
+
+    def _minify(self, fullname, path, source):
+        """
+        Return `source` minified, or as it is if that is not possible.
+        """
+        import mitogen.minify
+        start = mitogen.core.now()
+        try:
+            # Only from UTF-8: a source in another encoding says so in a
+            # comment that stays, and must go on being right.
+            minified = mitogen.minify.minimize_source(
+                source.decode('utf-8'), fill=True).encode('utf-8')
+            # Our own files are covered by a test.
+            if fullname.partition('.')[0] != 'mitogen':
+                compile(minified, path, 'exec', 0, True)
+        except Exception:
+            RESPONDER_LOG.debug('%r: cannot minify %r', self, fullname,
+                                exc_info=True)
+            minified = source
+        self.minify_secs += mitogen.core.now() - start
+        return minified
+
+    def _make_negative_response(self, fullname):
+        # Text even where names are bytes: Python 3 takes it for a key.
+        return (to_text(fullname), None, None, None, ())
+
+    def _find_servable(self, fullname):
+        """
+        Find a module that may be served; three times :data:`None` if there is
+        none.
+        """
+        found = self._finder.get_module_source(fullname)
+        if found[0] and is_stdlib_path(os.path.abspath(found[0])):
+            # Of another version than the child's own.
+            RESPONDER_LOG.debug('refusing to serve %r: %r is in the standard '
+                                'library', fullname, found[0])
+            return None, None, None
+        return found
+
+    def _prepare(self, fullname, path, source):
+        """
+        Return the text a child is to run, as bytes.
+        """
+        if self.minify_safe_re.search(source):
+            source = self._minify(fullname, path, source)
+        if fullname == '__main__':
+            return self.neutralize_main(path, source)
+        return source
+
+    def _build_tuple(self, fullname):
+        """
+        Return the tuple that tells a child about a module.
+
+        :raises ImportError:
+            The policy denies the module, or it is a main module that cannot
+            be imported.
+        """
+        tup = self._cache.get(fullname)
+        if tup is None:
+            # What it denies is not remembered: it may be changed.
+            self.policy.denied_raise(fullname)
+            tup = self._build_new_tuple(fullname)
+            if self._keeps(tup, self._cache):
+                self._cache[fullname] = tup
+        return tup
+
+    @staticmethod
+    def _keeps(tup, cache):
+        """
+        Return whether a module is worth to be remembered: a child may ask
+        for any number of those that do not exist.
+        """
+        return tup[2] is not None or len(cache) < mitogen.parent.ABSENT_MAX
+
+    def _build_new_tuple(self, fullname):
+        path, source, is_pkg = self._find_servable(fullname)
+        if source is None:
+            return self._make_negative_response(fullname)
+        compressed = zlib.compress(self._prepare(fullname, path, source), 9)
+        needs = self._finder.find_related(fullname)
+        return (
+            to_text(fullname),
+            get_child_modules(path, fullname) if is_pkg else None,
+            to_text(path),
+            mitogen.core.Blob(compressed),
+            [to_text(need) for need in needs if not self.policy.denied(need)],
+        )
+
+    def _send_tuple(self, stream, tup, data=None):
+        if data is None:
+            data = mitogen.core.Message.pickled(tup).data
+        if tup[2] is not None:
+            self.good_load_module_count += 1
+            self.good_load_module_size += len(data)
+        else:
+            self.bad_load_module_count += 1
+        self._router._async_route(mitogen.core.Message(
+            dst_id=stream.protocol.remote_id,
+            handle=mitogen.core.LOAD_MODULE,
+            data=data,
+            enc=mitogen.core.Message.ENC_PKL,
+        ))
+        return data
+
+    def _send_load_module(self, stream, fullname):
+        """
+        Send one module.
+
+        :raises Exception:
+            Its tuple could not be built; nothing was sent.
+        """
+        tup = self._build_tuple(fullname)
+        packed = self._send_tuple(stream, tup,
+                                  self._packed_cache.get(fullname))
+        if self._keeps(tup, self._packed_cache):
+            self._packed_cache[fullname] = packed
+        if self._keeps(tup, stream.protocol.sent_modules):
+            stream.protocol.sent_modules.add(fullname)
+
+    def _send_related(self, stream, fullname):
+        """
+        Send what the module needs, as far as the child is known to lack it:
+        it asked for, or was sent, the package at the top.
+        """
+        sent = stream.protocol.sent_modules
+        for name in self._build_tuple(fullname)[4]:
+            top = name.partition('.')[0]
+            if name in sent or (top != fullname and top not in sent):
+                continue
+            try:
+                self._send_load_module(stream, name)
+            except Exception:
+                RESPONDER_LOG.debug('skipping %r, which %r needs', name,
+                                    fullname, exc_info=True)
+
+    def _send_late_core(self, stream):
+        """
+        Send the rest of the core, once, to a child that runs a person's code:
+        so it need not wait for it, and has it on its broker thread, too.
+        """
+        conn = getattr(stream, 'conn', None)
+        if getattr(conn, '_lacks_core', False) is True:
+            conn._lacks_core = False
+            key = u'mitogen', u'core.late'
+            msg = mitogen.core.Message.pickled(
+                key, mitogen.parent.get_late_source(*key))
+            msg.dst_id = stream.protocol.remote_id
+            msg.handle = mitogen.core.LOAD_RESOURCE
+            self._router._async_route(msg)
+
+    def _send_module_and_related(self, stream, fullname):
+        """
+        Send a module after those it needs, even if the stream had it before.
+        Failure is reported to the child.
+        """
+        try:
+            self._send_late_core(stream)
+            self._send_related(stream, fullname)
+            self._send_load_module(stream, fullname)
+        except Exception:
+            # Not marked as sent: the reason may go away.
+            self._send_tuple(stream, self._make_negative_response(fullname))
+            RESPONDER_LOG.debug('%r cannot be served to %s', fullname, stream,
+                                exc_info=True)
+
+    def _on_get_module(self, msg):
+        stream = self._stream_of(msg)
+        if stream is None:
+            return
+        if len(msg.data) > mitogen.parent.REQUEST_MAX:
+            RESPONDER_LOG.error('%s asks for a module with a name of %d bytes',
+                                stream, len(msg.data))
+            return
+
+        began = mitogen.core.now()
+        name = bytes(msg.data).decode('utf-8', 'replace')
+        if not PY3:
+            # Module names are of type str.
+            name = name.encode('utf-8')
+        self.get_module_count += 1
+        if name in stream.protocol.sent_modules:
+            RESPONDER_LOG.warning('duplicate request for %r from %s', name,
+                                  stream)
+        else:
+            RESPONDER_LOG.debug('%s asks for %s', stream, name)
+        self._send_module_and_related(stream, name)
+        self.get_module_secs += mitogen.core.now() - began
+
+    def _forward_one_module(self, context, stream, fullname):
+        forwarded = self._forwarded_by_context[context.context_id]
+        if fullname in forwarded:
+            return
+        forwarded.add(fullname)
+        if fullname not in stream.protocol.sent_modules:
+            self._send_module_and_related(stream, fullname)
+        if stream.protocol.remote_id != context.context_id:
+            self._router._async_route(mitogen.core.Message(
+                dst_id=stream.protocol.remote_id,
+                handle=mitogen.core.FORWARD_MODULE,
+                data=(u'%d\0%s' % (context.context_id,
+                                   to_text(fullname))).encode('utf-8'),
+            ))
+
+    def _forward_modules(self, context, fullnames):
+        target_id = context.context_id
+        stream = self._router.stream_by_id(target_id)
+        if not stream:
+            RESPONDER_LOG.debug('dropping forward of %r: there is no way to '
+                                '%r (any more)', fullnames, context)
+            return
+        if target_id not in self._forwarded_by_context:
+            self._forwarded_by_context[target_id] = set()
+            self._watch_context(target_id)
+        for fullname in fullnames:
+            for name in mitogen.core.module_lineage(fullname):
+                self._forward_one_module(context, stream, name)
+
+    def _watch_context(self, context_id):
+        """
+        Forget about a context when it disconnects.
+        """
+        context = self._router.context_by_id(context_id, create=False)
+        if context is not None:
+            mitogen.core.listen(
+                context, 'disconnect',
+                lambda: self._forwarded_by_context.pop(context_id, None))
+
+    #: Seconds :meth:`forward_modules` waits for the broker thread. In vain if
+    #: that waits for us in turn, to finish importing what it shall send.
+    forward_timeout = 5.0
+
+    def forward_modules(self, context, fullnames):
+        """
+        Send modules, the packages that hold them and what they need towards a
+        context before it asks, so that every process on the way has them.
+        What the calling thread sends next comes after them. Any thread.
+
+        :param context:
+            Target context.
+        :param fullnames:
+            Iterable of module names.
+        :raises TypeError:
+            One of them is no text.
+        """
+        names = list(fullnames)
+        for name in names:
+            if not isinstance(name, mitogen.core.AnyTextType):
+                raise TypeError('not the name of a module: %r' % (name,))
+        names = [mitogen.parent._native_str(name) for name in names]
+        done = mitogen.core.Latch()
+
+        def forward():
+            try:
+                self._forward_modules(context, names)
+            except Exception:
+                # The child asks for what it lacks.
+                RESPONDER_LOG.exception('%r: cannot forward %r', self, names)
+            finally:
+                done.put()
+
+        # Messages need not pass the broker thread, so a call that follows
+        # could overtake what is merely deferred, and ask for the modules.
+        self._router.broker.defer(forward)
+        try:
+            done.get(timeout=self.forward_timeout)
+        except mitogen.core.TimeoutError:
+            RESPONDER_LOG.debug('not waiting for the forward of %r', names)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Router: the router of a master.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+
+import mitogen  # house
+import mitogen.core  # house
+import mitogen.parent  # house
+
+from mitogen.master import Broker, IdAllocator, LOG, LogForwarder, ModuleResponder, ResourceResponder  # house
+
+
+class Router(mitogen.parent.Router):
+    """
+    The router of a master.
+
+    :param broker:
+        Broker to use; a new :attr:`broker_class` if :data:`None`.
+    :param int max_message_size:
+        Largest payload, in bytes, that this router and all its descendants
+        accept.
+
+    As a context manager, shuts the broker down and waits for it.
+    """
+    broker_class = Broker
+
+    #: Whether children profile themselves. To be set before any is started.
+    profiling = 'MITOGEN_PROFILING' in os.environ
+
+    def __init__(self, broker=None, max_message_size=None):
+        super(Router, self).__init__(
+            self.broker_class() if broker is None else broker)
+        if max_message_size:
+            self.max_message_size = max_message_size
+        self._install()
+        if os.environ.get('MITOGEN_DEBUG_SIGNAL'):
+            import mitogen.debug
+            mitogen.debug.enable_dump()
+
+    def _install(self):
+        """
+        Make everything that only the root of a tree has.
+        """
+        policy = mitogen.core.ImportPolicy()
+        self.responder = ModuleResponder(self, policy)
+        for name, klass in (('id_allocator', IdAllocator),
+                            ('log_forwarder', LogForwarder),
+                            ('resource_responder', ResourceResponder),
+                            ('route_monitor', mitogen.parent.RouteMonitor)):
+            setattr(self, name, klass(self))
+        self._add_detaching_handler()
+        mitogen.core.listen(self.broker, 'exit', self._log_stats)
+
+    def _log_stats(self):
+        stats = self.get_stats()
+        count = stats['good_load_module_count']
+        LOG.debug(
+            '%r: %d module requests in %.1f ms; sent %d modules of %.1f KiB, '
+            '%.1f KiB on average, and %d refusals; minifying took %.1f ms',
+            self,
+            stats['get_module_count'],
+            stats['get_module_secs'] * 1e3,
+            count,
+            stats['good_load_module_size'] / 1024.0,
+            stats['good_load_module_size'] / 1024.0 / max(1, count),
+            stats['bad_load_module_count'],
+            stats['minify_secs'] * 1e3,
+        )
+
+    def get_stats(self):
+        """
+        Return what the module server has done so far. Any thread.
+
+        :returns:
+            Dictionary: `get_module_count` requests received and
+            `get_module_secs` spent on them, `good_load_module_count` modules
+            sent, `good_load_module_size` bytes of them,
+            `bad_load_module_count` refusals, `minify_secs` spent minifying.
+        """
+        return dict((counter, getattr(self.responder, counter))
+                    for counter in self.responder.COUNTERS)
+
+    def enable_debug(self):
+        """
+        Write a debug log file here, and in every child started from now on.
+        """
+        self.debug = True
+        mitogen.core.enable_debug_logging()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        broker = self.broker
+        broker.shutdown()
+        broker.join()
+
+    def disconnect_stream(self, stream):
+        """
+        Cut a stream off. Any thread; happens later.
+        """
+        self.broker.defer(mitogen.parent._disconnect, self.broker, stream)
+
+    def disconnect_all(self):
+        """
+        Cut every stream off. Any thread; happens later.
+        """
+        for stream in self.get_streams():
+            self.disconnect_stream(stream)

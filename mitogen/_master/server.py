@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+_Server: base of what answers requests of children.
+"""
+
+from __future__ import absolute_import  # house
+
+
+class _Server(object):
+    """
+    Base of what answers the messages to one handle, on the broker thread.
+
+    :param respond:
+        Function to call with each message.
+    """
+    def __init__(self, router, handle, respond):
+        self._router = router
+        router.add_handler(respond, handle)
+
+    def __repr__(self):
+        return type(self).__name__
+
+    def _stream_of(self, msg):
+        """
+        Return the stream a request came by, :data:`None` if there is nobody
+        to answer.
+        """
+        return None if msg.is_dead else self._router.stream_by_id(msg.src_id)

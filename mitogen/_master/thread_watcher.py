@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+ThreadWatcher: tells when a thread has ended.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import threading  # house
+
+from mitogen.master import LOG  # house
+
+
+class ThreadWatcher(object):
+    """
+    Call a function once a thread has ended. One helper thread per watched
+    thread serves every watcher of it; helpers are daemons, for the thread
+    that is watched is usually the main thread.
+    """
+    _lock = threading.Lock()
+    _pid = None
+
+    #: Watched thread -> list of watchers. Guarded by `_lock`.
+    _watchers = {}
+
+    def __init__(self, target, on_join):
+        self.target = target
+        self.on_join = on_join
+
+    @classmethod
+    def _check_fork(cls):
+        # Threads do not survive a fork, and the lock may have been held.
+        if cls._pid != os.getpid():
+            cls._lock = threading.Lock()
+            cls._watchers = {}
+            cls._pid = os.getpid()
+
+    @classmethod
+    def _join_thread(cls, thread):
+        thread.join()
+        with cls._lock:
+            watchers = cls._watchers.pop(thread, [])
+        for watcher in watchers:
+            try:
+                watcher.on_join()
+            except Exception:
+                LOG.debug('%r failed', watcher, exc_info=True)
+
+    @classmethod
+    def watch(cls, target, on_join):
+        """
+        Arrange for `on_join()` to be called, on a helper thread, once
+        `target` has ended. Any thread.
+
+        :returns:
+            The watcher. Its :meth:`remove` undoes the arrangement.
+        """
+        cls._check_fork()
+        watcher = cls(target, on_join)
+        with cls._lock:
+            known = target in cls._watchers
+            cls._watchers.setdefault(target, []).append(watcher)
+        if not known:
+            helper = threading.Thread(
+                name='mitogen.master.join_thread_async',
+                target=cls._join_thread,
+                args=(target,)
+            )
+            helper.daemon = True
+            helper.start()
+        return watcher
+
+    def remove(self):
+        """
+        Forget the watcher. Any thread, may be repeated.
+        """
+        self._check_fork()
+        with self._lock:
+            watchers = self._watchers.get(self.target, [])
+            if self in watchers:
+                watchers.remove(self)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+What the two services for files have in common.
+"""
+
+from __future__ import absolute_import  # house
+
+import mitogen.core  # house
+
+from mitogen.service import AllowAny, AllowParents, to_text  # house
+
+
+# What methods below have in common.
+_PARENTS = AllowParents()
+_ANY = AllowAny()
+_PATH = {'path': mitogen.core.FsPathTypes}
+_PATH_TO_CONTEXT = dict(_PATH, context=mitogen.core.Context)
+
+
+def _text_path(path):
+    """
+    Return a path, given by text, bytes or an object that stands for one, as
+    plain text: no other type crosses to another context.
+    """
+    if hasattr(path, '__fspath__'):
+        path = path.__fspath__()
+    if isinstance(path, mitogen.core.AnyTextType):
+        return to_text(path)
+    return path
+
+
+def _forget_closed(stream, forget):
+    """
+    Have `forget` called, on the broker thread, when a stream disconnects, or
+    now if it has.
+    """
+    mitogen.core.listen(stream, 'disconnect', forget)
+    side = stream.receive_side
+    if side is not None and side.closed:
+        forget()

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Invokers: how a call becomes a call of a method, on which thread, and how the
+caller is answered.
+"""
+
+from __future__ import absolute_import  # house
+
+import collections  # house
+import sys  # house
+import threading  # house
+
+import mitogen.core  # house
+
+from mitogen.service import _has_parameter, func_name, LOG, validate_arg_spec  # house
+
+
+class _NoReply(object):
+    """
+    The type of :data:`Service.NO_REPLY`.
+    """
+    def __repr__(self):
+        return 'Service.NO_REPLY'
+
+
+_NO_REPLY = _NoReply()
+
+
+def _log_refusal(service_name, method_name, error):
+    LOG.warning('%s: the call of %s failed: %s',
+                service_name, method_name, error)
+
+
+def _reply(msg, value):
+    """
+    Answer a call, with an error if `value` cannot be sent.
+    """
+    try:
+        try:
+            msg.reply(value)
+        except mitogen.core.Error:
+            raise
+        except Exception:
+            LOG.exception('the result of a service call cannot be sent')
+            msg.reply(mitogen.core.CallError(sys.exc_info()[1]))
+    except mitogen.core.Error:
+        # Raised for one reason only, and then nobody waits any more.
+        LOG.debug('the broker exited during a service call')
+
+
+class Invoker(object):
+    """
+    Runs the methods of one service, on the thread that the pool calls
+    :meth:`invoke` on: several at a time.
+
+    :param Service service:
+    """
+    unauthorized_msg = 'the caller may not use method %r of service %r'
+
+    def __init__(self, service):
+        self.service = service
+
+    def __repr__(self):
+        return '%s(%s)' % (type(self).__name__, self.service)
+
+    def _checked_method(self, method_name, kwargs, msg):
+        """
+        Return the method that a call asks for, if all is well.
+
+        :raises mitogen.core.CallError:
+        """
+        service = self.service
+        method = getattr(service, method_name, None)
+        policies = getattr(method, 'mitogen_service__policies', ())
+        refusal = None
+        if method is None:
+            refusal = 'there is no method %r in service %r'
+        elif not policies:
+            refusal = 'only its own process may use method %r of service %r'
+        elif msg is not None and not all([
+                policy.is_authorized(service, msg) for policy in policies]):
+            refusal = self.unauthorized_msg
+        if refusal:
+            raise mitogen.core.CallError(refusal, method_name, service.name())
+        validate_arg_spec(getattr(method, 'mitogen_service__arg_spec', {}),
+                          kwargs)
+        return method
+
+    def _run(self, method, kwargs, msg):
+        """
+        Call a method and return its result, or :data:`Service.NO_REPLY`.
+        """
+        if msg is not None and _has_parameter(method, 'msg'):
+            kwargs['msg'] = msg
+        if not getattr(method, 'mitogen_service__no_reply', False):
+            return method(**kwargs)
+        try:
+            method(**kwargs)
+        except Exception:
+            LOG.exception('%r: %s failed, and its caller wants no reply',
+                          self, func_name(method))
+        return _NO_REPLY
+
+    def invoke(self, method_name, kwargs, msg):
+        """
+        Obey one call, and answer it.
+
+        :param method_name: text.
+        :param dict kwargs: arguments of the method.
+        :param msg:
+            Message to answer; if :data:`None`, nothing is answered, and no
+            policy asked.
+        :returns:
+            What was answered, or :data:`Service.NO_REPLY`.
+        :raises Exception:
+            What the method raised, or :class:`mitogen.core.CallError` if it
+            was not called. Nothing has been answered then.
+        """
+        method = self._checked_method(method_name, kwargs, msg)
+        result = self._run(method, kwargs, msg)
+        if msg is not None and result is not _NO_REPLY:
+            msg.reply(result)
+        return result
+
+
+class SerializedInvoker(Invoker):
+    """
+    Runs one call of the service at a time, in the order of arrival, and on one
+    thread of the pool for as long as there are more.
+    """
+    def __init__(self, **kwargs):
+        super(SerializedInvoker, self).__init__(**kwargs)
+        self._lock = threading.Lock()
+        self._calls = collections.deque()  # guarded by _lock
+        self._draining = False             # guarded by _lock
+
+    def invoke(self, method_name, kwargs, msg):
+        """
+        Obey a call now, or leave it to the thread that obeys another one.
+        """
+        with self._lock:
+            self._calls.append((method_name, kwargs, msg))
+            mine = not self._draining
+            self._draining = True
+        while mine:
+            with self._lock:
+                if not self._calls:
+                    self._draining = mine = False
+                    break
+                call_ = self._calls.popleft()
+            self._invoke_one(*call_)
+        return _NO_REPLY
+
+    def _invoke_one(self, method_name, kwargs, msg):
+        try:
+            super(SerializedInvoker, self).invoke(method_name, kwargs, msg)
+            return
+        except mitogen.core.CallError:
+            answer = sys.exc_info()[1]
+            _log_refusal(self.service.name(), method_name, answer)
+        except BaseException:
+            # Also SystemExit: the calls behind this one must go on.
+            LOG.exception('%r: method %r failed', self, method_name)
+            answer = mitogen.core.Message.dead(
+                'method %s of service %s failed, see the log of its context'
+                % (method_name, self.service.name()))
+        if msg is not None:
+            _reply(msg, answer)
+
+
+def _revealed(obj):
+    """
+    Return `obj` so that its representation shows everything in it, and shows
+    the same for what is equal.
+    """
+    if isinstance(obj, dict):
+        return dict((key, _revealed(obj[key])) for key in obj)
+    if isinstance(obj, (list, tuple)):
+        return type(obj)([_revealed(item) for item in obj])
+    if isinstance(obj, mitogen.core.Blob):
+        return mitogen.core.BytesType(obj)
+    if isinstance(obj, mitogen.core.Secret):
+        return mitogen.core.UnicodeType(obj)
+    return obj
+
+
+class DeduplicatingInvoker(Invoker):
+    """
+    Runs a method once for all calls that ask for the same, and keeps the
+    result, or the error, for ever. Calls that come while it runs wait for it
+    without a thread. The method is not given an argument `msg`.
+    """
+    def __init__(self, service):
+        super(DeduplicatingInvoker, self).__init__(service)
+        self._lock = threading.Lock()
+        self._results = {}  # key -> result; guarded by _lock
+        self._waiters = {}  # key -> calls to be answered; guarded by _lock
+
+    def key_from_request(self, method_name, kwargs):
+        """
+        Return something hashable that is equal for calls that ask for the
+        same.
+        """
+        import pprint
+        return pprint.pformat((method_name, _revealed(kwargs)))
+
+    def get_response(self, args):
+        """
+        Not used.
+        """
+        raise NotImplementedError()
+
+    def _compute(self, method, kwargs):
+        try:
+            return self._run(method, kwargs, None)
+        except mitogen.core.CallError:
+            error = sys.exc_info()[1]
+            _log_refusal(self.service.name(), func_name(method), error)
+            return error
+        except BaseException:
+            # Also SystemExit: the calls that wait must be answered.
+            LOG.exception('%r: %s failed', self, func_name(method))
+            return mitogen.core.CallError(sys.exc_info()[1])
+
+    def invoke(self, method_name, kwargs, msg):
+        """
+        Obey a call, or answer it with what an earlier one came to.
+        """
+        # First of all: the result of another call is not for everybody.
+        method = self._checked_method(method_name, kwargs, msg)
+        key = self.key_from_request(method_name, kwargs)
+        with self._lock:
+            known = key in self._results
+            if known:
+                result = self._results[key]
+                waiters = [msg]
+            elif key in self._waiters:
+                self._waiters[key].append(msg)
+                return _NO_REPLY
+            else:
+                self._waiters[key] = [msg]
+
+        if not known:
+            result = self._compute(method, kwargs)
+            with self._lock:
+                self._results[key] = result
+                waiters = self._waiters.pop(key)
+        for waiter in waiters:
+            if waiter is not None and result is not _NO_REPLY:
+                _reply(waiter, result)
+        return _NO_REPLY if msg is not None else result
