@@ -90,6 +90,7 @@ void mg_event_drop(const mg_event *ev)
         mg_refusal_free(ev->a);
         break;
     case MG_EV_NOTIFY: mg_latch_unref(ev->a); break;
+    case MG_EV_KEEP: Py_DECREF((PyObject *) ev->b); break;
     default: break;
     }
 }

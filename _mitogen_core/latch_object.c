@@ -44,6 +44,30 @@ int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyO
     return 0;
 }
 
+void mg_keep_for_tokens(mg_state *st, PyObject *self, uint32_t own, PyObject *notify)
+{
+    LatchObject *target = notify ? latch_of_put(st, notify) : NULL;
+    uint32_t refs = mg_latch_refs(((LatchedObject *) self)->latch);
+    if (!target || refs <= own)
+        return;
+    if (!target->kept)
+        target->kept = PyList_New(0);
+    for (; target->kept && refs > own; refs--)
+        if (PyList_Append(target->kept, self))
+            break;
+}
+
+/* A token of obj was taken: ends what mg_keep_for_tokens has done for that one. */
+static void end_keeping(LatchObject *self, PyObject *obj)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->kept); i++)
+        if (PyList_GET_ITEM(self->kept, i) == obj) {
+            if (PyList_SetSlice(self->kept, i, i + 1, NULL))
+                PyErr_Clear();
+            return;
+        }
+}
+
 /* --- the type --- */
 
 PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -82,6 +106,7 @@ static int latch_traverse(PyObject *obj, visitproc visit, void *arg)
     LatchObject *self = (LatchObject *) obj;
     Py_VISIT(Py_TYPE(obj));
     Py_VISIT(self->notify);
+    Py_VISIT(self->kept);
     Py_VISIT(self->dict);
     return self->shared ? 0 : mg_visit_items(self->latch, visit, arg);
 }
@@ -89,6 +114,7 @@ static int latch_traverse(PyObject *obj, visitproc visit, void *arg)
 static int clear_fields(LatchObject *self)
 {
     Py_CLEAR(self->notify);
+    Py_CLEAR(self->kept);
     Py_CLEAR(self->dict);
     return 0;
 }
@@ -101,8 +127,21 @@ static int latch_clear(PyObject *obj)
     return clear_fields(self);
 }
 
+static void latch_finalize(PyObject *obj)
+{
+    LatchObject *self = (LatchObject *) obj;
+    if (!self->notify || !self->latch || self->shared)
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    mg_keep_for_tokens(self->st, obj, 1, self->notify);
+    PyErr_Restore(type, value, traceback);
+}
+
 static void latch_dealloc(PyObject *obj)
 {
+    if (PyObject_CallFinalizerFromDealloc(obj))
+        return;
     LatchObject *self = (LatchObject *) obj;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
@@ -165,6 +204,8 @@ static PyObject *latch_get(PyObject *obj, PyObject *args, PyObject *kwargs)
         if (bad)
             return bad > 0 ? mg_raise(st, MG_ECLOSED) : NULL;
         PyObject *got = mg_item_object(st, item, NULL);
+        if (got && item.kind == MG_ITEM_TOKEN && self->kept)
+            end_keeping(self, got);
         if (got || PyErr_Occurred())
             return got;
         /* the token of a receiver that is gone: go on, for what is left of the time */
@@ -281,6 +322,7 @@ static PyGetSetDef latch_getset[] = {{"closed", get_closed, NULL, "True once clo
 
 static PyType_Slot latch_slots[] = {{Py_tp_new, mg_latched_new},
                                     {Py_tp_dealloc, latch_dealloc},
+                                    {Py_tp_finalize, latch_finalize},
                                     {Py_tp_traverse, latch_traverse},
                                     {Py_tp_clear, latch_clear},
                                     {Py_tp_methods, latch_methods},

@@ -15,6 +15,7 @@ typedef struct {
     mg_latch *latch;
     mg_loop *loop; /* with a reference, or NULL: whom a waiting thread may lead */
     PyObject *notify; /* strong or NULL */
+    PyObject *kept; /* a list, or NULL: nobody else refers to these, but their tokens lie here */
     int shared; /* the latch belongs to a receiver */
     PyObject *dict, *weakrefs;
 } LatchObject;
@@ -30,5 +31,9 @@ PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop);
 /* Sets what is to be told of items: handles None, the put method of a latch of ours, and any other callable.
  * watch_always: also when a sleeper gets the item. 0, or -1 with an exception. */
 int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always);
+
+/* For a finalizer. Where self's `notify` is the put method of a latch of ours, and tokens of self lie there, that
+ * latch keeps self alive until they are taken. own: how many references to self's latch are not tokens. */
+void mg_keep_for_tokens(mg_state *st, PyObject *self, uint32_t own, PyObject *notify);
 
 #endif

@@ -128,8 +128,38 @@ static int receiver_clear(PyObject *obj)
     return clear_fields((ReceiverObject *) obj);
 }
 
+/* Nobody refers to the receiver any more, but `notify` was not called yet for messages that have come, or the
+ * receiver lies as a token in another latch: keeps it alive until then. */
+static void keep_until_told(ReceiverObject *self)
+{
+    uint32_t own = self->latch_object ? 2 : 1;
+    if (mg_latch_refs(self->latch) <= own)
+        return;
+    if (mg_latch_watcher(self->latch)) {
+        mg_keep_for_tokens(self->st, (PyObject *) self, own, self->notify);
+        return;
+    }
+    /* the events that have it called come before this one */
+    mg_event ev = {.kind = MG_EV_KEEP, .b = self};
+    if (self->loop && !mg_loop_closed(self->loop) && mg_loop_push_event(self->loop, &ev) == MG_OK)
+        Py_INCREF(self);
+}
+
+static void receiver_finalize(PyObject *obj)
+{
+    ReceiverObject *self = (ReceiverObject *) obj;
+    if (!self->notify || !self->latch)
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    keep_until_told(self);
+    PyErr_Restore(type, value, traceback);
+}
+
 static void receiver_dealloc(PyObject *obj)
 {
+    if (PyObject_CallFinalizerFromDealloc(obj))
+        return;
     ReceiverObject *self = (ReceiverObject *) obj;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
@@ -306,6 +336,7 @@ static PyGetSetDef receiver_getset[] = {
 static PyType_Slot receiver_slots[] = {{Py_tp_new, mg_latched_new},
                                        {Py_tp_init, receiver_init},
                                        {Py_tp_dealloc, receiver_dealloc},
+                                       {Py_tp_finalize, receiver_finalize},
                                        {Py_tp_traverse, receiver_traverse},
                                        {Py_tp_clear, receiver_clear},
                                        {Py_tp_methods, receiver_methods},

@@ -2,10 +2,12 @@
 Latch: a closable queue, fair among sleepers.
 """
 
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -414,3 +416,27 @@ def test_many_latches_come_and_go():
         latch = Latch()
         latch.put(latch)
         assert latch.get() is latch
+
+
+def test_a_latch_comes_out_of_the_latch_it_was_put_in_though_nobody_refers_to_it():
+    target, source = Latch(), Latch()
+    source.notify = target.put
+    source.put('first')
+    source.put('second')
+    del source
+    gc.collect()
+    source = target.get(timeout=10)
+    assert (source.get(block=False), source.get(block=False)) == ('first', 'second')
+    assert target.get(timeout=10) is source
+    assert target.empty()
+
+
+def test_a_latch_that_lies_in_another_one_ends_with_that():
+    target, source = Latch(), Latch()
+    source.notify = target.put
+    source.put('x')
+    gone = weakref.ref(source)
+    del source
+    del target
+    gc.collect()
+    assert gone() is None

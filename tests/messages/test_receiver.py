@@ -2,7 +2,9 @@
 Receiver and Sender.
 """
 
+import gc
 import threading
+import time
 from unittest import mock
 
 import pytest
@@ -413,3 +415,25 @@ def test_a_receiver_with_a_private_respondent_object_still_works(router):
     with Receiver(router, respondent=private) as receiver:
         child.call(targets.send_raw, 0, receiver.handle, b'x')
         assert receiver.get(timeout=10).data == b'x'
+
+
+# ---- receivers that nobody refers to
+
+def test_notify_of_a_receiver_is_called_though_nobody_refers_to_the_receiver(router):
+    told = mitogen.core.Latch()
+    context = router.local()
+    for i in range(5):
+        context.call_async(time.sleep, 0.02).notify = lambda receiver, i=i: told.put((i, receiver.get(block=False).unpickle()))
+    gc.collect()
+    assert sorted(told.get(timeout=10) for _ in range(5)) == [(i, None) for i in range(5)]
+
+
+def test_a_receiver_comes_out_of_the_latch_it_was_put_in_though_nobody_refers_to_it(router):
+    latch = mitogen.core.Latch()
+    context = router.local()
+    for _ in range(5):
+        context.call_async(time.sleep, 0.02).notify = latch.put
+    for _ in range(5):
+        receiver = latch.get(timeout=10)
+        assert receiver.get(block=False).unpickle() is None
+    assert latch.empty()

@@ -70,9 +70,9 @@ void mg_handler_unref(mg_handler *h)
 {
     if (!h || atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1)
         return;
+    mg_latch_unref(h->latch); /* first: the owner's end may ask who else has that latch */
     if (h->drop_owner)
         h->drop_owner(h->owner);
-    mg_latch_unref(h->latch);
     mg_free(h);
 }
 
@@ -238,6 +238,16 @@ mg_stream *mg_router_get_route(mg_router *r, uint32_t id, int with_parent)
     return s;
 }
 
+mg_stream *mg_router_get_parent(mg_router *r)
+{
+    pthread_mutex_lock(&r->mu);
+    mg_stream *s = parent_locked(r);
+    if (s)
+        mg_stream_ref(s);
+    pthread_mutex_unlock(&r->mu);
+    return s;
+}
+
 /* --- what the tables have at one moment --- */
 
 static void *ref_value(mg_table what, void *value)
@@ -278,8 +288,10 @@ mg_err mg_router_snapshot(mg_router *r, mg_table what, mg_stream *of, mg_visit *
 {
     size_t n;
     pthread_mutex_lock(&r->mu);
-    mg_entry *entries =
-        copy_locked(what == MG_ROUTES ? &r->routes : what == MG_HANDLERS ? &r->handlers : &of->egress, what, &n);
+    mg_entry *entries = copy_locked(what == MG_ROUTES     ? &r->routes
+                                    : what == MG_HANDLERS ? &r->handlers
+                                                          : &of->egress,
+                                    what, &n);
     pthread_mutex_unlock(&r->mu);
     if (!entries)
         return MG_ENOMEM;

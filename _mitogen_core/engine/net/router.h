@@ -64,9 +64,10 @@ typedef enum {
 typedef struct {
     int persist;          /* 0: it is removed by the first message that it gets */
     mg_policy policy;
-    int64_t respondent;   /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
-    mg_latch *latch;      /* where frames go, borrowed; NULL: they go to Python */
-    void *owner;          /* for the layer above */
+    int64_t
+        respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
+    mg_latch *latch; /* where frames go, borrowed; NULL: they go to Python */
+    void *owner; /* for the layer above */
     void (*drop_owner)(void *owner); /* called at the end, on any thread; may be NULL. It must not block */
 } mg_handler_spec;
 
@@ -148,12 +149,14 @@ mg_err mg_router_put_route(mg_router *r, uint32_t id, mg_stream *s);
 int mg_router_del_route(mg_router *r, uint32_t id);
 uint32_t mg_router_own_id(mg_router *r);
 mg_stream *mg_router_get_route(mg_router *r, uint32_t id, int with_parent);
+/* The parent's stream: a new reference, or NULL. */
+mg_stream *mg_router_get_parent(mg_router *r);
 
 /* The tables of a router. */
 typedef enum {
-    MG_ROUTES,  /* context id -> mg_stream */
+    MG_ROUTES, /* context id -> mg_stream */
     MG_HANDLERS, /* handle -> mg_handler */
-    MG_EGRESS    /* of one stream: the dst_ids that came in there -> that mg_stream */
+    MG_EGRESS /* of one stream: the dst_ids that came in there -> that mg_stream */
 } mg_table;
 
 /* Calls fn for each entry that the table has at one moment, in no order, with no lock held: fn may block and call the router. value

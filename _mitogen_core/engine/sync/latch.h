@@ -166,6 +166,12 @@ static inline int mg_latch_newest_first(mg_latch *l)
     return atomic_load(&l->newest_first);
 }
 
+/* How many references there are. Other threads may change that, except for those that the caller knows of. */
+static inline uint32_t mg_latch_refs(const mg_latch *l)
+{
+    return atomic_load(&l->refs);
+}
+
 /* The watcher, borrowed, or NULL. Only while nobody calls mg_latch_watch. */
 static inline mg_latch *mg_latch_watcher(const mg_latch *l)
 {
