@@ -2,19 +2,23 @@
 
 #include "base/clock.h"
 
-int mg_parse_id(PyObject *arg, const char *name, uint32_t *id)
+int mg_find_id(PyObject *arg, uint32_t *id)
 {
     int overflow;
     long long value = PyLong_AsLongLongAndOverflow(arg, &overflow);
     if (value == -1 && PyErr_Occurred())
         return -1;
-    if (overflow || value < 0 || value > UINT32_MAX) {
+    *id = (uint32_t) value;
+    return !overflow && value >= 0 && value <= UINT32_MAX;
+}
+
+int mg_parse_id(PyObject *arg, const char *name, uint32_t *id)
+{
+    int found = mg_find_id(arg, id);
+    if (!found)
         PyErr_Format(PyExc_OverflowError, "%s must be a number from 0 to %lu, not %R", name, (unsigned long) UINT32_MAX,
                      arg);
-        return -1;
-    }
-    *id = (uint32_t) value;
-    return 0;
+    return found > 0 ? 0 : -1;
 }
 
 int mg_id_converter(PyObject *arg, void *id_arg)

@@ -20,7 +20,11 @@ static inline PyObject *mg_one_arg(const char *method, const char *name, PyObjec
 /* The number of a context or of a handle: an int of 32 bits, else OverflowError or TypeError with its name. */
 int mg_parse_id(PyObject *arg, const char *name, uint32_t *id);
 
-/* The same for "O&" of PyArg_ParseTuple. */
+/* The number to look for: 1; 0 when it is out of that range, so that nothing has it; -1 with TypeError when it is
+ * none. */
+int mg_find_id(PyObject *arg, uint32_t *id);
+
+/* The same as mg_parse_id for "O&" of PyArg_ParseTuple. */
 typedef struct {
     const char *name; /* in: of the argument */
     uint32_t value;   /* out */

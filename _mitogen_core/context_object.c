@@ -46,16 +46,14 @@ static void context_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
-/* Addresses msg and hands it to the router. Messages of another class (the twin's, in tests) are served too. */
+/* Addresses msg and hands it to the router. */
 static int send_to(ContextObject *self, PyObject *msg)
 {
     if (!self->router || !self->context_id) {
         PyErr_SetString(PyExc_AttributeError, "Context.__init__ was not called");
         return -1;
     }
-    if (PyObject_TypeCheck(msg, self->st->Message))
-        Py_XSETREF(((MessageObject *) msg)->dst_id, Py_NewRef(self->context_id));
-    else if (PyObject_SetAttrString(msg, "dst_id", self->context_id))
+    if (mg_message_set(self->st, msg, MG_FIELD_DST_ID, self->context_id))
         return -1;
     PyObject *r = PyObject_CallMethodObjArgs(self->router, self->st->str_route, msg, NULL);
     Py_XDECREF(r);
@@ -87,14 +85,10 @@ static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwa
     PyObject *receiver = mg_receiver_for(st, self->router ? self->router : Py_None, persist, obj);
     if (!receiver)
         return NULL;
-    PyObject *handle = ((ReceiverObject *) receiver)->handle;
-    int bad = 0;
-    if (PyObject_TypeCheck(msg, st->Message))
-        Py_XSETREF(((MessageObject *) msg)->reply_to, Py_NewRef(handle));
-    else
-        bad = PyObject_SetAttrString(msg, "reply_to", handle);
-    /* By name: a program may have put a method of its own there. */
-    PyObject *sent = bad ? NULL : PyObject_CallMethodObjArgs(obj, st->str_send, msg, NULL);
+    PyObject *sent = NULL;
+    if (!mg_message_set(st, msg, MG_FIELD_REPLY_TO, ((ReceiverObject *) receiver)->handle))
+        /* By name: a program may have put a method of its own there. */
+        sent = PyObject_CallMethodObjArgs(obj, st->str_send, msg, NULL);
     Py_XDECREF(sent);
     if (!sent) {
         PyObject *type, *value, *tb;

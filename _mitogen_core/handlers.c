@@ -153,17 +153,10 @@ static PyObject *del_handler(PyObject *obj, PyObject *arg)
     uint32_t number;
     if (!r)
         return NULL;
-    if (!PyLong_Check(arg)) {
-        PyErr_SetObject(PyExc_KeyError, arg);
+    int found = PyLong_Check(arg) ? mg_find_id(arg, &number) : 0;
+    if (found < 0)
         return NULL;
-    }
-    if (mg_parse_id(arg, "handle", &number)) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
-            return NULL;
-        PyErr_Clear();
-        number = 0; /* never one of ours, as that is not */
-    }
-    if (mg_router_del_handler(r, number) != MG_OK) {
+    if (!found || mg_router_del_handler(r, number) != MG_OK) {
         PyErr_SetObject(PyExc_KeyError, arg);
         return NULL;
     }

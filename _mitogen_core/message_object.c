@@ -2,6 +2,7 @@
 
 #include <structmember.h>
 
+#include "arguments.h"
 #include "base/block.h"
 #include "codec/limits.h"
 #include "codec/read.h"
@@ -47,6 +48,21 @@ static PyObject *message_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return (PyObject *) m;
 }
 
+/* The encoding of a frame, or 0 for what is none. */
+static int16_t enc_of(PyObject *enc)
+{
+    int overflow;
+    long value = enc && PyLong_Check(enc) ? PyLong_AsLongAndOverflow(enc, &overflow) : 0;
+    return value > 0 && value <= INT16_MAX && mg_enc_known((int16_t) value) ? (int16_t) value : 0;
+}
+
+static int raise_enc(PyObject *enc)
+{
+    PyErr_Format(PyExc_ValueError, "Message: enc must be one of ENC_MGC, ENC_PKL, ENC_BIN, not %R",
+                 enc ? enc : Py_None);
+    return -1;
+}
+
 static int set_fields(PyObject *self, PyObject *kwargs)
 {
     PyObject *name, *value;
@@ -65,16 +81,8 @@ static int message_init(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     if (set_fields(self, kwargs))
         return -1;
-    MessageObject *m = (MessageObject *) self;
-    long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
-    if (enc == -1 && PyErr_Occurred())
-        PyErr_Clear();
-    if (enc < INT16_MIN || enc > INT16_MAX || !mg_enc_known((int16_t) enc)) {
-        PyErr_Format(PyExc_ValueError, "Message: enc must be one of ENC_MGC, ENC_PKL, ENC_BIN, not %R",
-                     m->enc ? m->enc : Py_None);
-        return -1;
-    }
-    return 0;
+    PyObject *enc = ((MessageObject *) self)->enc;
+    return enc_of(enc) ? 0 : raise_enc(enc);
 }
 
 static void drop_payload(MessageObject *m)
@@ -95,11 +103,16 @@ static int message_traverse(PyObject *self, visitproc visit, void *arg)
 {
     MessageObject *m = (MessageObject *) self;
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(m->dst_id);
+    Py_VISIT(m->src_id);
+    Py_VISIT(m->auth_id);
+    Py_VISIT(m->handle);
+    Py_VISIT(m->reply_to);
+    Py_VISIT(m->enc);
     Py_VISIT(m->router);
     Py_VISIT(m->receiver);
-    Py_VISIT(m->dst_id);
-    Py_VISIT(m->handle);
-    return 0;
+    Py_VISIT(m->data); /* an instance of a subclass of bytes may refer to anything */
+    return m->pickled ? mg_pickled_traverse(m->pickled, visit, arg) : 0;
 }
 
 static int message_clear(PyObject *self)
@@ -113,6 +126,7 @@ static int message_clear(PyObject *self)
     Py_CLEAR(m->enc);
     Py_CLEAR(m->router);
     Py_CLEAR(m->receiver);
+    drop_payload(m);
     return 0;
 }
 
@@ -120,10 +134,9 @@ static void message_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    message_clear(self);
     mg_frame *frame = ((MessageObject *) self)->frame;
     int had_place = frame && mg_frame_hole(frame);
-    drop_payload((MessageObject *) self);
+    message_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
     if (had_place)
@@ -196,18 +209,11 @@ static int set_data(PyObject *self, PyObject *value, void *closure)
 
 static int field_u32(PyObject *obj, const char *name, uint32_t *out)
 {
-    if (!obj || obj == Py_None) {
-        *out = 0;
-        return 0;
-    }
-    unsigned long value = PyLong_AsUnsignedLong(obj);
-    if ((value == (unsigned long) -1 && PyErr_Occurred()) || value > UINT32_MAX) {
-        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError))
-            PyErr_Format(PyExc_ValueError, "Message.%s must be a number of 32 bits, not %R", name, obj);
-        return -1;
-    }
-    *out = (uint32_t) value;
-    return 0;
+    *out = 0;
+    int found = obj && obj != Py_None ? mg_find_id(obj, out) : 1;
+    if (!found)
+        PyErr_Format(PyExc_ValueError, "Message.%s must be a number of 32 bits, not %R", name, obj);
+    return found > 0 ? 0 : -1;
 }
 
 Py_ssize_t mg_message_size(MessageObject *m)
@@ -220,18 +226,24 @@ Py_ssize_t mg_message_size(MessageObject *m)
 
 int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
 {
-    uint32_t enc;
     if (field_u32(m->dst_id, "dst_id", &hdr->dst_id) || field_u32(m->src_id, "src_id", &hdr->src_id) ||
         field_u32(m->auth_id, "auth_id", &hdr->auth_id) || field_u32(m->handle, "handle", &hdr->handle) ||
-        field_u32(m->reply_to, "reply_to", &hdr->reply_to) || field_u32(m->enc, "enc", &enc))
+        field_u32(m->reply_to, "reply_to", &hdr->reply_to))
         return -1;
-    if (enc > INT16_MAX) {
-        PyErr_Format(PyExc_ValueError, "Message.enc must be a number of 15 bits, not %R", m->enc);
-        return -1;
-    }
-    hdr->enc = (int16_t) enc;
+    hdr->enc = enc_of(m->enc);
     Py_ssize_t size = mg_message_size(m);
     hdr->len = size > (Py_ssize_t) UINT32_MAX ? UINT32_MAX : (uint32_t) size;
+    return 0;
+}
+
+int mg_message_set(mg_state *st, PyObject *msg, mg_message_field field, PyObject *value)
+{
+    static const char *const names[] = {"dst_id", "handle", "reply_to"};
+    if (!PyObject_TypeCheck(msg, st->Message))
+        return PyObject_SetAttrString(msg, names[field], value);
+    MessageObject *m = (MessageObject *) msg;
+    PyObject **slot = field == MG_FIELD_DST_ID ? &m->dst_id : field == MG_FIELD_HANDLE ? &m->handle : &m->reply_to;
+    Py_XSETREF(*slot, Py_NewRef(value));
     return 0;
 }
 
@@ -303,7 +315,7 @@ done:
 mg_frame *mg_message_frame(MessageObject *m)
 {
     mg_hdr hdr;
-    if (mg_message_hdr(m, &hdr))
+    if (mg_message_hdr(m, &hdr) || (!hdr.enc && raise_enc(m->enc)))
         return NULL;
     if (mg_message_size(m) > (Py_ssize_t) UINT32_MAX) {
         PyErr_SetString(PyExc_ValueError, "a message payload of 4 GiB or more cannot be sent");

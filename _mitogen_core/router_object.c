@@ -157,19 +157,21 @@ static PyObject *router_del_route(PyObject *obj, PyObject *arg)
 {
     mg_router *r = mg_need_router(obj);
     uint32_t id;
-    if (!r || mg_parse_id(arg, "context_id", &id))
-        return NULL;
-    return PyBool_FromLong(mg_router_del_route(r, id));
+    int found = r ? mg_find_id(arg, &id) : -1;
+    return found < 0 ? NULL : PyBool_FromLong(found && mg_router_del_route(r, id));
 }
 
 static PyObject *router_get_route(PyObject *obj, PyObject *args)
 {
     mg_router *r = mg_need_router(obj);
-    mg_id_arg id = {"context_id", 0};
-    int with_parent;
-    if (!r || !PyArg_ParseTuple(args, "O&p:_get_route", mg_id_converter, &id, &with_parent))
+    PyObject *arg;
+    uint32_t id = 0;
+    int with_parent, found = -1;
+    if (r && PyArg_ParseTuple(args, "Op:_get_route", &arg, &with_parent))
+        found = mg_find_id(arg, &id);
+    if (found < 0)
         return NULL;
-    mg_stream *s = mg_router_get_route(r, id.value, with_parent);
+    mg_stream *s = found ? mg_router_get_route(r, id, with_parent) : with_parent ? mg_router_get_parent(r) : NULL;
     PyObject *link = s ? mg_link_object(s) : NULL;
     mg_stream_unref(s);
     return link ? link : Py_NewRef(Py_None);

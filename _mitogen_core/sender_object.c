@@ -18,11 +18,9 @@ static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
         msg = mg_message_pickled(st, (PyTypeObject *) st->message_type, &value, 1);
     else
         msg = PyObject_CallMethod(st->message_type, "encoded", "OO", value, enc);
-    if (msg) {
-        Py_XSETREF(((MessageObject *) msg)->handle, Py_NewRef(handle));
+    if (msg && !mg_message_set(st, msg, MG_FIELD_HANDLE, handle))
         result = PyObject_CallMethodObjArgs(context, st->str_send, msg, NULL);
-        Py_DECREF(msg);
-    }
+    Py_XDECREF(msg);
 done:
     Py_XDECREF(context);
     Py_XDECREF(handle);

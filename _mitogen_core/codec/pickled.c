@@ -116,6 +116,13 @@ int mg_out_finish(mg_pickled *out)
     return 0;
 }
 
+int mg_pickled_traverse(const mg_pickled *out, visitproc visit, void *arg)
+{
+    for (size_t i = 0; i < out->nsegs; i++)
+        Py_VISIT(out->segs[i].owner);
+    return 0;
+}
+
 PyObject *mg_pickled_bytes(const mg_pickled *out)
 {
     if (out->total > PY_SSIZE_T_MAX)

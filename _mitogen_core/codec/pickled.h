@@ -33,6 +33,9 @@ typedef struct {
 void mg_pickled_init(mg_pickled *out);
 void mg_pickled_fini(mg_pickled *out);
 
+/* For the collector: the objects that the segs point into. */
+int mg_pickled_traverse(const mg_pickled *out, visitproc visit, void *arg);
+
 /* A joined copy as a new bytes object, or NULL with MemoryError. */
 PyObject *mg_pickled_bytes(const mg_pickled *out);
 

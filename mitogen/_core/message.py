@@ -61,6 +61,9 @@ class Message(object):
             self.auth_id, self.enc, len(self.data))
 
     def _header(self):
+        # The other end would take the connection for corrupted.
+        if self.enc not in self.ENCS:
+            raise ValueError('unknown enc: %r' % (self.enc,))
         return self._pack(self.enc, self.dst_id, self.src_id, self.auth_id,
                           self.handle, self.reply_to or 0, len(self.data))
 

@@ -259,6 +259,7 @@ class Router(object):
         :param bool overwrite: replace an existing handler.
         :returns: the handle.
         :raises Error: the handle exists.
+        :raises OverflowError: it has more than 32 bits.
         """
         if respondent is not None:
             # The one object that is told.
@@ -266,6 +267,8 @@ class Router(object):
         with self._write_lock:
             if not handle:
                 handle = next(self._next_handle)
+            elif not 0 < handle < 1 << 32:
+                raise OverflowError('handle: %r' % (handle,))
             elif handle in self._handle_map and not overwrite:
                 raise Error(self.duplicate_handle_msg)
             if respondent is not None:

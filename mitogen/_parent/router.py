@@ -94,6 +94,9 @@ class Router(mitogen.core.Router):
         """
         assert isinstance(target_id, mitogen.core.integer_types)
         assert isinstance(stream, mitogen.core.Stream)
+        if not 0 <= target_id < 1 << 32:
+            raise OverflowError('target_id must be a number from 0 to %d, '
+                                'not %r' % ((1 << 32) - 1, target_id))
         LOG.debug('%r: adding route to %d via %r', self, target_id, stream)
         self._add_route(target_id, stream)
 

@@ -3,8 +3,11 @@ Message: the frame's fields, dead messages, encodings, replies.
 """
 
 import copy
+import gc
+import os
 import pickle
 import struct
+import weakref
 from unittest import mock
 
 import pytest
@@ -352,3 +355,40 @@ def test_a_subclass_is_constructed_by_its_own_constructor():
     assert list(msg.unpickle_iter()) == [[1], 2]
     assert Stamped.dead('why').stamp
     assert Stamped.encoded(b'x', Message.ENC_BIN).stamp
+
+
+# ---- what refers to itself
+
+class Bytes(bytes):
+    pass
+
+
+@pytest.mark.parametrize('field', ['dst_id', 'src_id', 'auth_id', 'handle', 'reply_to', 'enc', 'router', 'receiver'])
+def test_a_message_that_refers_to_itself_is_collected(field):
+    msg = Message()
+    setattr(msg, field, [msg])
+    gone = weakref.ref(msg)
+    del msg
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_message_whose_data_refers_to_it_is_collected():
+    msg = Message(data=Bytes(b'x'))
+    msg.data.message = msg
+    gone = weakref.ref(msg)
+    del msg
+    gc.collect()
+    assert gone() is None
+
+
+# ---- encodings that there are not
+
+@pytest.mark.parametrize('enc', [0, 5, -3, 1 << 20, None, 'x'])
+def test_an_unknown_encoding_is_refused_where_the_message_is_sent_and_the_connection_lives(router, enc):
+    context = router.local()
+    msg = Message.pickled('x', handle=mitogen.core.CALL_FUNCTION)
+    msg.enc = enc
+    with pytest.raises(ValueError):
+        context.send(msg)
+    assert context.call(os.getpid)
