@@ -151,6 +151,8 @@ static void make_landing(MessageObject *m, size_t len)
     if (!l || !mg_landing_came(l, len))
         return;
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) len);
+    if (bytes)
+        mg_block_advise(PyBytes_AS_STRING(bytes), len);
     mg_later *later = bytes ? mg_later_new(bytes) : NULL;
     mg_buf *buf = later ? mg_buf_wrap(PyBytes_AS_STRING(bytes), len, mg_later_decref, later) : NULL;
     if (buf)

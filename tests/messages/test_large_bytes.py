@@ -106,13 +106,14 @@ def test_through_contexts_in_between(router):
 
 
 if mitogen.core.CORE == 'native':
-    def test_they_do_land(router):
+    @pytest.mark.parametrize('length', [1 << 20, 40 << 20], ids=['of the heap', 'with a mapping of their own'])
+    def test_they_do_land(router, length):
         context = router.local()
         before = router._loop.stats()['landed']
 
         def landed():
             # The first two only say that there may be more.
-            assert len(context.call(os.urandom, 1 << 20)) == 1 << 20
+            assert context.call(targets.identity, b'x' * length) == b'x' * length
             return router._loop.stats()['landed'] - before >= 5
 
         testlib.wait_for(landed)
@@ -128,6 +129,22 @@ if mitogen.core.CORE == 'native':
 
         testlib.wait_for(landed)
         return got[0]
+
+    def resident():
+        """Bytes of memory that this process has in pages, by Linux's own account."""
+        with open('/proc/self/statm') as f:
+            return int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+    @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='counts pages by way of /proc')
+    def test_the_pages_of_a_place_that_is_not_needed_go_back(router):
+        context = router.local()
+        length = 16 << 20
+        wait_for_landing(router, lambda: context.call(os.urandom, length))
+        with_place = resident()
+        testlib.wait_for(lambda: with_place - resident() >= length * 3 // 4)
+        # And the same memory serves again.
+        data = os.urandom(length)
+        assert [context.call(targets.identity, data) == data for _ in range(4)] == [True] * 4
 
     def test_what_nobody_has_any_more_is_free_at_once(router):
         import tracemalloc

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 
@@ -246,12 +247,33 @@ void mg_block_drop_spares(void)
     drop(atomic_exchange(&large, NULL));
 }
 
+/* Calls fn for the pages of that size, a power of two, that lie in ptr[0..size) as a whole. */
+static void whole_pages(void *ptr, size_t size, size_t page, void (*fn)(void *ptr, size_t size))
+{
+    uintptr_t from = ((uintptr_t) ptr + page - 1) & ~(uintptr_t) (page - 1);
+    uintptr_t to = ((uintptr_t) ptr + size) & ~(uintptr_t) (page - 1);
+    if (to > from)
+        fn((void *) from, to - from);
+}
+
 void mg_block_advise(void *ptr, size_t size)
 {
-    if (size < MG_BLOCK_HUGE)
-        return;
-    uintptr_t from = ((uintptr_t) ptr + HUGE_PAGE - 1) & ~(uintptr_t) (HUGE_PAGE - 1);
-    uintptr_t to = ((uintptr_t) ptr + size) & ~(uintptr_t) (HUGE_PAGE - 1);
-    if (to > from)
-        advise((void *) from, to - from);
+    if (size >= MG_BLOCK_HUGE)
+        whole_pages(ptr, size, HUGE_PAGE, advise);
+}
+
+static void discard(void *ptr, size_t size)
+{
+#if defined(__linux__) && defined(MADV_DONTNEED)
+    (void) madvise(ptr, size, MADV_DONTNEED); /* elsewhere the word means less */
+#else
+    (void) ptr, (void) size;
+#endif
+}
+
+void mg_block_discard(void *ptr, size_t size)
+{
+    long page = sysconf(_SC_PAGESIZE);
+    if (page > 0)
+        whole_pages(ptr, size, (size_t) page, discard);
 }

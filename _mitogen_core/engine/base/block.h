@@ -47,4 +47,8 @@ void mg_block_keeper(int change);
 #define MG_BLOCK_HUGE ((size_t) 33 << 20)
 void mg_block_advise(void *ptr, size_t size);
 
+/* Gives the pages inside ptr[0..size) back to the system, where it can be told so. The bytes are lost; the memory stays
+ * allocated, and may be written again. */
+void mg_block_discard(void *ptr, size_t size);
+
 #endif

@@ -129,6 +129,21 @@ static void advice_leaves_the_bytes_alone(void)
     mg_free(p);
 }
 
+static void what_is_discarded_can_be_written_again(void)
+{
+    size_t size = MG_BLOCK_MIN + 12345;
+    char *p = mg_malloc(size);
+
+    CHECK(p);
+    memset(p, 'x', size);
+    mg_block_discard(p + 1, size - 2);
+    mg_block_discard(p, 10);
+    CHECK(p[0] == 'x' && p[size - 1] == 'x'); /* what is beside it stays */
+    memset(p, 'y', size);
+    CHECK(p[1] == 'y' && p[size / 2] == 'y');
+    mg_free(p);
+}
+
 static void *take_and_give(void *arg)
 {
     char mark = *(char *) arg;
@@ -168,6 +183,7 @@ int main(void)
     RUN(resizing_keeps_the_bytes);
     RUN(no_memory_means_no_block);
     RUN(advice_leaves_the_bytes_alone);
+    RUN(what_is_discarded_can_be_written_again);
     RUN(threads_never_share_a_block);
     return 0;
 }

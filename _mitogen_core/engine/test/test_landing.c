@@ -46,6 +46,7 @@ static void a_place_is_wanted_when_the_same_length_comes_again(void)
 enum { TIMES = 20000 };
 
 static mg_landing shared;
+static uint8_t memory[MG_LANDING_MIN + 1];
 static _Atomic int gone;
 
 static void count_gone(void *arg)
@@ -58,7 +59,7 @@ static void *offer_and_take(void *arg)
 {
     size_t mine = MG_LANDING_MIN + (size_t) arg % 2, other = MG_LANDING_MIN + !((size_t) arg % 2);
     for (int i = 0; i < TIMES; i++) {
-        mg_landing_offer(&shared, mg_buf_wrap("", mine, count_gone, NULL));
+        mg_landing_offer(&shared, mg_buf_wrap(memory, mine, count_gone, NULL));
         mg_buf *buf = mg_landing_take(&shared, i % 2 ? mine : other);
         CHECK(!buf || mg_buf_len(buf) == (i % 2 ? mine : other));
         mg_buf_unref(buf);

@@ -55,7 +55,10 @@ int mg_landing_has(mg_landing *l)
 void mg_landing_drop(mg_landing *l)
 {
     atomic_store_explicit(&l->len, 0, memory_order_relaxed);
-    mg_buf_unref(atomic_exchange(&l->buf, NULL));
+    mg_buf *buf = atomic_exchange(&l->buf, NULL);
+    if (buf)
+        mg_block_discard(mg_buf_ptr(buf), mg_buf_len(buf)); /* its owner may free it much later, see mg_landing_offer */
+    mg_buf_unref(buf);
 }
 
 int mg_landing_to_look_after(mg_landing *l)

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/block.h"
 #include "base/buf.h"
 #include "wire/frame.h"
 
@@ -18,8 +19,9 @@
 #define MG_LANDING_MIN ((size_t) 96 << 10)
 #endif
 
-/* Longer ones would be a lot of memory to keep for what may never come. */
-#define MG_LANDING_MAX ((size_t) 4 << 20)
+/* A place for longer bytes is not made: the loop would have to keep too much. A place from MG_BLOCK_HUGE on costs address space
+ * only while it waits, since nobody has touched its pages. */
+#define MG_LANDING_MAX MG_BLOCK_LARGE
 
 /* All zero at first. */
 typedef struct {
@@ -32,7 +34,8 @@ typedef struct {
  * none. Any thread, as all below. */
 int mg_landing_came(mg_landing *l, size_t len);
 
-/* Takes over the reference, and drops the place that is there. Nobody else may have written to it, or will. */
+/* Takes over the reference, and drops the place that is there. Nobody reads the bytes of the place before it is taken: a drop
+ * gives its pages back to the system at once, while its owner may have to wait for a lock before it can free the memory. */
 void mg_landing_offer(mg_landing *l, mg_buf *buf);
 
 /* The place that is there, if it is of just that length, with its reference; or NULL. */
