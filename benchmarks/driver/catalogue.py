@@ -22,6 +22,7 @@ FIGURES = collections.OrderedDict((figure.key, figure) for figure in [
     Figure('connect', 'connect and first call', 'ms', LOWER),
     Figure('connect_first', 'the same, first of a process', 'ms', LOWER),
     Figure('connect_shipped', 'connect and first call of a shipped function', 'ms', LOWER),
+    Figure('connect_to_bare', 'connect, to a bare interpreter', 'times', LOWER),
     Figure('argument_1_mib', '1 MiB as argument', 'MB/s', HIGHER),
     Figure('result_1_mib', '1 MiB as result', 'MB/s', HIGHER),
     Figure('result_1_mib_later', '1 MiB as result, after such arguments', 'MB/s', HIGHER),
@@ -36,6 +37,7 @@ FIGURES = collections.OrderedDict((figure.key, figure) for figure in [
     Figure('fan_out_20_at_once', 'fan-out over 20, all at once', 'calls/s', HIGHER),
     Figure('start_20', '20 contexts started one after another', 'ms', LOWER),
     Figure('start_100_together', '100 contexts started together', 'ms', LOWER),
+    Figure('start_100_to_bare', 'the same, to bare interpreters', 'times', LOWER),
     Figure('service_call', 'service call round trip', 'µs', LOWER),
     Figure('file_service_256_mib', 'FileService, 256 MiB', 'MB/s', HIGHER),
     Figure('ssh_call', 'ssh call round trip', 'µs', LOWER),
@@ -70,7 +72,7 @@ PROGRAMS = [
         'call_1_hop', 'call_2_hop', 'call_3_hop', 'call_each_hop_more', 'call_cpu', 'call_cpu_3_hop',
     ), 30, BOTH, 100),
     Program('pipelined_calls.py', (), ('pipelined_200',), 20, BOTH, 100),
-    Program('connect.py', (), ('connect', 'connect_first', 'connect_shipped'), 30, TWO, 100),
+    Program('connect.py', (), ('connect', 'connect_first', 'connect_shipped', 'connect_to_bare'), 30, TWO, 100),
     Program('payload.py', ('--count', '1'), (
         'result_1_mib', 'argument_1_mib', 'result_1_mib_later', 'argument_1_mib_3_hop',
     ), 30, TWO, 100),
@@ -93,7 +95,7 @@ PROGRAMS = [
     Program('scale.py', ('--count', '300'), (
         'scale_start', 'scale_call', 'scale_memory', 'scale_descriptors', 'chain_10_start', 'chain_10_call',
     ), 180, NEVER, 1),
-    Program('start_together.py', ('--count', '100'), ('start_100_together',), 90, NEVER, 2),
+    Program('start_together.py', ('--count', '100'), ('start_100_together', 'start_100_to_bare'), 90, NEVER, 2),
 ]
 
 

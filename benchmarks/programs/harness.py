@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 import traceback
@@ -141,6 +142,11 @@ def cpu_per_call(call, seconds, cpu_of_others):
     before = cpu_seconds() + cpu_of_others()
     median, _, calls = seconds_per_call(call, seconds, warm=False)
     return median, (cpu_seconds() + cpu_of_others() - before) / calls
+
+
+def bare_interpreter():
+    """Run the interpreter that runs us on a program that does nothing, until it has ended."""
+    subprocess.check_call([sys.executable, '-c', 'pass'])
 
 
 @contextlib.contextmanager
