@@ -399,8 +399,12 @@ def _describe_router(router):
                 stats['forwarded'],
                 '; routes: %s' % sorted(monitor.get_routes(stream))
                 if monitor else ''))
-    for handle, entry in sorted(router._handle_map.items()):
-        if entry[-1] is not None:
+    # Not its items: making pairs may collect garbage, and that run anything,
+    # also another thread that adds a handler.
+    table = router._handle_map
+    for handle in sorted(table):
+        entry = table.get(handle)
+        if entry is not None and entry[-1] is not None:
             lines.append('  a reply is awaited: %s' % (
                 _describe_handle(router, handle),))
     importer = getattr(router, 'importer', None)

@@ -2,6 +2,7 @@
 Looking into a running process.
 """
 
+import gc
 import os
 import pty
 import signal
@@ -130,3 +131,24 @@ def test_a_child_dumps_its_threads(router):
         assert record.name == 'mitogen.debug.[%s]' % context.name
         assert 'PID %d' % context.call(os.getpid) in record.getMessage()
         testlib.wait_for(lambda: len(logs.find('ThreadID')) > 1)
+
+
+def test_handlers_that_come_while_they_are_described_do_no_harm(router):
+    respondent = router.context_by_id(55)
+    for _ in range(50):
+        router.add_handler(lambda msg: None, respondent=respondent)
+
+    def add(phase, info):
+        # As another thread may, at any time that it is let run.
+        if not router._write_lock.locked():
+            router.add_handler(lambda msg: None)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(add)
+    gc.set_threshold(1)
+    try:
+        lines = debug._describe_router(router)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(add)
+    assert sum('a reply is awaited' in line for line in lines) == 50
