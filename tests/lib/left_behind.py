@@ -5,6 +5,7 @@ it however far away they are.
 
 import itertools
 import os
+import resource
 import signal
 import sys
 import threading
@@ -31,7 +32,8 @@ class Belongings(object):
     def __init__(self, mark=None):
         self.descriptors = set(open_descriptors())
         self.threads = set(thread_ids())
-        self.children = set(pid for pid, _ in child_processes())
+        self.children = child_pids()
+        self.ended = ended_children()
         self.mark = mark
 
     def extras(self):
@@ -51,13 +53,22 @@ class Belongings(object):
         for fd, target in sorted(open_descriptors()):
             if (fd, target) not in self.descriptors:
                 found.append('descriptor %d: %s' % (fd, target))
-        for pid, state in child_processes():
-            if pid not in self.children:
-                found.append('child process %d%s: %s' % (pid, ' (zombie)' if state == 'Z' else '', command_line(pid)))
-        for pid in marked_processes(self.mark):
-            if pid not in self.children:
-                found.append('descendant process %d: %s' % (pid, command_line(pid)))
+        children = child_pids()
+        for pid in sorted(children - self.children):
+            found.append('child process %d%s: %s' % (pid, ' (zombie)' if is_zombie(pid) else '', command_line(pid)))
+        if self.had_children(children):
+            for pid in marked_processes(self.mark):
+                if pid not in self.children:
+                    found.append('descendant process %d: %s' % (pid, command_line(pid)))
         return found
+
+    def had_children(self, children):
+        """
+        Return whether any process can descend from the test. Half of the tests start none, and looking through all
+        processes of the machine takes longer than such a test.
+        """
+        return (children != self.children or ended_children() != self.ended
+                or signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN)
 
 
 def thread_ids():
@@ -81,18 +92,40 @@ def open_descriptors():
             pass
 
 
-def child_processes():
+def child_pids():
     """
-    Yield (pid, state letter) of each child of this process, zombies too.
+    Return the pids of the children of this process, zombies too.
+
+    The kernel may leave out one child while it lists them and another ends. So look until nothing changes.
+    """
+    if not os.path.exists('/proc/self/task/%d/children' % os.getpid()):
+        return child_pids_by_stat()
+    pids, before = None, ()
+    while pids != before:
+        lists = [reading.text('/proc/self/task/%d/children' % tid) for tid in thread_ids()]
+        pids, before = set(int(pid) for text in lists if text for pid in text.split()), pids
+    return pids
+
+
+def child_pids_by_stat():
+    """
+    The same where the kernel keeps no lists of children: look at each process of the machine.
     """
     me = str(os.getpid())
-    for name in os.listdir('/proc'):
-        if name.isdigit():
-            stat = reading.text('/proc/%s/stat' % name)
-            if stat:
-                fields = stat[stat.rindex(')') + 2:].split()
-                if fields[1] == me:
-                    yield int(name), fields[0]
+    stats = [(name, reading.text('/proc/%s/stat' % name)) for name in os.listdir('/proc') if name.isdigit()]
+    return set(int(name) for name, stat in stats if stat and stat[stat.rindex(')') + 2:].split()[1] == me)
+
+
+def ended_children():
+    """
+    Return a number that grows with each child that has been waited for: no process runs without page faults.
+    """
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+
+
+def is_zombie(pid):
+    stat = reading.text('/proc/%d/stat' % pid)
+    return bool(stat) and stat[stat.rindex(')') + 2] == 'Z'
 
 
 def marked_processes(mark):
@@ -132,7 +165,7 @@ def end_leftovers(before):
     """
     End what a failed test left running, so that the next one starts clean.
     """
-    for pid in set(itertools.chain(marked_processes(before.mark), (p for p, _ in child_processes()))):
+    for pid in child_pids().union(marked_processes(before.mark)):
         if pid not in before.children:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -10,14 +10,14 @@ import subprocess
 import sys
 
 import pytest
-import pythons
 
 import mitogen.core
 import mitogen.master
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
-PACKAGE = os.path.join(ROOT, 'mitogen')
+import places
+import pythons
+
+PACKAGE = os.path.join(places.ROOT, 'mitogen')
 INSTALLED = os.path.dirname(mitogen.core.__file__)
 
 pytestmark = pytest.mark.skipif(not os.path.exists(os.path.join(PACKAGE, '_house.py')), reason='needs the source tree')
@@ -37,8 +37,8 @@ def in_checkout(program, python=sys.executable, core='pure'):
     """
     Run a program that imports the package from the source tree; return what it prints, which is JSON.
     """
-    env = dict(os.environ, PYTHONPATH=ROOT, MITOGEN_CORE=core, PYTHONDONTWRITEBYTECODE='1')
-    out = subprocess.check_output([python, '-c', 'import json, sys\n' + program], env=env, cwd=HERE, timeout=60)
+    env = dict(os.environ, PYTHONPATH=places.ROOT, MITOGEN_CORE=core, PYTHONDONTWRITEBYTECODE='1')
+    out = subprocess.check_output([python, '-c', 'import json, sys\n' + program], env=env, cwd=places.LIB, timeout=60)
     return json.loads(out.decode())
 
 
@@ -108,7 +108,7 @@ print(json.dumps([
                if isinstance(cls, type) and cls.__name__ in ('Router', 'Latch', 'Message'))),
     mitogen.core.__doc__, mitogen.parent.__doc__]))
 ''')
-    assert os.path.relpath(found[0], ROOT) == os.path.join('mitogen', '_core', 'message.py')
+    assert os.path.relpath(found[0], places.ROOT) == os.path.join('mitogen', '_core', 'message.py')
     assert found[1].startswith('raise ValueError')
     assert found[2:7] == [1, True, True, [], ['mitogen.core']]
     assert found[7:] == [ast.get_docstring(ast.parse(joined(name)), clean=False) for name in ('core', 'parent')]
