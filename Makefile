@@ -4,6 +4,7 @@
 #   make demo           the demonstration: a tree of contexts does real work
 #   make test           the whole suite: C tests plain and under sanitizers, then pytest over both cores
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
+#   make test-quick     what finds most in a minute and a half: the C tests plain, and a part of pytest, over both cores
 #   make test-matrix    masters of every installed Python with children of every other, PyPy too
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source), and once
@@ -33,7 +34,7 @@ C_FILES = $(wildcard $(addsuffix /*.[ch],$(C_FOLDERS) $(ENGINE)/test))
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
-.PHONY: all build demo test check check-engine check-extension check-musl check-python flood fuzz soak bench bench-quick \
+.PHONY: all build demo test test-quick check check-engine check-extension check-musl check-python flood fuzz soak bench bench-quick \
     docs wheels test-packaging test-matrix lint format clean
 
 all: build
@@ -44,7 +45,22 @@ build:
 demo: build
 	@$(BIN)/python examples/demo.py
 
-test: check-engine check-python
+# The C tests and the Python suite beside each other. What the C tests say is shown at the end, if one of them fails.
+BESIDE = @log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+    $(MAKE) --no-print-directory -s -C $(ENGINE) $(1) >"$$log" 2>&1 & engine=$$!; \
+    $(BIN)/pytest --core both $(2); python=$$?; \
+    if wait $$engine; then echo "the engine: $$(grep -c '^ok' "$$log") tests passed"; else cat "$$log"; python=1; fi; \
+    exit $$python
+
+test:
+	@tools/setup engine
+	@tools/setup test
+	$(call BESIDE,check-all,$(PYTEST_ARGS))
+
+test-quick:
+	@tools/setup engine
+	@tools/setup test
+	$(call BESIDE,check-plain,--quick $(PYTEST_ARGS))
 
 check: test
 
@@ -55,9 +71,7 @@ check-engine:
 else
 check-engine:
 	@tools/setup engine
-	$(MAKE) -C $(ENGINE) check
-	$(MAKE) -C $(ENGINE) SANITIZER=address check
-	$(MAKE) -C $(ENGINE) SANITIZER=thread check
+	$(MAKE) -C $(ENGINE) -j$$(getconf _NPROCESSORS_ONLN) check-all
 endif
 
 check-musl:

@@ -22,15 +22,24 @@ pytest_plugins = ['both_cores', 'hanging', 'left_behind', 'loggers']
 #: What takes longest comes first, so that nothing is waited for at the end.
 LONG_FILES = ('test_ansible.py', 'test_leaks.py', 'test_no_orphans.py', 'test_native_faults.py', 'test_packaging.py')
 
+#: Folders of the tests that find most in the shortest time.
+QUICK = ('core', 'messages', 'calls', 'routing', 'imports')
+
 
 def pytest_addoption(parser):
     parser.addoption(
         '--ansible', action='store_true', default=bool(os.environ.get('CI')),
         help='run tests/ansible, too, which fetches Ansible from PyPI and takes minutes; on where CI is set',
     )
+    parser.addoption(
+        '--quick', action='store_true',
+        help='the inner loop: only the tests of %s, and of those only what is not marked slow' % (', '.join(QUICK),),
+    )
 
 
 def pytest_ignore_collect(collection_path, config):
+    if config.option.quick and collection_path.parent == pathlib.Path(HERE) and collection_path.name not in QUICK:
+        return True
     if collection_path != pathlib.Path(HERE, 'ansible'):
         return None
     import both_cores
@@ -42,6 +51,8 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
+    if config.option.quick:
+        items[:] = [item for item in items if not item.get_closest_marker('slow')]
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 

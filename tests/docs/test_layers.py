@@ -12,7 +12,7 @@ import places
 
 TOOL = os.path.join(places.ROOT, 'tools', 'check_layers.py')
 
-pytestmark = pytest.mark.skipif(not os.path.exists(TOOL), reason='needs the source tree')
+pytestmark = [pytest.mark.once, pytest.mark.skipif(not os.path.exists(TOOL), reason='needs the source tree')]
 
 
 def test_nothing_looks_up():

@@ -34,6 +34,7 @@ def test_made_up_output_of_a_starting_child():
         bootstrap_fuzz.try_one(bootstrap_fuzz.generate(rng), rng)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize('seed', [1, 2, 3, 5, 3236995401])
 def test_both_cores_do_the_same(seed):
     """

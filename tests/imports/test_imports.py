@@ -11,6 +11,8 @@ import pythons
 
 import mitogen.imports
 
+pytestmark = pytest.mark.once
+
 
 def scan(source):
     return list(mitogen.imports.codeobj_imports(compile(source, '<test>', 'exec', 0, True)))

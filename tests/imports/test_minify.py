@@ -14,6 +14,8 @@ import mitogen._shrink
 import mitogen.minify
 from mitogen.minify import minimize_source
 
+pytestmark = pytest.mark.once
+
 PACKAGE = os.path.dirname(mitogen.minify.__file__)
 PACKAGE_FILES = sorted(glob.glob(os.path.join(PACKAGE, '*.py')))
 

@@ -13,9 +13,12 @@ import places
 
 
 pytest.importorskip('setuptools')
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 9) or not os.path.exists(os.path.join(places.ROOT, 'setup.py')),
-    reason='needs the source tree and a Python that has the fast core')
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        sys.version_info < (3, 9) or not os.path.exists(os.path.join(places.ROOT, 'setup.py')),
+        reason='needs the source tree and a Python that has the fast core'),
+]
 
 REAL_CC = shutil.which('cc') or shutil.which('gcc') or 'cc'
 

@@ -39,12 +39,14 @@ def test_the_package_says_that_it_is_typed():
     assert {'__init__', 'core', 'parent', 'master', 'select', 'service', 'utils', 'unix', 'fork'} <= set(STUBS)
 
 
+@pytest.mark.once
 def test_a_typed_program_passes_the_strict_checks(cache, tmp_path):
     status, out = run(['mypy', '--strict', '--warn-unused-ignores', '--cache-dir', cache,
                        os.path.join(places.TESTS, 'interface', 'typing_usage.py')], tmp_path)
     assert status == 0, out
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not os.path.isdir(os.path.join(places.ROOT, 'examples')), reason='needs the source tree')
 def test_the_examples_use_the_interface_as_the_stubs_have_it(cache):
     # They are not annotated, as they run on Python 2.7 too; what they do is checked all the same.

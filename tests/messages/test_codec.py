@@ -28,6 +28,8 @@ from codec_build import (  # noqa: E402
     Blob, CallError, Context, Kwargs, Secret, Sender, StreamError, standard_pickle, standard_reader,
 )
 
+pytestmark = pytest.mark.once
+
 UnpicklingError = pickle.UnpicklingError
 
 #: All that reading may raise, whatever the data.

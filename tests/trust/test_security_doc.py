@@ -6,7 +6,11 @@ import ast
 import os
 import re
 
+import pytest
+
 import places
+
+pytestmark = pytest.mark.once
 
 
 
