@@ -53,7 +53,7 @@ def test_a_chain_that_did_not_fail_just_calls(child):
     with CallChain(child, pipelined=True) as chain:
         assert chain.call(targets.add, 1, 2) == 3
         chain.call_no_reply(targets.note, 1)
-        assert chain.call_async(targets.notes).get(timeout=10).unpickle() == [1]
+        assert chain.call_async(targets.notes).get(timeout=60).unpickle() == [1]
 
 
 def test_after_a_failure_nothing_runs_and_every_call_fails_alike(child):
@@ -103,9 +103,9 @@ def test_chains_do_not_touch_each_other(child):
     for fails, receiver in receivers:
         if fails:
             with pytest.raises(CallError):
-                receiver.get(timeout=10).unpickle()
+                receiver.get(timeout=60).unpickle()
         else:
-            assert receiver.get(timeout=10).unpickle() >= 1
+            assert receiver.get(timeout=60).unpickle() >= 1
 
 
 def test_a_call_outside_of_a_chain_does_not_mind_it(child):

@@ -127,7 +127,7 @@ def test_a_module_that_is_nowhere(child):
 def test_a_malformed_call_gives_a_call_error(router, child, payload):
     receiver = child.send_async(Message.pickled(payload, handle=mitogen.core.CALL_FUNCTION))
     with pytest.raises(CallError):
-        receiver.get(timeout=10).unpickle()
+        receiver.get(timeout=60).unpickle()
     assert child.call(targets.identity, 1) == 1
 
 
@@ -135,7 +135,7 @@ def test_a_malformed_call_gives_a_call_error(router, child, payload):
 def test_a_call_that_cannot_be_unpickled_gives_a_call_error(router, child, data):
     receiver = child.send_async(Message(data=data, handle=mitogen.core.CALL_FUNCTION))
     with pytest.raises(CallError):
-        receiver.get(timeout=10).unpickle()
+        receiver.get(timeout=60).unpickle()
     assert child.call(targets.identity, 1) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_dead_message_to_the_call_handle_ends_the_child(router, child):
     lost = Latch()
     mitogen.core.listen(child, 'disconnect', lost.put)
     child.send(Message.dead(handle=mitogen.core.CALL_FUNCTION))
-    lost.get(timeout=10)
+    lost.get(timeout=60)
 
 
 # ---- ways of calling
@@ -173,7 +173,7 @@ def test_a_dead_message_to_the_call_handle_ends_the_child(router, child):
 def test_call_async_returns_a_receiver(child):
     receiver = child.call_async(targets.add, 1, 2)
     assert isinstance(receiver, Receiver)
-    assert receiver.get(timeout=10).unpickle() == 3
+    assert receiver.get(timeout=60).unpickle() == 3
 
 
 def test_call_no_reply_runs_the_function_and_returns_none(child):
@@ -191,7 +191,7 @@ def test_a_failed_call_without_reply_is_logged(child):
 def test_calls_run_one_after_the_other_in_their_order(child):
     receivers = [child.call_async(targets.note, i) for i in range(200)]
     for i, receiver in enumerate(receivers):
-        assert receiver.get(timeout=10).unpickle() == list(range(i + 1))
+        assert receiver.get(timeout=60).unpickle() == list(range(i + 1))
 
 
 def test_threads_may_call_at_the_same_time(child):
@@ -205,7 +205,7 @@ def test_threads_may_call_at_the_same_time(child):
 def test_children_work_at_the_same_time(router):
     children = [router.local() for _ in range(4)]
     receivers = [child.call_async(targets.identity, i) for i, child in enumerate(children)]
-    assert [receiver.get(timeout=10).unpickle() for receiver in receivers] == [0, 1, 2, 3]
+    assert [receiver.get(timeout=60).unpickle() for receiver in receivers] == [0, 1, 2, 3]
 
 
 def test_many_calls(child):
@@ -223,7 +223,7 @@ def test_a_large_result_while_a_large_argument_is_on_its_way(child):
     data = os.urandom(8 << 20)
     receivers = [child.call_async(targets.identity, data) for _ in range(4)]
     for receiver in receivers:
-        assert receiver.get(timeout=30).unpickle() == data
+        assert receiver.get(timeout=60).unpickle() == data
 
 
 def test_a_call_of_somebody_without_authority_is_refused(router, child):
@@ -232,7 +232,7 @@ def test_a_call_of_somebody_without_authority_is_refused(router, child):
         (None, u'os', None, u'getpid', (), mitogen.core.Kwargs({})), dst_id=child.context_id,
         handle=mitogen.core.CALL_FUNCTION, reply_to=receiver.handle, src_id=0, auth_id=child.context_id + 500))
     with pytest.raises(ChannelError) as caught:
-        receiver.get(timeout=10)
+        receiver.get(timeout=60)
     assert caught.value.args[0] == router.refused_msg
     receiver.close()
 
@@ -249,4 +249,4 @@ def test_a_call_with_a_blob_a_secret_and_a_sender(router, child):
     with Receiver(router) as receiver:
         sender = child.call(targets.identity, receiver.to_sender())
         sender.send(u'still leads here')
-        assert receiver.get(timeout=10).unpickle() == u'still leads here'
+        assert receiver.get(timeout=60).unpickle() == u'still leads here'

@@ -60,8 +60,8 @@ def test_disconnect_may_be_listened_to_twice(router):
     for _ in range(2):
         mitogen.core.listen(child, 'disconnect', latch.put)
     child.shutdown(wait=True)
-    latch.get(timeout=10)
-    latch.get(timeout=10)
+    latch.get(timeout=60)
+    latch.get(timeout=60)
 
 
 def test_a_context_that_was_lost_says_so(router):

@@ -375,7 +375,7 @@ class Tool(object):
         self.stream.conn = self.conn = FakeConnection(made.options)
         self.sock, ours = socket.socketpair()
         self.stream.accept(ours, ours)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
 
     def says(self, data, slowly=False):
         for chunk in ([data[i:i + 1] for i in range(len(data))] if slowly else [data]):

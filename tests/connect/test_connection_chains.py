@@ -185,9 +185,9 @@ def test_each_context_of_a_chain_is_lost_with_its_way(router, server, ssh, sudo)
     pids = [context.call(os.getpid) for context in (first, second)]
     server.cut()
     with pytest.raises(ChannelError):
-        receiver.get(timeout=10)
+        receiver.get(timeout=60)
     for latch in gone:
-        latch.get(timeout=10)
+        latch.get(timeout=60)
     for pid in pids:
         testlib.wait_for(lambda: not testlib.is_running(pid), what='a context without parent ends')
     check(ssh(), server.account.uid)
@@ -210,5 +210,5 @@ def test_a_target_that_dies_in_the_middle_of_a_chain(router, server, ssh, sudo):
     receiver = second.call_async(targets.sleep, 600)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ChannelError):
-        receiver.get(timeout=10)
+        receiver.get(timeout=60)
     check(router.sudo(via=first, **sudo), 0, first)

@@ -89,7 +89,7 @@ def test_a_container_is_entered_and_left(router, case):
     gone = mitogen.core.Latch()
     mitogen.core.listen(proc, 'exit', gone.put)
     context.shutdown(wait=True)
-    gone.get(timeout=10)
+    gone.get(timeout=60)
 
 
 @pytest.mark.parametrize('method', sorted(METHODS))
@@ -99,7 +99,7 @@ def test_a_child_in_a_container_is_lost(router, method):
     receiver = context.call_async(targets.sleep, 600)
     router.stream_by_id(context.context_id).conn.proc.kill()
     with pytest.raises(mitogen.core.ChannelError):
-        receiver.get(timeout=10)
+        receiver.get(timeout=60)
     assert getattr(router, method)(**options).call(targets.identity, 1) == 1
 
 

@@ -136,7 +136,7 @@ def test_on_start_runs_in_the_child(router):
             mitogen.core.Sender(master, handle).send((os.getpid(), main))
 
         context = router.fork(on_start=on_start)
-        assert recv.get(timeout=10).unpickle() == (context.call(os.getpid), True)
+        assert recv.get(timeout=60).unpickle() == (context.call(os.getpid), True)
 
 
 def test_on_fork_runs_in_the_child(router):
@@ -172,7 +172,7 @@ def test_a_child_ends_with_its_broker(make_router):
     assert repr(proc) == 'Process %s pid %d' % (context.name, proc.pid)
     mitogen.core.listen(proc, 'exit', gone.put)
     context.shutdown(wait=True)
-    gone.get(timeout=10)
+    gone.get(timeout=60)
     with pytest.raises(OSError):
         os.waitpid(proc.pid, os.WNOHANG)
 
@@ -197,7 +197,7 @@ def test_a_child_ends_where_the_system_reaps_children(make_router):
         gone = mitogen.core.Latch()
         mitogen.core.listen(router.stream_by_id(context.context_id).conn.proc, 'exit', gone.put)
         context.shutdown(wait=True)
-        gone.get(timeout=10)
+        gone.get(timeout=60)
     finally:
         signal.signal(signal.SIGCHLD, before)
 

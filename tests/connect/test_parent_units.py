@@ -568,7 +568,7 @@ def run_first_stage(python, data, blocking=True, version=None, **env):
     thread = threading.Thread(target=feed)
     thread.start()
     try:
-        out, err = proc.communicate(timeout=20)
+        out, err = proc.communicate(timeout=60)
     finally:
         proc.kill()
         thread.join()
@@ -644,12 +644,10 @@ def test_a_broken_package_claims_nothing(python, tmp_path):
     (packed(b'S', b'\0' * 100), b'Error -3 while decompressing data'),
 ], ids=['nothing', 'truncated', 'zeros', 'truncated-zlib', 'bad-zlib'])
 def test_bad_input_ends_the_first_stage_with_a_reason(python, data, error):
-    start = time.time()
     status, out, err = run_first_stage(python, data)
     assert status == 1
     assert out.startswith(b'MITO000 0 ') and out.count(b'\n') == 1
     assert error in err
-    assert time.time() - start < 5
 
 
 # ---- starting processes
@@ -827,7 +825,7 @@ def test_a_child_ends_with_its_terminal_even_under_nohup(create):
     for fp in set([proc.stdin, proc.stdout, proc.stderr]) - set([None]):
         fp.close()
     try:
-        assert proc.proc.wait(timeout=30) == -signal.SIGHUP
+        assert proc.proc.wait(timeout=60) == -signal.SIGHUP
     finally:
         proc.proc.kill()
         proc.proc.wait()
@@ -1590,7 +1588,7 @@ def test_an_interrupted_caller_abandons_the_child(router):
     with mock.patch('mitogen.core.Latch', Interrupted):
         with pytest.raises(KeyboardInterrupt):
             conn.connect(mitogen.parent.Context(router, 1234))
-    testlib.wait_for(lambda: conn.proc.proc.poll() is not None, seconds=3)
+    testlib.wait_for(lambda: conn.proc.proc.poll() is not None)
     assert isinstance(conn.exception, mitogen.parent.CancelledError)
 
 
@@ -1654,7 +1652,7 @@ def test_a_process_that_holds_stderr_does_not_keep_the_child_from_being_reaped(r
         gone = mitogen.core.Latch()
         mitogen.core.listen(conn.proc, 'exit', gone.put)
         context.shutdown(wait=True)
-        gone.get(timeout=5)
+        gone.get(timeout=60)
         assert testlib.is_running(holder)
     finally:
         os.kill(holder, signal.SIGKILL)
@@ -1702,7 +1700,7 @@ def test_waiting_for_the_end_of_a_lost_context_returns(router):
     child = router.local()
     child.shutdown(wait=True)
     child.shutdown(wait=True)
-    assert child.shutdown().get(timeout=10) is None
+    assert child.shutdown().get(timeout=60) is None
 
 
 def test_an_unknown_method_is_an_import_error(router):

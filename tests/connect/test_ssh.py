@@ -148,12 +148,12 @@ def test_a_server_that_falls_silent(router, server, ssh, enabled):
         testlib.stop_process(pid)
     try:
         if enabled:
-            gone.get(timeout=20)
+            gone.get(timeout=60)
             with pytest.raises(ChannelError):
                 child.call(targets.identity, 1)
         else:
             with pytest.raises(mitogen.core.TimeoutError):
-                gone.get(timeout=4)
+                gone.get(timeout=60)
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
@@ -168,15 +168,15 @@ def test_a_connection_that_is_cut_in_the_middle_of_much_data(router, server, ssh
     receiver = mitogen.core.Receiver(router)
     if upwards:
         answer = child.call_async(targets.send_bytes, receiver.to_sender(), 1000000, 3000)
-        assert len(receiver.get(timeout=20).data) == 1000000
+        assert len(receiver.get(timeout=60).data) == 1000000
     else:
         answer = child.call_async(targets.receive_until_closed, receiver.to_sender())
-        sender = receiver.get(timeout=20).unpickle()
+        sender = receiver.get(timeout=60).unpickle()
         for _ in range(5):
             sender.send(b'z' * 1000000)
     server.cut()
     with pytest.raises(ChannelError):
-        answer.get(timeout=20)
+        answer.get(timeout=60)
     testlib.wait_for(lambda: not testlib.is_running(pid), what='the child ends with its connection')
     assert ssh().call(targets.identity, 1) == 1
 
@@ -190,12 +190,12 @@ def test_a_client_is_not_kept_by_a_child_that_has_left(broker, router, server, s
     mitogen.core.listen(conn.proc, 'exit', ended.put)
     with mitogen.core.Receiver(router) as receiver:
         child.call_no_reply(targets.detach, receiver.to_sender())
-        pid = receiver.get(timeout=10).unpickle()
+        pid = receiver.get(timeout=60).unpickle()
     testlib.wait_for(lambda: conn.detached)
     with testlib.LogCapture('mitogen', logging.WARNING) as logs:
         if not waits:
             broker.shutdown()
-        ended.get(timeout=10)
+        ended.get(timeout=60)
         if not waits:
             broker.join()
     assert not logs.records
@@ -323,8 +323,8 @@ def test_a_connection_that_is_cut_while_a_call_waits(router, server, ssh):
     testlib.wait_for(lambda: sshd.children_of(server.proc.pid))
     server.cut()
     with pytest.raises(ChannelError):
-        receiver.get(timeout=10)
-    gone.get(timeout=10)
+        receiver.get(timeout=60)
+    gone.get(timeout=60)
     with pytest.raises(ChannelError):
         child.call(targets.identity, 1)
     # The far end has no parent any more, but sleeps.

@@ -259,5 +259,5 @@ def test_a_child_is_shut_down_while_sudo_waits(router, account, sudo):
     receiver = child.call_async(targets.sleep, 600)
     child.shutdown(wait=True)
     with pytest.raises(mitogen.core.ChannelError):
-        receiver.get(timeout=10)
-    gone.get(timeout=10)
+        receiver.get(timeout=60)
+    gone.get(timeout=60)

@@ -123,7 +123,7 @@ def test_a_file_that_is_no_socket_is_not(router, tmp_path):
 @pytest.fixture
 def raw(listener):
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.connect(listener.protocol.path)
     yield sock
     sock.close()
@@ -153,7 +153,7 @@ def test_the_handshake_byte_by_byte_and_frames_behind_it(raw, router):
         # The id is the next one; a message follows at once.
         context_id = router.id_allocator._unused
         raw.sendall(hello[3:] + testlib.frame(0, context_id, handle=recv.handle, data=b'early'))
-        msg = recv.get(timeout=10)
+        msg = recv.get(timeout=60)
         assert (msg.src_id, msg.auth_id, bytes(msg.data)) == (context_id, mitogen.context_id, b'early')
 
 
@@ -171,8 +171,8 @@ def test_a_client_that_leaves_is_no_trouble(listener, router, data):
 def test_a_client_that_leaves_before_it_is_welcomed(listener, router):
     latch = mitogen.core.Latch()
     leave = mitogen.core.Latch()
-    router.broker.defer(lambda: (latch.put(), leave.get(timeout=10)))
-    latch.get(timeout=10)
+    router.broker.defer(lambda: (latch.put(), leave.get(timeout=60)))
+    latch.get(timeout=60)
     with testlib.LogCapture('mitogen.unix') as logs:
         # All of it while nobody listens.
         sock = socket.socket(socket.AF_UNIX)
@@ -188,7 +188,7 @@ def test_a_client_that_leaves_before_it_is_welcomed(listener, router):
 def test_a_silent_client_is_cut_off(listener, router, monkeypatch):
     monkeypatch.setattr(mitogen.unix.HandshakeProtocol, 'timeout', 0.1)
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.connect(listener.protocol.path)
     with testlib.LogCapture('mitogen.unix') as logs:
         # Others are served meanwhile.
@@ -216,10 +216,10 @@ def test_a_client_whose_id_comes_after_the_end_is_cut_off(make_router):
     asked, answer = mitogen.core.Latch(), mitogen.core.Latch()
     router.id_allocator.allocate = lambda: (asked.put(), answer.get(timeout=60))[1]
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.connect(Listener.build_stream(router).protocol.path)
     sock.sendall(struct.pack('>L', 4321))
-    asked.get(timeout=10)
+    asked.get(timeout=60)
     # Others are served meanwhile.
     assert router.broker.defer_sync(lambda: 5) == 5
     router.broker.shutdown()
@@ -323,10 +323,10 @@ print(target.context_id)
 target.call_no_reply(os.getpid)
 os.kill(int(sys.argv[3]), 9)
 try:
-    recv.get(timeout=20)
+    recv.get(timeout=60)
 except mitogen.core.ChannelError as e:
     print(e.args[0] == router.respondent_disconnect_msg)
-gone.get(timeout=20)
+gone.get(timeout=60)
 print('gone')
 router.broker.shutdown()
 router.broker.join()
@@ -352,7 +352,7 @@ router.broker.join()
 def test_messages_of_a_client_carry_the_authority_of_the_listener(listener, router):
     with mitogen.core.Receiver(router, policy=mitogen.core.has_parent_authority) as recv:
         context_id, = run_client(SENDS, listener.protocol.path, recv.handle)
-        msg = recv.get(timeout=10)
+        msg = recv.get(timeout=60)
         assert (msg.src_id, msg.auth_id, bytes(msg.data)) == (int(context_id), 0, b'hello')
 
 
@@ -361,7 +361,7 @@ router, context = mitogen.unix.connect(sys.argv[1])
 gone = mitogen.core.Latch()
 mitogen.core.listen(router.stream_by_id(context.context_id), 'disconnect', gone.put)
 context.send(mitogen.core.Message(handle=int(sys.argv[2]), data=b'ready'))
-gone.get(timeout=30)
+gone.get(timeout=60)
 print(mitogen.context_id)
 router.broker.shutdown()
 router.broker.join()
@@ -374,7 +374,7 @@ def test_a_client_does_not_delay_the_end_of_the_listener(make_router):
     recv = mitogen.core.Receiver(router)
 
     def end():
-        recv.get(timeout=30)
+        recv.get(timeout=60)
         start = mitogen.core.now()
         router.broker.shutdown()
         router.broker.join()

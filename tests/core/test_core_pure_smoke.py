@@ -71,6 +71,9 @@ def local_function(): return lambda: 1
 def a_set(): return set([1])
 def long_error(): raise ValueError('x' * 200000)
 def sleep(n): time.sleep(n)
+def say_and_sleep(n):
+    log_error('asleep')
+    time.sleep(n)
 def whoami(): return mitogen.is_master, mitogen.context_id, mitogen.parent_ids
 def modules(): return sorted(sys.modules)
 def blob(n): return mitogen.core.Blob(b'\x00\xff' * n)
@@ -221,7 +224,7 @@ class Child(object):
         self.status = self.close()
 
 
-def wait(proc, seconds=10):
+def wait(proc, seconds=60):
     end = time.time() + seconds
     while proc.poll() is None and time.time() < end:
         time.sleep(0.01)
@@ -232,7 +235,7 @@ def wait(proc, seconds=10):
     return proc.returncode
 
 
-def until(func, seconds=10):
+def until(func, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
         if func():
@@ -417,7 +420,7 @@ def test_latch_is_fair_and_complete():
     for i in range(5):
         latch.put(i)
     for t in threads:
-        t.join(10)
+        t.join(60)
     assert sorted(got) == list(range(5)) and latch.empty()
     errors = []
 
@@ -432,7 +435,7 @@ def test_latch_is_fair_and_complete():
     until(lambda: len(latch._sleepers) == 5)
     latch.close()
     for t in threads:
-        t.join(10)
+        t.join(60)
     assert len(errors) == 5
     raises(mitogen.core.LatchError, latch.put, 1)
     raises(mitogen.core.LatchError, latch.size)
@@ -444,7 +447,7 @@ def test_latch_timeouts_and_notify():
     raises(mitogen.core.TimeoutError, latch.get, block=False)
     t0 = time.time()
     raises(mitogen.core.TimeoutError, latch.get, timeout=0.1)
-    assert 0.09 < time.time() - t0 < 5
+    assert time.time() - t0 > 0.09
     called = []
     latch.notify = called.append
     latch.put(1)
@@ -456,13 +459,12 @@ def test_latch_timeouts_and_notify():
 def test_interrupted_get_leaves_no_sleeper():
     latch = mitogen.core.Latch()
     def ring():
+        until(lambda: latch._sleepers)
         os.kill(os.getpid(), signal.SIGINT)
-    timer = threading.Timer(0.2, ring)
-    timer.start()
-    t0 = time.time()
+    thread = threading.Thread(target=ring)
+    thread.start()
     raises(KeyboardInterrupt, latch.get)
-    assert time.time() - t0 < 2
-    timer.join()
+    thread.join()
     latch.put('x')
     assert latch.get(timeout=1) == 'x'
     mitogen.core.Latch._on_fork()
@@ -560,7 +562,7 @@ def test_what_is_deferred_late_runs_or_raises():
         broker.shutdown()
         broker.join()
         for t in threads:
-            t.join(10)
+            t.join(60)
             assert not t.is_alive()
 
 
@@ -809,12 +811,11 @@ def test_child_stdio():
 
 def test_child_is_gone_after_shutdown_in_a_call():
     child = Child()
-    recv = child.call_async(u'sleep', 120)
-    child.call_async(u'sleep', 120).close()
-    time.sleep(0.3)
-    t0 = time.time()
+    # Longer than a test may take.
+    recv = child.call_async(u'say_and_sleep', 3600)
+    child.call_async(u'sleep', 3600).close()
+    until(lambda: child.logs)
     child.close()
-    assert time.time() - t0 < 8
     e = raises(mitogen.core.ChannelError, recv.get, 5)
     assert e.args[0] == child.router.respondent_disconnect_msg
 

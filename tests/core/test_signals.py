@@ -137,7 +137,7 @@ def test_a_broker_that_crashes_fires_exit(make_router):
 
     broker._loop_once = crash
     broker.defer(lambda: None)
-    latch.get(timeout=10)
+    latch.get(timeout=60)
     broker.join()
 
 
@@ -146,7 +146,7 @@ def test_a_context_fires_disconnect_when_its_child_ends(router):
     latch = Latch()
     listen(child, 'disconnect', lambda: latch.put(threading.current_thread()))
     child.shutdown()
-    assert latch.get(timeout=10) is router.broker._thread
+    assert latch.get(timeout=60) is router.broker._thread
 
 
 def test_a_context_fires_disconnect_when_its_grandchild_is_lost(router):
@@ -155,7 +155,7 @@ def test_a_context_fires_disconnect_when_its_grandchild_is_lost(router):
     latch = Latch()
     listen(grandchild, 'disconnect', latch.put)
     child.shutdown()
-    latch.get(timeout=10)
+    latch.get(timeout=60)
 
 
 def test_a_stream_fires_disconnect(router):
@@ -163,7 +163,7 @@ def test_a_stream_fires_disconnect(router):
     latch = Latch()
     listen(router.stream_by_id(child.context_id), 'disconnect', latch.put)
     child.shutdown()
-    latch.get(timeout=10)
+    latch.get(timeout=60)
 
 
 def test_a_stream_fires_shutdown_when_the_broker_shuts_down(make_router):
@@ -172,7 +172,7 @@ def test_a_stream_fires_shutdown_when_the_broker_shuts_down(make_router):
     latch = Latch()
     listen(router.stream_by_id(child.context_id), 'shutdown', latch.put)
     router.broker.shutdown()
-    latch.get(timeout=10)
+    latch.get(timeout=60)
 
 
 def test_a_process_fires_exit_when_it_was_reaped(router):
@@ -182,7 +182,7 @@ def test_a_process_fires_exit_when_it_was_reaped(router):
     latch = Latch()
     listen(proc, 'exit', latch.put)
     child.shutdown()
-    latch.get(timeout=10)
+    latch.get(timeout=60)
     with pytest.raises(OSError):
         os.waitpid(proc.pid, 0)
 

@@ -158,7 +158,7 @@ def test_what_was_asked_of_the_parent_is_told(router, tmp_path):
     asked = Latch()
     router.add_handler(lambda msg: None if msg.is_dead else asked.put(), mitogen.core.GET_MODULE, overwrite=True)
     child.call(waiting_targets.start_waiting, 'import_module', 'no_such_module', str(tmp_path / 'outcome'))
-    asked.get(timeout=30)
+    asked.get(timeout=60)
     assert 'not answered yet: module no_such_module' in child.call(mitogen.debug.describe)
 
 
@@ -269,7 +269,7 @@ def test_off_by_default(tmp_path):
     proc, child_pid = run_script(tmp_path, 'time.sleep(600)')
     try:
         os.kill(proc.pid, signal.SIGUSR2)
-        assert proc.wait(30) == -signal.SIGUSR2
+        assert proc.wait(60) == -signal.SIGUSR2
     finally:
         end_script(proc)
 
@@ -307,7 +307,7 @@ def test_messages_and_bytes_are_counted(router):
             for _ in range(3):
                 peer.send(0, handle=receiver.handle, data=b'12345')
             for _ in range(3):
-                receiver.get(timeout=10)
+                receiver.get(timeout=60)
         for _ in range(2):
             peer.context.send(mitogen.core.Message(handle=1, data=b'xyz'))
         for _ in range(2):
@@ -364,7 +364,7 @@ def test_queued_bytes_are_counted(router):
         assert router.stats()['queued_bytes'] > 1 << 20
         testlib.wait_for(lambda: '%d bytes queued' % router.stats()['queued_bytes'] in mitogen.debug.describe())
     with pytest.raises(ChannelError):
-        receiver.get(timeout=30)
+        receiver.get(timeout=60)
     assert router.stats()['queued_bytes'] == 0
 
 
@@ -401,7 +401,7 @@ def router_stats(router):
 def error_of(router, end, call):
     end()
     with pytest.raises(ChannelError) as caught:
-        call.get(timeout=30)
+        call.get(timeout=60)
     error = caught.value
     assert error.args == (router.respondent_disconnect_msg,)
     assert str(error) == '%s: %s' % (router.respondent_disconnect_msg, error.detail)

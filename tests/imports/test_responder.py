@@ -665,7 +665,7 @@ def test_disconnecting_all(router):
         mitogen.core.listen(stream.conn.proc, 'exit', exits.put)
     router.disconnect_all()
     for _ in contexts:
-        exits.get(timeout=10)
+        exits.get(timeout=60)
     for context in contexts:
         with pytest.raises(mitogen.core.ChannelError) as e:
             context.call(os.getpid)
@@ -677,7 +677,7 @@ def test_disconnecting_one(router):
     gone = mitogen.core.Latch()
     mitogen.core.listen(first, 'disconnect', gone.put)
     router.disconnect_stream(router.stream_by_id(first.context_id))
-    gone.get(timeout=10)
+    gone.get(timeout=60)
     assert second.call(os.getpid)
 
 
@@ -769,7 +769,7 @@ def test_one_helper_watches_a_thread_for_many():
     watchers[1].remove()
     watchers[1].remove()
     done.set()
-    assert [called.get(timeout=10) for _ in range(2)] == [0, 2]
+    assert [called.get(timeout=60) for _ in range(2)] == [0, 2]
     thread.join()
 
 

@@ -218,14 +218,14 @@ def test_grandchildren_that_want_one_module_at_once_ask_once(router):
     grandchildren = [router.local(via=child) for _ in range(3)]
     before = requests(router)
     receivers = [grandchild.call_async(shipped_large.count) for grandchild in grandchildren]
-    assert [receiver.get(timeout=20).unpickle() for receiver in receivers] == [3000] * 3
+    assert [receiver.get(timeout=60).unpickle() for receiver in receivers] == [3000] * 3
     assert requests(router) == before + 1
 
 
 def test_many_children_at_once(router, first):
     children = testlib.in_threads([router.local] * 5)
     receivers = [child.call_async(first.value) for child in children]
-    assert [receiver.get(timeout=20).unpickle() for receiver in receivers] == [42] * 5
+    assert [receiver.get(timeout=60).unpickle() for receiver in receivers] == [42] * 5
 
 
 # ---- the policy

@@ -131,7 +131,7 @@ def test_a_latch_is_a_listener_of_signals(broker):
     latch = mitogen.core.Latch()
     mitogen.core.listen(broker, 'exit', latch.put)
     broker.shutdown()
-    assert latch.get(timeout=30.0) is None
+    assert latch.get(timeout=60) is None
 
 
 def test_a_receiver_that_starts_a_job(router):
@@ -269,7 +269,7 @@ def test_disconnect(router):
     lost = mitogen.core.Latch()
     mitogen.core.listen(child, 'disconnect', lost.put)
     router.disconnect(child)
-    lost.get(timeout=30)
+    lost.get(timeout=60)
     with pytest.raises(mitogen.core.ChannelError):
         child.call(targets.identity, 1)
 

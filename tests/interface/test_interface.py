@@ -382,7 +382,7 @@ def test_compiled_methods_take_keywords(router):
     assert latch.get(timeout=1, block=False) == 1
     receiver = Receiver(router=router, handle=None, persist=True, respondent=None, policy=None, overwrite=False)
     Sender(context=router.myself(), dst_handle=receiver.handle).send(data=b'x', enc=Message.ENC_BIN)
-    assert receiver.get(timeout=10, block=True, throw_dead=True).data == b'x'
+    assert receiver.get(timeout=60, block=True, throw_dead=True).data == b'x'
     handle = router.add_handler(
         fn=len, handle=None, persist=True, policy=None, respondent=None, overwrite=False)
     router.del_handler(handle=handle)

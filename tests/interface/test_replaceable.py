@@ -243,7 +243,7 @@ def test_a_receiver_may_look_at_what_arrives(router):
     assert receiver.get().data == b'x'
     with Peer(router, 5) as peer:
         peer.send(dst=0, handle=receiver.handle, data=b'y')
-        assert receiver.get(timeout=10).data == b'y'
+        assert receiver.get(timeout=60).data == b'y'
     assert seen == [b'x', b'y']
 
 
@@ -277,7 +277,7 @@ def test_whoever_waits_for_a_message_that_a_hook_fails_for_is_told(router):
     protocol = router.stream_by_id(child.context_id).protocol
     protocol.on_message = fail
     with pytest.raises(mitogen.core.ChannelError) as caught:
-        child.call_async(len, 'abc').get(timeout=30)
+        child.call_async(len, 'abc').get(timeout=60)
     assert caught.value.args[0] == router.refused_msg
     protocol.on_message = None
     assert child.call(len, 'abc') == 3
@@ -345,7 +345,7 @@ def test_a_receiver_registers_by_a_replaced_add_handler(broker, how):
     del seen[:]
     with Receiver(router, handle=1234) as receiver:
         receiver.to_sender().send('x')
-        assert receiver.get(timeout=10).unpickle() == 'x'
+        assert receiver.get(timeout=60).unpickle() == 'x'
     assert router.local().call(len, 'abc') == 3
     assert seen == [1234, None]
 
@@ -361,7 +361,7 @@ def test_a_select_lets_its_members_go_by_a_replaced_remove(router):
     latches = [mitogen.core.Latch(), mitogen.core.Latch()]
     with Logging(latches) as select:
         latches[1].put(3)
-        assert select.get(timeout=10) == 3
+        assert select.get(timeout=60) == 3
         assert seen == latches[1:]
     assert seen == latches[::-1]
     assert [latch.notify for latch in latches] == [None, None]

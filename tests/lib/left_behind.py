@@ -16,7 +16,7 @@ import pytest
 import reading
 
 #: Seconds that what a test started may take to end by itself.
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 30.0
 
 #: Every process that descends from a test carries this variable.
 MARK = 'MITOGEN_TEST_MARK'

@@ -16,13 +16,12 @@ import mitogen.parent
 
 HEADER = '>hLLLLLL'
 
-#: Packages to be imported, and programs that are sent as the main one.
 
-
-def wait_for(predicate, seconds=10.0, what=None):
+def wait_for(predicate, seconds=None, what=None):
     """
-    Return the first truthy value of predicate(); AssertionError when there is none in time.
+    Return the first truthy value of predicate(); AssertionError when there is none in time: by default patience().
     """
+    seconds = patience() if seconds is None else seconds
     deadline = time.time() + seconds
     while True:
         value = predicate()
@@ -119,7 +118,7 @@ class Peer(object):
         self.router = router
         self.context_id = context_id
         self.sock, ours = socket.socketpair()
-        self.sock.settimeout(10)
+        self.sock.settimeout(patience())
         self._rest = b''
         self._frames = []
         self.stream = (build or protocol_class.build_stream)(router, remote_id=context_id)
@@ -147,7 +146,7 @@ class Peer(object):
 
     def receive(self):
         """
-        Return the next frame as unframe() does, or None at the end of the stream. Fails after ten seconds.
+        Return the next frame as unframe() does, or None at the end of the stream. Fails after patience().
         """
         while not self._frames:
             data = self.sock.recv(65536)
@@ -156,11 +155,11 @@ class Peer(object):
             self._frames, self._rest = unframe(self._rest + data)
         return self._frames.pop(0)
 
-    def is_closed(self, seconds=10.0):
+    def is_closed(self, seconds=None):
         """
         Return whether the other side closes the stream within some time. What it still sends is dropped.
         """
-        self.sock.settimeout(seconds)
+        self.sock.settimeout(patience() if seconds is None else seconds)
         try:
             while self.sock.recv(65536):
                 pass
@@ -220,12 +219,12 @@ class LogCapture(logging.Handler):
             if text in r.getMessage() and (level is None or r.levelno == level) and (name is None or r.name == name)
         ]
 
-    def wait(self, text, level=None, name=None, seconds=10.0):
+    def wait(self, text, level=None, name=None, seconds=None):
         return wait_for(lambda: self.find(text, level, name), seconds,
                         'a log record with %r; there are %r' % (text, [r.getMessage() for r in self.records][-20:]))
 
 
-def in_threads(functions, seconds=30.0):
+def in_threads(functions, seconds=60.0):
     """
     Run functions at the same time, each in a thread; return their results, or the exceptions they raised, in order.
     """

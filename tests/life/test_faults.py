@@ -136,10 +136,10 @@ def test_a_clock_that_jumps(router, monkeypatch):
     receiver = child.call_async(targets.sleep, 0.2)
     with pytest.raises(mitogen.core.TimeoutError):
         mitogen.select.Select([receiver], oneshot=False).get(timeout=0.05)
-    assert receiver.get(timeout=20).unpickle() == 0.2
+    assert receiver.get(timeout=60).unpickle() == 0.2
     fired = Latch()
     router.broker.defer_sync(lambda: router.broker.timers.schedule(mitogen.core.now() + 0.05, fired.put))
-    fired.get(timeout=20)
+    fired.get(timeout=60)
     pool = mitogen.service.Pool(router, services=[service_targets.Plain(router)], size=2)
     assert router.myself().call_service(service_targets.Plain, 'unprivileged') == 'unprivileged'
     pool.stop()
@@ -201,9 +201,9 @@ def test_ssh_over_a_network_that_is_cut(router, make_network, make_server, accou
     net.cut()
     for call in calls:
         with pytest.raises(ChannelError) as caught:
-            call.get(timeout=30)
+            call.get(timeout=60)
         assert 'was lost' in str(caught.value)
-    gone.get(timeout=10)
+    gone.get(timeout=60)
     with pytest.raises(StreamError):
         router.ssh(**dict(options, connect_timeout=1))
     assert here.call(targets.add, 1, 2) == 3
@@ -254,7 +254,7 @@ def test_a_receiver_of_a_context_behind_a_stopped_one_waits(router):
     pids = [context.call(os.getpid) for context in (interm, child)]
     with Receiver(router) as receiver:
         child.call_no_reply(targets.say, receiver.to_sender(), 1)
-        assert receiver.get(timeout=20).unpickle() == 1
+        assert receiver.get(timeout=60).unpickle() == 1
         for pid in pids:
             testlib.stop_process(pid)
             try:
@@ -263,4 +263,4 @@ def test_a_receiver_of_a_context_behind_a_stopped_one_waits(router):
                     receiver.get(timeout=0.05)
             finally:
                 os.kill(pid, 18)
-            assert receiver.get(timeout=20).unpickle() == 2
+            assert receiver.get(timeout=60).unpickle() == 2

@@ -340,9 +340,9 @@ def test_what_the_copy_has_of_the_parents_says_so(router):
             child.call(targets.identity, b'x' * 1000000)
         for waiting in (receiver, pending):
             with pytest.raises(mitogen.core.ChannelError):
-                waiting.get(timeout=10)
+                waiting.get(timeout=60)
         with pytest.raises(mitogen.core.ChannelError):
-            Receiver(router).get(timeout=10)
+            Receiver(router).get(timeout=60)
         with pytest.raises(mitogen.core.Error):
             broker.defer(lambda: None)
         with pytest.raises(mitogen.core.Error):
@@ -386,7 +386,7 @@ def test_a_latch_that_a_thread_waited_for(router):
 
         def look():
             with pytest.raises(mitogen.core.ChannelError):
-                receiver.get(timeout=10)
+                receiver.get(timeout=60)
 
         check_fork(look)
         busy.end(receiver.close)

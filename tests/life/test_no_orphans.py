@@ -19,7 +19,7 @@ import testlib
 
 #: Within this, what is below a process that was killed has ended. The promise is five seconds; the rest is for a
 #: machine that has much else to do.
-SECONDS = 5.0 + 10.0
+SECONDS = testlib.patience()
 
 #: Name of a process -> the processes that end with it.
 BELOW = {'master': 'abcde', 'a': 'bcd', 'b': 'c', 'c': '', 'd': '', 'e': ''}

@@ -17,7 +17,7 @@ def test_a_corked_broker_does_nothing(broker):
     with pytest.raises(mitogen.core.TimeoutError):
         latch.get(timeout=0.5)
     corker.uncork()
-    assert latch.get(timeout=10) == 123
+    assert latch.get(timeout=60) == 123
     corker.uncork()
 
 
@@ -42,7 +42,7 @@ def test_a_corked_pool_does_nothing(router):
         with pytest.raises(mitogen.core.TimeoutError):
             latch.get(timeout=0.5)
         corker.uncork()
-        assert latch.get(timeout=10) == 123
+        assert latch.get(timeout=60) == 123
     finally:
         pool.stop()
 

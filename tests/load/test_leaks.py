@@ -71,7 +71,7 @@ def step():
     exited = mitogen.core.Latch()
     mitogen.core.listen(router.stream_by_id(child.context_id).conn.proc, 'exit', exited.put)
     child.shutdown(wait=True)
-    exited.get(timeout=20)
+    exited.get(timeout=60)
 
 # What is known of a context stays as long as its router, for signals and for the names of its log records.
 compare('connect', step, 5, %d, 40, 20000)
@@ -123,7 +123,7 @@ def step():
     with mitogen.master.Router() as router:
         with mitogen.core.Receiver(router) as receiver:
             receiver.to_sender().send(1)
-            assert receiver.get(timeout=10).unpickle() == 1
+            assert receiver.get(timeout=60).unpickle() == 1
 
 compare('routers', step, 20, 300, 0, 2000)
 ''')
@@ -142,7 +142,7 @@ def step():
         peer.write(testlib.frame(0, 101, handle=31337, reply_to=5))
         assert peer.receive()
         peer.write(b'x' * 100)
-        gone.get(timeout=10)
+        gone.get(timeout=60)
         testlib.sync(router.broker)
 
 import logging
@@ -190,7 +190,7 @@ def step():
     receiver.notify = lambda r: None
     receiver.close()
     try:
-        router.myself().send_async(mitogen.core.Message(handle=31337)).get(timeout=10)
+        router.myself().send_async(mitogen.core.Message(handle=31337)).get(timeout=60)
     except mitogen.core.ChannelError:
         pass
 

@@ -47,7 +47,7 @@ def test_idle_tree_of_fifty_contexts_is_asleep(router):
         return before == [switches(pid) for pid in pids]
 
     # What they still do after their last call, log and settle, takes a moment.
-    testlib.wait_for(asleep, 30.0, 'a second in which all children sleep')
+    testlib.wait_for(asleep, what='a second in which all children sleep')
     assert [context.call(os.getpid) for context in contexts] == pids
 
 

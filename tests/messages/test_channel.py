@@ -32,9 +32,9 @@ def test_two_channels_talk(router):
     there = Channel(router, router.myself(), here.handle)
     here.dst_handle = there.handle
     here.send(u'question')
-    assert there.get(timeout=10).unpickle() == u'question'
+    assert there.get(timeout=60).unpickle() == u'question'
     there.send(u'answer')
-    assert here.get(timeout=10).unpickle() == u'answer'
+    assert here.get(timeout=60).unpickle() == u'answer'
     here.close()
     there.close()
 
@@ -45,7 +45,7 @@ def test_closing_one_half_tells_the_other(router):
     here.dst_handle = there.handle
     there.close()
     with pytest.raises(ChannelError) as caught:
-        here.get(timeout=10)
+        here.get(timeout=60)
     assert caught.value.args[0] == Sender.explicit_close_msg
     here.close()
 

@@ -37,7 +37,7 @@ def test_a_receiver_may_take_a_handle_over(router):
     first = Receiver(router, handle=1234)
     second = Receiver(router, handle=1234, overwrite=True)
     router.myself().send(Message(handle=1234, data=b'x'))
-    assert second.get(timeout=10).data == b'x'
+    assert second.get(timeout=60).data == b'x'
     assert first.empty()
     second.close()
 
@@ -47,14 +47,14 @@ def test_what_is_sent_comes_out_in_order(router):
         sender = receiver.to_sender()
         for i in range(100):
             sender.send(i)
-        assert [receiver.get(timeout=10).unpickle() for _ in range(100)] == list(range(100))
+        assert [receiver.get(timeout=60).unpickle() for _ in range(100)] == list(range(100))
 
 
 def test_a_message_from_here_is_the_same_object(router):
     with Receiver(router) as receiver:
         msg = Message(dst_id=mitogen.context_id, handle=receiver.handle, data=b'x')
         router.route(msg)
-        assert receiver.get(timeout=10) is msg
+        assert receiver.get(timeout=60) is msg
 
 
 def test_get_times_out(router):
@@ -89,7 +89,7 @@ def test_notify_is_called_whether_or_not_somebody_sleeps(router):
     thread = threading.Thread(target=receiver.get, kwargs={'timeout': 10})
     thread.start()
     receiver.to_sender().send(1)
-    thread.join(10)
+    thread.join(60)
     testlib.wait_for(lambda: calls == [receiver])
     receiver.close()
 
@@ -99,7 +99,7 @@ def test_notify_may_be_the_put_of_a_latch(router):
     receiver = Receiver(router)
     receiver.notify = latch.put
     receiver.to_sender().send(u'x')
-    assert latch.get(timeout=10) is receiver
+    assert latch.get(timeout=60) is receiver
     assert receiver.get(block=False).unpickle() == u'x'
     receiver.close()
 
@@ -110,16 +110,16 @@ def test_a_dead_message_raises_and_the_receiver_stays_open(router):
     with Receiver(router) as receiver:
         receiver._on_receive(Message.dead('over'))
         with pytest.raises(ChannelError) as caught:
-            receiver.get(timeout=10)
+            receiver.get(timeout=60)
         assert caught.value.args[0] == 'over'
         receiver._on_receive(Message.pickled(1))
-        assert receiver.get(timeout=10).unpickle() == 1
+        assert receiver.get(timeout=60).unpickle() == 1
 
 
 def test_a_dead_message_is_handed_out_when_asked_for(router):
     with Receiver(router) as receiver:
         receiver._on_receive(Message.dead('over'))
-        assert receiver.get(timeout=10, throw_dead=False).is_dead
+        assert receiver.get(timeout=60, throw_dead=False).is_dead
 
 
 @pytest.mark.parametrize('src_id,text', [(0, ChannelError.local_msg), (1234, ChannelError.remote_msg)])
@@ -127,7 +127,7 @@ def test_a_dead_message_without_reason_raises_the_text_of_its_origin(router, src
     with Receiver(router) as receiver:
         receiver._on_receive(Message.dead(src_id=src_id))
         with pytest.raises(ChannelError) as caught:
-            receiver.get(timeout=10)
+            receiver.get(timeout=60)
         assert caught.value.args[0] == text
 
 
@@ -155,9 +155,9 @@ def test_iteration_ends_when_the_receiver_is_closed(router):
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert first.wait(10)
+    assert first.wait(60)
     receiver.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert seen == [1]
 
@@ -202,12 +202,12 @@ def test_close_wakes_every_waiting_thread_with_the_closed_text(router):
     def wait(event):
         def run():
             event.set()
-            return receiver.get(timeout=20)
+            return receiver.get(timeout=60)
         return run
 
     def close():
         for event in started:
-            event.wait(10)
+            event.wait(60)
         receiver.close()
 
     errors = testlib.in_threads([wait(event) for event in started] + [close])[:4]
@@ -221,7 +221,7 @@ def test_a_senders_close_wakes_one_waiting_thread(router):
 
     def run():
         try:
-            results.put(receiver.get(timeout=20))
+            results.put(receiver.get(timeout=60))
         except ChannelError as error:
             results.put(error)
 
@@ -229,14 +229,14 @@ def test_a_senders_close_wakes_one_waiting_thread(router):
     for thread in threads:
         thread.start()
     receiver.to_sender().close()
-    error = results.get(timeout=10)
+    error = results.get(timeout=60)
     assert error.args[0] == Sender.explicit_close_msg
     with pytest.raises(TimeoutError):
         results.get(timeout=0.05)
     receiver.close()
-    assert results.get(timeout=10).args[0] == receiver.closed_msg
+    assert results.get(timeout=60).args[0] == receiver.closed_msg
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_message_after_close_finds_no_handle(router):
@@ -246,7 +246,7 @@ def test_a_message_after_close_finds_no_handle(router):
     with Receiver(router) as answer:
         sender.context.send(Message(handle=sender.dst_handle, reply_to=answer.handle))
         with pytest.raises(ChannelError) as caught:
-            answer.get(timeout=10)
+            answer.get(timeout=60)
     assert caught.value.args[0] == router.invalid_handle_msg
 
 
@@ -255,7 +255,7 @@ def test_a_receiver_for_one_message_gives_its_handle_back_after_it(router):
     handle = receiver.handle
     sender = receiver.to_sender()
     sender.send(1)
-    assert receiver.get(timeout=10).unpickle() == 1
+    assert receiver.get(timeout=60).unpickle() == 1
     assert handle not in router._handle_map
 
 
@@ -266,10 +266,10 @@ def test_broker_exit_reaches_a_waiting_receiver(make_router):
 
     def wait():
         started.set()
-        return receiver.get(timeout=20)
+        return receiver.get(timeout=60)
 
     def shut_down():
-        started.wait(10)
+        started.wait(60)
         router.broker.shutdown()
 
     error = testlib.in_threads([wait, shut_down])[0]
@@ -283,7 +283,7 @@ def test_a_policy_is_asked_with_the_message_and_no_stream_for_a_local_one(router
     policy = mock.Mock(return_value=True)
     with Receiver(router, policy=policy) as receiver:
         receiver.to_sender().send(1)
-        msg = receiver.get(timeout=10)
+        msg = receiver.get(timeout=60)
     policy.assert_called_once_with(msg, None)
 
 
@@ -292,7 +292,7 @@ def test_a_refused_message_is_not_queued_and_its_sender_learns_why(router):
         with Receiver(router, policy=lambda msg, stream: False) as receiver, Receiver(router) as answer:
             router.route(Message(dst_id=mitogen.context_id, handle=receiver.handle, reply_to=answer.handle))
             with pytest.raises(ChannelError) as caught:
-                answer.get(timeout=10)
+                answer.get(timeout=60)
             assert caught.value.args[0] == router.refused_msg
             assert receiver.empty()
     assert logs.find(router.refused_msg)
@@ -305,7 +305,7 @@ def test_only_the_respondent_may_answer(router):
             second.call(targets.send_raw, 0, receiver.handle, b'wrong')
             logs.wait('unexpected')
             first.call(targets.send_raw, 0, receiver.handle, b'right')
-            assert receiver.get(timeout=10).data == b'right'
+            assert receiver.get(timeout=60).data == b'right'
 
 
 # ---- senders
@@ -322,7 +322,7 @@ def test_a_sender_sends_pickles_by_default_and_raw_bytes_on_demand(router):
         sender = receiver.to_sender()
         sender.send({u'a': 1})
         sender.send(b'\0\xff', enc=Message.ENC_BIN)
-        first, second = receiver.get(timeout=10), receiver.get(timeout=10)
+        first, second = receiver.get(timeout=60), receiver.get(timeout=60)
     assert (first.enc, first.unpickle()) == (Message.ENC_PKL, {u'a': 1})
     assert (second.enc, second.data) == (Message.ENC_BIN, b'\0\xff')
     assert second.decode() == b'\0\xff'
@@ -350,19 +350,19 @@ def test_a_child_sends_five_messages_closes_and_returns(router):
     with Receiver(router) as receiver:
         result = child.call_async(targets.send_numbers, receiver.to_sender(), 5, 10)
         assert [msg.unpickle() for msg in receiver] == [0, 1, 2, 3, 4]
-        assert result.get(timeout=10).unpickle() == 10
+        assert result.get(timeout=60).unpickle() == 10
 
 
 def test_the_parent_sends_to_a_receiver_in_a_child(router):
     child = router.local()
     with Receiver(router) as ready:
         result = child.call_async(targets.receive_until_closed, ready.to_sender())
-        sender = ready.get(timeout=10).unpickle()
+        sender = ready.get(timeout=60).unpickle()
         assert sender.context.context_id == child.context_id
         for i in range(100):
             sender.send(i)
         sender.close()
-        assert result.get(timeout=10).unpickle() == list(range(100))
+        assert result.get(timeout=60).unpickle() == list(range(100))
 
 
 @pytest.mark.parametrize('size,count', [(64, 2000), (1 << 20, 20)])
@@ -377,7 +377,7 @@ def test_a_stream_of_binary_messages_arrives_whole(router, size, count):
             assert msg.data == wanted
             seen += 1
         assert seen == count
-        assert result.get(timeout=10).unpickle() is None
+        assert result.get(timeout=60).unpickle() is None
 
 
 def test_a_receiver_can_be_subclassed(router):
@@ -389,14 +389,14 @@ def test_a_receiver_can_be_subclassed(router):
     seen = []
     with Loud(router) as receiver:
         receiver.to_sender().send(u'x')
-        assert receiver.get(timeout=10).unpickle() == u'x'
+        assert receiver.get(timeout=60).unpickle() == u'x'
     assert seen == [u'x']
 
 
 def test_unpickling_an_answer_raises_the_remote_error(router):
     receiver = router.local().call_async(targets.fail, u'far away')
     with pytest.raises(CallError) as caught:
-        receiver.get(timeout=10).unpickle()
+        receiver.get(timeout=60).unpickle()
     assert 'far away' in str(caught.value)
 
 
@@ -405,7 +405,7 @@ def test_a_receiver_whose_respondent_is_lost_learns_it(router):
     receiver = Receiver(router, respondent=child)
     child.shutdown(wait=True)
     with pytest.raises(ChannelError) as caught:
-        receiver.get(timeout=10)
+        receiver.get(timeout=60)
     assert caught.value.args[0] == router.respondent_disconnect_msg
 
 
@@ -414,7 +414,7 @@ def test_a_receiver_with_a_private_respondent_object_still_works(router):
     private = Context(router, child.context_id)
     with Receiver(router, respondent=private) as receiver:
         child.call(targets.send_raw, 0, receiver.handle, b'x')
-        assert receiver.get(timeout=10).data == b'x'
+        assert receiver.get(timeout=60).data == b'x'
 
 
 # ---- receivers that nobody refers to
@@ -425,7 +425,7 @@ def test_notify_of_a_receiver_is_called_though_nobody_refers_to_the_receiver(rou
     for i in range(5):
         context.call_async(time.sleep, 0.02).notify = lambda receiver, i=i: told.put((i, receiver.get(block=False).unpickle()))
     gc.collect()
-    assert sorted(told.get(timeout=10) for _ in range(5)) == [(i, None) for i in range(5)]
+    assert sorted(told.get(timeout=60) for _ in range(5)) == [(i, None) for i in range(5)]
 
 
 def test_a_receiver_comes_out_of_the_latch_it_was_put_in_though_nobody_refers_to_it(router):
@@ -434,6 +434,6 @@ def test_a_receiver_comes_out_of_the_latch_it_was_put_in_though_nobody_refers_to
     for _ in range(5):
         context.call_async(time.sleep, 0.02).notify = latch.put
     for _ in range(5):
-        receiver = latch.get(timeout=10)
+        receiver = latch.get(timeout=60)
         assert receiver.get(block=False).unpickle() is None
     assert latch.empty()

@@ -539,7 +539,7 @@ def test_a_context_in_a_message_of_a_router_is_the_canonical_one(router):
 def test_a_context_sent_to_a_local_receiver_has_no_router(router):
     with mitogen.core.Receiver(router) as receiver:
         receiver.to_sender().send(router.myself())
-        back = receiver.get(timeout=10).unpickle()
+        back = receiver.get(timeout=60).unpickle()
     assert back.router is None
     assert back.context_id == mitogen.context_id
 
@@ -554,7 +554,7 @@ def test_a_sender_comes_back_usable(router):
         sender = round_trip(receiver.to_sender(), router)
         assert isinstance(sender, Sender)
         sender.send(u'x')
-        assert receiver.get(timeout=10).unpickle() == u'x'
+        assert receiver.get(timeout=60).unpickle() == u'x'
 
 
 def test_a_sender_needs_a_router():

@@ -150,7 +150,7 @@ def test_what_a_peer_sends_to_itself_waits_for_it_to_read(router):
         assert peer.stream.protocol.pending_bytes() <= 2 * MIB
         # Once it reads, all of it comes, in order.
         got, rest = 0, b''
-        peer.sock.settimeout(30)
+        peer.sock.settimeout(60)
         writer = threading.Thread(target=peer.sock.sendall, args=(peer.left,))
         writer.start()
         while got < 512:
@@ -187,7 +187,7 @@ def test_a_stream_with_a_hook_is_held_back_too(router):
         assert sent < 512 * 65536
         assert target.stream.protocol.pending_bytes() <= 2 * MIB
         writer = threading.Thread(target=source.sock.sendall, args=(source.left,))
-        source.sock.settimeout(30)
+        source.sock.settimeout(60)
         writer.start()
         assert [target.receive()[4] for _ in range(512)] == list(range(1, 513))
         writer.join()
@@ -224,12 +224,12 @@ def test_a_receiver_with_a_bound_refuses_and_says_so(router):
         for _ in range(7):
             assert len(receiver.get().unpickle()) == 131072
         with pytest.raises(mitogen.core.ChannelError) as info:
-            receiver.get(timeout=10)
+            receiver.get(timeout=60)
         assert info.value.args[0] == router.full_msg % (MIB,)
         assert receiver.size() == 0
         # There is room again.
         child.call(flow_targets.flood, receiver.to_sender(), 2, 131072)
-        assert [len(receiver.get(timeout=10).unpickle()) for _ in range(2)] == [131072] * 2
+        assert [len(receiver.get(timeout=60).unpickle()) for _ in range(2)] == [131072] * 2
     assert router.stats()['refused'] >= 57
 
 
@@ -237,13 +237,13 @@ def test_who_wants_an_answer_of_a_full_receiver_gets_one(router):
     child = router.local()
     with mitogen.core.Receiver(router, max_bytes=100) as receiver:
         assert child.call(flow_targets.ask_until_refused, receiver.to_sender()) == router.full_msg % (100,)
-        receiver.get(timeout=10)
+        receiver.get(timeout=60)
         # Of this process, too.
         receiver.max_bytes = 1
         for _ in range(2):
             answer = router.myself().send_async(mitogen.core.Message(handle=receiver.handle, data=b'x' * 50))
         with pytest.raises(mitogen.core.ChannelError):
-            answer.get(timeout=10)
+            answer.get(timeout=60)
 
 
 def test_one_message_is_always_taken(router):
@@ -251,7 +251,7 @@ def test_one_message_is_always_taken(router):
     with mitogen.core.Receiver(router, max_bytes=1) as receiver:
         for _ in range(3):
             child.call(flow_targets.flood, receiver.to_sender(), 1, 1000)
-            assert len(receiver.get(timeout=10).unpickle()) == 1000
+            assert len(receiver.get(timeout=60).unpickle()) == 1000
         receiver.max_bytes = None
         child.call(flow_targets.flood, receiver.to_sender(), 20, 1000)
         testlib.wait_for(lambda: receiver.size() == 20)

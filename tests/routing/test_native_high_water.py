@@ -29,7 +29,7 @@ def test_a_sender_waits_while_too_much_waits_to_be_written(router):
         # Nobody reads, so the kernel is full some time, and then the queue.
         wait_for(lambda: pending() >= MARK)
         assert [peer.receive()[4] for _ in range(COUNT)] == list(range(1, COUNT + 1))
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
     # One message may cross the mark.
     assert max(waiting) <= MARK + SIZE + Message.HEADER_LEN

@@ -34,7 +34,7 @@ def test_a_handler_runs_on_the_brokers_thread_with_the_message(router):
     handle = router.add_handler(lambda msg: latch.put((threading.current_thread(), msg)))
     sent = local_message(handle, data=b'x')
     router.route(sent)
-    thread, msg = latch.get(timeout=10)
+    thread, msg = latch.get(timeout=60)
     assert thread is router.broker._thread
     assert msg is sent
 
@@ -53,7 +53,7 @@ def test_a_handler_may_be_overwritten_on_demand(router):
     router.add_handler(lambda msg: latch.put('first'), handle=1234)
     router.add_handler(lambda msg: latch.put('second'), handle=1234, overwrite=True)
     router.route(local_message(1234))
-    assert latch.get(timeout=10) == 'second'
+    assert latch.get(timeout=60) == 'second'
 
 
 def test_deleting_an_absent_handler_raises(router):
@@ -82,10 +82,10 @@ def test_a_handler_for_one_message_gets_one(router):
     with Receiver(router) as answer:
         first = local_message(handle)
         router.route(first)
-        assert latch.get(timeout=10) is first
+        assert latch.get(timeout=60) is first
         router.route(local_message(handle, reply_to=answer.handle))
         with pytest.raises(ChannelError) as caught:
-            answer.get(timeout=10)
+            answer.get(timeout=60)
         assert caught.value.args[0] == router.invalid_handle_msg
     assert latch.empty()
 
@@ -94,7 +94,7 @@ def test_a_handler_for_one_message_is_gone_before_it_is_called(router):
     latch = Latch()
     handle = router.add_handler(lambda msg: latch.put(handle in router._handle_map), persist=False)
     router.route(local_message(handle))
-    assert latch.get(timeout=10) is False
+    assert latch.get(timeout=60) is False
 
 
 def test_an_exception_of_a_handler_is_logged_and_swallowed(router):
@@ -107,7 +107,7 @@ def test_an_exception_of_a_handler_is_logged_and_swallowed(router):
     with testlib.LogCapture('mitogen') as logs:
         router.route(local_message(handle))
         router.route(local_message(router.add_handler(latch.put)))
-        latch.get(timeout=10)
+        latch.get(timeout=60)
     errors = [r for r in logs.records if r.levelname == 'ERROR']
     assert errors
     assert [r for r in errors if r.exc_info or 'deliberate' in r.getMessage()]
@@ -119,7 +119,7 @@ def test_a_false_policy_refuses(router):
     with testlib.LogCapture('mitogen') as logs, Receiver(router) as answer:
         router.route(local_message(handle, reply_to=answer.handle))
         with pytest.raises(ChannelError) as caught:
-            answer.get(timeout=10)
+            answer.get(timeout=60)
     assert caught.value.args[0] == router.refused_msg
     assert called == []
     assert logs.find(router.refused_msg)
@@ -134,7 +134,7 @@ def test_a_policy_that_raises_refuses_and_the_broker_lives_on(router):
     with Receiver(router) as answer:
         router.route(local_message(handle, reply_to=answer.handle))
         with pytest.raises(ChannelError) as caught:
-            answer.get(timeout=10)
+            answer.get(timeout=60)
     assert caught.value.args[0] == router.refused_msg
     assert called == []
     testlib.sync(router.broker)
@@ -146,7 +146,7 @@ def test_the_immediate_child_policy_refuses_a_local_message(router):
     with Receiver(router) as answer:
         router.route(local_message(handle, reply_to=answer.handle))
         with pytest.raises(ChannelError):
-            answer.get(timeout=10)
+            answer.get(timeout=60)
     testlib.sync(router.broker)
     assert called == []
 
@@ -167,7 +167,7 @@ def test_handlers_are_called_with_a_dead_message_when_the_broker_ends(make_route
     latch = Latch()
     router.add_handler(latch.put)
     router.broker.shutdown()
-    msg = latch.get(timeout=10)
+    msg = latch.get(timeout=60)
     assert msg.is_dead
     assert msg.data.decode() == router.broker_exit_msg
     router.broker.join()
@@ -185,7 +185,7 @@ def test_handlers_are_called_with_a_dead_message_when_the_broker_crashes(make_ro
     with testlib.LogCapture('mitogen') as logs:
         router.broker._loop_once = crash
         router.broker.defer(lambda: None)
-        msg = latch.get(timeout=10)
+        msg = latch.get(timeout=60)
         router.broker.join()
     assert msg.is_dead
     assert msg.data.decode() == router.broker_exit_msg
@@ -206,7 +206,7 @@ def test_routing_after_the_brokers_exit_raises_in_the_caller(make_router):
 def test_an_unknown_handle_gives_a_dead_answer(router):
     with Receiver(router) as answer:
         router.route(local_message(31337, reply_to=answer.handle))
-        msg = answer.get(timeout=10, throw_dead=False)
+        msg = answer.get(timeout=60, throw_dead=False)
     assert msg.is_dead
     assert msg.data.decode() == router.invalid_handle_msg
 
@@ -215,7 +215,7 @@ def test_handle_999_of_a_child_gives_a_dead_answer_from_that_child(router):
     child = router.local()
     with Receiver(router) as answer:
         router.route(Message(dst_id=child.context_id, handle=999, reply_to=answer.handle))
-        msg = answer.get(timeout=10, throw_dead=False)
+        msg = answer.get(timeout=60, throw_dead=False)
     assert msg.is_dead
     assert msg.src_id == child.context_id
     assert msg.data == router.invalid_handle_msg.encode()
@@ -225,7 +225,7 @@ def test_an_unknown_context_gives_a_dead_answer(router):
     with Receiver(router) as answer:
         router.route(Message(dst_id=1234, handle=1234, reply_to=answer.handle))
         with pytest.raises(ChannelError) as caught:
-            answer.get(timeout=10)
+            answer.get(timeout=60)
     assert caught.value.args[0] == router.no_route_msg % (1234, mitogen.context_id)
 
 
@@ -270,10 +270,10 @@ def test_a_message_at_the_limit_passes_and_one_over_it_wakes_the_receiver(make_r
     with Receiver(router) as receiver:
         sender = receiver.to_sender()
         sender.send(b'x' * 4096, enc=Message.ENC_BIN)
-        assert len(receiver.get(timeout=10).data) == 4096
+        assert len(receiver.get(timeout=60).data) == 4096
         sender.send(b'x' * 4097, enc=Message.ENC_BIN)
         with pytest.raises(ChannelError) as caught:
-            receiver.get(timeout=10)
+            receiver.get(timeout=60)
     assert caught.value.args[0] == router.too_large_msg % (4096,)
 
 
@@ -404,7 +404,7 @@ def test_send_async_and_send_await(router):
 
     handle = router.add_handler(echo)
     receiver = router.myself().send_async(Message.pickled(u'x', handle=handle))
-    assert receiver.get(timeout=10).unpickle() == u'x'
+    assert receiver.get(timeout=60).unpickle() == u'x'
     assert router.myself().send_await(Message.pickled(u'y', handle=handle), deadline=10) == u'y'
 
 
@@ -505,7 +505,7 @@ def test_disconnect_all_ends_every_child(router):
         mitogen.core.listen(proc, 'exit', lambda: exits.put(None))
     router.disconnect_all()
     for _ in children:
-        exits.get(timeout=10)
+        exits.get(timeout=60)
     for child in children:
         with pytest.raises(ChannelError) as caught:
             child.call(os.getpid)
@@ -529,7 +529,7 @@ def test_a_listener_that_raises_is_logged_and_the_broker_lives_on(router, cut):
     mitogen.core.listen(stream.conn.proc, 'exit', gone.put)
     with testlib.LogCapture('mitogen') as logs:
         cut(router, child)
-        gone.get(timeout=10)
+        gone.get(timeout=60)
         testlib.sync(router.broker)
     assert len([r for r in logs.records if r.exc_info and 'deliberate' in str(r.exc_info[1])]) >= 2
     assert not logs.find('broker crashed')
@@ -600,5 +600,5 @@ def test_using_a_router_leaves_the_thread_list_as_it_was(make_router):
 
 def test_a_messages_router_is_the_receiving_one(router):
     child = router.local()
-    msg = child.call_async(targets.identity, 1).get(timeout=10)
+    msg = child.call_async(targets.identity, 1).get(timeout=60)
     assert msg.router is router

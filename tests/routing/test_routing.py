@@ -92,7 +92,7 @@ def test_a_stamp_overwrites_the_authority(router, peers):
     latch = Latch()
     handle = router.add_handler(latch.put)
     first.send(dst=0, handle=handle)
-    msg = latch.get(timeout=10)
+    msg = latch.get(timeout=60)
     assert (msg.src_id, msg.auth_id) == (101, 77)
     first.send(dst=102, handle=5, data=b'x')
     _, dst, src, auth, handle, _, data = second.receive()
@@ -107,7 +107,7 @@ def test_an_on_message_hook_sees_what_arrives(router, peers):
     latch = Latch()
     handle = router.add_handler(latch.put)
     first.send(dst=0, handle=handle, data=b'x')
-    latch.get(timeout=10)
+    latch.get(timeout=60)
     assert seen == [(first.stream, b'x')]
 
 
@@ -154,7 +154,7 @@ def test_an_unknown_destination_behind_a_child_is_answered_by_that_child(router)
     with Receiver(router) as answer:
         router.route(Message(dst_id=1234, handle=1234, reply_to=answer.handle))
         with pytest.raises(ChannelError) as caught:
-            answer.get(timeout=10)
+            answer.get(timeout=60)
     assert caught.value.args[0] == router.no_route_msg % (1234, child.context_id)
 
 
@@ -311,7 +311,7 @@ def test_a_call_into_a_lost_grandchild_ends(router, victim):
     receiver = grandchild.call_async(targets.sleep, 60)
     (grandchild if victim == 'grandchild' else child).shutdown()
     with pytest.raises(ChannelError) as caught:
-        receiver.get(timeout=15)
+        receiver.get(timeout=60)
     assert caught.value.args[0] == router.respondent_disconnect_msg
 
 
@@ -320,7 +320,7 @@ def test_a_later_call_into_a_lost_context_finds_no_route(router):
     latch = Latch()
     mitogen.core.listen(router.stream_by_id(child.context_id).conn.proc, 'exit', latch.put)
     child.shutdown(wait=True)
-    latch.get(timeout=10)
+    latch.get(timeout=60)
     with pytest.raises(ChannelError) as caught:
         child.call(targets.identity, 1)
     assert caught.value.args[0] == router.no_route_msg % (child.context_id, mitogen.context_id)
@@ -336,7 +336,7 @@ def test_losing_an_intermediary_deletes_every_route_through_it(router):
     second.shutdown()
     lost = set()
     while lost != set([second.context_id, third.context_id]):
-        lost.add(fired.get(timeout=10))
+        lost.add(fired.get(timeout=60))
     testlib.wait_for(lambda: router.stream_by_id(second.context_id) is None)
     testlib.wait_for(lambda: router.stream_by_id(third.context_id) is None)
     assert router.stream_by_id(first.context_id) is not None
@@ -354,10 +354,10 @@ def test_a_context_that_waits_on_a_lost_sibling_learns_it(router, depth):
         grant_authority(router, left)
     with Receiver(router) as started:
         receiver = waiter.call_async(targets.wait_on_context, victim.context_id, started.to_sender())
-        started.get(timeout=10)
+        started.get(timeout=60)
         # Ordered behind the call on its way down, so the victim is at work.
         victim.shutdown()
-        assert receiver.get(timeout=15).unpickle().startswith(router.respondent_disconnect_msg)
+        assert receiver.get(timeout=60).unpickle().startswith(router.respondent_disconnect_msg)
 
 
 def test_a_corrupt_child_costs_only_its_own_calls(router, peers):
@@ -367,7 +367,7 @@ def test_a_corrupt_child_costs_only_its_own_calls(router, peers):
     first.receive()
     first.write(b'x' * 26)
     with pytest.raises(ChannelError) as caught:
-        receiver.get(timeout=10)
+        receiver.get(timeout=60)
     assert caught.value.args[0] == router.respondent_disconnect_msg
     assert child.call(targets.identity, 2) == 2
 
@@ -382,7 +382,7 @@ def test_a_child_announces_a_route_and_takes_it_back(router, peers):
     lost = Latch()
     mitogen.core.listen(router.context_by_id(555), 'disconnect', lost.put)
     first.send(dst=0, handle=mitogen.core.DEL_ROUTE, data=b'555')
-    lost.get(timeout=10)
+    lost.get(timeout=60)
     testlib.wait_for(lambda: router.stream_by_id(555) is None)
 
 
@@ -453,7 +453,7 @@ def test_detaching_is_answered_once(router):
     with Receiver(router) as receiver:
         child.call(targets.ask_to_detach, receiver.to_sender())
         testlib.wait_for(lambda: stream.conn.detached)
-        assert receiver.get(timeout=10).unpickle() is None
+        assert receiver.get(timeout=60).unpickle() is None
         with testlib.LogCapture('mitogen') as logs:
             child.call(targets.ask_to_detach, receiver.to_sender())
             assert [r for r in logs.wait('DETACHING') if r.levelname == 'WARNING']
@@ -484,7 +484,7 @@ def test_the_loss_of_another_context_is_an_error_to_who_waits_for_it_unless_all_
             receiver = Receiver(router, respondent=context)
             router._on_del_route(Message(data=b'5'))
             with pytest.raises(ChannelError) as caught:
-                receiver.get(timeout=10)
+                receiver.get(timeout=60)
             assert caught.value.args[0] == router.respondent_disconnect_msg
             receiver = Receiver(router, respondent=context)
             broker.shutdown()

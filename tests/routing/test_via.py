@@ -78,7 +78,7 @@ def test_a_deep_context_streams_to_the_master(router):
     with Receiver(router) as receiver:
         result = context.call_async(targets.send_bytes, receiver.to_sender(), 1000, 1000)
         assert sum(1 for _ in receiver) == 1000
-        assert result.get(timeout=10).unpickle() is None
+        assert result.get(timeout=60).unpickle() is None
 
 
 def test_a_deep_context_raises_like_a_near_one(router):
@@ -96,26 +96,24 @@ def test_brothers_below_one_child_start_in_parallel(router):
 def test_a_middle_context_forwards_while_its_main_thread_sleeps(router):
     child, grandchild = chain(router, 2)
     grandchild.call(targets.identity, 1)
-    child.call_no_reply(targets.sleep, 30)
-    start = time.time()
+    # Longer than a test may take.
+    child.call_no_reply(targets.sleep, 3600)
     for i in range(100):
         assert grandchild.call(targets.identity, i) == i
-    assert time.time() - start < 10
 
 
-def test_a_middle_context_forwards_while_its_main_thread_holds_the_interpreter(router):
+def test_a_middle_context_forwards_while_its_main_thread_holds_the_interpreter(router, tmp_path):
     child, grandchild = chain(router, 2)
     grandchild.call(targets.identity, 1)
     with Receiver(router) as started:
-        receiver = child.call_async(targets.say_and_spin, started.to_sender(), 3.0)
-        started.get(timeout=10)
-        count = 0
-        deadline = time.time() + 1.5
-        while time.time() < deadline:
-            assert grandchild.call(targets.identity, count) == count
-            count += 1
-        assert count > 5
-        assert receiver.get(timeout=20).unpickle() > 0
+        path = tmp_path / 'enough'
+        receiver = child.call_async(targets.say_and_spin, started.to_sender(), str(path))
+        started.get(timeout=60)
+        for i in range(10):
+            assert grandchild.call(targets.identity, i) == i
+        assert receiver.empty()
+        path.write_text(u'')
+        assert receiver.get(timeout=60).unpickle() > 0
 
 
 # ---- failures
@@ -140,10 +138,10 @@ def test_each_hop_says_where_it_was(router):
 def test_a_failed_process_far_away_is_noticed_at_once(router):
     child = router.local()
     router.local(via=child)
-    start = time.time()
-    with pytest.raises(StreamError):
+    # By its end, and not by a time that is over.
+    with pytest.raises(StreamError) as caught:
         router.local(via=child, python_path='true')
-    assert time.time() - start < 5
+    assert mitogen.parent.Connection.eof_error_msg.strip() in str(caught.value)
 
 
 def test_an_unknown_option_far_away_is_a_call_error(router):

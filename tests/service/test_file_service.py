@@ -238,7 +238,7 @@ def test_what_is_no_regular_file(router, service, tmp_path):
     child = router.local()
     service.register_prefix(u'/')
     for path in str(fifo), str(tmp_path), '/dev/null':
-        text = child.call_async(service_targets.fetch_error, router.myself(), path).get(timeout=10).unpickle()
+        text = child.call_async(service_targets.fetch_error, router.myself(), path).get(timeout=60).unpickle()
         assert 'regular' in text
         assert path in text
 
@@ -299,17 +299,17 @@ def test_shutdown_ends_transfers(router, service, large):
             self.size += len(data)
             if self.size == len(data):
                 entered.put()
-                leave.get(timeout=20)
+                leave.get(timeout=60)
 
     # Nobody but the fetching thread acknowledges, so it cannot be done before.
     results = []
     slow = Slow()
     thread = threading.Thread(target=lambda: results.append(FileService.get(router.myself(), path, slow)))
     thread.start()
-    entered.get(timeout=20)
+    entered.get(timeout=60)
     router._service_pool.stop()
     leave.put()
-    thread.join(20)
+    thread.join(60)
     (ok, metadata), = results
     assert not ok
     assert metadata['size'] == size > slow.size
@@ -339,7 +339,7 @@ def test_a_lost_context_gives_back_its_part_of_the_window(router, service, large
     waiting = other.call_async(service_targets.fetch, router.myself(), path)
     testlib.wait_for(lambda: len(state.jobs) == 2)
     gone.shutdown(wait=True)
-    ok, _, got, got_digest = waiting.get(timeout=20).unpickle()
+    ok, _, got, got_digest = waiting.get(timeout=60).unpickle()
     assert (ok, got, got_digest) == (True, size, digest)
     testlib.wait_for(lambda: state.unacked == 0)
 
@@ -406,7 +406,7 @@ def test_a_question_of_a_context_that_has_left_meanwhile(router, service, large,
     gone = mitogen.core.Latch()
     mitogen.core.listen(child, 'disconnect', gone.put)
     child.shutdown(wait=True)
-    gone.get(timeout=20)
+    gone.get(timeout=60)
     testlib.sync(router.broker)
     msg = Message(src_id=child.context_id, reply_to=5, router=router)
     service.fetch(path=path, sender=mitogen.core.Sender(child, 6), msg=msg)

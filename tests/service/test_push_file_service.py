@@ -54,7 +54,7 @@ def crossings(monkeypatch):
 
 
 def pushed(context, path):
-    return context.call_async(service_targets.pushed_file, path).get(timeout=20).unpickle()
+    return context.call_async(service_targets.pushed_file, path).get(timeout=60).unpickle()
 
 
 def test_a_file_comes_to_a_child(router, service, path):
@@ -87,7 +87,7 @@ def test_get_waits_for_the_file(router, service, path):
     with pytest.raises(mitogen.core.TimeoutError):
         receiver.get(timeout=0.1)
     service.propagate_to(child, path)
-    assert receiver.get(timeout=20).unpickle() == b'\x00content\xff'
+    assert receiver.get(timeout=60).unpickle() == b'\x00content\xff'
 
 
 def test_a_file_crosses_each_link_once(router, service, path, crossings):
@@ -220,9 +220,9 @@ def test_a_lost_target_keeps_nobody_from_the_file(router, service, bring):
         with pytest.raises(mitogen.service.Error):
             bring(service, gone, path)
         assert len(logs.find('cannot be passed on', logging.ERROR)) == 1
-    thread.join(10)
+    thread.join(60)
     service.on_shutdown()
-    thread.join(10)
+    thread.join(60)
     assert got == [b'data']
     assert pushed(child, path) == b'data'
 

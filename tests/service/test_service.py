@@ -51,7 +51,7 @@ def receiver_of_call(router, service_name, method_name, **kwargs):
 
 
 def result_of(receiver):
-    return receiver.get(timeout=10).unpickle()
+    return receiver.get(timeout=60).unpickle()
 
 
 # ---- names
@@ -214,7 +214,7 @@ def test_the_members_of_a_services_select_are_served(router, make_pool, plain):
     latch = Latch()
     plain.select.add(latch)
     latch.put('item')
-    event, thread_name = plain.events.get(timeout=10)
+    event, thread_name = plain.events.get(timeout=60)
     assert event.source is latch
     assert event.data == 'item'
     assert thread_name.startswith('mitogen.Pool.')
@@ -222,7 +222,7 @@ def test_the_members_of_a_services_select_are_served(router, make_pool, plain):
     assert latch.notify is None
     latch.put('again')
     plain.select.add(latch)
-    assert plain.events.get(timeout=10)[0].data == 'again'
+    assert plain.events.get(timeout=60)[0].data == 'again'
     with pytest.raises(mitogen.core.TimeoutError):
         plain.events.get(timeout=0.1)
 
@@ -237,13 +237,13 @@ def test_a_receiver_in_a_services_select(router, make_pool, plain):
         service.name = lambda: u'second'
         service.router._service_pool.add(service)
         receiver.to_sender().send(5)
-        event, _ = service.events.get(timeout=10)
+        event, _ = service.events.get(timeout=60)
         assert event.source is receiver
         assert event.data.unpickle() == 5
         # A dead message is no event, and costs no thread.
         receiver.to_sender().close()
         receiver.to_sender().send(6)
-        assert service.events.get(timeout=10)[0].data.unpickle() == 6
+        assert service.events.get(timeout=60)[0].data.unpickle() == 6
         make_second.close()
 
 
@@ -330,7 +330,7 @@ class Gate(object):
             self.most = max(self.most, self.inside)
         self.entered.put(None)
         try:
-            return self.leave.get(timeout=10)
+            return self.leave.get(timeout=60)
         finally:
             with self.lock:
                 self.inside -= 1
@@ -383,7 +383,7 @@ def test_methods_run_in_parallel(router, make_pool):
     service, call = gated(router, make_pool, Gated)
     receivers = [call() for _ in range(3)]
     for _ in receivers:
-        service.gate.entered.get(timeout=10)
+        service.gate.entered.get(timeout=60)
     assert service.gate.inside == 3
     for i in range(3):
         service.gate.leave.put(i)
@@ -396,11 +396,11 @@ def test_serialized_calls_never_overlap(router, make_pool):
     service, call = gated(router, make_pool, SerializedGated)
     receivers = [call(value=i) for i in range(5)]
     for i in range(5):
-        service.gate.entered.get(timeout=10)
+        service.gate.entered.get(timeout=60)
         # The others do not occupy a thread meanwhile.
         latch = Latch()
         router._service_pool.defer(latch.put, i)
-        assert latch.get(timeout=10) == i
+        assert latch.get(timeout=60) == i
         service.gate.leave.put(i)
     assert [result_of(receiver) for receiver in receivers] == list(range(5))
     assert service.order == list(range(5))
@@ -435,11 +435,11 @@ def test_a_serialized_invoker_takes_keywords_only(router):
 def test_equal_calls_run_once(router, make_pool):
     service, call = gated(router, make_pool, DeduplicatedGated, size=2)
     receivers = [call(value=1) for _ in range(4)]
-    service.gate.entered.get(timeout=10)
+    service.gate.entered.get(timeout=60)
     # Those that wait occupy no thread.
     latch = Latch()
     router._service_pool.defer(latch.put, None)
-    latch.get(timeout=10)
+    latch.get(timeout=60)
     service.gate.leave.put('once')
     assert [result_of(receiver) for receiver in receivers] == ['once'] * 4
     assert result_of(call(value=1)) == 'once'
@@ -543,7 +543,7 @@ def test_one_activation_at_a_time(router, make_pool, monkeypatch):
 
     monkeypatch.setattr(service_targets, 'Slow', Slow, raising=False)
     receivers = [receiver_of_call(router, u'service_targets.Slow', 'bump') for _ in range(3)]
-    gate.entered.get(timeout=10)
+    gate.entered.get(timeout=60)
     gate.leave.put(None)
     results = [result_of(receiver) for receiver in receivers]
     assert gate.runs == 1
@@ -618,7 +618,7 @@ def test_a_service_in_two_pools(make_router, overwrite):
             if pool:
                 pool.stop()
             latch.put(number)
-            assert service.events.get(timeout=10)[0].data == number
+            assert service.events.get(timeout=60)[0].data == number
         third.stop()
         assert service.select.notify is None
         # That of somebody else is none to be taken.
@@ -660,7 +660,7 @@ def test_stop_waits_for_the_services(router, make_pool, plain):
 def test_stop_may_be_told_not_to_wait(router, make_pool):
     service, call = gated(router, make_pool, Gated, size=1)
     receiver = call()
-    service.gate.entered.get(timeout=10)
+    service.gate.entered.get(timeout=60)
     pool = router._service_pool
     pool.stop(join=False)
     assert pool.closed
@@ -681,7 +681,7 @@ def test_stop_from_one_of_its_threads(router, make_pool, plain):
     pool = make_pool(plain, size=2)
     latch = Latch()
     pool.defer(lambda: latch.put(pool.stop()))
-    latch.get(timeout=10)
+    latch.get(timeout=60)
     pool.join()
     assert plain.shut_down == 2
 
@@ -691,7 +691,7 @@ def test_deferred_functions_run_in_the_pool(router, make_pool):
     latch = Latch()
     pool.defer(lambda: 1 / 0)
     pool.defer(lambda a, b: latch.put((a, b, threading.current_thread().name)), 1, b=2)
-    a, b, name = latch.get(timeout=10)
+    a, b, name = latch.get(timeout=60)
     assert (a, b) == (1, 2)
     assert name == 'mitogen.Pool.%04x.0' % (id(pool) & 0xffff)
     assert not threading.current_thread().daemon and not pool._threads[0].daemon
@@ -793,8 +793,8 @@ def test_a_busy_service_does_not_hold_up_the_end_for_ever(make_router, monkeypat
     monkeypatch.setattr(router.broker, 'shutdown_timeout', 0.2)
     pool = mitogen.service.get_or_create_pool(router=router)
     leave, entered = Latch(), Latch()
-    pool.defer(lambda: (entered.put(), leave.get(timeout=30)))
-    entered.get(timeout=10)
+    pool.defer(lambda: (entered.put(), leave.get(timeout=60)))
+    entered.get(timeout=60)
     with testlib.LogCapture('mitogen.service') as log:
         router.broker.shutdown()
         router.broker.join()

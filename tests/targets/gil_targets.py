@@ -2,6 +2,7 @@
 A function that keeps every other thread of its process from running Python.
 """
 
+import mmap
 import sys
 import time
 
@@ -12,28 +13,33 @@ def nothing():
     """
 
 
-def hold_the_interpreter(sender, seconds):
+def hold_the_interpreter(sender, seconds, flag):
     """
-    Tell `sender` that this runs, then loop for some seconds in pure Python without ever giving the GIL away.
+    Tell `sender` that this runs, then loop for some seconds in pure Python without ever giving the GIL away, or until
+    the first byte of the file `flag` is another one than it was.
 
     :returns: how many times round.
     """
     sender.send(None)
     before = sys.getswitchinterval()
+    with open(flag, 'rb') as fp:
+        # Reading a file gives the GIL away, reading memory does not.
+        memory = mmap.mmap(fp.fileno(), 1, prot=mmap.PROT_READ)
     sys.setswitchinterval(1000)
     try:
-        end, count = time.time() + seconds, 0
-        while time.time() < end:
+        end, count, first = time.time() + seconds, 0, memory[0]
+        while memory[0] == first and time.time() < end:
             count += 1
         return count
     finally:
         sys.setswitchinterval(before)
+        memory.close()
 
 
-def send_and_hold_the_interpreter(sender, count, seconds):
+def send_and_hold_the_interpreter(sender, count, seconds, flag):
     """
     Send numbers as fast as this goes, then keep the GIL.
     """
     for number in range(count):
         sender.send(number)
-    return hold_the_interpreter(sender, seconds)
+    return hold_the_interpreter(sender, seconds, flag)

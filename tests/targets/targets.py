@@ -546,12 +546,16 @@ def detach_and_write(sender, path, econtext):
         fp.write('%s %s %s.' % (mitogen.parent_id, mitogen.parent_ids, econtext.detached))
 
 
-def say_and_spin(sender, seconds):
+def say_and_spin(sender, path):
     """
-    Tell a sender that this runs, then hold the interpreter with pure Python code.
+    Tell a sender that this runs, then hold the interpreter with pure Python code, until there is a file.
     """
     sender.send(None)
-    return spin(seconds)
+    count = 0
+    while not os.path.exists(path):
+        for _ in range(100000):
+            count += 1
+    return count
 
 
 def context_facts(context):

@@ -45,7 +45,7 @@ class Liar(object):
         listener.listen(1)
         try:
             self.context = router.local(python_path=[sys.executable, PROGRAM, path], name=u'liar', **kwargs)
-            listener.settimeout(30)
+            listener.settimeout(60)
             self.sock, _ = listener.accept()
         finally:
             listener.close()
@@ -285,7 +285,7 @@ def test_a_truncated_frame_is_no_frame(tree):
     lost = mitogen.core.Latch()
     mitogen.core.listen(tree.liar.context, 'disconnect', lost.put)
     if tree.router.stream_by_id(tree.liar.id):
-        lost.get(timeout=30)
+        lost.get(timeout=60)
     assert not tree.logs.find('cut', level=50)
 
 
@@ -502,7 +502,7 @@ def test_an_answer_to_a_call_of_another_is_refused(tree, reply_to):
         return
     receiver, handle = start_call(tree)
     tree.liar.tell(dict(dst=0, handle=handle, reply_to=reply_to, data='I am dead', magic=0x4d4a))
-    assert receiver.get(timeout=30).unpickle() == 0.5
+    assert receiver.get(timeout=60).unpickle() == 0.5
     assert 'unexpected' in tree.logs.wait('reply from unexpected context')[0].getMessage()
 
 
@@ -525,7 +525,7 @@ def test_bad_news_of_another_is_not_believed_below_the_same_parent(router, tmp_p
     for _ in range(10):
         liar.tell(*[dict(dst=middle.context_id, handle=handle, reply_to=IS_DEAD, data='I am dead')
                     for handle in range(1000, 1100)])
-    assert result.get(timeout=30).unpickle() == 2.0
+    assert result.get(timeout=60).unpickle() == 2.0
     liar.close()
 
 
@@ -640,7 +640,7 @@ def test_a_call_to_a_liar_that_ends_its_stream_fails_cleanly(tree):
     tree.liar.call_handle()
     tree.liar.raw(data='x' * 100)
     with pytest.raises(ChannelError):
-        receiver.get(timeout=30).unpickle()
+        receiver.get(timeout=60).unpickle()
 
 
 def test_random_frames_harm_nobody(tree):

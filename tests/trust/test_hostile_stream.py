@@ -37,7 +37,7 @@ def collect(router):
     """
     latch = Latch()
     handle = router.add_handler(lambda msg: latch.put(msg.data) if not msg.is_dead else None)
-    return handle, lambda count: [latch.get(timeout=20) for _ in range(count)]
+    return handle, lambda count: [latch.get(timeout=60) for _ in range(count)]
 
 
 # ---- framing
@@ -99,7 +99,7 @@ def test_every_header_field_arrives(router, peer):
     latch = Latch()
     handle = router.add_handler(latch.put)
     peer.send(dst=0, handle=handle, reply_to=2 ** 32 - 1, data=b'd', magic=0x4d4b)
-    msg = latch.get(timeout=10)
+    msg = latch.get(timeout=60)
     assert (msg.dst_id, msg.src_id, msg.auth_id, msg.handle, msg.reply_to, msg.data, msg.enc, msg.router) == (
         0, 101, 101, handle, 2 ** 32 - 1, b'd', Message.ENC_BIN, router)
 
@@ -107,7 +107,7 @@ def test_every_header_field_arrives(router, peer):
 def test_an_unset_reply_to_arrives_falsy(router, peer):
     latch = Latch()
     peer.send(dst=0, handle=router.add_handler(latch.put))
-    assert not latch.get(timeout=10).reply_to
+    assert not latch.get(timeout=60).reply_to
 
 
 # ---- corruption
@@ -181,7 +181,7 @@ def test_the_disconnect_of_a_corrupt_stream_reaches_its_context(router, peer):
     latch = Latch()
     mitogen.core.listen(peer.context, 'disconnect', latch.put)
     peer.write(b'x' * 26)
-    latch.get(timeout=10)
+    latch.get(timeout=60)
 
 
 # ---- size
@@ -238,7 +238,7 @@ def test_a_stream_that_ends_inside_a_frame_delivers_nothing(router):
         gone = Latch()
         mitogen.core.listen(peer.stream, 'disconnect', gone.put)
         peer.close()
-        gone.get(timeout=10)
+        gone.get(timeout=60)
     testlib.sync(router.broker)
     assert seen == []
 
