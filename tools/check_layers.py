@@ -20,13 +20,13 @@ ENGINE = [
     ('wire', ['opcode', 'frame', 'decoder', 'peek', 'landing', 'outq']),
     ('sync', ['spin', 'waiter', 'latch']),
     ('loop', ['loop', 'fork', 'lifeline']),
-    ('net', ['stream', 'router']),
+    ('net', ['peer', 'sink', 'stream_body', 'stream', 'stream_flow', 'stream_write', 'reason', 'events', 'router_body', 'handlers',
+             'refusals', 'tables', 'router']),
 ]
 
 #: (source, header above it): the interface does not know the upper part, but the implementation calls it.
 CALLS_UP = {
     ('sync/latch.c', 'loop/loop'),     # a thread that sleeps on a latch may lead the loop meanwhile
-    ('net/stream.c', 'net/router'),  # a frame that was read is given to the router
 }
 
 #: Parts of the binding, lowest first. A part may use what stands before it, and any header of the engine.

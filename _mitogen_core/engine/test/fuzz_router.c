@@ -243,7 +243,7 @@ static void check_all(struct world *w)
     mg_item item;
     int k;
 
-    node_drain(&w->node);
+    node_take_events(&w->node);
     for (i = 0; i < w->node.n_seen; i++)
         if (w->node.seen[i].kind == MG_EV_HOOK)
             hooks++;
@@ -291,14 +291,14 @@ static void op_frame(struct world *w, struct source *s, unsigned op)
     rule_ingress(w, hdr, &"xyz"[3 - hdr.len], in);
     memcpy(wire + MG_HEADER_LEN, &"xyz"[3 - hdr.len], hdr.len);
     CHECK(mg_stream_feed(w->streams[in], wire, MG_HEADER_LEN + hdr.len) == MG_OK);
-    node_drain(&w->node);
-    if (w->streams[in]->held) {
+    node_take_events(&w->node);
+    if (w->streams[in]->in_python) {
         /* Python was in it: the stream goes on when the loop next looks. */
         mg_loop_release(w->node.loop);
         test_run_ops(w->node.loop);
         mg_loop_acquire(w->node.loop);
     }
-    CHECK(!w->streams[in]->held);
+    CHECK(!w->streams[in]->in_python);
 }
 
 static void op_local(struct world *w, struct source *s, unsigned op)
@@ -335,20 +335,18 @@ static void op_handler(struct world *w, struct source *s, unsigned op)
         r->there = 0;
         return;
     }
-    h = mg_handler_new();
-    h->persist = how & 1;
-    h->policy = (how >> 1) % 3;
-    h->respondent = how & 8 ? (int64_t) ids[who % N_IDS] : -1;
-    if (how & 16)
-        h->latch = mg_latch_new(drop_item);
+    mg_handler_spec spec = {.persist = how & 1,
+                            .policy = (how >> 1) % 3,
+                            .respondent = how & 8 ? (int64_t) ids[who % N_IDS] : -1,
+                            .latch = how & 16 ? mg_latch_new(drop_item) : NULL};
+    h = mg_handler_new(&spec);
     mg_err err = mg_router_add_handler(w->node.router, h, handles[i], how & 32);
     CHECK(err == (r->there && !(how & 32) ? MG_EEXIST : MG_OK));
     if (!err) {
         mg_latch_unref(r->latch);
-        *r = (struct rule_handler) {1, h->persist, (int) h->policy, !h->latch, h->respondent, h->latch};
-        if (r->latch)
-            mg_latch_ref(r->latch);
-    }
+        *r = (struct rule_handler) {1, spec.persist, (int) spec.policy, !spec.latch, spec.respondent, spec.latch};
+    } else
+        mg_latch_unref(spec.latch);
     mg_handler_unref(h);
 }
 
@@ -360,9 +358,9 @@ static void op_stream(struct world *w, struct source *s, unsigned op)
     w->privileged[i] = how & 1;
     w->stamp[i] = how & 2 ? (int64_t) ids[(how >> 3) % N_IDS] : -1;
     w->hooked[i] = (how & 4) != 0;
-    atomic_store(&w->streams[i]->privileged, w->privileged[i]);
-    atomic_store(&w->streams[i]->auth_stamp, w->stamp[i]);
-    atomic_store(&w->streams[i]->hooked, w->hooked[i]);
+    atomic_store(&w->streams[i]->peer.privileged, w->privileged[i]);
+    atomic_store(&w->streams[i]->peer.auth_stamp, w->stamp[i]);
+    atomic_store(&w->streams[i]->peer.hooked, w->hooked[i]);
 }
 
 static void make_world(struct world *w, unsigned flags)
@@ -379,7 +377,7 @@ static void make_world(struct world *w, unsigned flags)
     w->unidirectional = (flags & UNIDIRECTIONAL) != 0;
     mg_router_set_unidirectional(w->node.router, w->unidirectional);
     w->limit = flags & SMALL_MESSAGES ? LIMIT : 1000;
-    atomic_store(&w->node.router->max_size, w->limit);
+    atomic_store(&w->node.router->sink.max_size, w->limit);
     for (i = 0; i < MG_N_REASONS; i++) {
         text[0] = (char) ('A' + i);
         CHECK(mg_router_set_text(w->node.router, (mg_reason) i, text) == MG_OK);

@@ -250,7 +250,7 @@ static void world_make(struct world *w)
             fill_payload(p->out + p->out_len + MG_HEADER_LEN, which);
             p->out_len += MG_HEADER_LEN + what[which].len;
         }
-        p->stream = mg_stream_new(w->node.router, (uint32_t) i, p->engine_rfd, p->engine_wfd);
+        p->stream = mg_router_new_stream(w->node.router, (uint32_t) i, p->engine_rfd, p->engine_wfd);
         CHECK(p->stream && mg_router_put_route(w->node.router, (uint32_t) i, p->stream) == MG_OK);
         mg_loop_acquire(w->node.loop);
         CHECK(mg_stream_start(p->stream) == MG_OK);
@@ -331,7 +331,7 @@ static void turn(struct world *w)
         take_frames(w, i);
     }
     mg_loop_attend(w->node.loop, mg_now() + MG_SECOND / 1000);
-    node_drain(&w->node);
+    node_take_events(&w->node);
     for (; w->n_events < w->node.n_seen; w->n_events++)
         if (w->node.seen[w->n_events].kind == MG_EV_FRAME)
             note_arrival(w, w->node.seen[w->n_events].first);
@@ -518,9 +518,9 @@ static void two_that_flood_each_other_through_a_third_while_every_call_is_a_toss
     node_start(&a, 1, 0);
     node_start(&b, 2, 0);
     node_start(&m, 0, -1);
-    atomic_store(&a.router->high_water, 100000);
-    atomic_store(&b.router->high_water, 100000);
-    atomic_store(&m.router->high_water, 100000);
+    atomic_store(&a.router->sink.high_water, 100000);
+    atomic_store(&b.router->sink.high_water, 100000);
+    atomic_store(&m.router->sink.high_water, 100000);
     test_pair(fds, 0);
     test_pair(gds, 0);
     CHECK(!fcntl(fds[1], F_SETFL, O_NONBLOCK) && !fcntl(gds[1], F_SETFL, O_NONBLOCK));

@@ -16,6 +16,8 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "net/router.h"
+#include "net/router_body.h"
+#include "net/stream_body.h"
 #include "net/stream.h"
 #include "test/broker.h"
 #include "test/test.h"
@@ -223,7 +225,7 @@ struct node {
     mg_waiter *waiter; /* the attendant's, once it runs */
     mg_op up_op;
     _Atomic int up;
-    _Atomic int keep_held; /* do not release streams for MG_EV_FRAME and MG_EV_HOOK */
+    _Atomic int keep_in_python; /* streams do not go on after MG_EV_FRAME and MG_EV_HOOK */
     pthread_mutex_t mu;
     struct seen *seen;
     size_t n_seen;
@@ -261,16 +263,16 @@ static inline void node_handle(struct node *node, mg_event *ev)
     node_see(node, ev);
     switch (ev->kind) {
     case MG_EV_FRAME:
-        if (ev->c && !atomic_load(&node->keep_held))
-            mg_stream_release(ev->c);
+        if (ev->c && !atomic_load(&node->keep_in_python))
+            mg_stream_go_on(ev->c);
         mg_handler_unref(ev->a);
         mg_frame_unref(ev->b);
         mg_stream_unref(ev->c);
         break;
     case MG_EV_HOOK:
         mg_router_after_hook(node->router, ev->b, ev->c);
-        if (!atomic_load(&node->keep_held))
-            mg_stream_release(ev->c);
+        if (!atomic_load(&node->keep_in_python))
+            mg_stream_go_on(ev->c);
         mg_stream_unref(ev->c);
         break;
     case MG_EV_GONE:
@@ -286,7 +288,7 @@ static inline void node_handle(struct node *node, mg_event *ev)
     }
 }
 
-static inline void node_drain(struct node *node)
+static inline void node_take_events(struct node *node)
 {
     mg_event ev;
 
@@ -344,7 +346,7 @@ static inline void node_stop(struct node *node)
         mg_broker_join(node->broker);
     } else
         mg_loop_close(node->loop);
-    node_drain(node);
+    node_take_events(node);
     mg_router_unref(node->router);
     mg_loop_unref(node->loop);
     pthread_mutex_destroy(&node->mu);
@@ -405,7 +407,7 @@ static inline struct seen node_nth(struct node *node, int kind, size_t nth)
 /* A stream on fd with a route of its own. started: it is read from now on. */
 static inline mg_stream *node_connect(struct node *node, uint32_t remote_id, int fd, int started)
 {
-    mg_stream *s = mg_stream_new(node->router, remote_id, fd, fd);
+    mg_stream *s = mg_router_new_stream(node->router, remote_id, fd, fd);
 
     CHECK(s && mg_router_put_route(node->router, remote_id, s) == MG_OK);
     if (started) {
@@ -425,17 +427,16 @@ static inline void node_disconnect(struct node *node, mg_stream *s)
     mg_stream_close(s);
     close(fd); /* while nobody polls: libev forgets a stopped fd only when it next looks */
     mg_loop_release(node->loop);
-    mg_router_del_route(node->router, atomic_load(&s->remote_id));
+    mg_router_del_route(node->router, atomic_load(&s->peer.remote_id));
     mg_stream_unref(s);
 }
 
 /* A handler that puts frames into a new latch, or, without one, gives them to Python. */
 static inline mg_latch *node_listen(struct node *node, uint32_t handle)
 {
-    mg_handler *h = mg_handler_new();
+    mg_latch *l = mg_latch_new(drop_item);
+    mg_handler *h = mg_handler_new(&(mg_handler_spec) {.persist = 1, .respondent = -1, .latch = l});
 
-    h->latch = mg_latch_new(drop_item);
-    mg_latch *l = mg_latch_ref(h->latch);
     CHECK(mg_router_add_handler(node->router, h, handle, 0) == MG_OK);
     mg_handler_unref(h);
     return l;
@@ -449,7 +450,7 @@ static inline void node_unlisten(struct node *node, uint32_t handle, mg_latch *l
 
 static inline void node_handle_in_python(struct node *node, uint32_t handle)
 {
-    mg_handler *h = mg_handler_new();
+    mg_handler *h = mg_handler_new(&(mg_handler_spec) {.persist = 1, .respondent = -1});
 
     CHECK(mg_router_add_handler(node->router, h, handle, 0) == MG_OK);
     mg_handler_unref(h);

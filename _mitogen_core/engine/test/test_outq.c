@@ -77,7 +77,7 @@ static void all_bytes_arrive_in_order(int fds[2])
         size_t len = test_random(&state) % (i % 50 ? 300 : 200000);
 
         expect_frame(want, &n_want, i, len);
-        mg_outq_push(&q, make_frame(i, len));
+        mg_outq_append(&q, make_frame(i, len));
         CHECK(mg_outq_bytes(&q) == n_want);
     }
     do {
@@ -136,7 +136,7 @@ static void a_lost_peer_is_an_error_and_no_signal(void)
     CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
     close(fds[0]);
     mg_outq_init(&q);
-    mg_outq_push(&q, make_frame(1, 10));
+    mg_outq_append(&q, make_frame(1, 10));
     errno = 0;
     CHECK(mg_outq_write(&q, fds[1]) == MG_EIO && errno == EPIPE);
     CHECK(mg_outq_bytes(&q) == 36);
@@ -153,7 +153,7 @@ static void a_pipe_without_a_reader_is_an_error_when_the_signal_is_ignored(void)
     CHECK(!pipe(fds));
     close(fds[0]);
     mg_outq_init(&q);
-    mg_outq_push(&q, make_frame(1, 10));
+    mg_outq_append(&q, make_frame(1, 10));
     CHECK(mg_outq_write(&q, fds[1]) == MG_EIO && errno == EPIPE);
     mg_outq_fini(&q);
     close(fds[1]);
@@ -177,7 +177,7 @@ static void a_frame_goes_when_its_last_byte_is_written_or_the_queue_is_cleared(v
         mg_buf *buf = mg_buf_wrap(big, i ? sizeof big : 5, count_release, NULL);
         mg_seg seg = {buf, 0, mg_buf_len(buf)};
 
-        mg_outq_push(&q, mg_frame_new_segs(&h, &seg, 1));
+        mg_outq_append(&q, mg_frame_new_segs(&h, &seg, 1));
         mg_buf_unref(buf);
     }
     CHECK(mg_outq_write(&q, fds[1]) == MG_EAGAIN && released == 1 && q.skip > 0);
@@ -187,7 +187,7 @@ static void a_frame_goes_when_its_last_byte_is_written_or_the_queue_is_cleared(v
     /* Afterwards it is a queue like any other, from a whole frame on. */
     while (read(fds[0], sink, sizeof sink) > 0)
         continue;
-    mg_outq_push(&q, make_frame(7, 3));
+    mg_outq_append(&q, make_frame(7, 3));
     CHECK(mg_outq_write(&q, fds[1]) == MG_OK && read(fds[0], sink, sizeof sink) == 29 && sink[5] == 7);
     mg_outq_fini(&q);
     close(fds[0]);
@@ -235,7 +235,7 @@ static void an_interrupted_write_goes_on(void)
     r.writer = pthread_self();
     mg_outq_init(&q);
     for (i = 0; i < 100; i++)
-        mg_outq_push(&q, make_frame((unsigned) i, 20000));
+        mg_outq_append(&q, make_frame((unsigned) i, 20000));
     pthread_create(&thread, NULL, read_and_interrupt, &r);
     mg_err err;
     while ((err = mg_outq_write(&q, fds[1])) == MG_EAGAIN) /* blocking, so a part means that a signal came */

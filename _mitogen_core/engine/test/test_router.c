@@ -24,6 +24,8 @@ static int add_stream(struct world *w, uint32_t id, mg_stream **out)
     return fds[1];
 }
 
+static const mg_handler_spec plain = {.persist = 1, .respondent = -1};
+
 static void make_world(struct world *w, int with_parent)
 {
     static const char *const texts[MG_N_REASONS] = {
@@ -54,9 +56,9 @@ static void make_world(struct world *w, int with_parent)
 static void turn(struct world *w)
 {
     mg_loop_release(w->node.loop);
-    node_drain(&w->node);
+    node_take_events(&w->node);
     test_run_ops(w->node.loop);
-    node_drain(&w->node);
+    node_take_events(&w->node);
     mg_loop_acquire(w->node.loop);
 }
 
@@ -64,7 +66,7 @@ static void end_world(struct world *w)
 {
     mg_router_del_route(w->r, GRANDCHILD);
     mg_loop_release(w->node.loop);
-    node_drain(&w->node);
+    node_take_events(&w->node);
     node_disconnect(&w->node, w->child);
     node_disconnect(&w->node, w->sibling);
     close(w->child_fd);
@@ -140,13 +142,10 @@ static int refused(struct world *w, mg_reason reason, const mg_stream *s, const 
 
 static mg_latch *listen_with(struct world *w, uint32_t handle, mg_policy policy, int64_t respondent, int persist)
 {
-    mg_handler *h = mg_handler_new();
+    mg_latch *l = mg_latch_new(drop_item);
+    mg_handler *h =
+        mg_handler_new(&(mg_handler_spec) {.persist = persist, .policy = policy, .respondent = respondent, .latch = l});
 
-    h->latch = mg_latch_new(drop_item);
-    h->policy = policy;
-    h->respondent = respondent;
-    h->persist = persist;
-    mg_latch *l = mg_latch_ref(h->latch);
     CHECK(mg_router_add_handler(w->r, h, handle, 0) == MG_OK);
     mg_handler_unref(h);
     return l;
@@ -288,9 +287,9 @@ static void destinations_are_remembered_with_the_stream_they_came_in_by(void)
         comes_by(w.child, FROM(GRANDCHILD, .dst_id = SIBLING, .handle = 1), "x");
     }
     comes_by(w.child, FROM(SIBLING, .dst_id = STRANGER, .handle = 1), "a lie");
-    CHECK(mg_idmap_count(&w.child->egress) == 2 && mg_idmap_get(&w.child->egress, OWN) &&
-          mg_idmap_get(&w.child->egress, SIBLING));
-    CHECK(mg_idmap_count(&w.sibling->egress) == 0);
+    CHECK(mg_idmap_count(&w.child->peer.egress) == 2 && mg_idmap_get(&w.child->peer.egress, OWN) &&
+          mg_idmap_get(&w.child->peer.egress, SIBLING));
+    CHECK(mg_idmap_count(&w.sibling->peer.egress) == 0);
     mg_latch_unref(l);
     end_world(&w);
 }
@@ -388,7 +387,7 @@ static void a_stamp_replaces_the_authority_of_what_comes_in(void)
     struct world w;
 
     make_world(&w, 1);
-    atomic_store(&w.child->auth_stamp, OWN);
+    atomic_store(&w.child->peer.auth_stamp, OWN);
     mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_PARENT, -1, 1);
     comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "mine");
     comes_by(w.sibling, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE), "not mine");
@@ -409,7 +408,7 @@ static void in_unidirectional_mode_children_reach_only_us_and_what_is_above(void
 
     make_world(&w, 1);
     mg_router_set_unidirectional(w.r, 1);
-    atomic_store(&w.parent->privileged, 1);
+    atomic_store(&w.parent->peer.privileged, 1);
     mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, -1, 1);
     mg_hdr h = FROM(CHILD, .dst_id = SIBLING, .handle = 5, .reply_to = 1001);
     comes_by(w.child, h, "x");
@@ -427,14 +426,14 @@ static void in_unidirectional_mode_children_reach_only_us_and_what_is_above(void
     CHECK(goes_out(w.sibling_fd, FROM(OWN, .dst_id = SIBLING, .handle = 5), "ours"));
     /* either end may be privileged */
     h = FROM(CHILD, .dst_id = SIBLING, .handle = 5);
-    atomic_store(&w.sibling->privileged, 1);
+    atomic_store(&w.sibling->peer.privileged, 1);
     comes_by(w.child, h, "a");
     CHECK(goes_out(w.sibling_fd, h, "a"));
-    atomic_store(&w.sibling->privileged, 0);
-    atomic_store(&w.child->privileged, 1);
+    atomic_store(&w.sibling->peer.privileged, 0);
+    atomic_store(&w.child->peer.privileged, 1);
     comes_by(w.child, h, "b");
     CHECK(goes_out(w.sibling_fd, h, "b"));
-    atomic_store(&w.child->privileged, 0);
+    atomic_store(&w.child->peer.privileged, 0);
     mg_router_set_unidirectional(w.r, 0);
     comes_by(w.child, h, "c");
     CHECK(goes_out(w.sibling_fd, h, "c") && all_quiet(&w));
@@ -581,33 +580,33 @@ static void what_python_handles_or_judges_is_an_event_that_holds_its_stream(void
 
     make_world(&w, 1);
     for (int ask = 0; ask < 2; ask++) {
-        mg_handler *h = mg_handler_new();
+        mg_latch *l = ask ? mg_latch_new(drop_item) : NULL;
+        mg_handler *h = mg_handler_new(
+            &(mg_handler_spec) {.policy = ask ? MG_POLICY_ASK : MG_POLICY_NONE, .respondent = -1, .latch = l});
         uint32_t handle = HANDLE + (uint32_t) ask;
-        h->persist = 0;
-        h->policy = ask ? MG_POLICY_ASK : MG_POLICY_NONE;
-        h->latch = ask ? mg_latch_new(drop_item) : NULL;
         CHECK(mg_router_add_handler(w.r, h, handle, 0) == MG_OK);
         comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = handle), "a");
-        CHECK(w.child->held == 1);
+        CHECK(w.child->in_python == 1);
         comes_by(w.child, FROM(CHILD, .dst_id = SIBLING, .handle = 1), "b");
-        CHECK(all_quiet(&w)); /* held back */
+        CHECK(all_quiet(&w)); /* they wait */
         CHECK(mg_loop_pop_event(w.node.loop, &ev) && ev.kind == MG_EV_FRAME && ev.a == h && ev.c == w.child);
         mg_handler *there = mg_router_get_handler(w.r, handle);
         CHECK(there == (ask ? h : NULL)); /* undecided: still registered */
         if (ask) {
-            CHECK(mg_latch_size(h->latch) == 0 && mg_router_del_handler(w.r, handle) == MG_OK);
+            CHECK(mg_latch_size(l) == 0 && mg_router_del_handler(w.r, handle) == MG_OK);
             mg_handler_unref(there);
         }
         mg_handler_unref(ev.a);
         mg_frame_unref(ev.b);
         mg_stream_unref(ev.c);
         mg_handler_unref(h);
-        mg_stream_release(w.child);
+        mg_latch_unref(l);
+        mg_stream_go_on(w.child);
         turn(&w);
-        CHECK(w.child->held == 0 && goes_out(w.sibling_fd, FROM(CHILD, .dst_id = SIBLING, .handle = 1), "b"));
+        CHECK(w.child->in_python == 0 && goes_out(w.sibling_fd, FROM(CHILD, .dst_id = SIBLING, .handle = 1), "b"));
     }
     /* a local one holds nothing */
-    mg_handler *h = mg_handler_new();
+    mg_handler *h = mg_handler_new(&plain);
     CHECK(mg_router_add_handler(w.r, h, HANDLE, 0) == MG_OK);
     mg_handler_unref(h);
     local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE}, "x");
@@ -624,21 +623,21 @@ static void a_hook_sees_each_frame_before_it_is_routed(void)
 
     make_world(&w, 1);
     mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NEIGHBOUR, -1, 1);
-    atomic_store(&w.child->hooked, 1);
-    atomic_store(&w.child->auth_stamp, OWN);
+    atomic_store(&w.child->peer.hooked, 1);
+    atomic_store(&w.child->peer.auth_stamp, OWN);
     comes_by(w.child, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE), "a lie"); /* not even shown */
     CHECK(refused(&w, MG_REASON_BAD_AUTH, w.child, w.sibling));
     comes_by(w.child, FROM(CHILD, .dst_id = SIBLING, .handle = 1), "on");
     comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "in");
-    CHECK(all_quiet(&w) && mg_idmap_count(&w.child->egress) == 0);
+    CHECK(all_quiet(&w) && mg_idmap_count(&w.child->peer.egress) == 0);
     CHECK(mg_loop_pop_event(w.node.loop, &ev) && ev.kind == MG_EV_HOOK && ev.c == w.child);
     CHECK(mg_frame_hdr(ev.b)->auth_id == OWN); /* stamped by now */
     mg_router_after_hook(w.r, ev.b, ev.c);
     mg_hdr h = FROM(CHILD, .dst_id = SIBLING, .handle = 1);
     h.auth_id = OWN;
-    CHECK(goes_out(w.sibling_fd, h, "on") && mg_idmap_get(&w.child->egress, SIBLING));
+    CHECK(goes_out(w.sibling_fd, h, "on") && mg_idmap_get(&w.child->peer.egress, SIBLING));
     CHECK(mg_latch_size(l) == 0 && mg_loop_n_events(w.node.loop) == 0); /* held until released */
-    mg_stream_release(w.child);
+    mg_stream_go_on(w.child);
     mg_stream_unref(ev.c);
     turn(&w);
     turn(&w);
@@ -654,7 +653,7 @@ static void a_message_that_is_too_large_wakes_who_waits_for_the_answer_or_the_me
     struct world w;
 
     make_world(&w, 1);
-    atomic_store(&w.r->max_size, 100);
+    atomic_store(&w.r->sink.max_size, 100);
     char big[200];
     memset(big, 'x', sizeof big - 1);
     big[sizeof big - 1] = 0;
@@ -673,7 +672,7 @@ static void a_message_that_is_too_large_wakes_who_waits_for_the_answer_or_the_me
     big[100] = 0; /* the limit itself is allowed */
     local(&w, FROM(OWN, .dst_id = CHILD, .handle = 4), big);
     CHECK(goes_out(w.child_fd, FROM(OWN, .dst_id = CHILD, .handle = 4), big) && all_quiet(&w));
-    atomic_store(&w.r->max_size, 5); /* less than the text of the dead message: nothing goes round in circles */
+    atomic_store(&w.r->sink.max_size, 5); /* less than the text of the dead message: nothing goes round in circles */
     local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE + 1, .reply_to = HANDLE}, "123456");
     CHECK(mg_latch_size(l) <= 1 && mg_latch_size(m) == 0 && all_quiet(&w));
     mg_latch_unref(l);
@@ -694,10 +693,10 @@ static void a_flood_of_refusals_is_reported_up_to_a_bound_and_then_counted(void)
         comes_by(w.child, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE), "x");
     reported = mg_loop_n_events(w.node.loop);
     CHECK(reported > 0 && reported < 1000);
-    node_drain(&w.node);
+    node_take_events(&w.node);
     comes_by(w.child, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE), "x");
     CHECK(mg_loop_n_events(w.node.loop) == 1); /* reporting goes on */
-    node_drain(&w.node);
+    node_take_events(&w.node);
     for (size_t i = 0; i < w.node.n_seen; i++)
         lost += w.node.seen[i].n;
     CHECK(w.node.n_seen + lost == FLOOD + 1);
@@ -710,22 +709,27 @@ static void a_flood_of_refusals_is_reported_up_to_a_bound_and_then_counted(void)
 static void handles_are_given_out_in_order_and_taken_ones_are_left_out(void)
 {
     struct world w;
-    mg_handler *h = mg_handler_new(), *other = mg_handler_new();
+    mg_handler *h = mg_handler_new(&plain), *other = mg_handler_new(&plain);
+    mg_handler *replaced;
 
     make_world(&w, 1);
-    CHECK(mg_router_add_handler(w.r, other, 1001, 0) == MG_OK && other->handle == 1001);
-    CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK && h->handle == 1000);
+    CHECK(mg_router_add_handler(w.r, other, 1001, 0) == MG_OK && mg_handler_handle(other) == 1001);
+    CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK && mg_handler_handle(h) == 1000);
     CHECK(mg_router_add_handler(w.r, h, 1001, 0) == MG_EEXIST);
     CHECK(mg_router_del_handler(w.r, 1000) == MG_OK && mg_router_del_handler(w.r, 1000) == MG_ENOENT);
-    CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK && h->handle == 1002);
+    CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK && mg_handler_handle(h) == 1002);
     CHECK(mg_router_del_handler(w.r, 1002) == MG_OK);
-    CHECK(mg_router_add_handler(w.r, h, 1001, 1) == MG_OK && h->handle == 1001 && atomic_load(&other->refs) == 1);
+    CHECK(mg_router_add_handler(w.r, h, 1001, 1) == MG_OK);
+    CHECK(mg_handler_handle(h) == 1001 && mg_handler_removed(other) && !mg_handler_removed(h));
+    replaced = mg_router_get_handler(w.r, 1001);
+    CHECK(replaced == h);
+    mg_handler_unref(replaced);
     CHECK(mg_router_del_handler(w.r, 1001) == MG_OK);
     pthread_mutex_lock(&w.r->mu);
     w.r->next_handle = UINT32_MAX; /* after four thousand million it begins anew */
     pthread_mutex_unlock(&w.r->mu);
-    CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK && h->handle == UINT32_MAX);
-    CHECK(mg_router_add_handler(w.r, other, 0, 0) == MG_OK && other->handle == 1000);
+    CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK && mg_handler_handle(h) == UINT32_MAX);
+    CHECK(mg_router_add_handler(w.r, other, 0, 0) == MG_OK && mg_handler_handle(other) == 1000);
     mg_handler_unref(h);
     mg_handler_unref(other);
     end_world(&w);
@@ -744,22 +748,20 @@ static void handlers_are_taken_by_respondent_or_all(void)
 
     make_world(&w, 1);
     for (int i = 0; i < 10; i++) {
-        mg_handler *h = mg_handler_new();
-        h->respondent = i % 2 ? CHILD : -1;
-        h->owner = &ended;
-        h->drop_owner = count_owner;
+        mg_handler *h = mg_handler_new(&(mg_handler_spec) {
+            .persist = 1, .respondent = i % 2 ? CHILD : -1, .owner = &ended, .drop_owner = count_owner});
         CHECK(mg_router_add_handler(w.r, h, 0, 0) == MG_OK);
         mg_handler_unref(h);
     }
     mg_entry *list = mg_router_take_handlers(w.r, CHILD, &n);
     CHECK(list && n == 5 && ended == 0);
     mg_handler *again = list[0].value;
-    CHECK(atomic_load(&again->removed));
-    CHECK(mg_router_add_handler(w.r, again, again->handle, 0) == MG_OK && !atomic_load(&again->removed));
-    CHECK(mg_router_del_handler(w.r, again->handle) == MG_OK && atomic_load(&again->removed));
+    CHECK(mg_handler_removed(again));
+    CHECK(mg_router_add_handler(w.r, again, mg_handler_handle(again), 0) == MG_OK && !mg_handler_removed(again));
+    CHECK(mg_router_del_handler(w.r, mg_handler_handle(again)) == MG_OK && mg_handler_removed(again));
     while (n) {
         mg_handler *h = list[--n].value;
-        CHECK(h->respondent == CHILD && h->handle == list[n].id && !mg_router_get_handler(w.r, list[n].id));
+        CHECK(mg_handler_respondent(h) == CHILD && mg_handler_handle(h) == list[n].id && !mg_router_get_handler(w.r, list[n].id));
         mg_handler_unref(h);
     }
     mg_free(list);
@@ -777,11 +779,10 @@ static void a_router_drops_the_handlers_it_still_has(void)
 {
     mg_loop *loop = mg_loop_new();
     mg_router *r = mg_router_new(loop);
-    mg_handler *h = mg_handler_new();
     int ended = 0;
+    mg_handler *h = mg_handler_new(
+        &(mg_handler_spec) {.persist = 1, .respondent = -1, .owner = &ended, .drop_owner = count_owner});
 
-    h->owner = &ended;
-    h->drop_owner = count_owner;
     CHECK(mg_router_add_handler(r, h, 0, 0) == MG_OK && mg_router_loop(r) == loop);
     mg_handler_unref(h);
     mg_router_unref(r);
@@ -891,7 +892,7 @@ static void each_constructor_gives_all_or_nothing(void)
     for (int step = 0; step < 7; step++) {
         for (long n = 1, more = 1; more; n++) {
             mg_router *r = mg_router_new(loop);
-            mg_handler *h = mg_handler_new(), *made = NULL;
+            mg_handler *h = mg_handler_new(&plain), *made = NULL;
             mg_entry *list = NULL;
             mg_router *second = NULL;
             mg_frame *f = NULL;
@@ -902,7 +903,7 @@ static void each_constructor_gives_all_or_nothing(void)
             mg_alloc_fail_at(n);
             switch (step) {
             case 0: ok = (second = mg_router_new(loop)) != NULL; break;
-            case 1: ok = (made = mg_handler_new()) != NULL; break;
+            case 1: ok = (made = mg_handler_new(&plain)) != NULL; break;
             case 2: ok = mg_router_add_handler(r, h, 0, 0) == MG_OK; break;
             case 3: ok = mg_router_set_identity(r, 5, 1, parents, 2) == MG_OK; break;
             case 4: ok = mg_router_set_text(r, MG_REASON_REFUSED, "new") == MG_OK; break;
@@ -959,22 +960,22 @@ static void *use_tables(void *arg)
     const uint32_t parents[] = {PARENT, 0};
 
     for (uint32_t i = 0; i < 1500; i++) {
-        mg_handler *h = mg_handler_new();
-        h->latch = mg_latch_new(drop_item);
-        h->persist = i % 2;
+        mg_latch *l = mg_latch_new(drop_item);
+        mg_handler *h = mg_handler_new(&(mg_handler_spec) {.persist = i % 2, .respondent = -1, .latch = l});
         CHECK(mg_router_add_handler(r, h, 0, 0) == MG_OK);
         CHECK(mg_router_put_route(r, 5000 + x->me, x->w->child) == MG_OK);
-        local(x->w, (mg_hdr) {.dst_id = OWN, .handle = h->handle}, "x");
-        CHECK(got(h->latch, "x"));
-        local(x->w, (mg_hdr) {.dst_id = OWN, .handle = 1, .reply_to = h->handle}, "x");
-        CHECK((int) (i % 2) == got(h->latch, "invalid handle"));
+        local(x->w, (mg_hdr) {.dst_id = OWN, .handle = mg_handler_handle(h)}, "x");
+        CHECK(got(l, "x"));
+        local(x->w, (mg_hdr) {.dst_id = OWN, .handle = 1, .reply_to = mg_handler_handle(h)}, "x");
+        CHECK((int) (i % 2) == got(l, "invalid handle"));
         CHECK(mg_router_set_identity(r, OWN, PARENT, parents, 2) == MG_OK);
         CHECK(mg_router_set_text(r, MG_REASON_REFUSED, "refused") == MG_OK);
         CHECK(mg_router_del_route(r, 5000 + x->me) == 1);
-        CHECK((mg_router_del_handler(r, h->handle) == MG_OK) == (int) (i % 2));
+        CHECK((mg_router_del_handler(r, mg_handler_handle(h)) == MG_OK) == (int) (i % 2));
         mg_handler_unref(h);
+        mg_latch_unref(l);
         if (x->me == 0)
-            node_drain(&x->w->node);
+            node_take_events(&x->w->node);
     }
     return NULL;
 }

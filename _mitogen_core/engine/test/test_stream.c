@@ -120,7 +120,7 @@ static void no_more_is_held_back_than_a_sender_waits_for(void)
     int fds[2];
 
     node_start(&node, 0, -1);
-    atomic_store(&node.router->high_water, 300);
+    atomic_store(&node.router->sink.high_water, 300);
     test_pair(fds, 0);
     mg_stream *s = node_connect(&node, 1, fds[0], 1);
     for (uint32_t i = 0; i < 100; i++) {
@@ -258,7 +258,7 @@ static void frames_of_many_threads_arrive_whole_and_in_each_threads_order(void)
 
     node_start(&node, 0, -1);
     test_pair(fds, 8192); /* few fit: most writes are cut short */
-    atomic_store(&node.router->high_water, 300000);
+    atomic_store(&node.router->sink.high_water, 300000);
     mg_stream *s = node_connect(&node, 1, fds[0], 1);
     for (uint32_t i = 0; i < WRITERS; i++) {
         writers[i] = (struct writer) {&node, i, FRAMES_EACH, length_of, 1, 500};
@@ -381,9 +381,9 @@ static void *send_a_large_frame(void *arg)
 static int is_pushing(mg_stream *s)
 {
     pthread_mutex_lock(&s->wmu);
-    int pushing = s->pushing;
+    int draining = s->draining;
     pthread_mutex_unlock(&s->wmu);
-    return pushing;
+    return draining;
 }
 
 /* A frame that is forwarded onto what a sender pushes makes the stream full: the loop takes over, so that the feeder is resumed. */
@@ -397,7 +397,7 @@ static void what_is_forwarded_onto_a_large_frame_is_not_forgotten(void)
     int fds[2], sink[2];
 
     node_start(&node, 0, -1);
-    atomic_store(&node.router->high_water, 100000);
+    atomic_store(&node.router->sink.high_water, 100000);
     test_pair(sink, 4096);
     test_pair(fds, 0);
     out = node_connect(&node, 9, sink[0], 1);
@@ -494,7 +494,7 @@ static void a_closed_stream_takes_nothing_and_lets_its_senders_go(void)
     node_start(&node, 0, -1);
     test_pair(fds, 4096);
     own = dup(fds[0]);
-    atomic_store(&node.router->high_water, 100000);
+    atomic_store(&node.router->sink.high_water, 100000);
     mg_stream *s = node_connect(&node, 1, fds[0], 1);
     CHECK(mg_stream_send(s, filled_frame(h, 500000, 0, 0)) == MG_OK && mg_stream_full(s));
     CHECK(mg_stream_wait_room(s) == MG_EAGAIN); /* a while without success */
@@ -512,7 +512,7 @@ static void a_closed_stream_takes_nothing_and_lets_its_senders_go(void)
     mg_loop_acquire(node.loop);
     CHECK(mg_stream_start(s) == MG_ECLOSED && mg_stream_feed(s, "x", 1) == MG_ECLOSED);
     mg_loop_release(node.loop);
-    mg_stream_release(s); /* too late, which harms nobody */
+    mg_stream_go_on(s); /* too late, which harms nobody */
     let_the_loop_look(&node);
     node_disconnect(&node, s);
     CHECK(node_count(&node, MG_EV_GONE) == 0 && node_count(&node, MG_EV_BAD) == 0);
@@ -531,7 +531,7 @@ static void a_release_that_comes_after_everything_is_closed_leaks_nothing(void)
     mg_stream *s = mg_stream_ref(node_connect(&node, 1, fds[0], 1));
     node_disconnect(&node, s);
     mg_loop_close(node.loop);
-    mg_stream_release(s);
+    mg_stream_go_on(s);
     mg_stream_unref(s);
     close(fds[1]);
     node_stop(&node);
@@ -701,7 +701,7 @@ static void bad_input_ends_its_stream_once_and_costs_no_other(void)
         int fds[2], other[2];
 
         node_start(&node, 0, -1);
-        atomic_store(&node.router->max_size, 1000);
+        atomic_store(&node.router->sink.max_size, 1000);
         mg_latch *l = node_listen(&node, LATCH);
         test_pair(fds, 0);
         test_pair(other, 0);
@@ -736,7 +736,7 @@ static void a_held_stream_delivers_nothing_until_it_is_released_and_then_in_orde
     int fds[2], other[2];
 
     node_start(&node, 0, -1);
-    atomic_store(&node.keep_held, 1);
+    atomic_store(&node.keep_in_python, 1);
     mg_latch *l = node_listen(&node, LATCH);
     node_handle_in_python(&node, PYTHON);
     test_pair(fds, 0);
@@ -754,7 +754,7 @@ static void a_held_stream_delivers_nothing_until_it_is_released_and_then_in_orde
         mg_frame *f = test_get_frame(node.loop, l);
         CHECK(f->hdr.src_id == 2 && mg_latch_size(l) == 0);
         mg_frame_unref(f);
-        mg_stream_release(s);
+        mg_stream_go_on(s);
         for (uint32_t i = held * 4 + 1; i < held * 4 + 4; i++) {
             f = test_get_frame(node.loop, l);
             check_filled(mg_frame_payload(f), f->hdr.len, 1, i);
@@ -779,7 +779,7 @@ static void a_failed_write_leaves_what_the_peer_said_before_to_be_read(void)
         node_start(&node, 0, -1);
         mg_latch *l = node_listen(&node, LATCH);
         node_handle_in_python(&node, PYTHON);
-        atomic_store(&node.keep_held, held);
+        atomic_store(&node.keep_in_python, held);
         test_pair(fds, 0);
         mg_stream *s = node_connect(&node, 1, fds[0], 1);
         mg_loop_acquire(node.loop); /* nobody reads for now */
@@ -793,7 +793,7 @@ static void a_failed_write_leaves_what_the_peer_said_before_to_be_read(void)
         if (held) {
             let_the_loop_look(&node);
             CHECK(node_count(&node, MG_EV_GONE) == 0 && mg_latch_size(l) == 20);
-            mg_stream_release(s);
+            mg_stream_go_on(s);
         }
         AWAIT(node_count(&node, MG_EV_GONE) == 1);
         CHECK(node_nth(&node, MG_EV_GONE, 0).n == EPIPE && mg_latch_size(l) == 49);
@@ -852,7 +852,7 @@ static void flood_through(size_t high_water, size_t len, uint32_t n)
     int fds[FEEDERS][2], sink[2];
 
     node_start(&node, 0, -1);
-    atomic_store(&node.router->high_water, high_water);
+    atomic_store(&node.router->sink.high_water, high_water);
     test_pair(sink, 0);
     out = node_connect(&node, 9, sink[0], 1);
     memset(feeders, 0, sizeof feeders);
@@ -922,7 +922,7 @@ static void a_stream_that_ends_while_it_is_full_lets_its_feeders_go(void)
         int fds[2], sink[2];
 
         node_start(&node, 0, -1);
-        atomic_store(&node.router->high_water, 100000);
+        atomic_store(&node.router->sink.high_water, 100000);
         mg_latch *l = node_listen(&node, LATCH);
         test_pair(sink, 0);
         test_pair(fds, 0);
@@ -963,7 +963,7 @@ static void a_feeder_that_ends_while_it_is_paused_is_forgotten(void)
     uint8_t *payload;
 
     node_start(&node, 0, -1);
-    atomic_store(&node.router->high_water, 100000);
+    atomic_store(&node.router->sink.high_water, 100000);
     test_pair(sink, 0);
     test_pair(fds, 0);
     mg_stream *out = node_connect(&node, 9, sink[0], 1), *in = node_connect(&node, 1, fds[0], 1);
@@ -989,7 +989,7 @@ static void a_peer_that_asks_and_does_not_read_the_answers_costs_no_end_of_memor
     int fds[2];
 
     node_start(&node, 0, -1);
-    atomic_store(&node.router->high_water, 20000);
+    atomic_store(&node.router->sink.high_water, 20000);
     for (int i = 0; i < MG_N_REASONS; i++)
         CHECK(mg_router_set_text(node.router, (mg_reason) i, "a reason that is a little longer than what was asked") ==
               MG_OK);
@@ -1065,8 +1065,8 @@ static void two_that_flood_each_other_both_get_everything(void)
 
     node_start(&a, 1, -1);
     node_start(&b, 2, -1);
-    atomic_store(&a.router->high_water, 100000);
-    atomic_store(&b.router->high_water, 100000);
+    atomic_store(&a.router->sink.high_water, 100000);
+    atomic_store(&b.router->sink.high_water, 100000);
     test_pair(fds, 0);
     CHECK(!fcntl(fds[1], F_SETFL, O_NONBLOCK));
     mg_stream *s = node_connect(&a, 2, fds[0], 1), *t = node_connect(&b, 1, fds[1], 1);
@@ -1085,9 +1085,9 @@ static void two_that_flood_each_other_through_a_third_both_get_everything(void)
     node_start(&a, 1, 0);
     node_start(&b, 2, 0);
     node_start(&m, 0, -1);
-    atomic_store(&a.router->high_water, 100000);
-    atomic_store(&b.router->high_water, 100000);
-    atomic_store(&m.router->high_water, 100000);
+    atomic_store(&a.router->sink.high_water, 100000);
+    atomic_store(&b.router->sink.high_water, 100000);
+    atomic_store(&m.router->sink.high_water, 100000);
     test_pair(fds, 0);
     test_pair(gds, 0);
     CHECK(!fcntl(fds[1], F_SETFL, O_NONBLOCK) && !fcntl(gds[1], F_SETFL, O_NONBLOCK));
@@ -1115,7 +1115,7 @@ static void a_stream_is_whole_or_not_there_when_memory_is_out(void)
     test_pair(fds, 0);
     for (long n = 1;; n++) {
         mg_alloc_fail_at(n);
-        mg_stream *s = mg_stream_new(node.router, 1, fds[0], fds[0]);
+        mg_stream *s = mg_router_new_stream(node.router, 1, fds[0], fds[0]);
         int failed = mg_alloc_failed();
         mg_alloc_fail_at(0);
         CHECK(failed == !s);
@@ -1172,9 +1172,9 @@ static void messages_in_short_memory_are_lost_at_worst(void)
             err = mg_stream_feed(s, at - 20000, 20000);
         CHECK(err == MG_OK || err == MG_ENOMEM || err == MG_ECLOSED);
         mg_loop_release(node.loop);
-        node_drain(&node);
+        node_take_events(&node);
         test_run_ops(node.loop); /* the release */
-        node_drain(&node);
+        node_take_events(&node);
         done = !mg_alloc_failed();
         mg_alloc_fail_at(0);
         if (done)
@@ -1202,7 +1202,7 @@ static void the_end_is_told_even_when_memory_is_out(void)
     mg_alloc_fail_at(1);
     AWAIT(mg_loop_attend(node.loop, mg_now() + MG_SECOND / 100) == MG_OK); /* there is an event */
     mg_alloc_fail_at(0);
-    node_drain(&node);
+    node_take_events(&node);
     CHECK(node_count(&node, MG_EV_GONE) == 1);
     node_disconnect(&node, s);
     node_stop(&node);

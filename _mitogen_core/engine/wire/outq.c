@@ -29,7 +29,7 @@ void mg_outq_fini(mg_outq *q)
     mg_outq_clear(q);
 }
 
-void mg_outq_push(mg_outq *q, mg_frame *f)
+void mg_outq_append(mg_outq *q, mg_frame *f)
 {
     assert(!f->next);
     if (q->tail)
@@ -45,6 +45,11 @@ void mg_outq_push(mg_outq *q, mg_frame *f)
 size_t mg_outq_bytes(const mg_outq *q)
 {
     return q->bytes;
+}
+
+size_t mg_outq_dead_bytes(const mg_outq *q)
+{
+    return q->dead;
 }
 
 /* Describes the start of what waits, and how many bytes that is. Returns the number of entries, at least 1 when the queue is not

@@ -22,10 +22,11 @@ void mg_outq_init(mg_outq *q);
 void mg_outq_fini(mg_outq *q);
 
 /* Appends f and takes over the caller's reference. f is in no other queue; its `next` is this queue's from now on. */
-void mg_outq_push(mg_outq *q, mg_frame *f);
+void mg_outq_append(mg_outq *q, mg_frame *f);
 
-/* Wire bytes that wait; 0 means that nothing does. */
+/* Wire bytes that wait; 0 means that nothing does. And the wire bytes of the dead messages among them, each counted whole. */
 size_t mg_outq_bytes(const mg_outq *q);
+size_t mg_outq_dead_bytes(const mg_outq *q);
 
 /* Writes what waits, as few system calls as possible. A frame is dropped as soon as its last byte is written. MG_OK:
  * the queue is empty. MG_EAGAIN: fd has taken a part, or nothing. MG_EIO: the write failed, errno says how; what is not

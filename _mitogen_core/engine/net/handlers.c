@@ -1,0 +1,191 @@
+#include "net/handlers.h"
+
+#include <stdatomic.h>
+
+#include "base/alloc.h"
+#include "net/router_body.h"
+
+struct mg_handler {
+    _Atomic uint32_t refs;
+    uint32_t handle;     /* set when it is added; written under the router's mu */
+    _Atomic int removed; /* likewise */
+    mg_handler_spec is;  /* its latch with a reference */
+};
+
+/* --- life --- */
+
+mg_handler *mg_handler_new(const mg_handler_spec *spec)
+{
+    mg_handler *h = mg_calloc(1, sizeof *h);
+    if (!h)
+        return NULL;
+    atomic_init(&h->refs, 1);
+    h->is = *spec;
+    if (spec->latch)
+        mg_latch_ref(spec->latch);
+    return h;
+}
+
+mg_handler *mg_handler_ref(mg_handler *h)
+{
+    atomic_fetch_add_explicit(&h->refs, 1, memory_order_relaxed);
+    return h;
+}
+
+void mg_handler_unref(mg_handler *h)
+{
+    if (!h || atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    mg_latch_unref(h->is.latch); /* first: the owner's end may ask who else has that latch */
+    if (h->is.drop_owner)
+        h->is.drop_owner(h->is.owner);
+    mg_free(h);
+}
+
+uint32_t mg_handler_handle(const mg_handler *h)
+{
+    return h->handle;
+}
+
+void *mg_handler_owner(const mg_handler *h)
+{
+    return h->is.owner;
+}
+
+int mg_handler_removed(const mg_handler *h)
+{
+    return atomic_load(&h->removed);
+}
+
+int64_t mg_handler_respondent(const mg_handler *h)
+{
+    return h->is.respondent;
+}
+
+mg_latch *mg_handler_latch(const mg_handler *h)
+{
+    return h->is.policy != MG_POLICY_ASK ? h->is.latch : NULL;
+}
+
+/* --- the table --- */
+
+/* REQUIRES(r->mu). */
+static uint32_t free_handle_locked(mg_router *r)
+{
+    uint32_t handle;
+    do
+        handle = r->next_handle++;
+    while (handle < MG_FIRST_HANDLE || mg_idmap_get(&r->handlers, handle));
+    return handle;
+}
+
+/* REQUIRES(r->mu). *old: the handler that this replaces, with the table's reference, or NULL. */
+static mg_err put_locked(mg_router *r, mg_handler *h, uint32_t handle, mg_handler **old)
+{
+    void *replaced = NULL;
+    mg_err err = mg_idmap_put(&r->handlers, handle, h, &replaced);
+    if (err != MG_OK)
+        return err;
+    mg_handler_ref(h);
+    h->handle = handle;
+    atomic_store(&h->removed, 0); /* it may have been taken out, and be put back */
+    *old = replaced;
+    if (*old)
+        atomic_store(&(*old)->removed, 1);
+    return MG_OK;
+}
+
+mg_err mg_router_add_handler(mg_router *r, mg_handler *h, uint32_t handle, int overwrite)
+{
+    mg_handler *old = NULL;
+    mg_err err = MG_EEXIST;
+    pthread_mutex_lock(&r->mu);
+    if (!handle)
+        handle = free_handle_locked(r);
+    if (overwrite || !mg_idmap_get(&r->handlers, handle))
+        err = put_locked(r, h, handle, &old);
+    pthread_mutex_unlock(&r->mu);
+    mg_handler_unref(old);
+    return err;
+}
+
+mg_err mg_router_del_handler(mg_router *r, uint32_t handle)
+{
+    pthread_mutex_lock(&r->mu);
+    mg_handler *h = mg_idmap_pop(&r->handlers, handle);
+    if (h)
+        atomic_store(&h->removed, 1);
+    pthread_mutex_unlock(&r->mu);
+    mg_handler_unref(h);
+    return h ? MG_OK : MG_ENOENT;
+}
+
+mg_handler *mg_router_get_handler(mg_router *r, uint32_t handle)
+{
+    pthread_mutex_lock(&r->mu);
+    mg_handler *h = mg_idmap_get(&r->handlers, handle);
+    if (h)
+        mg_handler_ref(h);
+    pthread_mutex_unlock(&r->mu);
+    return h;
+}
+
+void mg_router_forget_locked(mg_router *r, mg_handler *h)
+{
+    mg_idmap_pop(&r->handlers, h->handle);
+    atomic_store(&h->removed, 1);
+    mg_handler_unref(h); /* the table's; the caller has another one */
+}
+
+/* --- which messages a handler takes --- */
+
+/* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from somebody who can know: us, or a context
+ * on the way there. When there is no way any more, anybody may. */
+static int may_report_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
+{
+    if (hdr->reply_to != MG_IS_DEAD)
+        return 0;
+    mg_stream *way = mg_router_way_locked(r, (uint32_t) h->is.respondent);
+    return !s || !way || way == s;
+}
+
+/* REQUIRES(r->mu). */
+static int is_from_respondent_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
+{
+    return h->is.respondent < 0 || h->is.respondent == (int64_t) hdr->src_id || may_report_locked(r, hdr, h, s);
+}
+
+/* REQUIRES(r->mu). What Python is to decide is not decided here. */
+static int is_allowed_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
+{
+    if (h->is.policy == MG_POLICY_PARENT)
+        return mg_router_is_authority_locked(r, hdr->auth_id);
+    if (h->is.policy == MG_POLICY_NEIGHBOUR)
+        return s && mg_peer_remote_id(mg_stream_peer(s)) == hdr->src_id;
+    return 1;
+}
+
+mg_err mg_router_claim_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_handler **out, mg_reason *why)
+{
+    mg_handler *h = mg_idmap_get(&r->handlers, hdr->handle);
+    if (!h)
+        *why = MG_REASON_INVALID_HANDLE;
+    else if (!is_from_respondent_locked(r, hdr, h, s))
+        *why = MG_REASON_MISMATCH;
+    else if (!is_allowed_locked(r, hdr, h, s))
+        *why = MG_REASON_REFUSED;
+    else {
+        int once = !h->is.persist && h->is.policy != MG_POLICY_ASK;
+        *out = once ? mg_idmap_pop(&r->handlers, hdr->handle) : mg_handler_ref(h);
+        return MG_OK;
+    }
+    return MG_ENOENT;
+}
+
+mg_err mg_router_claim(mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_reason *why)
+{
+    pthread_mutex_lock(&r->mu);
+    mg_err err = mg_router_claim_locked(r, hdr, NULL, out, why);
+    pthread_mutex_unlock(&r->mu);
+    return err;
+}
