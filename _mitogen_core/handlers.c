@@ -76,7 +76,7 @@ static mg_handler *make_handler(mg_handler_spec *spec, PyObject *entry)
         return NULL;
     spec->owner = owner;
     spec->drop_owner = mg_later_decref;
-    mg_handler *h = mg_handler_make(spec);
+    mg_handler *h = mg_handler_new(spec);
     if (!h) {
         mg_later_decref(owner);
         PyErr_NoMemory();

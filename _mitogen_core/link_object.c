@@ -97,7 +97,7 @@ static PyObject *link_open(PyObject *obj, PyObject *args)
     if (!PyArg_ParseTuple(args, "ii:open", &rfd, &wfd))
         return NULL;
     if (!self->stream) {
-        self->stream = mg_stream_new(self->router, self->remote_id, rfd, wfd);
+        self->stream = mg_router_new_stream(self->router, self->remote_id, rfd, wfd);
         if (!self->stream)
             return PyErr_NoMemory();
         mg_stream_set_owner(self->stream, self);
@@ -210,8 +210,7 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
         Py_RETURN_NONE;
     }
     mg_acquire_loop(mg_stream_loop(s));
-    mg_router_ingress(self->router, f, s);
-    mg_stream_flush(self->router); /* nothing was read, so no turn ends here that would do it */
+    mg_router_feed(self->router, f, s);
     mg_loop_release(mg_stream_loop(s));
     Py_RETURN_NONE;
 }
@@ -234,7 +233,7 @@ static PyObject *link_release(PyObject *obj, PyObject *unused)
     (void) unused;
     mg_stream *s = ((LinkObject *) obj)->stream;
     if (s)
-        mg_stream_release(s);
+        mg_stream_go_on(s);
     Py_RETURN_NONE;
 }
 

@@ -43,8 +43,8 @@ BINDING = [
 ]
 
 #: Objects of the engine, whose members only the engine knows. (The rest of its types are values: headers, items, events, figures.)
-ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landing', 'latch', 'lifeline', 'loop', 'outq', 'router',
-                  'sleeper', 'stream', 'waiter', 'watch']
+ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landing', 'latch', 'lifeline', 'loop', 'outq', 'peer', 'router',
+                  'sink', 'sleeper', 'stream', 'waiter', 'watch']
 
 #: Modules of the package, lowest first. Those on one line do not know each other.
 PACKAGE = [

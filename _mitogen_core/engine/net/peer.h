@@ -2,8 +2,8 @@
  *
  * It lies in the stream, at its very beginning, so that the router has it at once for each frame; the stream itself only makes and ends
  * it. No lock inside: the atomic members are for any thread, the rest says what guards it. Nothing blocks. */
-#ifndef MG_PEER_H
-#define MG_PEER_H
+#ifndef MG_NET_PEER_H
+#define MG_NET_PEER_H
 
 #include <stdatomic.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* Why a message was not delivered. The numbers are shared with the layer above, which has a text for each. */
-#ifndef MG_REASON_H
-#define MG_REASON_H
+#ifndef MG_NET_REASON_H
+#define MG_NET_REASON_H
 
 typedef enum {
     MG_REASON_INVALID_HANDLE,

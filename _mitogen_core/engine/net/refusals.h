@@ -1,8 +1,8 @@
 /* Refusals: what is said of a message that is not delivered, to its sender and to the layer above.
  *
  * Any thread, with no lock held. Nothing here blocks but for a write to a stream, as mg_stream_send tells. */
-#ifndef MG_REFUSALS_H
-#define MG_REFUSALS_H
+#ifndef MG_NET_REFUSALS_H
+#define MG_NET_REFUSALS_H
 
 #include <stdint.h>
 

@@ -2,8 +2,8 @@
  *
  * One sink serves many streams. A stream holds a reference to it, takes no lock of the sink's, and calls its functions as the leader of the
  * loop unless said otherwise. The functions may call the stream again. */
-#ifndef MG_SINK_H
-#define MG_SINK_H
+#ifndef MG_NET_SINK_H
+#define MG_NET_SINK_H
 
 #include <stdatomic.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* What the tables of a router have at one moment, and statistics of it.
  *
  * Any thread, with no lock held. The router's mutex is held while entries are copied, never while fn runs. */
-#ifndef MG_TABLES_H
-#define MG_TABLES_H
+#ifndef MG_NET_TABLES_H
+#define MG_NET_TABLES_H
 
 #include <stddef.h>
 #include <stdint.h>
