@@ -8,7 +8,7 @@ struct mg_buf {
     _Atomic uint32_t refs;
     uint8_t *ptr; /* storage, or foreign memory */
     size_t len;
-    void (*release)(void *arg);
+    void (*drop)(void *arg);
     void *arg;
     _Alignas(8) uint8_t storage[];
 };
@@ -25,12 +25,12 @@ mg_buf *mg_buf_new(size_t len)
     atomic_init(&buf->refs, 1);
     buf->ptr = buf->storage;
     buf->len = len;
-    buf->release = NULL;
+    buf->drop = NULL;
     buf->arg = NULL;
     return buf;
 }
 
-mg_buf *mg_buf_wrap(const void *ptr, size_t len, void (*release)(void *arg), void *arg)
+mg_buf *mg_buf_wrap(const void *ptr, size_t len, void (*drop)(void *arg), void *arg)
 {
     mg_buf *buf = mg_buf_new(0);
 
@@ -38,7 +38,7 @@ mg_buf *mg_buf_wrap(const void *ptr, size_t len, void (*release)(void *arg), voi
         return NULL;
     buf->ptr = (uint8_t *) ptr; /* the contract of mg_buf_ptr() gives the const back */
     buf->len = len;
-    buf->release = release;
+    buf->drop = drop;
     buf->arg = arg;
     return buf;
 }
@@ -55,8 +55,8 @@ void mg_buf_unref(mg_buf *buf)
     /* Release: what this holder did with the bytes comes before their end. Acquire: the last one sees all of it. */
     if (!buf || atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (buf->release)
-        buf->release(buf->arg);
+    if (buf->drop)
+        buf->drop(buf->arg);
     mg_free(buf);
 }
 

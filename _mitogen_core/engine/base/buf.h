@@ -11,11 +11,11 @@ typedef struct mg_buf mg_buf;
  * memory is out. The bytes may be written while the caller's is the only reference. */
 mg_buf *mg_buf_new(size_t len);
 
-/* Foreign memory: ptr[0..len) must stay as it is until release(arg) is called, which happens exactly once, when the
- * last reference goes, on whatever thread drops it and under whatever lock that thread holds: release must not block,
- * take an engine lock or enter Python. release may be NULL (static memory). Returns a new reference, or NULL when
- * memory is out; release is not called then. */
-mg_buf *mg_buf_wrap(const void *ptr, size_t len, void (*release)(void *arg), void *arg);
+/* Foreign memory: ptr[0..len) must stay as it is until drop(arg) is called, which happens exactly once, when the
+ * last reference goes, on whatever thread drops it and under whatever lock that thread holds: drop must not block,
+ * take an engine lock or enter Python. drop may be NULL (static memory). Returns a new reference, or NULL when
+ * memory is out; drop is not called then. */
+mg_buf *mg_buf_wrap(const void *ptr, size_t len, void (*drop)(void *arg), void *arg);
 
 /* Takes one more reference and returns buf. Any thread that has a reference. */
 mg_buf *mg_buf_ref(mg_buf *buf);
@@ -27,7 +27,7 @@ void mg_buf_unref(mg_buf *buf);
 uint8_t *mg_buf_ptr(const mg_buf *buf);
 size_t mg_buf_len(const mg_buf *buf);
 
-/* What mg_buf_wrap was given for `release`; NULL for storage of its own. */
+/* What mg_buf_wrap was given for `drop`; NULL for storage of its own. */
 void *mg_buf_arg(const mg_buf *buf);
 
 #endif

@@ -1,5 +1,6 @@
 #include "net/handlers.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 
 #include "base/alloc.h"
@@ -16,6 +17,7 @@ struct mg_handler {
 
 mg_handler *mg_handler_new(const mg_handler_spec *spec)
 {
+    assert(spec->respondent >= -1 && spec->respondent <= UINT32_MAX);
     mg_handler *h = mg_calloc(1, sizeof *h);
     if (!h)
         return NULL;

@@ -1,5 +1,6 @@
 #include "net/router.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -93,6 +94,7 @@ uint32_t mg_router_own_id(mg_router *r)
 
 mg_err mg_router_set_identity(mg_router *r, uint32_t own_id, int64_t parent_id, const uint32_t *parent_ids, size_t n)
 {
+    assert(parent_id >= -1 && parent_id <= UINT32_MAX);
     uint32_t *copy = mg_malloc(n * sizeof *copy);
     if (!copy)
         return MG_ENOMEM;

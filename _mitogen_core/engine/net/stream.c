@@ -1,5 +1,6 @@
 #include "net/stream.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -406,6 +407,7 @@ uint32_t mg_stream_remote_id(const mg_stream *s)
 
 void mg_stream_set_auth_stamp(mg_stream *s, int64_t auth_id)
 {
+    assert(auth_id >= -1 && auth_id <= UINT32_MAX);
     atomic_store(&s->peer.auth_stamp, auth_id);
 }
 

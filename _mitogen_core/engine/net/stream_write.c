@@ -106,8 +106,8 @@ static void queue_locked(mg_stream *s, mg_frame *f)
 
 /* --- corking --- */
 
-/* A frame comes late. Whether that is because others ran: then its thread has waited for nothing since the last
- * look, and has been busy for no longer than a row of so many frames takes. Takes the next look. */
+/* A frame comes late. Whether that is because others ran: then its thread has waited for nothing since a frame came late last, and
+ * has been busy for no longer than a row of so many frames takes. Notes the state for the next time. */
 static int interrupted_locked(mg_stream *s, int64_t now)
 {
     mg_waiter *by = mg_spin_one_core(now) ? mg_waiter_self() : NULL;

@@ -220,7 +220,7 @@ static mg_err run_take(struct run *r, size_t max)
             mg_frame_unref(f);
         }
         if (!r->d.err)
-            CHECK(mg_decoder_held(&r->d) == r->in - r->at);
+            CHECK(mg_decoder_kept(&r->d) == r->in - r->at);
     }
     return err;
 }

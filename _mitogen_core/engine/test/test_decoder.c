@@ -50,7 +50,7 @@ static void expect_and_drop(const struct stream *s, size_t *at, mg_frame *f)
     int n_iov = mg_frame_iov(f, 0, iov, 3);
 
     CHECK(*at + len <= s->len);
-    CHECK(f->hole ? !mg_frame_payload(f) : n_iov == 1 && (uintptr_t) mg_frame_payload(f) % 8 == 0);
+    CHECK(mg_frame_hole(f) ? !mg_frame_payload(f) : n_iov == 1 && (uintptr_t) mg_frame_payload(f) % 8 == 0);
     for (int i = 0; i < n_iov; done += iov[i++].iov_len)
         CHECK(!memcmp(iov[i].iov_base, s->ptr + *at + done, iov[i].iov_len));
     CHECK(done == len);
@@ -129,11 +129,11 @@ static void decode_directly(const struct stream *s, size_t portion, size_t large
     }
     while (in < s->len) {
         CHECK(turn(&d, s, &in, portion, &at) == MG_EAGAIN);
-        CHECK(mg_decoder_held(&d) == in - at);
+        CHECK(mg_decoder_kept(&d) == in - at);
         const mg_hdr *part = mg_decoder_arriving(&d);
         CHECK(!part || (part->len >= large && at < s->len));
     }
-    CHECK(at == s->len && mg_decoder_held(&d) == 0 && !d.own && !d.big && !mg_decoder_arriving(&d));
+    CHECK(at == s->len && mg_decoder_kept(&d) == 0 && !d.own && !d.big && !mg_decoder_arriving(&d));
     mg_decoder_fini(&d);
 }
 
@@ -242,13 +242,13 @@ static void most_of_a_payload_is_read_to_where_it_belongs(void)
     mg_decoder_commit(&d, n);
     in += n;
     CHECK(take_all(&d, &s, &at) == MG_EAGAIN && at == s.len / 2);
-    CHECK(mg_decoder_end(&d) == MG_OK && mg_decoder_held(&d) == MG_DECODER_HEAD - 3);
+    CHECK(mg_decoder_end(&d) == MG_OK && mg_decoder_kept(&d) == MG_DECODER_HEAD - 3);
     CHECK(turn(&d, &s, &in, s.len, &at) == MG_EAGAIN && at == s.len);
     /* the next may be like that */
     CHECK(mg_decoder_begin(&d, scratch, sizeof scratch, iov) == 1 && iov[0].iov_len == MG_DECODER_HEAD);
     CHECK(mg_decoder_end(&d) == MG_OK);
     in = at = 0;
-    CHECK(turn(&d, &s, &in, 1000, &at) == MG_EAGAIN && d.big->hole == place);
+    CHECK(turn(&d, &s, &in, 1000, &at) == MG_EAGAIN && mg_frame_hole(d.big) == place);
     mg_decoder_fini(&d); /* its reference goes with the frame that has not come */
     mg_buf_unref(place);
     free(s.ptr);
@@ -304,7 +304,7 @@ static void frames_not_taken_wait_and_more_input_queues_behind_them(void)
             for (i = 0; i < 1 && mg_decoder_next(&d, &f) == MG_OK; i++)
                 expect_and_drop(&s, &at, f);
         }
-        CHECK(mg_decoder_held(&d) == in - at);
+        CHECK(mg_decoder_kept(&d) == in - at);
     }
     CHECK(in - at > 2 * sizeof scratch && d.own_cap < 4 * (in - at));
     CHECK(mg_decoder_end(&d) == MG_OK);
@@ -360,7 +360,7 @@ static void bytes_from_elsewhere_mix_with_bytes_read(void)
                 if (test_random(&state) % 2)
                     CHECK(take_all(&d, &s, &at) == MG_EAGAIN);
             }
-            CHECK(mg_decoder_held(&d) == in - at);
+            CHECK(mg_decoder_kept(&d) == in - at);
         }
         CHECK(take_all(&d, &s, &at) == MG_EAGAIN && at == s.len);
         mg_decoder_fini(&d);
@@ -396,7 +396,7 @@ static void bad_input_is_an_error_that_stays(mg_err want, const mg_hdr *bad)
         CHECK(mg_decoder_feed(&d, "more", 4) == want && mg_decoder_has_data(&d));
         CHECK(mg_decoder_next(&d, &f) == want && !f && mg_decoder_end(&d) == want);
         mg_decoder_fini(&d);
-        CHECK(mg_decoder_held(&d) == 0 && d.err == MG_OK && mg_decoder_max_size(&d) == 1000);
+        CHECK(mg_decoder_kept(&d) == 0 && d.err == MG_OK && mg_decoder_max_size(&d) == 1000);
     }
     free(s.ptr);
 }
@@ -479,7 +479,7 @@ static void a_header_that_lies_costs_little(void)
     mg_hdr_encode(wire, &h);
     mg_decoder_init(&d, UINT64_MAX);
     CHECK(mg_decoder_feed(&d, wire, sizeof wire) == MG_OK && mg_decoder_next(&d, &f) == MG_EAGAIN);
-    CHECK(d.big_room == MG_DECODER_STEP && mg_decoder_held(&d) == MG_HEADER_LEN);
+    CHECK(d.big_room == MG_DECODER_STEP && mg_decoder_kept(&d) == MG_HEADER_LEN);
     mg_decoder_fini(&d);
 
     mg_decoder_init(&d, UINT64_MAX);
@@ -508,7 +508,7 @@ static void input_that_ends_within_a_frame_is_seen(void)
         d.large = 5;
         in = at = 0;
         CHECK(turn(&d, &s, &in, cut, &at) == MG_EAGAIN);
-        CHECK((mg_decoder_held(&d) != 0) == (cut != 0 && cut != s.len));
+        CHECK((mg_decoder_kept(&d) != 0) == (cut != 0 && cut != s.len));
         mg_decoder_fini(&d);
     }
     free(s.ptr);
@@ -584,7 +584,7 @@ static void no_memory_for_what_is_left_is_seen_at_begin_and_end(void)
     memcpy(iov[0].iov_base, s.ptr, 100);
     mg_decoder_commit(&d, 100);
     mg_alloc_fail_at(1);
-    CHECK(mg_decoder_end(&d) == MG_ENOMEM && mg_decoder_held(&d) == 0);
+    CHECK(mg_decoder_end(&d) == MG_ENOMEM && mg_decoder_kept(&d) == 0);
     mg_alloc_fail_at(0);
     mg_decoder_fini(&d);
     free(s.ptr);

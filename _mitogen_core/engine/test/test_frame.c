@@ -100,7 +100,7 @@ static void an_inline_frame_is_written_with_one_iovec(void)
     CHECK((uintptr_t) mg_frame_payload(f) % 8 == 0);
     memcpy(mg_frame_payload(f), "hello", 5);
     CHECK(mg_frame_hdr(f)->len == 5 && mg_frame_hdr(f)->src_id == hdr.src_id);
-    CHECK(!f->next && !mg_frame_hole(f));
+    CHECK(!mg_node_listed(&f->queued) && !mg_frame_hole(f));
     CHECK(mg_frame_iov(f, 0, iov, 4) == 1 && iov[0].iov_len == 31);
     CHECK(!memcmp((char *) iov[0].iov_base + 22, "\0\0\0\5hello", 9));
     CHECK(mg_frame_iov(f, 0, iov, 0) == 0);
@@ -166,7 +166,7 @@ static void a_frame_with_a_hole_has_the_same_wire_bytes_from_any_offset(void)
                 CHECK(run == (i < at ? at : i < at + len ? at + len : LEN) - i);
             }
             CHECK(!mg_frame_payload(f) && mg_frame_wire_len(f) == sizeof want);
-            CHECK(!memcmp(mg_buf_ptr(f->hole), want + MG_HEADER_LEN + at, len));
+            CHECK(!memcmp(mg_buf_ptr(mg_frame_hole(f)), want + MG_HEADER_LEN + at, len));
             CHECK(!memcmp(mg_frame_around_hole(f), want + MG_HEADER_LEN, at));
             CHECK(!memcmp(mg_frame_around_hole(f) + at, want + MG_HEADER_LEN + at + len, LEN - at - len));
             mg_frame_copy_payload(f, copy);

@@ -91,7 +91,7 @@ static void all_bytes_arrive_in_order(int fds[2])
         n_got += (size_t) n;
         CHECK(mg_outq_bytes(&q) <= n_want - n_got);
     } while (err != MG_OK);
-    CHECK(mg_outq_bytes(&q) == 0 && !q.head && !q.tail && waits > 1);
+    CHECK(mg_outq_bytes(&q) == 0 && mg_ilist_empty(&q.frames) && waits > 1);
     while (n_got < n_want)
         n_got += (size_t) read(fds[0], got + n_got, n_want - n_got);
     CHECK(!memcmp(want, got, n_want));

@@ -88,7 +88,7 @@ static void expect_filled(int fd, uint32_t n)
     }
 }
 
-static void frames_sent_without_a_pause_are_held_back_but_not_for_long(void)
+static void frames_sent_without_a_pause_are_corked_but_not_for_long(void)
 {
     enum { MANY = 300 };
     struct node node;
@@ -114,7 +114,7 @@ static void frames_sent_without_a_pause_are_held_back_but_not_for_long(void)
     node_stop(&node);
 }
 
-static void no_more_is_held_back_than_a_sender_waits_for(void)
+static void no_more_is_corked_than_a_sender_waits_for(void)
 {
     struct node node;
     int fds[2];
@@ -133,7 +133,7 @@ static void no_more_is_held_back_than_a_sender_waits_for(void)
     node_stop(&node);
 }
 
-static void nothing_is_held_back_where_nobody_would_flush_it(void)
+static void nothing_is_corked_where_nobody_would_flush_it(void)
 {
     struct node node;
     int fds[2];
@@ -195,7 +195,7 @@ static void on_one_core_a_row_goes_on_after_others_ran_but_not_after_a_wait(void
     node_stop(&node);
 }
 
-static void a_stream_that_is_closed_sends_what_it_held_back(void)
+static void a_stream_that_is_closed_sends_what_it_has_corked(void)
 {
     for (uint32_t n = 8; n < 60; n++) {
         struct node node;
@@ -1208,14 +1208,108 @@ static void the_end_is_told_even_when_memory_is_out(void)
     node_stop(&node);
 }
 
+/* --- a sink of one's own --- */
+
+struct own_sink {
+    mg_sink sink;
+    int refs, ended;
+    mg_frame *frame; /* the last one */
+    mg_err why;
+    size_t pending;
+};
+
+#define OWN_SINK(s) MG_CONTAINER(s, struct own_sink, sink)
+
+static void own_ref(mg_sink *sink)
+{
+    OWN_SINK(sink)->refs++;
+}
+
+static void own_unref(mg_sink *sink)
+{
+    OWN_SINK(sink)->refs--;
+}
+
+static void own_frame(mg_sink *sink, mg_stream *s, mg_frame *f)
+{
+    CHECK(!OWN_SINK(sink)->frame);
+    OWN_SINK(sink)->frame = f;
+    mg_stream_set_in_python(s, 1);
+}
+
+static void own_broken(mg_sink *sink, mg_stream *s, mg_err err, int sys_errno, mg_buf *pending)
+{
+    CHECK(OWN_SINK(sink)->ended == 1 && !sys_errno);
+    OWN_SINK(sink)->why = err;
+    OWN_SINK(sink)->pending = mg_buf_len(pending);
+    mg_buf_unref(pending);
+    mg_loop_unreserve_event(mg_stream_loop(s)); /* not posted here */
+}
+
+static void own_ended(mg_sink *sink, mg_stream *s)
+{
+    (void) s;
+    OWN_SINK(sink)->ended++;
+}
+
+static const mg_sink_ops own_ops = {own_ref, own_unref, own_frame, own_broken, own_ended};
+
+static void feed_filled(mg_stream *s, size_t len, uint32_t nth)
+{
+    uint8_t wire[MG_HEADER_LEN + 500];
+    mg_frame *f = filled_frame((mg_hdr) {.enc = MG_ENC_BIN, .dst_id = 7}, len, 1, nth);
+    struct iovec iov;
+    CHECK(mg_frame_iov(f, 0, &iov, 1) == 1);
+    memcpy(wire, iov.iov_base, iov.iov_len);
+    mg_stream_feed(s, wire, iov.iov_len);
+    mg_frame_unref(f);
+}
+
+static void a_stream_gives_its_frames_and_its_end_to_the_sink_of_its_birth(void)
+{
+    struct own_sink own = {.refs = 1};
+    int fds[2];
+    mg_loop *loop = mg_loop_new();
+
+    test_pair(fds, 0);
+    mg_sink_init(&own.sink, &own_ops);
+    atomic_store(&own.sink.max_size, 400);
+    mg_stream *s = mg_stream_new(loop, &own.sink, 5, fds[0], fds[0]);
+    CHECK(s && own.refs == 2 && mg_stream_remote_id(s) == 5);
+    mg_loop_acquire(loop);
+    feed_filled(s, 400, 0);
+    feed_filled(s, 300, 1); /* waits while the first is in Python */
+    CHECK(own.frame && mg_frame_len(own.frame) == 400);
+    mg_frame_unref(own.frame);
+    own.frame = NULL;
+    mg_stream_go_on(s);
+    mg_loop_release(loop);
+    test_run_ops(loop);
+    CHECK(own.frame && mg_frame_len(own.frame) == 300 && !own.ended);
+    mg_loop_acquire(loop);
+    mg_stream_set_in_python(s, 0);
+    feed_filled(s, 401, 2);
+    CHECK(own.ended == 1 && own.why == MG_ETOOBIG && own.pending == MG_HEADER_LEN + 401);
+    mg_stream_close(s);
+    mg_loop_release(loop);
+    mg_stream_unref(s);
+    CHECK(own.refs == 1);
+    mg_frame_unref(own.frame);
+    mg_loop_close(loop);
+    mg_loop_unref(loop);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 int main(void)
 {
     test_watchdog(240);
-    RUN(frames_sent_without_a_pause_are_held_back_but_not_for_long);
+    RUN(a_stream_gives_its_frames_and_its_end_to_the_sink_of_its_birth);
+    RUN(frames_sent_without_a_pause_are_corked_but_not_for_long);
     RUN(on_one_core_a_row_goes_on_after_others_ran_but_not_after_a_wait);
-    RUN(no_more_is_held_back_than_a_sender_waits_for);
-    RUN(nothing_is_held_back_where_nobody_would_flush_it);
-    RUN(a_stream_that_is_closed_sends_what_it_held_back);
+    RUN(no_more_is_corked_than_a_sender_waits_for);
+    RUN(nothing_is_corked_where_nobody_would_flush_it);
+    RUN(a_stream_that_is_closed_sends_what_it_has_corked);
     RUN(frames_of_many_threads_arrive_whole_and_in_each_threads_order);
     RUN(what_the_kernel_does_not_take_is_written_by_the_loop);
     RUN(who_sends_a_large_frame_writes_all_of_it_while_the_peer_reads);

@@ -57,12 +57,12 @@ static size_t left_in(const mg_decoder *d)
 
 static int has_gap(const mg_decoder *d)
 {
-    return d->big && d->big_have < d->big->hdr.len;
+    return d->big && d->big_have < mg_frame_len(d->big);
 }
 
 const mg_hdr *mg_decoder_arriving(const mg_decoder *d)
 {
-    return has_gap(d) ? &d->big->hdr : NULL;
+    return has_gap(d) ? mg_frame_hdr(d->big) : NULL;
 }
 
 static size_t at_least(size_t a, size_t b)
@@ -152,7 +152,7 @@ static void own_settle(mg_decoder *d)
 /* Sees to it that a gap has storage for its first byte, and for `want` bytes where the announced length allows. */
 static mg_err big_reserve(mg_decoder *d, size_t want)
 {
-    size_t len = d->big->hdr.len;
+    size_t len = mg_frame_len(d->big);
     size_t need = d->big_have + at_most(want, len - d->big_have);
     size_t room = d->big_room;
     mg_frame *f;
@@ -182,7 +182,7 @@ static mg_err big_fill(mg_decoder *d, const uint8_t *ptr, size_t n, size_t *take
 {
     size_t run;
 
-    n = at_most(n, d->big->hdr.len - d->big_have);
+    n = at_most(n, mg_frame_len(d->big) - d->big_have);
     *taken = n;
     if (!n)
         return MG_OK;
@@ -233,7 +233,7 @@ static int begin_big(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec i
     set_window(d, scratch, 0, cap);
     iov[0].iov_base = big_gap(d, &rest);
     iov[0].iov_len = at_most(rest, MAX_READ);
-    if (d->big_room < d->big->hdr.len || rest > MAX_READ)
+    if (d->big_room < mg_frame_len(d->big) || rest > MAX_READ)
         return 1;
     iov[1].iov_base = scratch;
     iov[1].iov_len = d->direct_last ? at_most(cap, MG_DECODER_HEAD) : cap;
@@ -390,7 +390,7 @@ int mg_decoder_has_data(const mg_decoder *d)
     return !mg_enc_known(hdr.enc) || hdr.len > mg_decoder_max_size(d) || left_in(d) - MG_HEADER_LEN >= hdr.len;
 }
 
-uint64_t mg_decoder_held(const mg_decoder *d)
+uint64_t mg_decoder_kept(const mg_decoder *d)
 {
     return (d->big ? (uint64_t) MG_HEADER_LEN + d->big_have : 0) + left_in(d);
 }

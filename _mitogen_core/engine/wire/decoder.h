@@ -1,7 +1,7 @@
 /* Bytes in, frames out: cuts the input of one stream into frames, however the bytes were split on their way.
  *
  * It reads no fd. The loop has one large scratch buffer for all its streams and lends it for one turn at a time, so an
- * idle stream holds no buffer:
+ * idle stream has no buffer:
  *
  *     n = mg_decoder_begin(d, scratch, cap, iov);
  *     got = readv(fd, iov, n);
@@ -80,7 +80,7 @@ typedef struct {
 /* Cannot fail, allocates nothing. max_size: the largest payload allowed, in bytes; it can exceed 32 bits. */
 void mg_decoder_init(mg_decoder *d, uint64_t max_size);
 
-/* Drops what is held. The decoder may be initialised again. */
+/* Drops what is kept. The decoder may be initialised again. */
 void mg_decoder_fini(mg_decoder *d);
 
 /* From any thread, at any time; counts for each header that is judged later. */
@@ -120,11 +120,11 @@ const mg_hdr *mg_decoder_arriving(const mg_decoder *d);
 /* 1 when mg_decoder_next() would not say MG_EAGAIN: a whole frame is here, or an error. Cheap. */
 int mg_decoder_has_data(const mg_decoder *d);
 
-/* Bytes of input that are held: the part of a frame that arrived, and frames not taken. When the input ends and this is
+/* Bytes of input that are kept: the part of a frame that arrived, and frames not taken. When the input ends and this is
  * not 0, it ended within a frame (or frames were left untaken). */
-uint64_t mg_decoder_held(const mg_decoder *d);
+uint64_t mg_decoder_kept(const mg_decoder *d);
 
-/* The input that is held outside a large frame, in place; after an error it begins with the offending header. At most
+/* The input that is kept outside a large frame, in place; after an error it begins with the offending header. At most
  * MG_DECODER_PENDING bytes. Borrowed: valid until the next call with d; after an error also across mg_decoder_end(). */
 void mg_decoder_pending(const mg_decoder *d, const uint8_t **ptr, size_t *len);
 

@@ -9,11 +9,25 @@
 /* Where the fields stand in the wire bytes. */
 enum { AT_ENC = 0, AT_DST = 2, AT_SRC = 6, AT_AUTH = 10, AT_HANDLE = 14, AT_REPLY = 18, AT_LEN = 22 };
 
-_Static_assert(AT_LEN + 4 == MG_HEADER_LEN, "the header has no gaps");
-_Static_assert((offsetof(mg_frame, wire) + MG_HEADER_LEN) % 8 == 0, "the payload stands on a multiple of 8");
-_Static_assert(_Alignof(mg_seg) <= 8, "the segments stand where a payload would");
+/* A frame as it lies in memory. */
+typedef struct {
+    mg_frame front; /* what others see */
+    _Atomic uint32_t refs;
+    uint32_t n_segs;
+    size_t size;    /* of this allocation; from MG_BLOCK_MIN on it is a block */
+    mg_seg *segs;   /* NULL: INLINE. Else n_segs entries, each with a reference, behind the wire header */
+    mg_buf *hole;   /* WITH A HOLE: what belongs there, with a reference; else NULL */
+    size_t hole_at; /* how much of the payload comes before it */
+    _Alignas(8) uint8_t lead[6]; /* puts the payload on a multiple of 8 */
+    uint8_t wire[];              /* the header's wire bytes; INLINE: and the payload */
+} body;
 
-/* Whoever gets a few frames of this size at once, such as the parts of a file, has the C library's heap shrink and grow. */
+_Static_assert(AT_LEN + 4 == MG_HEADER_LEN, "the header has no gaps");
+_Static_assert((offsetof(body, wire) + MG_HEADER_LEN) % 8 == 0, "the payload stands on a multiple of 8");
+_Static_assert(_Alignof(mg_seg) <= 8, "the segments stand where a payload would");
+_Static_assert(offsetof(body, front) == 0, "a frame is where its visible part is");
+
+/* A process that gets a few frames of this size at once, such as the parts of a file, has its heap shrink and grow. */
 #define KEEP_HEAP_FROM ((size_t) 64 << 10)
 
 static void put32(uint8_t *p, uint32_t v)
@@ -62,177 +76,220 @@ int mg_enc_known(int16_t enc)
     return enc == MG_ENC_MGC || enc == MG_ENC_PKL || enc == MG_ENC_BIN;
 }
 
-static void frame_free(mg_frame *f)
+static body *body_of(const mg_frame *f)
 {
-    if (f->size < MG_BLOCK_MIN)
-        mg_free(f);
+    return (body *) (void *) f;
+}
+
+static uint8_t *payload_of(const body *b)
+{
+    return (uint8_t *) b->wire + MG_HEADER_LEN;
+}
+
+static void free_body(body *b)
+{
+    if (b->size < MG_BLOCK_MIN)
+        mg_free(b);
     else
-        mg_block_free(f, f->size);
+        mg_block_free(b, b->size);
+}
+
+/* The size of a body with `extra` bytes behind the wire header; 0 when there is no such size. */
+static size_t body_size(size_t extra)
+{
+    return extra > SIZE_MAX - sizeof(body) - MG_HEADER_LEN ? 0 : sizeof(body) + MG_HEADER_LEN + extra;
+}
+
+static body *alloc_body(size_t size)
+{
+    if (size >= KEEP_HEAP_FROM)
+        mg_alloc_keep_heap();
+    return size < MG_BLOCK_MIN ? mg_malloc(size) : mg_block_new(size);
 }
 
 /* Allocates `extra` bytes behind the wire header and sets everything but n_segs and segs, which say INLINE. */
-static mg_frame *frame_alloc(const mg_hdr *hdr, uint32_t len, size_t extra)
+static body *new_body(const mg_hdr *hdr, uint32_t len, size_t extra)
 {
-    mg_frame *f;
-
-    if (extra > SIZE_MAX - sizeof *f - MG_HEADER_LEN)
+    size_t size = body_size(extra);
+    body *b = size ? alloc_body(size) : NULL;
+    if (!b)
         return NULL;
-    size_t size = sizeof *f + MG_HEADER_LEN + extra;
-    if (size >= KEEP_HEAP_FROM)
-        mg_alloc_keep_heap();
-    f = size < MG_BLOCK_MIN ? mg_malloc(size) : mg_block_new(size);
-    if (!f)
-        return NULL;
-    f->size = size;
-    f->next = NULL;
-    atomic_init(&f->refs, 1);
-    f->n_segs = 0;
-    f->segs = NULL;
-    f->hole = NULL;
-    f->hole_at = 0;
-    f->hdr = *hdr;
-    f->hdr.len = len;
-    mg_hdr_encode(f->wire, &f->hdr);
-    return f;
+    b->front = (mg_frame) {.hdr = *hdr};
+    b->front.hdr.len = len;
+    atomic_init(&b->refs, 1);
+    b->size = size;
+    b->n_segs = 0;
+    b->segs = NULL;
+    b->hole = NULL;
+    b->hole_at = 0;
+    mg_hdr_encode(b->wire, &b->front.hdr);
+    return b;
 }
+
+static mg_frame *front_of(body *b)
+{
+    return b ? &b->front : NULL;
+}
+
+/* --- one piece --- */
 
 mg_frame *mg_frame_new(const mg_hdr *hdr, size_t len)
 {
-    if (len > UINT32_MAX)
-        return NULL;
-    return frame_alloc(hdr, (uint32_t) len, len);
+    return len > UINT32_MAX ? NULL : front_of(new_body(hdr, (uint32_t) len, len));
 }
 
 mg_frame *mg_frame_new_room(const mg_hdr *hdr, size_t room)
 {
-    return frame_alloc(hdr, hdr->len, room);
+    return front_of(new_body(hdr, hdr->len, room));
 }
 
-mg_frame *mg_frame_new_hole(const mg_hdr *hdr, mg_buf *hole, size_t at)
+/* Moves what is in b to another allocation of `size` bytes, one of which is a block and one is not. */
+static body *move_body(body *b, size_t size)
 {
-    assert(at <= hdr->len && mg_buf_len(hole) <= hdr->len - at);
-    mg_frame *f = frame_alloc(hdr, hdr->len, hdr->len - mg_buf_len(hole));
-    if (!f) {
-        mg_buf_unref(hole);
+    body *moved = alloc_body(size);
+    if (!moved)
         return NULL;
-    }
-    f->hole = hole;
-    f->hole_at = at;
-    return f;
-}
-
-uint8_t *mg_frame_at(const mg_frame *f, size_t at, size_t *run)
-{
-    uint8_t *own = (uint8_t *) f->wire + MG_HEADER_LEN;
-    size_t len = f->hole ? mg_buf_len(f->hole) : 0, end = f->hole_at + len;
-
-    assert(!f->segs && at <= f->hdr.len);
-    if (f->hole && at < f->hole_at) {
-        *run = f->hole_at - at;
-        return own + at;
-    }
-    if (f->hole && at < end) {
-        *run = end - at;
-        return mg_buf_ptr(f->hole) + (at - f->hole_at);
-    }
-    *run = f->hdr.len - at;
-    return own + (at - len);
+    memcpy(moved, b, b->size < size ? b->size : size);
+    free_body(b);
+    return moved;
 }
 
 mg_frame *mg_frame_grow(mg_frame *f, size_t room)
 {
-    assert(!f->segs && !f->hole && atomic_load_explicit(&f->refs, memory_order_relaxed) == 1);
-    if (room > SIZE_MAX - sizeof *f - MG_HEADER_LEN)
+    body *b = body_of(f), *grown;
+    size_t size = body_size(room);
+    assert(!b->segs && !b->hole && atomic_load_explicit(&b->refs, memory_order_relaxed) == 1);
+    if (!size)
         return NULL;
-    size_t size = sizeof *f + MG_HEADER_LEN + room, old = f->size;
-    mg_frame *grown;
-    if (size < MG_BLOCK_MIN && old < MG_BLOCK_MIN) {
-        grown = mg_realloc(f, size);
-    } else if (size >= MG_BLOCK_MIN && old >= MG_BLOCK_MIN) {
-        grown = mg_block_resize(f, old, size);
-    } else {
-        grown = size < MG_BLOCK_MIN ? mg_malloc(size) : mg_block_new(size);
-        if (grown) {
-            memcpy(grown, f, old < size ? old : size);
-            frame_free(f);
-        }
-    }
+    if (size < MG_BLOCK_MIN && b->size < MG_BLOCK_MIN)
+        grown = mg_realloc(b, size);
+    else if (size >= MG_BLOCK_MIN && b->size >= MG_BLOCK_MIN)
+        grown = mg_block_resize(b, b->size, size);
+    else
+        grown = move_body(b, size);
     if (grown)
         grown->size = size;
-    return grown;
+    return front_of(grown);
+}
+
+uint8_t *mg_frame_payload(const mg_frame *f)
+{
+    const body *b = body_of(f);
+    return b->segs || b->hole ? NULL : payload_of(b);
+}
+
+/* --- with a hole --- */
+
+mg_frame *mg_frame_new_hole(const mg_hdr *hdr, mg_buf *hole, size_t at)
+{
+    assert(at <= hdr->len && mg_buf_len(hole) <= hdr->len - at);
+    body *b = new_body(hdr, hdr->len, hdr->len - mg_buf_len(hole));
+    if (!b) {
+        mg_buf_unref(hole);
+        return NULL;
+    }
+    b->hole = hole;
+    b->hole_at = at;
+    return &b->front;
+}
+
+mg_buf *mg_frame_hole(const mg_frame *f)
+{
+    return body_of(f)->hole;
+}
+
+size_t mg_frame_hole_at(const mg_frame *f)
+{
+    return body_of(f)->hole_at;
+}
+
+const uint8_t *mg_frame_around_hole(const mg_frame *f)
+{
+    assert(body_of(f)->hole);
+    return payload_of(body_of(f));
+}
+
+uint8_t *mg_frame_at(const mg_frame *f, size_t at, size_t *run)
+{
+    const body *b = body_of(f);
+    size_t len = b->hole ? mg_buf_len(b->hole) : 0, end = b->hole_at + len;
+
+    assert(!b->segs && at <= f->hdr.len);
+    if (b->hole && at < b->hole_at) {
+        *run = b->hole_at - at;
+        return payload_of(b) + at;
+    }
+    if (b->hole && at < end) {
+        *run = end - at;
+        return mg_buf_ptr(b->hole) + (at - b->hole_at);
+    }
+    *run = f->hdr.len - at;
+    return payload_of(b) + (at - len);
+}
+
+/* --- segments --- */
+
+/* The sum of their lengths, UINT64_MAX when that exceeds 32 bits. */
+static uint64_t segs_len(const mg_seg *segs, size_t n)
+{
+    uint64_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        assert(segs[i].off <= mg_buf_len(segs[i].buf) && segs[i].len <= mg_buf_len(segs[i].buf) - segs[i].off);
+        if (segs[i].len > UINT32_MAX - len)
+            return UINT64_MAX;
+        len += segs[i].len;
+    }
+    return len;
 }
 
 mg_frame *mg_frame_new_segs(const mg_hdr *hdr, const mg_seg *segs, size_t n)
 {
-    mg_frame *f;
-    uint64_t len = 0;
-    size_t i;
-
     if (n > UINT32_MAX || n > SIZE_MAX / sizeof *segs)
         return NULL;
-    for (i = 0; i < n; i++) {
-        assert(segs[i].off <= mg_buf_len(segs[i].buf) && segs[i].len <= mg_buf_len(segs[i].buf) - segs[i].off);
-        if (segs[i].len > UINT32_MAX - len)
-            return NULL;
-        len += segs[i].len;
-    }
-    f = frame_alloc(hdr, (uint32_t) len, n * sizeof *segs);
-    if (!f)
+    uint64_t len = segs_len(segs, n);
+    body *b = len <= UINT32_MAX ? new_body(hdr, (uint32_t) len, n * sizeof *segs) : NULL;
+    if (!b)
         return NULL;
-    f->n_segs = (uint32_t) n;
-    f->segs = (mg_seg *) (void *) (f->wire + MG_HEADER_LEN);
-    for (i = 0; i < n; i++) {
-        f->segs[i] = segs[i];
+    b->n_segs = (uint32_t) n;
+    b->segs = (mg_seg *) (void *) payload_of(b);
+    for (size_t i = 0; i < n; i++) {
+        b->segs[i] = segs[i];
         mg_buf_ref(segs[i].buf);
     }
-    return f;
+    return &b->front;
 }
+
+/* --- any frame --- */
 
 mg_frame *mg_frame_ref(mg_frame *f)
 {
     /* Relaxed: the caller has a reference already. */
-    atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&body_of(f)->refs, 1, memory_order_relaxed);
     return f;
 }
 
 void mg_frame_unref(mg_frame *f)
 {
-    uint32_t i;
+    body *b = body_of(f);
 
     /* Release and acquire as in mg_buf_unref(). */
-    if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
+    if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
         return;
-    for (i = 0; i < f->n_segs; i++)
-        mg_buf_unref(f->segs[i].buf);
-    mg_buf_unref(f->hole);
-    frame_free(f);
+    for (uint32_t i = 0; i < b->n_segs; i++)
+        mg_buf_unref(b->segs[i].buf);
+    mg_buf_unref(b->hole);
+    free_body(b);
 }
 
 void mg_frame_set_auth(mg_frame *f, uint32_t auth_id)
 {
-    assert(atomic_load_explicit(&f->refs, memory_order_relaxed) == 1);
+    body *b = body_of(f);
+    assert(atomic_load_explicit(&b->refs, memory_order_relaxed) == 1);
     f->hdr.auth_id = auth_id;
-    put32(f->wire + AT_AUTH, auth_id);
+    put32(b->wire + AT_AUTH, auth_id);
 }
 
-size_t mg_frame_wire_len(const mg_frame *f)
-{
-    return MG_HEADER_LEN + (size_t) f->hdr.len;
-}
-
-uint8_t *mg_frame_payload(const mg_frame *f)
-{
-    return f->segs || f->hole ? NULL : (uint8_t *) f->wire + MG_HEADER_LEN;
-}
-
-const uint8_t *mg_frame_around_hole(const mg_frame *f)
-{
-    assert(f->hole);
-    return f->wire + MG_HEADER_LEN;
-}
-
-/* Adds ptr[*skip..len) as an entry; or, when *skip reaches beyond it, takes len off *skip. Returns the entries added.
- * */
+/* Adds ptr[*skip..len) as an entry; or, when *skip reaches beyond it, takes len off *skip. Returns the entries added. */
 static int add_piece(struct iovec *iov, const uint8_t *ptr, size_t len, size_t *skip)
 {
     size_t from = *skip;
@@ -247,48 +304,55 @@ static int add_piece(struct iovec *iov, const uint8_t *ptr, size_t len, size_t *
     return 1;
 }
 
+static int iov_with_hole(const body *b, size_t skip, struct iovec *iov, int max)
+{
+    size_t before = MG_HEADER_LEN + b->hole_at, len = mg_buf_len(b->hole);
+    int n = add_piece(iov, b->wire, before, &skip);
+    if (n < max)
+        n += add_piece(iov + n, mg_buf_ptr(b->hole), len, &skip);
+    if (n < max)
+        n += add_piece(iov + n, b->wire + before, b->front.hdr.len - b->hole_at - len, &skip);
+    return n;
+}
+
+static int iov_of_segs(const body *b, size_t skip, struct iovec *iov, int max)
+{
+    int n = add_piece(iov, b->wire, MG_HEADER_LEN, &skip);
+    for (uint32_t i = 0; i < b->n_segs && n < max; i++)
+        n += add_piece(iov + n, mg_buf_ptr(b->segs[i].buf) + b->segs[i].off, b->segs[i].len, &skip);
+    return n;
+}
+
 int mg_frame_iov(const mg_frame *f, size_t skip, struct iovec *iov, int max)
 {
-    uint32_t i;
-    int n = 0;
-
+    const body *b = body_of(f);
     if (max <= 0)
         return 0;
-    if (f->hole) {
-        size_t before = MG_HEADER_LEN + f->hole_at, len = mg_buf_len(f->hole);
-        n += add_piece(iov, f->wire, before, &skip);
-        if (n < max)
-            n += add_piece(iov + n, mg_buf_ptr(f->hole), len, &skip);
-        if (n < max)
-            n += add_piece(iov + n, f->wire + before, f->hdr.len - f->hole_at - len, &skip);
-        return n;
+    if (b->segs)
+        return iov_of_segs(b, skip, iov, max);
+    if (b->hole)
+        return iov_with_hole(b, skip, iov, max);
+    return add_piece(iov, b->wire, mg_frame_wire_len(f), &skip);
+}
+
+static void copy_segs(const body *b, uint8_t *to)
+{
+    for (uint32_t i = 0; i < b->n_segs; i++) {
+        if (b->segs[i].len)
+            memcpy(to, mg_buf_ptr(b->segs[i].buf) + b->segs[i].off, b->segs[i].len);
+        to += b->segs[i].len;
     }
-    if (!f->segs)
-        return add_piece(iov, f->wire, mg_frame_wire_len(f), &skip);
-    n += add_piece(iov, f->wire, MG_HEADER_LEN, &skip);
-    for (i = 0; i < f->n_segs && n < max; i++)
-        n += add_piece(iov + n, mg_buf_ptr(f->segs[i].buf) + f->segs[i].off, f->segs[i].len, &skip);
-    return n;
 }
 
 void mg_frame_copy_payload(const mg_frame *f, void *dst)
 {
-    uint8_t *to = dst;
-    uint32_t i;
-
-    if (!f->hdr.len)
-        return;
-    if (!f->segs) {
-        size_t run;
-        for (size_t at = 0; at < f->hdr.len; at += run) {
-            const uint8_t *from = mg_frame_at(f, at, &run);
-            memcpy(to + at, from, run);
-        }
+    if (body_of(f)->segs) {
+        copy_segs(body_of(f), dst);
         return;
     }
-    for (i = 0; i < f->n_segs; i++) {
-        if (f->segs[i].len)
-            memcpy(to, mg_buf_ptr(f->segs[i].buf) + f->segs[i].off, f->segs[i].len);
-        to += f->segs[i].len;
+    size_t run;
+    for (size_t at = 0; at < f->hdr.len; at += run) {
+        const uint8_t *from = mg_frame_at(f, at, &run);
+        memcpy((uint8_t *) dst + at, from, run);
     }
 }

@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include "base/buf.h"
+#include "base/ilist.h"
 
 #define MG_HEADER_LEN 26
 
@@ -44,23 +45,11 @@ typedef struct {
 /* A frame has one of three forms. INLINE: the wire bytes of the header and the payload stand in one row in the frame's
  * own allocation, so one iovec writes both. WITH A HOLE: the same, but for a stretch of the payload that stands in a buffer of its own.
  * SEGMENTED: the header's wire bytes, then an array of segments.
- * The body is visible for the sake of the first field; the rest belongs to frame.c. Header and payload do not
- * change any more once a second thread or holder has a reference. */
+ * Header and payload do not change any more once a second thread or holder has a reference. This is the visible part of a
+ * frame; the rest is frame.c's. */
 typedef struct mg_frame {
-    /* For whoever holds the frame at present (a queue, a stream, a router) and only for as long; NULL when new.
-     * Whoever passes the frame on sets next to NULL again. A frame is in one queue at a time: to queue it twice,
-     * make a second frame of the same mg_buf. */
-    struct mg_frame *next;
-
-    _Atomic uint32_t refs;
-    uint32_t n_segs;
-    size_t size; /* of this allocation; from MG_BLOCK_MIN on it is a block */
-    mg_seg *segs; /* NULL: INLINE. Else n_segs entries, each with a reference, behind the wire header */
-    mg_buf *hole; /* WITH A HOLE: what belongs there, with a reference; else NULL */
-    size_t hole_at; /* how much of the payload comes before it */
-    mg_hdr hdr;
-    _Alignas(8) uint8_t lead[6]; /* puts the payload on a multiple of 8 */
-    uint8_t wire[];              /* the header's wire bytes; INLINE: and the payload */
+    mg_node queued; /* for the queue that the frame is in, one at a time: to queue it twice, make a second frame of the same mg_buf */
+    mg_hdr hdr;     /* for mg_frame_hdr() and the like */
 } mg_frame;
 
 /* An INLINE frame with room for len payload bytes, uninitialised, to be written through mg_frame_payload(). hdr is
@@ -72,26 +61,15 @@ mg_frame *mg_frame_new(const mg_hdr *hdr, size_t len);
  * memory is out or the sum exceeds 32 bits, and nothing is referenced then. */
 mg_frame *mg_frame_new_segs(const mg_hdr *hdr, const mg_seg *segs, size_t n);
 
-/* mg_frame_ref returns f. The last mg_frame_unref drops the segments' references (so a release function of mg_buf_wrap
+/* mg_frame_ref returns f. The last mg_frame_unref drops the segments' references (so a drop function of mg_buf_wrap
  * may run) and frees f; NULL is allowed. Any thread. */
 mg_frame *mg_frame_ref(mg_frame *f);
 void mg_frame_unref(mg_frame *f);
 
-/* Borrowed, valid as long as the reference: the header, and what is in the hole, NULL for a frame without one. Then, of a frame with
- * a hole, how much of the payload comes before it. */
+/* Borrowed, valid as long as the reference. */
 static inline const mg_hdr *mg_frame_hdr(const mg_frame *f)
 {
     return &f->hdr;
-}
-
-static inline mg_buf *mg_frame_hole(const mg_frame *f)
-{
-    return f->hole;
-}
-
-static inline size_t mg_frame_hole_at(const mg_frame *f)
-{
-    return f->hole_at;
 }
 
 /* The payload, in bytes. */
@@ -104,7 +82,10 @@ static inline size_t mg_frame_len(const mg_frame *f)
 void mg_frame_set_auth(mg_frame *f, uint32_t auth_id);
 
 /* Header and payload, in bytes. */
-size_t mg_frame_wire_len(const mg_frame *f);
+static inline size_t mg_frame_wire_len(const mg_frame *f)
+{
+    return MG_HEADER_LEN + mg_frame_len(f);
+}
 
 /* What a message counts where a latch has a limit. */
 static inline uint32_t mg_frame_counts(const mg_hdr *hdr)
@@ -118,6 +99,10 @@ int mg_frame_iov(const mg_frame *f, size_t skip, struct iovec *iov, int max);
 
 /* The payload of an INLINE frame in one piece, on a multiple of 8; NULL for another one. */
 uint8_t *mg_frame_payload(const mg_frame *f);
+
+/* What is in the hole, borrowed, NULL for a frame without one; and how much of the payload comes before it. */
+mg_buf *mg_frame_hole(const mg_frame *f);
+size_t mg_frame_hole_at(const mg_frame *f);
 
 /* The payload of a frame WITH A HOLE but for what is in the hole, in one piece, mg_frame_len(f) - mg_buf_len(mg_frame_hole(f)) bytes. */
 const uint8_t *mg_frame_around_hole(const mg_frame *f);

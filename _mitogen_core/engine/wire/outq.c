@@ -1,6 +1,5 @@
 #include "wire/outq.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,9 +18,20 @@
 /* And up to so many bytes: some systems refuse more than INT_MAX in one call. */
 #define MAX_BYTES ((size_t) 1 << 30)
 
+static mg_frame *frame_at(mg_node *node)
+{
+    return node ? MG_CONTAINER(node, mg_frame, queued) : NULL;
+}
+
+static size_t dead_len(const mg_frame *f)
+{
+    return mg_frame_hdr(f)->reply_to == MG_IS_DEAD ? mg_frame_wire_len(f) : 0;
+}
+
 void mg_outq_init(mg_outq *q)
 {
     memset(q, 0, sizeof *q);
+    mg_ilist_init(&q->frames);
 }
 
 void mg_outq_fini(mg_outq *q)
@@ -31,15 +41,9 @@ void mg_outq_fini(mg_outq *q)
 
 void mg_outq_append(mg_outq *q, mg_frame *f)
 {
-    assert(!f->next);
-    if (q->tail)
-        q->tail->next = f;
-    else
-        q->head = f;
-    q->tail = f;
+    mg_ilist_append(&q->frames, &f->queued);
     q->bytes += mg_frame_wire_len(f);
-    if (f->hdr.reply_to == MG_IS_DEAD)
-        q->dead += mg_frame_wire_len(f);
+    q->dead += dead_len(f);
 }
 
 size_t mg_outq_bytes(const mg_outq *q)
@@ -56,14 +60,13 @@ size_t mg_outq_dead_bytes(const mg_outq *q)
  * empty. */
 static int gather(const mg_outq *q, struct iovec iov[MAX_PIECES], size_t *total)
 {
-    const mg_frame *f;
     size_t skip = q->skip;
     size_t bytes = 0;
     int n = 0;
     int end;
 
-    for (f = q->head; f && n < MAX_PIECES; f = f->next) {
-        end = n + mg_frame_iov(f, skip, iov + n, MAX_PIECES - n);
+    for (mg_node *at = mg_ilist_first(&q->frames); at && n < MAX_PIECES; at = mg_ilist_next(&q->frames, at)) {
+        end = n + mg_frame_iov(frame_at(at), skip, iov + n, MAX_PIECES - n);
         for (; n < end; n++) {
             if (iov[n].iov_len >= MAX_BYTES - bytes) {
                 iov[n].iov_len = MAX_BYTES - bytes;
@@ -95,18 +98,13 @@ static ssize_t write_some(mg_outq *q, int fd, struct iovec *iov, int n)
     return writev(fd, iov, n);
 }
 
-/* Removes the head and drops its reference. */
-static void drop_head(mg_outq *q)
+/* Removes the first frame and drops its reference. */
+static void drop_first(mg_outq *q)
 {
-    mg_frame *f = q->head;
+    mg_frame *f = frame_at(mg_ilist_pop(&q->frames));
 
-    q->head = f->next;
-    if (!q->head)
-        q->tail = NULL;
     q->skip = 0;
-    f->next = NULL;
-    if (f->hdr.reply_to == MG_IS_DEAD)
-        q->dead -= mg_frame_wire_len(f);
+    q->dead -= dead_len(f);
     mg_frame_unref(f);
 }
 
@@ -116,13 +114,13 @@ static void advance(mg_outq *q, size_t done)
 
     q->bytes -= done;
     while (done) {
-        left = mg_frame_wire_len(q->head) - q->skip;
+        left = mg_frame_wire_len(frame_at(mg_ilist_first(&q->frames))) - q->skip;
         if (done < left) {
             q->skip += done;
             return;
         }
         done -= left;
-        drop_head(q);
+        drop_first(q);
     }
 }
 
@@ -132,7 +130,7 @@ mg_err mg_outq_write(mg_outq *q, int fd)
     size_t total;
     ssize_t done;
 
-    while (q->head) {
+    while (!mg_ilist_empty(&q->frames)) {
         int n = gather(q, iov, &total);
         done = write_some(q, fd, iov, n);
         if (done > 0) {
@@ -150,7 +148,7 @@ mg_err mg_outq_write(mg_outq *q, int fd)
 
 void mg_outq_clear(mg_outq *q)
 {
-    while (q->head)
-        drop_head(q);
+    while (!mg_ilist_empty(&q->frames))
+        drop_first(q);
     q->bytes = 0;
 }

@@ -5,23 +5,23 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/ilist.h"
 #include "wire/frame.h"
 
 /* The body is visible for embedding. */
 typedef struct {
-    mg_frame *head;
-    mg_frame *tail;
-    size_t skip;      /* wire bytes of head that are written already */
+    mg_ilist frames;
+    size_t skip;      /* wire bytes of the first frame that are written already */
     size_t bytes;     /* wire bytes that are not written yet, of all frames */
     size_t dead;      /* wire bytes of the dead messages among them, whole */
     int not_a_socket; /* learnt from the first write: sendmsg() does not work on this fd */
 } mg_outq;
 
-/* mg_outq_init allocates nothing. mg_outq_fini is mg_outq_clear. */
+/* mg_outq_init allocates nothing; the queue stays where it is from then on. mg_outq_fini is mg_outq_clear. */
 void mg_outq_init(mg_outq *q);
 void mg_outq_fini(mg_outq *q);
 
-/* Appends f and takes over the caller's reference. f is in no other queue; its `next` is this queue's from now on. */
+/* Appends f and takes over the caller's reference. f is in no other queue. */
 void mg_outq_append(mg_outq *q, mg_frame *f);
 
 /* Wire bytes that wait; 0 means that nothing does. And the wire bytes of the dead messages among them, each counted whole. */
