@@ -27,7 +27,8 @@ typedef enum {
 typedef struct {
     int persist; /* 0: it is removed by the first message that it gets */
     mg_policy policy;
-    int64_t respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
+    int64_t
+        respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
     mg_latch *latch;    /* where frames go, borrowed; NULL: they go to Python */
     void *owner;        /* for the layer above */
     void (*drop_owner)(void *owner); /* called at the end, on any thread; may be NULL. It must not block */

@@ -31,12 +31,12 @@ mg_err mg_router_set_text(struct mg_router *r, mg_reason reason, const char *tex
 
 /* Reports a message that cannot be delivered, and sends the answer (wire.md, section 3), for which a..c fill the text. unreachable: nobody but
  * the sender of a question is told. stream: where it came from, or NULL; without one, MG_ENOMEM says that nobody is told. */
-mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream, uint64_t a,
-                      uint64_t b, uint64_t c);
+mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream,
+                      uint64_t a, uint64_t b, uint64_t c);
 
 /* A dead message of the given reason, from ourselves. NULL: no memory. */
-mg_frame *mg_router_dead_frame(struct mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a, uint64_t b,
-                               uint64_t c);
+mg_frame *mg_router_dead_frame(struct mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a,
+                               uint64_t b, uint64_t c);
 
 /* A message for a latch that is full: the answer, and a mark among the messages there, which has the reader know that some are missing. As
  * mg_router_dead. */

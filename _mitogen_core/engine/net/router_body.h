@@ -25,7 +25,7 @@ typedef struct mg_router {
     _Atomic uint64_t refused[MG_N_REASONS]; /* messages not delivered, by reason */
 
     pthread_mutex_t mu;
-    mg_idmap routes;   /* guarded by mu, as all below: context id -> mg_stream, with a reference */
+    mg_idmap routes; /* guarded by mu, as all below: context id -> mg_stream, with a reference */
     mg_idmap handlers; /* handle -> mg_handler, with a reference */
     uint32_t next_handle;
     uint32_t own_id;
@@ -34,8 +34,8 @@ typedef struct mg_router {
     size_t n_parents;
     int unidirectional;
     char *texts[MG_N_REASONS]; /* %r, %d and %s take the numbers of the reason, in order */
-    mg_counts closed;          /* what streams carried that are closed */
-    uint64_t counts_taken;     /* how often the streams were counted */
+    mg_counts closed; /* what streams carried that are closed */
+    uint64_t counts_taken; /* how often the streams were counted */
 } mg_router;
 
 /* REQUIRES(r->mu). Where messages of that context have to come from: its route, or the parent's where it has none. Borrowed, or NULL. */

@@ -38,10 +38,10 @@ typedef struct {
 
 struct mg_sink {
     const mg_sink_ops *ops;
-    _Atomic uint64_t max_size;  /* the largest payload; any thread, as the next two */
-    _Atomic size_t high_water;  /* the most bytes that should wait on a stream */
-    _Atomic uint32_t own_id;    /* the context that large payloads may land in: this one */
-    mg_ilist unflushed;         /* leader only: streams to write at the end of the turn, with a reference */
+    _Atomic uint64_t max_size; /* the largest payload; any thread, as the next two */
+    _Atomic size_t high_water; /* the most bytes that should wait on a stream */
+    _Atomic uint32_t own_id; /* the context that large payloads may land in: this one */
+    mg_ilist unflushed; /* leader only: streams to write at the end of the turn, with a reference */
 };
 
 static inline void mg_sink_init(mg_sink *sink, const mg_sink_ops *ops)

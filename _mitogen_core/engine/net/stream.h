@@ -119,8 +119,8 @@ typedef struct {
 /* Each figure is true of some moment of the call, not all of the same. */
 typedef struct {
     mg_counts carried;
-    size_t pending;            /* bytes that wait to be written */
-    uint32_t blocked;          /* threads in mg_stream_wait_room */
+    size_t pending; /* bytes that wait to be written */
+    uint32_t blocked; /* threads in mg_stream_wait_room */
     int64_t last_in, last_out; /* marks of mg_now_coarse(); 0: never */
 } mg_stream_stats;
 void mg_stream_get_stats(mg_stream *s, mg_stream_stats *out);

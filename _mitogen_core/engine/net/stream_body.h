@@ -19,49 +19,49 @@
 typedef struct mg_stream {
     mg_peer peer; /* the router's; first, see mg_stream_peer */
     _Atomic uint32_t refs;
-    mg_loop *loop;         /* with a reference; set once */
-    mg_sink *sink;         /* likewise */
+    mg_loop *loop; /* with a reference; set once */
+    mg_sink *sink; /* likewise */
     _Atomic(void *) owner; /* for the layer above; it alone reads and writes this */
     _Atomic uint64_t frames_in, bytes_in, frames_out, bytes_out, frames_forwarded;
     _Atomic int64_t last_in, last_out; /* coarse clock; 0: never */
-    _Atomic uint32_t blocked;          /* threads in mg_stream_wait_room */
+    _Atomic uint32_t blocked; /* threads in mg_stream_wait_room */
 
     /* leader only */
     int rfd;
     mg_decoder decoder;
     mg_watch *read_watch, *write_watch;
     int started;
-    int in_python;           /* a frame of ours is there, and what follows it waits */
-    int broken;              /* gone or bad: told already */
-    int end_reserved;        /* there is a place for the event that tells it */
-    int write_failed;        /* nothing can be sent; what is there to be read still is */
+    int in_python; /* a frame of ours is there, and what follows it waits */
+    int broken; /* gone or bad: told already */
+    int end_reserved; /* there is a place for the event that tells it */
+    int write_failed; /* nothing can be sent; what is there to be read still is */
     struct mg_stream *fills; /* the full stream that paused us, with a reference, or NULL */
-    mg_node fed;             /* in fills' list of feeders */
-    mg_ilist feeders;        /* streams that we paused, each with a reference */
-    mg_look end_look;        /* while paused: looks for the end of the input */
-    int hung_up;             /* its end was seen while it was paused: it is not paused again */
-    mg_node unflushed;       /* in the sink's list: has frames queued in this turn */
+    mg_node fed; /* in fills' list of feeders */
+    mg_ilist feeders; /* streams that we paused, each with a reference */
+    mg_look end_look; /* while paused: looks for the end of the input */
+    int hung_up; /* its end was seen while it was paused: it is not paused again */
+    mg_node unflushed; /* in the sink's list: has frames queued in this turn */
 
-    mg_op op;         /* asks the leader to look at `todo` */
+    mg_op op; /* asks the leader to look at `todo` */
     _Atomic int todo; /* MG_TODO_ bits */
 
     pthread_mutex_t wmu;
     pthread_cond_t room; /* with wmu */
-    int wfd;             /* guarded by wmu, as all below; -1: closed or broken, what is sent is dropped */
+    int wfd; /* guarded by wmu, as all below; -1: closed or broken, what is sent is dropped */
     mg_outq out;
     int write_error; /* errno of the failed write, or 0 */
     int wants_write; /* the loop, or the thread that drains, is to write the rest */
-    int draining;    /* the sender of a large frame writes the rest, and the loop does not */
+    int draining; /* the sender of a large frame writes the rest, and the loop does not */
     int64_t sent_at; /* when the last frame was sent from here */
     struct {
         const mg_waiter *by; /* whose frame that was; only compared */
-        uint32_t waits;      /* how many waits that thread had begun */
-        int64_t cpu;         /* how long it had run */
-        uint64_t frames;     /* frames_out */
-    } late;          /* when a frame came late last, on one core */
-    int quick_row;   /* frames sent one right after the other, up to MG_QUICK_ROW */
-    int corked;      /* `out` is to be written by `cork` */
-    mg_hold cork;    /* with a reference while `corked` was not seen to be over */
+        uint32_t waits; /* how many waits that thread had begun */
+        int64_t cpu; /* how long it had run */
+        uint64_t frames; /* frames_out */
+    } late; /* when a frame came late last, on one core */
+    int quick_row; /* frames sent one right after the other, up to MG_QUICK_ROW */
+    int corked; /* `out` is to be written by `cork` */
+    mg_hold cork; /* with a reference while `corked` was not seen to be over */
 } mg_stream;
 
 /* So many frames, each sent right after the one before it, are a thread that goes on like that. */

@@ -37,7 +37,7 @@ mg_entry *mg_router_take_handlers(struct mg_router *r, int64_t respondent, size_
 typedef struct {
     mg_counts carried; /* by all streams there were */
     size_t streams, routes, handlers;
-    size_t queued;  /* bytes that wait to be written */
+    size_t queued; /* bytes that wait to be written */
     size_t blocked; /* threads that wait for room on a stream */
     uint64_t refused[MG_N_REASONS];
 } mg_router_stats;

@@ -87,7 +87,8 @@ static void fill(uint8_t *to, size_t len, unsigned seed)
 /* The start of a payload of len bytes that is a pickle of one long byte string, with a name before it for odd seeds. */
 static void begin_pickle(uint8_t *payload, size_t len, unsigned seed)
 {
-    static const char name[] = "\x80\x02" "cmitogen.core\nBlob\n";
+    static const char name[] = "\x80\x02"
+                               "cmitogen.core\nBlob\n";
     size_t at = seed & 1 ? sizeof name - 1 : 2, around = at + 5 + seed % 7;
 
     memcpy(payload, name, at);

@@ -32,11 +32,17 @@ static void a_long_byte_string_is_found_where_its_content_begins(void)
 static void short_values_and_names_may_come_before_it(void)
 {
     CHECK(peek(TEXT("\x80\x02(K\x01M\x01\x02J\x01\x02\x03\x04" LONG_BINBYTES)) == 0x30000 && at == 18);
-    CHECK(peek(TEXT("\x80\x02" "cmitogen.core\nBlob\n" LONG_BINBYTES)) == 0x30000 && at == 26);
-    CHECK(peek(TEXT("X\x03\x00\x00\x00" "abcq\x01r\x00\x00\x01\x00h\x01" LONG_BINBYTES)) == 0x30000 && at == 22);
+    CHECK(peek(TEXT("\x80\x02"
+                    "cmitogen.core\nBlob\n" LONG_BINBYTES)) == 0x30000 &&
+          at == 26);
+    CHECK(peek(TEXT("X\x03\x00\x00\x00"
+                    "abcq\x01r\x00\x00\x01\x00h\x01" LONG_BINBYTES)) == 0x30000 &&
+          at == 22);
     CHECK(peek(TEXT("C\x02xyU\x01z\x8c\x01w\x8a\x01\x05" LONG_BINBYTES)) == 0x30000 && at == 18);
     CHECK(peek(TEXT("G12345678N\x88\x89)]}t\x85\x86\x87Rsuae" LONG_BINBYTES)) == 0x30000 && at == 29);
-    CHECK(peek(TEXT("B\x03\x00\x00\x00" "abcT\x00\x00\x00\x00" LONG_BINBYTES)) == 0x30000 && at == 18);
+    CHECK(peek(TEXT("B\x03\x00\x00\x00"
+                    "abcT\x00\x00\x00\x00" LONG_BINBYTES)) == 0x30000 &&
+          at == 18);
 }
 
 static void the_first_of_several_is_told(void)
@@ -46,7 +52,8 @@ static void the_first_of_several_is_told(void)
 
 static void one_that_is_shorter_than_asked_is_none(void)
 {
-    static const uint8_t exact[] = {OP_BINBYTES, 0xa0, 0x86, 0x01, 0x00}, less[] = {OP_BINBYTES, 0x9f, 0x86, 0x01, 0x00};
+    static const uint8_t exact[] = {OP_BINBYTES, 0xa0, 0x86, 0x01, 0x00},
+                         less[] = {OP_BINBYTES, 0x9f, 0x86, 0x01, 0x00};
     CHECK(peek(exact, sizeof exact) == LEAST && at == 5);
     CHECK(peek(less, sizeof less) == 0 && at == 12345);
 }
@@ -59,7 +66,8 @@ static void what_it_announces_need_not_be_there_nor_be_true(void)
 
 static void it_is_not_found_before_its_length_is_there(void)
 {
-    static const char text[] = "\x80\x02" "cmitogen.core\nBlob\nq\x01(" LONG_BINBYTES;
+    static const char text[] = "\x80\x02"
+                               "cmitogen.core\nBlob\nq\x01(" LONG_BINBYTES;
     for (size_t n = 0; n < sizeof text - 1; n++)
         CHECK(peek((const uint8_t *) text, n) == 0 && at == 12345);
     CHECK(peek(TEXT(text)) == 0x30000 && at == sizeof text - 1);
@@ -67,8 +75,18 @@ static void it_is_not_found_before_its_length_is_there(void)
 
 static void an_argument_that_is_cut_short_ends_the_look(void)
 {
-    static const char *const cut[] = {"\x80", "M\x01", "J\x01\x02\x03", "G1234567", "X\x05", "X\x05\x00\x00\x00" "abcd",
-                                      "U\x02x", "\x8c", "cname", "cname\nmore", "c"};
+    static const char *const cut[] = {"\x80",
+                                      "M\x01",
+                                      "J\x01\x02\x03",
+                                      "G1234567",
+                                      "X\x05",
+                                      "X\x05\x00\x00\x00"
+                                      "abcd",
+                                      "U\x02x",
+                                      "\x8c",
+                                      "cname",
+                                      "cname\nmore",
+                                      "c"};
     for (size_t i = 0; i < sizeof cut / sizeof *cut; i++)
         CHECK(peek((const uint8_t *) cut[i], strlen(cut[i])) == 0 && at == 12345);
     CHECK(peek(TEXT("X\xff\xff\xff\xff" LONG_BINBYTES)) == 0);

@@ -761,7 +761,8 @@ static void handlers_are_taken_by_respondent_or_all(void)
     CHECK(mg_router_del_handler(w.r, mg_handler_handle(again)) == MG_OK && mg_handler_removed(again));
     while (n) {
         mg_handler *h = list[--n].value;
-        CHECK(mg_handler_respondent(h) == CHILD && mg_handler_handle(h) == list[n].id && !mg_router_get_handler(w.r, list[n].id));
+        CHECK(mg_handler_respondent(h) == CHILD && mg_handler_handle(h) == list[n].id &&
+              !mg_router_get_handler(w.r, list[n].id));
         mg_handler_unref(h);
     }
     mg_free(list);
@@ -780,8 +781,8 @@ static void a_router_drops_the_handlers_it_still_has(void)
     mg_loop *loop = mg_loop_new();
     mg_router *r = mg_router_new(loop);
     int ended = 0;
-    mg_handler *h = mg_handler_new(
-        &(mg_handler_spec) {.persist = 1, .respondent = -1, .owner = &ended, .drop_owner = count_owner});
+    mg_handler *h =
+        mg_handler_new(&(mg_handler_spec) {.persist = 1, .respondent = -1, .owner = &ended, .drop_owner = count_owner});
 
     CHECK(mg_router_add_handler(r, h, 0, 0) == MG_OK && mg_router_loop(r) == loop);
     mg_handler_unref(h);

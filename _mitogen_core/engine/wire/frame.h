@@ -48,8 +48,9 @@ typedef struct {
  * Header and payload do not change any more once a second thread or holder has a reference. This is the visible part of a
  * frame; the rest is frame.c's. */
 typedef struct mg_frame {
-    mg_node queued; /* for the queue that the frame is in, one at a time: to queue it twice, make a second frame of the same mg_buf */
-    mg_hdr hdr;     /* for mg_frame_hdr() and the like */
+    mg_node
+        queued; /* for the queue that the frame is in, one at a time: to queue it twice, make a second frame of the same mg_buf */
+    mg_hdr hdr; /* for mg_frame_hdr() and the like */
 } mg_frame;
 
 /* An INLINE frame with room for len payload bytes, uninitialised, to be written through mg_frame_payload(). hdr is
