@@ -32,9 +32,10 @@ PARTS = {
     ],
     'parent': [
         'base', 'errors', 'text', 'terminal', 'values', 'timers', 'pollers',
-        'sleeper', 'bootstrap', 'process', 'pty', 'reaper', 'lines',
-        'handshake', 'options', 'hints', 'connection', 'calls', 'context',
-        'throttle', 'routes', 'router', 'upgrade', 'forward', 'guard',
+        'sleeper', 'bootstrap', 'process', 'popen', 'pty', 'reaper', 'lines',
+        'handshake', 'options', 'failure', 'launch', 'connection', 'calls',
+        'context', 'throttle', 'routes', 'forward', 'router', 'upgrade',
+        'guard',
     ],
     'master': [
         'base', 'core_source', 'stdlib', 'loaders', 'source_files',

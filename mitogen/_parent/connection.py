@@ -5,18 +5,12 @@ Connection: how a child is started, becomes a context, and ends.
 
 from __future__ import absolute_import  # house
 
-import os  # house
-import sys  # house
-
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _can_serve, _close_all, _DECODER, _error_text, _find_hint, _full_text  # house
-from mitogen.parent import _get_code_partial, _get_first_stage_blob, _get_reduced_partial, _HINT_DIED  # house
-from mitogen.parent import _HINT_ENDED, _HINT_SILENT, _HINT_SLOW, _literal, _native_str, _replace_phrases  # house
-from mitogen.parent import _UNPACK, _version_str, Argv, BootstrapProtocol, BROKER_SHUTDOWN_MSG  # house
-from mitogen.parent import CancelledError, ConnectError, create_child, EofError, get_core_source_partial  # house
-from mitogen.parent import get_history, get_log_levels, LOG, LogProtocol, MitogenProtocol, Options  # house
-from mitogen.parent import PartialZlib, Reaper, returncode_to_str  # house
+from mitogen.parent import _close_all, _describe_failure, _eof_error, _error_text, _full_text  # house
+from mitogen.parent import _Launch, _native_str, _timeout_error, BootstrapProtocol  # house
+from mitogen.parent import BROKER_SHUTDOWN_MSG, CancelledError, ConnectError, LOG, LogProtocol  # house
+from mitogen.parent import MitogenProtocol, Options, Reaper  # house
 
 
 def _disconnect(broker, stream):
@@ -27,7 +21,7 @@ def _disconnect(broker, stream):
     broker._call(stream, stream.on_disconnect)
 
 
-class Connection(object):
+class Connection(_Launch):
     """
     One attempt to start a child and, if it succeeds, what is known of the
     child's process and streams. This class starts a local child; the modules
@@ -47,14 +41,9 @@ class Connection(object):
     stream_protocol_class = BootstrapProtocol
     diag_protocol_class = LogProtocol
 
-    #: Starts the process: called as ``create_child(args=[...], **args)``.
-    create_child = staticmethod(create_child)
-    create_child_args = {}
-
     #: False if the process is a front-end and the context another one.
     child_is_immediate_subprocess = True
 
-    name_prefix = u'local'
     eof_error_msg = 'EOF on stream; last 100 lines received:\n'
 
     #: Advice added to the text of a failure.
@@ -80,168 +69,27 @@ class Connection(object):
     #: the streams, and would end with the child only.
     detach_linger = 3.0
 
-    context = None
     latch = None
-    proc = None
     stdio_stream = None
     stderr_stream = None
     exception = None
     detached = False
 
-    #: The child was sent the core without what is seldom used, and has not
-    #: asked for that yet.
-    _lacks_core = False
-
     _timer = None
     _linger_timer = None
     _reaper = None
-    _preamble = None
-    _config_line = None
     _stage = STAGE_IDLE
     _stages = ()
     _pending = False
     _stdio_open = False
     _stderr_open = False
 
-    def __init__(self, options, router):
-        self.options = options
-        self._router = router
-
     def __repr__(self):
         return 'Connection(%r)' % (self.stdio_stream,)
 
-    # What is run, and what is sent to it.
-
-    def get_python_argv(self):
-        """
-        Return the beginning of the command line: the interpreter.
-        """
-        path = self.options.python_path
-        if isinstance(path, (list, tuple)):
-            return list(path)
-        return [path]
-
-    def get_boot_command(self):
-        """
-        Return the command line that starts the child on its own machine.
-        """
-        return self.get_python_argv() + [
-            '-c', _DECODER, _get_first_stage_blob(),
-            _native_str(self.options.remote_name), _version_str(),
-        ]
-
-    def get_econtext_config(self):
-        """
-        Return the configuration of the child, a dict of plain literals.
-        """
-        assert self.options.max_message_size is not None
-        responder = self._router.responder
-        if mitogen.is_master:
-            policy = responder.policy
-        else:
-            policy = self._router.importer.policy
-        return {
-            'parent_ids': [mitogen.context_id] + list(mitogen.parent_ids),
-            'context_id': self.context.context_id,
-            'debug': bool(self.options.debug),
-            'profiling': bool(self.options.profiling),
-            'unidirectional': bool(self.options.unidirectional),
-            'log_levels': get_log_levels(),
-            'max_message_size': int(self.options.max_message_size),
-            'version': tuple(mitogen.__version__),
-            'import_blocks': sorted(policy.blocks),
-            'import_overrides': sorted(policy.overrides),
-            'remote_name': self.options.remote_name,
-        }
-
-    def _get_short_preamble(self):
-        """
-        Return what is sent to a target that has our version installed: the
-        configuration as a Python expression. Made once.
-        """
-        if self._config_line is None:
-            self._config_line = _literal(self.get_econtext_config())
-        return self._config_line
-
-    def get_preamble(self):
-        """
-        Return what is sent to a target that has nothing: a zlib stream of the
-        core's source and, as its last line, the call that starts it. Made once.
-        """
-        if self._preamble is None:
-            self._preamble = self._finish_preamble(get_core_source_partial())
-        return self._preamble
-
-    def _finish_preamble(self, partial):
-        # Not kept: compiled code is large, and sent once.
-        text = (b'\nExternalContext(' + self._get_short_preamble() +
-                b').main()\n')
-        if partial._divided:
-            text = _replace_phrases(text)
-        return partial.append(text)
-
     def _sees_our_files(self):
-        """
-        Tell whether a path means to the child what it means to us. Only then
-        is an interpreter of the same path the same.
-        """
+        # A class of a connection method may start its child anywhere.
         return type(self) is Connection
-
-    def _get_preamble_for(self, python, func):
-        """
-        Call `func` with the smallest or quickest form of `get_preamble`.
-        Broker thread.
-
-        :param int python: the child's :data:`sys.hexversion`.
-        """
-        whole = self.options.debug or self.options.profiling
-        if _can_serve(python, whole):
-            if (python == sys.hexversion and self._sees_our_files() and
-                    self.get_python_argv() == [sys.executable] and
-                    os.environ.get('MITOGEN_SHIP') != 'source'):
-                partial = _get_code_partial()
-            else:
-                partial = _get_reduced_partial(python, whole)
-                self._lacks_core = partial._divided
-            return func(self._finish_preamble(partial))
-
-        # The rare child of a child that runs another Python.
-        def on_source():
-            source = requester._cache.get(key)
-            if not self._pending:
-                return
-            if source is None:
-                self._fail_connection(mitogen.core.StreamError(
-                    u'The source that this child needs cannot be had.'))
-            else:
-                func(self._finish_preamble(PartialZlib(_UNPACK + source)))
-
-        key = u'mitogen', u'core.py'
-        requester = self._router.importer._resource_requester
-        requester._request_resource(key[0], key[1], on_source)
-
-    def start_child(self):
-        """
-        Start the process and return it. Broker thread.
-
-        :raises mitogen.core.StreamError: it cannot be run.
-        """
-        # Options that came through another context are text on Python 2, too,
-        # which would go through ASCII on its way to the kernel.
-        args = [_native_str(word) for word in self.get_boot_command()]
-        LOG.debug('command line for %r: %s', self.context, Argv(args))
-        try:
-            return self.create_child(args=args, **self.create_child_args)
-        except OSError as e:
-            raise ConnectError(
-                u'Child start failed: %s. Command was: %s'
-                % (_error_text(e), to_text(str(Argv(args)))))
-
-    def _get_name(self):
-        """
-        Return the name of the context if none was given.
-        """
-        return u'%s.%s' % (self.name_prefix, self.proc.pid)
 
     # The attempt.
 
@@ -452,85 +300,16 @@ class Connection(object):
             _disconnect(broker, self.stderr_stream)
         self._finish()
 
-    def _describe(self, text=u'', show_history=True, otherwise=None):
+    def _describe(self, text=u''):
         """
-        Return text on what was tried, how far that got, and why it may have
-        ended there.
+        Return what is known of the attempt, to be the `detail` of a failure.
 
-        :param text: what the failure says already.
-        :param bool show_history: whether it does not show the last output.
-        :param otherwise: advice if there is none for what was said.
+        :param text: what the exception says already.
         """
-        try:
-            facts = self._get_facts(text, show_history, otherwise)
-        except Exception:
-            # Of an application's own method, say. Somebody waits for us.
-            LOG.exception('%r: cannot describe the failure', self)
-            return u''
-        return u'\n'.join(facts)
-
-    def _get_facts(self, text, show_history, otherwise):
-        """
-        Return what `_describe` tells, as a list of lines.
-        """
-        lines = [u'Context %s (%s): %s.' % (
-            self.context.context_id, self._name_so_far(), self._stage)]
-        if self._stages:
-            ends = [when for _, when in self._stages[1:]]
-            lines.append(u'Times: %s.' % u', '.join([
-                u'%s %.3f s' % (stage.partition(u' (')[0], end - start)
-                for (stage, start), end in zip(
-                    self._stages, ends + [mitogen.core.now()])
-            ]))
-        status = self.proc and self.proc.poll()
-        if status is not None:
-            lines.append(u'The process %s.' % (returncode_to_str(status),))
-        history = self._history()
-        if show_history and history:
-            lines.append(u'Last lines received:\n' + history)
-        hint = _find_hint(u'%s\n%s' % (text.partition(u'Command was: ')[0],
-                                       history)) or otherwise
-        if hint:
-            lines.append(u'Hint: ' + hint)
-        if self.options.python_path and u'Command was: ' not in text:
-            try:
-                command = to_text(str(Argv(self.get_boot_command())))
-            except Exception as e:
-                command = u'(%s)' % (_error_text(e),)
-            lines.append(u'Command was: ' + command)
-        return lines
-
-    def _name_so_far(self):
-        """
-        Return the name of the context, or what is known of it by now.
-        """
-        name = self.context.name or self.options.name
-        if name or self.proc is not None:
-            return name or self._get_name()
-        try:
-            return self._get_name()
-        except AttributeError:
-            # It has the number of the process in it.
-            return self.name_prefix
-
-    def _history(self):
-        text = get_history([self.stdio_stream, self.stderr_stream])
-        if len(text) > self.history_chars:
-            text = u'[...]' + text[-self.history_chars:]
-        return text
+        return _describe_failure(self, text)
 
     def _on_timer_expired(self):
-        hint = _HINT_SLOW if self._stage == self.STAGE_SENT else _HINT_SILENT
-        text = u'Connection timed out after %.2f seconds. ' % (
-            self.options.connect_timeout,)
-        self._fail_connection(mitogen.core.TimeoutError(
-            text + self._describe(otherwise=hint)))
-
-    def _make_eof_error(self):
-        hint = _HINT_DIED if self._stage == self.STAGE_SENT else _HINT_ENDED
-        return EofError(u'%s%s\n%s' % (
-            to_text(self.eof_error_msg), self._history(),
-            self._describe(show_history=False, otherwise=hint)))
+        self._fail_connection(_timeout_error(self))
 
     def on_stdio_disconnect(self):
         """
@@ -580,7 +359,7 @@ class Connection(object):
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         if self._pending and self.exception is None:
-            self._fail_connection(self._make_eof_error())
+            self._fail_connection(_eof_error(self))
         self._maybe_reap()
 
     def _maybe_reap(self):

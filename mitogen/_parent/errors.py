@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
-Why a connection could not be made.
+Why a connection could not be made, and the texts of exceptions.
 """
 
 from __future__ import absolute_import  # house
 
 import mitogen.core  # house
+from mitogen.core import to_text  # house
+from mitogen.parent import PY3  # house
+
+
+def _native_str(s):
+    """
+    Return `s` as `str`, which is what a command line is made of.
+    """
+    if isinstance(s, str):
+        return s
+    if PY3:
+        return to_text(s)
+    return s.encode('utf-8')
 
 
 class ConnectError(mitogen.core.StreamError):
@@ -37,3 +49,23 @@ class CancelledError(ConnectError):
     The local broker began to shut down while the connection was being made.
     """
     pass
+
+
+def _error_text(exc):
+    """
+    Return the whole text of an exception, as text on every Python.
+    """
+    if len(exc.args) == 1 and isinstance(exc.args[0],
+                                         mitogen.core.AnyTextType):
+        return to_text(exc.args[0])
+    return to_text(str(exc))
+
+
+def _full_text(exc):
+    """
+    Return `_error_text`, and the detail of a `ConnectError` below it.
+    """
+    if not isinstance(exc, ConnectError):
+        return _error_text(exc)
+    text = to_text(exc.args[0] if exc.args else u'')
+    return u'%s\n\n%s' % (text, exc.detail) if exc.detail else text

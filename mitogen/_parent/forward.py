@@ -9,8 +9,8 @@ import threading  # house
 
 import mitogen.core  # house
 from mitogen.core import b, to_text  # house
-from mitogen.parent import _handle, ABSENT_MAX, is_immediate_child, is_sane_resource, LOG, REQUEST_MAX  # house
-from mitogen.parent import Throttle  # house
+from mitogen.parent import _handle, ABSENT_MAX, is_immediate_child, is_sane_resource, LOG  # house
+from mitogen.parent import REQUEST_MAX, Throttle  # house
 
 
 class ChildIdAllocator(object):

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 Start a process over a terminal.
 """
@@ -14,8 +13,9 @@ import struct  # house
 import termios  # house
 
 import mitogen.core  # house
-from mitogen.parent import _close_all, ConnectError, create_best_pipe, disable_echo, IS_LINUX, IS_SOLARIS  # house
-from mitogen.parent import LINUX_TIOCGPTN, LINUX_TIOCSPTLCK, OPENPTY_MSG, popen  # house
+from mitogen.parent import _close_all, ConnectError, create_best_pipe, disable_echo, IS_LINUX  # house
+from mitogen.parent import IS_SOLARIS, LINUX_TIOCGPTN, LINUX_TIOCSPTLCK, OPENPTY_MSG, popen  # house
+from mitogen.parent import PopenProcess  # house
 
 
 def _acquire_controlling_tty():

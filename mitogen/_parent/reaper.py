@@ -1,76 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Process and Reaper: a child's process, and its end.
+Reaper: sees a child's process to its end.
 """
 
 from __future__ import absolute_import  # house
 
 import errno  # house
-import os  # house
 import signal  # house
 
 import mitogen.core  # house
 from mitogen.parent import LOG, returncode_to_str, SIGNAL_BY_NUM  # house
-
-
-class Process(object):
-    """
-    A child process, and our ends of its standard files.
-
-    Fires ``exit`` on the broker thread when a `Reaper` finds it gone.
-
-    :ivar int pid: process id.
-    :ivar stdin: file that it reads from.
-    :ivar stdout: file that it writes to; may be the same object.
-    :ivar stderr: file that its diagnostics come from, or None.
-    :ivar name: name of its stream, once there is one.
-    """
-    name = None
-
-    def __init__(self, pid, stdin, stdout, stderr=None):
-        self.pid = pid
-        self.stdin = stdin
-        self.stdout = stdout
-        self.stderr = stderr
-
-    def __repr__(self):
-        return '%s %s pid %d' % (type(self).__name__, self.name, self.pid)
-
-    def poll(self):
-        """
-        Return None while it runs, otherwise its exit status, or minus the
-        number of the signal that ended it. Reaps it; never blocks.
-        """
-        raise NotImplementedError()
-
-    def send_signal(self, sig):
-        """Send it a signal; OSError if that is not possible or allowed."""
-        os.kill(self.pid, sig)
-
-    def kill(self):
-        """Have the kernel end it."""
-        self.send_signal(signal.SIGKILL)
-
-    def terminate(self):
-        """Ask it to end."""
-        self.send_signal(signal.SIGTERM)
-
-
-class PopenProcess(Process):
-    """
-    A `Process` started by :func:`popen`.
-
-    :ivar proc: the :class:`subprocess.Popen`.
-    """
-    def __init__(self, proc, stdin, stdout, stderr=None):
-        self.proc = proc
-        Process.__init__(self, proc.pid, stdin, stdout, stderr=stderr)
-
-    def poll(self):
-        return self.proc.poll()
-
-    def send_signal(self, sig):
-        self.proc.send_signal(sig)
 
 
 class Reaper(object):

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 Router, as a parent has it: children, ids and connection methods.
 """
@@ -7,9 +6,11 @@ Router, as a parent has it: children, ids and connection methods.
 from __future__ import absolute_import  # house
 
 import mitogen.core  # house
+import mitogen.parent  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _error_text, _handle, _native_str, ConnectError, Context, get_connection_class  # house
-from mitogen.parent import LOG, make_secret, RouteMonitor  # house
+from mitogen.parent import _error_text, _handle, _native_str, ChildIdAllocator, ConnectError, Context  # house
+from mitogen.parent import get_connection_class, LOG, make_secret, ModuleForwarder, ResourceForwarder  # house
+from mitogen.parent import RouteMonitor  # house
 
 
 def _connection_method(name):
@@ -200,7 +201,9 @@ class Router(mitogen.core.Router):
         Have `via_context` start a child, and return its `Context` here.
         """
         reply = via_context.call(
-            _proxy_connect,
+            # A function of the part above this one. Here it is only named, to
+            # be called in the other context.
+            mitogen.parent._proxy_connect,
             name=name,
             method_name=to_text(method_name),
             kwargs=mitogen.core.Kwargs(kwargs),

@@ -13,38 +13,7 @@ import sys  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import ConnectError, LOG, PY3, SIGNAL_BY_NUM, SYS_EXECUTABLE_MSG  # house
-
-
-def _error_text(exc):
-    """
-    Return the whole text of an exception, as text on every Python.
-    """
-    if len(exc.args) == 1 and isinstance(exc.args[0],
-                                         mitogen.core.AnyTextType):
-        return to_text(exc.args[0])
-    return to_text(str(exc))
-
-
-def _full_text(exc):
-    """
-    Return `_error_text`, and the detail of a `ConnectError` below it.
-    """
-    if not isinstance(exc, ConnectError):
-        return _error_text(exc)
-    text = to_text(exc.args[0] if exc.args else u'')
-    return u'%s\n\n%s' % (text, exc.detail) if exc.detail else text
-
-
-def _native_str(s):
-    """
-    Return `s` as `str`, which is what a command line is made of.
-    """
-    if isinstance(s, str):
-        return s
-    if PY3:
-        return to_text(s)
-    return s.encode('utf-8')
+from mitogen.parent import LOG, SIGNAL_BY_NUM, SYS_EXECUTABLE_MSG  # house
 
 
 def make_secret(password):

@@ -10,8 +10,8 @@ import socket  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _error_text, _upgrade_lock, get_connection_class, LOG, PREFERRED_POLLER, Router  # house
-from mitogen.parent import TimerList  # house
+from mitogen.parent import _error_text, _upgrade_lock, get_connection_class, LOG, PREFERRED_POLLER  # house
+from mitogen.parent import Router, TimerList  # house
 
 
 #

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What a person can do about a connection that failed.
+What a person is told about a connection that failed, and what may help.
 """
 
 from __future__ import absolute_import  # house
 
 import re  # house
+
+import mitogen.core  # house
+from mitogen.core import to_text  # house
+from mitogen.parent import _error_text, Argv, EofError, get_history, LOG, returncode_to_str  # house
 
 
 #: What is found in the text of a failure, in letters of either case, and what
@@ -67,7 +71,7 @@ _HINTS = [(re.compile(_pattern, re.I), _hint) for _pattern, _hint in (
      u'or choose another one: option python_path.'),
 )]
 
-# The same for who says nothing that is known.
+# Hints for a failure whose text has none of those patterns.
 _HINT_ENDED = (
     u'the command ended before a Python spoke. Run it by hand; is python_path '
     u'an interpreter, and does it work?')
@@ -91,3 +95,116 @@ def _find_hint(text):
         if regex.search(text):
             return hint
     return None
+
+
+def _history_of(conn):
+    """
+    Return the last lines that were received, as text of `history_chars` at
+    most.
+    """
+    text = get_history([conn.stdio_stream, conn.stderr_stream])
+    if len(text) > conn.history_chars:
+        text = u'[...]' + text[-conn.history_chars:]
+    return text
+
+
+def _name_so_far(conn):
+    """
+    Return the name of the context, or as much of it as is known by now.
+    """
+    name = conn.context.name or conn.options.name
+    if name or conn.proc is not None:
+        return name or conn._get_name()
+    try:
+        return conn._get_name()
+    except AttributeError:
+        # The name holds the id of the process, which was not started.
+        return conn.name_prefix
+
+
+def _times_of(conn):
+    """
+    Return a line that tells how many seconds each stage took, the current one
+    until now.
+    """
+    ends = [when for _, when in conn._stages[1:]] + [mitogen.core.now()]
+    return u'Times: %s.' % u', '.join([
+        u'%s %.3f s' % (stage.partition(u' (')[0], end - start)
+        for (stage, start), end in zip(conn._stages, ends)
+    ])
+
+
+def _command_of(conn):
+    """
+    Return the line that shows the command.
+    """
+    try:
+        command = to_text(str(Argv(conn.get_boot_command())))
+    except Exception as e:
+        command = u'(%s)' % (_error_text(e),)
+    return u'Command was: ' + command
+
+
+def _facts_of(conn, text, show_history, otherwise):
+    """
+    Return what :func:`_describe_failure` tells, as a list of lines.
+    """
+    lines = [u'Context %s (%s): %s.' % (
+        conn.context.context_id, _name_so_far(conn), conn._stage)]
+    if conn._stages:
+        lines.append(_times_of(conn))
+    status = conn.proc and conn.proc.poll()
+    if status is not None:
+        lines.append(u'The process %s.' % (returncode_to_str(status),))
+    history = _history_of(conn)
+    if show_history and history:
+        lines.append(u'Last lines received:\n' + history)
+    said, command, _ = text.partition(u'Command was: ')
+    hint = _find_hint(u'%s\n%s' % (said, history)) or otherwise
+    if hint:
+        lines.append(u'Hint: ' + hint)
+    if conn.options.python_path and not command:
+        lines.append(_command_of(conn))
+    return lines
+
+
+def _describe_failure(conn, text=u'', show_history=True, otherwise=None):
+    """
+    Return text for a person: which context was to be started, how far the
+    attempt got, how long each stage took, and what may help. Broker thread.
+
+    :param Connection conn: the attempt.
+    :param text: what the exception says already.
+    :param bool show_history: False if it shows the last output, too.
+    :param otherwise: the hint if none fits what was said.
+    """
+    try:
+        facts = _facts_of(conn, text, show_history, otherwise)
+    except Exception:
+        # A connection method of an application may raise anything, and
+        # somebody waits for us.
+        LOG.exception('%r: cannot describe the failure', conn)
+        return u''
+    return u'\n'.join(facts)
+
+
+def _timeout_error(conn):
+    """
+    Return the exception for a child that was not ready in time.
+    """
+    hint = _HINT_SLOW if conn._stage == conn.STAGE_SENT else _HINT_SILENT
+    return mitogen.core.TimeoutError(
+        u'Connection timed out after %.2f seconds. %s' % (
+            conn.options.connect_timeout,
+            _describe_failure(conn, otherwise=hint)))
+
+
+def _eof_error(conn):
+    """
+    Return the exception for a child that closed its files before it was
+    ready.
+    """
+    hint = _HINT_DIED if conn._stage == conn.STAGE_SENT else _HINT_ENDED
+    return EofError(u'%s%s\n%s' % (
+        to_text(conn.eof_error_msg), _history_of(conn),
+        _describe_failure(conn, show_history=False, otherwise=hint)))

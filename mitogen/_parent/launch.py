@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+_Launch: the command that starts a child, and the text that it is sent.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import sys  # house
+
+import mitogen.core  # house
+from mitogen.core import to_text  # house
+from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial  # house
+from mitogen.parent import _get_first_stage_blob, _get_reduced_partial, _literal, _native_str  # house
+from mitogen.parent import _replace_phrases, _UNPACK, _version_str, Argv, ConnectError, create_child  # house
+from mitogen.parent import get_core_source_partial, get_log_levels, LOG, PartialZlib  # house
+
+
+class _Launch(object):
+    """
+    What is run to start a child, and what is sent to it. The base of
+    `Connection`.
+
+    :param Options options: an instance of `options_class`.
+    :param Router router: whose child this is to be.
+    """
+    #: Starts the process: called as ``create_child(args=[...], **args)``.
+    create_child = staticmethod(create_child)
+    create_child_args = {}
+
+    name_prefix = u'local'
+
+    context = None
+    proc = None
+
+    #: The child was sent the core without what is seldom used, and has not
+    #: asked for that yet.
+    _lacks_core = False
+
+    _preamble = None
+    _config_line = None
+
+    def __init__(self, options, router):
+        self.options = options
+        self._router = router
+
+    def get_python_argv(self):
+        """
+        Return the beginning of the command line: the interpreter.
+        """
+        path = self.options.python_path
+        if isinstance(path, (list, tuple)):
+            return list(path)
+        return [path]
+
+    def get_boot_command(self):
+        """
+        Return the command line that starts the child on its own machine.
+        """
+        return self.get_python_argv() + [
+            '-c', _DECODER, _get_first_stage_blob(),
+            _native_str(self.options.remote_name), _version_str(),
+        ]
+
+    def get_econtext_config(self):
+        """
+        Return the configuration of the child, a dict of plain literals.
+        """
+        assert self.options.max_message_size is not None
+        responder = self._router.responder
+        if mitogen.is_master:
+            policy = responder.policy
+        else:
+            policy = self._router.importer.policy
+        return {
+            'parent_ids': [mitogen.context_id] + list(mitogen.parent_ids),
+            'context_id': self.context.context_id,
+            'debug': bool(self.options.debug),
+            'profiling': bool(self.options.profiling),
+            'unidirectional': bool(self.options.unidirectional),
+            'log_levels': get_log_levels(),
+            'max_message_size': int(self.options.max_message_size),
+            'version': tuple(mitogen.__version__),
+            'import_blocks': sorted(policy.blocks),
+            'import_overrides': sorted(policy.overrides),
+            'remote_name': self.options.remote_name,
+        }
+
+    def _get_short_preamble(self):
+        """
+        Return what is sent to a target that has our version installed: the
+        configuration as a Python expression. Made once.
+        """
+        if self._config_line is None:
+            self._config_line = _literal(self.get_econtext_config())
+        return self._config_line
+
+    def get_preamble(self):
+        """
+        Return what is sent to a target that has nothing: a zlib stream of the
+        core's source and, as its last line, the call that starts it. Made once.
+        """
+        if self._preamble is None:
+            self._preamble = self._finish_preamble(get_core_source_partial())
+        return self._preamble
+
+    def _finish_preamble(self, partial):
+        # Not kept: compiled code is large, and sent once.
+        text = (b'\nExternalContext(' + self._get_short_preamble() +
+                b').main()\n')
+        if partial._divided:
+            text = _replace_phrases(text)
+        return partial.append(text)
+
+    def _sees_our_files(self):
+        """
+        Tell whether a path means to the child what it means to us. Only then
+        is an interpreter of the same path the same.
+        """
+        return False
+
+    def _get_preamble_for(self, python, func):
+        """
+        Call `func` with the smallest or quickest form of `get_preamble`.
+        Broker thread.
+
+        :param int python: the child's :data:`sys.hexversion`.
+        """
+        whole = self.options.debug or self.options.profiling
+        if _can_serve(python, whole):
+            if (python == sys.hexversion and self._sees_our_files() and
+                    self.get_python_argv() == [sys.executable] and
+                    os.environ.get('MITOGEN_SHIP') != 'source'):
+                partial = _get_code_partial()
+            else:
+                partial = _get_reduced_partial(python, whole)
+                self._lacks_core = partial._divided
+            return func(self._finish_preamble(partial))
+
+        # The rare child of a child that runs another Python.
+        def on_source():
+            source = requester._cache.get(key)
+            if not self._pending:
+                return
+            if source is None:
+                self._fail_connection(mitogen.core.StreamError(
+                    u'The source that this child needs cannot be had.'))
+            else:
+                func(self._finish_preamble(PartialZlib(_UNPACK + source)))
+
+        key = u'mitogen', u'core.py'
+        requester = self._router.importer._resource_requester
+        requester._request_resource(key[0], key[1], on_source)
+
+    def start_child(self):
+        """
+        Start the process and return it. Broker thread.
+
+        :raises mitogen.core.StreamError: it cannot be run.
+        """
+        # Options that came through another context are text on Python 2, too,
+        # which would go through ASCII on its way to the kernel.
+        args = [_native_str(word) for word in self.get_boot_command()]
+        LOG.debug('command line for %r: %s', self.context, Argv(args))
+        try:
+            return self.create_child(args=args, **self.create_child_args)
+        except OSError as e:
+            raise ConnectError(
+                u'Child start failed: %s. Command was: %s'
+                % (_error_text(e), to_text(str(Argv(args)))))
+
+    def _get_name(self):
+        """
+        Return the name of the context if none was given.
+        """
+        return u'%s.%s' % (self.name_prefix, self.proc.pid)
