@@ -35,8 +35,8 @@ _STRING_END = {
                        u'[^\\\\"]*)*"""'),
 }
 
-# What may stand before the quotes of a string that evaluates nothing, and of
-# one that does (f-strings, t-strings).
+# Prefixes of a string that evaluates nothing, and of one that does (f-strings,
+# t-strings).
 _PREFIX = re.compile(u'(?:[bB][rR]?|[rR][bB]?|[uU][rR]?)$')
 _FORMAT_PREFIX = re.compile(u'(?:^|[^0-9A-Za-z_])(?:[fFtT][rR]?|[rR][fFtT])$')
 

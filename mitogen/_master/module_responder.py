@@ -173,7 +173,7 @@ class ModuleResponder(_Server):
         """
         tup = self._cache.get(fullname)
         if tup is None:
-            # What it denies is not remembered: it may be changed.
+            # A denial is not remembered, as the policy may change.
             self.policy.denied_raise(fullname)
             tup = self._build_new_tuple(fullname)
             if self._keeps(tup, self._cache):
@@ -349,7 +349,7 @@ class ModuleResponder(_Server):
         """
         Send modules, the packages that hold them and what they need towards a
         context before it asks, so that every process on the way has them.
-        What the calling thread sends next comes after them. Any thread.
+        Messages that the calling thread sends next come after them. Any thread.
 
         :param context:
             Target context.

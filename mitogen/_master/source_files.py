@@ -67,7 +67,7 @@ def _read_file(path):
         fp.close()
 
 
-#: What the file of a module in parts has on a line of its own.
+#: Matches the line by which a module in parts runs them.
 _FURNISH_RE = re.compile(b(r'^mitogen\._house\.furnish\('), re.MULTILINE)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What is sent to a child that starts: the first stage, the core, its configuration.
+The texts that a starting child is sent: the first stage, the core, the unpacking.
 """
 
 from __future__ import absolute_import  # house
@@ -15,14 +15,10 @@ from mitogen.core import b  # house
 from mitogen.parent import PY3  # house
 
 
-#
-# What is sent to a starting child
-#
-
-#: Begins source that is sent, up to an empty line: runs among the names of the
-#: first stage, `d` being the whole text, and executes the rest as
-#: `mitogen.core`. The installed package, if the first stage has found one, is
-#: forgotten.
+#: Stands before the source, and ends with an empty line. It runs in the
+#: namespace of the first stage, where `d` is the whole text, and executes the
+#: rest of `d` as `mitogen.core`. If the first stage has imported an installed
+#: package, that is forgotten.
 _UNPACK = (
     b"d=d[d.index(b'\\n\\n')+2:];m=sys.modules;"
     b"[m.pop(s)for s in list(m)if s.split('.')[0]=='mitogen'];"
@@ -32,9 +28,9 @@ _UNPACK = (
     b"exec(compile(d,h.__file__,'exec'),h.__dict__)\n\n"
 )
 
-#: What is frequent in the source, and takes zlib more than one symbol each
-#: time. A byte that ASCII lacks stands for each. Only their number matters,
-#: not which they are: found by trying out.
+#: Frequent phrases of the source, each of which takes zlib more than one
+#: symbol. They travel as one byte each, from 128 upwards, which ASCII lacks.
+#: The list was found by trial.
 _PHRASES = (
     b'\n   except ', b'\n def ', b'turn', b'stream', b'__init__', b'Error',
     b'or ', b'st', b' in ', b'name', b'azyLogge', b'False', b'all', b'import',
@@ -49,7 +45,8 @@ _PHRASES = (
     b'nt', b'li', b'size', b'out', b'xcept', b'is', b'op',
 )
 
-#: Comes before `_UNPACK` where phrases were replaced. Not for Python 2.
+#: Stands before `_UNPACK` if phrases were replaced, and puts them back. Python 3
+#: only.
 _EXPAND = (
     b"for h,s in enumerate(b'" +
     b'|'.join(_PHRASES).replace(b'\n', b'\\n') +
@@ -74,7 +71,7 @@ class PartialZlib(object):
     :param bytes s: the part that stays.
     :param int level: of the compression, 0 for none.
     """
-    #: It lacks a part of the core, which may be fetched later.
+    #: Whether the text lacks a part of the core, which the child may fetch later.
     _divided = False
 
     def __init__(self, s, level=9):
@@ -148,13 +145,13 @@ _LATE_NAMES_SINCE = 0x03070000
 
 def _can_serve(python, whole):
     """
-    Tell whether the core's source that this process has is enough for a
-    child. What was reduced for this one is for others of its kind only.
+    Tell whether this process can start a child from the core's source that it
+    has. A reduced source works for children of the same kind only.
 
     :param int python: the child's :data:`sys.hexversion`.
     :param bool whole: the child needs everything from the start.
     """
-    # Only reduced text defines that.
+    # Only a reduced core has that function.
     if '__getattr__' not in mitogen.core.__dict__:
         return True
     source = mitogen.core._core_source
@@ -165,7 +162,11 @@ def _can_serve(python, whole):
 
 def _get_reduced_partial(python, whole):
     """
-    Return a `PartialZlib` of the least source that a child can do with.
+    Return a `PartialZlib` of the smallest source that a child can run. Any
+    thread.
+
+    :param int python: the child's :data:`sys.hexversion`.
+    :param bool whole: the child needs everything from the start.
     """
     global _late_source
     if _reduce_core_source is None:
@@ -175,7 +176,8 @@ def _get_reduced_partial(python, whole):
         if key not in _partials:
             source, late = _reduce_core_source(*key)
             source = source.encode('utf-8')
-            # What `_EXPAND` cannot tell from a phrase; never, so far.
+            # `_EXPAND` takes each byte from 128 upwards for a phrase, so the
+            # source must be ASCII. It always was.
             divided = late is not None and max(bytearray(source)) < 128
             if divided:
                 _late_source = zlib.compress(late.encode('utf-8'), 9)
@@ -189,18 +191,20 @@ def _get_reduced_partial(python, whole):
 
 def get_late_source(package, resource):
     """
-    Return what a child that was sent the least asks for under these names, or
-    None.
+    Return the rest of the core, compressed, if `package` and `resource` are
+    the names by which a child with a divided core asks for it, else None.
     """
     if (package, resource) == (u'mitogen', u'core.late'):
         return _late_source
+    return None
 
 
 def _get_code_partial():
     """
-    Return a `PartialZlib` of a text that loads the compiled core into a child
-    which runs the very interpreter that runs us. That takes a few times the
-    bytes, and a twentieth of the time: for one machine, not for a network.
+    Return a `PartialZlib` of a text that loads the core's bytecode. The child
+    must run the same interpreter as this process. The text is several times
+    longer than source and loads in a twentieth of the time, so it is for
+    children on this machine. Any thread.
     """
     with _core_source_lock:
         if 'code' not in _partials:

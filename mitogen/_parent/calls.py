@@ -18,15 +18,11 @@ from mitogen.core import to_text  # house
 from mitogen.parent import _CLASS_TYPES, CallSpec, LOG, PY3  # house
 
 
-#
-# Contexts and calls
-#
-
 _EMPTY_KWARGS = mitogen.core.Kwargs({})
 
 
-#: Longer arguments of bytes are worth more than one pickle. The compiled core
-#: writes all of them that way.
+#: Bytes arguments longer than this are written raw, see `_make_raw_msg`. The
+#: compiled core always writes them so.
 _RAW_MIN = 65536 if mitogen.core.CORE == 'pure' else sys.maxsize
 
 
@@ -60,8 +56,7 @@ class CallChain(object):
 
     _last_usec = 0
 
-    # True if `call` may go the short way past methods that a subclass could
-    # replace.
+    # Whether `call` may skip methods that a subclass could have replaced.
     _direct = False
 
     def __init__(self, context, pipelined=False):
@@ -133,6 +128,12 @@ class CallChain(object):
         return to_text(module), klass and to_text(klass), to_text(name)
 
     def _make_msg(self, fn, args, kwargs, chain_id):
+        """
+        Return the message for a call.
+
+        :param chain_id: text, or None for a call outside of the chain.
+        :raises TypeError: `fn` cannot be found by name in another process.
+        """
         module, klass, name = self._find(fn)
         if kwargs:
             kwargs = mitogen.core.Kwargs(kwargs)
@@ -150,16 +151,19 @@ class CallChain(object):
 
     def _make_raw_msg(self, names, args, kwargs):
         """
-        Python 3 pickles bytes as text, half as long again and slow to write
-        and to read. Let it pickle something short in place of long ones, which
-        no other part of the pickle can be mistaken for.
+        Return the message for a call with long bytes arguments. Python 3 would
+        pickle them as text, which is half as long again, and slow to write and
+        to read. So a short random word is pickled in the place of each, and
+        then the word is replaced by the raw bytes.
+
+        :param tuple names: chain id, module, class and function.
         """
         mark = mitogen.core.to_text(binascii.hexlify(os.urandom(16)))
         raw = {}
         short = []
         for arg in args:
             if type(arg) is bytes and _RAW_MIN < len(arg) < 1 << 31:
-                # What is given twice is one object on the other side, too.
+                # An object that is given twice stays one object there.
                 _, arg = raw.setdefault(id(arg), (arg, mark + str(len(raw))))
             short.append(arg)
         msg = mitogen.core.Message.pickled(
@@ -173,7 +177,7 @@ class CallChain(object):
             before, found, data = data.partition(
                 b'X' + struct.pack('<L', len(word)) + word)
             if not found:
-                # It is the error of what could not be pickled.
+                # A value could not be pickled, and this is the error.
                 return msg
             parts += before, b'T' + struct.pack('<L', len(arg)), arg
         parts.append(data)

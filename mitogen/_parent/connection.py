@@ -112,7 +112,8 @@ class Connection(_Launch):
             broker.defer(self._start)
             self.latch.get()
         except BaseException:
-            # Somebody pressed Ctrl-C, say. Nobody would own the child.
+            # The caller was interrupted, by Ctrl-C for example, and nobody
+            # would own the child.
             self._abandon()
             raise
         finally:

@@ -25,10 +25,9 @@ class ConnectError(mitogen.core.StreamError):
     """
     A child could not be started.
 
-    What programs compare is `args[0]`. What a person reads, ``str()``, goes on
-    with what is known of the attempt.
+    Programs compare `args[0]`. A person reads ``str()``, which adds `detail`.
 
-    :ivar detail: that, as text.
+    :ivar detail: what is known of the attempt, as text.
     """
     detail = u''
 

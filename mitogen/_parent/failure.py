@@ -12,8 +12,8 @@ from mitogen.core import to_text  # house
 from mitogen.parent import _error_text, Argv, EofError, get_history, LOG, returncode_to_str  # house
 
 
-#: What is found in the text of a failure, in letters of either case, and what
-#: to do about it. The first that is found counts, so the special comes first.
+#: Pairs of a pattern, which is searched in the text of a failure without regard
+#: to case, and a hint. The first match counts, so special ones come first.
 _HINTS = [(re.compile(_pattern, re.I), _hint) for _pattern, _hint in (
     (u'host key verification failed|host identification has changed',
      u'the key of the host is unknown or has changed. Make sure that it is the '

@@ -127,7 +127,7 @@ class ModuleForwarder(_Forwarder):
 
         def on_cached():
             self._send_with_related(stream, fullname)
-            # Whoever is between us and the target does the same.
+            # Each context on the way to the target does the same.
             next_id = stream.protocol.remote_id
             if next_id != target_id:
                 stream.protocol.send(mitogen.core.Message(

@@ -12,21 +12,18 @@ import mitogen.core  # house
 from mitogen.core import b  # house
 
 
-#
-# Reading what children write.
-#
-
 #: A number in text with more digits takes long to read.
 _MAX_DIGITS = 4300
 
 #: Every pickle may use as many memo entries.
 _MEMO_MIN = 65536
 
-#: In a longer payload it does not pay to look for `_SUSPECT` first.
+#: In payloads longer than this it does not pay to search for `_SUSPECT` first.
 _SMALL_PAYLOAD = 1000
 
-#: What may be a memo index beyond `_MEMO_MIN`, a FRAME, which can part an opcode
-#: from its argument, or a bytearray; or nothing of the kind.
+#: Matches whatever could be a memo index beyond `_MEMO_MIN`, a bytearray, or a
+#: FRAME, which can part an opcode from its argument. A match proves nothing; a
+#: payload without one is harmless.
 _SUSPECT = re.compile(br'r..(?:[^\0].|.[^\0])|p[ \t\v\f\r+]*[0-9_]{6}|'
                       br'[\x95\x96]',
                       re.S).search
@@ -46,12 +43,12 @@ _skip = None
 
 def _make_skip():
     """
-    Return a function that matches opcodes of fixed length, short text, and
-    small memo indexes.
+    Return the `match` of an expression for opcodes of fixed length, short
+    text, and small memo indexes.
     """
     texts = b'|'.join(re.escape(struct.pack('<I', n)) + b('.{%d}' % n)
                       for n in range(96))
-    # Not without end, as the matcher notes down each turn.
+    # The number of turns is limited, as the matcher keeps a note of each.
     return re.compile(
         br'(?:[(012NQRabde})\]lost.u\x81\x85-\x89\x8f-\x94\x97\x98]+|'
         br'[Khq\x80\x82].|X(?:' + texts + br')|r..\0\0|[M\x83]..|'
@@ -69,15 +66,20 @@ def _find_claim(data):
     Return the offset of the first opcode in some pickles that the interpreter
     shall not carry out, or None.
 
-    It makes a table as long as the largest memo index, so an index may not be
-    larger than the number of opcodes before, or what that can be at most. A
-    long number in text takes long to read. And for a bytearray, which no peer
-    of ours writes, it first claims as much memory as is announced.
+    These are refused:
 
-    To find opcodes where the interpreter does, this follows all that there
-    are. At anything else the interpreter stops as well. It reads at once what a
-    FRAME announces, and forgets the rest of that when an argument is longer: so
-    none may be.
+    - A memo index larger than the number of opcodes before it can be. The
+      interpreter makes a table as long as the largest index.
+    - A number in text with many digits. Reading it takes long.
+    - A bytearray, which no peer of ours writes. The interpreter claims as much
+      memory as its length announces.
+    - An argument that reaches beyond its FRAME. The interpreter reads a frame
+      at once, and drops the rest of it at a longer argument.
+
+    This follows each opcode, so it finds them where the interpreter does. At an
+    unknown opcode the interpreter stops as well.
+
+    :param bytes data: pickles, one behind the other.
     """
     skip = _get_skip()
     size = end = len(data)
@@ -162,7 +164,8 @@ def _make_unpickler(file, find_class=mitogen.core.find_deny,
     if size > _SMALL_PAYLOAD or _SUSPECT(data):
         claim = _find_claim(data)
         if claim is not None:
-            # What comes before is read as ever, and then a persistent id.
+            # The unpickler reads what stands before, then this persistent
+            # id, which is refused.
             file.seek(claim)
             file.write(b'P0\n')
             file.seek(0)

@@ -32,7 +32,7 @@ class BootstrapProtocol(RegexProtocol):
 
     def __init__(self, broker):
         super(BootstrapProtocol, self).__init__()
-        #: Takes more than the kernel does at once; for prompts, too.
+        #: Keeps what the kernel does not take at once.
         self._writer = mitogen.core.BufferedWriter(broker, self)
 
     def on_transmit(self, broker):
@@ -43,13 +43,14 @@ class BootstrapProtocol(RegexProtocol):
         conn = self.stream.conn
         LOG.debug('%r: first stage runs: %r', conn, match.group(0))
         if conn._stage == conn.STAGE_SENT:
-            # It gets one answer: a peer that only asks shall not fill memory.
+            # It gets one answer. A peer that asks again and again must not
+            # fill our memory.
             return
         conn._enter_stage(conn.STAGE_SENT)
         try:
             self._send_answer(conn, match)
         except Exception as e:
-            # Of an application's own method, say.
+            # A connection method of an application may raise anything.
             LOG.debug('%r: cannot answer', conn, exc_info=True)
             conn._fail_connection(e)
 
@@ -116,7 +117,7 @@ class MitogenProtocol(mitogen.core.MitogenProtocol):
         last words arrive. A child that has left us is not asked.
         """
         if getattr(getattr(self.stream, 'conn', None), 'detached', False):
-            # Nobody is there who could.
+            # The process at the other end is not our child any more.
             self.stream.on_disconnect(broker)
             return
         LOG.debug('%r: asking the child to shut down', self)

@@ -18,8 +18,8 @@ from mitogen.parent import get_core_source_partial, get_log_levels, LOG, Partial
 
 class _Launch(object):
     """
-    What is run to start a child, and what is sent to it. The base of
-    `Connection`.
+    The command line that starts a child, and the text that the child is sent.
+    The base of `Connection`.
 
     :param Options options: an instance of `options_class`.
     :param Router router: whose child this is to be.
@@ -88,7 +88,7 @@ class _Launch(object):
 
     def _get_short_preamble(self):
         """
-        Return what is sent to a target that has our version installed: the
+        Return the bytes for a target that has our version installed: the
         configuration as a Python expression. Made once.
         """
         if self._config_line is None:
@@ -97,7 +97,7 @@ class _Launch(object):
 
     def get_preamble(self):
         """
-        Return what is sent to a target that has nothing: a zlib stream of the
+        Return the bytes for a target without our package: a zlib stream of the
         core's source and, as its last line, the call that starts it. Made once.
         """
         if self._preamble is None:
@@ -105,7 +105,7 @@ class _Launch(object):
         return self._preamble
 
     def _finish_preamble(self, partial):
-        # Not kept: compiled code is large, and sent once.
+        # The result is not kept: bytecode is large, and sent once.
         text = (b'\nExternalContext(' + self._get_short_preamble() +
                 b').main()\n')
         if partial._divided:
@@ -121,8 +121,9 @@ class _Launch(object):
 
     def _get_preamble_for(self, python, func):
         """
-        Call `func` with the smallest or quickest form of `get_preamble`.
-        Broker thread.
+        Call ``func(preamble)`` with the form of `get_preamble` that is best for
+        the child: now, or on the broker thread when our parent has sent the
+        source. Broker thread.
 
         :param int python: the child's :data:`sys.hexversion`.
         """
@@ -137,7 +138,7 @@ class _Launch(object):
                 self._lacks_core = partial._divided
             return func(self._finish_preamble(partial))
 
-        # The rare child of a child that runs another Python.
+        # Our own core is reduced for another kind of Python than this child's.
         def on_source():
             source = requester._cache.get(key)
             if not self._pending:

@@ -13,10 +13,6 @@ from mitogen.core import b  # house
 from mitogen.parent import ConnectError, LOG  # house
 
 
-#
-# Protocols
-#
-
 class LineLoggingProtocolMixin(object):
     """
     For a line protocol: keeps the last lines, so that a failure can show them.
@@ -26,10 +22,10 @@ class LineLoggingProtocolMixin(object):
     """
     history_size = 100
 
-    #: A line without end is not kept beyond that: each read looks at all of it.
+    #: Bytes that are kept of a line without end. Each read looks at all of them.
     max_tail = 8192
 
-    #: Of such a line, what may be the beginning of something that matters.
+    #: Bytes that stay of such a line: they may begin a prompt or a marker.
     _kept_tail = 1024
 
     def __init__(self, *args, **kwargs):
@@ -116,7 +112,7 @@ class RegexProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
     def on_partial_line_received(self, line):
         super(RegexProtocol, self).on_partial_line_received(line)
         if self._answered:
-            # Not logged: it may be the beginning of an echo of the answer.
+            # It is not logged, as it may begin with an echo of the answer.
             return None
         if LOG.isEnabledFor(logging.DEBUG):
             LOG.debug('%s: (partial): %s', self._stream_name(),
@@ -148,8 +144,8 @@ class PasswordMixin(object):
     For a `RegexProtocol` on the stream where a tool asks for a password. A
     connection method names its texts and lists the functions in its tables.
 
-    Nothing is answered once the child is ready: whoever writes the word
-    "password" then is not the tool.
+    Nothing is answered once the child is ready. If the word "password" is
+    written then, it is not the tool that asks.
 
     :ivar bool password_sent: the password has been typed.
     """

@@ -12,10 +12,6 @@ from mitogen.core import to_text  # house
 from mitogen.parent import get_default_remote_name, get_sys_executable  # house
 
 
-#
-# Connections
-#
-
 class Options(object):
     """
     The options that each connection method has.

@@ -19,7 +19,7 @@ from mitogen.parent import LOG  # house
 
 class _TablePoller(mitogen.core.Poller):
     """
-    Shared part of the pollers below: who is registered, and since when.
+    Base of the pollers below: which descriptors are registered, and since when.
 
     Each registration remembers the generation it was made in, and `poll`
     opens a new one. What was registered since then may be another file under

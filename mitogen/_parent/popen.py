@@ -36,9 +36,10 @@ def popen(**kwargs):
     return subprocess.Popen(**kwargs)
 
 
-#: Bytes of send buffer of a connection to a child on this machine. Each time it
-#: is full, sender and reader change places, which costs more than the copying.
-#: In the pure core what is under way at a time is copied several times.
+#: Bytes of send buffer of a connection to a child on this machine. Whenever it
+#: is full, the kernel switches from the sender to the reader, which costs more
+#: than copying. The pure core copies each read several times, so there a large
+#: buffer does not pay.
 _BUFFER_SIZE = mitogen.core.CHUNK_SIZE * (
     4 if mitogen.core.CORE == 'native' else 1)
 

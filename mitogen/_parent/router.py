@@ -45,7 +45,7 @@ class Router(mitogen.core.Router):
     profiling = False
     debug = False
 
-    # What a router is made of, by `mitogen.master.Router` or `upgrade`.
+    # The parts of a router, set by `mitogen.master.Router` or by `upgrade`.
     route_monitor = None       # RouteMonitor
     id_allocator = None        # has allocate()
     log_forwarder = None       # in a master only
@@ -76,7 +76,8 @@ class Router(mitogen.core.Router):
         A child leaves us: its process must outlive the connection.
         """
         if msg.is_dead:
-            # Not checked by whoever registered this without our help.
+            # Only `_handle` keeps dead messages away, and a program may have
+            # registered this method itself.
             return
         stream = self.stream_by_id(msg.src_id)
         # A client of a UNIX socket has a stream, but no connection.

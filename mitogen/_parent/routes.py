@@ -207,10 +207,10 @@ class RouteMonitor(object):
         routes = self._routes_by_stream.get(stream)
         if routes is not None:
             routes.discard(target_id)
-        # First: who listens, and then finds the route, is told.
+        # The route goes first, so that no listener finds it any more.
         self.router.del_route(target_id)
         self._fire_disconnect(target_id)
-        # What came from above is known there.
+        # Our parent knows what it has told us.
         told_by_parent = stream.protocol.remote_id == mitogen.parent_id
         if not told_by_parent:
             self._send_up(mitogen.core.DEL_ROUTE, target_id)

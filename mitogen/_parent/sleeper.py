@@ -13,18 +13,19 @@ import mitogen.core  # house
 
 class _YieldingSleeper(mitogen.core._Sleeper):
     """
-    On a single core, lets the thread that is waited for run before this one
-    goes to sleep: then it need not be woken. Whoever is woken while another
-    thread has the GIL only runs to find that out. With anything else to run
-    there, a yield would cost the waiter a time slice.
+    On a single core, yields to the thread that is waited for before this one
+    goes to sleep. If the answer is there by then, nobody need wake this thread.
+    A thread woken while another holds the GIL can only block again. If any
+    other process wants the core, a yield would cost a time slice, so the load
+    is looked at before.
     """
-    #: Seconds for which a look at the machine holds.
+    #: Seconds for which a look at the load holds.
     FRESH = 0.1
 
-    #: Those that may want to run: this thread, and the one it waits for.
+    #: Threads that may want to run: this one, and the one that it waits for.
     MOST_RUNNING = 2
 
-    #: What runs, as proc(5) has it.
+    #: The file that tells how many threads want to run, see proc(5).
     LOADAVG = '/proc/loadavg'
 
     _pays = False
@@ -40,7 +41,7 @@ class _YieldingSleeper(mitogen.core._Sleeper):
             cls._pays = (running <= cls.MOST_RUNNING and
                          len(os.sched_getaffinity(0)) == 1)
         except (OSError, IndexError, ValueError):
-            # It cannot be known.
+            # The system does not tell, so do not yield.
             pass
 
     def sleep(self, timeout):

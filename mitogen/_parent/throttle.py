@@ -9,10 +9,6 @@ import mitogen.core  # house
 from mitogen.parent import LOG  # house
 
 
-#
-# Routing
-#
-
 def _handle(router, handle, func, policy=None, overwrite=False):
     """
     Have `func(msg)` called for each message to `handle` of ours. Dead ones,
@@ -42,7 +38,7 @@ class Throttle(object):
     #: Requests that may wait. A child of ours never has that many.
     waiting_max = 1000
 
-    #: Seconds until it is looked again.
+    #: Seconds between two looks at a request that waits.
     delay = 0.1
 
     def __init__(self, router, func):
@@ -65,7 +61,7 @@ class Throttle(object):
 
     def _again(self, msg):
         self._waiting -= 1
-        # From a timer nobody catches what it raises.
+        # Timers do not catch what a function raises.
         self._router._call_handler(self, msg)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What a method of a service declares: its arguments, who may call it, and
+Declarations of a method of a service: its arguments, who may call it, and
 that it is not answered.
 """
 

@@ -10,7 +10,7 @@ import mitogen.core  # house
 from mitogen.service import AllowAny, AllowParents, to_text  # house
 
 
-# What methods below have in common.
+# Policies, and types of arguments, of the methods.
 _PARENTS = AllowParents()
 _ANY = AllowAny()
 _PATH = {'path': mitogen.core.FsPathTypes}

@@ -38,7 +38,8 @@ def _keep_heap():
 
 class FileStreamState(object):
     """
-    What a :class:`FileService` sends over one stream. `lock` guards the rest.
+    The files that a :class:`FileService` sends over one stream, and how much
+    is on its way there. `lock` guards the rest.
     """
     def __init__(self):
         self.lock = threading.Lock()
@@ -54,7 +55,7 @@ class FileService(Service):
     """
     Sends files of this process to contexts that fetch them, of any size, with
     little in memory at either end: no more than a window is on its way over a
-    stream, whoever behind it fetches.
+    stream, however many contexts behind it fetch.
     """
     #: A chunk is sent if less than this is on its way.
     window_size_bytes = 1048576
@@ -339,7 +340,7 @@ class FileService(Service):
 
     def on_shutdown(self):
         """
-        End all transfers; who fetches sees that something is missing.
+        End all transfers. The receivers see that something is missing.
         """
         with self._lock:
             states = list(self._state_by_stream.values())

@@ -32,8 +32,8 @@ class AllowAny(Policy):
 
 class AllowParents(Policy):
     """
-    Whoever acts with the authority of this context, or of one that it descends
-    from, may call.
+    A caller needs the authority of this context, or of one that it descends
+    from.
     """
     def is_authorized(self, service, msg):
         return mitogen.core.has_parent_authority(msg)

@@ -193,7 +193,7 @@ class Pool(object):
         :param name:
             Text.
         :param msg:
-            Who asks; :data:`None` if it does not matter.
+            The call; :data:`None` if any service may be loaded.
         :raises mitogen.core.CallError:
             It is not loaded, and `msg` does not permit it.
         """
@@ -303,7 +303,7 @@ class Pool(object):
 
     def _worker_main(self):
         """
-        What each thread does.
+        Run by each thread: obey calls until the pool is closed.
         """
         while not self.closed:
             event = None

@@ -64,7 +64,7 @@ def get_or_create_pool(size=None, router=None, context=None):
             router,
             size=size or 2,
             overwrite=True,
-            # What arrived before there was a pool.
+            # Calls that arrived before there was a pool.
             recv=mitogen.core.Dispatcher._service_recv,
         )
         _pool._stop_with_broker()
@@ -85,8 +85,8 @@ def call(service_name, method_name, call_context=None, **kwargs):
     """
     Call a method of a service, here or elsewhere, and return its result.
 
-    Here, that is a plain call on this thread: whoever runs code in this
-    process may do anything anyway.
+    In this process, that is a plain call on this thread, and no policy is
+    asked: code that runs in this process may do anything anyway.
 
     :param service_name:
         Text, or an object with a method `name`, like the class.

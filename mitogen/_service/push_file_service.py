@@ -40,7 +40,7 @@ class PushFileService(Service):
 
     def on_shutdown(self):
         """
-        Wake who waits for what will not come.
+        Wake the threads that wait for a file which will not come.
         """
         with self._lock:
             self._lost = True
@@ -85,7 +85,7 @@ class PushFileService(Service):
 
         :param path: text.
         :raises mitogen.core.ChannelError:
-            The parent, who would bring it, is lost, or the service ends.
+            The parent, which would bring it, is lost, or the service ends.
         """
         assert isinstance(path, mitogen.core.UnicodeType)
         if path not in self._cache:
@@ -184,7 +184,7 @@ class PushFileService(Service):
         :param overridden_sources:
             Dict, path -> bytes to bring instead of what is in the file.
         :param extra_sys_paths:
-            What to append to :data:`sys.path` of this process, once each.
+            Entries to append to :data:`sys.path` of this process, once each.
         """
         sources = dict((_text_path(path), source) for path, source in
                        mitogen.core.iteritems(overridden_sources or {}))

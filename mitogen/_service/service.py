@@ -20,7 +20,7 @@ class Service(object):
     #: From an invoker: nothing is to be answered.
     NO_REPLY = _NO_REPLY
 
-    #: What runs the methods.
+    #: The class that runs the methods.
     invoker_class = Invoker
 
     def __init__(self, router):
