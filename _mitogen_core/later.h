@@ -1,7 +1,8 @@
 /* References to Python objects that end where no GIL is held: they are dropped the next time that a thread has it.
  *
  * The engine keeps some Python objects alive: an item in a latch, the owner of a handler, the memory of a large
- * argument. The last reference to these may go on any thread. */
+ * argument. The last reference to these may go on any thread. There is one list of them, as there is one interpreter
+ * that has the module. */
 #ifndef MG_LATER_H
 #define MG_LATER_H
 

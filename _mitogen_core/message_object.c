@@ -3,11 +3,9 @@
 #include <structmember.h>
 
 #include "arguments.h"
-#include "base/block.h"
-#include "codec/limits.h"
+#include "base/handles.h"
 #include "codec/read.h"
 #include "codec/write.h"
-#include "counterpart.h"
 #include "errors.h"
 #include "later.h"
 
@@ -44,7 +42,7 @@ static PyObject *message_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     m->src_id = Py_NewRef(st->own_id);
     m->auth_id = Py_NewRef(st->own_id);
     m->enc = Py_NewRef(st->enc_mgc);
-    m->data = Py_NewRef(st->empty_bytes);
+    m->payload.data = Py_NewRef(st->empty_bytes);
     return (PyObject *) m;
 }
 
@@ -85,20 +83,6 @@ static int message_init(PyObject *self, PyObject *args, PyObject *kwargs)
     return enc_of(enc) ? 0 : raise_enc(enc);
 }
 
-static void drop_payload(MessageObject *m)
-{
-    mg_frame *frame = m->frame;
-    mg_pickled *pickled = m->pickled;
-    m->frame = NULL;
-    m->pickled = NULL;
-    mg_frame_unref(frame);
-    if (pickled) {
-        mg_pickled_fini(pickled);
-        PyMem_Free(pickled);
-    }
-    Py_CLEAR(m->data);
-}
-
 static int message_traverse(PyObject *self, visitproc visit, void *arg)
 {
     MessageObject *m = (MessageObject *) self;
@@ -111,13 +95,11 @@ static int message_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(m->enc);
     Py_VISIT(m->router);
     Py_VISIT(m->receiver);
-    Py_VISIT(m->data); /* an instance of a subclass of bytes may refer to anything */
-    return m->pickled ? mg_pickled_traverse(m->pickled, visit, arg) : 0;
+    return mg_payload_traverse(&m->payload, visit, arg);
 }
 
-static int message_clear(PyObject *self)
+static void clear_fields(MessageObject *m)
 {
-    MessageObject *m = (MessageObject *) self;
     Py_CLEAR(m->dst_id);
     Py_CLEAR(m->src_id);
     Py_CLEAR(m->auth_id);
@@ -126,7 +108,12 @@ static int message_clear(PyObject *self)
     Py_CLEAR(m->enc);
     Py_CLEAR(m->router);
     Py_CLEAR(m->receiver);
-    drop_payload(m);
+}
+
+static int message_clear(PyObject *self)
+{
+    clear_fields((MessageObject *) self);
+    mg_payload_clear(&((MessageObject *) self)->payload);
     return 0;
 }
 
@@ -134,64 +121,19 @@ static void message_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    mg_frame *frame = ((MessageObject *) self)->frame;
-    int had_place = frame && mg_frame_hole(frame);
-    message_clear(self);
+    clear_fields((MessageObject *) self);
+    int large = mg_payload_clear(&((MessageObject *) self)->payload);
     type->tp_free(self);
     Py_DECREF(type);
-    if (had_place)
+    if (large)
         mg_run_later(); /* the bytes may be much memory, and the GIL is held */
-}
-
-/* Bytes of that length have come. The next ones may land in an object of their own, which can be made now. */
-static void make_landing(MessageObject *m, size_t len)
-{
-    mg_router *r = len && m->router ? mg_router_behind(m->st, m->router) : NULL;
-    mg_landing *l = r && !mg_loop_closed(mg_router_loop(r)) ? mg_loop_landing(mg_router_loop(r)) : NULL;
-    if (!l || !mg_landing_came(l, len))
-        return;
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) len);
-    if (bytes)
-        mg_block_advise(PyBytes_AS_STRING(bytes), len);
-    mg_later *later = bytes ? mg_later_new(bytes) : NULL;
-    mg_buf *buf = later ? mg_buf_wrap(PyBytes_AS_STRING(bytes), len, mg_later_decref, later) : NULL;
-    if (buf)
-        mg_loop_offer_landing(mg_router_loop(r), buf);
-    else {
-        if (later)
-            mg_later_decref(later);
-        PyErr_Clear(); /* so it is copied */
-    }
-    Py_XDECREF(bytes);
-}
-
-/* Borrowed: the object that is in the hole of a frame. */
-static PyObject *landed(const mg_frame *frame)
-{
-    return mg_later_obj(mg_buf_arg(mg_frame_hole(frame)));
 }
 
 static PyObject *get_data(PyObject *self, void *closure)
 {
     (void) closure;
     MessageObject *m = (MessageObject *) self;
-    if (!m->data) {
-        if (m->frame && mg_frame_hole(m->frame) && mg_buf_len(mg_frame_hole(m->frame)) == mg_frame_len(m->frame))
-            m->data = Py_NewRef(landed(m->frame));
-        else if (m->frame) {
-            m->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) mg_frame_len(m->frame));
-            if (m->data) {
-                mg_block_advise(PyBytes_AS_STRING(m->data), mg_frame_len(m->frame));
-                mg_frame_copy_payload(m->frame, PyBytes_AS_STRING(m->data));
-            }
-        } else if (m->pickled)
-            m->data = mg_pickled_bytes(m->pickled);
-        else
-            m->data = Py_NewRef(m->st->empty_bytes);
-        if (m->data && m->frame && mg_frame_hdr(m->frame)->enc == MG_ENC_BIN)
-            make_landing(m, mg_frame_len(m->frame));
-    }
-    return Py_XNewRef(m->data);
+    return mg_payload_data(m->st, &m->payload, m->router);
 }
 
 static int set_data(PyObject *self, PyObject *value, void *closure)
@@ -202,9 +144,9 @@ static int set_data(PyObject *self, PyObject *value, void *closure)
                      value ? Py_TYPE(value)->tp_name : "deleted");
         return -1;
     }
-    Py_INCREF(value);
-    drop_payload((MessageObject *) self);
-    ((MessageObject *) self)->data = value;
+    mg_payload old = ((MessageObject *) self)->payload;
+    ((MessageObject *) self)->payload = (mg_payload) {.data = Py_NewRef(value)};
+    mg_payload_clear(&old);
     mg_run_later();
     return 0;
 }
@@ -220,10 +162,7 @@ static int field_u32(PyObject *obj, const char *name, uint32_t *out)
 
 Py_ssize_t mg_message_size(MessageObject *m)
 {
-    return m->data      ? PyBytes_GET_SIZE(m->data)
-           : m->frame   ? (Py_ssize_t) mg_frame_len(m->frame)
-           : m->pickled ? (Py_ssize_t) m->pickled->total
-                        : 0;
+    return mg_payload_size(&m->payload);
 }
 
 int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
@@ -265,7 +204,7 @@ PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
         return NULL;
     }
     const mg_hdr *hdr = mg_frame_hdr(frame);
-    m->frame = frame;
+    m->payload.frame = frame;
     m->dst_id = long_of(st, hdr->dst_id);
     m->src_id = long_of(st, hdr->src_id);
     m->auth_id = hdr->auth_id == hdr->src_id ? Py_XNewRef(m->src_id) : long_of(st, hdr->auth_id);
@@ -280,40 +219,6 @@ PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
     return (PyObject *) m;
 }
 
-/* --- frames --- */
-
-static mg_frame *frame_of_segs(const mg_hdr *hdr, const mg_piece *segs, size_t n)
-{
-    mg_frame *frame = NULL;
-    size_t made = 0;
-    mg_seg *list = PyMem_Calloc(n, sizeof *list);
-    if (!list)
-        return (mg_frame *) PyErr_NoMemory();
-    for (; made < n; made++) {
-        mg_buf *buf;
-        if (segs[made].owner) {
-            mg_later *later = mg_later_new(segs[made].owner);
-            if (!later)
-                goto done;
-            buf = mg_buf_wrap(segs[made].ptr, segs[made].len, mg_later_decref, later);
-            if (!buf)
-                mg_later_decref(later);
-        } else if ((buf = mg_buf_new(segs[made].len)))
-            memcpy(mg_buf_ptr(buf), segs[made].ptr, segs[made].len);
-        if (!buf)
-            goto done;
-        list[made] = (mg_seg) {buf, 0, segs[made].len};
-    }
-    frame = mg_frame_new_segs(hdr, list, n);
-done:
-    while (made)
-        mg_buf_unref(list[--made].buf);
-    PyMem_Free(list);
-    if (!frame && !PyErr_Occurred())
-        PyErr_NoMemory();
-    return frame;
-}
-
 mg_frame *mg_message_frame(MessageObject *m)
 {
     mg_hdr hdr;
@@ -323,35 +228,7 @@ mg_frame *mg_message_frame(MessageObject *m)
         PyErr_SetString(PyExc_ValueError, "a message payload of 4 GiB or more cannot be sent");
         return NULL;
     }
-    if (m->frame && !m->data) {
-        size_t len = mg_frame_len(m->frame);
-        mg_frame *frame = mg_frame_new(&hdr, len);
-        if (!frame)
-            return (mg_frame *) PyErr_NoMemory();
-        mg_frame_copy_payload(m->frame, mg_frame_payload(frame));
-        return frame;
-    }
-    mg_piece one = {0};
-    const mg_piece *segs = &one;
-    size_t n = 1;
-    if (m->data) {
-        one.ptr = (const uint8_t *) PyBytes_AS_STRING(m->data);
-        one.len = (size_t) PyBytes_GET_SIZE(m->data);
-        one.owner = m->data;
-    } else if (m->pickled) {
-        segs = m->pickled->segs;
-        n = m->pickled->nsegs;
-    }
-    if (hdr.len >= MG_CODEC_BYREF)
-        return frame_of_segs(&hdr, segs, n);
-    mg_frame *frame = mg_frame_new(&hdr, hdr.len);
-    if (!frame)
-        return (mg_frame *) PyErr_NoMemory();
-    uint8_t *at = mg_frame_payload(frame);
-    for (size_t i = 0; i < n; at += segs[i++].len)
-        if (segs[i].len)
-            memcpy(at, segs[i].ptr, segs[i].len);
-    return frame;
+    return mg_payload_frame(&m->payload, &hdr);
 }
 
 /* --- methods --- */
@@ -364,13 +241,13 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
     m->src_id = Py_NewRef(st->own_id);
     m->auth_id = Py_NewRef(st->own_id);
     m->enc = Py_NewRef(st->enc_pkl);
-    m->pickled = PyMem_Malloc(sizeof *m->pickled);
-    if (!m->pickled) {
+    mg_pickled *pickled = m->payload.pickled = PyMem_Malloc(sizeof *pickled);
+    if (!pickled) {
         Py_DECREF(m);
         return PyErr_NoMemory();
     }
-    mg_pickled_init(m->pickled);
-    if (mg_pickle(&st->codec, objs, n, m->pickled)) {
+    mg_pickled_init(pickled);
+    if (mg_pickle(&st->codec, objs, n, pickled)) {
         Py_DECREF(m);
         return NULL;
     }
@@ -408,25 +285,6 @@ static PyObject *message_pickled(PyObject *cls, PyObject *const *args, Py_ssize_
     return m;
 }
 
-/* Where the payload is in one piece. keep: a reference that must be dropped with Py_XDECREF afterwards. */
-static int payload(MessageObject *m, const uint8_t **ptr, size_t *len, PyObject **keep, mg_frame **keep_frame)
-{
-    *keep = NULL;
-    *keep_frame = NULL;
-    if (!m->data && m->frame && mg_frame_payload(m->frame)) {
-        *ptr = mg_frame_payload(m->frame);
-        *len = mg_frame_len(m->frame);
-        *keep_frame = mg_frame_ref(m->frame);
-        return 0;
-    }
-    *keep = get_data((PyObject *) m, NULL);
-    if (!*keep)
-        return -1;
-    *ptr = (const uint8_t *) PyBytes_AS_STRING(*keep);
-    *len = (size_t) PyBytes_GET_SIZE(*keep);
-    return 0;
-}
-
 static int raise_call_error(mg_state *st, PyObject *obj)
 {
     int is = PyObject_IsInstance(obj, st->CallError);
@@ -435,109 +293,117 @@ static int raise_call_error(mg_state *st, PyObject *obj)
     return is;
 }
 
+/* The first object, by the default look-ups. */
+static PyObject *read_first(MessageObject *m)
+{
+    mg_payload_view view;
+    int is_pickle = m->payload.frame && mg_frame_hdr(m->payload.frame)->enc == MG_ENC_PKL;
+    if (mg_payload_look(m->st, &m->payload, m->router, is_pickle, &view))
+        return NULL;
+    PyObject *router = Py_XNewRef(m->router); /* what is called may set another one */
+    mg_unpickler up;
+    mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, router == Py_None ? NULL : router, 0);
+    if (view.hole)
+        mg_unpickler_set_hole(&up, view.hole, view.hole_at);
+    PyObject *obj = mg_unpickle_next(&up);
+    size_t longest = obj ? up.longest : 0;
+    mg_unpickler_fini(&up);
+    mg_payload_came(m->st, router, longest);
+    Py_XDECREF(router);
+    mg_payload_end_look(&view);
+    if (!obj && !PyErr_Occurred())
+        PyErr_SetString(m->st->StreamError, "invalid message: the payload is empty");
+    return obj;
+}
+
+/* The exception that is set is raised anew, once slow_unpickle() has logged the payload. */
+static void log_bad_payload(MessageObject *m)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    PyObject *r = PyObject_CallFunctionObjArgs(m->st->slow_unpickle, (PyObject *) m, Py_None, value, NULL);
+    if (r) {
+        PyErr_Restore(type, value, tb);
+        Py_DECREF(r);
+        return;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(tb);
+}
+
+/* ValueError for a message that holds no pickle. */
+static int need_pickle(MessageObject *m)
+{
+    long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
+    if (enc == MG_ENC_BIN)
+        PyErr_SetString(PyExc_ValueError, "a message of ENC_BIN holds bytes, not a pickle: use decode()");
+    return enc == MG_ENC_BIN || (enc == -1 && PyErr_Occurred()) ? -1 : 0;
+}
+
 static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"throw", "throw_dead", "find_class", NULL};
     int do_throw = 1, throw_dead = 1;
-    PyObject *find_class = Py_None;
+    PyObject *find_class = Py_None, *obj;
     MessageObject *m = (MessageObject *) self;
-    mg_state *st = m->st;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|ppO:unpickle", names, &do_throw, &throw_dead, &find_class))
         return NULL;
     if (throw_dead && mg_message_is_dead(m))
-        return mg_raise_dead(st, self);
-    long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
-    if (enc == -1 && PyErr_Occurred())
+        return mg_raise_dead(m->st, self);
+    if (need_pickle(m))
         return NULL;
-    if (enc == MG_ENC_BIN) {
-        PyErr_SetString(PyExc_ValueError, "a message of ENC_BIN holds bytes, not a pickle: use decode()");
-        return NULL;
-    }
-    PyObject *obj;
     if (find_class != Py_None)
-        obj = PyObject_CallFunctionObjArgs(st->slow_unpickle, self, find_class, NULL);
-    else {
-        const uint8_t *ptr;
-        size_t len;
-        PyObject *keep = NULL;
-        mg_frame *keep_frame, *holed = NULL;
-        if (!m->data && m->frame && mg_frame_hole(m->frame) && mg_frame_hdr(m->frame)->enc == MG_ENC_PKL)
-            holed = m->frame;
-        if (holed) {
-            keep_frame = mg_frame_ref(holed);
-            ptr = mg_frame_around_hole(holed);
-            len = mg_frame_len(holed) - mg_buf_len(mg_frame_hole(holed));
-        } else if (payload(m, &ptr, &len, &keep, &keep_frame))
-            return NULL;
-        PyObject *router = Py_XNewRef(m->router);
-        mg_unpickler up;
-        mg_unpickler_init(&up, &st->codec, ptr, len, router == Py_None ? NULL : router, 0);
-        if (holed)
-            mg_unpickler_set_hole(&up, landed(holed), mg_frame_hole_at(holed));
-        obj = mg_unpickle_next(&up);
-        size_t longest = obj ? up.longest : 0;
-        mg_unpickler_fini(&up);
-        make_landing(m, longest);
-        Py_XDECREF(router);
-        Py_XDECREF(keep);
-        mg_frame_unref(keep_frame);
-        if (!obj) {
-            if (!PyErr_Occurred())
-                PyErr_SetString(st->StreamError, "invalid message: the payload is empty");
-            /* the payload is logged there, and the exception raised anew */
-            PyObject *type, *value, *tb;
-            PyErr_Fetch(&type, &value, &tb);
-            PyErr_NormalizeException(&type, &value, &tb);
-            PyObject *r = PyObject_CallFunctionObjArgs(st->slow_unpickle, self, Py_None, value, NULL);
-            Py_XDECREF(r);
-            if (r)
-                PyErr_Restore(type, value, tb);
-            else {
-                Py_XDECREF(type);
-                Py_XDECREF(value);
-                Py_XDECREF(tb);
-            }
-        }
-    }
-    if (obj && do_throw && raise_call_error(st, obj)) {
-        Py_DECREF(obj);
-        return NULL;
-    }
+        obj = PyObject_CallFunctionObjArgs(m->st->slow_unpickle, self, find_class, NULL);
+    else if (!(obj = read_first(m)))
+        log_bad_payload(m);
+    if (obj && do_throw && raise_call_error(m->st, obj))
+        Py_CLEAR(obj);
     return obj;
+}
+
+/* All objects that can be read, as a list. */
+static PyObject *read_all(mg_unpickler *up)
+{
+    PyObject *obj, *list = PyList_New(0);
+    while (list && (obj = mg_unpickle_next(up))) {
+        if (PyList_Append(list, obj))
+            Py_CLEAR(list);
+        Py_DECREF(obj);
+    }
+    return list;
+}
+
+/* Takes the exception that is set, or None. New reference. */
+static PyObject *take_exception(void)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (!type)
+        Py_RETURN_NONE;
+    PyErr_NormalizeException(&type, &value, &tb);
+    Py_DECREF(type);
+    Py_XDECREF(tb);
+    return value;
 }
 
 /* _unpickle_all(deny) -> (list, error): every object, with the default look-ups or none, until one is bad; then why. */
 static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
 {
     MessageObject *m = (MessageObject *) self;
-    const uint8_t *ptr;
-    size_t len;
-    PyObject *keep, *obj, *list;
-    mg_frame *keep_frame;
+    mg_payload_view view;
     int deny = PyObject_IsTrue(arg);
-    if (deny < 0 || payload(m, &ptr, &len, &keep, &keep_frame))
+    if (deny < 0 || mg_payload_look(m->st, &m->payload, m->router, 0, &view))
         return NULL;
-    list = PyList_New(0);
+    PyObject *router = Py_XNewRef(m->router);
     mg_unpickler up;
-    mg_unpickler_init(&up, &m->st->codec, ptr, len, m->router == Py_None ? NULL : m->router, deny);
-    while (list && (obj = mg_unpickle_next(&up))) {
-        if (PyList_Append(list, obj))
-            Py_CLEAR(list);
-        Py_DECREF(obj);
-    }
+    mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, router == Py_None ? NULL : router, deny);
+    PyObject *list = read_all(&up);
     mg_unpickler_fini(&up);
-    Py_XDECREF(keep);
-    mg_frame_unref(keep_frame);
-    if (!list)
-        return NULL;
-    PyObject *type = NULL, *value = NULL, *tb = NULL;
-    PyErr_Fetch(&type, &value, &tb);
-    if (type) {
-        PyErr_NormalizeException(&type, &value, &tb);
-        Py_DECREF(type);
-        Py_XDECREF(tb);
-    }
-    return Py_BuildValue("(NN)", list, value ? value : Py_NewRef(Py_None));
+    Py_XDECREF(router);
+    mg_payload_end_look(&view);
+    return list ? Py_BuildValue("(NN)", list, take_exception()) : NULL;
 }
 
 static PyObject *get_is_dead(PyObject *self, void *closure)

@@ -1,21 +1,18 @@
-/* Message: a frame with Python's eyes. The payload stays where it is, in the frame it came with or in the pieces
- * pickled() made, until somebody asks for `data`. */
+/* Message: a frame with Python's eyes. */
 #ifndef MG_MESSAGE_OBJECT_H
 #define MG_MESSAGE_OBJECT_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "codec/pickled.h"
+#include "payload.h"
 #include "state.h"
 #include "wire/frame.h"
 
 typedef struct {
     PyObject_HEAD mg_state *st; /* borrowed: the type keeps the module alive */
     PyObject *dst_id, *src_id, *auth_id, *handle, *reply_to, *enc, *router, *receiver; /* strong, NULL is None */
-    PyObject *data; /* strong; NULL while the payload is only in one of the next two */
-    mg_frame *frame; /* received: with a reference, or NULL */
-    mg_pickled *pickled; /* made by pickled(): owned, or NULL */
+    mg_payload payload;
 } MessageObject;
 
 extern PyType_Spec mg_message_spec;

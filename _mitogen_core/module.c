@@ -110,9 +110,21 @@ static PyMethodDef functions[] = {
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
     {NULL, NULL, 0, NULL}};
 
+/* The loops, and the references that end without the GIL (later.h), are the process's: another interpreter would be
+ * given objects of the first. mitogen.core uses the pure core there. */
+static int need_main_interpreter(void)
+{
+    if (PyInterpreterState_Get() == PyInterpreterState_Main())
+        return 0;
+    PyErr_SetString(PyExc_ImportError, "_mitogen_core is for the main interpreter only");
+    return -1;
+}
+
 static int module_exec(PyObject *module)
 {
     mg_state *st = state_of(module);
+    if (need_main_interpreter())
+        return -1;
 #define MAKE(name, spec)                                                                                               \
     if (!(st->name = (PyTypeObject *) PyType_FromModuleAndSpec(module, &(spec), NULL)) ||                              \
         PyModule_AddObjectRef(module, #name, (PyObject *) st->name))                                                   \

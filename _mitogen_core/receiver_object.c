@@ -179,89 +179,112 @@ static void receiver_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
+/* Whether a message counts for max_bytes: not a dead one made here, of the end of what the receiver waits for, as
+ * nothing would come after it. */
+static int counts(ReceiverObject *self, PyObject *msg)
+{
+    MessageObject *m = (MessageObject *) msg;
+    if (!self->engine || !mg_latch_limit(self->latch) || !PyObject_TypeCheck(msg, self->st->Message))
+        return 0;
+    return !mg_message_is_dead(m) || (m->router && m->router != Py_None);
+}
+
+/* Calls `notify`, if Python has to. */
+static PyObject *call_notify(ReceiverObject *self)
+{
+    if (!self->notify || mg_latch_watcher(self->latch))
+        Py_RETURN_NONE;
+    PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
+    PyObject *r = PyObject_CallOneArg(notify, (PyObject *) self);
+    Py_DECREF(notify);
+    if (!r)
+        return NULL;
+    Py_DECREF(r);
+    Py_RETURN_NONE;
+}
+
 /* As the handler of its handle (for routers that are not ours, and in tests): queue, then notify. */
 static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
 {
     ReceiverObject *self = (ReceiverObject *) obj;
-    mg_item item = {Py_NewRef(msg), MG_ITEM_OBJECT, 0};
+    mg_item item = {msg, MG_ITEM_OBJECT, 0};
     mg_hdr hdr;
-    int ours = self->engine && PyObject_TypeCheck(msg, self->st->Message) && mg_latch_limit(self->latch);
-    const MessageObject *m = (MessageObject *) msg;
-    if (ours && mg_message_is_dead((MessageObject *) msg) && (!m->router || m->router == Py_None))
-        ours = 0; /* made here, of the end of what it waits for: nothing would come after it */
-    if (ours) {
-        if (mg_message_hdr((MessageObject *) msg, &hdr)) {
-            Py_DECREF(msg);
+    if (counts(self, msg)) {
+        if (mg_message_hdr((MessageObject *) msg, &hdr))
             return NULL;
-        }
-        hdr.len = (uint32_t) mg_message_size((MessageObject *) msg);
         item.size = mg_frame_counts(&hdr);
     }
+    Py_INCREF(msg);
     mg_err err = mg_latch_push_untold(self->latch, item, NULL);
-    if (err != MG_OK) {
-        Py_DECREF(msg);
-        if (err == MG_EFULL)
-            err = mg_router_overflow(self->engine, self->latch, &hdr, NULL);
-        return mg_none_or_raise(self->st, err);
+    if (err == MG_OK)
+        return call_notify(self);
+    Py_DECREF(msg);
+    if (err == MG_EFULL)
+        err = mg_router_overflow(self->engine, self->latch, &hdr, NULL);
+    return mg_none_or_raise(self->st, err);
+}
+
+/* Raises ChannelError, since the receiver is closed. */
+static void raise_closed(PyObject *receiver)
+{
+    PyObject *text = PyObject_GetAttrString(receiver, "closed_msg");
+    if (text)
+        PyErr_SetObject(((ReceiverObject *) receiver)->st->ChannelError, text);
+    Py_XDECREF(text);
+}
+
+/* The message that an item stands for, new reference. A frame for which there is no memory goes back: it is for the
+ * thread that asks when there is. */
+static PyObject *message_of(ReceiverObject *self, mg_item item)
+{
+    if (item.kind == MG_ITEM_TOKEN) {
+        mg_latch_unref(item.ptr);
+        PyErr_SetString(PyExc_SystemError, "a receiver cannot watch another one");
+        return NULL;
     }
-    if (self->notify && !mg_latch_watcher(self->latch)) {
-        PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
-        PyObject *r = PyObject_CallOneArg(notify, obj);
-        Py_DECREF(notify);
-        if (!r)
-            return NULL;
-        Py_DECREF(r);
-    }
-    Py_RETURN_NONE;
+    if (item.kind != MG_ITEM_FRAME)
+        return mg_item_object(self->st, item, self->router);
+    mg_frame_ref(item.ptr);
+    PyObject *msg = mg_item_object(self->st, item, self->router);
+    if (msg)
+        mg_frame_unref(item.ptr);
+    else
+        mg_latch_unget(self->latch, item);
+    return msg;
+}
+
+/* Whether a message is a dead one that raises: 1; 0; or -1 with an exception. */
+static int is_raised(PyObject *receiver, PyObject *msg)
+{
+    if (!PyObject_TypeCheck(msg, ((ReceiverObject *) receiver)->st->Message) ||
+        !mg_message_is_dead((MessageObject *) msg))
+        return 0;
+    PyObject *raises = PyObject_GetAttrString(receiver, "raise_channelerror");
+    int yes = raises ? PyObject_IsTrue(raises) : -1;
+    Py_XDECREF(raises);
+    return yes;
 }
 
 static PyObject *receiver_get(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"timeout", "block", "throw_dead", NULL};
     ReceiverObject *self = (ReceiverObject *) obj;
-    mg_state *st = self->st;
-    PyObject *timeout = Py_None, *msg;
+    PyObject *timeout = Py_None;
     int block = 1, throw_dead = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Opp:get", names, &timeout, &block, &throw_dead))
-        return NULL;
-    mg_item item;
     int64_t deadline;
-    if (mg_parse_timeout(timeout, &deadline))
+    mg_item item;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Opp:get", names, &timeout, &block, &throw_dead) ||
+        mg_parse_timeout(timeout, &deadline))
         return NULL;
-    int bad = mg_wait_item(st, self->latch, self->loop, deadline, block, &item);
-    if (bad > 0) {
-        PyObject *text = PyObject_GetAttrString(obj, "closed_msg");
-        if (text)
-            PyErr_SetObject(st->ChannelError, text);
-        Py_XDECREF(text);
-    }
-    if (bad)
-        return NULL;
-    if (item.kind == MG_ITEM_TOKEN) {
-        mg_latch_unref(item.ptr);
-        PyErr_SetString(PyExc_SystemError, "a receiver cannot watch another one");
-        return NULL;
-    }
-    if (item.kind == MG_ITEM_FRAME)
-        mg_frame_ref(item.ptr);
-    msg = mg_item_object(st, item, self->router);
-    if (item.kind == MG_ITEM_FRAME && !msg)
-        mg_latch_unget(self->latch, item); /* it is for whoever asks when there is memory */
-    else if (item.kind == MG_ITEM_FRAME)
-        mg_frame_unref(item.ptr);
-    if (!msg)
-        return NULL;
-    if (throw_dead && PyObject_TypeCheck(msg, st->Message) && mg_message_is_dead((MessageObject *) msg)) {
-        PyObject *raises = PyObject_GetAttrString(obj, "raise_channelerror");
-        int raise = raises ? PyObject_IsTrue(raises) : -1;
-        Py_XDECREF(raises);
-        if (!raise)
-            return msg;
-        if (raise > 0)
-            mg_raise_dead(st, msg);
-        Py_DECREF(msg);
-        return NULL;
-    }
+    int bad = mg_wait_item(self->st, self->latch, self->loop, deadline, block, &item);
+    if (bad > 0)
+        raise_closed(obj);
+    PyObject *msg = bad ? NULL : message_of(self, item);
+    int raised = msg && throw_dead ? is_raised(obj, msg) : 0;
+    if (raised > 0)
+        mg_raise_dead(self->st, msg);
+    if (raised)
+        Py_CLEAR(msg);
     return msg;
 }
 

@@ -215,10 +215,15 @@ static PyObject *router_stats(PyObject *obj, PyObject *unused)
 
 /* --- the way of a message --- */
 
+static int is_brokers_thread(RouterObject *self)
+{
+    return ((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident();
+}
+
 /* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never does. */
 static int wait_room(RouterObject *self, mg_stream *out)
 {
-    if (((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident())
+    if (is_brokers_thread(self))
         return 0;
     for (;;) {
         mg_err err;
@@ -230,32 +235,31 @@ static int wait_room(RouterObject *self, mg_stream *out)
     }
 }
 
-/* The same object goes to a handler of this process; nothing is serialised. */
-static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *hdr)
+/* The message was sent, or its sender was answered that it cannot be. Only a lack of memory is an exception. */
+static PyObject *answered(RouterObject *self, mg_err err)
 {
-    mg_router *r = self->router;
-    mg_handler *h;
-    mg_reason why;
-    if (mg_router_claim(r, hdr, &h, &why) != MG_OK)
-        return mg_none_or_raise(self->st, mg_router_dead(r, hdr, why, 1, NULL, 0, 0, 0));
-    mg_latch *queue = mg_handler_latch(h);
-    if (queue) {
-        mg_hdr sized = *hdr;
-        sized.len = (uint32_t) mg_message_size(m);
-        mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT, mg_frame_counts(&sized)};
-        mg_err err = mg_push_item(queue, item, NULL);
-        int took = err == MG_OK;
-        if (err == MG_EFULL)
-            err = mg_router_overflow(r, queue, hdr, NULL);
-        mg_handler_unref(h);
-        if (took)
-            Py_RETURN_NONE;
-        Py_DECREF(m);
-        if (err == MG_ECLOSED)
-            err = mg_router_dead(r, hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
-        return mg_none_or_raise(self->st, err);
-    }
-    if (((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident()) {
+    return mg_none_or_raise(self->st, err == MG_ENOMEM ? err : MG_OK);
+}
+
+/* Into the queue of a receiver here. */
+static mg_err push_here(mg_router *r, mg_latch *queue, MessageObject *m, const mg_hdr *hdr)
+{
+    mg_item item = {Py_NewRef(m), MG_ITEM_OBJECT, mg_frame_counts(hdr)};
+    mg_err err = mg_push_item(queue, item, NULL);
+    if (err == MG_OK)
+        return err;
+    Py_DECREF(m);
+    if (err == MG_EFULL)
+        err = mg_router_overflow(r, queue, hdr, NULL);
+    else if (err == MG_ECLOSED)
+        err = mg_router_dead(r, hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0);
+    return err;
+}
+
+/* To a function here: at once on the broker's thread, else by an event for that. Takes over the reference to h. */
+static PyObject *call_here(RouterObject *self, mg_handler *h, MessageObject *m)
+{
+    if (is_brokers_thread(self)) {
         PyObject *entry = Py_NewRef(mg_later_obj(mg_handler_owner(h)));
         mg_handler_unref(h);
         PyObject *result =
@@ -264,12 +268,27 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
         return result;
     }
     mg_event ev = {.kind = MG_EV_OBJECT, .a = h, .b = Py_NewRef(m)};
-    if (mg_loop_push_event(mg_router_loop(r), &ev) != MG_OK) {
+    mg_err err = mg_loop_push_event(mg_router_loop(self->router), &ev);
+    if (err != MG_OK) {
         mg_handler_unref(h);
         Py_DECREF(m);
-        return PyErr_NoMemory();
     }
-    Py_RETURN_NONE;
+    return mg_none_or_raise(self->st, err);
+}
+
+/* The same object goes to a handler of this process; nothing is serialised. */
+static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *hdr)
+{
+    mg_handler *h;
+    mg_reason why;
+    if (mg_router_claim(self->router, hdr, &h, &why) != MG_OK)
+        return answered(self, mg_router_dead(self->router, hdr, why, 1, NULL, 0, 0, 0));
+    mg_latch *queue = mg_handler_latch(h);
+    if (!queue)
+        return call_here(self, h, m);
+    mg_err err = push_here(self->router, queue, m, hdr);
+    mg_handler_unref(h);
+    return answered(self, err);
 }
 
 static mg_err route_through_gate(mg_router *r, mg_frame *f, mg_stream **out)
@@ -280,44 +299,44 @@ static mg_err route_through_gate(mg_router *r, mg_frame *f, mg_stream **out)
     return err;
 }
 
+/* To another context. */
+static PyObject *route_away(RouterObject *self, MessageObject *m, const mg_hdr *hdr)
+{
+    mg_frame *f = mg_message_frame(m);
+    mg_stream *out = NULL;
+    mg_err err;
+    if (!f)
+        return NULL;
+    if (hdr->len < MG_CODEC_BYREF) /* a short write, which does not block: cheaper than letting go of the GIL */
+        err = mg_router_route(self->router, f, &out);
+    else {
+        MG_WITHOUT_GIL(err = route_through_gate(self->router, f, &out));
+        mg_run_later();
+    }
+    /* not for a log record: its sender holds a lock of `logging`, which the broker's thread may want */
+    int bad = out && hdr->handle != MG_FORWARD_LOG && mg_stream_full(out) && wait_room(self, out);
+    mg_stream_unref(out);
+    return bad ? NULL : answered(self, err);
+}
+
 static PyObject *router_route(PyObject *obj, PyObject *arg)
 {
     RouterObject *self = (RouterObject *) obj;
-    mg_state *st = self->st;
+    MessageObject *m = (MessageObject *) arg;
     mg_router *r = mg_need_router(obj);
     mg_hdr hdr;
-    if (!r)
+    if (!r || mg_need_type(arg, self->st->Message, "a Message"))
         return NULL;
-    if (mg_need_type(arg, st->Message, "a Message"))
-        return NULL;
-    MessageObject *m = (MessageObject *) arg;
     if (mg_loop_closed(mg_router_loop(r)))
-        return mg_raise_shut_down(st);
+        return mg_raise_shut_down(self->st);
     if (mg_message_hdr(m, &hdr))
         return NULL;
-    if ((uint64_t) mg_message_size(m) > mg_router_max_size(r))
-        return mg_none_or_raise(self->st,
-                                mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, mg_router_max_size(r), 0, 0));
+    uint64_t max_size = mg_router_max_size(r);
+    if ((uint64_t) mg_message_size(m) > max_size)
+        return answered(self, mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, max_size, 0, 0));
     if (!m->dst_id || m->dst_id == Py_None || !m->handle || m->handle == Py_None)
-        return mg_none_or_raise(self->st, mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0));
-    if (hdr.dst_id == mg_router_own_id(r))
-        return route_here(self, m, &hdr);
-
-    mg_frame *f = mg_message_frame(m);
-    mg_stream *out = NULL;
-    if (!f)
-        return NULL;
-    mg_err err;
-    if (hdr.len < MG_CODEC_BYREF) /* a short write, which does not block: cheaper than letting go of the GIL */
-        err = mg_router_route(r, f, &out);
-    else {
-        MG_WITHOUT_GIL(err = route_through_gate(r, f, &out));
-        mg_run_later();
-    }
-    /* not for a log record: who sends one holds a lock of `logging`, which the broker's thread may want */
-    int bad = out && hdr.handle != MG_FORWARD_LOG && mg_stream_full(out) && wait_room(self, out);
-    mg_stream_unref(out);
-    return bad ? NULL : mg_none_or_raise(self->st, err);
+        return answered(self, mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0));
+    return hdr.dst_id == mg_router_own_id(r) ? route_here(self, m, &hdr) : route_away(self, m, &hdr);
 }
 
 static PyObject *router_route_named(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)

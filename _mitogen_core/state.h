@@ -1,4 +1,4 @@
-/* The module's state: one for each interpreter that imports it. */
+/* The module's state: objects that its types and functions share. */
 #ifndef MG_STATE_H
 #define MG_STATE_H
 

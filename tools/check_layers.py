@@ -36,7 +36,7 @@ BINDING = [
     'codec/pickled', 'codec/writer', 'codec/write_values', 'codec/write_containers', 'codec/write_objects', 'codec/write',
     'codec/unpickler', 'codec/read_values', 'codec/read_containers', 'codec/read_objects', 'codec/read',
     'state', 'errors', 'arguments', 'event_kinds', 'counterpart',
-    'message_object', 'items', 'waiting', 'latch_object',
+    'payload', 'message_object', 'items', 'waiting', 'latch_object',
     'tables', 'handlers', 'receiver_object', 'sender_object', 'context_object',
     'watch_object', 'event_object', 'loop_object', 'link_object', 'router_object',
     'module',

@@ -456,3 +456,30 @@ def test_a_time_limit_as_long_as_you_like(seconds):
     finally:
         broker.shutdown()
         broker.join()
+
+
+def test_a_subinterpreter_has_the_pure_core():
+    interpreters = None
+    for name in ('_interpreters', '_xxsubinterpreters'):
+        try:
+            interpreters = interpreters or __import__(name)
+        except ImportError:
+            pass
+    if interpreters is None:
+        pytest.skip('this Python offers no subinterpreters')
+    read, write = os.pipe()
+    identity = interpreters.create()
+    try:
+        interpreters.run_string(identity, (
+            'import os, sys\n'
+            'os.environ.pop("MITOGEN_CORE", None)\n'
+            'sys.path[:] = %r\n'
+            'import mitogen.core\n'
+            'latch = mitogen.core.Latch()\n'
+            'latch.put("x")\n'
+            'os.write(%d, (mitogen.core.CORE + latch.get()).encode())\n' % (sys.path, write)))
+        os.close(write)
+        assert os.read(read, 100) == b'purex'
+    finally:
+        os.close(read)
+        interpreters.destroy(identity)
