@@ -23,12 +23,18 @@ import sys
 #: uses names of those before it only; tools/check_layers.py looks.
 PARTS = {
     'core': [
-        'base', 'log', 'platform', 'errors', 'values', 'text', 'authority',
-        'signals', 'descriptors', 'source', 'debug_log', 'profiling',
-        'pickles', 'message', 'latch', 'receiver', 'sender', 'context',
-        'poller', 'stream', 'writer', 'io_logger', 'link', 'router', 'waker',
-        'broker', 'policy', 'fetcher', 'importer', 'log_handler', 'dispatcher',
-        'child', 'choice',
+        'base', 'text', 'modules', 'log', 'platform', 'errors', 'values',
+        'authority', 'signals', 'descriptors', 'debug_log', 'profiling',
+        'pickles', 'message', 'poller', 'latch', 'receiver', 'sender',
+        'context', 'stream', 'link', 'router', 'waker', 'broker', 'choice',
+        'pure_message', 'sleeper', 'pure_latch', 'pure_receiver',
+        'pure_sender', 'channel', 'pure_context', 'writer', 'pure_link',
+        'pure_router', 'pure_broker', 'references', 'io_logger', 'fetcher',
+        'importer', 'policy', 'log_handler', 'dispatcher', 'child', 'fork',
+    ],
+    '_native': [
+        'base', 'message', 'latch', 'receiver', 'context', 'identity',
+        'poller', 'router', 'link', 'events', 'broker', 'start',
     ],
     'parent': [
         'base', 'errors', 'text', 'terminal', 'values', 'timers', 'pollers',
@@ -60,7 +66,7 @@ def body(text):
 def part_path(path, part):
     """Return the file of a part of the module whose file is `path`."""
     base, name = os.path.split(path)
-    return os.path.join(base, '_' + name.partition('.')[0], part + '.py')
+    return os.path.join(base, '_' + name.partition('.')[0].strip('_'), part + '.py')
 
 
 def read(path, loader=None):

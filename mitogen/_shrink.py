@@ -129,6 +129,14 @@ def _drop_object_bases(lines, constants):
             del line.tokens[2:5]
 
 
+def _drop_choice(lines):
+    """
+    Return the lines without the mark of a class that there is twice: only
+    the pure core is sent.
+    """
+    return [line for line in lines if line.words() != [u'@', u'_chosen']]
+
+
 #
 # The parts that are seldom used. `mitogen.core` marks them by ``@_seldom`` and
 # ``if _SELDOM:``.
@@ -437,7 +445,7 @@ def _read(source, constants):
     except _Unreadable:
         return text, None
     _drop_object_bases(lines, constants)
-    return text, lines
+    return text, _drop_choice(lines)
 
 
 def shrink_source(source, constants):

@@ -48,11 +48,11 @@ ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landi
 
 #: Modules of the package, lowest first. Those on one line do not know each other.
 PACKAGE = [
-    ['__init__', '_house', 'imports', 'minify', 'profiler'],
+    ['_house', 'imports', 'minify', 'profiler'],
     ['_tokens'],
     ['_shrink'],
-    ['core'],
     ['_native'],
+    ['core'],
     ['select', 'debug', 'os_fork', '__main__'],
     ['service'],
     ['parent'],
@@ -60,15 +60,12 @@ PACKAGE = [
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
     ['doas'],
     ['fakessh', 'unix', 'utils'],
+    # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
+    ['__init__'],
 ]
 
-#: Imports within a function that look up: (module, module above it) and why.
-LOOKS_UP = {
-    ('__init__', 'core'): 'mitogen.main() runs a program, and is what people import',
-    ('__init__', 'master'): 'the same',
-    ('__init__', 'utils'): 'the same',
-    ('core', '_native'): 'the choice of the core',
-}
+#: The part of `mitogen.core` that imports `mitogen._native`. That is made of what stands in the parts before this one.
+CHOICE = 'choice'
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.M)
 
@@ -156,12 +153,9 @@ def members_touched(path):
 
 def imported(path):
     """
-    Yield (line, name below mitogen, whether at the top level) for each import of a module of the package.
+    Yield (line, name below mitogen) for each import of a module of the package, wherever it stands.
     """
-    tree = ast.parse(read(path), path)
-    top = set(ast.walk(ast.Module(body=[n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))],
-                                  type_ignores=[])))
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(read(path), path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -172,7 +166,7 @@ def imported(path):
         for name in names:
             package, _, rest = name.partition('.')
             if package == 'mitogen' and rest:
-                yield node.lineno, rest, node in top
+                yield node.lineno, rest
 
 
 def order_of_parts():
@@ -182,6 +176,13 @@ def order_of_parts():
     names = {}
     exec(compile(read(os.path.join(ROOT, 'mitogen', '_house.py')), '_house.py', 'exec'), names)
     return names['PARTS']
+
+
+def folder_of(module):
+    """
+    Return the folder of the parts of a module.
+    """
+    return '_' + module.strip('_')
 
 
 def bound(body):
@@ -207,14 +208,14 @@ def check_parts(module, parts):
     """
     Check that each part of a module takes only names of the parts before it. That it uses no others, ruff tells.
     """
-    folder = os.path.join(ROOT, 'mitogen', '_' + module)
+    folder = os.path.join(ROOT, 'mitogen', folder_of(module))
     files = sorted(name[:-3] for name in os.listdir(folder) if name.endswith('.py'))
     if files != sorted(parts):
-        yield 'mitogen/_%s: the files are not the parts that _house.py lists' % (module,)
+        yield 'mitogen/%s: the files are not the parts that _house.py lists' % (folder_of(module),)
         return
     known = set()
     for part in parts:
-        where = 'mitogen/_%s/%s.py' % (module, part)
+        where = 'mitogen/%s/%s.py' % (folder_of(module), part)
         text = read(os.path.join(ROOT, where))
         lines = text.split('\n')
         tree = ast.parse(text, where)
@@ -232,24 +233,42 @@ def check_parts(module, parts):
 def check_package():
     place = dict((name, number) for number, names in enumerate(PACKAGE) for name in names)
     parts = order_of_parts()
+    modules = {}
+    yield from check_native(parts)
     files = sorted(name for name in os.listdir(os.path.join(ROOT, 'mitogen')) if name.endswith('.py'))
     for module in sorted(parts):
         yield from check_parts(module, parts[module])
-        files += ['_%s/%s.py' % (module, part) for part in parts[module]]
+        files += ['%s/%s.py' % (folder_of(module), part) for part in parts[module]]
+        modules[folder_of(module)] = module
     for file_name in files:
         folder, _, base = file_name.rpartition('/')
         # A part is in its module's place.
-        name = folder[1:] or base[:-3]
+        name = modules.get(folder, base[:-3])
         if name == '_build':
             continue
         if name not in place:
             yield 'mitogen/%s has no place in the layers of the package' % (file_name,)
             continue
-        for line, used, is_top in imported(os.path.join(ROOT, 'mitogen', file_name)):
+        for line, used in imported(os.path.join(ROOT, 'mitogen', file_name)):
             if used == '_build' or place.get(used, -1) < place[name] or (folder and used == name):
                 continue
-            if is_top or (name, used) not in LOOKS_UP:
-                yield 'mitogen/%s:%d: imports mitogen.%s, which is not below it' % (file_name, line, used)
+            yield 'mitogen/%s:%d: imports mitogen.%s, which is not below it' % (file_name, line, used)
+
+
+def check_native(parts):
+    """
+    Check that `mitogen._native` uses no name of `mitogen.core` that is not there when it is imported. It names that
+    module `core`. Once a program runs it may have a class that was chosen as `mitogen.core.Message`.
+    """
+    below = set()
+    for part in parts['core'][:parts['core'].index(CHOICE)]:
+        below.update(bound(ast.parse(read(os.path.join(ROOT, 'mitogen', '_core', part + '.py'))).body))
+    for part in parts['_native']:
+        where = 'mitogen/_native/%s.py' % (part,)
+        for node in ast.walk(ast.parse(read(os.path.join(ROOT, where)))):
+            if isinstance(node, ast.Attribute) and getattr(node.value, 'id', None) == 'core' and node.attr not in below:
+                yield '%s:%d: uses %s, which no part of mitogen.core before its %s has' % (
+                    where, node.lineno, node.attr, CHOICE)
 
 
 def main():

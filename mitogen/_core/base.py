@@ -77,7 +77,7 @@ def _complete():
     """Have everything, as a parent must, and return whether that is so: the
     broker thread cannot wait for it."""
     if _REDUCED:
-        return not _LATE or Importer._loader()
+        return not _LATE or mitogen.core.Importer._loader()
     if not _REDUCED:
         return True
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Broker: the thread that polls, and its end.
+_BrokerBase: the life of the broker thread.
 """
 
 from __future__ import absolute_import  # house
@@ -8,11 +8,12 @@ from __future__ import absolute_import  # house
 import sys  # house
 import threading  # house
 
-from mitogen.core import _listeners, _module, _profile_hook, _remember, _seldom, Error, fire, Latch, LOG, now  # house
-from mitogen.core import NullTimerList, Poller, Protocol, thread, Waker  # house
+import mitogen  # house
+from mitogen.core import _listeners, _module, _profile_hook, _remember, _seldom, Error, fire, LOG, now  # house
+from mitogen.core import NullTimerList, Poller, Protocol, thread  # house
 
 
-class Broker(object):
+class _BrokerBase(object):
     """
     The I/O thread, named `mitogen.broker`.
 
@@ -32,12 +33,10 @@ class Broker(object):
         # defers until then costs no wake-up.
         self._alive = True
         self._exitted = False
-        _remember(Broker._all, self)
-        self._waker = Waker.build_stream(self)
+        _remember(self._all, self)
+        self._open()
         #: Any thread: see :meth:`Waker.defer`.
         self.defer = self._waker.protocol.defer
-        self.poller = self.poller_class()
-        self._watch_receive(self._waker)
         self._thread = threading.Thread(target=self._broker_main,
                                         name='mitogen.broker')
         if _start:
@@ -61,10 +60,6 @@ class Broker(object):
         assert side and not side.closed
         return side
 
-    def _watch_receive(self, stream):
-        side = stream.receive_side
-        self.poller.start_receive(side.fd, (side, stream.on_receive))
-
     def start_receive(self, stream):
         """Read `stream` from now on. Any thread."""
         self._live(stream.receive_side)
@@ -86,7 +81,7 @@ class Broker(object):
     def defer_sync(self, func):
         """Run a function on the broker thread and return what it returns, or
         raise what it raises. Any thread."""
-        outcome = Latch()
+        outcome = mitogen.core.Latch()
 
         def run():
             try:

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 ExternalContext: the run of a child, from the bootstrap to the end of the process.
 """
@@ -13,7 +12,7 @@ import threading  # house
 import time  # house
 
 import mitogen  # house
-from mitogen.core import _core_source, _IMPORTER, _profile_hook, _REDUCED, _seldom, Broker, Context  # house
+from mitogen.core import _core_source, _IMPORTER, _profile_hook, _REDUCED, _seldom, Broker, Context, CORE  # house
 from mitogen.core import DETACHING, Dispatcher, enable_debug_logging, enable_profiling, has_parent_authority  # house
 from mitogen.core import Importer, ImportPolicy, IoLoggerProtocol, LazyLogger, listen, LOG, LOGGERS  # house
 from mitogen.core import LogHandler, Message, MitogenProtocol, PY3, Router, set_blocking, set_cloexec  # house

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 The exceptions that a program sees, and the one that crosses from a child.
 """
@@ -8,12 +7,8 @@ from __future__ import absolute_import  # house
 
 import sys  # house
 
-from mitogen.core import _module, _seldom, BytesType, PY3, UnicodeType  # house
+from mitogen.core import _module, _seldom, BytesType, PY3, to_text, UnicodeType  # house
 
-
-#
-# Exceptions and value types.
-#
 
 class Error(Exception):
     """
@@ -116,19 +111,16 @@ def _unpickle_call_error(s):
     return CallError(s)
 
 
-@_seldom
 class ModuleDeniedByOverridesError(ModuleNotFoundError):
     """The policy fetches a few modules only, and this is not one of them."""
     fmt = 'import of %s was denied: overrides are set, and it is not in them.'
 
 
-@_seldom
 class ModuleDeniedByBlocksError(ModuleNotFoundError):
     """The policy never fetches this module."""
     fmt = 'import of %s was denied: it, or a parent, is blocked.'
 
 
-@_seldom
 class ModuleUnsuitableError(ModuleNotFoundError):
     """No context ever fetches this module from another."""
     fmt = 'import of %s was denied: it is never served to another context.'

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 Importer: modules that are not there come from the parent.
 """
@@ -11,6 +10,7 @@ import sys  # house
 import threading  # house
 from _codecs import utf_8_encode  # house
 
+import mitogen  # house
 from mitogen.core import _complete, _Fetcher, _importer_log, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
 from mitogen.core import has_parent_authority, LazyLogger, LOAD_MODULE, Message, PY3, ResourceReader  # house
 from mitogen.core import ResourceRequester, thread, to_text  # house
@@ -47,7 +47,12 @@ class Importer(_Fetcher):
             'run, the main program')
 
     if _REDUCED:
-        _loader = bool
+        @staticmethod
+        def _loader():
+            """Fetch what was not sent: `_load_late` of the importer, once
+            there is one."""
+            return False
+
         _late_lock = thread.allocate_lock()
 
     def __init__(self, router, context, core_src, policy):
@@ -274,7 +279,7 @@ class Importer(_Fetcher):
             if source:
                 import zlib
                 with self._late_lock:
-                    if _LATE:
+                    if mitogen.core._LATE:
                         exec(zlib.decompress(source), globals())
                         self._keep_core()
             return source

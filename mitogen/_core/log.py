@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 Loggers that do not need `logging`, and the modules that are imported late.
 """
@@ -8,20 +7,7 @@ from __future__ import absolute_import  # house
 
 import sys  # house
 
-from mitogen.core import _REDUCED, _SELDOM, _seldom, PY3  # house
-
-
-def _module(name):
-    """
-    Return a module that may not be imported yet.
-
-    An `import` statement is no substitute: on Python 2 it waits for the
-    import lock even if the module is there, and the thread that holds that
-    may wait for us.
-    """
-    if not PY3 and name in sys.modules:
-        return sys.modules[name]
-    return import_module(name)
+from mitogen.core import _module, _REDUCED, _SELDOM, _seldom, to_text  # house
 
 
 class LazyLogger(object):

@@ -13,10 +13,6 @@ from mitogen.core import _graft, _REDUCED, _seldom, BytesType, Error, FORWARD_LO
 from mitogen.core import UnicodeType  # house
 
 
-#
-# The child.
-#
-
 class LogHandler(object):
     """
     Logging handler that sends records to the master. Any thread.

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
-Message: what is sent, its header, and how its payload is read.
+_MessageBase: the header of a message, what it may carry, and how that is read.
 """
 
 from __future__ import absolute_import  # house
@@ -12,11 +11,10 @@ from _codecs import utf_8_encode  # house
 
 import mitogen  # house
 from mitogen.core import _read_bytes, _seldom, _unpickle_call_error, _unpickler, BytesIO, BytesType  # house
-from mitogen.core import CallError, ChannelError, find_deny, IS_DEAD, LOG, pickle, Pickler, PicklingError  # house
-from mitogen.core import PY3, Secret, StreamError, UnicodeType  # house
+from mitogen.core import CallError, ChannelError, find_deny, IS_DEAD, LOG, Secret, StreamError, UnicodeType  # house
 
 
-class Message(object):
+class _MessageBase(object):
     """
     One message, from one handle of a context to a handle of another.
 
@@ -25,33 +23,14 @@ class Message(object):
 
     :raises ValueError: unknown `enc`.
     """
-    dst_id = src_id = auth_id = handle = None
-    #: Handle for the reply; None or 0 if there is none, IS_DEAD when this
-    #: says that the recipient waits in vain.
-    reply_to = None
-    data = b''
-    #: Router that received the message, None if it was built here.
-    router = None
-    #: Receiver that a select took it from.
-    receiver = None
-
     HEADER_FMT = '>hLLLLLL'
     HEADER_LEN = struct.calcsize(HEADER_FMT)
     HEADER_MAGIC = ENC_MGC = 0x4d49
     ENC_PKL = 0x4d4a
     ENC_BIN = 0x4d4b
     ENCS = frozenset([ENC_MGC, ENC_PKL, ENC_BIN])
-    enc = ENC_MGC
     _pack = struct.Struct(HEADER_FMT).pack
     _unpack = struct.Struct(HEADER_FMT).unpack_from
-
-    def __init__(self, **kwargs):
-        self.src_id = self.auth_id = mitogen.context_id
-        if kwargs:
-            self.__dict__.update(kwargs)
-            assert isinstance(self.data, BytesType)
-            if self.enc not in self.ENCS:
-                raise ValueError('unknown enc: %r' % (self.enc,))
 
     @_seldom
     def __repr__(self):
@@ -71,47 +50,11 @@ class Message(object):
         """Return the frame as bytes. `dst_id` and `handle` must be set."""
         return self._header() + self.data
 
-    @property
-    def is_dead(self):
-        """Whether it says that nothing more will come."""
-        return self.reply_to == IS_DEAD
-
     @classmethod
     def dead(cls, reason=None, **kwargs):
         """Build a dead message; `reason` is text or None."""
         return cls(reply_to=IS_DEAD, data=utf_8_encode(reason or '')[0],
                    **kwargs)
-
-    @classmethod
-    def pickled(cls, *objs, **kwargs):
-        """
-        Build a message that carries pickles of `objs`. In place of one that
-        raises PicklingError goes the CallError made from it; other errors
-        reach the caller.
-        """
-        if PY3 and len(objs) == 1 and type(objs[0]) is not BytesType:
-            # The same bytes, in half the time.
-            try:
-                return cls(data=pickle.dumps(objs[0], 2), enc=cls.ENC_PKL,
-                           **kwargs)
-            except PicklingError:
-                objs = CallError(sys.exc_info()[1]),
-        return cls._pickled(list(objs), kwargs)
-
-    @_seldom
-    @classmethod
-    def _pickled(cls, objs, kwargs):
-        while True:
-            fp = BytesIO()
-            pickler = Pickler(fp, 2)
-            try:
-                for i, obj in enumerate(objs):
-                    pickler.dump(obj)
-                return cls(data=fp.getvalue(), enc=cls.ENC_PKL, **kwargs)
-            except PicklingError:
-                # The memo now has entries that were never written, and the
-                # pickles share it: begin again.
-                objs[i] = CallError(sys.exc_info()[1])
 
     @_seldom
     @classmethod
@@ -141,12 +84,15 @@ class Message(object):
 
         :param router: used when this message came from no router.
         """
-        reply = msg if isinstance(msg, Message) else Message.pickled(msg)
-        reply.__dict__.update({'dst_id': self.src_id,
-                               'handle': self.reply_to}, **kwargs)
-        if not reply.handle:
-            return LOG.debug('no reply is expected: %r', reply)
-        (self.router or router).route(reply)
+        reply = msg if isinstance(msg, _MessageBase) else self.pickled(msg)
+        reply.dst_id = self.src_id
+        reply.handle = self.reply_to
+        for name, value in kwargs.items():
+            setattr(reply, name, value)
+        if reply.handle:
+            (self.router or router).route(reply)
+        else:
+            LOG.debug('no reply is expected: %r', reply)
 
     def _find_global(self, module, name):
         if module == 'mitogen.core':
@@ -167,10 +113,10 @@ class Message(object):
         if name in ('CallError', '_unpickle_call_error'):
             return _unpickle_call_error
         if name == '_unpickle_context':
-            return lambda context_id, name: _unpickle_context(
+            return lambda context_id, name: mitogen.core._unpickle_context(
                 context_id, name, router=self.router)
         if name == '_unpickle_sender':
-            return lambda context_id, dst_handle: _unpickle_sender(
+            return lambda context_id, dst_handle: mitogen.core._unpickle_sender(
                 self.router, context_id, dst_handle)
 
     def _throw_dead(self):
@@ -179,20 +125,6 @@ class Message(object):
         if self.src_id == mitogen.context_id:
             raise ChannelError(ChannelError.local_msg)
         raise ChannelError(ChannelError.remote_msg)
-
-    def unpickle(self, throw=True, throw_dead=True, find_class=None):
-        """
-        Return the first object carried.
-
-        :param bool throw: raise a :class:`CallError` instead of returning it.
-        :param bool throw_dead: raise :class:`ChannelError` for a dead message.
-        :raises StreamError: the payload is invalid or names a class that may
-            not cross.
-        """
-        for obj in self.unpickle_iter(throw, throw_dead,
-                                      find_class or self._find_global):
-            return obj
-        raise StreamError('invalid message: the payload is empty')
 
     def unpickle_iter(self, throw=True, throw_dead=True, find_class=find_deny):
         """Yield every object carried. By default no class may be named."""

@@ -11,10 +11,6 @@ from _codecs import latin_1_encode  # house
 from mitogen.core import _seldom, BytesType, pickle, PY3, UnicodeType, UnpicklingError  # house
 
 
-#
-# Pickling.
-#
-
 def find_deny(module, name):
     """Refuse every class look-up."""
     raise UnpicklingError('denied: %s.%s' % (module, name))

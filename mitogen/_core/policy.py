@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 ImportPolicy: which modules a child may ask its parent for.
 """
 
 from __future__ import absolute_import  # house
 
-from mitogen.core import _seldom, module_lineage, ModuleDeniedByBlocksError, ModuleDeniedByOverridesError  # house
-from mitogen.core import ModuleUnsuitableError  # house
+from mitogen.core import _seldom, Importer, module_lineage, ModuleDeniedByBlocksError  # house
+from mitogen.core import ModuleDeniedByOverridesError, ModuleUnsuitableError  # house
 
-
-#
-# Importing from the parent.
-#
 
 class ImportPolicy(object):
     """
@@ -36,7 +31,6 @@ class ImportPolicy(object):
         """Return whether `fullname` is to be fetched even if it is here."""
         return not self.overrides.isdisjoint(module_lineage(fullname))
 
-    @_seldom
     def denied(self, fullname):
         """Return the exception class that says why not, or False."""
         if self.overrides and not self.overriden(fullname):
@@ -53,8 +47,6 @@ class ImportPolicy(object):
 
         :raises ModuleNotFoundError: as :meth:`denied` says.
         """
-        if (self.overrides and not self.overriden(fullname) or
-                not self.blocks.union(Importer.ALWAYS_BLACKLIST).isdisjoint(
-                    module_lineage(fullname))):
-            cls = self.denied(fullname)
+        cls = self.denied(fullname)
+        if cls:
             raise cls(cls.fmt % (fullname,))

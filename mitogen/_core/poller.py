@@ -7,12 +7,8 @@ from __future__ import absolute_import  # house
 
 import select  # house
 
-from mitogen.core import io_op, Latch  # house
+from mitogen.core import io_op  # house
 
-
-#
-# Streams.
-#
 
 class Poller(object):
     """
@@ -73,9 +69,6 @@ class Poller(object):
                 data, generation = table.get(fd, (None, self._generation))
                 if generation < self._generation:
                     yield data
-
-
-Latch.poller_class = Poller
 
 
 class NullTimerList(object):

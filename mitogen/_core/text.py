@@ -10,10 +10,6 @@ import threading  # house
 from mitogen.core import _SELDOM, _seldom, BytesType, UnicodeType  # house
 
 
-#
-# Small functions.
-#
-
 def to_text(o):
     """Return `o` as exactly text; bytes are decoded as UTF-8."""
     if isinstance(o, BytesType):

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# ruff: noqa: F821
 """
 Values with a type of their own that may cross a message.
 """
@@ -8,7 +7,7 @@ from __future__ import absolute_import  # house
 
 from _codecs import utf_8_encode  # house
 
-from mitogen.core import _seldom, b, BytesType, integer_types, iteritems, PY3, UnicodeType  # house
+from mitogen.core import _seldom, b, BytesType, integer_types, iteritems, PY3, to_text, UnicodeType  # house
 
 
 class Blob(BytesType):

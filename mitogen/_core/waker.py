@@ -55,12 +55,14 @@ class Waker(Protocol):
     def drain(self):
         """Run what is queued, and what that queues. Broker thread."""
         while self._deferred:
-            func, args, kwargs = self._deferred.popleft()
-            try:
-                func(*args, **kwargs)
-            except Exception:
-                LOG.exception('%r failed on the broker thread', func)
-                self._broker.shutdown()
+            self._run(*self._deferred.popleft())
+
+    def _run(self, func, args, kwargs):
+        try:
+            func(*args, **kwargs)
+        except Exception:
+            LOG.exception('%r failed on the broker thread', func)
+            self._broker.shutdown()
 
     def stop(self):
         with self._lock:

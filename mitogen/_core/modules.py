@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Import by name, and the source of this module.
+Import by name, also where an import must not wait, and the source of this module.
 """
 
 from __future__ import absolute_import  # house
 
 import sys  # house
 
-from mitogen.core import _core_source, _REDUCED  # house
+from mitogen.core import _core_source, _REDUCED, PY3  # house
 
 
 def import_module(modname):
@@ -15,6 +15,19 @@ def import_module(modname):
     # Level 0: on Python 2 the default would look for siblings of this module.
     __import__(modname, {}, {}, (), 0)
     return sys.modules[modname]
+
+
+def _module(name):
+    """
+    Return a module that may not be imported yet.
+
+    An `import` statement is no substitute: on Python 2 it waits for the
+    import lock even if the module is there, and the thread that holds that
+    may wait for us.
+    """
+    if not PY3 and name in sys.modules:
+        return sys.modules[name]
+    return import_module(name)
 
 
 def get_core_source():

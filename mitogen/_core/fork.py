@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+What the child of a fork gives up.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import threading  # house
+
+from mitogen.core import _complete, _seldom, Broker, ExternalContext, Latch, Side  # house
+
+
+#: Functions without arguments, called in the child of a fork: to replace locks
+#: that another thread may have held.
+_fork_hooks = []
+
+
+@_seldom
+def _on_fork():
+    """Give up, in the child of a fork, what belongs to the parent. May be
+    repeated."""
+    for broker in [ref() for ref in list(Broker._all.values())]:
+        if broker:
+            broker._on_fork()
+    Latch._on_fork()
+    Side._on_fork()
+    ExternalContext.service_stub_lock = threading.Lock()
+    for hook in _fork_hooks:
+        hook()
+
+
+if hasattr(os, 'register_at_fork'):
+    # A copy has nobody to ask for what is not here.
+    os.register_at_fork(before=_complete,
+                        after_in_child=lambda: _complete() and _on_fork())

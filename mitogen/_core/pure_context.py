@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The pure leaf of Context: how a message is sent there.
+"""
+
+from __future__ import absolute_import  # house
+
+from mitogen.core import _chosen, _ContextBase, _seldom, Receiver  # house
+
+
+@_chosen
+class Context(_ContextBase):
+    def send(self, msg):
+        """Send `msg` there."""
+        msg.dst_id = self.context_id
+        self.router.route(msg)
+
+    @_seldom
+    def send_async(self, msg, persist=False):
+        """
+        Send `msg` and return a :class:`Receiver` for the reply. Any thread.
+
+        :param bool persist: keep the receiver's handle after the first reply.
+        """
+        receiver = Receiver(self.router, persist=persist, respondent=self)
+        msg.reply_to = receiver.handle
+        try:
+            self.send(msg)
+        except Exception:
+            receiver.close()
+            raise
+        return receiver

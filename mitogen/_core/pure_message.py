@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The pure leaf of Message: its fields, and pickles.
+"""
+
+from __future__ import absolute_import  # house
+
+import sys  # house
+
+import mitogen  # house
+from mitogen.core import _chosen, _MessageBase, _seldom, BytesIO, BytesType, CallError, IS_DEAD, pickle  # house
+from mitogen.core import Pickler, PicklingError, PY3, StreamError  # house
+
+
+@_chosen
+class Message(_MessageBase):
+    dst_id = src_id = auth_id = handle = None
+    #: Handle for the reply; None or 0 if there is none, IS_DEAD when this
+    #: says that the recipient waits in vain.
+    reply_to = None
+    data = b''
+    #: Router that received the message, None if it was built here.
+    router = None
+    #: Receiver that a select took it from.
+    receiver = None
+    enc = _MessageBase.ENC_MGC
+
+    def __init__(self, **kwargs):
+        self.src_id = self.auth_id = mitogen.context_id
+        if kwargs:
+            self.__dict__.update(kwargs)
+            assert isinstance(self.data, BytesType)
+            if self.enc not in self.ENCS:
+                raise ValueError('unknown enc: %r' % (self.enc,))
+
+    @property
+    def is_dead(self):
+        """Whether it says that nothing more will come."""
+        return self.reply_to == IS_DEAD
+
+    @classmethod
+    def pickled(cls, *objs, **kwargs):
+        """
+        Build a message that carries pickles of `objs`. In place of one that
+        raises PicklingError goes the CallError made from it; other errors
+        reach the caller.
+        """
+        if PY3 and len(objs) == 1 and type(objs[0]) is not BytesType:
+            # The same bytes, in half the time.
+            try:
+                return cls(data=pickle.dumps(objs[0], 2), enc=cls.ENC_PKL,
+                           **kwargs)
+            except PicklingError:
+                objs = CallError(sys.exc_info()[1]),
+        return cls._pickled(list(objs), kwargs)
+
+    @_seldom
+    @classmethod
+    def _pickled(cls, objs, kwargs):
+        while True:
+            fp = BytesIO()
+            pickler = Pickler(fp, 2)
+            try:
+                for i, obj in enumerate(objs):
+                    pickler.dump(obj)
+                return cls(data=fp.getvalue(), enc=cls.ENC_PKL, **kwargs)
+            except PicklingError:
+                # The memo now has entries that were never written, and the
+                # pickles share it: begin again.
+                objs[i] = CallError(sys.exc_info()[1])
+
+    def unpickle(self, throw=True, throw_dead=True, find_class=None):
+        """
+        Return the first object carried.
+
+        :param bool throw: raise a :class:`CallError` instead of returning it.
+        :param bool throw_dead: raise :class:`ChannelError` for a dead message.
+        :raises StreamError: the payload is invalid or names a class that may
+            not cross.
+        """
+        for obj in self.unpickle_iter(throw, throw_dead,
+                                      find_class or self._find_global):
+            return obj
+        raise StreamError('invalid message: the payload is empty')

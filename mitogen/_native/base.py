@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# !mitogen: minify_safe
+"""
+The classes of :mod:`mitogen.core` over the compiled core.
+
+`mitogen.core` imports this module in its middle, by its part `choice`: the
+bases are there, the leaves are not. Each class here is the compiled leaf of a
+base, which has the texts and what is rare. The path of a message is in
+`_mitogen_core`.
+
+Threads: as in `mitogen.core`. Any thread that waits for a message may run the
+loop, so the loop calls nothing here. An event that needs Python is handed to
+the broker thread by `Poller.poll`.
+"""
+
+from __future__ import absolute_import
+
+import errno
+import os
+import sys
+import threading
+import time
+import types
+
+import mitogen
+
+# By name: an unbuilt checkout imports as an empty namespace package.
+from _mitogen_core import __version__ as _built_version
+import _mitogen_core as _c
+
+# Its parts before `choice`, so far. A class that `choice` selects is named
+# `mitogen.core.Message`, in a function.
+core = sys.modules['mitogen.core']
+LOG = core.LOG
+
+_wanted_version = '.'.join(map(str, mitogen.__version__))
+if _built_version != _wanted_version:
+    _mismatch = (
+        '_mitogen_core is version %s, and the package is version %s: install '
+        'both from one source (pip install --force-reinstall PATH)'
+        % (_built_version, _wanted_version))
+    if os.environ.get('MITOGEN_CORE') != 'native':
+        # An absent extension needs no word, but this was not meant.
+        import warnings
+        warnings.warn(_mismatch + '; the pure core is used', RuntimeWarning)
+    raise ImportError(_mismatch)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The compiled leaf of Latch.
+"""
+
+from __future__ import absolute_import  # house
+
+import threading  # house
+
+import _mitogen_core as _c  # house
+from mitogen._native import core  # house
+
+
+class Latch(core._LatchBase, _c.Latch):
+    # What it is to everybody else.
+    __module__ = 'mitogen.core'
+
+    def __repr__(self):
+        try:
+            size = self.size()
+        except core.LatchError:
+            size = 0
+        return 'Latch(%#x, size=%d, t=%r)' % (
+            id(self), size, threading.current_thread().name)
+
+    @classmethod
+    def _on_fork(cls):
+        """Nothing to close: waiting takes no descriptor."""
+        pass

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The compiled leaf of Message.
+"""
+
+from __future__ import absolute_import  # house
+
+import sys  # house
+
+import _mitogen_core as _c  # house
+from mitogen._native import core, LOG  # house
+
+
+class Message(core._MessageBase, _c.Message):
+    # What it is to everybody else.
+    __module__ = 'mitogen.core'
+    # Fields, `pickled` and `unpickle` are compiled.
+
+    def __reduce__(self):
+        # For copies, of which the fields are no part of the dictionary here.
+        fields = dict((name, getattr(self, name)) for name in _FIELDS)
+        return _make_message, (type(self), dict(self.__dict__, **fields))
+
+    def unpickle_iter(self, throw=True, throw_dead=True,
+                      find_class=core.find_deny):
+        if find_class is not core.find_deny:
+            for obj in core._MessageBase.unpickle_iter(
+                    self, throw, throw_dead, find_class):
+                yield obj
+            return
+        if self.enc == self.ENC_BIN:
+            raise ValueError('message is not pickled')
+        if throw_dead and self.is_dead:
+            self._throw_dead()
+        objs, error = self._unpickle_all(True)
+        for obj in objs:
+            if throw and isinstance(obj, core.CallError):
+                raise obj
+            yield obj
+        if error is not None:
+            LOG.error('cannot unpickle %r', self)
+            raise error
+
+
+_FIELDS = ('dst_id', 'src_id', 'auth_id', 'handle', 'reply_to', 'data', 'enc',
+           'router', 'receiver')
+
+
+def _make_message(cls, attributes):
+    msg = cls()
+    for name, value in attributes.items():
+        setattr(msg, name, value)
+    return msg
+
+
+def _slow_unpickle(msg, find_class, failure=None):
+    """
+    Unpickle with the caller's own look-ups, or log a payload that the native
+    decoder refused with `failure`. One that is empty tells that by itself.
+    """
+    if failure is not None:
+        if msg.data:
+            LOG.error('cannot unpickle %r', msg)
+        return None
+    for obj in core._MessageBase.unpickle_iter(msg, False, False, find_class):
+        return obj
+    raise core.StreamError('invalid message: the payload is empty')
+
+
+def _dead_text(msg):
+    """Return what the ChannelError of a dead message says."""
+    try:
+        msg._throw_dead()
+    except core.ChannelError:
+        e = sys.exc_info()[1]
+        # The constructor takes them apart again.
+        return '\n'.join(filter(None, [e.args[0], e.detail]))

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The compiled leaf of Receiver.
+"""
+
+from __future__ import absolute_import  # house
+
+import _mitogen_core as _c  # house
+from mitogen._native import core  # house
+
+
+class Receiver(core._ReceiverBase, _c.Receiver):
+    # What it is to everybody else.
+    __module__ = 'mitogen.core'
+    # Its queue is a compiled latch, into which the engine puts messages.
+    raise_channelerror = True

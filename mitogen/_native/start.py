@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Tell the extension which classes and functions of Python it needs.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+
+import mitogen  # house
+import _mitogen_core as _c  # house
+from mitogen._native import _dead_text, _NATIVE_POLICIES, _Package, _routers, _slow_unpickle, _tell_identity  # house
+from mitogen._native import Context, core, Message, Receiver, Router, Sender  # house
+
+
+def _after_fork_child():
+    _c.after_fork_child()
+    _routers.clear()
+
+
+def why_not():
+    """Return None: the compiled core can be had, if this was imported."""
+    pass
+
+
+_c.configure({
+    'message_type': Message, 'receiver_type': Receiver,
+    'TimeoutError': core.TimeoutError, 'LatchError': core.LatchError,
+    'ChannelError': core.ChannelError, 'Error': core.Error,
+    'StreamError': core.StreamError, 'CallError': core.CallError,
+    'UnpicklingError': core.UnpicklingError,
+    'has_parent_authority': core.has_parent_authority,
+    'slow_unpickle': _slow_unpickle, 'dead_text': _dead_text,
+    'broker_shutdown_msg': core.Waker.broker_shutdown_msg,
+    'latch_closed_msg': 'the latch is closed',
+    'duplicate_handle_msg': Router.duplicate_handle_msg,
+    'Blob': core.Blob, 'Secret': core.Secret, 'Kwargs': core.Kwargs,
+    'Context': Context, 'Sender': Sender,
+    'unpickle_call_error': core._unpickle_call_error,
+    'unpickle_context': lambda router, context_id, name:
+        mitogen.core._unpickle_context(context_id, name, router=router),
+    'unpickle_sender': lambda router, context_id, dst_handle:
+        mitogen.core._unpickle_sender(router, context_id, dst_handle),
+    'fallback_pickle': lambda *objs:
+        mitogen.core._pure['Message'].pickled(*objs).data,
+})
+_c.set_neighbour_policies(_NATIVE_POLICIES[1:])
+spin = os.environ.get('MITOGEN_SPIN')
+if spin:
+    _c.set_spin(float(spin) / 1e6)
+mitogen.__class__ = _Package
+_tell_identity()
+os.register_at_fork(before=_c.before_fork, after_in_parent=_c.after_fork,
+                    after_in_child=_after_fork_child)
