@@ -108,7 +108,7 @@ print(json.dumps([
                if isinstance(cls, type) and cls.__name__ in ('Router', 'Latch', 'Message'))),
     mitogen.core.__doc__, mitogen.parent.__doc__]))
 ''')
-    assert os.path.relpath(found[0], places.ROOT) == os.path.join('mitogen', '_core', 'message.py')
+    assert os.path.relpath(found[0], places.ROOT) == os.path.join('mitogen', '_core', 'pure_message.py')
     assert found[1].startswith('raise ValueError')
     assert found[2:7] == [1, True, True, [], ['mitogen.core']]
     assert found[7:] == [ast.get_docstring(ast.parse(joined(name)), clean=False) for name in ('core', 'parent')]
