@@ -19,8 +19,12 @@ import places  # noqa: E402
 
 pytest_plugins = ['both_cores', 'hanging', 'left_behind', 'loggers']
 
-#: What takes longest comes first, so that nothing is waited for at the end.
-LONG_FILES = ('test_ansible.py', 'test_leaks.py', 'test_no_orphans.py', 'test_native_faults.py', 'test_packaging.py')
+#: What takes longest comes first and in this order, so that nothing is waited for at the end.
+LONG_FILES = (
+    'test_ansible.py', 'test_leaks.py', 'test_no_orphans.py', 'test_connect_failures.py', 'test_hostile_child.py',
+    'test_packaging.py', 'test_install.py', 'test_codec.py', 'test_serialization.py', 'test_fork_anywhere.py',
+    'test_ssh.py', 'test_startup.py', 'test_responder.py', 'test_typing.py', 'test_minify.py', 'test_native_faults.py',
+)
 
 #: Folders of the tests that find most in the shortest time.
 QUICK = ('core', 'messages', 'calls', 'routing', 'imports')
@@ -53,7 +57,8 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_collection_modifyitems(config, items):
     if config.option.quick:
         items[:] = [item for item in items if not item.get_closest_marker('slow')]
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    ranks = dict((name, rank) for rank, name in enumerate(LONG_FILES))
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.fixture
