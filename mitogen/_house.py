@@ -65,6 +65,9 @@ def body(text):
 
 def part_path(path, part):
     """Return the file of a part of the module whose file is `path`."""
+    if os.path.islink(path):
+        # By an editable install of setuptools' strict kind.
+        path = os.path.realpath(path)
     base, name = os.path.split(path)
     return os.path.join(base, '_' + name.partition('.')[0].strip('_'), part + '.py')
 
