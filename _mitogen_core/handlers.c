@@ -130,7 +130,7 @@ PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int p
     return h ? register_handler(router, h, number, overwrite) : NULL;
 }
 
-PyObject *mg_handlers_add(PyObject *obj, PyObject *args, PyObject *kwargs)
+PyObject *mg_handlers_add(PyObject *router, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"fn", "handle", "persist", "policy", "respondent", "overwrite", NULL};
     PyObject *fn, *handle = Py_None, *policy = Py_None, *respondent = Py_None;
@@ -138,7 +138,7 @@ PyObject *mg_handlers_add(PyObject *obj, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy,
                                      &respondent, &overwrite))
         return NULL;
-    return mg_add_handler(obj, fn, handle, persist, policy, respondent, overwrite);
+    return mg_add_handler(router, fn, handle, persist, policy, respondent, overwrite);
 }
 
 int mg_is_add_handler(PyObject *fn, PyObject *router)
@@ -164,10 +164,10 @@ static PyObject *del_handler(PyObject *obj, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-PyObject *mg_handlers_del(PyObject *obj, PyObject *const *args, Py_ssize_t n, PyObject *names)
+PyObject *mg_handlers_del(PyObject *router, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     PyObject *arg = mg_one_arg("del_handler", "handle", args, n, names);
-    return arg ? del_handler(obj, arg) : NULL;
+    return arg ? del_handler(router, arg) : NULL;
 }
 
 /* Borrowed. */
@@ -176,14 +176,14 @@ static PyObject *entry_of(const mg_handler *h)
     return mg_handler_owner(h) ? mg_later_obj(mg_handler_owner(h)) : Py_None;
 }
 
-PyObject *mg_handlers_take(PyObject *obj, PyObject *arg)
+PyObject *mg_handlers_take(PyObject *router, PyObject *respondent_id)
 {
-    mg_router *r = mg_need_router(obj);
+    mg_router *r = mg_need_router(router);
     uint32_t id = 0;
     size_t n;
-    if (!r || (arg != Py_None && mg_parse_id(arg, "respondent_id", &id)))
+    if (!r || (respondent_id != Py_None && mg_parse_id(respondent_id, "respondent_id", &id)))
         return NULL;
-    mg_entry *list = mg_router_take_handlers(r, arg == Py_None ? -1 : (int64_t) id, &n);
+    mg_entry *list = mg_router_take_handlers(r, respondent_id == Py_None ? -1 : (int64_t) id, &n);
     if (!list)
         return PyErr_NoMemory();
     PyObject *result = PyList_New(0);
@@ -208,8 +208,8 @@ static int add_handler_entry(uint32_t handle, void *handler, void *dict)
     return mg_set_entry(dict, handle, Py_NewRef(entry_of(handler)));
 }
 
-PyObject *mg_handlers_map(PyObject *obj, void *closure)
+PyObject *mg_handlers_map(PyObject *router, void *closure)
 {
     (void) closure;
-    return mg_table_dict(obj, MG_HANDLERS, add_handler_entry);
+    return mg_table_dict(router, MG_HANDLERS, add_handler_entry);
 }

@@ -51,7 +51,10 @@ static int16_t enc_of(PyObject *enc)
 {
     int overflow;
     long value = enc && PyLong_Check(enc) ? PyLong_AsLongAndOverflow(enc, &overflow) : 0;
-    return value > 0 && value <= INT16_MAX && mg_enc_known((int16_t) value) ? (int16_t) value : 0;
+    if (value <= 0 || value > INT16_MAX)
+        return 0;
+    int16_t known = (int16_t) value;
+    return mg_enc_known(known) ? known : (int16_t) 0;
 }
 
 static int raise_enc(PyObject *enc)

@@ -136,7 +136,7 @@ static int segment(const mg_piece *piece, mg_seg *seg)
         buf = later ? mg_buf_wrap(piece->ptr, piece->len, mg_later_decref, later) : NULL;
         if (later && !buf)
             mg_later_decref(later);
-    } else if ((buf = mg_buf_new(piece->len)))
+    } else if ((buf = mg_buf_new(piece->len)) && piece->len)
         memcpy(mg_buf_ptr(buf), piece->ptr, piece->len);
     *seg = (mg_seg) {buf, 0, piece->len};
     return buf ? 0 : -1;
@@ -147,9 +147,11 @@ static mg_frame *segmented(const mg_hdr *hdr, const mg_piece *pieces, size_t n)
     mg_frame *frame = NULL;
     size_t made = 0;
     mg_seg *list = PyMem_Calloc(n, sizeof *list);
-    while (list && made < n && !segment(&pieces[made], &list[made]))
+    if (!list)
+        return (mg_frame *) PyErr_NoMemory();
+    while (made < n && !segment(&pieces[made], &list[made]))
         made++;
-    if (list && made == n)
+    if (made == n)
         frame = mg_frame_new_segs(hdr, list, n);
     while (made)
         mg_buf_unref(list[--made].buf);
