@@ -257,6 +257,15 @@ class FileService(Service):
         return now is stream and (now is not None or
                                   context_id == mitogen.context_id)
 
+    def _state_for(self, msg):
+        """
+        Return the state of the stream to the sender of a message, or
+        :data:`None` if nothing was sent over it.
+        """
+        stream = self.router.stream_by_id(msg.src_id)
+        with self._lock:
+            return self._state_by_stream.get(stream)
+
     @expose(_ANY)
     @no_reply()
     @arg_spec({'size': mitogen.core.integer_types})
@@ -264,9 +273,7 @@ class FileService(Service):
         """
         Take note that bytes have arrived, and send more.
         """
-        with self._lock:
-            state = self._state_by_stream.get(
-                self.router.stream_by_id(msg.src_id))
+        state = self._state_for(msg)
         if state is None:
             LOG.debug('%r: acknowledgement of nothing by context %d', self,
                       msg.src_id)
@@ -290,9 +297,7 @@ class FileService(Service):
         Send no more of a file to the sender for a handle of the caller, and
         close that.
         """
-        with self._lock:
-            state = self._state_by_stream.get(
-                self.router.stream_by_id(msg.src_id))
+        state = self._state_for(msg)
         if state is None:
             return
         with state.lock:

@@ -88,10 +88,33 @@ class Pool(object):
         self._selects = []           # of services; guarded by _lock
         self._threads = []
 
+        self._open_select(overwrite, recv)
+        try:
+            for service in services:
+                self.add(service)
+        except Exception:
+            self._close()
+            raise
+        self._start_threads(size)
+
+        # Without a broker nothing comes any more.
+        broker = router.broker
+        mitogen.core.listen(broker, 'exit', self._close)
+        if getattr(broker, '_exitted', False):
+            self._close()
+        LOG.debug('%r: made', self)
+
+    def _open_select(self, overwrite, recv):
+        """
+        Take the handle, and make the select that the threads wait at.
+
+        :raises mitogen.core.Error:
+            The router has a pool already.
+        """
         # No policy: each method has its own.
         self._receiver = mitogen.core.Receiver(
-            router, mitogen.core.CALL_SERVICE, overwrite=overwrite)
-        router._service_pool = self
+            self.router, mitogen.core.CALL_SERVICE, overwrite=overwrite)
+        self.router._service_pool = self
         self._func_latch = mitogen.core.Latch()
         self._select = _PoolSelect(oneshot=False)
         # The threads are all alike: the one that slept last reads the next
@@ -102,31 +125,19 @@ class Pool(object):
         if recv is not None:
             recv.notify = None
             self._select.add(recv)
-        try:
-            for service in services:
-                self.add(service)
-        except Exception:
-            self._close()
-            raise
 
+    def _start_threads(self, size):
         for i in range(size):
             thread = threading.Thread(
                 name='mitogen.Pool.%04x.%d' % (id(self) & 0xffff, i),
                 target=mitogen.core._profile_hook,
                 args=('mitogen.service.pool', self._worker_main),
             )
-            # Else it is what the current thread is.
+            # By default it would be what the current thread is.
             thread.daemon = False
             self._threads.append(thread)
         for thread in self._threads:
             thread.start()
-
-        # Without a broker nothing comes any more.
-        broker = router.broker
-        mitogen.core.listen(broker, 'exit', self._close)
-        if getattr(broker, '_exitted', False):
-            self._close()
-        LOG.debug('%r: made', self)
 
     def __repr__(self):
         return 'Pool(%04x, size=%d, closed=%r)' % (
