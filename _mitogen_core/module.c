@@ -15,6 +15,7 @@
 #include "receiver_object.h"
 #include "router_object.h"
 #include "sender_object.h"
+#include "socket_object.h"
 #include "state.h"
 #include "sync/spin.h"
 #include "watch_object.h"
@@ -97,6 +98,12 @@ static PyObject *after_fork_child(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *make_socket_pair(PyObject *module, PyObject *unused)
+{
+    (void) unused;
+    return mg_socket_pair(state_of(module));
+}
+
 static PyMethodDef functions[] = {
     {"configure", configure, METH_O,
      "configure(dict): the classes and functions of mitogen.core that the native code uses."},
@@ -107,6 +114,7 @@ static PyMethodDef functions[] = {
     {"before_fork", before_fork, METH_NOARGS, "For os.register_at_fork: no thread is inside the engine from now on."},
     {"after_fork", after_fork, METH_NOARGS, "The same, in the parent."},
     {"after_fork_child", after_fork_child, METH_NOARGS, "The same, in the child, which gives all loops up."},
+    {"socketpair", make_socket_pair, METH_NOARGS, "socketpair() -> two connected ends, closed on exec. OSError."},
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
     {NULL, NULL, 0, NULL}};
 
@@ -138,6 +146,7 @@ static int module_exec(PyObject *module)
     MAKE(Link, mg_link_spec)
     MAKE(Loop, mg_loop_spec)
     MAKE(Watch, mg_watch_spec)
+    MAKE(Socket, mg_socket_spec)
 #undef MAKE
     if (mg_state_init(st))
         return -1;

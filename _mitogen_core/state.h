@@ -11,7 +11,8 @@
 /* clang-format off */
 
 /* Our types. */
-#define MG_STATE_TYPES(X) X(Message) X(Latch) X(Receiver) X(Sender) X(Context) X(Router) X(Link) X(Loop) X(Watch)
+#define MG_STATE_TYPES(X) X(Message) X(Latch) X(Receiver) X(Sender) X(Context) X(Router) X(Link) X(Loop) X(Watch) \
+    X(Socket)
 
 /* Given by mitogen.core to configure(); NULL before.
  *   message_type, receiver_type: the classes of received messages, and of the receivers that send_async makes

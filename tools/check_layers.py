@@ -39,6 +39,7 @@ BINDING = [
     'payload', 'message_object', 'items', 'waiting', 'latch_object',
     'tables', 'handlers', 'receiver_object', 'sender_object', 'context_object',
     'watch_object', 'event_object', 'loop_object', 'link_object', 'router_object',
+    'socket_object',
     'module',
 ]
 

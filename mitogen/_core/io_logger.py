@@ -7,7 +7,7 @@ from __future__ import absolute_import  # house
 
 import os  # house
 
-from mitogen.core import _seldom, DelimitedProtocol, IS_WSL, LazyLogger, UnicodeType  # house
+from mitogen.core import _REDUCED, _seldom, DelimitedProtocol, IS_WSL, LazyLogger, UnicodeType  # house
 
 
 class IoLoggerProtocol(DelimitedProtocol):
@@ -24,8 +24,11 @@ class IoLoggerProtocol(DelimitedProtocol):
         :param str name: of the logger.
         """
         # Not `socket`, which costs more to import than anything else here.
-        import _socket
-        rsock, wsock = _socket.socketpair()
+        if not _REDUCED and CORE == 'native':
+            from _mitogen_core import socketpair
+        else:
+            from _socket import socketpair
+        rsock, wsock = socketpair()
         os.dup2(wsock.fileno(), dest_fd)
         stream = cls.stream_class()
         stream.name = name

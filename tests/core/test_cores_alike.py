@@ -394,6 +394,30 @@ if mitogen.core.CORE == 'native':
         with pytest.raises(TypeError):
             _mitogen_core.Watch()
 
+    def test_a_pair_of_sockets_passes_bytes_until_an_end_is_shut_down():
+        import _mitogen_core
+        ours, theirs = _mitogen_core.socketpair()
+        assert not os.get_inheritable(ours.fileno())
+        os.write(ours.fileno(), b'text')
+        ours.shutdown(1)
+        assert os.read(theirs.fileno(), 100) == b'text'
+        assert os.read(theirs.fileno(), 100) == b''
+        ours.close()
+        ours.close()
+        assert ours.fileno() == -1
+        with pytest.raises(OSError):
+            ours.shutdown(1)
+
+    def test_a_socket_that_nobody_has_any_more_is_closed():
+        import _mitogen_core
+        ours, theirs = _mitogen_core.socketpair()
+        del theirs
+        assert os.read(ours.fileno(), 100) == b''
+
+    def test_a_socket_made_by_hand_is_a_closed_one():
+        import _mitogen_core
+        assert _mitogen_core.Socket().fileno() == -1
+
 
 #
 # The end of the interpreter.
