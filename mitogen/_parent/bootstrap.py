@@ -270,6 +270,14 @@ else:
  exec(d.split(b'\n\n')[0])
 '''
 
+#: The first stage as a program, for an interpreter that we start ourselves.
+#: Nothing is between us that would mind its length or quotes, and the child
+#: need not load the modules that unpack it, unless it is sent source.
+_PLAIN_FIRST_STAGE = (
+    'import sys;sys.path[:]=filter(None,sys.path)' +
+    _FIRST_STAGE.replace('d=zlib.', 'import zlib;d=zlib.')
+)
+
 _first_stage_blob = None
 
 

@@ -87,6 +87,10 @@ class Connection(_Launch):
     def __repr__(self):
         return 'Connection(%r)' % (self.stdio_stream,)
 
+    def _runs_command_itself(self):
+        # Derived classes may wrap the command.
+        return type(self) is Connection
+
     def _sees_our_files(self):
         # A class of a connection method may start its child anywhere.
         return type(self) is Connection

@@ -12,7 +12,8 @@ import mitogen.core  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial  # house
 from mitogen.parent import _get_first_stage_blob, _get_reduced_partial, _literal, _native_str  # house
-from mitogen.parent import _replace_phrases, _UNPACK, _version_str, Argv, ConnectError, create_child  # house
+from mitogen.parent import _PLAIN_FIRST_STAGE, _replace_phrases, _UNPACK, _version_str, Argv  # house
+from mitogen.parent import ConnectError, create_child  # house
 from mitogen.parent import get_core_source_partial, get_log_levels, LOG, PartialZlib  # house
 
 
@@ -57,10 +58,21 @@ class _Launch(object):
         """
         Return the command line that starts the child on its own machine.
         """
-        return self.get_python_argv() + [
-            '-c', _DECODER, _get_first_stage_blob(),
+        argv = self.get_python_argv()
+        if self._runs_command_itself() and argv == [sys.executable]:
+            stage = [_PLAIN_FIRST_STAGE, '']
+        else:
+            stage = [_DECODER, _get_first_stage_blob()]
+        return argv + ['-c'] + stage + [
             _native_str(self.options.remote_name), _version_str(),
         ]
+
+    def _runs_command_itself(self):
+        """
+        Tell whether nothing comes between the command and the kernel: no
+        shell, and no program that passes it on.
+        """
+        return False
 
     def get_econtext_config(self):
         """

@@ -477,6 +477,23 @@ def test_the_boot_command_is_small_and_needs_no_escapes(fake_router):
     assert not set(' '.join(command)) & set('\n\t"\'$`\\!')
 
 
+def test_an_interpreter_of_ours_is_given_the_first_stage_as_it_is(fake_router):
+    conn = make_connection(fake_router, python_path=sys.executable, remote_name=u'root@localhost:12345')
+    command = conn.get_boot_command()
+    assert command[:2] == [sys.executable, '-c']
+    assert 'MITO000' in command[2] and 'binascii' not in command[2]
+    assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__))]
+
+
+def test_a_method_that_wraps_the_command_gets_one_without_quotes(fake_router):
+    class WrappingConnection(Connection):
+        pass
+
+    conn = WrappingConnection(Options(max_message_size=1 << 20, python_path=sys.executable, remote_name=u'name'),
+                              router=fake_router)
+    assert not set(' '.join(conn.get_boot_command())) & set('\n\t"\'$`\\!')
+
+
 def test_a_list_begins_the_command(fake_router):
     conn = make_connection(fake_router, python_path=['/usr/bin/env', 'python3'])
     assert conn.get_boot_command()[:3] == ['/usr/bin/env', 'python3', '-c']
