@@ -260,9 +260,11 @@ class ExternalContext(object):
         self.router.register(self.parent, self.stream)
         if not _REDUCED and CORE == 'native':
             self.stream.protocol._end_with(5.0)
-        self.broker._thread.start()
+        # Before there is a thread that may send, and while ours does not wait
+        # for one to start: so the parent can go on sooner.
         if config.get('send_ec2', True):
             self.stream.transmit_side.write(b'MITO002\n')
+        self.broker._thread.start()
         self.log_handler.uncork()
         if LazyLogger.sink and 'logging' in sys.modules:
             # Imported before the importer could notice.
