@@ -130,22 +130,6 @@ if mitogen.core.CORE == 'native':
         testlib.wait_for(landed)
         return got[0]
 
-    def resident():
-        """Bytes of memory that this process has in pages, by Linux's own account."""
-        with open('/proc/self/statm') as f:
-            return int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-
-    @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='counts pages by way of /proc')
-    def test_the_pages_of_a_place_that_is_not_needed_go_back(router):
-        context = router.local()
-        length = 16 << 20
-        wait_for_landing(router, lambda: context.call(os.urandom, length))
-        with_place = resident()
-        testlib.wait_for(lambda: with_place - resident() >= length * 3 // 4)
-        # And the same memory serves again.
-        data = os.urandom(length)
-        assert [context.call(targets.identity, data) == data for _ in range(4)] == [True] * 4
-
     def test_what_nobody_has_any_more_is_free_at_once(router):
         import tracemalloc
         context = router.local()
