@@ -4,8 +4,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* A block that glibc maps by itself, and learns from when it is given back: blocks up to this size come from the heap from then on, and
- * the heap keeps twice as much at its end. Nothing in it is touched. */
+/* A block that glibc maps by itself, and learns from when it is given back: blocks up to this size come from the heap
+ * from then on, and the heap keeps twice as much at its end. Nothing in it is touched. */
 #define LESSON ((size_t) 4 << 20)
 
 /* Allocations until the one that fails; 0 or less: none fails. Relaxed throughout: it orders nothing. */

@@ -1,9 +1,9 @@
 /* Memory for large payloads.
  *
- * A block of a megabyte that the C library takes from the system and gives back again costs a page fault for every 4 KiB of
- * every message, which is more time than the message itself takes. So blocks of up to MG_BLOCK_KEPT bytes are kept for
- * the next message, MG_BLOCK_SPARES of them at most in the process, until the loop has been idle for a second; and one
- * larger one, up to MG_BLOCK_LARGE. Those are mapped in huge pages where the system has them.
+ * A block of a megabyte that the C library takes from the system and gives back again costs a page fault for every 4
+ * KiB of every message, which is more time than the message itself takes. So blocks of up to MG_BLOCK_KEPT bytes are
+ * kept for the next message, MG_BLOCK_SPARES of them at most in the process, until the loop has been idle for a
+ * second; and one larger one, up to MG_BLOCK_LARGE. Those are mapped in huge pages where the system has them.
  *
  * No lock: a spare block is in a slot that is taken and filled by an atomic exchange, so a fork at any moment loses
  * one block at most. */
@@ -17,15 +17,15 @@
 #define MG_BLOCK_SPARES 4
 #define MG_BLOCK_LARGE  ((size_t) 160 << 20) /* a message of the greatest usual size, and its surroundings */
 
-/* A block of at least `size` (MG_BLOCK_MIN or more) uninitialised bytes. Untouched pages cost address space only. NULL when
- * memory is out. Any thread. */
+/* A block of at least `size` (MG_BLOCK_MIN or more) uninitialised bytes. Untouched pages cost address space only.
+ * NULL when memory is out. Any thread. */
 void *mg_block_new(size_t size);
 
 /* Gives it back; size is what was asked for. Any thread. */
 void mg_block_free(void *ptr, size_t size);
 
-/* The same bytes in a block of another size, perhaps elsewhere; NULL when memory is out, and the old one stays. Large blocks
- * that grow keep their pages. */
+/* The same bytes in a block of another size, perhaps elsewhere; NULL when memory is out, and the old one stays. Large
+ * blocks that grow keep their pages. */
 void *mg_block_resize(void *ptr, size_t size, size_t new_size);
 
 /* Whether a large block of so many bytes is likely to be there already, with its pages. Any thread. */
@@ -38,8 +38,8 @@ void mg_block_drop_spares(void);
 /* Whether there are spare blocks, or one in use that may become one when it is given back. Any thread. */
 int mg_block_to_look_after(void);
 
-/* +1: somebody drops the spare blocks from now on, after a time; -1: that one does not any more. While there is nobody, no block is
- * kept, and the last one that leaves drops all. Any thread. */
+/* +1: somebody drops the spare blocks from now on, after a time; -1: that one does not any more. While there is
+ * nobody, no block is kept, and the last one that leaves drops all. Any thread. */
 void mg_block_keeper(int change);
 
 /* Asks for huge pages inside ptr[0..size), which is about to be written and came from another allocator. Does nothing

@@ -1,9 +1,9 @@
 /* The one intrusive list: doubly linked, and the memory is that of its members.
  *
- * Something that is to stand in a list embeds an mg_node, and MG_CONTAINER finds the way back from it. A node of all zero
- * bytes is in no list; a node is in one list at a time. A list has to be initialised, and must stay where it is while it
- * has members. A list owns nothing: references are the business of whoever adds and removes. No lock inside, nothing
- * blocks, nothing allocates. */
+ * Something that is to stand in a list embeds an mg_node, and MG_CONTAINER finds the way back from it. A node of all
+ * zero bytes is in no list; a node is in one list at a time. A list has to be initialised, and must stay where it is
+ * while it has members. A list owns nothing: references are the business of the code that adds and removes. No lock
+ * inside, nothing blocks, nothing allocates. */
 #ifndef MG_ILIST_H
 #define MG_ILIST_H
 

@@ -141,8 +141,8 @@ void mg_router_forget_locked(mg_router *r, mg_handler *h)
 
 /* --- which messages a handler takes --- */
 
-/* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from somebody who can know: us, or a context
- * on the way there. When there is no way any more, anybody may. */
+/* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from somebody who can know:
+ * us, or a context on the way there. When there is no way any more, anybody may. */
 static int may_report_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
 {
     if (hdr->reply_to != MG_IS_DEAD)

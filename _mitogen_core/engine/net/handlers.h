@@ -1,7 +1,7 @@
 /* Handlers: what a handle of this process stands for, and which messages it takes.
  *
- * A handler is made once and does not change, but for its number and whether it was removed. The table of a router has a reference to
- * each. All functions are for any thread, and take the router's mutex for a look-up at most. */
+ * A handler is made once and does not change, but for its number and whether it was removed. The table of a router
+ * has a reference to each. All functions are for any thread, and take the router's mutex for a look-up at most. */
 #ifndef MG_NET_HANDLERS_H
 #define MG_NET_HANDLERS_H
 
@@ -27,8 +27,7 @@ typedef enum {
 typedef struct {
     int persist; /* 0: it is removed by the first message that it gets */
     mg_policy policy;
-    int64_t
-        respondent; /* -1, or the only context it may come from; a dead one, also from whoever is on the way there */
+    int64_t respondent; /* -1, or the only context it may come from; a dead message, also from the way there */
     mg_latch *latch;    /* where frames go, borrowed; NULL: they go to Python */
     void *owner;        /* for the layer above */
     void (*drop_owner)(void *owner); /* called at the end, on any thread; may be NULL. It must not block */
@@ -41,7 +40,8 @@ mg_handler *mg_handler_new(const mg_handler_spec *spec);
 mg_handler *mg_handler_ref(mg_handler *h);
 void mg_handler_unref(mg_handler *h);
 
-/* Its number, once it was added. Its owner. Whether nobody wants what is still on its way there. The only context it may come from, or -1. */
+/* Its number, once it was added. Its owner. Whether nobody wants what is still on its way there. The only context it
+ * may come from, or -1. */
 uint32_t mg_handler_handle(const mg_handler *h);
 void *mg_handler_owner(const mg_handler *h);
 int mg_handler_removed(const mg_handler *h);
@@ -50,15 +50,15 @@ int64_t mg_handler_respondent(const mg_handler *h);
 /* The latch that a message for it goes to without Python being asked, borrowed, or NULL. */
 mg_latch *mg_handler_latch(const mg_handler *h);
 
-/* add takes a reference of its own; handle 0: the next free one; MG_EEXIST unless overwrite; MG_ENOMEM. del: MG_ENOENT. get: a new reference,
- * or NULL. */
+/* add takes a reference of its own; handle 0: the next free one; MG_EEXIST unless overwrite; MG_ENOMEM. del:
+ * MG_ENOENT. get: a new reference, or NULL. */
 mg_err mg_router_add_handler(struct mg_router *r, mg_handler *h, uint32_t handle, int overwrite);
 mg_err mg_router_del_handler(struct mg_router *r, uint32_t handle);
 mg_handler *mg_router_get_handler(struct mg_router *r, uint32_t handle);
 
-/* Decides about a message for handle hdr->handle of this process (look-up, respondent, policy), and unregisters a handler
- * that takes one message only. s: the stream it came by, NULL for one made here. MG_OK: *out has a new reference. Else
- * MG_ENOENT and *why. The second one REQUIRES(the router's mu). */
+/* Decides about a message for handle hdr->handle of this process (look-up, respondent, policy), and unregisters a
+ * handler that takes one message only. s: the stream it came by, NULL for one made here. MG_OK: *out has a new
+ * reference. Else MG_ENOENT and *why. The second one REQUIRES(the router's mu). */
 mg_err mg_router_claim(struct mg_router *r, const mg_hdr *hdr, mg_handler **out, mg_reason *why);
 mg_err mg_router_claim_locked(struct mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_handler **out, mg_reason *why);
 

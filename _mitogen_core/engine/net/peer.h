@@ -1,7 +1,8 @@
 /* What the router knows of the context at the other end of a stream, and what has come from there.
  *
- * It lies in the stream, at its very beginning, so that the router has it at once for each frame; the stream itself only makes and ends
- * it. No lock inside: the atomic members are for any thread, the rest says what guards it. Nothing blocks. */
+ * It lies in the stream, at its very beginning, so that the router has it at once for each frame; the stream itself
+ * only makes and ends it. No lock inside: the atomic members are for any thread, the rest says what guards it.
+ * Nothing blocks. */
 #ifndef MG_NET_PEER_H
 #define MG_NET_PEER_H
 

@@ -103,7 +103,7 @@ static size_t fill_text(char *out, size_t cap, const char *text, const uint64_t 
     return n;
 }
 
-/* Writes the text of a reason, and says who we are. Returns the length. */
+/* Writes the text of a reason, and gives our id. Returns the length. */
 static size_t text_of(mg_router *r, mg_reason reason, const uint64_t *numbers, char *out, size_t cap, uint32_t *own_id)
 {
     pthread_mutex_lock(&r->mu);

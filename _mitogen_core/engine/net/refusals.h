@@ -26,11 +26,13 @@ typedef struct {
 void mg_refusal_free(mg_refusal *r);
 void mg_router_refusal_seen(struct mg_router *r);
 
-/* The text of a reason, in which %r, %d and %s stand for the numbers a..c in order. Copied. MG_ENOMEM: the old one stays. */
+/* The text of a reason, in which %r, %d and %s stand for the numbers a..c in order. Copied. MG_ENOMEM: the old one
+ * stays. */
 mg_err mg_router_set_text(struct mg_router *r, mg_reason reason, const char *text);
 
-/* Reports a message that cannot be delivered, and sends the answer (wire.md, section 3), for which a..c fill the text. unreachable: nobody but
- * the sender of a question is told. stream: where it came from, or NULL; without one, MG_ENOMEM says that nobody is told. */
+/* Reports a message that cannot be delivered, and sends the answer (wire.md, section 3), for which a..c fill the
+ * text. unreachable: nobody but the sender of a question is told. stream: where it came from, or NULL; without one,
+ * MG_ENOMEM says that nobody is told. */
 mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream,
                       uint64_t a, uint64_t b, uint64_t c);
 
@@ -38,8 +40,8 @@ mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, 
 mg_frame *mg_router_dead_frame(struct mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a,
                                uint64_t b, uint64_t c);
 
-/* A message for a latch that is full: the answer, and a mark among the messages there, which has the reader know that some are missing. As
- * mg_router_dead. */
+/* A message for a latch that is full: the answer, and a mark among the messages there, which has the reader know that
+ * some are missing. As mg_router_dead. */
 mg_err mg_router_overflow(struct mg_router *r, mg_latch *l, const mg_hdr *hdr, mg_stream *stream);
 
 #endif

@@ -7,7 +7,8 @@
 #include "base/handles.h"
 #include "net/router_body.h"
 
-/* Destinations remembered for one stream. A peer that names more is made up of lies; it then misses some notices of lost routes. */
+/* Destinations remembered for one stream. A peer that names more is made up of lies; it then misses some notices of
+ * lost routes. */
 #define EGRESS_MAX 65536
 
 static const mg_sink_ops sink_ops;
@@ -249,8 +250,8 @@ typedef struct {
     uint64_t a, b, c;
 } obstacle;
 
-/* REQUIRES(r->mu). Remembers that s has sent to that context. Without memory for it a later DEL_ROUTE is not passed on, which costs the
- * peer a notice only. */
+/* REQUIRES(r->mu). Remembers that s has sent to that context. Without memory for it a later DEL_ROUTE is not passed
+ * on, which costs the peer a notice only. */
 static void note_egress_locked(mg_stream *s, uint32_t dst_id)
 {
     mg_peer *peer = mg_stream_peer(s);
@@ -272,8 +273,8 @@ static int is_one_way_locked(const mg_router *r, mg_stream *s, mg_stream *out)
     return s && r->unidirectional && !mg_peer_privileged(mg_stream_peer(s)) && !mg_peer_privileged(mg_stream_peer(out));
 }
 
-/* REQUIRES(r->mu). The stream that leads to hdr->dst_id; NULL, and what is in the way. Borrowed. What came from above does not go back
- * there for want of a route. */
+/* REQUIRES(r->mu). The stream that leads to hdr->dst_id; NULL, and what is in the way. Borrowed. What came from above
+ * does not go back there for want of a route. */
 static mg_stream *way_out_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, obstacle *why)
 {
     mg_stream *parent = parent_locked(r);
@@ -337,14 +338,16 @@ static mg_err decide(mg_router *r, mg_frame *f, mg_stream *s, mg_stream **out_st
 
 /* --- frames that come in --- */
 
-/* REQUIRES(r->mu). Whether s is where messages of that context have to come from. If not, *expected is the stream that is, or NULL. */
+/* REQUIRES(r->mu). Whether s is where messages of that context have to come from. If not, *expected is the stream
+ * that is, or NULL. */
 static int comes_by_locked(mg_router *r, uint32_t id, mg_stream *s, mg_stream **expected)
 {
     *expected = mg_router_way_locked(r, id);
     return *expected == s;
 }
 
-/* Whether the stream may speak for both contexts that the header names. If not, why not; *expected has a reference, or is NULL. */
+/* Whether the stream may speak for both contexts that the header names. If not, why not; *expected has a reference,
+ * or is NULL. */
 static int is_trusted(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_reason *why, mg_stream **expected)
 {
     pthread_mutex_lock(&r->mu);

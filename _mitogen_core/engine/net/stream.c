@@ -234,7 +234,8 @@ static ssize_t read_into(int fd, const struct iovec *iov, int n)
     return got;
 }
 
-/* One turn: what one read gives. NOTHING: the kernel has no more at present; ENDED: the stream is broken, or a frame is in Python. */
+/* One turn: what one read gives. NOTHING: the kernel has no more at present; ENDED: the stream is broken, or a frame
+ * is in Python. */
 typedef enum { TURN_NOTHING, TURN_SOME, TURN_FULL, TURN_ENDED } turn;
 
 static turn read_turn(mg_stream *s)

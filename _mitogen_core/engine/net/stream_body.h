@@ -1,5 +1,5 @@
-/* The inside of a stream, for the files stream*.c and for tests. What a stream is, and how reading and writing share it, is told in
- * stream.h. Each function here says which lock it needs, or that it is the leader's. */
+/* The inside of a stream, for the files stream*.c and for tests. What a stream is, and how reading and writing share
+ * it, is told in stream.h. Each function here says which lock it needs, or that it is the leader's. */
 #ifndef MG_STREAM_BODY_H
 #define MG_STREAM_BODY_H
 
@@ -70,7 +70,8 @@ typedef struct mg_stream {
 /* What the leader is asked to do for a stream. */
 enum { MG_TODO_WRITE = 1, MG_TODO_GO_ON = 2, MG_TODO_WRITE_FAILED = 4, MG_TODO_READ = 8, MG_TODO_FAIL = 16 };
 
-/* Has the leader do that soon. Any thread, any lock of the stream's. The op in the loop's queue has a reference of its own. */
+/* Has the leader do that soon. Any thread, any lock of the stream's. The op in the loop's queue has a reference of
+ * its own. */
 void mg_stream_post(mg_stream *s, int todo);
 
 /* Leader only: reads from now on, or does not, as the state says. */
@@ -91,8 +92,8 @@ void mg_stream_stop_feeding(mg_stream *s);
 
 /* --- stream_write.c --- */
 
-/* Takes wmu. Nothing can be sent any more: what waits is dropped, and threads that wait for room are let go. last: what is corked is written
- * first, as far as the kernel takes it. */
+/* Takes wmu. Nothing can be sent any more: what waits is dropped, and threads that wait for room are let go. last:
+ * what is corked is written first, as far as the kernel takes it. */
 void mg_stream_end_writing(mg_stream *s, int last);
 /* Callbacks of the loop: the moment of what is corked is over, by any thread; the kernel takes more, on the leader. */
 void mg_stream_uncork(mg_hold *cork);

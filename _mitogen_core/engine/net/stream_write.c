@@ -8,16 +8,18 @@
 #include "net/stream_body.h"
 #include "sync/spin.h"
 
-/* Two frames of a quick row are so close to each other. What follows MG_QUICK_ROW of them is corked, until there are so many bytes of it. */
+/* Two frames of a quick row are so close to each other. What follows MG_QUICK_ROW of them is corked, until there are
+ * so many bytes of it. */
 #define QUICK      (MG_SECOND / 50000)
 #define CORK_BYTES (32 * 1024)
 
-/* On one core, the reader of the first of them runs in between, so a frame may come late and belong to the row. This late at most. */
+/* On one core, the reader of the first of them runs in between, so a frame may come late and belong to the row. This
+ * late at most. */
 #define QUICK_LATE (MG_SECOND / 2000)
 
-/* The sender of a frame of so many bytes drains the queue when the kernel takes no more at present. It waits so long for the peer to read
- * some, and goes on for so long in all; then the loop has the rest. The layer above may keep its interpreter's lock while it
- * sends a smaller one. */
+/* The sender of a frame of so many bytes drains the queue when the kernel takes no more at present. It waits so long
+ * for the peer to read some, and goes on for so long in all; then the loop has the rest. The layer above may keep its
+ * interpreter's lock while it sends a smaller one. */
 #define DRAIN_BYTES   (64 * 1024)
 #define DRAIN_WAIT_MS 2
 #define DRAIN_WHILE   (MG_SECOND / 50)
@@ -106,8 +108,8 @@ static void queue_locked(mg_stream *s, mg_frame *f)
 
 /* --- corking --- */
 
-/* A frame comes late. Whether that is because others ran: then its thread has waited for nothing since a frame came late last, and
- * has been busy for no longer than a row of so many frames takes. Notes the state for the next time. */
+/* A frame comes late. Whether that is because others ran: then its thread has waited for nothing since a frame came
+ * late last, and has been busy for no longer than a row of so many frames takes. Notes the state for the next time. */
 static int interrupted_locked(mg_stream *s, int64_t now)
 {
     mg_waiter *by = mg_spin_one_core(now) ? mg_waiter_self() : NULL;
@@ -172,15 +174,16 @@ static int drains_locked(const mg_stream *s)
     return s->draining && s->wants_write;
 }
 
-/* Writes the rest as the loop would, without waking another thread each time that the socket is full. s->wants_write is set: others
- * only queue meanwhile. Returns which todo the loop has got. */
+/* Writes the rest as the loop would, without waking another thread each time that the socket is full. s->wants_write
+ * is set: others only queue meanwhile. Returns which todo the loop has got. */
 static int drain(mg_stream *s)
 {
     int64_t until = mg_now() + DRAIN_WHILE;
     int todo = 0, go_on = 1;
     pthread_mutex_lock(&s->wmu);
     while (go_on && drains_locked(s)) {
-        /* Without the lock the descriptor may be closed, and be another file: then we wait in vain, and write nothing. */
+        /* Without the lock the descriptor may be closed, and be another file: then we wait in vain, and write
+         * nothing. */
         struct pollfd pfd = {.fd = s->wfd, .events = POLLOUT};
         pthread_mutex_unlock(&s->wmu);
         int ready = poll(&pfd, 1, DRAIN_WAIT_MS);

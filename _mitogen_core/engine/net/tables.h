@@ -19,14 +19,14 @@ typedef enum {
     MG_EGRESS    /* of one stream: the dst_ids that came in there -> that mg_stream */
 } mg_table;
 
-/* Calls fn for each entry that the table has at one moment, in no order, with no lock held: fn may block and call the router. value
- * is borrowed, and valid during the call. Ends early when fn returns something else than 0. of: for MG_EGRESS, whose; else
- * NULL. MG_OK; MG_ENOMEM: fn was not called. */
+/* Calls fn for each entry that the table has at one moment, in no order, with no lock held: fn may block and call the
+ * router. value is borrowed, and valid during the call. Ends early when fn returns something else than 0. of: for
+ * MG_EGRESS, whose; else NULL. MG_OK; MG_ENOMEM: fn was not called. */
 typedef int mg_visit(uint32_t id, void *value, void *arg);
 mg_err mg_router_snapshot(struct mg_router *r, mg_table what, mg_stream *of, mg_visit *fn, void *arg);
 
-/* Removes all handlers (respondent -1), or those of one respondent, and returns them: an array to be freed with mg_free; each value
- * is an mg_handler with a reference. NULL: no memory, and none is removed. */
+/* Removes all handlers (respondent -1), or those of one respondent, and returns them: an array to be freed with
+ * mg_free; each value is an mg_handler with a reference. NULL: no memory, and none is removed. */
 typedef struct {
     uint32_t id;
     void *value;

@@ -4,7 +4,8 @@
  *
  * Input: flags, step, limit (2 bytes), n, n bytes of script, then the stream. With flag BUILD the stream is made of
  * well-formed frames, 8 bytes of input describing each; then the payload sizes reach beyond what a fuzzer would write
- * out. With flag LAND long byte strings are looked for in large payloads, and have a place made for them to be read into. */
+ * out. With flag LAND long byte strings are looked for in large payloads, and have a place made for them to be read
+ * into. */
 #include <stdint.h>
 #include <string.h>
 

@@ -65,7 +65,8 @@ static inline void test_join(pthread_t thread)
     CHECK(!pthread_join(thread, NULL));
 }
 
-/* fds[0] is the engine's end: non-blocking. fds[1] is the test's: it blocks, but not for ever. sndbuf 0: the default. */
+/* fds[0] is the engine's end: non-blocking. fds[1] is the test's: it blocks, but not for ever. sndbuf 0: the
+ * default. */
 static inline void test_pair(int fds[2], int sndbuf)
 {
     struct timeval tv = {40, 0};

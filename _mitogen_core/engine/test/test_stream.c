@@ -151,8 +151,8 @@ static void nothing_is_corked_where_nobody_would_flush_it(void)
     node_stop(&node);
 }
 
-/* Sends a frame as if three had come in a row, and then none for 50 us, of which the sender was running for so long. Whether the
- * row goes on is to be as expected. */
+/* Sends a frame as if three had come in a row, and then none for 50 us, of which the sender was running for so long.
+ * Whether the row goes on is to be as expected. */
 static void check_row_after_a_pause(mg_stream *s, int64_t busy, int goes_on)
 {
     enum { PAUSE = 50000 };
@@ -386,7 +386,8 @@ static int is_pushing(mg_stream *s)
     return draining;
 }
 
-/* A frame that is forwarded onto what a sender pushes makes the stream full: the loop takes over, so that the feeder is resumed. */
+/* A frame that is forwarded onto what a sender pushes makes the stream full: the loop takes over, so that the feeder
+ * is resumed. */
 static void what_is_forwarded_onto_a_large_frame_is_not_forgotten(void)
 {
     enum { TIMES = 30 };
@@ -866,7 +867,8 @@ static void flood_through(size_t high_water, size_t len, uint32_t n)
         feeders[i].len = len;
         threads[i] = test_spawn(feed_many, &feeders[i]);
     }
-    /* until the feeders are stuck: nothing was sent for a tenth of a second. (Were they only slow, less would be proven.) */
+    /* until the feeders are stuck: nothing was sent for a tenth of a second. (Were they only slow, less would be
+     * proven.) */
     do {
         before = now;
         for (int64_t until = mg_now() + MG_SECOND / 10; mg_now() < until; test_pause()) {
@@ -1128,7 +1130,8 @@ static void a_stream_is_whole_or_not_there_when_memory_is_out(void)
     node_stop(&node);
 }
 
-/* One of each: to a latch, to Python, forwarded, refused with an answer, to nobody, a large one; in this thread alone. */
+/* One of each: to a latch, to Python, forwarded, refused with an answer, to nobody, a large one; in this thread
+ * alone. */
 static void messages_in_short_memory_are_lost_at_worst(void)
 {
     int done = 0;

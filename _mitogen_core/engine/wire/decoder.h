@@ -42,14 +42,14 @@
 /* How much of the input mg_decoder_pending() still knows after mg_decoder_end(). */
 #define MG_DECODER_PENDING 2048
 
-/* A place for a part of a large payload that is to stand somewhere else. hdr: what is announced; first[0..n): how its payload begins.
- * Returns a buffer, and where in the payload it begins, such that it begins within what is there already, ends within the
- * payload, and leaves no more than MG_DECODER_AROUND bytes of that outside; or NULL. */
+/* A place for a part of a large payload that is to stand somewhere else. hdr: what is announced; first[0..n): how its
+ * payload begins. Returns a buffer, and where in the payload it begins, such that it begins within what is there
+ * already, ends within the payload, and leaves no more than MG_DECODER_AROUND bytes of that outside; or NULL. */
 typedef mg_buf *mg_land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 #define MG_DECODER_AROUND ((size_t) 64 * 1024)
 
-/* After a frame with a payload of `direct` bytes, a turn reads this little at first, so that most of another such frame goes to where it
- * belongs. Only where `land` is set. */
+/* After a frame with a payload of `direct` bytes, a turn reads this little at first, so that most of another such
+ * frame goes to where it belongs. Only where `land` is set. */
 #define MG_DECODER_DIRECT ((size_t) 96 * 1024)
 #define MG_DECODER_HEAD   ((size_t) 4 * 1024)
 
@@ -114,7 +114,8 @@ mg_err mg_decoder_end(mg_decoder *d);
  * error there was. */
 mg_err mg_decoder_feed(mg_decoder *d, const void *ptr, size_t n);
 
-/* The header of the large frame that has arrived in part, NULL if there is none. Borrowed: valid until the next call with d. */
+/* The header of the large frame that has arrived in part, NULL if there is none. Borrowed: valid until the next call
+ * with d. */
 const mg_hdr *mg_decoder_arriving(const mg_decoder *d);
 
 /* 1 when mg_decoder_next() would not say MG_EAGAIN: a whole frame is here, or an error. Cheap. */

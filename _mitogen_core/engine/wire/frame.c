@@ -289,7 +289,8 @@ void mg_frame_set_auth(mg_frame *f, uint32_t auth_id)
     put32(b->wire + AT_AUTH, auth_id);
 }
 
-/* Adds ptr[*skip..len) as an entry; or, when *skip reaches beyond it, takes len off *skip. Returns the entries added. */
+/* Adds ptr[*skip..len) as an entry; or, when *skip reaches beyond it, takes len off *skip. Returns the entries
+ * added. */
 static int add_piece(struct iovec *iov, const uint8_t *ptr, size_t len, size_t *skip)
 {
     size_t from = *skip;

@@ -42,14 +42,14 @@ typedef struct {
     size_t len;
 } mg_seg;
 
-/* A frame has one of three forms. INLINE: the wire bytes of the header and the payload stand in one row in the frame's
- * own allocation, so one iovec writes both. WITH A HOLE: the same, but for a stretch of the payload that stands in a buffer of its own.
- * SEGMENTED: the header's wire bytes, then an array of segments.
- * Header and payload do not change any more once a second thread or holder has a reference. This is the visible part of a
- * frame; the rest is frame.c's. */
+/* A frame has one of three forms. INLINE: the wire bytes of the header and the payload stand in one row in the
+ * frame's own allocation, so one iovec writes both. WITH A HOLE: the same, but for a stretch of the payload that
+ * stands in a buffer of its own. SEGMENTED: the header's wire bytes, then an array of segments. Header and payload do
+ * not change any more once a second thread or holder has a reference. This is the visible part of a frame; the rest
+ * is frame.c's. */
 typedef struct mg_frame {
     mg_node
-        queued; /* for the queue that the frame is in, one at a time: to queue it twice, make a second frame of the same mg_buf */
+        queued; /* for the queue that it is in, one at a time: a second one needs another frame of the same mg_buf */
     mg_hdr hdr; /* for mg_frame_hdr() and the like */
 } mg_frame;
 
@@ -105,7 +105,8 @@ uint8_t *mg_frame_payload(const mg_frame *f);
 mg_buf *mg_frame_hole(const mg_frame *f);
 size_t mg_frame_hole_at(const mg_frame *f);
 
-/* The payload of a frame WITH A HOLE but for what is in the hole, in one piece, mg_frame_len(f) - mg_buf_len(mg_frame_hole(f)) bytes. */
+/* The payload of a frame WITH A HOLE but for what is in the hole, in one piece, mg_frame_len(f) -
+ * mg_buf_len(mg_frame_hole(f)) bytes. */
 const uint8_t *mg_frame_around_hole(const mg_frame *f);
 
 /* Copies the payload of any frame, mg_frame_len(f) bytes, to dst. */
@@ -117,12 +118,12 @@ void mg_frame_copy_payload(const mg_frame *f, void *dst);
 mg_frame *mg_frame_new_room(const mg_hdr *hdr, size_t room);
 mg_frame *mg_frame_grow(mg_frame *f, size_t room);
 
-/* For the decoder as well: a frame WITH A HOLE, where hole[] belongs after `at` bytes of the payload and lies within it. Takes over
- * the reference, also when memory is out and it returns NULL. */
+/* For the decoder as well: a frame WITH A HOLE, where hole[] belongs after `at` bytes of the payload and lies within
+ * it. Takes over the reference, also when memory is out and it returns NULL. */
 mg_frame *mg_frame_new_hole(const mg_hdr *hdr, mg_buf *hole, size_t at);
 
-/* Where byte `at` of the payload of such a frame, or of an INLINE one, stands. *run: how many stand there in a row, to the end of
- * the payload or to where the hole begins or ends. */
+/* Where byte `at` of the payload of such a frame, or of an INLINE one, stands. *run: how many stand there in a row,
+ * to the end of the payload or to where the hole begins or ends. */
 uint8_t *mg_frame_at(const mg_frame *f, size_t at, size_t *run);
 
 #endif

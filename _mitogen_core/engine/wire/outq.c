@@ -7,7 +7,7 @@
 
 #include "base/handles.h"
 
-/* macOS has none; there the socket option SO_NOSIGPIPE, set by who makes the socket, does it. */
+/* macOS has none; there the socket option SO_NOSIGPIPE, set where the socket is made, does it. */
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
@@ -15,7 +15,7 @@
 /* One call writes up to so many pieces, more than a socket's buffer takes of small frames. */
 #define MAX_PIECES 64
 
-/* And up to so many bytes: some systems refuse more than INT_MAX in one call. */
+/* One call writes up to so many bytes: some systems refuse more than INT_MAX in one call. */
 #define MAX_BYTES ((size_t) 1 << 30)
 
 static mg_frame *frame_at(mg_node *node)
@@ -56,8 +56,8 @@ size_t mg_outq_dead_bytes(const mg_outq *q)
     return q->dead;
 }
 
-/* Describes the start of what waits, and how many bytes that is. Returns the number of entries, at least 1 when the queue is not
- * empty. */
+/* Describes the start of what waits, and how many bytes that is. Returns the number of entries, at least 1 when the
+ * queue is not empty. */
 static int gather(const mg_outq *q, struct iovec iov[MAX_PIECES], size_t *total)
 {
     size_t skip = q->skip;
@@ -135,7 +135,8 @@ mg_err mg_outq_write(mg_outq *q, int fd)
         done = write_some(q, fd, iov, n);
         if (done > 0) {
             advance(q, (size_t) done);
-            /* What has been read meanwhile is little, and to wait until it is more takes less than many small writes. */
+            /* What has been read meanwhile is little, and to wait until it is more takes less than many small
+             * writes. */
             if ((size_t) done < total)
                 return MG_EAGAIN;
         } else if (done == 0 || errno == EAGAIN || errno == EWOULDBLOCK)

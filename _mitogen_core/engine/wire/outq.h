@@ -24,16 +24,15 @@ void mg_outq_fini(mg_outq *q);
 /* Appends f and takes over the caller's reference. f is in no other queue. */
 void mg_outq_append(mg_outq *q, mg_frame *f);
 
-/* Wire bytes that wait; 0 means that nothing does. And the wire bytes of the dead messages among them, each counted whole. */
+/* Wire bytes that wait; 0 means that nothing does. dead: of the dead messages among them, each counted whole. */
 size_t mg_outq_bytes(const mg_outq *q);
 size_t mg_outq_dead_bytes(const mg_outq *q);
 
 /* Writes what waits, as few system calls as possible. A frame is dropped as soon as its last byte is written. MG_OK:
- * the queue is empty. MG_EAGAIN: fd has taken a part, or nothing. MG_EIO: the write failed, errno says how; what is not
- * written stays queued. Interrupted calls are repeated. Blocks only when fd does. Always the same fd for one queue, from
- * mg_outq_init() on.
- * A socket whose peer is gone raises no SIGPIPE where MSG_NOSIGNAL exists; a pipe does: the process ignores that
- * signal. */
+ * the queue is empty. MG_EAGAIN: fd has taken a part, or nothing. MG_EIO: the write failed, errno says how; what is
+ * not written stays queued. Interrupted calls are repeated. Blocks only when fd does. Always the same fd for one
+ * queue, from mg_outq_init() on. A socket whose peer is gone raises no SIGPIPE where MSG_NOSIGNAL exists; a pipe
+ * does: the process ignores that signal. */
 mg_err mg_outq_write(mg_outq *q, int fd);
 
 /* Drops all frames, a half-written one included. */
