@@ -87,8 +87,8 @@ void mg_stream_fini_flow(mg_stream *s);
 void mg_stream_pause_for(mg_stream *from, mg_stream *full);
 /* s has room, or takes nothing any more: all that it paused is read again. */
 void mg_stream_resume_feeders(mg_stream *s);
-/* s is paused no more, whatever the stream that it fills. */
-void mg_stream_stop_feeding(mg_stream *s);
+/* `from` is paused no more, whatever the stream that it fills. */
+void mg_stream_stop_feeding(mg_stream *from);
 
 /* --- stream_write.c --- */
 
@@ -97,6 +97,6 @@ void mg_stream_stop_feeding(mg_stream *s);
 void mg_stream_end_writing(mg_stream *s, int last);
 /* Callbacks of the loop: the moment of what is corked is over, by any thread; the kernel takes more, on the leader. */
 void mg_stream_uncork(mg_hold *cork);
-void mg_stream_on_writable(void *stream, int events);
+void mg_stream_on_writable(void *arg, int events);
 
 #endif

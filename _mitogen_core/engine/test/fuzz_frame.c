@@ -347,7 +347,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t len)
     s.len -= script.len;
     if (!script.len)
         script = (struct source) {one_op, 1};
-    t.stream = flags & BUILD ? build_stream(s, flags & LAND) : s;
+    t.stream = flags & BUILD ? build_stream(s, (flags & LAND) != 0) : s;
     find_truth(&t);
 
     run_init(&r, &t);

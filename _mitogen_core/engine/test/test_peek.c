@@ -75,30 +75,21 @@ static void it_is_not_found_before_its_length_is_there(void)
 
 static void an_argument_that_is_cut_short_ends_the_look(void)
 {
-    static const char *const cut[] = {"\x80",
-                                      "M\x01",
-                                      "J\x01\x02\x03",
-                                      "G1234567",
-                                      "X\x05",
-                                      "X\x05\x00\x00\x00"
-                                      "abcd",
-                                      "U\x02x",
-                                      "\x8c",
-                                      "cname",
-                                      "cname\nmore",
-                                      "c"};
+    static const char *const cut[] = {"\x80",   "M\x01", "J\x01\x02\x03", "G1234567",    "X\x05",
+                                      "U\x02x", "\x8c",  "cname",         "cname\nmore", "c"};
     for (size_t i = 0; i < sizeof cut / sizeof *cut; i++)
         CHECK(peek((const uint8_t *) cut[i], strlen(cut[i])) == 0 && at == 12345);
     CHECK(peek(TEXT("X\xff\xff\xff\xff" LONG_BINBYTES)) == 0);
-    CHECK(peek(TEXT("X\x00\x01")) == 0);
+    CHECK(peek(TEXT("X\x00\x01")) == 0 && peek(TEXT("X\x05\x00\x00\x00"
+                                                    "abcd")) == 0);
 }
 
 static void the_end_of_a_pickle_and_opcodes_of_others_end_the_look(void)
 {
-    for (unsigned op = 0; op < 256; op++) {
-        uint8_t text[] = {(uint8_t) op, 0, 0, 0, 0, 0, 0, 0, 0, OP_BINBYTES, 0, 0, 3, 0};
-        if (strchr("F.01IlLPQSVbdgopi2", (int) op) && op)
-            CHECK(peek(text, sizeof text) == 0 && at == 12345);
+    static const char others[] = "F.01IlLPQSVbdgopi2";
+    for (size_t i = 0; i < sizeof others; i++) { /* the zero at its end, too */
+        uint8_t text[] = {(uint8_t) others[i], 0, 0, 0, 0, 0, 0, 0, 0, OP_BINBYTES, 0, 0, 3, 0};
+        CHECK(peek(text, sizeof text) == 0 && at == 12345);
     }
     CHECK(peek(TEXT("." LONG_BINBYTES)) == 0);
     CHECK(peek(TEXT("\x95\x00\x00\x00\x00\x00\x00\x00\x00" LONG_BINBYTES)) == 0);
