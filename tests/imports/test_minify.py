@@ -147,6 +147,7 @@ def standard_library():
     return sorted(path for path in paths if 'packages' not in path and 'lib2to3' not in path)[::12]
 
 
+@pytest.mark.slow
 def test_the_meaning_of_the_standard_library_stays():
     compared = 0
     for path in standard_library():

@@ -791,6 +791,7 @@ def test_the_core_travels_without_comments():
 
 # ---- other interpreters
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', pythons.NAMES)
 def test_a_master_on_another_interpreter(name):
     status, out, err = run_program('everywhere.py', pythons.find_python(name))
@@ -798,6 +799,7 @@ def test_a_master_on_another_interpreter(name):
     assert 'done' in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', pythons.NAMES)
 def test_a_child_on_another_interpreter(router, name):
     import platform

@@ -287,6 +287,7 @@ PLAIN_VALUES = st.recursive(ATOMS, containers, max_leaves=20)
 VALUES = st.recursive(st.one_of(ATOMS, OBJECTS), containers_and_kwargs, max_leaves=20)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(VALUES, max_size=3))
 def test_values_come_back_as_they_were(values):
@@ -964,6 +965,7 @@ def leak_cases():
         yield repr(text), failing(codec.unpickle_all, text + b'\xff')
 
 
+@pytest.mark.slow
 def test_nothing_leaks():
     cases = list(leak_cases())
     for name, case in cases:
@@ -998,6 +1000,7 @@ def test_reference_counts_are_as_before():
     assert after == before
 
 
+@pytest.mark.slow
 def test_the_fuzzer_runs():
     proc = subprocess.run(
         [sys.executable, os.path.join(places.FUZZ, 'codec_fuzz.py'), '--seconds', '2', '--seed', '1'],

@@ -366,6 +366,7 @@ def test_a_memo_index_out_of_bounds_says_so():
     assert 'memo index out of bounds' in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_many_memo_entries_are_read(protocol):
     texts = [u'%sr%d' % (u'x' * (i % 130), i) for i in range(70000)]
