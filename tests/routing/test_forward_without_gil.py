@@ -22,7 +22,7 @@ class Flag(object):
     A file whose first byte says whether the GIL is to be kept.
     """
     def __init__(self, path):
-        path.write_bytes(b'0')
+        path.write_bytes(gil_targets.KEEP)
         self.path = str(path)
 
     def change(self):

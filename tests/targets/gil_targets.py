@@ -7,6 +7,9 @@ import sys
 import time
 
 
+KEEP = b'0'
+
+
 def nothing():
     """
     Have this module here: the broker thread, which brings it, is at rest again when the answer has come.
@@ -15,20 +18,20 @@ def nothing():
 
 def hold_the_interpreter(sender, seconds, flag):
     """
-    Tell `sender` that this runs, then loop for some seconds in pure Python without ever giving the GIL away, or until
-    the first byte of the file `flag` is another one than it was.
+    Tell `sender` that this runs, then loop for some seconds in pure Python without ever giving the GIL away, or as long
+    as the file `flag` begins with the byte KEEP. It goes round once at least.
 
     :returns: how many times round.
     """
-    sender.send(None)
-    before = sys.getswitchinterval()
     with open(flag, 'rb') as fp:
         # Reading a file gives the GIL away, reading memory does not.
         memory = mmap.mmap(fp.fileno(), 1, prot=mmap.PROT_READ)
+    sender.send(None)
+    before = sys.getswitchinterval()
     sys.setswitchinterval(1000)
     try:
-        end, count, first = time.time() + seconds, 0, memory[0]
-        while memory[0] == first and time.time() < end:
+        end, count = time.time() + seconds, 1
+        while memory[:1] == KEEP and time.time() < end:
             count += 1
         return count
     finally:

@@ -552,10 +552,11 @@ def say_and_spin(sender, path):
     """
     sender.send(None)
     count = 0
-    while not os.path.exists(path):
+    while True:
         for _ in range(100000):
             count += 1
-    return count
+        if os.path.exists(path):
+            return count
 
 
 def context_facts(context):
