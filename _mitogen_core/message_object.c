@@ -47,14 +47,16 @@ static PyObject *message_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 }
 
 /* The encoding of a frame, or 0 for what is none. */
-static int16_t enc_of(PyObject *enc)
+static int16_t enc_of(PyObject *obj)
 {
     int overflow;
-    long value = enc && PyLong_Check(enc) ? PyLong_AsLongAndOverflow(enc, &overflow) : 0;
+    long value = obj && PyLong_Check(obj) ? PyLong_AsLongAndOverflow(obj, &overflow) : 0;
     if (value <= 0 || value > INT16_MAX)
         return 0;
-    int16_t known = (int16_t) value;
-    return mg_enc_known(known) ? known : (int16_t) 0;
+    int16_t enc = (int16_t) value;
+    if (!mg_enc_known(enc))
+        return 0;
+    return enc;
 }
 
 static int raise_enc(PyObject *enc)

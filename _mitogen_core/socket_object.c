@@ -1,12 +1,12 @@
 #include "socket_object.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 typedef struct {
-    PyObject_HEAD
-    int is_open; /* false, too, of one that a program makes by calling the type */
+    PyObject_HEAD int is_open; /* false, too, of one that a program makes by calling the type */
     int fd;
 } SocketObject;
 
@@ -27,7 +27,10 @@ static PyObject *socket_shutdown(PyObject *obj, PyObject *how)
     long which = PyLong_AsLong(how);
     if (which == -1 && PyErr_Occurred())
         return NULL;
-    if (shutdown(descriptor(obj), (int) which))
+    int fd = descriptor(obj);
+    if (fd < 0)
+        errno = EBADF;
+    if (fd < 0 || shutdown(fd, (int) which))
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }

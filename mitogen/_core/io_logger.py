@@ -7,7 +7,7 @@ from __future__ import absolute_import  # house
 
 import os  # house
 
-from mitogen.core import _REDUCED, _seldom, DelimitedProtocol, IS_WSL, LazyLogger, UnicodeType  # house
+from mitogen.core import _REDUCED, _seldom, CORE, DelimitedProtocol, IS_WSL, LazyLogger, UnicodeType  # house
 
 
 class IoLoggerProtocol(DelimitedProtocol):
