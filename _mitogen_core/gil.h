@@ -15,8 +15,8 @@
         PyEval_RestoreThread(mg_saved);                                                                                \
     } while (0)
 
-/* mg_loop_acquire for a thread with the GIL, which is dropped if there is anything to wait for: the leader may be a
- * thread that holds the loop from Python and needs the GIL to give it back. Ended by mg_loop_release. */
-void mg_acquire_loop(mg_loop *loop);
+/* Calls fn while no other thread runs the loop: at once if none does, else without the GIL, so that no thread ever holds
+ * a loop while it wants the GIL. So fn touches no Python object. */
+void mg_with_loop(mg_loop *loop, void (*fn)(void *arg), void *arg);
 
 #endif

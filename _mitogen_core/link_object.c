@@ -48,6 +48,57 @@ static int link_clear(PyObject *obj)
     return 0;
 }
 
+/* --- what mg_with_loop calls --- */
+
+static void start_stream(void *stream)
+{
+    mg_stream_start(stream);
+    mg_loop_settle(mg_stream_loop(stream));
+}
+
+static void stop_stream(void *stream)
+{
+    mg_stream_stop(stream);
+}
+
+static void end_stream(void *stream)
+{
+    mg_stream_close(stream);
+}
+
+typedef struct {
+    mg_stream *stream;
+    const void *ptr;
+    size_t len;
+} fed;
+
+static void feed_stream(void *arg)
+{
+    const fed *x = arg;
+    mg_stream_feed(x->stream, x->ptr, x->len);
+}
+
+typedef struct {
+    mg_router *router;
+    mg_frame *frame; /* whose reference is taken over */
+    mg_stream *stream;
+    int holds; /* out, of route_after_hook */
+} routed;
+
+static void route_as_read(void *arg)
+{
+    const routed *x = arg;
+    mg_router_feed(x->router, x->frame, x->stream);
+}
+
+static void route_after_hook(void *arg)
+{
+    routed *x = arg;
+    x->holds = mg_router_after_hook(x->router, x->frame, x->stream);
+}
+
+/* --- the type --- */
+
 static void close_stream(LinkObject *self)
 {
     mg_stream *s = self->stream;
@@ -55,9 +106,7 @@ static void close_stream(LinkObject *self)
     self->lifeline = NULL;
     if (!s)
         return;
-    mg_acquire_loop(mg_stream_loop(s));
-    mg_stream_close(s);
-    mg_loop_release(mg_stream_loop(s));
+    mg_with_loop(mg_stream_loop(s), end_stream, s);
 }
 
 static void link_dealloc(PyObject *obj)
@@ -70,7 +119,8 @@ static void link_dealloc(PyObject *obj)
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->stream) {
-        close_stream(self);
+        mg_lifeline_end(self->lifeline);
+        mg_stream_give_up(self->stream); /* does not wait: a dealloc may run anywhere, with any lock held */
         mg_stream_unref(self->stream);
     }
     mg_router_unref(self->router);
@@ -119,9 +169,7 @@ static PyObject *link_start(PyObject *obj, PyObject *unused)
     mg_stream *s = need_stream((LinkObject *) obj);
     if (!s)
         return NULL;
-    mg_acquire_loop(mg_stream_loop(s));
-    mg_stream_start(s);
-    mg_loop_release(mg_stream_loop(s));
+    mg_with_loop(mg_stream_loop(s), start_stream, s);
     Py_RETURN_NONE;
 }
 
@@ -129,11 +177,8 @@ static PyObject *link_stop(PyObject *obj, PyObject *unused)
 {
     (void) unused;
     mg_stream *s = ((LinkObject *) obj)->stream;
-    if (s) {
-        mg_acquire_loop(mg_stream_loop(s));
-        mg_stream_stop(s);
-        mg_loop_release(mg_stream_loop(s));
-    }
+    if (s)
+        mg_with_loop(mg_stream_loop(s), stop_stream, s);
     Py_RETURN_NONE;
 }
 
@@ -163,9 +208,8 @@ static PyObject *link_feed(PyObject *obj, PyObject *bytes)
     Py_buffer view;
     if (!s || PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE))
         return NULL;
-    mg_acquire_loop(mg_stream_loop(s));
-    mg_stream_feed(s, view.buf, (size_t) view.len);
-    mg_loop_release(mg_stream_loop(s));
+    fed x = {s, view.buf, (size_t) view.len};
+    mg_with_loop(mg_stream_loop(s), feed_stream, &x);
     PyBuffer_Release(&view);
     Py_RETURN_NONE;
 }
@@ -209,9 +253,8 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
         mg_frame_unref(f);
         Py_RETURN_NONE;
     }
-    mg_acquire_loop(mg_stream_loop(s));
-    mg_router_feed(self->router, f, s);
-    mg_loop_release(mg_stream_loop(s));
+    routed x = {self->router, f, s, 0};
+    mg_with_loop(mg_stream_loop(s), route_as_read, &x);
     Py_RETURN_NONE;
 }
 
@@ -222,10 +265,9 @@ static PyObject *link_after_hook(PyObject *obj, PyObject *msg)
     mg_frame *f = s ? frame_of(self, msg) : NULL;
     if (!f)
         return NULL;
-    mg_acquire_loop(mg_stream_loop(s));
-    int holds = mg_router_after_hook(self->router, f, s);
-    mg_loop_release(mg_stream_loop(s));
-    return PyBool_FromLong(holds);
+    routed x = {self->router, f, s, 0};
+    mg_with_loop(mg_stream_loop(s), route_after_hook, &x);
+    return PyBool_FromLong(x.holds);
 }
 
 static PyObject *link_release(PyObject *obj, PyObject *unused)

@@ -22,8 +22,8 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->st = st;
     self->loop = mg_loop_new();
     if (!self->loop) {
+        mg_raise(st, MG_EIO);
         Py_DECREF(self);
-        PyErr_SetString(PyExc_OSError, "cannot make an event loop: out of descriptors or memory");
         return NULL;
     }
     return (PyObject *) self;
@@ -97,17 +97,23 @@ static PyObject *loop_close(PyObject *obj, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *loop_acquire(PyObject *obj, PyObject *unused)
+typedef struct {
+    mg_loop *loop;
+    int fd;
+} retired;
+
+static void retire(void *arg)
 {
-    (void) unused;
-    mg_acquire_loop(((LoopObject *) obj)->loop);
-    Py_RETURN_NONE;
+    const retired *r = arg;
+    mg_loop_retire(r->loop, r->fd);
 }
 
-static PyObject *loop_release(PyObject *obj, PyObject *unused)
+static PyObject *loop_retire(PyObject *obj, PyObject *fd)
 {
-    (void) unused;
-    mg_loop_release(((LoopObject *) obj)->loop);
+    retired r = {((LoopObject *) obj)->loop, (int) PyLong_AsLong(fd)};
+    if (r.fd == -1 && PyErr_Occurred())
+        return NULL;
+    mg_with_loop(r.loop, retire, &r);
     Py_RETURN_NONE;
 }
 
@@ -123,8 +129,8 @@ static PyObject *loop_stats(PyObject *obj, PyObject *unused)
     mg_loop_stats s;
     mg_loop_get_stats(((LoopObject *) obj)->loop, &s);
     return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsnsI}", "turns", s.turns, "leads", s.leads, "attends", s.attends,
-                         "ticks", s.ticks, "spins_won", s.spins_won, "spins_lost", s.spins_lost, "kicks", s.kicks,
-                         "wakes", s.wakes, "holds", s.holds, "landed", s.landed, "events", (Py_ssize_t) s.events,
+                         "looks", s.looks, "spins_won", s.spins_won, "spins_lost", s.spins_lost, "kicks", s.kicks,
+                         "wakes", s.wakes, "corks", s.corks, "landed", s.landed, "events", (Py_ssize_t) s.events,
                          "followers", (unsigned int) s.followers);
 }
 
@@ -136,8 +142,8 @@ static PyMethodDef loop_methods[] = {
      "The next event, a tuple that starts with its kind, or None. MemoryError: it stays the next one."},
     {"call_later", loop_call_later, METH_NOARGS, "Queue an event EV_CALL behind what there is. Any thread."},
     {"close", loop_close, METH_NOARGS, "No thread runs the loop any more."},
-    {"acquire", loop_acquire, METH_NOARGS, "Keep every other thread from running the loop until release()."},
-    {"release", loop_release, METH_NOARGS, "End acquire()."},
+    {"retire", loop_retire, METH_O,
+     "retire(fd): end the file of a descriptor whose watches are stopped. The number stays taken until it is closed."},
     {"unsent", loop_unsent, METH_NOARGS, "How many streams have frames that are not written yet."},
     {"stats", loop_stats, METH_NOARGS, "Counters, a dict."},
     {NULL, NULL, 0, NULL}};

@@ -8,7 +8,6 @@
 #include "latch_object.h"
 #include "later.h"
 #include "link_object.h"
-#include "loop/fork.h"
 #include "loop/loop.h"
 #include "loop_object.h"
 #include "message_object.h"
@@ -69,35 +68,6 @@ static PyObject *run_later(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* In C, as a whole: a signal handler of Python's, or the garbage collector, must not come between. */
-static PyObject *before_fork(PyObject *module, PyObject *unused)
-{
-    (void) module, (void) unused;
-    int first;
-    MG_WITHOUT_GIL(first = mg_fork_begin());
-    if (!first)
-        Py_RETURN_NONE;
-    do {
-        MG_WITHOUT_GIL(while (mg_loops_acquire()));
-    } while (!mg_loops_are_acquired()); /* others may have made one meanwhile */
-    mg_fork_shut();
-    Py_RETURN_NONE;
-}
-
-static PyObject *after_fork(PyObject *module, PyObject *unused)
-{
-    (void) module, (void) unused;
-    mg_fork_parent();
-    Py_RETURN_NONE;
-}
-
-static PyObject *after_fork_child(PyObject *module, PyObject *unused)
-{
-    (void) module, (void) unused;
-    mg_fork_child();
-    Py_RETURN_NONE;
-}
-
 static PyObject *make_socket_pair(PyObject *module, PyObject *unused)
 {
     (void) unused;
@@ -111,9 +81,6 @@ static PyMethodDef functions[] = {
      "The policy functions that mean: src_id is the stream's neighbour."},
     {"set_own_id", set_own_id, METH_O, "mitogen.context_id, for new messages."},
     {"set_spin", set_spin, METH_O, "How long a thread polls before it sleeps, in seconds; 0 switches that off."},
-    {"before_fork", before_fork, METH_NOARGS, "For os.register_at_fork: no thread is inside the engine from now on."},
-    {"after_fork", after_fork, METH_NOARGS, "The same, in the parent."},
-    {"after_fork_child", after_fork_child, METH_NOARGS, "The same, in the child, which gives all loops up."},
     {"socketpair", make_socket_pair, METH_NOARGS, "socketpair() -> two connected ends, closed on exec. OSError."},
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
     {NULL, NULL, 0, NULL}};

@@ -25,7 +25,7 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
                     PyMem_RawFree(s);
                     return -1;
                 }
-                MG_WITHOUT_GIL(err = mg_loop_wait(loop, s, deadline));
+                MG_WITHOUT_GIL(err = loop ? mg_loop_wait(loop, s, deadline) : mg_latch_sleep(s, deadline));
             } while (err == MG_EINTR);
             mg_sleeper_learn(s);
             err = mg_latch_leave(l, s, item);

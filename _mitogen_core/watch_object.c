@@ -1,9 +1,12 @@
 #include "watch_object.h"
 
+#include <errno.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <structmember.h>
 
 #include "counterpart.h"
+#include "errors.h"
 #include "event_kinds.h"
 #include "gil.h"
 
@@ -13,7 +16,8 @@ struct mg_io {
     _Atomic uint32_t refs;
     mg_loop *loop;
     mg_watch *watch;
-    int events;
+    mg_task end; /* with a reference while it is queued */
+    int error; /* errno of the last start, or 0; with the loop acquired */
     _Atomic(void *) owner; /* WatchObject, borrowed; with the GIL */
 };
 
@@ -23,7 +27,7 @@ void mg_io_unref(mg_io *io)
         return;
     mg_watch_free(io->watch);
     mg_loop_unref(io->loop);
-    PyMem_RawFree(io);
+    free(io);
 }
 
 static void on_ready(void *arg, int events)
@@ -57,12 +61,28 @@ static int watch_clear(PyObject *obj)
     return 0;
 }
 
-static void stop_watch(mg_io *io)
+/* --- what the leader calls, or mg_with_loop --- */
+
+static void start_watch(void *arg)
 {
-    mg_acquire_loop(io->loop);
-    mg_watch_stop(io->watch);
-    mg_loop_release(io->loop);
+    mg_io *io = arg;
+    io->error = mg_watch_start(io->watch) == MG_OK ? 0 : errno;
+    mg_loop_settle(io->loop);
 }
+
+static void stop_watch(void *arg)
+{
+    mg_watch_stop(((mg_io *) arg)->watch);
+}
+
+static void end_watch(mg_task *task)
+{
+    mg_io *io = MG_CONTAINER(task, mg_io, end);
+    mg_watch_stop(io->watch);
+    mg_io_unref(io);
+}
+
+/* --- the type --- */
 
 static void watch_dealloc(PyObject *obj)
 {
@@ -71,8 +91,9 @@ static void watch_dealloc(PyObject *obj)
     PyObject_GC_UnTrack(obj);
     if (self->io) {
         atomic_store(&self->io->owner, NULL);
-        stop_watch(self->io);
-        mg_io_unref(self->io);
+        /* Without waiting: a dealloc may run anywhere, with any lock held. Of a closed loop there is nothing to stop. */
+        if (!mg_loop_post(self->io->loop, &self->io->end))
+            mg_io_unref(self->io);
     }
     watch_clear(obj);
     type->tp_free(obj);
@@ -83,16 +104,18 @@ static PyObject *watch_start(PyObject *obj, PyObject *unused)
 {
     (void) unused;
     mg_io *io = ((WatchObject *) obj)->io;
-    mg_acquire_loop(io->loop);
-    mg_watch_start(io->watch);
-    mg_loop_release(io->loop);
-    Py_RETURN_NONE;
+    mg_with_loop(io->loop, start_watch, io);
+    if (!io->error)
+        Py_RETURN_NONE;
+    errno = io->error;
+    return mg_raise(((WatchObject *) obj)->st, MG_EIO);
 }
 
 static PyObject *watch_stop(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    stop_watch(((WatchObject *) obj)->io);
+    mg_io *io = ((WatchObject *) obj)->io;
+    mg_with_loop(io->loop, stop_watch, io);
     Py_RETURN_NONE;
 }
 
@@ -103,12 +126,12 @@ PyObject *mg_watch_object_new(mg_state *st, mg_loop *loop, int fd, int writing, 
         return NULL;
     w->st = st;
     w->data = Py_NewRef(data);
-    mg_io *io = PyMem_RawCalloc(1, sizeof *io);
+    mg_io *io = calloc(1, sizeof *io);
     if (io) {
         atomic_init(&io->refs, 1);
         io->loop = mg_loop_ref(loop);
-        io->events = writing ? MG_WRITE : MG_READ;
-        io->watch = mg_watch_new(loop, fd, io->events, on_ready, io);
+        io->end.run = end_watch;
+        io->watch = mg_watch_new(loop, fd, writing ? MG_WRITE : MG_READ, on_ready, io);
         atomic_init(&io->owner, w);
         if (io->watch)
             w->io = io;
@@ -130,7 +153,7 @@ static PyObject *watch_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 static PyMethodDef watch_methods[] = {
-    {"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready."},
+    {"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready. OSError: it is none."},
     {"stop", watch_stop, METH_NOARGS, "Disarm; on return the loop does not know the descriptor any more."},
     {NULL, NULL, 0, NULL}};
 static PyMemberDef watch_members[] = {

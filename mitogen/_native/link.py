@@ -101,11 +101,9 @@ class MitogenProtocol(core._MitogenProtocolBase):
             if side is not None and not side.closed:
                 stop(self.stream)
                 sides.append(side)
-        # While no thread runs the loop: libev may still hear of a stopped
-        # descriptor, and the number must be that file's until it forgets it.
-        loop.acquire()
-        try:
-            for side in sides:
-                side.close()
-        finally:
-            loop.release()
+        # The loop may still hear of a stopped descriptor, so the file has to
+        # end before the number may be another's.
+        for side in sides:
+            loop.retire(side.fd)
+        for side in sides:
+            side.close()

@@ -13,11 +13,6 @@ from mitogen._native import _dead_text, _NATIVE_POLICIES, _Package, _routers, _s
 from mitogen._native import Context, core, Message, Receiver, Router, Sender  # house
 
 
-def _after_fork_child():
-    _c.after_fork_child()
-    _routers.clear()
-
-
 def why_not():
     """Return None: the compiled core can be had, if this was imported."""
     pass
@@ -50,5 +45,5 @@ if spin:
     _c.set_spin(float(spin) / 1e6)
 mitogen.__class__ = _Package
 _tell_identity()
-os.register_at_fork(before=_c.before_fork, after_in_parent=_c.after_fork,
-                    after_in_child=_after_fork_child)
+# The loops see to themselves, inside fork().
+os.register_at_fork(after_in_child=_routers.clear)

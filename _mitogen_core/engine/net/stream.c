@@ -24,12 +24,13 @@ _Static_assert(offsetof(mg_stream, peer) == 0, "mg_stream_peer finds it there");
 /* --- life --- */
 
 static void on_readable(void *arg, int events);
-static void run_todo(mg_op *op);
+static void run_todo(mg_task *task);
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 
 static void init_reading(mg_stream *s, int rfd)
 {
     s->rfd = rfd;
+    pthread_mutex_init(&s->rmu, NULL);
     mg_decoder_init(&s->decoder, mg_sink_max_size(s->sink));
     s->decoder.land = land;
     s->decoder.land_arg = s;
@@ -40,7 +41,7 @@ static void init_writing(mg_stream *s, int wfd)
 {
     s->wfd = wfd;
     mg_outq_init(&s->out);
-    s->cork.flush = mg_stream_uncork;
+    s->cork.run = mg_stream_uncork;
     pthread_mutex_init(&s->wmu, NULL);
     s->write_watch = mg_watch_new(s->loop, wfd, MG_WRITE, mg_stream_on_writable, s);
 }
@@ -55,7 +56,7 @@ mg_stream *mg_stream_new(mg_loop *loop, mg_sink *sink, uint32_t remote_id, int r
     s->sink = sink;
     sink->ops->ref(sink);
     mg_peer_init(&s->peer, remote_id);
-    s->op.run = run_todo;
+    s->task.run = run_todo;
     init_reading(s, rfd);
     init_writing(s, wfd);
     mg_stream_init_flow(s);
@@ -83,6 +84,7 @@ static void end_stream(mg_stream *s)
     mg_peer_fini(&s->peer);
     mg_watch_free(s->read_watch);
     mg_watch_free(s->write_watch);
+    pthread_mutex_destroy(&s->rmu);
     pthread_mutex_destroy(&s->wmu);
     mg_stream_fini_flow(s);
     s->sink->ops->unref(s->sink);
@@ -100,7 +102,7 @@ void mg_stream_post(mg_stream *s, int todo)
 {
     atomic_fetch_or(&s->todo, todo);
     mg_stream_ref(s);
-    if (!mg_loop_post(s->loop, &s->op))
+    if (!mg_loop_post(s->loop, &s->task))
         mg_stream_unref(s);
 }
 
@@ -162,8 +164,26 @@ void mg_stream_close(mg_stream *s)
     mg_stream_resume_feeders(s);
     mg_stream_end_writing(s, 1);
     s->sink->ops->ended(s->sink, s);
-    if (mg_loop_unpost(s->loop, &s->op))
+    if (mg_loop_unpost(s->loop, &s->task))
         mg_stream_unref(s);
+}
+
+void mg_stream_give_up(mg_stream *s)
+{
+    if (mg_loop_was_forked(s->loop)) {
+        mg_stream_close(s);
+        return;
+    }
+    pthread_mutex_lock(&s->rmu);
+    s->rfd = -1;
+    pthread_mutex_unlock(&s->rmu);
+    mg_stream_end_writing(s, 1);
+    mg_stream_post(s, MG_TODO_CLOSE);
+    if (!mg_loop_closed(s->loop))
+        return;
+    mg_loop_acquire(s->loop); /* nobody leads it, so this hardly waits */
+    mg_stream_close(s);
+    mg_loop_release(s->loop);
 }
 
 void mg_stream_fail(mg_stream *s)
@@ -225,12 +245,15 @@ static void take_in(mg_stream *s, size_t got)
         mg_loop_note_arriving(s->loop);
 }
 
-static ssize_t read_into(int fd, const struct iovec *iov, int n)
+/* The thread that gives the stream up may close the descriptor right afterwards, and the number be another file's. */
+static ssize_t read_into(mg_stream *s, const struct iovec *iov, int n)
 {
     ssize_t got;
+    pthread_mutex_lock(&s->rmu);
     do
-        got = n == 1 ? read(fd, iov[0].iov_base, iov[0].iov_len) : readv(fd, iov, n);
+        got = n == 1 ? read(s->rfd, iov[0].iov_base, iov[0].iov_len) : readv(s->rfd, iov, n);
     while (got < 0 && errno == EINTR);
+    pthread_mutex_unlock(&s->rmu);
     return got;
 }
 
@@ -247,7 +270,7 @@ static turn read_turn(mg_stream *s)
         broke(s, s->decoder.err, 0);
         return TURN_ENDED;
     }
-    ssize_t got = read_into(s->rfd, iov, n);
+    ssize_t got = read_into(s, iov, n);
     int sys_errno = errno;
     size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
     if (got > 0)
@@ -363,10 +386,12 @@ static void do_todo(mg_stream *s, int todo)
     mg_stream_set_reading(s);
 }
 
-static void run_todo(mg_op *op)
+static void run_todo(mg_task *task)
 {
-    mg_stream *s = MG_CONTAINER(op, mg_stream, op);
+    mg_stream *s = MG_CONTAINER(task, mg_stream, task);
     int todo = atomic_exchange(&s->todo, 0);
+    if (todo & MG_TODO_CLOSE)
+        mg_stream_close(s);
     if (todo & MG_TODO_FAIL)
         broke(s, MG_ENOMEM, 0);
     if (!s->broken)
@@ -381,9 +406,12 @@ mg_loop *mg_stream_loop(const mg_stream *s)
     return s->loop;
 }
 
-int mg_stream_read_fd(const mg_stream *s)
+int mg_stream_read_fd(mg_stream *s)
 {
-    return s->rfd;
+    pthread_mutex_lock(&s->rmu);
+    int fd = s->rfd;
+    pthread_mutex_unlock(&s->rmu);
+    return fd;
 }
 
 void mg_stream_set_owner(mg_stream *s, void *owner)

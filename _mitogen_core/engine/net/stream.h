@@ -7,7 +7,7 @@
  * Writing is anybody's. The thread that sends writes at once when nothing is queued (under wmu, on a non-blocking
  * fd), and what the kernel does not take waits for the loop. Frames that the leader forwards are queued and written
  * together at the end of its turn. So are those of a thread that sends one after the other without a pause: they are
- * corked for a moment (mg_loop_hold), since a system call for each, which also wakes the reader for each, costs
+ * corked for a moment (mg_loop_cork), since a system call for each, which also wakes the reader for each, costs
  * several times what the rest does. The sender of a large frame drains the queue: it waits some milliseconds for the
  * socket to have room, since to wake the loop's thread each time that the peer has read costs as much as the bytes
  * do.
@@ -51,6 +51,10 @@ mg_err mg_stream_start(mg_stream *s);
 void mg_stream_stop(mg_stream *s);
 void mg_stream_close(mg_stream *s);
 mg_err mg_stream_feed(mg_stream *s, const void *ptr, size_t n);
+
+/* Has the leader close it, and does not wait for that: on return the fds are not used any more, and may be closed. Any
+ * thread. */
+void mg_stream_give_up(mg_stream *s);
 
 /* A frame of this stream is lost, since memory is out: the stream breaks, at once when the leader says so. Any
  * thread. */
@@ -97,8 +101,8 @@ static inline mg_peer *mg_stream_peer(mg_stream *s)
 /* Borrowed: valid as long as the stream. */
 mg_loop *mg_stream_loop(const mg_stream *s);
 
-/* The descriptor it reads. Only before mg_stream_close may it be used for anything. */
-int mg_stream_read_fd(const mg_stream *s);
+/* The descriptor it reads, or -1. Only before mg_stream_close may it be used for anything. */
+int mg_stream_read_fd(mg_stream *s);
 
 /* A pointer of the layer above, NULL at first. It alone says what it points to, and when. */
 void mg_stream_set_owner(mg_stream *s, void *owner);

@@ -26,8 +26,10 @@ typedef struct mg_stream {
     _Atomic int64_t last_in, last_out; /* coarse clock; 0: never */
     _Atomic uint32_t blocked; /* threads in mg_stream_wait_room */
 
+    pthread_mutex_t rmu; /* held during a non-blocking read */
+    int rfd; /* guarded by rmu; -1: given up, and not read any more */
+
     /* leader only */
-    int rfd;
     mg_decoder decoder;
     mg_watch *read_watch, *write_watch;
     int started;
@@ -38,11 +40,11 @@ typedef struct mg_stream {
     struct mg_stream *fills; /* the full stream that paused us, with a reference, or NULL */
     mg_node fed; /* in fills' list of feeders */
     mg_ilist feeders; /* streams that we paused, each with a reference */
-    mg_look end_look; /* while paused: looks for the end of the input */
+    mg_task end_look; /* while paused: looks for the end of the input */
     int hung_up; /* its end was seen while it was paused: it is not paused again */
     mg_node unflushed; /* in the sink's list: has frames queued in this turn */
 
-    mg_op op; /* asks the leader to look at `todo` */
+    mg_task task; /* asks the leader to look at `todo` */
     _Atomic int todo; /* MG_TODO_ bits */
 
     pthread_mutex_t wmu;
@@ -61,14 +63,14 @@ typedef struct mg_stream {
     } late; /* when a frame came late last, on one core */
     int quick_row; /* frames sent one right after the other, up to MG_QUICK_ROW */
     int corked; /* `out` is to be written by `cork` */
-    mg_hold cork; /* with a reference while `corked` was not seen to be over */
+    mg_task cork; /* with a reference while `corked` was not seen to be over */
 } mg_stream;
 
 /* So many frames, each sent right after the one before it, are a thread that goes on like that. */
 #define MG_QUICK_ROW 8
 
 /* What the leader is asked to do for a stream. */
-enum { MG_TODO_WRITE = 1, MG_TODO_GO_ON = 2, MG_TODO_WRITE_FAILED = 4, MG_TODO_READ = 8, MG_TODO_FAIL = 16 };
+enum { MG_TODO_WRITE = 1, MG_TODO_GO_ON = 2, MG_TODO_WRITE_FAILED = 4, MG_TODO_READ = 8, MG_TODO_FAIL = 16, MG_TODO_CLOSE = 32 };
 
 /* Has the leader do that soon. Any thread, any lock of the stream's. The op in the loop's queue has a reference of
  * its own. */
@@ -96,7 +98,7 @@ void mg_stream_stop_feeding(mg_stream *from);
  * what is corked is written first, as far as the kernel takes it. */
 void mg_stream_end_writing(mg_stream *s, int last);
 /* Callbacks of the loop: the moment of what is corked is over, by any thread; the kernel takes more, on the leader. */
-void mg_stream_uncork(mg_hold *cork);
+void mg_stream_uncork(mg_task *cork);
 void mg_stream_on_writable(void *arg, int events);
 
 #endif

@@ -17,7 +17,7 @@
 #define ROOM_CLOCK CLOCK_MONOTONIC
 #endif
 
-static void look_for_the_end(mg_look *look);
+static void look_for_the_end(mg_task *look);
 
 static void init_cond(pthread_cond_t *cond)
 {
@@ -34,7 +34,7 @@ void mg_stream_init_flow(mg_stream *s)
 {
     init_cond(&s->room);
     mg_ilist_init(&s->feeders);
-    s->end_look.fn = look_for_the_end;
+    s->end_look.run = look_for_the_end;
 }
 
 void mg_stream_fini_flow(mg_stream *s)
@@ -49,7 +49,7 @@ void mg_stream_pause_for(mg_stream *from, mg_stream *full)
     if (from->fills || from->hung_up)
         return;
     from->fills = mg_stream_ref(full);
-    mg_loop_look(from->loop, &from->end_look);
+    mg_loop_poll_slow(from->loop, &from->end_look);
     mg_ilist_append(&full->feeders, &mg_stream_ref(from)->fed);
     mg_stream_set_reading(from);
 }
@@ -60,7 +60,7 @@ static void end_pause(mg_stream *from)
     mg_stream *full = from->fills;
     mg_node_remove(&from->fed);
     from->fills = NULL;
-    mg_loop_unlook(from->loop, &from->end_look);
+    mg_loop_unpoll_slow(from->loop, &from->end_look);
     mg_stream_unref(full);
     mg_stream_unref(from);
 }
@@ -83,10 +83,10 @@ void mg_stream_stop_feeding(mg_stream *from)
 
 /* While it waits, nobody reads there; but its end must be seen. What it said before is then read in spite of the
  * queue that it fills, and cannot be more than the system had room for. */
-static void look_for_the_end(mg_look *look)
+static void look_for_the_end(mg_task *look)
 {
     mg_stream *s = MG_CONTAINER(look, mg_stream, end_look);
-    struct pollfd pfd = {.fd = s->rfd, .events = POLLRDHUP};
+    struct pollfd pfd = {.fd = mg_stream_read_fd(s), .events = POLLRDHUP};
     if (poll(&pfd, 1, 0) <= 0 || !(pfd.revents & (POLLRDHUP | POLLHUP | POLLERR)))
         return;
     s->hung_up = 1;

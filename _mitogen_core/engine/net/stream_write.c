@@ -149,7 +149,7 @@ static int uncork(mg_stream *s)
     return todo;
 }
 
-void mg_stream_uncork(mg_hold *cork)
+void mg_stream_uncork(mg_task *cork)
 {
     mg_stream *s = MG_CONTAINER(cork, mg_stream, cork);
     post_if_any(s, uncork(s));
@@ -160,7 +160,7 @@ void mg_stream_uncork(mg_hold *cork)
 static int cork(mg_stream *s)
 {
     mg_stream_ref(s);
-    if (mg_loop_hold(s->loop, &s->cork))
+    if (mg_loop_cork(s->loop, &s->cork))
         return 0;
     int todo = uncork(s);
     mg_stream_unref(s);

@@ -5,7 +5,10 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "loop/loop.h"
+
+/* The thread that has served another one holds what that one needs next (the GIL) until it waits itself, and most do so at once: some
+ * statements of Python. To be woken for that would cost what the spin has just saved. */
+#define LET_GO (MG_SECOND / 200000)
 
 mg_latch *mg_latch_new(void (*drop)(mg_item))
 {
@@ -71,7 +74,7 @@ static void unlink_locked(mg_latch *l, mg_sleeper *s)
     *(s->next ? &s->next->prev : &l->last) = s->prev;
 }
 
-/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it and a loop it leads are there. Returns whether the caller owes
+/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it is there, and so is what it sleeps in. Returns whether the caller owes
  * mg_waiter_unpark(woken->waiter). */
 static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woken)
 {
@@ -84,7 +87,7 @@ static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woke
     woken->waiter = s->waiter;
     woken->since = s->since;
     atomic_store(&s->state, MG_SLEEPER_SERVED);
-    return mg_loop_wake_later(s->waiter);
+    return mg_waiter_wake_later(s->waiter);
 }
 
 /* REQUIRES(l->mu), and that there is a sleeper. */
@@ -221,6 +224,67 @@ mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item)
     return err;
 }
 
+/* --- sleeping --- */
+
+void mg_latch_count_wait(const mg_sleeper *s)
+{
+    mg_waiter *w = s->waiter;
+    atomic_store_explicit(&w->waits, atomic_load_explicit(&w->waits, memory_order_relaxed) + 1, memory_order_release);
+}
+
+/* What a thread polls that waits for another thread of the process. */
+typedef struct {
+    mg_poll poll; /* first: fn gets its address */
+    mg_sleeper *s;
+} parked_poll;
+
+static mg_polled poll_parked(mg_poll *p, unsigned round)
+{
+    mg_sleeper *s = ((parked_poll *) p)->s;
+    (void) round;
+    for (int i = 0; i < 16; i++)
+        mg_spin_relax();
+    int is_awaited = atomic_load(&s->waiter->word) == MG_WAITER_AWAKE; /* the word changes last */
+    if (atomic_load(&s->state) != MG_SLEEPER_WAITING)
+        return MG_POLL_WON;
+    return is_awaited ? MG_POLL_ON : MG_POLL_STOP;
+}
+
+static void wait_for_its_gil(const mg_sleeper *s)
+{
+    const mg_waiter *by = s->served_by;
+    int64_t end = mg_now() + LET_GO;
+    while (by && by != s->waiter && atomic_load(&by->waits) == s->served_at && mg_now() < end)
+        mg_spin_relax();
+}
+
+mg_err mg_latch_sleep(mg_sleeper *s, int64_t deadline)
+{
+    mg_waiter *w = s->waiter;
+    mg_latch_count_wait(s);
+    for (;;) {
+        mg_waiter_take_token(w);
+        if (atomic_load(&s->state) != MG_SLEEPER_WAITING)
+            return MG_OK;
+        int64_t now = mg_now();
+        if (now >= deadline)
+            return MG_ETIMEDOUT;
+        parked_poll p = {.poll = {.fn = poll_parked, .yields_once = 1}, .s = s};
+        mg_spun spun = s->spun ? MG_SPUN_NOT : mg_spin_run(&w->spin, &p.poll, now);
+        if (spun == MG_SPUN_WON) {
+            if (!p.poll.yields)
+                wait_for_its_gil(s);
+            return MG_OK;
+        }
+        if (spun != MG_SPUN_NOT) {
+            s->spun = 1;
+            return MG_EINTR; /* there may have been a signal meanwhile */
+        }
+        if (mg_waiter_park(w, deadline) == MG_EINTR)
+            return MG_EINTR;
+    }
+}
+
 mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item)
 {
     mg_err err = MG_EAGAIN;
@@ -250,7 +314,7 @@ void mg_latch_close(mg_latch *l)
         mg_sleeper *s = l->first;
         unlink_locked(l, s);
         atomic_store(&s->state, MG_SLEEPER_CLOSED);
-        mg_loop_wake(s->waiter);
+        mg_waiter_wake(s->waiter);
     }
     pthread_mutex_unlock(&l->mu);
     drop_ring(l, ring, cap, head, count);

@@ -47,7 +47,7 @@ typedef struct mg_sleeper {
     uint32_t served_at;             /* and how many waits that thread had begun then */
     int64_t arriving_at;            /* when parts of a large frame began to arrive, or 0; its own thread's */
     int spun;                       /* this wait has been spinning; likewise */
-    int was_deputy;                 /* as mg_loop_wait was left, see loop.h; likewise */
+    int followed;                   /* it has slept while another thread led the loop; likewise */
 } mg_sleeper;
 
 /* Items that a latch has room for from its birth, whatever memory there is later: an answer to a call is one. */
@@ -103,6 +103,13 @@ mg_err mg_latch_try(mg_latch *l, mg_item *item);
 
 /* The same, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call mg_latch_leave. MG_ENOMEM. */
 mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item);
+
+/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR: look, then call
+ * again). Between mg_latch_join and mg_latch_leave. A thread that may lead a loop meanwhile calls mg_loop_wait instead. */
+mg_err mg_latch_sleep(mg_sleeper *s, int64_t deadline);
+
+/* The beginning of each of the two. */
+void mg_latch_count_wait(const mg_sleeper *s);
 
 /* Ends a sleep, whatever its state: MG_OK with the item, MG_ECLOSED, or MG_EAGAIN when none has come. */
 mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item);

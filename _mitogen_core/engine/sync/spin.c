@@ -24,6 +24,12 @@
 #define OTHERS_RUNNING 2
 #define OTHERS_ON_ONE  1
 
+/* A yield that took longer than this gave the core to an unrelated process. */
+#define YIELDED_LONG (MG_SECOND / 5000)
+
+/* How long a spin goes on after a part, for the next one. */
+#define NEXT_PART (MG_SECOND / 50000)
+
 static _Atomic int64_t spin_ns = 150000;
 static _Atomic int assumed = -1;
 
@@ -120,34 +126,82 @@ int mg_spin_one_core(int64_t now)
     return atomic_load_explicit(&one_core, memory_order_relaxed);
 }
 
-/* How much of it there is for a wait that begins to sleep at `now`, if its thread has any use for it. */
-static mg_room room_to_wait(mg_spin *h, int64_t now)
+mg_room mg_spin_room(mg_spin *h, int64_t now)
 {
     if (!atomic_load_explicit(&spin_ns, memory_order_relaxed) || h->short_waits < SHORT_WAITS_TO_SPIN)
         return MG_ROOM_NONE;
     return room_of(h, now);
 }
 
-int64_t mg_spin_until(mg_spin *h, int64_t now)
-{
-    return room_to_wait(h, now) == MG_ROOM_TO_SPIN ? now + atomic_load_explicit(&spin_ns, memory_order_relaxed) : 0;
-}
-
-int mg_spin_yields(mg_spin *h, int64_t now)
-{
-    return room_to_wait(h, now) == MG_ROOM_TO_YIELD;
-}
-
-void mg_spin_won(mg_spin *h)
+static void won(mg_spin *h)
 {
     if (h->losses > 0)
         h->losses--;
 }
 
-void mg_spin_lost(mg_spin *h)
+static void lost(mg_spin *h)
 {
     h->losses += 2;
     if (h->losses > LOSSES_MAX)
         h->losses = LOSSES_MAX;
     h->short_waits = SHORT_WAITS_TO_SPIN - (2 << h->losses);
+}
+
+/* Lets others run. Returns whether that took long. */
+static int yield_long(mg_poll *p)
+{
+    int64_t before = mg_now();
+    p->yields++;
+    sched_yield();
+    return mg_now() - before > YIELDED_LONG;
+}
+
+static mg_spun poll_until(mg_poll *p, int64_t now, int64_t end)
+{
+    for (unsigned i = 1; now < end; i++, now = mg_now()) {
+        mg_polled polled = p->fn(p, i);
+        if (polled == MG_POLL_WON)
+            return MG_SPUN_WON;
+        if (polled == MG_POLL_STOP)
+            return MG_SPUN_STOP;
+        if (polled == MG_POLL_PART) {
+            p->has_part = 1;
+            now = mg_now();
+            end = end < now + NEXT_PART ? now + NEXT_PART : end;
+        }
+        if (p->yield_every && !p->has_part && i % p->yield_every == p->yield_every / 2 && yield_long(p))
+            break;
+        mg_spin_relax();
+    }
+    return MG_SPUN_LOST;
+}
+
+static mg_spun spin(mg_spin *h, mg_poll *p, int64_t now)
+{
+    mg_spun how = poll_until(p, now, now + atomic_load_explicit(&spin_ns, memory_order_relaxed));
+    if (how == MG_SPUN_WON)
+        won(h);
+    else if (how == MG_SPUN_LOST && !p->has_part) /* a part has saved a wake, even if the rest came too late */
+        lost(h);
+    return how;
+}
+
+static mg_spun yield_once(mg_spin *h, mg_poll *p)
+{
+    int took_long = yield_long(p);
+    int is_there = p->fn(p, 0) == MG_POLL_WON;
+    if (is_there && !took_long)
+        won(h);
+    else
+        lost(h); /* a sleeper would have been given the core sooner */
+    return is_there ? MG_SPUN_WON : MG_SPUN_LOST;
+}
+
+mg_spun mg_spin_run(mg_spin *h, mg_poll *p, int64_t now)
+{
+    switch (mg_spin_room(h, now)) {
+    case MG_ROOM_TO_SPIN: return spin(h, p, now);
+    case MG_ROOM_TO_YIELD: return p->yields_once ? yield_once(h, p) : MG_SPUN_NOT;
+    default: return MG_SPUN_NOT;
+    }
 }

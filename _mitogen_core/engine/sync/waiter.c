@@ -9,9 +9,7 @@
 #include "base/clock.h"
 
 #if defined(__linux__)
-#include <poll.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 #endif
 
@@ -21,31 +19,42 @@ static pthread_key_t own_key;
 static pthread_once_t own_once = PTHREAD_ONCE_INIT;
 static int own_key_ok; /* set once, in own_once */
 
-static void close_alarm(mg_waiter *w);
-static void forget_sleepers(void);
+static void sleep_init(mg_waiter *w);
 
 static void give_back(void *arg)
 {
     mg_waiter *w = arg;
-    close_alarm(w);
     pthread_mutex_lock(&free_mu);
     w->next_free = free_list;
     free_list = w;
     pthread_mutex_unlock(&free_mu);
 }
 
+static void before_fork(void)
+{
+    pthread_mutex_lock(&free_mu);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&free_mu);
+}
+
+/* What a thread sleeps on may be locked by another one, which is not in this process. */
 static void after_fork_child(void)
 {
-    pthread_mutex_init(&free_mu, NULL);
-    forget_sleepers();
+    mg_waiter *own = own_key_ok ? pthread_getspecific(own_key) : NULL;
+    if (own)
+        sleep_init(own);
     for (mg_waiter *w = free_list; w; w = w->next_free)
-        pthread_mutex_init(&w->alarm_mu, NULL);
+        sleep_init(w);
+    pthread_mutex_unlock(&free_mu);
 }
 
 static void make_key(void)
 {
     own_key_ok = pthread_key_create(&own_key, give_back) == 0;
-    pthread_atfork(NULL, NULL, after_fork_child);
+    pthread_atfork(before_fork, after_fork, after_fork_child);
 }
 
 mg_waiter *mg_waiter_self(void)
@@ -65,8 +74,7 @@ mg_waiter *mg_waiter_self(void)
         w = mg_calloc(1, sizeof *w);
         if (!w)
             return NULL;
-        pthread_mutex_init(&w->alarm_mu, NULL);
-        w->alarm_fd = -1;
+        sleep_init(w);
     }
     w->spin.short_waits = 0;
     atomic_store_explicit(&w->thread, (uintptr_t) pthread_self(), memory_order_relaxed);
@@ -113,30 +121,14 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value, const kernel_t
     return syscall(FUTEX, (void *) word, op | PRIVATE, value, until, NULL, ANY);
 }
 
-/* REQUIRES(w->alarm_mu). */
-static void set_timer_locked(mg_waiter *w, int64_t nanoseconds)
+static void sleep_init(mg_waiter *w)
 {
-    struct itimerspec spec = {.it_value = {nanoseconds / MG_SECOND, nanoseconds % MG_SECOND}};
-    timerfd_settime(w->alarm_fd, 0, &spec, NULL);
-    w->alarm_set = nanoseconds != 0;
-}
-
-static void ring(mg_waiter *w)
-{
-    pthread_mutex_lock(&w->alarm_mu);
-    if (w->alarm_fd >= 0) {
-        w->rung = 1;
-        set_timer_locked(w, 1);
-    }
-    pthread_mutex_unlock(&w->alarm_mu);
+    (void) w;
 }
 
 static void wake_parked(mg_waiter *w)
 {
-    if (atomic_load(&w->on_alarm))
-        ring(w);
-    else
-        futex(&w->word, WAKE_BITSET, 1, NULL);
+    futex(&w->word, WAKE_BITSET, 1, NULL);
 }
 
 static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
@@ -149,110 +141,26 @@ static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
     return errno == ETIMEDOUT ? MG_ETIMEDOUT : errno == EINTR ? MG_EINTR : MG_OK;
 }
 
-int mg_waiter_open_alarm(mg_waiter *w)
-{
-    pthread_mutex_lock(&w->alarm_mu);
-    if (w->alarm_fd < 0)
-        w->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    int ok = w->alarm_fd >= 0;
-    pthread_mutex_unlock(&w->alarm_mu);
-    return ok;
-}
-
-static void close_alarm(mg_waiter *w)
-{
-    pthread_mutex_lock(&w->alarm_mu);
-    if (w->alarm_fd >= 0)
-        close(w->alarm_fd);
-    w->alarm_fd = -1;
-    w->alarm_set = w->rung = 0;
-    pthread_mutex_unlock(&w->alarm_mu);
-}
-
-void mg_waiter_set_alarm(mg_waiter *w, int64_t nanoseconds)
-{
-    pthread_mutex_lock(&w->alarm_mu);
-    if (w->alarm_fd >= 0 && !w->rung)
-        set_timer_locked(w, nanoseconds);
-    pthread_mutex_unlock(&w->alarm_mu);
-}
-
-/* Takes what the timer has to tell, and stops it. Whether it was set and went off. */
-static int take_alarm(mg_waiter *w)
-{
-    uint64_t times;
-    int off = read(w->alarm_fd, &times, sizeof times) > 0; /* which only this thread closes */
-    pthread_mutex_lock(&w->alarm_mu);
-    off = off && !w->rung;
-    if (w->alarm_set && !off)
-        set_timer_locked(w, 0);
-    w->alarm_set = w->rung = 0;
-    pthread_mutex_unlock(&w->alarm_mu);
-    return off;
-}
-
-/* The same as sleep_parked. */
-static mg_err sleep_alarmed(mg_waiter *w, int64_t deadline)
-{
-    struct pollfd fd = {w->alarm_fd, POLLIN, 0};
-    struct timespec left, *timeout = NULL;
-    if (deadline != MG_NEVER) {
-        int64_t ns = deadline - mg_now();
-        if (ns < 0)
-            ns = 0;
-        left.tv_sec = ns / MG_SECOND;
-        left.tv_nsec = ns % MG_SECOND;
-        timeout = &left;
-    }
-    int n = ppoll(&fd, 1, timeout, NULL);
-    return take_alarm(w) || n == 0 ? MG_ETIMEDOUT : MG_EINTR;
-}
-
-static void forget_sleepers(void)
-{
-}
-
 #else
 
-int mg_waiter_open_alarm(mg_waiter *w)
+/* Elsewhere a thread sleeps on a condition variable of its own, in slices of 50 ms, so that a signal is looked at in time. */
+static void sleep_init(mg_waiter *w)
 {
-    (void) w;
-    return 0;
-}
-
-static void close_alarm(mg_waiter *w)
-{
-    (void) w;
-}
-
-void mg_waiter_set_alarm(mg_waiter *w, int64_t nanoseconds)
-{
-    (void) w, (void) nanoseconds;
-}
-
-/* Elsewhere one condition variable serves all threads, in slices of 50 ms, so that a signal is looked at in time. */
-static pthread_mutex_t park_mu = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t park_cond = PTHREAD_COND_INITIALIZER;
-
-/* In a child made by fork: who had the lock, and who slept, is in the other process. */
-static void forget_sleepers(void)
-{
-    pthread_mutex_init(&park_mu, NULL);
-    park_cond = (pthread_cond_t) PTHREAD_COND_INITIALIZER;
+    pthread_mutex_init(&w->mu, NULL);
+    pthread_cond_init(&w->woken, NULL);
 }
 
 static void wake_parked(mg_waiter *w)
 {
-    (void) w;
-    pthread_mutex_lock(&park_mu);
-    pthread_cond_broadcast(&park_cond);
-    pthread_mutex_unlock(&park_mu);
+    pthread_mutex_lock(&w->mu);
+    pthread_cond_signal(&w->woken);
+    pthread_mutex_unlock(&w->mu);
 }
 
 static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
 {
     const int64_t slice = MG_SECOND / 20;
-    int64_t now = mg_now(), left = deadline == MG_NEVER ? slice : deadline - now;
+    int64_t left = deadline == MG_NEVER ? slice + 1 : deadline - mg_now();
     if (left <= 0)
         return MG_ETIMEDOUT;
     mg_err err = left > slice ? MG_EINTR : MG_ETIMEDOUT;
@@ -263,78 +171,66 @@ static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
     ts.tv_nsec += (long) left;
     ts.tv_sec += ts.tv_nsec / MG_SECOND;
     ts.tv_nsec %= MG_SECOND;
-    pthread_mutex_lock(&park_mu);
-    while (atomic_load(&w->word) == MG_WAITER_PARKED)
-        if (pthread_cond_timedwait(&park_cond, &park_mu, &ts)) {
-            pthread_mutex_unlock(&park_mu);
-            return deadline == MG_NEVER ? MG_EINTR : err;
-        }
-    pthread_mutex_unlock(&park_mu);
-    return MG_OK;
+    int timed_out = 0;
+    pthread_mutex_lock(&w->mu);
+    while (!timed_out && atomic_load(&w->word) == MG_WAITER_PARKED)
+        timed_out = pthread_cond_timedwait(&w->woken, &w->mu, &ts) != 0;
+    pthread_mutex_unlock(&w->mu);
+    if (!timed_out)
+        return MG_OK;
+    return err == MG_ETIMEDOUT && mg_now() < deadline ? MG_EINTR : err; /* the wall clock was set */
 }
 
 #endif
-
-uint32_t mg_waiter_set_token(mg_waiter *w)
-{
-    return atomic_exchange(&w->word, MG_WAITER_TOKEN);
-}
 
 void mg_waiter_unpark(mg_waiter *w)
 {
     wake_parked(w);
 }
 
-int mg_waiter_notify(mg_waiter *w)
+/* only: the one place elsewhere that is kicked, or NULL for any. */
+static void wake(mg_waiter *w, const mg_kick *only)
 {
-    if (mg_waiter_set_token(w) == MG_WAITER_PARKED) {
+    if (atomic_exchange(&w->word, MG_WAITER_TOKEN) == MG_WAITER_PARKED)
         wake_parked(w);
-        return 0;
+    else if (w != mg_waiter_self()) {
+        mg_kick *elsewhere = atomic_load(&w->elsewhere);
+        if (elsewhere && (!only || elsewhere == only))
+            elsewhere->fn(elsewhere);
     }
-    return atomic_load(&w->leading) != NULL;
 }
 
-static mg_err park(mg_waiter *w, int64_t deadline, mg_err (*sleep)(mg_waiter *, int64_t))
+void mg_waiter_wake(mg_waiter *w)
+{
+    wake(w, NULL);
+}
+
+void mg_waiter_wake_here(mg_waiter *w, mg_kick *here)
+{
+    wake(w, here);
+}
+
+int mg_waiter_wake_later(mg_waiter *w)
+{
+    if (w == mg_waiter_self())
+        return 0; /* a leader that has read its own answer looks at its sleep anyway; a token would cost it an empty turn */
+    if (atomic_exchange(&w->word, MG_WAITER_TOKEN) == MG_WAITER_PARKED)
+        return 1;
+    mg_kick *elsewhere = atomic_load(&w->elsewhere);
+    if (elsewhere)
+        elsewhere->fn(elsewhere);
+    return 0;
+}
+
+mg_err mg_waiter_park(mg_waiter *w, int64_t deadline)
 {
     uint32_t expected = MG_WAITER_AWAKE;
     if (!atomic_compare_exchange_strong(&w->word, &expected, MG_WAITER_PARKED)) {
         atomic_store(&w->word, MG_WAITER_AWAKE);
         return MG_OK;
     }
-    mg_err err = sleep(w, deadline);
+    mg_err err = sleep_parked(w, deadline);
     if (atomic_exchange(&w->word, MG_WAITER_AWAKE) == MG_WAITER_TOKEN)
         return MG_OK; /* the token came together with the signal or the deadline */
     return err == MG_OK ? MG_EINTR : err;
-}
-
-mg_err mg_waiter_park(mg_waiter *w, int64_t deadline)
-{
-    return park(w, deadline, sleep_parked);
-}
-
-#if defined(__linux__)
-
-mg_err mg_waiter_park_alarmed(mg_waiter *w, int64_t deadline)
-{
-    if (w->alarm_fd < 0) /* only this thread changes it */
-        return mg_waiter_park(w, deadline);
-    atomic_store(&w->on_alarm, 1);
-    mg_err err = park(w, deadline, sleep_alarmed);
-    atomic_store(&w->on_alarm, 0);
-    return err;
-}
-
-#else
-
-mg_err mg_waiter_park_alarmed(mg_waiter *w, int64_t deadline)
-{
-    return mg_waiter_park(w, deadline);
-}
-
-#endif
-
-void mg_waiter_forked(mg_waiter *w)
-{
-    pthread_mutex_init(&w->alarm_mu, NULL);
-    close_alarm(w);
 }

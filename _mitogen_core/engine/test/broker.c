@@ -79,7 +79,6 @@ mg_err mg_broker_join(mg_broker *b)
 
 void mg_broker_forked(mg_broker *b)
 {
-    mg_loop_forked(b->loop);
     mg_loop_unref(b->loop);
     mg_free(b);
 }

@@ -1,6 +1,6 @@
 /* The life of a loop in a program without Python: a thread that attends to it, an end that gives what was sent its time, and what a
  * fork leaves. The binding's broker thread is a Python thread, because callbacks run on it; it takes the same steps with the same
- * calls: mg_loop_attend, mg_loop_unsent, mg_loop_close, mg_loop_forked. */
+ * calls: mg_loop_attend, mg_loop_unsent, mg_loop_close. */
 #ifndef MG_BROKER_H
 #define MG_BROKER_H
 

@@ -9,15 +9,6 @@
 #include "loop/loop.h"
 #include "test/test.h"
 
-static void hold_all(void)
-{
-    CHECK(mg_fork_begin());
-    while (mg_loops_acquire())
-        ;
-    CHECK(mg_loops_are_acquired());
-    mg_fork_shut();
-}
-
 /* A thread that leads its loop most of the time. */
 struct leader {
     pthread_t thread;
@@ -62,38 +53,60 @@ static void *pass(void *arg)
     return NULL;
 }
 
+/* Forks. The child ends with what `check` says: 0 is well. */
+static void fork_and_check(int (*check)(void *arg), void *arg)
+{
+    int status;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (!pid)
+        _exit(check(arg));
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+struct two {
+    struct leader a, b;
+};
+
+static int gives_up_what_it_has(void *arg)
+{
+    struct two *x = arg;
+    if (!mg_loop_was_forked(x->a.loop) || !mg_loop_closed(x->b.loop) || atomic_load(&passing))
+        return 1;
+    mg_fork_enter();
+    mg_fork_leave();
+    mg_loop_acquire(x->a.loop);
+    mg_loop_release(x->a.loop);
+    mg_loop *own = mg_loop_new(); /* the list of all can be changed, too */
+    if (!own || mg_loop_was_forked(own))
+        return 2;
+    pid_t pid = fork();
+    if (!pid)
+        _exit(mg_loop_was_forked(own) ? 0 : 3);
+    int status;
+    if (waitpid(pid, &status, 0) != pid || status || mg_loop_was_forked(own))
+        return 4;
+    mg_loop_unref(own);
+    return 0;
+}
+
 static void a_copy_gives_up_what_it_has_and_the_parent_goes_on(void)
 {
-    struct leader a, b;
-    pthread_t passer;
-    leader_start(&a);
-    leader_start(&b);
-    CHECK(pthread_create(&passer, NULL, pass, NULL) == 0);
+    struct two x;
+    pthread_t passers[3];
+    leader_start(&x.a);
+    leader_start(&x.b);
+    for (int i = 0; i < 3; i++)
+        CHECK(pthread_create(&passers[i], NULL, pass, NULL) == 0);
     for (int i = 0; i < 50; i++) {
-        int status;
-        hold_all();
-        CHECK(atomic_load(&passing) == 0);
-        pid_t pid = fork();
-        if (!pid) {
-            mg_fork_child();
-            if (!mg_loop_was_forked(a.loop) || !mg_loop_closed(b.loop))
-                _exit(1);
-            mg_fork_enter();
-            mg_fork_leave();
-            mg_loop *own = mg_loop_new(); /* the list of all can be changed, too */
-            hold_all();
-            mg_fork_parent();
-            mg_loop_unref(own);
-            _exit(mg_loop_was_forked(a.loop) ? 0 : 2);
-        }
-        mg_fork_parent();
-        CHECK(waitpid(pid, &status, 0) == pid && status == 0);
-        CHECK(!mg_loop_was_forked(a.loop) && !mg_loop_closed(a.loop));
+        fork_and_check(gives_up_what_it_has, &x);
+        CHECK(!mg_loop_was_forked(x.a.loop) && !mg_loop_closed(x.a.loop));
     }
     atomic_store(&stop_passing, 1);
-    pthread_join(passer, NULL);
-    leader_end(&a);
-    leader_end(&b);
+    for (int i = 0; i < 3; i++)
+        pthread_join(passers[i], NULL);
+    leader_end(&x.a);
+    leader_end(&x.b);
 }
 
 /* One that sleeps until a byte comes. */
@@ -144,21 +157,6 @@ static void sleeper_end(struct sleeper *s)
     close(s->pipe[1]);
 }
 
-/* hold_all at a moment when the leader sleeps already. */
-static void hold_asleep(struct sleeper *s)
-{
-    for (;;) {
-        mg_loop_stats before, after;
-        mg_loop_get_stats(s->leader.loop, &before);
-        hold_all();
-        mg_loop_get_stats(s->leader.loop, &after);
-        if (after.kicks == before.kicks && !mg_loop_leads(s->leader.loop))
-            return;
-        mg_fork_parent();
-        usleep(100);
-    }
-}
-
 static void send_byte(struct sleeper *s)
 {
     CHECK(write(s->pipe[1], "x", 1) == 1);
@@ -170,89 +168,147 @@ static void await_bytes(struct sleeper *s, int n)
         usleep(100);
 }
 
+static int is_given_up(void *arg)
+{
+    struct sleeper *s = arg;
+    return mg_loop_was_forked(s->leader.loop) && !atomic_load(&s->bytes) ? 0 : 1;
+}
+
+/* Handlers that are registered before those of the loop are called after them: while all loops are held. */
+static struct sleeper *watched;
+static _Atomic int held_rightly;
+
+static void while_it_is_held(void)
+{
+    if (!watched)
+        return;
+    send_byte(watched);
+    usleep(20000);
+    if (!atomic_load(&watched->bytes))
+        atomic_fetch_add(&held_rightly, 1);
+}
+
 static void a_leader_that_sleeps_is_left_asleep_and_does_nothing(void)
 {
     struct sleeper s;
-    int status;
+    mg_loop_stats before, after;
     sleeper_start(&s);
-    hold_asleep(&s);
-    send_byte(&s);
+    int n = 0;
+    do { /* until it slept as we forked */
+        mg_loop_get_stats(s.leader.loop, &before);
+        atomic_store(&s.bytes, 0);
+        watched = &s;
+        fork_and_check(is_given_up, &s);
+        watched = NULL;
+        CHECK(atomic_load(&held_rightly) == ++n);
+        await_bytes(&s, 1);
+        mg_loop_get_stats(s.leader.loop, &after);
+    } while (after.kicks != before.kicks);
+    sleeper_end(&s);
+}
+
+struct held {
+    mg_loop *loop;
+    _Atomic int holds, may_release, may_end;
+};
+
+/* A thread that has ended as the process is copied is a leak to a sanitizer. */
+static void *stay(struct held *h)
+{
+    while (!atomic_load(&h->may_end))
+        usleep(100);
+    return NULL;
+}
+
+static void *hold_until_told(void *arg)
+{
+    struct held *h = arg;
+    mg_loop_acquire(h->loop);
+    atomic_store(&h->holds, 1);
+    while (!atomic_load(&h->may_release))
+        usleep(100);
+    mg_loop_release(h->loop);
+    return stay(h);
+}
+
+static void *allow_soon(void *arg)
+{
+    struct held *h = arg;
     usleep(20000);
-    pid_t pid = fork();
-    if (!pid) {
-        /* what runs in the child before mg_fork_child may drop a stream */
-        mg_loop_acquire(s.leader.loop);
-        mg_loop_release(s.leader.loop);
-        mg_fork_child();
-        mg_loop_acquire(s.leader.loop);
-        mg_loop_release(s.leader.loop);
-        _exit(mg_loop_was_forked(s.leader.loop) && mg_loop_closed(s.leader.loop) ? 0 : 1);
+    atomic_store(&h->may_release, 1);
+    return stay(h);
+}
+
+static int was_released_before(void *arg)
+{
+    struct held *h = arg;
+    return atomic_load(&h->may_release) && mg_loop_was_forked(h->loop) ? 0 : 1;
+}
+
+static void a_fork_waits_for_a_thread_that_has_acquired_a_loop(void)
+{
+    struct held h = {.loop = mg_loop_new()};
+    pthread_t holder, allower;
+    CHECK(pthread_create(&holder, NULL, hold_until_told, &h) == 0);
+    while (!atomic_load(&h.holds))
+        usleep(100);
+    CHECK(pthread_create(&allower, NULL, allow_soon, &h) == 0);
+    fork_and_check(was_released_before, &h);
+    atomic_store(&h.may_end, 1);
+    pthread_join(holder, NULL);
+    pthread_join(allower, NULL);
+    mg_loop_unref(h.loop);
+}
+
+static void *make_and_end_loops(void *arg)
+{
+    while (!atomic_load((_Atomic int *) arg)) {
+        mg_loop *loop = mg_loop_new();
+        CHECK(loop);
+        mg_loop_unref(loop);
     }
-    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
-    CHECK(atomic_load(&s.bytes) == 0);
-    mg_fork_parent();
-    await_bytes(&s, 1);
-    sleeper_end(&s);
+    return NULL;
 }
 
-static void who_forks_may_hold_a_loop_whose_leader_it_left_asleep(void)
-{
-    struct sleeper s;
-    sleeper_start(&s);
-    hold_asleep(&s);
-    mg_loop_acquire(s.leader.loop);
-    mg_watch_stop(s.watch);
-    mg_watch_start(s.watch);
-    mg_loop_release(s.leader.loop);
-    CHECK(mg_loop_leads(s.leader.loop)); /* for the fork */
-    CHECK(mg_loops_are_acquired());
-    send_byte(&s);
-    CHECK(atomic_load(&s.bytes) == 0);
-    mg_fork_parent();
-    await_bytes(&s, 1);
-    sleeper_end(&s);
-}
-
-static void who_holds_a_loop_may_hold_it_again_and_lose_its_last_reference(void)
-{
-    mg_loop *kept = mg_loop_new(), *lost = mg_loop_new();
-    hold_all();
-    mg_loop_acquire(kept);
-    CHECK(mg_loop_try_acquire(kept));
-    mg_loop_release(kept);
-    mg_loop_release(kept);
-    mg_loop_unref(lost); /* the fork has one, too */
-    mg_fork_parent();
-    mg_loop_acquire(kept);
-    mg_loop_release(kept);
-    mg_loop_unref(kept);
-}
-
-static void a_fork_before_a_fork_needs_nothing_more(void)
+/* The lowest number that is free while there is one loop more. */
+static int free_number(void)
 {
     mg_loop *loop = mg_loop_new();
-    hold_all();
-    CHECK(!mg_fork_begin());
-    mg_fork_enter(); /* the forking thread passes its own gate */
-    mg_fork_leave();
-    mg_fork_parent();
-    CHECK(mg_loops_are_acquired());
-    mg_fork_parent();
-    CHECK(!mg_loops_are_acquired());
+    int fd = dup(0);
+    CHECK(loop && fd >= 0 && close(fd) == 0);
     mg_loop_unref(loop);
+    return fd;
 }
 
-static _Atomic int forks;
+static int has_no_more_descriptors(void *arg)
+{
+    return free_number() <= *(int *) arg ? 0 : 1;
+}
+
+static void a_copy_has_no_descriptor_of_loops_that_come_and_go(void)
+{
+    _Atomic int stop = 0;
+    pthread_t threads[2];
+    int number = free_number();
+    for (int i = 0; i < 2; i++)
+        CHECK(pthread_create(&threads[i], NULL, make_and_end_loops, (void *) &stop) == 0);
+    for (int i = 0; i < 50; i++)
+        fork_and_check(has_no_more_descriptors, &number);
+    atomic_store(&stop, 1);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static int always_well(void *arg)
+{
+    (void) arg;
+    return 0;
+}
 
 static void *fork_often(void *arg)
 {
-    (void) arg;
-    for (int i = 0; i < 20; i++) {
-        hold_all();
-        CHECK(atomic_fetch_add(&forks, 1) == 0); /* one at a time */
-        atomic_fetch_sub(&forks, 1);
-        mg_fork_parent();
-    }
+    for (int i = 0; i < 20; i++)
+        fork_and_check(always_well, arg);
     return NULL;
 }
 
@@ -270,11 +326,11 @@ static void threads_that_fork_wait_for_each_other(void)
 
 int main(void)
 {
+    CHECK(pthread_atfork(while_it_is_held, NULL, NULL) == 0);
     RUN(a_copy_gives_up_what_it_has_and_the_parent_goes_on);
     RUN(a_leader_that_sleeps_is_left_asleep_and_does_nothing);
-    RUN(who_forks_may_hold_a_loop_whose_leader_it_left_asleep);
-    RUN(who_holds_a_loop_may_hold_it_again_and_lose_its_last_reference);
-    RUN(a_fork_before_a_fork_needs_nothing_more);
+    RUN(a_fork_waits_for_a_thread_that_has_acquired_a_loop);
+    RUN(a_copy_has_no_descriptor_of_loops_that_come_and_go);
     RUN(threads_that_fork_wait_for_each_other);
     return 0;
 }

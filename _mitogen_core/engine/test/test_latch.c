@@ -229,11 +229,11 @@ static void an_item_that_comes_with_the_deadline_wins(void)
     /* before the wait looks at the clock */
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(mg_latch_push(l, number(1), NULL) == MG_OK);
-    CHECK(mg_loop_wait(NULL, &s, 0) == MG_OK);
+    CHECK(mg_latch_sleep(&s, 0) == MG_OK);
     CHECK(mg_latch_leave(l, &s, &item) == MG_OK && is_number(item, 1));
     /* after it */
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
-    CHECK(mg_loop_wait(NULL, &s, 0) == MG_ETIMEDOUT);
+    CHECK(mg_latch_sleep(&s, 0) == MG_ETIMEDOUT);
     CHECK(mg_latch_push(l, number(2), NULL) == MG_OK);
     CHECK(mg_latch_leave(l, &s, &item) == MG_OK && is_number(item, 2));
     mg_latch_unref(l);
@@ -313,7 +313,7 @@ static void a_closed_latch_takes_nothing_drops_what_it_had_and_keeps_its_promise
     CHECK(mg_latch_push(l, number(9), NULL) == MG_ECLOSED && dropped == before + 6); /* the caller's still */
     CHECK(mg_latch_try(l, &item) == MG_ECLOSED);
     CHECK(mg_latch_join(l, &later, &item) == MG_ECLOSED);
-    CHECK(mg_loop_wait(NULL, &s, MG_NEVER) == MG_OK);
+    CHECK(mg_latch_sleep(&s, MG_NEVER) == MG_OK);
     CHECK(mg_latch_leave(l, &s, &item) == MG_OK && is_number(item, 1));
     CHECK(mg_latch_size(l) == 0);
     mg_latch_unget(l, number(1));
@@ -485,9 +485,9 @@ static void a_wait_given_up_can_be_taken_up_again(void)
     mg_item item;
 
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
-    CHECK(mg_loop_wait(NULL, &s, mg_now() + MG_SECOND / 1000) == MG_ETIMEDOUT);
+    CHECK(mg_latch_sleep(&s, mg_now() + MG_SECOND / 1000) == MG_ETIMEDOUT);
     CHECK(mg_latch_push(l, number(1), NULL) == MG_OK);
-    CHECK(mg_loop_wait(NULL, &s, MG_NEVER) == MG_OK && mg_loop_wait(NULL, &s, 0) == MG_OK);
+    CHECK(mg_latch_sleep(&s, MG_NEVER) == MG_OK && mg_latch_sleep(&s, 0) == MG_OK);
     CHECK(mg_latch_leave(l, &s, &item) == MG_OK && is_number(item, 1));
     mg_latch_unref(l);
 }

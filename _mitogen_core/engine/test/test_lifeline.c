@@ -89,7 +89,6 @@ static void a_copy_leaves_the_parents_thread_alone(void)
     CHECK(line);
     pid_t pid = fork();
     if (!pid) {
-        mg_loop_forked(loop);
         mg_lifeline_end(line);
         _exit(0);
     }

@@ -188,7 +188,7 @@ static inline mg_err test_get(mg_loop *loop, mg_latch *l, int64_t deadline, mg_i
     if (err != MG_EAGAIN)
         return err;
     do
-        err = mg_loop_wait(loop, &s, deadline);
+        err = loop ? mg_loop_wait(loop, &s, deadline) : mg_latch_sleep(&s, deadline);
     while (err == MG_EINTR);
     mg_spin_learn(&s.waiter->spin, s.since);
     mg_err left = mg_latch_leave(l, &s, item);
@@ -224,7 +224,7 @@ struct node {
     mg_router *router;
     mg_broker *broker;
     mg_waiter *waiter; /* the attendant's, once it runs */
-    mg_op up_op;
+    mg_task up_task;
     _Atomic int up;
     _Atomic int keep_in_python; /* streams do not go on after MG_EV_FRAME and MG_EV_HOOK */
     pthread_mutex_t mu;
@@ -302,9 +302,9 @@ static inline void node_event(void *arg, mg_event *ev)
     node_handle(arg, ev);
 }
 
-static inline void node_is_up(mg_op *op)
+static inline void node_is_up(mg_task *task)
 {
-    struct node *node = (struct node *) ((char *) op - offsetof(struct node, up_op));
+    struct node *node = (struct node *) ((char *) task - offsetof(struct node, up_task));
 
     node->waiter = mg_waiter_self();
     atomic_store(&node->up, 1);
@@ -328,8 +328,8 @@ static inline void node_attend(struct node *node)
 {
     node->broker = mg_broker_start(node->loop, node_event, node);
     CHECK(node->broker);
-    node->up_op.run = node_is_up;
-    mg_loop_post(node->loop, &node->up_op);
+    node->up_task.run = node_is_up;
+    mg_loop_post(node->loop, &node->up_task);
     AWAIT(atomic_load(&node->up));
 }
 
@@ -355,14 +355,14 @@ static inline void node_stop(struct node *node)
 }
 
 struct test_mark {
-    mg_op op;
+    mg_task task;
     mg_loop *loop;
     int passed;
 };
 
-static inline void test_mark_run(mg_op *op)
+static inline void test_mark_run(mg_task *task)
 {
-    struct test_mark *mark = (struct test_mark *) op;
+    struct test_mark *mark = (struct test_mark *) task;
 
     mark->passed = 1;
     mg_loop_interrupt(mark->loop); /* there is nothing more to wait for */
@@ -371,10 +371,10 @@ static inline void test_mark_run(mg_op *op)
 /* Attends until all ops that are queued now have run. For a loop without other threads. */
 static inline void test_run_ops(mg_loop *loop)
 {
-    struct test_mark mark = {.op.run = test_mark_run, .loop = loop};
+    struct test_mark mark = {.task.run = test_mark_run, .loop = loop};
     int64_t until = mg_now() + TEST_PATIENCE;
 
-    CHECK(mg_loop_post(loop, &mark.op) == 1);
+    CHECK(mg_loop_post(loop, &mark.task) == 1);
     while (!mark.passed)
         CHECK(mg_loop_attend(loop, mg_now() + MG_SECOND / 500) != MG_ECLOSED && mg_now() < until);
 }

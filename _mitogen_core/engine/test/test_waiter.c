@@ -25,7 +25,7 @@ static void each_thread_has_a_waiter_of_its_own_and_leaves_it_to_the_next(void)
 
     test_join(test_spawn(get_self, &first));
     CHECK(first && first != mg_waiter_self());
-    mg_waiter_notify(first); /* too late, which harms nobody */
+    mg_waiter_wake(first); /* too late, which harms nobody */
     test_join(test_spawn(get_self, &second));
     CHECK(first == second);
 }
@@ -34,7 +34,8 @@ static void a_token_given_before_the_sleep_ends_it_at_once_and_only_once(void)
 {
     mg_waiter *w = mg_waiter_self();
 
-    CHECK(!mg_waiter_notify(w) && !mg_waiter_notify(w));
+    mg_waiter_wake(w);
+    mg_waiter_wake(w);
     CHECK(mg_waiter_park(w, MG_NEVER) == MG_OK);
     CHECK(mg_waiter_park(w, mg_now() + MG_SECOND / 1000) == MG_ETIMEDOUT);
 }
@@ -43,7 +44,7 @@ static void a_token_can_be_taken_back(void)
 {
     mg_waiter *w = mg_waiter_self();
 
-    mg_waiter_notify(w);
+    mg_waiter_wake(w);
     mg_waiter_take_token(w);
     mg_waiter_take_token(w);
     CHECK(mg_waiter_park(w, mg_now() + MG_SECOND / 1000) == MG_ETIMEDOUT);
@@ -93,7 +94,7 @@ static void a_parked_thread_is_woken(void)
     pthread_t thread = test_spawn(park_for_ever, &p);
 
     AWAIT(is_parked(&p));
-    CHECK(!mg_waiter_notify(p.waiter));
+    mg_waiter_wake(p.waiter);
     test_join(thread);
     CHECK(p.err == MG_OK);
 }
@@ -122,17 +123,79 @@ static void a_signal_ends_the_sleep(void)
     sigaction(SIGUSR1, &old, NULL);
 }
 
-static void a_waiter_that_may_be_blocked_in_a_loop_is_told_of(void)
+static void a_parked_thread_can_be_given_its_token_now_and_be_woken_later(void)
 {
-    mg_waiter *w = mg_waiter_self();
-    mg_loop *loop = mg_loop_new();
+    struct parker p = {0};
+    pthread_t thread = test_spawn(park_for_ever, &p);
 
-    atomic_store(&w->leading, loop);
-    CHECK(mg_waiter_notify(w) == 1);
-    atomic_store(&w->leading, NULL);
-    CHECK(mg_waiter_notify(w) == 0);
+    AWAIT(is_parked(&p));
+    CHECK(mg_waiter_wake_later(p.waiter) && !mg_waiter_wake_later(p.waiter));
+    mg_waiter_unpark(p.waiter);
+    test_join(thread);
+    CHECK(p.err == MG_OK);
+    CHECK(!mg_waiter_wake_later(mg_waiter_self()));
+    CHECK(mg_waiter_park(mg_waiter_self(), mg_now() + MG_SECOND / 1000) == MG_ETIMEDOUT); /* it was not given one */
+}
+
+/* A place where a thread sleeps otherwise. */
+struct place {
+    mg_kick kick;
+    _Atomic int kicks;
+};
+
+static void count_kick(mg_kick *kick)
+{
+    atomic_fetch_add(&((struct place *) kick)->kicks, 1);
+}
+
+struct elsewhere {
+    struct place *place;
+    _Atomic(mg_waiter *) waiter;
+    _Atomic int may_end;
+};
+
+static void *be_elsewhere(void *arg)
+{
+    struct elsewhere *x = arg;
+    mg_waiter *w = mg_waiter_self();
+
+    atomic_store(&w->elsewhere, &x->place->kick);
+    atomic_store(&x->waiter, w);
+    AWAIT(atomic_load(&x->may_end));
+    atomic_store(&w->elsewhere, NULL);
     mg_waiter_take_token(w);
-    mg_loop_unref(loop);
+    return NULL;
+}
+
+static void a_thread_that_sleeps_elsewhere_is_kicked_there(void)
+{
+    struct place place = {.kick.fn = count_kick}, other = {.kick.fn = count_kick};
+    struct elsewhere x = {.place = &place};
+    pthread_t thread = test_spawn(be_elsewhere, &x);
+
+    AWAIT(atomic_load(&x.waiter));
+    mg_waiter_wake(x.waiter);
+    CHECK(place.kicks == 1);
+    CHECK(!mg_waiter_wake_later(x.waiter) && place.kicks == 2);
+    mg_waiter_wake_here(x.waiter, &other.kick); /* it has gone on */
+    CHECK(place.kicks == 2 && other.kicks == 0);
+    mg_waiter_wake_here(x.waiter, &place.kick);
+    CHECK(place.kicks == 3);
+    atomic_store(&x.may_end, 1);
+    test_join(thread);
+    mg_waiter_wake(x.waiter);
+    CHECK(place.kicks == 3);
+}
+
+static void a_thread_that_wakes_itself_is_not_kicked(void)
+{
+    struct place place = {.kick.fn = count_kick};
+    mg_waiter *w = mg_waiter_self();
+
+    atomic_store(&w->elsewhere, &place.kick);
+    mg_waiter_wake(w);
+    CHECK(mg_waiter_park(w, MG_NEVER) == MG_OK && !place.kicks);
+    atomic_store(&w->elsewhere, NULL);
 }
 
 /* Two threads hand a turn to each other by nothing but wakes. One that is missed hangs them. */
@@ -159,7 +222,7 @@ static void *play(void *arg)
         while (atomic_load(&t->turn) != p->me)
             CHECK(mg_waiter_park(w, mg_now() + TEST_PATIENCE) != MG_ETIMEDOUT);
         atomic_store(&t->turn, !p->me);
-        mg_waiter_notify(atomic_load(&t->players[!p->me]));
+        mg_waiter_wake(atomic_load(&t->players[!p->me]));
     }
     return NULL;
 }
@@ -175,68 +238,23 @@ static void no_wake_is_missed_in_many_rounds(void)
     mg_waiter_take_token(mg_waiter_self());
 }
 
-/* The same, asleep on an alarm that the other player sets and takes back all the time. */
-static void *play_with_alarms(void *arg)
-{
-    struct player *p = arg;
-    struct table *t = p->table;
-    mg_waiter *w = mg_waiter_self();
-    unsigned state = 5 + (unsigned) p->me;
+enum { SLEEPERS = 32 };
 
-    mg_waiter_open_alarm(w);
-    atomic_store(&t->players[p->me], w);
-    AWAIT(atomic_load(&t->players[!p->me]));
-    for (int i = 0; i < t->rounds; i++) {
-        for (int64_t end = mg_now() + TEST_PATIENCE; atomic_load(&t->turn) != p->me;) {
-            mg_waiter_park_alarmed(w, MG_NEVER);
-            CHECK(mg_now() < end);
-        }
-        mg_waiter *other = atomic_load(&t->players[!p->me]);
-        mg_waiter_set_alarm(other, test_random(&state) % 3 * 2000);
-        atomic_store(&t->turn, !p->me);
-        mg_waiter_notify(other);
-        mg_waiter_set_alarm(other, test_random(&state) % 2 * 1000);
+static void a_wake_reaches_its_thread_and_no_other(void)
+{
+    struct parker p[SLEEPERS];
+    pthread_t threads[SLEEPERS];
+
+    memset(p, 0, sizeof p);
+    for (int i = 0; i < SLEEPERS; i++)
+        threads[i] = test_spawn(park_for_ever, &p[i]);
+    for (int i = 0; i < SLEEPERS; i++)
+        AWAIT(is_parked(&p[i]) || p[i].err); /* where there are no futexes a sleep ends now and then, as for a signal */
+    for (int i = 0; i < SLEEPERS; i++) {
+        mg_waiter_wake(p[i].waiter);
+        test_join(threads[i]);
+        CHECK(p[i].err == MG_OK || p[i].err == MG_EINTR);
     }
-    return NULL;
-}
-
-static void no_wake_is_missed_whatever_the_alarm_does(void)
-{
-    struct table t = {.rounds = 20000};
-    struct player a = {&t, 0}, b = {&t, 1};
-    pthread_t thread = test_spawn(play_with_alarms, &b);
-
-    play_with_alarms(&a);
-    test_join(thread);
-    mg_waiter_take_token(mg_waiter_self());
-}
-
-static void an_alarm_ends_the_sleep_unless_it_is_taken_back(void)
-{
-    mg_waiter *w = mg_waiter_self();
-    mg_err err;
-
-    mg_waiter_set_alarm(w, 1); /* what was never opened is left alone */
-    if (!mg_waiter_open_alarm(w))
-        return; /* not on this system */
-    CHECK(mg_waiter_open_alarm(w));
-    mg_waiter_set_alarm(w, MG_SECOND / 1000);
-    while ((err = mg_waiter_park_alarmed(w, MG_NEVER)) == MG_EINTR)
-        ;
-    CHECK(err == MG_ETIMEDOUT);
-
-    mg_waiter_set_alarm(w, MG_SECOND / 1000);
-    mg_waiter_set_alarm(w, 0);
-    int64_t until = mg_now() + MG_SECOND / 100;
-    while ((err = mg_waiter_park_alarmed(w, until)) == MG_EINTR)
-        ;
-    CHECK(err == MG_ETIMEDOUT && mg_now() >= until);
-
-    mg_waiter_notify(w);
-    CHECK(mg_waiter_park_alarmed(w, MG_NEVER) == MG_OK);
-    mg_waiter_forked(w);
-    mg_waiter_set_alarm(w, 1); /* closed, and nothing happens */
-    CHECK(mg_waiter_park_alarmed(w, mg_now()) == MG_ETIMEDOUT);
 }
 
 struct racer {
@@ -255,7 +273,7 @@ static void *notify_in_each_round(void *arg)
             sched_yield();
         for (unsigned spin = test_random(&state) % 3000; spin; spin--)
             atomic_load_explicit(&r->go, memory_order_relaxed);
-        mg_waiter_notify(r->target);
+        mg_waiter_wake(r->target);
         atomic_store(&r->done, i);
     }
     return NULL;
@@ -294,10 +312,11 @@ int main(void)
     RUN(a_deadline_ends_the_sleep_and_not_early);
     RUN(a_parked_thread_is_woken);
     RUN(a_signal_ends_the_sleep);
-    RUN(a_waiter_that_may_be_blocked_in_a_loop_is_told_of);
+    RUN(a_parked_thread_can_be_given_its_token_now_and_be_woken_later);
+    RUN(a_thread_that_sleeps_elsewhere_is_kicked_there);
+    RUN(a_thread_that_wakes_itself_is_not_kicked);
     RUN(no_wake_is_missed_in_many_rounds);
-    RUN(an_alarm_ends_the_sleep_unless_it_is_taken_back);
-    RUN(no_wake_is_missed_whatever_the_alarm_does);
+    RUN(a_wake_reaches_its_thread_and_no_other);
     RUN(a_wake_that_races_with_the_deadline_is_never_lost);
     return 0;
 }

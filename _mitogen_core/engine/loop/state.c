@@ -1,0 +1,143 @@
+#include "loop/state.h"
+
+#include <errno.h>
+
+#include "base/alloc.h"
+#include "base/block.h"
+#include "base/clock.h"
+
+static pthread_mutex_t all_mu = PTHREAD_MUTEX_INITIALIZER;
+static mg_ilist all_loops = {{&all_loops.ends, &all_loops.ends}}; /* guarded by all_mu */
+
+/* Everything but the descriptors. */
+static void init(mg_loop *loop)
+{
+    atomic_init(&loop->refs, 1);
+    pthread_mutex_init(&loop->mu, NULL);
+    pthread_cond_init(&loop->left, NULL);
+    pthread_mutex_init(&loop->freeze_mu, NULL);
+    mg_events_init(&loop->events);
+    mg_tasks_init(&loop->posted);
+    mg_tasks_init(&loop->corked);
+    mg_tasks_init(&loop->slow);
+    mg_ilist_init(&loop->followers);
+    loop->traffic_at = mg_now();
+}
+
+mg_loop *mg_loop_make(const mg_poller_owner *owner)
+{
+    mg_loop *loop = mg_calloc(1, sizeof *loop);
+    mg_poller_owner told = *owner;
+    if (!loop) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    init(loop);
+    told.arg = loop;
+    mg_loops_lock(); /* a fork must not come between, and copy descriptors that nobody closes */
+    loop->poller = mg_poller_new(&told);
+    if (loop->poller)
+        mg_ilist_append(&all_loops, &loop->node);
+    mg_loops_unlock();
+    if (loop->poller) {
+        mg_block_keeper(1);
+        return loop;
+    }
+    int err = errno;
+    mg_loop_unref(loop);
+    errno = err;
+    return NULL;
+}
+
+mg_loop *mg_loop_ref(mg_loop *loop)
+{
+    atomic_fetch_add_explicit(&loop->refs, 1, memory_order_relaxed);
+    return loop;
+}
+
+int mg_loop_closed(const mg_loop *loop)
+{
+    return atomic_load(&loop->closed);
+}
+
+int mg_loop_was_forked(const mg_loop *loop)
+{
+    return atomic_load(&loop->forked);
+}
+
+void mg_loop_close_poller(mg_loop *loop)
+{
+    if (loop->poller && mg_poller_close(loop->poller))
+        mg_block_keeper(-1);
+}
+
+void mg_loop_unref(mg_loop *loop)
+{
+    if (!loop || atomic_fetch_sub_explicit(&loop->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    mg_loops_lock();
+    mg_node_remove(&loop->node);
+    mg_loop_close_poller(loop); /* with the lock, as above */
+    mg_loops_unlock();
+    mg_poller_unref(loop->poller);
+    mg_landing_drop(&loop->landing);
+    mg_events_fini(&loop->events);
+    mg_free(loop->scratch);
+    pthread_mutex_destroy(&loop->freeze_mu);
+    pthread_cond_destroy(&loop->left);
+    pthread_mutex_destroy(&loop->mu);
+    mg_free(loop);
+}
+
+/* --- all loops --- */
+
+void mg_loops_lock(void)
+{
+    pthread_mutex_lock(&all_mu);
+}
+
+void mg_loops_unlock(void)
+{
+    pthread_mutex_unlock(&all_mu);
+}
+
+void mg_loops_init_lock(void)
+{
+    pthread_mutex_init(&all_mu, NULL);
+}
+
+/* A reference to a loop that may be on its way out: whether there still was one to share. REQUIRES(all_mu). */
+static int try_ref(mg_loop *loop)
+{
+    uint32_t refs = atomic_load(&loop->refs);
+    while (refs && !atomic_compare_exchange_weak(&loop->refs, &refs, refs + 1))
+        continue;
+    return refs != 0;
+}
+
+static mg_loop *loop_of(const mg_node *node)
+{
+    return MG_CONTAINER(node, mg_loop, node);
+}
+
+mg_loop *mg_loops_first_free(void)
+{
+    for (mg_node *node = mg_ilist_first(&all_loops); node; node = mg_ilist_next(&all_loops, node))
+        if (!loop_of(node)->is_held && try_ref(loop_of(node)))
+            return loop_of(node);
+    return NULL;
+}
+
+mg_loop *mg_loops_first_held(void)
+{
+    for (mg_node *node = mg_ilist_first(&all_loops); node; node = mg_ilist_next(&all_loops, node))
+        if (loop_of(node)->is_held)
+            return loop_of(node);
+    return NULL;
+}
+
+void mg_loops_visit(void (*fn)(mg_loop *loop))
+{
+    for (mg_node *node = mg_ilist_first(&all_loops); node; node = mg_ilist_next(&all_loops, node))
+        fn(loop_of(node));
+}

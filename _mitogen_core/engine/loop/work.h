@@ -1,0 +1,22 @@
+/* What a leader does besides its descriptors: what other threads have posted, frames that are corked for a moment, and slow polls. For the files of
+ * this room; how the rest of the engine asks for it is in loop.h. */
+#ifndef MG_WORK_H
+#define MG_WORK_H
+
+#include <stdint.h>
+
+#include "loop/handle.h"
+
+/* Leader only. Runs what is due. */
+void mg_work_run(mg_loop *loop, int64_t now);
+
+/* Leader only. Until when it may sleep that would sleep until then. */
+int64_t mg_work_sleep_until(mg_loop *loop, int64_t now, int64_t until);
+
+/* Runs all that is corked. Any thread, with no lock held. Whether there was anything. */
+int mg_work_uncork(mg_loop *loop);
+
+/* In a child made by fork: nothing is to be done. */
+void mg_work_forked(mg_loop *loop);
+
+#endif
