@@ -33,10 +33,11 @@ class _BrokerBase(object):
         # defers until then costs no wake-up.
         self._alive = True
         self._exitted = False
-        _remember(self._all, self)
         self._open()
         #: Any thread: see :meth:`Waker.defer`.
         self.defer = self._waker.protocol.defer
+        # Whole: the copy that a fork makes just then has all that it needs.
+        _remember(self._all, self)
         self._thread = threading.Thread(target=self._broker_main,
                                         name='mitogen.broker')
         if _start:
