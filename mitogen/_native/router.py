@@ -107,8 +107,7 @@ class Router(core._RouterBase, _c.Router):
         self._watch_stream(context, stream)
 
     def _end_receivers(self):
-        """Nothing to do: the engine has told them."""
-        pass
+        mitogen.core._pure['Router']._end_receivers(self)
 
     def _on_stream_disconnect(self, stream, own_id=None):
         lost = [context_id for context_id, link in self._routes().items()
