@@ -37,8 +37,8 @@ int mg_fork_wanted(void)
 
 /* --- the loops --- */
 
-/* Keeps a leader that is asleep from doing anything, which costs less than to wake it and to have it leave and come back. Returns whether
- * there was one. */
+/* Keeps a leader that is asleep from doing anything, which costs less than to wake it and to have it leave and come
+ * back. Returns whether there was one. */
 static int freeze(mg_loop *loop)
 {
     pthread_mutex_lock(&loop->freeze_mu);
@@ -60,8 +60,8 @@ static void let_go(mg_loop *loop)
     pthread_mutex_unlock(&loop->freeze_mu);
 }
 
-/* Holds every loop that there is, and comes back with the lock of their list: none is made or ends from then on. That lock is not held while we wait
- * for a leader, which may want it. */
+/* Holds every loop that there is, and comes back with the lock of their list: none is made or ends from then on. That
+ * lock is not held while we wait for a leader, which may want it. */
 static void hold_all(void)
 {
     for (;;) {
@@ -90,7 +90,8 @@ static void end_holding(void (*how)(mg_loop *loop))
 
 /* --- the child --- */
 
-/* No thread was inside when the process was copied, or just asleep there; the locks may be those of threads in the other process. */
+/* No thread was inside when the process was copied, or just asleep there; the locks may be those of threads in the
+ * other process. */
 static void give_up(mg_loop *loop)
 {
     atomic_store(&loop->closed, 1);

@@ -1,19 +1,21 @@
 /* A fork of the process, at any moment and in any thread.
  *
- * DESIGN. The child is a copy with one thread. What another thread had half done stays so there, and what it had locked stays
- * locked. Two things keep that from mattering: no thread does anything inside a loop when the process is copied, and none is in the middle
- * of sending. For the former each loop is held: acquired, or, if its leader sleeps, frozen, so that whatever wakes it waits for the
- * end of the fork. The latter passes a gate: mg_fork_enter() and mg_fork_leave() stand around what changes streams,
- * latches or handlers while the GIL, or whatever the layer above has in its place, is not held. All else is done under that, by one thread
- * at a time, and so not by another one than the forking one.
+ * DESIGN. The child is a copy with one thread. There, anything that another thread had half done stays half done, and
+ * its locks stay locked. Two things keep that from mattering: no thread does anything inside a loop when the process is
+ * copied, and none is in the middle of sending. For the former each loop is held: acquired, or, if its leader sleeps,
+ * frozen, so that whatever wakes it waits for the end of the fork. The latter passes a gate: mg_fork_enter() and
+ * mg_fork_leave() stand around what changes streams, latches or handlers while the GIL, or whatever the layer above has
+ * in its place, is not held. All else is done under that, by one thread at a time, and so not by another one than the
+ * forking one.
  *
- * All of that happens inside fork() itself, in handlers of pthread_atfork: after everything that the layer above does before a fork, and before
- * all that it does afterwards. So nothing of it runs while a loop is held, and it may hold whatever it likes meanwhile: a thread that leads, or has
- * passed the gate, wants no lock of it. The handlers are registered once for the process, with the first loop, and stay: the code
- * that they are in is never unloaded. A child of vfork() or posix_spawn() shares our memory until it is another program, and needs none of this.
+ * All of that happens inside fork() itself, in handlers of pthread_atfork: after everything that the layer above does
+ * before a fork, and before all that it does afterwards. So nothing of it runs while a loop is held, and it may hold
+ * whatever it likes meanwhile: a thread that leads, or has passed the gate, wants no lock of it. The handlers are
+ * registered once for the process, with the first loop, and stay: the code that they are in is never unloaded. A child
+ * of vfork() or posix_spawn() shares our memory until it is another program, and needs none of this.
  *
- * In the child each loop is given up, see mg_loop_was_forked(): its descriptors are closed, and nobody leads it. A stream of such a loop neither
- * sends nor closes anything. */
+ * In the child each loop is given up, see mg_loop_was_forked(): its descriptors are closed, and nobody leads it. A
+ * stream of such a loop neither sends nor closes anything. */
 #ifndef MG_FORK_H
 #define MG_FORK_H
 

@@ -8,11 +8,12 @@
 #include "loop/work.h"
 #include "sync/spin.h"
 
-/* How often a caretaker looks: seldom enough to cost nothing beside a thread that makes a hundred thousand calls a second, often enough that
- * nobody notices a loop that was left alone. */
+/* How often a caretaker looks: seldom enough to cost nothing beside a thread that makes a hundred thousand calls a
+ * second, often enough that nobody notices a loop that was left alone. */
 #define LOOK (MG_SECOND / 500)
 
-/* Where no more than that has changed from one look to the next, to wake the caretaker each time costs less than its looks. */
+/* Where no more than that has changed from one look to the next, to wake the caretaker each time costs less than its
+ * looks. */
 #define FEW_CHANGES 2
 
 /* A waiter leads for no longer than this while it serves others and not itself. */
@@ -24,8 +25,8 @@
 /* Traffic of others that is older than this is over. */
 #define FOREIGN_FRESH (MG_SECOND / 200)
 
-/* A signal that comes while a leader is not asleep does not end its next sleep. So a leader that was awake for others sleeps for no
- * longer than this at first, and then has the layer above look. */
+/* A signal that comes while a leader is not asleep does not end its next sleep. So a leader that was awake for others
+ * sleeps for no longer than this at first, and then has the layer above look. */
 #define SIGNALS_SEEN (MG_SECOND / 50)
 
 /* Stands for a leader whose own waiter could not be had. */
@@ -128,7 +129,7 @@ static int has_served_others(const leading *l, int64_t now)
     return l->s ? now - l->began > SERVED_LONG : has_served_in_a_row(l->loop, now);
 }
 
-/* What an attendant leads for has come, or what a waiter waits for. */
+/* Whether an event has come for the attendant, or the item of a waiter. */
 static int is_done(const leading *l)
 {
     if (l->s)
@@ -184,7 +185,8 @@ mg_waiter *mg_lead_call_locked(mg_loop *loop)
     return loop->leader ? loop->leader : leave_locked(loop, 1);
 }
 
-/* What must not wait for the next look. The attendant, where it stops, has its reasons, and comes back soon. */
+/* Whether there is work that must not wait for the next look. An attendant that stops has work in Python, and comes
+ * back soon. */
 static int has_work_locked(const leading *l, int64_t now)
 {
     return mg_tasks_any(&l->loop->posted) ||
@@ -294,7 +296,8 @@ static mg_polled poll_for_answer(mg_poll *p, unsigned round)
     return has_new_part(x->l, &x->parts) ? MG_POLL_PART : MG_POLL_ON;
 }
 
-/* The next frame to pass on comes when a process has run that the last one went to, on this core perhaps: hence a yield each time. */
+/* The next frame to pass on comes when a process has run that the last one went to, on this core perhaps: hence a yield
+ * each time. */
 static mg_polled poll_for_traffic(mg_poll *p, unsigned round)
 {
     const leading *l = ((leader_poll *) p)->l;
@@ -318,7 +321,8 @@ static mg_spun spin(const leading *l, mg_spin *h, mg_poll poll, int64_t now)
     return spun;
 }
 
-/* Whether the leader is to look at what has come, and not to sleep. Frames are passed on, and each was soon followed by another. */
+/* Whether the leader is to look at what has come, and not to sleep. Frames are passed on, and each was soon followed by
+ * another. */
 static int spin_for_traffic(leading *l, int64_t now)
 {
     mg_loop *loop = l->loop;
@@ -346,7 +350,8 @@ static int spin_for_answer(leading *l, int64_t now)
 
 /* --- leading --- */
 
-/* One turn of the poller, asleep if there is nothing to do. Whether it slept and nothing was called: a signal, perhaps. */
+/* One turn of the poller, asleep if there is nothing to do. Whether it slept and nothing was called: a signal,
+ * perhaps. */
 static int take_turn(const leading *l, int64_t now, int64_t until)
 {
     mg_loop *loop = l->loop;

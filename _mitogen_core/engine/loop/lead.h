@@ -1,30 +1,37 @@
 /* Who runs the loop, and when.
  *
- * There is one poller (libev), run by one thread at a time: the leader. A thread that waits for a message leads while it waits, if nobody does: it
- * then reads its own answer, and no other thread has to be woken for it. So a call and its answer wake nobody in this process. The broker's own
- * thread, the attendant, sleeps in mg_loop_attend() while it has nothing to do in Python, and sees to a loop that others have left.
+ * There is one poller (libev), run by one thread at a time: the leader. A thread that waits for a message leads while
+ * it waits, if nobody does: it then reads its own answer, and no other thread has to be woken for it. So a call and its
+ * answer wake nobody in this process. The broker's own thread, the attendant, sleeps in mg_loop_attend() while it has
+ * nothing to do in Python, and sees to a loop that others have left.
  *
- * THE SIX RULES. Each is one function of lead.c.
+ * THE SIX RULES. Each begins with the function of lead.c that has it.
  *
  *  1. may_lead_locked: a thread that waits leads if nobody does; else it sleeps on its own word, and is a follower.
- *  2. must_stop: a leader stops when its item is there, its time is up, it is asked to, or it has served only others for a millisecond.
- *  3. leave_locked: the thread that stops leaves the loop alone, unless work is due, or the caretaker sleeps without limit: then it wakes it.
- *  4. look_locked: the caretaker is the attendant while it attends, else the youngest follower. It looks every LOOK (2 ms), and sleeps without
- *     limit once somebody leads and hardly anybody has come or gone since its last look. On a look, if nobody leads, and nobody has led since the
- *     last one, it leads. It also flushes what is corked.
- *  5. mg_loop_acquire: a thread that needs the loop for itself sets `wanted` and wakes the leader; while that is set nobody begins to lead.
- *  6. has_served_in_a_row: a caretaker that has served the same sleeper twice in a row, the second time soon after the first, and no other that makes
- *     calls, steps down: the next wait of that thread leads.
+ *  2. must_stop: a leader stops when its item is there, its time is up, it is asked to, or it has served only others
+ *     for a millisecond.
+ *  3. leave_locked: the thread that stops leaves the loop alone, unless work is due, or the caretaker sleeps without
+ *     limit: then it wakes it.
+ *  4. look_locked: the caretaker is the attendant while it attends, else the youngest follower. It looks every LOOK (2
+ *     ms), and sleeps without limit once somebody leads and hardly anybody has come or gone since its last look. On a
+ *     look, if nobody leads, and nobody has led since the last one, it leads. It also flushes what is corked.
+ *  5. mg_loop_acquire: a thread that needs the loop for itself sets `wanted` and wakes the leader; while that is set
+ *     nobody begins to lead.
+ *  6. has_served_in_a_row: a caretaker that has served the same sleeper twice in a row, the second time soon after the
+ *     first, and no other that makes calls, steps down: the next wait of that thread leads.
  *
- * What follows. A function that runs for an hour leaves the loop alone for 4 ms at most. An idle process makes no system call: the leader sleeps
- * without limit, and so does everybody else. A thread that makes one call after the other wakes nobody; the caretaker's look, 500 a
- * second, is all the price. Measured against looks of half a millisecond, timers and alarms in their place, this is as fast and about 250 lines
- * shorter; only a thread that makes some tens of calls a second costs more CPU (a fifth), as its answers are read by the caretaker.
+ * Consequences. A thread that led and then computes for an hour leaves the loop alone for 4 ms at most. An idle process
+ * makes no system call: the leader sleeps without limit, and so does everybody else. A thread that makes one call after
+ * the other wakes nobody; the caretaker's look, 500 a second, is all the price. Measured against looks of half a
+ * millisecond, timers and alarms in their place, this is as fast and about 250 lines shorter; only a thread that makes
+ * some tens of calls a second costs more CPU (a fifth), as its answers are read by the caretaker.
  *
- * Frames that a thread sends without a pause are corked, so that one write takes many (mg_loop_cork). The next wait of any thread flushes them, a
- * leader that sleeps looks for them each millisecond while there are any, and where nobody leads the caretaker does so on its looks.
+ * Frames that a thread sends without a pause are corked, so that one write takes many (mg_loop_cork). The next wait of
+ * any thread flushes them, a leader that sleeps looks for them each millisecond while there are any, and where nobody
+ * leads the caretaker does so on its looks.
  *
- * While the loop runs, no Python is entered, and no lock of Python's is wanted. Work for Python is an event, for the attendant's thread.
+ * While the loop runs, no Python is entered, and no lock of Python's is wanted. Work for Python is an event, for the
+ * attendant's thread.
  *
  * "Leader only" means: the thread that leads, and only while it does. */
 #ifndef MG_LEAD_H
@@ -38,27 +45,29 @@
 
 /* --- the attendant --- */
 
-/* Attends to the loop until there is an event (MG_OK), mg_loop_interrupt was called (MG_OK), the deadline (MG_ETIMEDOUT),
- * or the loop is closed (MG_ECLOSED). One thread only, always the same. */
+/* Attends to the loop until there is an event (MG_OK), mg_loop_interrupt was called (MG_OK), the deadline
+ * (MG_ETIMEDOUT), or the loop is closed (MG_ECLOSED). One thread only, always the same. */
 mg_err mg_loop_attend(mg_loop *loop, int64_t deadline);
 
 /* Whether a thread is in mg_loop_attend, and how often one has been. Any thread. */
 int mg_loop_attended(mg_loop *loop, uint64_t *count);
 
-/* Makes the present or the next mg_loop_attend return. Any thread; not from a C signal handler, since it takes a lock. */
+/* Makes the present or the next mg_loop_attend return. Any thread; not from a C signal handler, since it takes a
+ * lock. */
 void mg_loop_interrupt(mg_loop *loop);
 
 /* --- waiting threads --- */
 
-/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR: look, then call
- * again), and leads meanwhile if that is its turn. Between mg_latch_join and mg_latch_leave. */
+/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR:
+ * look, then call again), and leads meanwhile if that is its turn. Between mg_latch_join and mg_latch_leave. */
 mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline);
 
 /* --- having the loop for oneself --- */
 
 /* Becomes the leader, asking the present one to stop and waiting for it; also once the loop is closed. Blocks for a few
- * microseconds, so no lock of the layer above may be held (its GIL): a thread that holds the loop may want it. Not from inside a callback of the
- * loop. The thread that has acquired it may do so again, and releases as often: what runs meanwhile may drop the last reference to a stream. */
+ * microseconds. No thread that holds a loop waits for a lock of the layer above (its GIL), so the caller may have that,
+ * as in a fork. Not from inside a callback of the loop. The thread that has acquired it may do so again, and releases as often: what runs
+ * meanwhile may drop the last reference to a stream. */
 void mg_loop_acquire(mg_loop *loop);
 void mg_loop_release(mg_loop *loop);
 /* The same if nobody leads or wants to at present: 1, and does not block. */
@@ -74,7 +83,7 @@ int mg_loop_serves(mg_loop *loop);
 /* A push has woken somebody. */
 void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken);
 
-/* --- for the files of this room --- */
+/* --- for the files of this folder --- */
 
 /* Wakes w if it is parked or sleeps in this loop; NULL is no harm. No lock is needed. */
 void mg_lead_wake(mg_loop *loop, mg_waiter *w);
@@ -85,7 +94,7 @@ mg_waiter *mg_lead_call_locked(mg_loop *loop);
 /* In a child made by fork: nobody leads, follows, attends or wants to. */
 void mg_lead_forked(mg_loop *loop);
 
-/* What the poller asks and tells, see mg_poller_owner; arg is the loop. */
+/* The poller's two questions to its owner, see mg_poller_owner; arg is the loop. */
 int mg_lead_may_sleep(void *arg);
 void mg_lead_woken(void *arg);
 

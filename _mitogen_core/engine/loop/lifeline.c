@@ -16,7 +16,7 @@
 /* How often it looks once the parent is gone. */
 #define LOOK_MS 100
 
-/* What is left for SIGTERM to end the process. */
+/* How long SIGTERM has to end the process. */
 #define INSIST_MS 1500
 
 struct mg_lifeline {

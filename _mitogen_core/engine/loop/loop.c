@@ -70,7 +70,8 @@ int mg_loop_post(mg_loop *loop, mg_task *task)
 {
     mg_waiter *whom = NULL;
     pthread_mutex_lock(&loop->mu);
-    int queued = !atomic_load(&loop->closed) && mg_tasks_add(&loop->posted, task); /* once closed, nobody would run it */
+    /* once closed, nobody would run it */
+    int queued = !atomic_load(&loop->closed) && mg_tasks_add(&loop->posted, task);
     if (queued)
         whom = mg_lead_call_locked(loop);
     pthread_mutex_unlock(&loop->mu);

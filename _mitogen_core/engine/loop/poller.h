@@ -1,7 +1,8 @@
 /* libev, and nothing else: descriptors that are watched, a sleep with a deadline, a kick that ends it.
  *
- * A poller is used by one thread at a time, the one that leads the loop it belongs to; mg_poller_kick is for every thread. It never aborts the
- * process for want of a descriptor: all it needs is opened at its birth, which then fails. */
+ * A poller is used by one thread at a time, the one that leads the loop it belongs to; mg_poller_kick is for every
+ * thread. It never aborts the process for want of a descriptor: all it needs is opened at its birth, which then
+ * fails. */
 #ifndef MG_POLLER_H
 #define MG_POLLER_H
 
@@ -11,7 +12,7 @@
 
 typedef struct mg_poller mg_poller;
 
-/* What the owner is asked and told, on the thread that takes a turn. */
+/* The owner's functions, called by the thread that takes a turn. */
 typedef struct {
     void *arg;
     int (*may_sleep)(void *arg); /* after the last moment at which a kick would be lost: 0 ends the sleep at once */
@@ -23,7 +24,8 @@ mg_poller *mg_poller_new(const mg_poller_owner *owner);
 mg_poller *mg_poller_ref(mg_poller *p);
 void mg_poller_unref(mg_poller *p);
 
-/* Gives the descriptors back. From now on a turn does nothing, and neither does a watch. Idempotent. Whether it was open. */
+/* Gives the descriptors back. From now on a turn does nothing, and neither does a watch. Idempotent. Whether it was
+ * open. */
 int mg_poller_close(mg_poller *p);
 
 /* In the one thread of a child made by fork, where no thread was inside at that moment but asleep. */
@@ -32,7 +34,8 @@ void mg_poller_forked(mg_poller *p);
 /* Ends the present sleep; does nothing when there is none. Any thread. Whether it had to. */
 int mg_poller_kick(mg_poller *p);
 
-/* Whether a thread sleeps in it, and nothing of it is half done. Any thread; a moment ago, unless something keeps the sleeper in `woken`. */
+/* Whether a thread sleeps in it, and nothing of it is half done. Any thread; a moment ago, unless something keeps the
+ * sleeper in `woken`. */
 int mg_poller_is_asleep(const mg_poller *p);
 
 /* One turn: what is ready is called. sleep: if nothing is, the thread sleeps until something is or the deadline. */
@@ -53,12 +56,13 @@ int mg_watch_active(const mg_watch *w);
 /* A stopped one. Any thread. */
 void mg_watch_free(mg_watch *w);
 
-/* Ends the file of a descriptor whose watches are stopped; something harmless takes its place until the owner closes the number. The
- * system may still tell of a stopped descriptor, and if that is another file by then, libev begins all over again. */
+/* Ends the file of a descriptor whose watches are stopped; something harmless takes its place until the owner closes
+ * the number. The system may still tell of a stopped descriptor, and if that is another file by then, libev begins all
+ * over again. */
 void mg_poller_retire(mg_poller *p, int fd);
 
-/* Has the system told of watches that were started, at once and not with the next turn: a descriptor that its owner closes meanwhile
- * would then be an error of libev's, which aborts. Not from a callback. */
+/* Has the system told of watches that were started, at once and not with the next turn: a descriptor that its owner
+ * closes meanwhile would then be an error of libev's, which aborts. Not from a callback. */
 void mg_poller_settle(mg_poller *p);
 
 #endif

@@ -24,7 +24,8 @@ int mg_spares_leave(mg_loop *loop, int64_t now, int64_t until)
         return 1;
     atomic_store(&loop->unwatched, 1);
     mg_block_keeper(-1); /* what is given back from now on is not kept */
-    if (!mg_landing_has(&loop->landing)) /* either this sees what is offered, or mg_loop_offer_landing sees `unwatched` */
+    /* either this sees a place that is offered, or mg_loop_offer_landing sees `unwatched` */
+    if (!mg_landing_has(&loop->landing))
         return 1;
     mg_spares_watch(loop);
     return 0;

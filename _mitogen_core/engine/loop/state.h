@@ -1,4 +1,4 @@
-/* What a loop is made of, and how it begins and ends. For the files of this room only: others include loop.h. */
+/* The inside of a loop, and its begin and end. For the files of this folder only: others include loop.h. */
 #ifndef MG_LOOP_STATE_H
 #define MG_LOOP_STATE_H
 
@@ -98,7 +98,8 @@ void mg_loop_close_poller(mg_loop *loop);
 void mg_loops_lock(void);
 void mg_loops_unlock(void);
 void mg_loops_init_lock(void); /* in a child made by fork, of a thread that has locked it */
-/* REQUIRES(that lock). The next two: one that is not held for the fork, with a reference; one that is. NULL when there is none. */
+/* REQUIRES(that lock). The next two: one that is not held for the fork, with a reference; one that is. NULL when there
+ * is none. */
 mg_loop *mg_loops_first_free(void);
 mg_loop *mg_loops_first_held(void);
 /* Likewise. Calls fn for each, also for one whose last reference has gone and that is about to leave the list. */

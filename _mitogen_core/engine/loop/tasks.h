@@ -1,7 +1,7 @@
-/* What is to be done later: a task is one function call that waits in one list.
+/* Tasks: a task is one function call that waits in one list.
  *
- * The memory of a task is its owner's, all zero but for `run` at first; it is in one list at a time, and knows whether it is in one. A list is
- * guarded by a lock of whoever has it, and that lock is not held while a task runs. */
+ * The memory of a task is its owner's, all zero but for `run` at first; it is in one list at a time, and knows whether
+ * it is in one. A list is guarded by a lock of whoever has it, and that lock is not held while a task runs. */
 #ifndef MG_TASKS_H
 #define MG_TASKS_H
 
@@ -27,8 +27,8 @@ int mg_tasks_add(mg_tasks *tasks, mg_task *task);
 /* Takes it out: 1, or 0 when it was not listed. */
 int mg_tasks_remove(mg_tasks *tasks, mg_task *task);
 
-/* Takes the tasks that are there now out of the list, one by one, and runs each. What is added meanwhile stays, so a task that adds itself
- * again has its turn after everybody else. Takes the lock. Whether there were any. */
+/* Takes the tasks that are there now out of the list, one by one, and runs each. A task that is added meanwhile stays,
+ * so one that adds itself again has its turn after everybody else. Takes the lock. Whether there were any. */
 int mg_tasks_run(mg_tasks *tasks, pthread_mutex_t *mu);
 
 static inline int mg_tasks_any(const mg_tasks *tasks)

@@ -3,7 +3,8 @@
 #include "base/clock.h"
 #include "loop/state.h"
 
-/* How often a leader looks at what is corked. A thread that sends without a pause makes some hundreds of frames in that time. */
+/* How often a leader looks at what is corked. A thread that sends without a pause makes some hundreds of frames in that
+ * time. */
 #define UNCORK_EVERY (MG_SECOND / 1000)
 
 /* How often slow polls run. */
@@ -25,8 +26,9 @@ void mg_work_run(mg_loop *loop, int64_t now)
         mg_tasks_run(&loop->posted, &loop->mu);
     if (mg_tasks_any(&loop->slow) && now >= loop->slow_at)
         run_slow(loop, now);
+    /* a thread that has sent much most often goes on */
     if (loop->uncork_at && now >= loop->uncork_at)
-        loop->uncork_at = mg_work_uncork(loop) ? now + UNCORK_EVERY : 0; /* a thread that has sent much most often goes on */
+        loop->uncork_at = mg_work_uncork(loop) ? now + UNCORK_EVERY : 0;
 }
 
 /* Either this sees what is corked, or mg_loop_cork sees that the leader does not look. */

@@ -1,5 +1,5 @@
-/* What a leader does besides its descriptors: what other threads have posted, frames that are corked for a moment, and slow polls. For the files of
- * this room; how the rest of the engine asks for it is in loop.h. */
+/* The leader's work besides its descriptors: tasks that other threads have posted, frames that are corked for a moment,
+ * and slow polls. For the files of this folder; the rest of the engine asks for work by loop.h. */
 #ifndef MG_WORK_H
 #define MG_WORK_H
 

@@ -6,8 +6,8 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-/* The thread that has served another one holds what that one needs next (the GIL) until it waits itself, and most do so at once: some
- * statements of Python. To be woken for that would cost what the spin has just saved. */
+/* The thread that has served another one holds what that one needs next (the GIL) until it waits itself, and most do so
+ * at once: some statements of Python. To be woken for that would cost what the spin has just saved. */
 #define LET_GO (MG_SECOND / 200000)
 
 mg_latch *mg_latch_new(void (*drop)(mg_item))
@@ -74,8 +74,8 @@ static void unlink_locked(mg_latch *l, mg_sleeper *s)
     *(s->next ? &s->next->prev : &l->last) = s->prev;
 }
 
-/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it is there, and so is what it sleeps in. Returns whether the caller owes
- * mg_waiter_unpark(woken->waiter). */
+/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it is there, and so is what it sleeps in. Returns
+ * whether the caller owes mg_waiter_unpark(woken->waiter). */
 static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woken)
 {
     unlink_locked(l, s);
@@ -232,7 +232,7 @@ void mg_latch_count_wait(const mg_sleeper *s)
     atomic_store_explicit(&w->waits, atomic_load_explicit(&w->waits, memory_order_relaxed) + 1, memory_order_release);
 }
 
-/* What a thread polls that waits for another thread of the process. */
+/* The poll of a thread that waits for another thread of the process. */
 typedef struct {
     mg_poll poll; /* first: fn gets its address */
     mg_sleeper *s;

@@ -1,15 +1,16 @@
 /* A closable FIFO queue that threads sleep on, in order.
  *
  * DESIGN. An item that is pushed while somebody sleeps is handed to the sleeper that has waited longest, under the
- * lock, before that thread runs: so the k-th sleeper gets the k-th item, and a thread that comes by and does not need to
- * sleep can never take an item that is promised. What nobody waits for is kept in a ring. An item on its way to
- * a sleeper still counts in mg_latch_size().
+ * lock, before that thread runs: so the k-th sleeper gets the k-th item, and a thread that comes by and does not need
+ * to sleep can never take an item that is promised. Items that nobody waits for are kept in a ring. An item on its way
+ * to a sleeper still counts in mg_latch_size().
  *
- * A latch may have another latch to notify, its watcher: a push then also pushes a token (a reference to this latch) there. That is
- * how a Select waits for many receivers without anybody's code being run.
+ * A latch may have another latch to notify, its watcher: a push then also pushes a token (a reference to this latch)
+ * there. That is how a Select waits for many receivers without anybody's code being run.
  *
- * Items belong to whoever has them: pushing hands them over, taking hands them back. What is left when the latch ends goes to
- * the drop function given at its birth. A latch may have a limit: what would exceed it is refused, unless nothing else waits. The engine never looks at what an item points to. */
+ * Pushing an item hands it over to the latch, taking it hands it back. Items that are left when the latch ends go to
+ * the drop function given at its birth. A latch may have a limit: what would exceed it is refused, unless nothing else
+ * waits. The engine never looks at what an item points to. */
 #ifndef MG_LATCH_H
 #define MG_LATCH_H
 
@@ -53,7 +54,7 @@ typedef struct mg_sleeper {
 /* Items that a latch has room for from its birth, whatever memory there is later: an answer to a call is one. */
 #define MG_LATCH_FEW 2
 
-/* Who a push has woken. */
+/* The thread that a push has woken. */
 typedef struct {
     mg_waiter *waiter; /* NULL: nobody slept */
     int64_t since;     /* when that thread began to wait */
@@ -84,15 +85,15 @@ mg_latch *mg_latch_new(void (*drop)(mg_item));
 mg_latch *mg_latch_ref(mg_latch *l);
 void mg_latch_unref(mg_latch *l);
 
-/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise. MG_ECLOSED, MG_ENOMEM, MG_EFULL. *woken (may be
- * NULL) tells who was woken, be it here or at the watcher. Any thread; does not block. */
+/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise. MG_ECLOSED, MG_ENOMEM,
+ * MG_EFULL. *woken (may be NULL) tells who was woken, be it here or at the watcher. Any thread; does not block. */
 mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken);
 
 /* The same without the function of mg_latch_tell: for a caller that tells by itself. */
 mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken);
 
-/* The same as mg_latch_push, but a parked thread is left so: when *owed is not NULL, mg_waiter_unpark(*owed) is owed, best after a
- * lock is dropped which that thread will want (the GIL). */
+/* The same as mg_latch_push, but a parked thread is left so: when *owed is not NULL, mg_waiter_unpark(*owed) is owed,
+ * best after a lock is dropped which that thread will want (the GIL). */
 mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter **owed);
 
 /* Puts an item back at the front, for a wait that was given up after it had been served. */
@@ -101,11 +102,13 @@ void mg_latch_unget(mg_latch *l, mg_item item);
 /* Takes the first item nobody is promised: MG_OK, MG_EAGAIN when there is none, MG_ECLOSED. */
 mg_err mg_latch_try(mg_latch *l, mg_item *item);
 
-/* The same, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call mg_latch_leave. MG_ENOMEM. */
+/* The same, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call mg_latch_leave.
+ * MG_ENOMEM. */
 mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item);
 
-/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR: look, then call
- * again). Between mg_latch_join and mg_latch_leave. A thread that may lead a loop meanwhile calls mg_loop_wait instead. */
+/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR:
+ * look, then call again). Between mg_latch_join and mg_latch_leave. A thread that may lead a loop meanwhile calls
+ * mg_loop_wait instead. */
 mg_err mg_latch_sleep(mg_sleeper *s, int64_t deadline);
 
 /* The beginning of each of the two. */
@@ -127,13 +130,14 @@ size_t mg_latch_limit(mg_latch *l);
 /* An item was refused: whether it is the first since one was taken. */
 int mg_latch_overflow(mg_latch *l);
 
-/* Calls fn for each item that nobody is promised, under the lock, until one call returns something else than 0; returns that. */
+/* Calls fn for each item that nobody is promised, under the lock, until one call returns something else than 0; returns
+ * that. */
 int mg_latch_visit(mg_latch *l, int (*fn)(mg_item, void *arg), void *arg);
 
 /* Items not consumed yet. */
 size_t mg_latch_size(mg_latch *l);
 
-/* Who sleeps, the longest first: fills at most cap entries and returns how many sleepers there are. */
+/* The threads that sleep, the longest first: fills at most cap entries and returns how many sleepers there are. */
 typedef struct {
     uintptr_t thread; /* pthread_self() of it, as a number */
     int64_t since;
@@ -146,7 +150,8 @@ void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always);
 /* Sets or clears a function that each push calls afterwards, on its own thread and under no lock. */
 void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
 
-/* The thread of a sleeper, which was not given up, learns how long its wait has taken. Own thread only, before mg_latch_leave. */
+/* The thread of a sleeper, which was not given up, learns how long its wait has taken. Own thread only, before
+ * mg_latch_leave. */
 void mg_sleeper_learn(const mg_sleeper *s);
 
 /* --- what the layer above sets and asks; any thread, nothing blocks --- */

@@ -10,17 +10,19 @@
 
 #include "base/clock.h"
 
-/* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between two cores takes half of it. */
+/* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between two cores takes half of
+ * it. */
 #define SHORT_WAIT          (MG_SECOND / 5000)
 #define SHORT_WAITS_MAX     8
 #define SHORT_WAITS_TO_SPIN 3
 #define LOSSES_MAX          10
 
-/* What else there is on the machine is looked at again this often. */
+/* The load of the machine is looked at again this often. */
 #define FRESH (MG_SECOND / 10)
 
-/* Threads that may want to run besides one on each core, before a spin would take the time from somebody: we ourselves, and whoever we
- * wait for. On a single core, which we mean to leave, there is only the other one of those. */
+/* Threads that may want to run besides one on each core, before a spin would take time from another program: the
+ * spinner itself, and the thread that it waits for. On a single core, which the spinner means to leave, only the
+ * latter. */
 #define OTHERS_RUNNING 2
 #define OTHERS_ON_ONE  1
 

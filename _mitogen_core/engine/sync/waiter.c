@@ -40,7 +40,7 @@ static void after_fork(void)
     pthread_mutex_unlock(&free_mu);
 }
 
-/* What a thread sleeps on may be locked by another one, which is not in this process. */
+/* A thread that is not in this process may have locked the mutex that a waiter sleeps with. */
 static void after_fork_child(void)
 {
     mg_waiter *own = own_key_ok ? pthread_getspecific(own_key) : NULL;
@@ -101,7 +101,7 @@ void mg_waiter_take_token(mg_waiter *w)
 #define PRIVATE     128
 #define ANY         0xffffffffu
 
-/* What the kernel takes, which is no timespec where a 32-bit system counts seconds in 64 bits. */
+/* The kernel's own struct of a time, which is no timespec where a 32-bit system counts seconds in 64 bits. */
 #if defined(SYS_futex)
 #define FUTEX SYS_futex
 typedef struct {
@@ -143,7 +143,8 @@ static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
 
 #else
 
-/* Elsewhere a thread sleeps on a condition variable of its own, in slices of 50 ms, so that a signal is looked at in time. */
+/* Elsewhere a thread sleeps on a condition variable of its own, in slices of 50 ms, so that a signal is looked at in
+ * time. */
 static void sleep_init(mg_waiter *w)
 {
     pthread_mutex_init(&w->mu, NULL);
@@ -212,8 +213,9 @@ void mg_waiter_wake_here(mg_waiter *w, mg_kick *here)
 
 int mg_waiter_wake_later(mg_waiter *w)
 {
+    /* a leader that has read its own answer looks at its sleep anyway; a token would cost it an empty turn */
     if (w == mg_waiter_self())
-        return 0; /* a leader that has read its own answer looks at its sleep anyway; a token would cost it an empty turn */
+        return 0;
     if (atomic_exchange(&w->word, MG_WAITER_TOKEN) == MG_WAITER_PARKED)
         return 1;
     mg_kick *elsewhere = atomic_load(&w->elsewhere);
