@@ -18,7 +18,7 @@
 /* Alignment that lets the kernel use huge pages on the common platforms. */
 #define HUGE_PAGE ((size_t) 2 << 20)
 
-/* What a payload has around it, a header for instance, must not double a block whose payload is a power of two. */
+/* Room for what surrounds a payload, such as a header: it must not double a block whose payload is a power of two. */
 #define SLACK ((size_t) 64 << 10)
 
 /* A sanitizer should see each block's end; a spare one would hide it. */
@@ -100,7 +100,7 @@ static void drop(spare *s)
     munmap(s, s->mapped);
 }
 
-/* What is in a slot, if it has that size. */
+/* The block in a slot, if it has that size. */
 static spare *take_from(_Atomic(spare *) *slot, size_t mapped)
 {
     spare *s = atomic_exchange(slot, NULL);

@@ -27,7 +27,7 @@ void mg_buf_unref(mg_buf *buf);
 uint8_t *mg_buf_ptr(const mg_buf *buf);
 size_t mg_buf_len(const mg_buf *buf);
 
-/* What mg_buf_wrap was given for `drop`; NULL for storage of its own. */
+/* The argument for `drop` that mg_buf_wrap was given; NULL for storage of its own. */
 void *mg_buf_arg(const mg_buf *buf);
 
 #endif

@@ -157,7 +157,7 @@ static int is_from_respondent_locked(mg_router *r, const mg_hdr *hdr, const mg_h
     return h->is.respondent < 0 || h->is.respondent == (int64_t) hdr->src_id || may_report_locked(r, hdr, h, s);
 }
 
-/* REQUIRES(r->mu). What Python is to decide is not decided here. */
+/* REQUIRES(r->mu). A message that Python is to decide about passes. */
 static int is_allowed_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
 {
     if (h->is.policy == MG_POLICY_PARENT)

@@ -23,7 +23,7 @@ typedef enum {
     MG_POLICY_ASK        /* only Python knows: the handler gets the frame undecided, and still registered */
 } mg_policy;
 
-/* What a handler is to be. */
+/* The settings of a handler. */
 typedef struct {
     int persist; /* 0: it is removed by the first message that it gets */
     mg_policy policy;

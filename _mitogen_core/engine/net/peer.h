@@ -1,4 +1,4 @@
-/* What the router knows of the context at the other end of a stream, and what has come from there.
+/* The router's notes on the context at the other end of a stream, and on the frames that came from there.
  *
  * It lies in the stream, at its very beginning, so that the router has it at once for each frame; the stream itself
  * only makes and ends it. No lock inside: the atomic members are for any thread, the rest says what guards it.

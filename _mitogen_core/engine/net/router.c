@@ -273,8 +273,8 @@ static int is_one_way_locked(const mg_router *r, mg_stream *s, mg_stream *out)
     return s && r->unidirectional && !mg_peer_privileged(mg_stream_peer(s)) && !mg_peer_privileged(mg_stream_peer(out));
 }
 
-/* REQUIRES(r->mu). The stream that leads to hdr->dst_id; NULL, and what is in the way. Borrowed. What came from above
- * does not go back there for want of a route. */
+/* REQUIRES(r->mu). The stream that leads to hdr->dst_id; NULL, and why there is none. Borrowed. A frame that came
+ * from the parent does not go back there for want of a route. */
 static mg_stream *way_out_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, obstacle *why)
 {
     mg_stream *parent = parent_locked(r);

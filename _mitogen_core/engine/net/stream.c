@@ -355,7 +355,7 @@ void mg_stream_go_on(mg_stream *s)
     mg_stream_post(s, MG_TODO_GO_ON);
 }
 
-/* The peer takes no more. What it said before is still read, then the stream ends. */
+/* The peer takes no more. Its last frames are still read, then the stream ends. */
 static void last_words(mg_stream *s)
 {
     turn t = TURN_SOME;

@@ -1,6 +1,6 @@
 /* One byte connection to a neighbouring context: frames in, frames out.
  *
- * DESIGN. Reading is the leader's alone (see loop.h): it reads, cuts frames and hands each to the stream's sink at
+ * DESIGN. Reading is the leader's alone (see lead.h): it reads, cuts frames and hands each to the stream's sink at
  * once (sink.h). A frame that has to enter Python keeps what follows in the decoder, undecided, until Python is done
  * with it and says mg_stream_go_on(). So the order of the stream is the order of its effects.
  *
@@ -90,7 +90,7 @@ void mg_stream_set_hot(mg_stream *s);
 size_t mg_stream_pending(mg_stream *s);
 size_t mg_stream_pending_dead(mg_stream *s);
 
-/* What the router knows of the other end, see peer.h. It lies at the start of the stream, so this costs nothing. */
+/* The router's notes on the other end, see peer.h. It lies at the start of the stream, so this costs nothing. */
 static inline mg_peer *mg_stream_peer(mg_stream *s)
 {
     return (mg_peer *) (void *) s;
@@ -120,7 +120,7 @@ void mg_stream_set_hooked(mg_stream *s, int yes);
 /* After MG_EV_BAD with MG_ETOOBIG: the length that the refused header announces. */
 uint32_t mg_stream_refused_len(const mg_stream *s);
 
-/* What a stream has carried. Frames and bytes, headers included. */
+/* How many frames and bytes a stream has carried, headers included. */
 typedef struct {
     uint64_t frames_in, bytes_in, frames_out, bytes_out, frames_forwarded;
 } mg_counts;

@@ -1,5 +1,5 @@
-/* The inside of a stream, for the files stream*.c and for tests. What a stream is, and how reading and writing share
- * it, is told in stream.h. Each function here says which lock it needs, or that it is the leader's. */
+/* The inside of a stream, for the files stream*.c and for tests. stream.h tells what a stream is, and how reading
+ * and writing share it. Each function here says which lock it needs, or that it is the leader's. */
 #ifndef MG_STREAM_BODY_H
 #define MG_STREAM_BODY_H
 
@@ -69,10 +69,10 @@ typedef struct mg_stream {
 /* So many frames, each sent right after the one before it, are a thread that goes on like that. */
 #define MG_QUICK_ROW 8
 
-/* What the leader is asked to do for a stream. */
+/* Work that the leader is asked to do for a stream. */
 enum { MG_TODO_WRITE = 1, MG_TODO_GO_ON = 2, MG_TODO_WRITE_FAILED = 4, MG_TODO_READ = 8, MG_TODO_FAIL = 16, MG_TODO_CLOSE = 32 };
 
-/* Has the leader do that soon. Any thread, any lock of the stream's. The op in the loop's queue has a reference of
+/* Has the leader do that soon. Any thread, any lock of the stream's. The task in the loop's list has a reference of
  * its own. */
 void mg_stream_post(mg_stream *s, int todo);
 

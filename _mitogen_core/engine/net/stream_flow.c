@@ -81,8 +81,8 @@ void mg_stream_stop_feeding(mg_stream *from)
         end_pause(from);
 }
 
-/* While it waits, nobody reads there; but its end must be seen. What it said before is then read in spite of the
- * queue that it fills, and cannot be more than the system had room for. */
+/* A paused stream is not read, but the end of its input must be seen. The rest of that input is then read in spite of
+ * the queue that it fills. It cannot be more than the system had room for. */
 static void look_for_the_end(mg_task *look)
 {
     mg_stream *s = MG_CONTAINER(look, mg_stream, end_look);

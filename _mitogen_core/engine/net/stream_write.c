@@ -8,8 +8,8 @@
 #include "net/stream_body.h"
 #include "sync/spin.h"
 
-/* Two frames of a quick row are so close to each other. What follows MG_QUICK_ROW of them is corked, until there are
- * so many bytes of it. */
+/* Two frames of a quick row are no further apart than QUICK. After MG_QUICK_ROW of them the next ones are corked, until
+ * there are CORK_BYTES of them. */
 #define QUICK      (MG_SECOND / 50000)
 #define CORK_BYTES (32 * 1024)
 
@@ -34,7 +34,7 @@ static void set_wants_write_locked(mg_stream *s, int yes)
     s->wants_write = yes;
 }
 
-/* What waits is dropped, and threads that wait for room are let go. */
+/* Drops the queue, and lets threads go that wait for room. */
 static void end_writing_locked(mg_stream *s)
 {
     s->wfd = -1;
@@ -203,7 +203,7 @@ static int drain(mg_stream *s)
 
 /* --- sending --- */
 
-/* What is left to do for a sender that has queued its frame. */
+/* The next step of a sender that has queued its frame. */
 typedef enum { DONE, DRAINS, CORKS } next_step;
 
 /* *todo: which one the loop has got. */

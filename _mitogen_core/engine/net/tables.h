@@ -1,4 +1,4 @@
-/* What the tables of a router have at one moment, and statistics of it.
+/* The entries that a router's tables have at one moment, and the router's statistics.
  *
  * Any thread, with no lock held. The router's mutex is held while entries are copied, never while fn runs. */
 #ifndef MG_NET_TABLES_H

@@ -12,7 +12,7 @@
 
 #define MG_HEADER_LEN 26
 
-/* What enc may be. It is also the magic number at the start of each frame. */
+/* The values of enc, which is also the magic number at the start of each frame. */
 #define MG_ENC_MGC 0x4d49 /* "MI": whatever the handle expects */
 #define MG_ENC_PKL 0x4d4a /* "MJ": one or more pickles */
 #define MG_ENC_BIN 0x4d4b /* "MK": opaque bytes */
@@ -88,7 +88,7 @@ static inline size_t mg_frame_wire_len(const mg_frame *f)
     return MG_HEADER_LEN + mg_frame_len(f);
 }
 
-/* What a message counts where a latch has a limit. */
+/* How many bytes a message counts where a latch has a limit. */
 static inline uint32_t mg_frame_counts(const mg_hdr *hdr)
 {
     return hdr->len > UINT32_MAX - MG_HEADER_LEN ? UINT32_MAX : hdr->len + MG_HEADER_LEN;
@@ -101,7 +101,7 @@ int mg_frame_iov(const mg_frame *f, size_t skip, struct iovec *iov, int max);
 /* The payload of an INLINE frame in one piece, on a multiple of 8; NULL for another one. */
 uint8_t *mg_frame_payload(const mg_frame *f);
 
-/* What is in the hole, borrowed, NULL for a frame without one; and how much of the payload comes before it. */
+/* The buffer in the hole, borrowed, NULL for a frame without one; and how much of the payload comes before it. */
 mg_buf *mg_frame_hole(const mg_frame *f);
 size_t mg_frame_hole_at(const mg_frame *f);
 

@@ -135,7 +135,7 @@ mg_err mg_outq_write(mg_outq *q, int fd)
         done = write_some(q, fd, iov, n);
         if (done > 0) {
             advance(q, (size_t) done);
-            /* What has been read meanwhile is little, and to wait until it is more takes less than many small
+            /* The peer has read little meanwhile. To wait until it has read more takes less than many small
              * writes. */
             if ((size_t) done < total)
                 return MG_EAGAIN;

@@ -15,7 +15,7 @@
  * thread; allocates nothing, does not block. */
 size_t mg_peek_bytes(const uint8_t *first, size_t n, size_t least, size_t *at);
 
-/* What comes before the content of a long byte string is names and short values. */
+/* Before the content of a long byte string there are names and short values only. */
 #define MG_PEEK_WITHIN ((size_t) 4096)
 
 #endif
