@@ -1,4 +1,4 @@
-/* What methods are called with: arguments, ids, times. Each returns 0, or -1 with an exception. */
+/* Arguments of methods: ids and times. Each function returns 0, or -1 with an exception, unless it says otherwise. */
 #ifndef MG_ARGUMENTS_H
 #define MG_ARGUMENTS_H
 

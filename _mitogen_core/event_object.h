@@ -1,4 +1,4 @@
-/* What the loop has for Python: events, as the tuples that Loop.next_event() returns. */
+/* Events of the loop, as the tuples that Loop.next_event() returns. */
 #ifndef MG_EVENT_OBJECT_H
 #define MG_EVENT_OBJECT_H
 
@@ -8,8 +8,8 @@
 #include "loop/loop.h"
 #include "state.h"
 
-/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. What the event holds stays
- * its own, so that an event for which there is no memory is not lost. */
+/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. The event keeps
+ * its references, so that it is not lost when memory is out. */
 PyObject *mg_event_tuple(mg_state *st, const mg_event *ev);
 
 /* Lets go of what an event holds. */

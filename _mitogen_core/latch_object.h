@@ -13,7 +13,7 @@
 typedef struct {
     PyObject_HEAD mg_state *st; /* as in LatchedObject */
     mg_latch *latch;
-    mg_loop *loop; /* with a reference, or NULL: whom a waiting thread may lead */
+    mg_loop *loop; /* with a reference, or NULL: the loop that a waiting thread may lead */
     PyObject *notify; /* strong or NULL */
     PyObject *kept; /* a list, or NULL: nobody else refers to these, but their tokens lie here */
     int shared; /* the latch belongs to a receiver */

@@ -1,4 +1,4 @@
-/* Message: a frame with Python's eyes. */
+/* Message: a frame as Python sees it. */
 #ifndef MG_MESSAGE_OBJECT_H
 #define MG_MESSAGE_OBJECT_H
 

@@ -314,7 +314,7 @@ static PyObject *get_notify(PyObject *obj, void *closure)
     return Py_NewRef(notify ? notify : Py_None);
 }
 
-/* What the loop pushes is told to Python by the broker's thread. */
+/* The broker's thread tells Python of an item that the loop has pushed. */
 static void push_notify_event(mg_latch *l, void *loop)
 {
     mg_event ev = {.kind = MG_EV_NOTIFY, .a = mg_latch_ref(l)};

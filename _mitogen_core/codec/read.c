@@ -13,7 +13,7 @@
 
 enum { MAX_PROTOCOL = 5 };
 
-/* What no value can be made of is reported as a bad message, whoever found it out. */
+/* Data of which no value can be made is a bad message, also where a constructor of Python's has found it out. */
 static void translate_error(mg_unpickler *up)
 {
     if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))

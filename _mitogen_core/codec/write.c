@@ -1,6 +1,6 @@
-/* What is written differs from the standard pickler's in three ways, all of them readable by it: byte strings are raw
- * (BINSTRING), never text in disguise; memo entries are left out for objects to which nobody else has a reference; and
- * large byte strings leave as references to the objects that hold them.
+/* The output differs from that of the standard pickler in three ways, each of which the standard reader accepts: byte
+ * strings are raw (BINSTRING), never text in disguise; memo entries are left out for objects to which nobody else has a
+ * reference; and large byte strings leave as references to the objects that hold them.
  *
  * Attributes of a Context may run Python code, and without a GIL other threads may change a list while it is written.
  * So whatever is taken out of a mutable container is held by a reference meanwhile, and the memo owns its keys. */
