@@ -14,9 +14,10 @@ arrives, and every handler. It alone closes descriptors. Any thread may send:
 `BufferedWriter`, whose lock is only ever tried and never waited for, so a
 sender costs no wake-up unless the kernel's buffer is full.
 
-Every import here is paid by every child. What is rarely used is imported where
-it is used, with one limit: on Python 2 a thread that imports holds a lock while
-it waits for a module to arrive, so what delivers messages must not import.
+Every child pays for each import here. A module that is rarely used is imported
+where it is used, with one limit: on Python 2 a thread that imports holds a lock
+while it waits for a module to arrive, so the code that delivers messages must
+not import.
 """
 
 from __future__ import absolute_import
@@ -39,11 +40,12 @@ import mitogen
 
 PY3 = sys.version_info > (3,)
 
-# What a child is sent lacks what is marked as seldom used, where the Python
-# there can ask for it later: functions and methods by `_seldom`, blocks by
-# `if _SELDOM:`. `mitogen._shrink` divides the text, `_complete` of the part that
-# is sent fetches the other one. That needs the broker thread, so whatever may be
-# called there at a time when nothing else has asked is not seldom.
+# A child is sent this text without the code that is marked as seldom used, if
+# the Python there can ask for it later: functions and methods are marked by
+# `_seldom`, blocks by `if _SELDOM:`. `mitogen._shrink` divides the text, and
+# `_complete` of the part that is sent fetches the other one. That needs the
+# broker thread, so a function that may be called there before anything else has
+# asked is not seldom.
 _SELDOM = True
 _REDUCED = False
 

@@ -136,8 +136,8 @@ class ExternalContext(object):
 
     def _setup_master(self):
         config = self.config
-        # Whoever starts us may have closed stderr. Nothing of ours may get its
-        # number.
+        # The program that starts us may have closed stderr. No file of ours may
+        # get its number.
         fd = os.open('/dev/null', os.O_RDWR)
         while fd < 3:
             fd = os.dup(fd)
@@ -291,8 +291,8 @@ class ExternalContext(object):
         self._setup_master()
         try:
             self._start()
-            # What is here stays: it need not be looked through as if it were
-            # young.
+            # The objects that are here stay: the collector need not look at
+            # them as if they were young.
             if hasattr(gc, 'freeze') and not gc.get_freeze_count():
                 gc.freeze()
                 gc.unfreeze()

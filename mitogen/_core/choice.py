@@ -18,7 +18,7 @@ def _find_native():
     :raises ImportError: MITOGEN_CORE is 'native', and it cannot be had.
     """
     wanted = os.environ.get('MITOGEN_CORE')
-    # What the bootstrap has sent has no extension beside it.
+    # A text that the bootstrap has sent has no extension beside it.
     if _core_source or wanted == 'pure':
         return None
     try:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What the child of a fork gives up.
+The child of a fork gives up what belongs to its parent.
 """
 
 from __future__ import absolute_import  # house

@@ -188,7 +188,7 @@ class Importer(_Fetcher):
         """Finder protocol of Python 3."""
         from _frozen_importlib import ModuleSpec
         mine = self._decide(fullname)
-        # Whoever imports it, and wherever.
+        # Also if it is not imported by way of us.
         hook = fullname == 'logging' and LazyLogger.sink and _complete()
         if not mine and (hook or mine is not None):
             spec = self._ask_others('find_spec', fullname, path, target)

@@ -40,7 +40,7 @@ class LogHandler(object):
 
     @_seldom
     def emit(self, record):
-        # What is logged about each read and write would never end.
+        # Records of each read and write would cause others, for ever.
         if record.name != 'mitogen.io' and \
                 not getattr(self._sending, 'on', False):
             try:

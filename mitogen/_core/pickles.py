@@ -57,8 +57,8 @@ _unpickler = Unpickler
 
 
 def _read_bytes(s=u'', _encoding=None):
-    # How Python 3 writes nested bytes: text to be encoded. What it calls the
-    # encoding is ignored, a look-up by name could import.
+    # How Python 3 writes nested bytes: text to be encoded. The name of
+    # the encoding is ignored, since a look-up by name could import.
     if type(s) is not UnicodeType:
         raise TypeError('bytes expected as text')
     return latin_1_encode(s)[0]

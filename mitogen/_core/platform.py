@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What is special about the system and the interpreter that this runs on.
+Peculiarities of the system and the interpreter that this runs on.
 """
 
 from __future__ import absolute_import  # house

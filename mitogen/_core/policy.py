@@ -11,8 +11,8 @@ from mitogen.core import ModuleDeniedByOverridesError, ModuleUnsuitableError  # 
 
 class ImportPolicy(object):
     """
-    What a child may ask its parent for. A name matches a set if it, or a
-    package it lies in, is there.
+    The modules that a child may ask its parent for. A name matches a set if it,
+    or a package it lies in, is there.
 
     :param overrides: fetch these even if there is a local copy; if there are
         any, nothing else may be fetched.

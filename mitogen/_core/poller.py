@@ -14,8 +14,8 @@ class Poller(object):
     """
     Wait for descriptors with select(2). Also the base of the other pollers.
 
-    One thread at a time. What is registered after a `poll()` began is not
-    reported by it: the number may mean another file by then.
+    One thread at a time. A `poll()` does not report a descriptor that was
+    registered after it began: the number may mean another file by then.
     """
     SUPPORTED = True
 

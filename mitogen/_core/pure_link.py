@@ -22,7 +22,7 @@ class MitogenProtocol(_MitogenProtocolBase):
         #: Ids that arrived here as a destination.
         self.egress_ids = set()
         self._writer = BufferedWriter(self._router.broker, self)
-        #: What was read of the next frame, how much, and how much it takes.
+        #: The part of the next frame that was read, its size, and the whole size.
         #: With `_header` unpacked, all that without the header.
         self._header = None
         self._chunks = []

@@ -184,7 +184,7 @@ class Router(_RouterBase):
     def _is_unexpected(self, msg, stream, respondent):
         bad = msg.src_id != respondent.context_id
         if bad and msg.is_dead:
-            # Whoever is on the way to the respondent may say so.
+            # A context on the way to the respondent may say so.
             bad = stream and stream is not (
                 self.stream_by_id(respondent.context_id) or stream)
         return bad
@@ -225,7 +225,7 @@ class Router(_RouterBase):
                                          self.max_message_size)
         streams = self._stream_by_id
         parent_stream = streams.get(mitogen.parent_id)
-        # What came down must not go up again.
+        # A message that came down must not go up again.
         upward = True
         # Most contexts have one stream, to whose other end they trust.
         crossing = in_stream is not None and (
@@ -310,8 +310,8 @@ class Router(_RouterBase):
             if stream is not None:
                 protocol = stream.protocol
                 if protocol._send(msg) is not False:
-                    # Who sends a log record holds a lock of `logging`, which
-                    # the broker thread may want.
+                    # The sender of a log record holds a lock of `logging`,
+                    # which the broker thread may want.
                     if msg.handle != FORWARD_LOG:
                         protocol._wait_room()
                     return

@@ -121,8 +121,8 @@ class BufferedWriter(object):
                     if not buf:
                         self.size = 0
                 if full:
-                    # What has been read meanwhile is little, and to wait until
-                    # it is more takes less than many small writes.
+                    # The peer has read little meanwhile. To wait until it has
+                    # read more takes less than many small writes.
                     self._armed = True
                     return self._watch
             except (OSError, IOError):
@@ -177,7 +177,7 @@ class BufferedWriter(object):
     def _disconnect(self):
         stream = self._protocol.stream
         if stream and not self.closed:
-            # Who sends has no part in what a listener raises.
+            # The sender has no part in an exception of a listener.
             self._broker._call(stream, stream.on_disconnect)
 
     def on_transmit(self, broker):
@@ -205,8 +205,8 @@ class BufferedWriter(object):
         if not self.closed:
             self._lock.acquire()
             if not self._armed:
-                # What came while another thread had the lock, who would only
-                # have looked now.
+                # Chunks that came while another thread had the lock, which
+                # would have looked only now.
                 self._flush()
             self.closed = True
             self._buf.clear()

@@ -38,7 +38,7 @@ class _Waker(core.Waker):
 
 
 class Broker(core._BrokerBase):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
 
     def _open(self):

@@ -10,13 +10,13 @@ from mitogen._native import core  # house
 
 
 class Sender(core._SenderBase, _c.Sender):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
     # `send` is compiled.
 
 
 class Context(core._ContextBase, _c.Context):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
     # `send` and `send_async` are compiled.
     name = None

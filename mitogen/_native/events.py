@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What Python does about an event of the engine.
+The actions of Python on events of the engine.
 """
 
 from __future__ import absolute_import  # house
@@ -90,8 +90,8 @@ def _on_refused(reason, header, link, expected, lost):
                   'auth_id' if bad else 'src_id', auth_id if bad else src_id,
                   _stream_of(link), _stream_of(expected), text)
     elif handle != core.FORWARD_LOG:
-        # What is said of a lost log record would be lost likewise, and said
-        # again, for ever.
+        # A log record about a lost log record would be lost likewise, and so
+        # on for ever.
         LOG.debug('%s is dead: %s', text, getattr(Router, _TEXTS[reason]))
 
 

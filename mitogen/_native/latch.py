@@ -12,7 +12,7 @@ from mitogen._native import core  # house
 
 
 class Latch(core._LatchBase, _c.Latch):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
 
     def __repr__(self):

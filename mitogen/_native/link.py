@@ -11,7 +11,7 @@ from mitogen._native import core, Router  # house
 
 
 class MitogenProtocol(core._MitogenProtocolBase):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
 
     def __new__(cls, router, *args, **kwargs):

@@ -12,7 +12,7 @@ from mitogen._native import core, LOG  # house
 
 
 class Message(core._MessageBase, _c.Message):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
     # Fields, `pickled` and `unpickle` are compiled.
 

@@ -120,7 +120,7 @@ class Poller(core.Poller):
             try:
                 event = self._loop.next_event()
             except MemoryError:
-                # Whoever waits for an answer has to get one, if later.
+                # A thread that waits for an answer has to get one, if later.
                 time.sleep(0.01)
                 continue
             if event is None:

@@ -10,7 +10,7 @@ from mitogen._native import core  # house
 
 
 class Receiver(core._ReceiverBase, _c.Receiver):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
     # Its queue is a compiled latch, into which the engine puts messages.
     raise_channelerror = True

@@ -27,7 +27,7 @@ def _stream_of(link):
 
 
 class Router(core._RouterBase, _c.Router):
-    # What it is to everybody else.
+    # The name that pickles and programs know.
     __module__ = 'mitogen.core'
     context_class = Context
     #: Bytes that may wait for one stream before its senders have to wait and
@@ -138,7 +138,7 @@ class Router(core._RouterBase, _c.Router):
             try:
                 return self._take_handlers(respondent_id)
             except MemoryError:
-                # Whoever waits there has to be told, if later.
+                # The threads that wait there have to be told, if later.
                 time.sleep(0.01)
 
     def _on_respondent_disconnect(self, context):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # !mitogen: minify_safe
 """
-What a context needs in order to have children: starting an interpreter
+All that a context needs in order to have children: starting an interpreter
 somewhere, bringing the core up in it, routing to what lies behind it, and
 seeing it off again.
 

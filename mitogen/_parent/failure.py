@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What a person is told about a connection that failed, and what may help.
+The text about a connection that failed, with what may help.
 """
 
 from __future__ import absolute_import  # house

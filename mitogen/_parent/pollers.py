@@ -22,9 +22,9 @@ class _TablePoller(mitogen.core.Poller):
     Base of the pollers below: which descriptors are registered, and since when.
 
     Each registration remembers the generation it was made in, and `poll`
-    opens a new one. What was registered since then may be another file under
-    the number that an event is about, so it yields nothing until the next
-    call. All of them are level triggered, so nothing is lost by that.
+    opens a new one. A descriptor that was registered since then may be another
+    file under the number that an event is about, so it yields nothing until
+    the next call. All of them are level triggered, so nothing is lost by that.
 
     `mitogen.core.Poller` is the base for :func:`isinstance` only.
     """
@@ -119,8 +119,8 @@ class PollPoller(_TablePoller):
     def __init__(self):
         super(PollPoller, self).__init__()
         self._pollobj = select.poll()
-        # Errors wake a poll unasked. Whoever registered learns of them by
-        # trying to read or write.
+        # Errors wake a poll unasked. The caller learns of them by trying to
+        # read or write.
         self._readmask = select.POLLIN | select.POLLHUP | select.POLLERR
         self._writemask = select.POLLOUT | select.POLLERR
 

@@ -14,7 +14,7 @@ from mitogen.parent import LOG  # house
 def flags(names):
     """
     Return the OR of the `termios` constants in `names`, a string with spaces
-    between them. What this platform lacks is left out.
+    between them. Those that this platform lacks are left out.
     """
     result = 0
     for name in names.split():
