@@ -2,8 +2,8 @@
 """
 Checks that includes and imports run downwards only, as _mitogen_core/README.rst and docs/architecture.rst say.
 
-Each room of the engine has a place in ENGINE, each part of the binding one in BINDING, each module of the package one in PACKAGE; it may use
-what stands before it in the list, that is, what is below it in the house. A file without a place is an error too, so that a new one is
+Each file of the engine has a place in ENGINE, each part of the binding one in BINDING, each module of the package one
+in PACKAGE; it may use the files before it in the list. A file without a place is an error too, so that a new one is
 given some thought. The binding, moreover, touches no members of the engine's objects: it asks the engine's functions.
 """
 
@@ -38,7 +38,8 @@ BINDING = [
     'module',
 ]
 
-#: Objects of the engine, whose members only the engine knows. (The rest of its types are values: headers, items, events, figures.)
+#: Objects of the engine, whose members only the engine knows. (The rest of its types are values: headers, items, events,
+#: figures.)
 ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landing', 'latch', 'lifeline', 'loop', 'outq', 'peer', 'router',
                   'sink', 'sleeper', 'stream', 'waiter', 'watch']
 
@@ -130,8 +131,8 @@ def check_binding():
 
 def members_touched(path):
     """
-    Yield (line, text) for each access to a member of an object of the engine, by a pointer that is declared in this file or in a header of
-    the binding, or by a cast.
+    Yield (line, text) for each access to a member of an object of the engine, by a pointer that is declared in this
+    file or in a header of the binding, or by a cast.
     """
     kind = r'\bmg_(?:%s) \*' % ('|'.join(ENGINE_OBJECTS),)
     text = read(path)

@@ -66,8 +66,8 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline);
 
 /* Becomes the leader, asking the present one to stop and waiting for it; also once the loop is closed. Blocks for a few
  * microseconds. No thread that holds a loop waits for a lock of the layer above (its GIL), so the caller may have that,
- * as in a fork. Not from inside a callback of the loop. The thread that has acquired it may do so again, and releases as often: what runs
- * meanwhile may drop the last reference to a stream. */
+ * as in a fork. Not from inside a callback of the loop. The thread that has acquired it may do so again, and releases
+ * as often: what runs meanwhile may drop the last reference to a stream. */
 void mg_loop_acquire(mg_loop *loop);
 void mg_loop_release(mg_loop *loop);
 /* The same if nobody leads or wants to at present: 1, and does not block. */

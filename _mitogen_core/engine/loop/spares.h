@@ -7,11 +7,11 @@
 
 #include "loop/state.h"
 
-/* The leader, awake: until when it may sleep that would sleep until then. Drops the memory that was kept for a message
- * that has not come. */
+/* The leader, awake. `until` is the end of the sleep that it intends; returns an earlier one if spares are to be
+ * dropped before. Drops those that were kept for long enough. */
 int64_t mg_spares_sleep_until(mg_loop *loop, int64_t now, int64_t until);
 
-/* The leader is about to sleep until then. 0: not yet, something is there that it would have to drop. */
+/* The leader is about to sleep. Returns 0 if it must not yet, since there is something that it would have to drop. */
 int mg_spares_leave(mg_loop *loop, int64_t now, int64_t until);
 
 /* The leader is awake, and looks after them again. */

@@ -10,7 +10,8 @@
 /* Leader only. Runs what is due. */
 void mg_work_run(mg_loop *loop, int64_t now);
 
-/* Leader only. Until when it may sleep that would sleep until then. */
+/* Leader only. `until` is the end of the sleep that the leader intends; returns an earlier one if work is due
+ * before. */
 int64_t mg_work_sleep_until(mg_loop *loop, int64_t now, int64_t until);
 
 /* Runs all that is corked. Any thread, with no lock held. Whether there was anything. */

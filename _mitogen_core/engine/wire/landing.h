@@ -31,8 +31,8 @@ typedef struct {
     _Atomic uint64_t taken; /* how often a place was, for statistics */
 } mg_landing;
 
-/* So many bytes have come. Whether a place for as many is to be offered: others of that length came before, and there
- * is none. Any thread, as all below. */
+/* Large bytes of that length have come. Returns whether a place of the same length is to be offered: the ones before
+ * were as long, and there is no place. Any thread, as all below. */
 int mg_landing_came(mg_landing *l, size_t len);
 
 /* Takes over the reference, and drops the place that is there. Nobody reads the bytes of the place before it is
