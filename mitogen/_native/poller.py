@@ -40,8 +40,8 @@ class Poller(core.Poller):
         watch = self._watches.get((fd, writing))
         if watch is None:
             watch = self._loop.watch(fd, writing, (fd, writing))
-            self._watches[fd, writing] = watch
             watch.start()
+            self._watches[fd, writing] = watch
 
     def _unwatch(self, fd, writing):
         watch = self._watches.pop((fd, writing), None)
@@ -49,12 +49,12 @@ class Poller(core.Poller):
             watch.stop()
 
     def start_receive(self, fd, data=None):
-        core.Poller.start_receive(self, fd, data)
         self._watch(fd, False)
+        core.Poller.start_receive(self, fd, data)
 
     def start_transmit(self, fd, data=None):
-        core.Poller.start_transmit(self, fd, data)
         self._watch(fd, True)
+        core.Poller.start_transmit(self, fd, data)
 
     def start_link(self, fd, data, link):
         """List a stream of frames, and have the engine read it."""

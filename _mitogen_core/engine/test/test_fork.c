@@ -260,6 +260,7 @@ static void a_fork_waits_for_a_thread_that_has_acquired_a_loop(void)
     mg_loop_unref(h.loop);
 }
 
+#if !defined(__SANITIZE_ADDRESS__)
 static void *make_and_end_loops(void *arg)
 {
     while (!atomic_load((_Atomic int *) arg)) {
@@ -298,6 +299,7 @@ static void a_copy_has_no_descriptor_of_loops_that_come_and_go(void)
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
 }
+#endif
 
 static int always_well(void *arg)
 {
@@ -330,7 +332,9 @@ int main(void)
     RUN(a_copy_gives_up_what_it_has_and_the_parent_goes_on);
     RUN(a_leader_that_sleeps_is_left_asleep_and_does_nothing);
     RUN(a_fork_waits_for_a_thread_that_has_acquired_a_loop);
+#if !defined(__SANITIZE_ADDRESS__) /* whose allocator another thread may have locked in the copy */
     RUN(a_copy_has_no_descriptor_of_loops_that_come_and_go);
+#endif
     RUN(threads_that_fork_wait_for_each_other);
     return 0;
 }
