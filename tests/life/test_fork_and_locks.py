@@ -1,6 +1,6 @@
 """
-`os.fork()` while other threads hold locks that hooks of the fork want, while objects of dead connections are freed, and while brokers come and
-go: the fork comes back, and the copy is whole.
+`os.fork()` while other threads hold locks that hooks of the fork want, while objects of dead connections are freed, and
+while brokers come and go: the fork comes back, and the copy is whole.
 """
 
 import gc

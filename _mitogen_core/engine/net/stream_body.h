@@ -70,7 +70,14 @@ typedef struct mg_stream {
 #define MG_QUICK_ROW 8
 
 /* Work that the leader is asked to do for a stream. */
-enum { MG_TODO_WRITE = 1, MG_TODO_GO_ON = 2, MG_TODO_WRITE_FAILED = 4, MG_TODO_READ = 8, MG_TODO_FAIL = 16, MG_TODO_CLOSE = 32 };
+enum {
+    MG_TODO_WRITE = 1,
+    MG_TODO_GO_ON = 2,
+    MG_TODO_WRITE_FAILED = 4,
+    MG_TODO_READ = 8,
+    MG_TODO_FAIL = 16,
+    MG_TODO_CLOSE = 32
+};
 
 /* Has the leader do that soon. Any thread, any lock of the stream's. The task in the loop's list has a reference of
  * its own. */
