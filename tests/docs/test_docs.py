@@ -227,6 +227,16 @@ def test_the_files_and_names_of_an_answer_are_there(question, answer):
     assert [name for name in names if not any(defines(text, name) for text in texts)] == []
 
 
+def test_the_six_rules_of_the_loop_are_functions():
+    loop = os.path.join(ROOT, '_mitogen_core', 'engine', 'loop')
+    rules = re.findall(r'^ \*  (\d)\. (\w+):', doc_blocks.read(os.path.join(loop, 'lead.h')), re.M)
+    assert [number for number, _ in rules] == list('123456')
+    page = doc_blocks.read(os.path.join(DOCS, 'architecture.rst'))
+    assert re.findall(r'^(\d)\. ``(\w+)``:', page, re.M) == rules
+    text = doc_blocks.read(os.path.join(loop, 'lead.c'))
+    assert [name for _, name in rules if not defines(text, name)] == []
+
+
 def public_names():
     for path in sorted(glob.glob(os.path.join(os.path.dirname(mitogen.__file__), '*.pyi'))):
         stem = os.path.basename(path)[:-4]
