@@ -23,7 +23,7 @@ import sys
 #: uses names of those before it only; tools/check_layers.py looks.
 PARTS = {
     'core': [
-        'base', 'text', 'modules', 'log', 'platform', 'errors', 'values',
+        'base', 'modules', 'text', 'log', 'platform', 'errors', 'values',
         'authority', 'signals', 'descriptors', 'debug_log', 'profiling',
         'pickles', 'message', 'poller', 'latch', 'receiver', 'sender',
         'context', 'stream', 'link', 'router', 'waker', 'broker', 'choice',

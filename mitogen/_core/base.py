@@ -22,7 +22,6 @@ not import.
 
 from __future__ import absolute_import
 
-import collections
 import errno
 import gc
 import itertools
@@ -30,11 +29,12 @@ import os
 import select
 import struct
 import sys
-import threading
 import time
 import _weakref
 # The codecs themselves: a look-up by name imports, which see above.
 from _codecs import latin_1_encode, utf_8_encode
+# The class itself: `collections` imports much more, which a child does later.
+from _collections import deque as _deque
 
 import mitogen
 
@@ -50,6 +50,8 @@ _SELDOM = True
 _REDUCED = False
 
 if _REDUCED:
+    import threading
+
     #: The other part is not here. That says otherwise.
     _LATE = not _SELDOM
 
@@ -88,6 +90,33 @@ if not _REDUCED:
     def _seldom(func):
         return func
 
+    def __getattr__(name):
+        # Programs may look here for what a child imports late, or not at all.
+        if name in ('collections', 'threading'):
+            return __import__(name)
+        raise AttributeError('module %r has no attribute %r' %
+                             (__name__, name))
+
+    if sys.version_info < (3, 7):
+        # They ask no such function.
+        import collections  # noqa: F401
+        import threading  # noqa: F401
+
+
+if not _REDUCED:
+    if PY3 and 'functools' not in sys.modules:
+        # `_pickle` takes one class from `functools`, which that has from its
+        # C module. So the C module stands in for it here. The whole of
+        # `functools` comes with `threading`, and a child imports that after it
+        # has said that it is ready.
+        sys.modules['functools'] = __import__('_functools')
+        try:
+            import _pickle  # noqa: F401
+        except ImportError:
+            # Tried again below, with the module itself.
+            pass
+        finally:
+            del sys.modules['functools']
 
 if PY3:
     # The C module by itself: `pickle` would bring `re` along.
@@ -96,6 +125,7 @@ if PY3:
     except ImportError:
         import pickle
     import _thread as thread
+    from _thread import RLock as _RLock
     from io import BytesIO
     BytesType = bytes
     UnicodeType = str
@@ -118,6 +148,7 @@ else:
     import fcntl
     import imp
     import thread
+    from threading import RLock as _RLock
     # Not only for speed: these would otherwise be imported by the broker
     # thread while another thread holds the import lock.
     import logging  # noqa: F401

@@ -6,11 +6,10 @@ _BrokerBase: the life of the broker thread.
 from __future__ import absolute_import  # house
 
 import sys  # house
-import threading  # house
 
 import mitogen  # house
-from mitogen.core import _listeners, _module, _profile_hook, _remember, _seldom, Error, fire, LOG, now  # house
-from mitogen.core import NullTimerList, Poller, Protocol, thread  # house
+from mitogen.core import _listeners, _module, _profile_hook, _REDUCED, _remember, _RLock, _seldom, Error, fire  # house
+from mitogen.core import LOG, now, NullTimerList, Poller, Protocol, thread  # house
 
 
 class _BrokerBase(object):
@@ -29,19 +28,29 @@ class _BrokerBase(object):
     _all = {}
 
     def __init__(self, poller_class=None, activate_compat=True, _start=True):
-        # With `_start` false the caller starts the thread, later: what it
+        # With `_start` false the caller makes and starts the thread, later: what it
         # defers until then costs no wake-up.
         self._alive = True
         self._exitted = False
         self._open()
         #: Any thread: see :meth:`Waker.defer`.
         self.defer = self._waker.protocol.defer
+        if _start:
+            self._make_thread()
         # Whole: the copy that a fork makes just then has all that it needs.
         _remember(self._all, self)
-        self._thread = threading.Thread(target=self._broker_main,
-                                        name='mitogen.broker')
         if _start:
             self._thread.start()
+
+    def _make_thread(self):
+        if not _REDUCED:
+            # A child has said by now that it is ready. Before Python 3.13 the
+            # first thread to import this counts as the main thread, so it must
+            # be done while there is no other.
+            global threading
+            import threading
+        self._thread = threading.Thread(target=self._broker_main,
+                                        name='mitogen.broker')
 
     @_seldom
     def __repr__(self):
@@ -53,7 +62,7 @@ class _BrokerBase(object):
         self._alive = False
         self._exitted = True
         self._ident = None
-        self._waker.protocol._lock = threading.RLock()
+        self._waker.protocol._lock = _RLock()
         fire(self, '_fork')
 
     @staticmethod

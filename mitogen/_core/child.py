@@ -8,7 +8,6 @@ from __future__ import absolute_import  # house
 import gc  # house
 import os  # house
 import sys  # house
-import threading  # house
 import time  # house
 
 import mitogen  # house
@@ -33,7 +32,7 @@ class ExternalContext(object):
     #: Whether to look for garbage once the child has started.
     _collects = True
     #: Replaced by the fork hook.
-    service_stub_lock = threading.Lock()
+    service_stub_lock = thread.allocate_lock()
 
     def __init__(self, config):
         self.config = config
@@ -216,8 +215,6 @@ class ExternalContext(object):
                 ImportPolicy(self.config.get('import_overrides', ()),
                              self.config.get('import_blocks', ())))
         self.importer = self.router.importer = importer
-        if importer not in sys.meta_path:
-            sys.meta_path.insert(0, importer)
         if _core_source and self.config.get('setup_package', True):
             for name in 'mitogen', 'mitogen.core':
                 sys.modules[name].__loader__ = importer
@@ -264,7 +261,11 @@ class ExternalContext(object):
         # for one to start: so the parent can go on sooner.
         if config.get('send_ec2', True):
             self.stream.transmit_side.write(b'MITO002\n')
+        self.broker._make_thread()
         self.broker._thread.start()
+        # Not before that: what our start imports never comes from the parent.
+        if self.importer not in sys.meta_path:
+            sys.meta_path.insert(0, self.importer)
         self.log_handler.uncork()
         if LazyLogger.sink and 'logging' in sys.modules:
             # Imported before the importer could notice.

@@ -6,9 +6,8 @@ The child of a fork gives up what belongs to its parent.
 from __future__ import absolute_import  # house
 
 import os  # house
-import threading  # house
 
-from mitogen.core import _complete, _seldom, Broker, ExternalContext, Latch, Side  # house
+from mitogen.core import _complete, _seldom, Broker, ExternalContext, Latch, Side, thread  # house
 
 
 #: Functions without arguments, called in the child of a fork: to replace locks
@@ -25,7 +24,7 @@ def _on_fork():
             broker._on_fork()
     Latch._on_fork()
     Side._on_fork()
-    ExternalContext.service_stub_lock = threading.Lock()
+    ExternalContext.service_stub_lock = thread.allocate_lock()
     for hook in _fork_hooks:
         hook()
 

@@ -7,7 +7,6 @@ from __future__ import absolute_import  # house
 
 import os  # house
 import sys  # house
-import threading  # house
 from _codecs import utf_8_encode  # house
 
 import mitogen  # house
@@ -61,7 +60,7 @@ class Importer(_Fetcher):
         #: Package -> names of its sub-modules, but for `mitogen`.
         self._present = {}
         # True while other finders are asked on this thread.
-        self._asking = threading.local()
+        self._asking = thread._local()
         self._router = router
         if _REDUCED:
             Importer._loader = self._load_late

@@ -6,7 +6,6 @@ LogHandler: log records go to the master.
 from __future__ import absolute_import  # house
 
 import sys  # house
-import threading  # house
 from _codecs import utf_8_encode  # house
 
 from mitogen.core import _graft, _REDUCED, _seldom, BytesType, Error, FORWARD_LOG, Message, thread, to_text  # house
@@ -28,7 +27,7 @@ class LogHandler(object):
         self._buffer = []
         self._buffer_lock = thread.allocate_lock()
         # True while this thread sends: what is logged by that goes nowhere.
-        self._sending = threading.local()
+        self._sending = thread._local()
         if not _REDUCED and 'logging' in sys.modules:
             self._join_logging()
 

@@ -5,11 +5,10 @@ The pure leaf of Latch.
 
 from __future__ import absolute_import  # house
 
-import collections  # house
 import os  # house
-import threading  # house
 
-from mitogen.core import _chosen, _LatchBase, _seldom, _Sleeper, LatchError, PY3, thread, TimeoutError  # house
+from mitogen.core import _chosen, _deque, _LatchBase, _module, _seldom, _Sleeper, LatchError, PY3, thread  # house
+from mitogen.core import TimeoutError  # house
 
 
 @_chosen
@@ -25,15 +24,15 @@ class Latch(_LatchBase):
 
     def __init__(self):
         self._lock = thread.allocate_lock()
-        self._queue = collections.deque()
-        self._sleepers = collections.deque()
+        self._queue = _deque()
+        self._sleepers = _deque()
         self._given = 0
 
     @_seldom
     def __repr__(self):
         return 'Latch(%#x, size=%d, t=%r)' % (
             id(self), len(self._queue) + self._given,
-            threading.current_thread().name)
+            _module('threading').current_thread().name)
 
     @_seldom
     @classmethod

@@ -6,7 +6,6 @@ How a thread sleeps until something is put into a latch.
 from __future__ import absolute_import  # house
 
 import os  # house
-import threading  # house
 
 import mitogen  # house
 from mitogen.core import io_op, now, PY3, set_cloexec, thread  # house
@@ -37,7 +36,7 @@ if PY3:
             if timeout is None:
                 timeout = -1
             else:
-                timeout = min(timeout, threading.TIMEOUT_MAX)
+                timeout = min(timeout, thread.TIMEOUT_MAX)
             self._lock.acquire(True, timeout)
 
         def rest(self):

@@ -5,9 +5,7 @@ Text and bytes, and names that older programs import.
 
 from __future__ import absolute_import  # house
 
-import threading  # house
-
-from mitogen.core import _SELDOM, _seldom, BytesType, UnicodeType  # house
+from mitogen.core import _module, _SELDOM, _seldom, BytesType, UnicodeType  # house
 
 
 def to_text(o):
@@ -35,7 +33,7 @@ if _SELDOM:
 
 @_seldom
 def threading__current_thread():
-    return threading.current_thread()
+    return _module('threading').current_thread()
 
 
 @_seldom

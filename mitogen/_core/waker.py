@@ -5,12 +5,10 @@ Waker: run functions on the broker thread.
 
 from __future__ import absolute_import  # house
 
-import collections  # house
 import errno  # house
 import sys  # house
-import threading  # house
 
-from mitogen.core import Error, LOG, pipe, Protocol, thread  # house
+from mitogen.core import _deque, _RLock, Error, LOG, pipe, Protocol, thread  # house
 
 
 class Waker(Protocol):
@@ -36,8 +34,8 @@ class Waker(Protocol):
 
     def __init__(self, broker):
         self._broker = broker
-        self._lock = threading.RLock()
-        self._deferred = collections.deque()
+        self._lock = _RLock()
+        self._deferred = _deque()
         # A byte is in the pipe. Set after it is written: when an exception
         # comes between, there is one byte too many, never one too few.
         self._woken = False

@@ -5,13 +5,12 @@ BufferedWriter: any thread writes to a stream, and the broker writes the rest.
 
 from __future__ import absolute_import  # house
 
-import collections  # house
 import errno  # house
 import os  # house
 import sys  # house
 import time  # house
 
-from mitogen.core import _REDUCED, _seldom, BufferType, imap, LOG, now, PY3, thread  # house
+from mitogen.core import _deque, _REDUCED, _seldom, BufferType, imap, LOG, now, PY3, thread  # house
 
 if PY3:  # house
     from mitogen.core import _writev  # house
@@ -39,7 +38,7 @@ class BufferedWriter(object):
     def __init__(self, broker, protocol):
         self._broker = broker
         self._protocol = protocol
-        self._buf = collections.deque()
+        self._buf = _deque()
         self._lock = thread.allocate_lock()
         self._armed = False
         self.closed = False

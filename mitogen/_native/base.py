@@ -18,9 +18,7 @@ from __future__ import absolute_import
 import errno
 import os
 import sys
-import threading
 import time
-import types
 
 import mitogen
 

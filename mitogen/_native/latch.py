@@ -5,8 +5,6 @@ The compiled leaf of Latch.
 
 from __future__ import absolute_import  # house
 
-import threading  # house
-
 import _mitogen_core as _c  # house
 from mitogen._native import core  # house
 
@@ -21,7 +19,7 @@ class Latch(core._LatchBase, _c.Latch):
         except core.LatchError:
             size = 0
         return 'Latch(%#x, size=%d, t=%r)' % (
-            id(self), size, threading.current_thread().name)
+            id(self), size, core._module('threading').current_thread().name)
 
     @classmethod
     def _on_fork(cls):

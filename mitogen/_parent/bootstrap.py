@@ -151,8 +151,8 @@ def _can_serve(python, whole):
     :param int python: the child's :data:`sys.hexversion`.
     :param bool whole: the child needs everything from the start.
     """
-    # Only a reduced core has that function.
-    if '__getattr__' not in mitogen.core.__dict__:
+    # Only a reduced core has that class.
+    if '_Late' not in mitogen.core.__dict__:
         return True
     source = mitogen.core._core_source
     return (python >= 0x03000000) == PY3 and (

@@ -9,6 +9,7 @@ import glob
 import os
 import subprocess
 import sys
+import threading
 import zlib
 
 import pytest
@@ -128,6 +129,34 @@ def test_an_ordinary_child_imports_what_it_uses(router):
 def test_a_child_that_was_sent_the_source_imports_what_it_uses(router, monkeypatch):
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
     check_modules(router.local(python_path=elsewhere()), False)
+
+
+@pytest.mark.native
+def test_an_installed_child_is_ready_before_it_imports_threading(router):
+    loaded = router.local().call(eval, 'list(__import__("sys").modules)')
+    before = modules_of(sys.executable, 'pass')
+    for name in 'threading', 'functools', 'collections':
+        assert name in before or loaded.index(name) > loaded.index('mitogen._native'), name
+
+
+def test_calls_run_in_what_threading_takes_for_the_main_thread(router):
+    context = router.local()
+    assert context.call(eval, '(lambda t: t.current_thread() is t.main_thread())(__import__("threading"))')
+    names = context.call(eval, 'sorted(t.name for t in __import__("threading").enumerate())')
+    assert names == ['MainThread', 'mitogen.broker']
+
+
+def test_a_start_asks_the_parent_for_no_module(router):
+    router.responder.whitelist_prefix('threading')
+    assert router.local().call(eval, '__import__("threading").__file__') == threading.__file__
+
+
+def test_a_program_finds_late_modules_by_their_names_in_the_core(router):
+    for name in 'collections', 'threading':
+        assert getattr(mitogen.core, name).__name__ == name
+    assert router.local().call(eval, '__import__("mitogen.core").core.threading is __import__("threading")')
+    with pytest.raises(AttributeError, match="no attribute 'thredding'"):
+        mitogen.core.thredding
 
 
 def test_few_bytes_are_sent(router, monkeypatch, sent):
