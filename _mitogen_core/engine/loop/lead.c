@@ -645,7 +645,7 @@ int mg_loop_serves(mg_loop *loop)
 void mg_lead_forked(mg_loop *loop)
 {
     pthread_mutex_init(&loop->mu, NULL);
-    pthread_cond_init(&loop->left, NULL);
+    loop->left = (pthread_cond_t) PTHREAD_COND_INITIALIZER;
     loop->leader = NULL;
     loop->acquired = 0;
     atomic_store(&loop->wanted, 0);

@@ -14,7 +14,7 @@ static void init(mg_loop *loop)
 {
     atomic_init(&loop->refs, 1);
     pthread_mutex_init(&loop->mu, NULL);
-    pthread_cond_init(&loop->left, NULL);
+    loop->left = (pthread_cond_t) PTHREAD_COND_INITIALIZER;
     pthread_mutex_init(&loop->freeze_mu, NULL);
     mg_events_init(&loop->events);
     mg_tasks_init(&loop->posted);

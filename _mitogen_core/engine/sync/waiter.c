@@ -148,7 +148,7 @@ static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
 static void sleep_init(mg_waiter *w)
 {
     pthread_mutex_init(&w->mu, NULL);
-    pthread_cond_init(&w->woken, NULL);
+    w->woken = (pthread_cond_t) PTHREAD_COND_INITIALIZER;
 }
 
 static void wake_parked(mg_waiter *w)
