@@ -1,5 +1,6 @@
 #include "link_object.h"
 
+#include <errno.h>
 #include <structmember.h>
 
 #include "arguments.h"
@@ -50,10 +51,18 @@ static int link_clear(PyObject *obj)
 
 /* --- what mg_with_loop calls --- */
 
-static void start_stream(void *stream)
+typedef struct {
+    mg_stream *stream;
+    mg_err err;
+    int sys_errno; /* of the thread that started it, for MG_EIO */
+} starting;
+
+static void start_stream(void *arg)
 {
-    mg_stream_start(stream);
-    mg_loop_settle(mg_stream_loop(stream));
+    starting *x = arg;
+    x->err = mg_stream_start(x->stream);
+    x->sys_errno = errno;
+    mg_loop_settle(mg_stream_loop(x->stream));
 }
 
 static void stop_stream(void *stream)
@@ -169,7 +178,12 @@ static PyObject *link_start(PyObject *obj, PyObject *unused)
     mg_stream *s = need_stream((LinkObject *) obj);
     if (!s)
         return NULL;
-    mg_with_loop(mg_stream_loop(s), start_stream, s);
+    starting x = {.stream = s};
+    mg_with_loop(mg_stream_loop(s), start_stream, &x);
+    if (x.err == MG_EIO) {
+        errno = x.sys_errno;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
     Py_RETURN_NONE;
 }
 
@@ -392,7 +406,7 @@ static int set_flag(PyObject *obj, PyObject *value, void *closure)
 
 static PyMethodDef link_methods[] = {
     {"open", link_open, METH_VARARGS, "open(rfd, wfd): the descriptors, non-blocking. From now on it can send."},
-    {"start", link_start, METH_NOARGS, "Begin to read."},
+    {"start", link_start, METH_NOARGS, "Begin to read. OSError of a number that is no descriptor."},
     {"stop", link_stop, METH_NOARGS, "End reading, for now."},
     {"close", link_close, METH_NOARGS, "End for good; afterwards the descriptors may be closed. Idempotent."},
     {"end_with", link_end_with, METH_O,

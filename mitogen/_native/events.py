@@ -26,6 +26,8 @@ def _on_frame(entry, msg, link, removed):
 
 
 def _on_hook(msg, link):
+    if link is None:
+        return
     protocol = link.protocol
     msg.router = router = protocol._router
     held = False

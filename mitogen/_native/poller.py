@@ -60,9 +60,9 @@ class Poller(core.Poller):
         """List a stream of frames, and have the engine read it."""
         # The stream may have spoken another protocol before.
         self._unwatch(fd, False)
+        link.start()
         core.Poller.start_receive(self, fd, data)
         self._links[fd] = link
-        link.start()
 
     def stop_receive(self, fd):
         core.Poller.stop_receive(self, fd)
@@ -79,7 +79,7 @@ class Poller(core.Poller):
         fired, self._fired = self._fired, []
         for watch in fired:
             if self._watches.get(watch.data) is watch:
-                watch.start()
+                self._watch_again(watch)
         self._loop.wait(timeout)
         while True:
             try:
@@ -103,6 +103,15 @@ class Poller(core.Poller):
             else:
                 self._handle(event)
             event = watch = None
+
+    @staticmethod
+    def _watch_again(watch):
+        try:
+            watch.start()
+        except OSError:
+            # What closed the descriptor did not tell us. As with epoll, no
+            # more is heard of it.
+            LOG.debug('%r: closed while it was watched', watch)
 
     @staticmethod
     def _handle(event):

@@ -3,7 +3,9 @@ No descriptor left, and numbers that are no descriptor: each is an OSError where
 process.
 """
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 
@@ -113,3 +115,35 @@ def test_a_descriptor_that_is_closed_before_the_first_poll_does_no_harm(poller):
     poller.stop_receive(reader)
     os.close(writer)
     check_goes_on(poller)
+
+
+def test_a_stream_of_frames_on_a_number_that_is_none_is_an_oserror(router):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    stream = mitogen.core.MitogenProtocol.build_stream(router, 77)
+    stream.accept(ours, ours)
+    os.close(ours.detach())
+    with theirs, pytest.raises(OSError) as info:
+        router.broker.defer_sync(lambda: router.register(mitogen.core.Context(router, 77), stream))
+    assert info.value.errno == errno.EBADF
+    assert router.broker.defer_sync(lambda: 42) == 42
+
+
+def test_a_broker_outlives_a_descriptor_that_is_closed_behind_its_back(router):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    came = mitogen.core.Latch()
+
+    class ClosingProtocol(mitogen.core.Protocol):
+        def on_receive(self, broker, buf):
+            os.close(ours.detach())
+            came.put(buf)
+
+    stream = ClosingProtocol.build_stream()
+    stream.accept(ours, ours)
+    router.broker.start_receive(stream)
+    with theirs:
+        theirs.send(b'x')
+        assert came.get(timeout=testlib.patience()) == b'x'
+        for _ in range(3):
+            assert router.broker.defer_sync(lambda: 42) == 42

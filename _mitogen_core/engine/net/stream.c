@@ -204,10 +204,12 @@ static int reads(const mg_stream *s)
 
 void mg_stream_set_reading(mg_stream *s)
 {
-    if (reads(s))
-        mg_watch_start(s->read_watch);
-    else
+    if (!reads(s)) {
         mg_watch_stop(s->read_watch);
+    } else if (mg_watch_start(s->read_watch) != MG_OK) {
+        s->read_error = errno;
+        mg_stream_post(s, MG_TODO_FAIL); /* later: a stream that broke right here would change the lists of our caller */
+    }
 }
 
 /* A large payload begins. Only one for this context is going to be an object here. */
@@ -315,6 +317,8 @@ mg_err mg_stream_start(mg_stream *s)
 {
     if (s->broken)
         return MG_ECLOSED;
+    if (mg_watch_start(s->read_watch) != MG_OK)
+        return MG_EIO;
     s->started = 1;
     mg_stream_set_reading(s);
     mg_stream_post(s, MG_TODO_READ);
@@ -376,8 +380,13 @@ static void do_todo(mg_stream *s, int todo)
     if (todo & MG_TODO_WRITE_FAILED) {
         s->write_failed = 1;
         mg_stream_resume_feeders(s); /* what they send is dropped */
-    } else if (todo & MG_TODO_WRITE)
-        mg_watch_start(s->write_watch);
+    } else if ((todo & MG_TODO_WRITE) && mg_watch_start(s->write_watch) != MG_OK) {
+        int sys_errno = errno;
+        pthread_mutex_lock(&s->wmu);
+        s->write_error = sys_errno;
+        pthread_mutex_unlock(&s->wmu);
+        s->write_failed = 1;
+    }
     if (!s->in_python && !s->fills && mg_decoder_has_data(&s->decoder))
         hand_on(s);
     if (s->write_failed)
@@ -393,7 +402,7 @@ static void run_todo(mg_task *task)
     if (todo & MG_TODO_CLOSE)
         mg_stream_close(s);
     if (todo & MG_TODO_FAIL)
-        broke(s, MG_ENOMEM, 0);
+        broke(s, s->read_error ? MG_EIO : MG_ENOMEM, s->read_error);
     if (!s->broken)
         do_todo(s, todo);
     mg_stream_unref(s);

@@ -46,7 +46,7 @@ void mg_stream_unref(mg_stream *s);
 
 /* With the loop acquired. start: begin to read. stop: end reading. close: stop for good, drop what is queued, wake
  * senders. feed: treat bytes as if they had been read. start and feed need the stream open; MG_ECLOSED, MG_ENOMEM.
- * All repeatable. */
+ * start of a number that is no descriptor: MG_EIO, with errno. All repeatable. */
 mg_err mg_stream_start(mg_stream *s);
 void mg_stream_stop(mg_stream *s);
 void mg_stream_close(mg_stream *s);

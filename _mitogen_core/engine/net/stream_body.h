@@ -36,6 +36,7 @@ typedef struct mg_stream {
     int in_python; /* a frame of ours is there, and what follows it waits */
     int broken; /* gone or bad: told already */
     int end_reserved; /* there is a place for the event that tells it */
+    int read_error; /* errno of a read watch that could not be started, or 0 */
     int write_failed; /* nothing can be sent; what is there to be read still is */
     struct mg_stream *fills; /* the full stream that paused us, with a reference, or NULL */
     mg_node fed; /* in fills' list of feeders */
