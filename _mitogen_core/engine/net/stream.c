@@ -208,7 +208,8 @@ void mg_stream_set_reading(mg_stream *s)
         mg_watch_stop(s->read_watch);
     } else if (mg_watch_start(s->read_watch) != MG_OK) {
         s->read_error = errno;
-        mg_stream_post(s, MG_TODO_FAIL); /* later: a stream that broke right here would change the lists of our caller */
+        /* later: a stream that broke right here would change the lists of our caller */
+        mg_stream_post(s, MG_TODO_FAIL);
     }
 }
 
