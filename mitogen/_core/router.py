@@ -53,7 +53,7 @@ class _RouterBase(object):
         return import_module('mitogen.debug').router_stats(self)
 
     def _on_del_route(self, msg):
-        """What a child that cannot have children does about DEL_ROUTE."""
+        """Handle DEL_ROUTE in a child that cannot have children."""
         if not msg.is_dead and _complete():
             self._on_route_lost(int(msg.data.partition(b':')[0]))
 

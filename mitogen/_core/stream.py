@@ -135,7 +135,7 @@ class Stream(object):
 
 
 class Protocol(object):
-    """What a stream does with the bytes that arrive. Broker thread."""
+    """Handle the bytes that arrive at a stream. Broker thread."""
     stream_class = Stream
     read_size = CHUNK_SIZE
     stream = None

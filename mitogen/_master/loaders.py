@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What the import system knows of a module, without importing anything for it.
+Asks the import system about a module, without importing anything for it.
 """
 
 from __future__ import absolute_import  # house
@@ -23,7 +23,7 @@ def _find_spec(fullname):
     what runs here.
 
     :raises Exception:
-        Whatever the finders raise.
+        Any exception that a finder raises.
     """
     import importlib
     import importlib.util
@@ -52,7 +52,7 @@ def _find_loader(fullname):
     :data:`None`. Imports no parent package.
 
     :raises Exception:
-        Whatever the finders raise.
+        Any exception that a finder raises.
     """
     if PY3:
         spec = _find_spec(fullname)

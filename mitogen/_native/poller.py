@@ -109,8 +109,8 @@ class Poller(core.Poller):
         try:
             watch.start()
         except OSError:
-            # What closed the descriptor did not tell us. As with epoll, no
-            # more is heard of it.
+            # The program closed the descriptor without telling the broker. As
+            # with epoll, no more is heard of it.
             LOG.debug('%r: closed while it was watched', watch)
 
     @staticmethod

@@ -298,7 +298,7 @@ class Connection(_Launch):
             self.exception = exc
 
         broker = self._router.broker
-        # Whatever listeners do: `connect` waits for the end of this.
+        # Even if a listener raises: `connect` waits for the end of this.
         if self._stdio_open:
             _disconnect(broker, self.stdio_stream)
         if self._stderr_open:

@@ -1,4 +1,4 @@
-/* Who runs the loop, and when.
+/* The thread that runs the loop, and when it does.
  *
  * There is one poller (libev), run by one thread at a time: the leader. A thread that waits for a message leads while
  * it waits, if nobody does: it then reads its own answer, and no other thread has to be woken for it. So a call and its

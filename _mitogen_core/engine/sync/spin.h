@@ -16,7 +16,7 @@
 
 #include <stdint.h>
 
-/* What the load of the machine lets a waiting thread do instead of sleeping. */
+/* How a waiting thread may spend its time instead of sleeping, as the load of the machine allows. */
 typedef enum { MG_ROOM_NONE, MG_ROOM_TO_SPIN, MG_ROOM_TO_YIELD } mg_room;
 
 /* Memory of the earlier waits of one thread, which alone touches it. All zero at first. */

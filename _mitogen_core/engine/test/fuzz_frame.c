@@ -128,7 +128,7 @@ static struct source build_stream(struct source s, int land)
     return out;
 }
 
-/* What f writes from byte `skip` on is want[skip..len). */
+/* The frame f writes want[skip..len) from byte `skip` on. */
 static void check_wire(const mg_frame *f, size_t skip, const uint8_t *want, size_t len)
 {
     struct iovec iov[4];

@@ -1,4 +1,4 @@
-/* What the system may do to a read, a write or an allocation at any point, and what becomes of the messages. The
+/* Faults of the system in a read, a write or an allocation at any point, and what becomes of the messages. The
  * linker puts the functions below in the place of the system calls (--wrap, see the Makefile). */
 #include "test/test_net.h"
 
@@ -213,7 +213,7 @@ static mg_hdr hdr_of(int which)
                      .len = (uint32_t) what[which].len};
 }
 
-/* Whatever came before it, on the same way and to the same kind of handler, must be there already: nothing is
+/* Each message before it, on the same way and to the same kind of handler, must be there already: nothing is
  * overtaken, and nothing is missing in between. */
 static void note_arrival(struct world *w, uint32_t which)
 {

@@ -828,7 +828,7 @@ static int see(uint32_t id, void *value, void *arg)
     return seen->n == seen->most;
 }
 
-/* What an id stands for in a snapshot, NULL if it is not in it. */
+/* The pointer that a snapshot has for an id, or NULL. */
 static void *seen_value(const struct snapshot *seen, uint32_t id)
 {
     for (size_t i = 0; i < seen->n; i++)
