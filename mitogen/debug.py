@@ -217,13 +217,16 @@ def _stream_stats(stream):
 
 def router_stats(router):
     """
-    Return a dict of counters of a router, all :class:`int`:
+    Return a dict of counters of a router, all :class:`int` but `refusals`:
 
     `messages_in`, `bytes_in`, `messages_out`, `bytes_out`, `forwarded`
         What all its streams have carried, those included that are closed.
         Bytes count headers. Forwarded messages count as in and out as well.
     `refused`
         Messages that were not delivered, for whatever reason.
+    `refusals`
+        How often each of `router.limits` has refused something, a dict of
+        those that have.
     `streams`, `routes`, `handlers`
         How many there are.
     `queued_bytes`
@@ -237,7 +240,8 @@ def router_stats(router):
         figures of two cores do not compare.
     """
     waker = router.broker._waker.protocol
-    stats = {'queued_work': len(waker._deferred)}
+    stats = {'queued_work': len(waker._deferred),
+             'refusals': dict(vars(router).get('_refusals', ()))}
     if hasattr(router, '_stats'):
         stats.update(router._stats())
         loop = router._loop.stats()

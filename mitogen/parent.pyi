@@ -7,6 +7,7 @@ from typing import Any, Optional, TypedDict, TypeVar, Union
 from typing_extensions import Required, Self, TypeAlias, Unpack
 
 import mitogen.core
+import mitogen.limits
 
 _T = TypeVar('_T')
 _Text: TypeAlias = Union[str, bytes]
@@ -246,6 +247,11 @@ class Router(mitogen.core.Router):
     connection_timeout_msg: str
     profiling: bool
     debug: bool
+    @property
+    def limits(self) -> mitogen.limits.Limits: ...
+    def refuse(
+        self, peer: Union[mitogen.core.Stream, mitogen.core.Context, None], name: str, text: str, *args: object,
+    ) -> None: ...
     def add_route(self, target_id: int, stream: mitogen.core.Stream) -> None: ...
     def del_route(self, target_id: int) -> None: ...
     def get_streams(self) -> list[mitogen.core.Stream]: ...

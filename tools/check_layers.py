@@ -50,7 +50,7 @@ PACKAGE = [
     ['_shrink'],
     ['_native'],
     ['core'],
-    ['select', 'debug', 'os_fork', '__main__'],
+    ['select', 'limits', 'debug', 'os_fork', '__main__'],
     ['service'],
     ['parent'],
     ['master'],

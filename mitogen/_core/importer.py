@@ -37,9 +37,9 @@ class Importer(_Fetcher):
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
             'buildah', 'compat', 'core', 'debug', 'doas', 'docker', 'fakessh',
-            'fork', 'imports', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'master',
-            'minify', 'os_fork', 'parent', 'podman', 'profiler', 'select',
-            'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
+            'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
+            'master', 'minify', 'os_fork', 'parent', 'podman', 'profiler',
+            'select', 'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
         ]
         pkg_resources_msg = (
             'pkg_resources may not import __main__ here: that would fetch, and '

@@ -54,6 +54,7 @@ import zlib
 
 import mitogen
 import mitogen.core
+import mitogen.limits
 
 from mitogen.core import b
 from mitogen.core import to_text

@@ -6,6 +6,7 @@ Router, as a parent has it: children, ids and connection methods.
 from __future__ import absolute_import  # house
 
 import mitogen.core  # house
+import mitogen.limits  # house
 import mitogen.parent  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _error_text, _handle, _native_str, ChildIdAllocator, ConnectError, Context  # house
@@ -133,6 +134,20 @@ class Router(mitogen.core.Router):
         Return a list of the streams to children and clients.
         """
         return list(self._neighbours or ())
+
+    @property
+    def limits(self):
+        """
+        What each peer may take, see :class:`mitogen.limits.Limits`.
+        """
+        return mitogen.limits.of(self)
+
+    def refuse(self, peer, name, text, *args):
+        """
+        Note that a limit has refused something of a peer, see
+        :func:`mitogen.limits.refuse`. Any thread.
+        """
+        mitogen.limits.refuse(self, peer, name, text, *args)
 
     def allocate_id(self):
         """

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+What one peer may take of this process, at most.
+
+A *peer* is the neighbour that a message came by: a child, or a client of a
+UNIX socket. It answers for all that is below it. Where a limit is for each
+context instead, it says so.
+
+A router that can have children has its limits in `router.limits`. A program may
+set any of them, before or while the router runs::
+
+    router.limits.service_calls = 5000
+
+What is beyond a limit is refused, and nobody but the peer notices. How often
+each limit has refused something is in ``router.stats()['refusals']``, by the
+name of the limit. The log has a line for each peer and limit, at most once a
+second.
+
+To add a limit: a class attribute of :class:`Limits`, and a call of
+``router.refuse(stream, 'its_name', 'text')`` where it refuses.
+"""
+# !mitogen: minify_safe
+
+from __future__ import absolute_import
+
+import threading
+
+import mitogen.core
+
+
+LOG = mitogen.core.LazyLogger('mitogen.limits')
+
+#: Seconds between two log lines about one peer and one limit.
+LOG_INTERVAL = 1.0
+
+
+class Limits(object):
+    """
+    The limits of one router: numbers, which any thread may set at any time.
+    Infinity is no limit.
+
+    :raises AttributeError:
+        There is no such limit.
+    :raises ValueError:
+        A limit is set to what is no number, or is negative.
+    """
+    #: Seconds that a peer may leave what waits for it unread. Then its stream
+    #: is ended, if something of this process waits for it meanwhile.
+    stalled_seconds = 120.0
+
+    def __setattr__(self, name, value):
+        if name.startswith('_') or not hasattr(type(self), name):
+            raise AttributeError('there is no limit %r' % (name,))
+        if not isinstance(value, (float,) + mitogen.core.integer_types) or \
+                not value >= 0:
+            raise ValueError('%s must be a number that is not negative, and '
+                             'not %r' % (name, value))
+        object.__setattr__(self, name, value)
+
+
+def of(router):
+    """
+    Return the :class:`Limits` of a router, also of one that has no children.
+    """
+    own = vars(router)
+    return own.get('_limits') or own.setdefault('_limits', Limits())
+
+
+#: Guards what was refused, of all routers and peers.
+_lock = threading.Lock()
+
+
+def _replace_lock():
+    """
+    In a child made by fork: the thread that may have held it is not there.
+    """
+    global _lock
+    _lock = threading.Lock()
+
+
+mitogen.core._fork_hooks.append(_replace_lock)
+
+
+def may_log(about, topic, lines=1):
+    """
+    Tell whether there may be a log line about an object and a topic now, which
+    is so for that many in each :data:`LOG_INTERVAL`. Any thread; does not
+    block.
+
+    :returns:
+        A pair: whether there may be, and text to append to the line, on those
+        that were left out before it.
+    """
+    now = mitogen.core.now()
+    with _lock:
+        notes = vars(about).setdefault('_logged_at', {})
+        since, told, untold = notes.get(topic, (now, 0, 0))
+        if now - since >= LOG_INTERVAL:
+            since, told = now, 0
+        tell = told < lines
+        notes[topic] = (since, told + 1, 0) if tell else \
+            (since, told, untold + 1)
+    return tell, ', and %d more times' % (untold,) if untold else ''
+
+
+def refuse(router, peer, name, text, *args):
+    """
+    Note that a limit has refused something: count it, and log it unless that
+    was done for the same peer and limit just now. Any thread; does not block.
+
+    :param mitogen.core.Router router:
+    :param peer:
+        Stream, or the context if the limit is for each context; :data:`None`
+        if it is for all together.
+    :param str name:
+        The limit, an attribute of :class:`Limits`.
+    :param str text:
+        What was refused. With `args`, it is formatted by them. Nothing in it
+        may be as the peer has written it.
+    """
+    with _lock:
+        counts = vars(router).setdefault('_refusals', {})
+        counts[name] = counts.get(name, 0) + 1
+    about = router if peer is None else peer
+    tell, more = may_log(about, name)
+    if tell:
+        LOG.error('%r: %s (limits.%s is %s)%s', about,
+                  text % args if args else text, name,
+                  getattr(of(router), name), more)

@@ -1,0 +1,16 @@
+from typing import Any, Union
+
+import mitogen.core
+
+LOG: Any
+LOG_INTERVAL: float
+
+class Limits:
+    stalled_seconds: float
+
+def of(router: mitogen.core.Router) -> Limits: ...
+def may_log(about: object, topic: str, lines: int = 1) -> tuple[bool, str]: ...
+def refuse(
+    router: mitogen.core.Router, peer: Union[mitogen.core.Stream, mitogen.core.Context, None], name: str, text: str,
+    *args: object,
+) -> None: ...
