@@ -23,25 +23,27 @@ import sys
 #: uses names of those before it only; tools/check_layers.py looks.
 PARTS = {
     'core': [
-        'base', 'modules', 'text', 'log', 'platform', 'errors', 'values',
+        'base', 'seldom', 'pythons', 'handles', 'modules', 'core_source',
+        'text', 'old_names', 'log', 'platform', 'errors', 'values',
         'authority', 'signals', 'descriptors', 'debug_log', 'profiling',
         'pickles', 'message', 'poller', 'latch', 'receiver', 'sender',
-        'context', 'stream', 'link', 'router', 'waker', 'broker', 'choice',
-        'pure_message', 'sleeper', 'pure_latch', 'pure_receiver',
+        'context', 'stream', 'delimited', 'link', 'router', 'waker', 'broker',
+        'choice', 'pure_message', 'sleeper', 'pure_latch', 'pure_receiver',
         'pure_sender', 'channel', 'pure_context', 'writer', 'pure_link',
         'pure_router', 'pure_broker', 'references', 'io_logger', 'fetcher',
-        'importer', 'policy', 'log_handler', 'dispatcher', 'child', 'fork',
+        'resources', 'importer', 'policy', 'log_handler', 'dispatcher',
+        'child', 'fork',
     ],
     '_native': [
-        'base', 'message', 'latch', 'receiver', 'context', 'identity',
-        'poller', 'router', 'link', 'events', 'broker', 'start',
+        'base', 'message', 'latch', 'receiver', 'sender', 'context',
+        'identity', 'poller', 'router', 'link', 'events', 'broker', 'start',
     ],
     'parent': [
-        'base', 'errors', 'text', 'terminal', 'values', 'timers', 'pollers',
-        'sleeper', 'bootstrap', 'process', 'popen', 'pty', 'reaper', 'lines',
-        'handshake', 'options', 'failure', 'launch', 'connection', 'calls',
-        'context', 'throttle', 'routes', 'forward', 'router', 'upgrade',
-        'guard',
+        'base', 'errors', 'terminal', 'argv', 'timers', 'pollers', 'sleeper',
+        'core_texts', 'first_stage', 'process', 'popen', 'pty', 'reaper',
+        'lines', 'handshake', 'options', 'failure', 'launch', 'connection',
+        'calls', 'context', 'requests', 'routes', 'id_allocator', 'forwarder',
+        'module_forwarder', 'resource_forwarder', 'router', 'upgrade', 'guard',
     ],
     'master': [
         'base', 'core_source', 'stdlib', 'loaders', 'source_files',

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What a parent needs. In a checkout its parts are in the folder `_parent`, and
-run here; see :mod:`mitogen._house`. Where it is installed this is one text.
+Children: their start, the way to them, their end. In a checkout the parts are
+in the folder `_parent`, and run here; see :mod:`mitogen._house`. Where it is
+installed, and in a child, this is one text.
 """
 
 from __future__ import absolute_import

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Whom a handler obeys, and the names of the packages a module lies in.
+The contexts that a handler obeys.
 """
 
 from __future__ import absolute_import  # house
@@ -20,10 +20,3 @@ def _has_parent_authority(context_id):
 
 def _is_neighbour(msg, stream):
     return stream is not None and msg.src_id == stream.protocol.remote_id
-
-
-def module_lineage(fullname):
-    """Yield `a`, `a.b`, `a.b.c` for `a.b.c`."""
-    bits = fullname.split('.')
-    for i in range(len(bits)):
-        yield '.'.join(bits[:i + 1])

@@ -8,8 +8,14 @@ from __future__ import absolute_import  # house
 import sys  # house
 
 import mitogen  # house
-from mitogen.core import _listeners, _module, _profile_hook, _REDUCED, _remember, _RLock, _seldom, Error, fire  # house
-from mitogen.core import LOG, now, NullTimerList, Poller, Protocol, thread  # house
+from mitogen.core import _listeners, _module, _profile_hook, _REDUCED, _remember, _RLock, _seldom, Error  # house
+from mitogen.core import fire, LOG, now, Poller, Protocol, thread  # house
+
+
+class NullTimerList(object):
+    """The timers of a broker that cannot schedule any."""
+    def get_timeout(self):
+        return None
 
 
 class _BrokerBase(object):

@@ -12,10 +12,10 @@ import time  # house
 
 import mitogen  # house
 from mitogen.core import _core_source, _IMPORTER, _profile_hook, _REDUCED, _seldom, Broker, Context, CORE  # house
-from mitogen.core import DETACHING, Dispatcher, enable_debug_logging, enable_profiling, has_parent_authority  # house
-from mitogen.core import Importer, ImportPolicy, IoLoggerProtocol, LazyLogger, listen, LOG, LOGGERS  # house
-from mitogen.core import LogHandler, Message, MitogenProtocol, PY3, Router, set_blocking, set_cloexec  # house
-from mitogen.core import SHUTDOWN, thread, to_text  # house
+from mitogen.core import DETACHING, Dispatcher, enable_debug_logging, enable_profiling  # house
+from mitogen.core import has_parent_authority, Importer, ImportPolicy, IoLoggerProtocol, LazyLogger  # house
+from mitogen.core import listen, LOG, LOGGERS, LogHandler, Message, MitogenProtocol, PY3, Router  # house
+from mitogen.core import set_blocking, set_cloexec, SHUTDOWN, thread, to_text  # house
 
 
 class ExternalContext(object):
@@ -129,7 +129,7 @@ class ExternalContext(object):
             # An import of it then fetches the master's.
             main = sys.modules.pop('__main__', None)
             if not PY3:
-                # Which wipes the globals of a module it frees, and its code
+                # Python 2 wipes the globals of a module it frees, and its code
                 # still runs.
                 self._main = main
 

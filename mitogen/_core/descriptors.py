@@ -91,20 +91,3 @@ def socketpair(blocking=None):
     """Return two connected socket objects."""
     import socket
     return _both(socket.socketpair(), blocking)
-
-
-def iter_split(buf, delim, func):
-    """
-    Call `func(chunk)` for each chunk of `buf` that `delim` ends, until a call
-    returns exactly False.
-
-    :returns: (unprocessed tail, whether no call returned False).
-    """
-    start = 0
-    while True:
-        end = buf.find(delim, start)
-        if end < 0:
-            return buf[start:], True
-        chunk, start = buf[start:end], end + len(delim)
-        if func(chunk) is False:
-            return buf[start:], False

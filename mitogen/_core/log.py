@@ -7,7 +7,10 @@ from __future__ import absolute_import  # house
 
 import sys  # house
 
-from mitogen.core import _module, _REDUCED, _SELDOM, _seldom, to_text  # house
+from mitogen.core import _module, _REDUCED, _seldom, _SELDOM, to_text  # house
+
+
+LOGGERS = ('', 'mitogen', 'mitogen.io')
 
 
 class LazyLogger(object):
@@ -61,7 +64,7 @@ class LazyLogger(object):
             try:
                 func(*args, **kwargs)
             except Exception:
-                # A handler's, and many who log here run on the broker thread.
+                # A handler raised. The broker thread logs, too, and must not end.
                 _module('traceback').print_exc()
         return guarded
 

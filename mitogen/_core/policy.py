@@ -5,8 +5,15 @@ ImportPolicy: which modules a child may ask its parent for.
 
 from __future__ import absolute_import  # house
 
-from mitogen.core import _seldom, Importer, module_lineage, ModuleDeniedByBlocksError  # house
-from mitogen.core import ModuleDeniedByOverridesError, ModuleUnsuitableError  # house
+from mitogen.core import _seldom, Importer, ModuleDeniedByBlocksError, ModuleDeniedByOverridesError  # house
+from mitogen.core import ModuleUnsuitableError  # house
+
+
+def module_lineage(fullname):
+    """Yield `a`, `a.b`, `a.b.c` for `a.b.c`."""
+    bits = fullname.split('.')
+    for i in range(len(bits)):
+        yield '.'.join(bits[:i + 1])
 
 
 class ImportPolicy(object):

@@ -69,9 +69,3 @@ class Poller(object):
                 data, generation = table.get(fd, (None, self._generation))
                 if generation < self._generation:
                     yield data
-
-
-class NullTimerList(object):
-    """The timers of a broker that cannot schedule any."""
-    def get_timeout(self):
-        return None

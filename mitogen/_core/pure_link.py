@@ -8,8 +8,12 @@ from __future__ import absolute_import  # house
 import itertools  # house
 
 import mitogen  # house
-from mitogen.core import _chosen, _complete, _LARGE, _MitogenProtocolBase, _seldom, BufferedWriter, LOG  # house
-from mitogen.core import Message, now, Protocol  # house
+from mitogen.core import _chosen, _complete, _MitogenProtocolBase, _seldom, BufferedWriter, LOG, Message  # house
+from mitogen.core import now, Protocol  # house
+
+
+# Payloads from this size on are not copied into one block with their header.
+_LARGE = 16384
 
 
 @_chosen

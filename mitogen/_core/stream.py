@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Side, Stream and Protocol: a connection, and what is done with the bytes that arrive.
+Side, Stream and Protocol: a connection, and what is done with its bytes.
 """
 
 from __future__ import absolute_import  # house
@@ -10,7 +10,11 @@ import errno  # house
 import os  # house
 import sys  # house
 
-from mitogen.core import _seldom, CHUNK_SIZE, fire, io_op, iter_split, set_cloexec  # house
+from mitogen.core import _seldom, fire, io_op, set_cloexec  # house
+
+
+#: Bytes asked for in one read.
+CHUNK_SIZE = 131072
 
 
 def _remember(table, obj):
@@ -167,34 +171,3 @@ class Protocol(object):
         for side in rside, wside:
             if side:
                 side.close()
-
-
-class DelimitedProtocol(Protocol):
-    """Cut what arrives at each `delimiter`."""
-    delimiter = b'\n'
-    _trailer = b''
-
-    def on_receive(self, broker, buf):
-        """Cut `buf` and call the two methods below for what it holds."""
-        stream = self.stream
-        rest, more = iter_split(self._trailer + buf, self.delimiter,
-                                self.on_line_received)
-        if more:
-            self._trailer = rest
-            if rest:
-                self.on_partial_line_received(rest)
-        else:
-            self._trailer = b''
-            if rest:
-                # Another one must have been set.
-                assert stream.protocol is not self
-                stream.protocol.on_receive(broker, rest)
-
-    def on_line_received(self, line):
-        """Handle a line without its end. Return False after switching the
-        stream to another protocol, which then gets the rest."""
-        pass
-
-    def on_partial_line_received(self, line):
-        """Handle a line that has no end yet, once per read."""
-        pass

@@ -67,76 +67,9 @@ LOG = logging.getLogger(__name__)
 IOLOG = mitogen.core.IOLOG
 PY3 = mitogen.core.PY3
 
-IS_LINUX = os.uname()[0] == 'Linux'
-IS_SOLARIS = os.uname()[0] == 'SunOS'
-
-#: Request numbers of the Linux PTY multiplexer, which `termios` lacks.
-LINUX_TIOCGPTN = 2147767344
-LINUX_TIOCSPTLCK = 1074025521
-
-#: Where functions keep what they closed over and methods what they are bound
-#: to, on every supported Python.
-closure_attr = '__closure__'
-IM_SELF_ATTR = '__self__'
 
 # Python 2 imports a codec when it is first looked up by name. Done here, on a
 # thread that may import, since the broker thread must not: it would wait for
 # the import lock, whose owner may in turn wait for a module to arrive.
 for _codec in 'ascii', 'utf-8', 'latin-1':
     u''.encode(_codec)
-
-if PY3:
-    _CLASS_TYPES = (type,)
-else:
-    _CLASS_TYPES = (type, types.ClassType)
-
-try:
-    SC_OPEN_MAX = os.sysconf('SC_OPEN_MAX')
-except (AttributeError, ValueError, OSError):
-    SC_OPEN_MAX = 1024
-
-BROKER_SHUTDOWN_MSG = (
-    'The connection attempt was given up: the local broker is shutting down.'
-)
-
-OPENPTY_MSG = (
-    'Could not create a PTY: %s. The system-wide limit may be reached: look at '
-    'the sysctl kern.tty.ptmx_max on macOS, or kernel.pty.max on Linux. A '
-    'connection method that works without a PTY (no password typed, no '
-    'question answered) avoids the limit.'
-)
-
-SYS_EXECUTABLE_MSG = (
-    'sys.executable is empty, so the path of this Python is not known; '
-    'children are started with /usr/bin/python instead.'
-)
-
-#: Called in each new child between fork and exec when set. Any callable
-#: without arguments; see :func:`popen`.
-_preexec_hook = None
-
-
-def _read_selinux_enabled():
-    """Return True if SELinux is present and enforcing."""
-    try:
-        with open('/sys/fs/selinux/enforce', 'rb') as fp:
-            return bool(int(fp.read()))
-    except (IOError, OSError, ValueError):
-        return False
-
-
-SELINUX_ENABLED = _read_selinux_enabled()
-
-
-def _signal_names():
-    names = {}
-    # Backwards, so that of several names for one number the first in the
-    # alphabet is the one that stays.
-    for name in sorted(dir(signal), reverse=True):
-        if name.startswith('SIG') and not name.startswith('SIG_'):
-            names[int(getattr(signal, name))] = name
-    return names
-
-
-#: Signal number -> name.
-SIGNAL_BY_NUM = _signal_names()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-CallChain: functions that are called in another context.
+CallChain: functions that are called in another context. CallSpec: such a call, put into words.
 """
 
 from __future__ import absolute_import  # house
@@ -15,7 +15,42 @@ import types  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _CLASS_TYPES, CallSpec, LOG, PY3  # house
+from mitogen.parent import LOG, PY3  # house
+
+
+#: Where functions keep what they closed over and methods what they are bound
+#: to, on every supported Python.
+closure_attr = '__closure__'
+IM_SELF_ATTR = '__self__'
+
+if PY3:
+    _CLASS_TYPES = (type,)
+else:
+    _CLASS_TYPES = (type, types.ClassType)
+
+
+class CallSpec(object):
+    """
+    A call that is put into words only when somebody reads it.
+    """
+    def __init__(self, func, args, kwargs):
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+
+    def _name(self):
+        func = self.func
+        owner = getattr(func, IM_SELF_ATTR, None)
+        parts = [getattr(func, '__module__', None)]
+        if isinstance(owner, _CLASS_TYPES):
+            parts.append(owner.__name__)
+        parts.append(getattr(func, '__name__', None) or repr(func))
+        return '.'.join([part for part in parts if part])
+
+    def __repr__(self):
+        words = [repr(arg) for arg in self.args]
+        words.extend('%s=%r' % item for item in sorted(self.kwargs.items()))
+        return '%s(%s)' % (self._name(), ', '.join(words))
 
 
 _EMPTY_KWARGS = mitogen.core.Kwargs({})

@@ -7,10 +7,14 @@ from __future__ import absolute_import  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _close_all, _describe_failure, _eof_error, _error_text, _full_text  # house
-from mitogen.parent import _Launch, _native_str, _timeout_error, BootstrapProtocol  # house
-from mitogen.parent import BROKER_SHUTDOWN_MSG, CancelledError, ConnectError, LOG, LogProtocol  # house
-from mitogen.parent import MitogenProtocol, Options, Reaper  # house
+from mitogen.parent import _close_all, _describe_failure, _eof_error, _error_text, _full_text, _Launch  # house
+from mitogen.parent import _native_str, _timeout_error, BootstrapProtocol, CancelledError, ConnectError  # house
+from mitogen.parent import LOG, LogProtocol, MitogenProtocol, Options, Reaper  # house
+
+
+BROKER_SHUTDOWN_MSG = (
+    'The connection attempt was given up: the local broker is shutting down.'
+)
 
 
 def _disconnect(broker, stream):

@@ -5,16 +5,39 @@ _Launch: the command that starts a child, and the text that it is sent.
 
 from __future__ import absolute_import  # house
 
+import logging  # house
 import os  # house
 import sys  # house
 
+import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial  # house
-from mitogen.parent import _get_first_stage_blob, _get_reduced_partial, _literal, _native_str  # house
-from mitogen.parent import _PLAIN_FIRST_STAGE, _replace_phrases, _UNPACK, _version_str, Argv  # house
-from mitogen.parent import ConnectError, create_child  # house
-from mitogen.parent import get_core_source_partial, get_log_levels, LOG, PartialZlib  # house
+from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial, _get_first_stage_blob  # house
+from mitogen.parent import _get_reduced_partial, _native_str, _PLAIN_FIRST_STAGE, _replace_phrases  # house
+from mitogen.parent import _UNPACK, Argv, ConnectError, create_child, get_core_source_partial, LOG  # house
+from mitogen.parent import PartialZlib, PY3  # house
+
+
+def _version_str():
+    return '.'.join([str(part) for part in mitogen.__version__])
+
+
+def _literal(obj):
+    """
+    Return the ASCII bytes of an expression that evaluates to `obj`, made of
+    dicts, lists, tuples, text, numbers, booleans and None, on any Python.
+    """
+    if PY3:
+        return ascii(obj).encode('ascii')
+    return repr(obj)
+
+
+def get_log_levels(loggers=('', 'mitogen', 'mitogen.io')):
+    """
+    Return the effective numeric levels of `loggers`, in that order. A child
+    gets them at its start, so that it sends no record that nobody wants.
+    """
+    return [logging.getLogger(name).getEffectiveLevel() for name in loggers]
 
 
 class _Launch(object):

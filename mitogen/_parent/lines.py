@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Protocols of lines: logged, matched with patterns, asked for passwords.
+Protocols of lines: logged, matched with patterns, asked for passwords. And the last lines of a log.
 """
 
 from __future__ import absolute_import  # house
@@ -205,3 +205,26 @@ class PasswordMixin(object):
     def on_transmit(self, broker):
         """There is room for more of the answer."""
         self._writer.on_transmit(broker)
+
+
+def get_history(streams):
+    """
+    Return, as text, the last lines that arrived on some streams in the order
+    of their arrival.
+
+    :param streams: iterable of streams, whose protocols keep `logged_lines`,
+        or None.
+    """
+    lines = []
+    for stream in streams:
+        if stream is None:
+            continue
+        lines.extend(stream.protocol.logged_lines)
+        # The stream that ends last is asked before its protocol has taken
+        # notice, so its final line may be waiting for a newline still.
+        tail = getattr(stream.protocol, 'logged_partial', None)
+        if tail and isinstance(tail, mitogen.core.BytesType):
+            lines.append((mitogen.core.now(), tail))
+
+    lines.sort(key=lambda line: line[0])
+    return b('\n').join([line for _, line in lines]).decode('utf-8', 'replace')

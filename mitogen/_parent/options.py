@@ -1,15 +1,67 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Options: what every connection method takes.
+Options: what every connection method takes, and their defaults.
 """
 
 from __future__ import absolute_import  # house
 
+import getpass  # house
+import os  # house
 import re  # house
+import socket  # house
+import sys  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import get_default_remote_name, get_sys_executable  # house
+from mitogen.parent import LOG  # house
+
+
+SYS_EXECUTABLE_MSG = (
+    'sys.executable is empty, so the path of this Python is not known; '
+    'children are started with /usr/bin/python instead.'
+)
+
+
+_warned_sys_executable = False
+
+
+def get_sys_executable():
+    """
+    Return the path of the running interpreter, or a guess (and one warning
+    for the life of the process) where Python does not know it.
+    """
+    global _warned_sys_executable
+    if sys.executable:
+        return sys.executable
+    if not _warned_sys_executable:
+        _warned_sys_executable = True
+        LOG.warning(SYS_EXECUTABLE_MSG)
+    return '/usr/bin/python'
+
+
+def get_default_remote_name():
+    """
+    Return ``<login user>@<hostname>:<pid>`` as text, fit to be part of a
+    process title: it contains neither kind of slash.
+    """
+    try:
+        user = getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        # A uid without an entry in the user database, as containers have.
+        user = os.getuid()
+    name = u'%s@%s:%d' % (
+        to_text(user), to_text(socket.gethostname()), os.getpid())
+    return name.replace(u'/', u'_').replace(u'\\', u'_')
+
+
+def make_secret(password):
+    """
+    Return `password`, text or UTF-8 bytes, as text that logs do not show. None
+    stays None.
+    """
+    if password is None:
+        return None
+    return mitogen.core.Secret(to_text(password))
 
 
 class Options(object):

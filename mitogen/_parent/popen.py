@@ -6,11 +6,34 @@ Start a process over pipes or sockets.
 from __future__ import absolute_import  # house
 
 import fcntl  # house
+import os  # house
 import socket  # house
 import subprocess  # house
 
 import mitogen.core  # house
-from mitogen.parent import _preexec_hook, PopenProcess, SELINUX_ENABLED  # house
+from mitogen.parent import PopenProcess  # house
+
+
+try:
+    SC_OPEN_MAX = os.sysconf('SC_OPEN_MAX')
+except (AttributeError, ValueError, OSError):
+    SC_OPEN_MAX = 1024
+
+#: Called in each new child between fork and exec when set. Any callable
+#: without arguments; see :func:`popen`.
+_preexec_hook = None
+
+
+def _read_selinux_enabled():
+    """Return True if SELinux is present and enforcing."""
+    try:
+        with open('/sys/fs/selinux/enforce', 'rb') as fp:
+            return bool(int(fp.read()))
+    except (IOError, OSError, ValueError):
+        return False
+
+
+SELINUX_ENABLED = _read_selinux_enabled()
 
 
 def popen(**kwargs):

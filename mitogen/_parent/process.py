@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Process: a child's process, and our ends of its standard files.
+Process: a child's process, our ends of its standard files, and how it ended.
 """
 
 from __future__ import absolute_import  # house
@@ -67,3 +67,28 @@ class PopenProcess(Process):
 
     def send_signal(self, sig):
         self.proc.send_signal(sig)
+
+
+def _signal_names():
+    names = {}
+    # Backwards, so that of several names for one number the first in the
+    # alphabet is the one that stays.
+    for name in sorted(dir(signal), reverse=True):
+        if name.startswith('SIG') and not name.startswith('SIG_'):
+            names[int(getattr(signal, name))] = name
+    return names
+
+
+#: Signal number -> name.
+SIGNAL_BY_NUM = _signal_names()
+
+
+def returncode_to_str(n):
+    """
+    Describe a `subprocess` style return code for people.
+    """
+    if n >= 0:
+        return 'exited with return code %d' % (n,)
+    signum = -n
+    return 'exited due to signal %d (%s)' % (
+        signum, SIGNAL_BY_NUM.get(signum))

@@ -13,9 +13,22 @@ import struct  # house
 import termios  # house
 
 import mitogen.core  # house
-from mitogen.parent import _close_all, ConnectError, create_best_pipe, disable_echo, IS_LINUX  # house
-from mitogen.parent import IS_SOLARIS, LINUX_TIOCGPTN, LINUX_TIOCSPTLCK, OPENPTY_MSG, popen  # house
-from mitogen.parent import PopenProcess  # house
+from mitogen.parent import _close_all, ConnectError, create_best_pipe, disable_echo, popen, PopenProcess  # house
+
+
+IS_LINUX = os.uname()[0] == 'Linux'
+IS_SOLARIS = os.uname()[0] == 'SunOS'
+
+#: Request numbers of the Linux PTY multiplexer, which `termios` lacks.
+LINUX_TIOCGPTN = 2147767344
+LINUX_TIOCSPTLCK = 1074025521
+
+OPENPTY_MSG = (
+    'Could not create a PTY: %s. The system-wide limit may be reached: look at '
+    'the sysctl kern.tty.ptmx_max on macOS, or kernel.pty.max on Linux. A '
+    'connection method that works without a PTY (no password typed, no '
+    'question answered) avoids the limit.'
+)
 
 
 def _acquire_controlling_tty():

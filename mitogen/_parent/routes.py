@@ -8,6 +8,7 @@ from __future__ import absolute_import  # house
 import logging  # house
 import re  # house
 
+import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import b, to_text  # house
 from mitogen.parent import _handle, is_immediate_child  # house

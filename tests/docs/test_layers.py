@@ -34,7 +34,7 @@ def tree(tmp_path):
 
 @pytest.mark.parametrize('path, line', [
     ('mitogen/_core/message.py', 'from mitogen.core import Router  # house\n'),
-    ('mitogen/_parent/text.py', 'from mitogen.parent import Router  # house\n'),
+    ('mitogen/_parent/errors.py', 'from mitogen.parent import Router  # house\n'),
     ('mitogen/_core/importer.py', 'import mitogen.master  # house\n'),
     ('mitogen/_native/latch.py', 'WAITING = core.Receiver\n'),
     ('mitogen/select.py', 'import mitogen.parent\n'),

@@ -1,73 +1,15 @@
 """
-The small functions of mitogen.core, sides and streams.
+Sides, streams, and protocols that cut their input into lines.
 """
 
 import errno
 import os
-import select
 import socket
 
 import pytest
 
 import mitogen.core
-from mitogen.core import io_op, iter_split
-
-
-class Failing(object):
-    """
-    Raises some exceptions, one a call, and then returns.
-    """
-
-    def __init__(self, errors, result='result'):
-        self.errors = list(errors)
-        self.result = result
-        self.calls = []
-
-    def __call__(self, *args):
-        self.calls.append(args)
-        if self.errors:
-            raise self.errors.pop(0)
-        return self.result
-
-
-# ---- io_op
-
-def test_io_op_returns_the_result():
-    function = Failing([])
-    assert io_op(function, 1, 2) == ('result', None)
-    assert function.calls == [(1, 2)]
-
-
-@pytest.mark.parametrize('cls', [OSError, IOError, select.error])
-def test_io_op_tries_again_when_interrupted(cls):
-    function = Failing([cls(errno.EINTR, 'x')] * 3)
-    assert io_op(function) == ('result', None)
-    assert len(function.calls) == 4
-
-
-def test_io_op_looks_at_the_first_argument_of_the_error():
-    function = Failing([OSError(errno.EINTR)] * 3)
-    assert io_op(function) == ('result', None)
-    assert len(function.calls) == 4
-
-
-@pytest.mark.parametrize('number', [errno.EIO, errno.ECONNRESET, errno.EPIPE])
-@pytest.mark.parametrize('cls', [OSError, IOError, select.error])
-def test_io_op_gives_errors_of_a_disconnect_back(cls, number):
-    error = cls(number, 'x')
-    assert io_op(Failing([error])) == (None, error)
-
-
-@pytest.mark.parametrize('number', [errno.EAGAIN, errno.EBADF, errno.ENOENT])
-def test_io_op_raises_other_errors(number):
-    with pytest.raises(OSError) as caught:
-        io_op(Failing([OSError(number, 'x')]))
-    assert caught.value.errno == number
-
-
-def test_io_op_leaves_other_exceptions_alone():
-    with pytest.raises(ValueError):
-        io_op(Failing([ValueError()]))
+from mitogen.core import iter_split
 
 
 # ---- iter_split
@@ -105,130 +47,6 @@ def test_iter_split_stops_at_false_and_at_nothing_else():
     assert split(b'a\nb\n', b'\n', lambda chunk: None)[1] == (b'', True)
     assert split(b'a\nb\n', b'\n', lambda chunk: 0)[1] == (b'', True)
     assert split(b'a\nb\n', b'\n', lambda chunk: '')[1] == (b'', True)
-
-
-# ---- partition
-
-@pytest.mark.parametrize('function,args,result', [
-    ('str_partition', (u'dave', u'x'), (u'dave', u'', u'')),
-    ('str_partition', (u'a.b.c', u'.'), (u'a', u'.', u'b.c')),
-    ('str_rpartition', (u'dave', u'x'), (u'', u'', u'dave')),
-    ('str_rpartition', (u'a.b.c', u'.'), (u'a.b', u'.', u'c')),
-    ('bytes_partition', (b'dave', b'x'), (b'dave', b'', b'')),
-    ('bytes_partition', (b'a.b.c', b'.'), (b'a', b'.', b'b.c')),
-])
-def test_partitions(function, args, result):
-    found = getattr(mitogen.core, function)(*args)
-    assert found == result
-    assert [type(v) for v in found] == [type(v) for v in result]
-
-
-# ---- text and names
-
-def test_to_text():
-    for value, text in ((b'\xc3\xa9', u'\xe9'), (u'x', u'x'), (5, u'5'), (mitogen.core.Secret(u's'), u's')):
-        found = mitogen.core.to_text(value)
-        assert found == text
-        assert type(found) is mitogen.core.UnicodeType
-
-
-def test_b():
-    assert mitogen.core.b('abc') == b'abc'
-    assert type(mitogen.core.b('abc')) is bytes
-    assert mitogen.core.b(u'\u20ac') == b'\xe2\x82\xac'
-    assert mitogen.core.b(u'\xe9', 'latin-1') == b'\xe9'
-
-
-def test_module_lineage():
-    assert list(mitogen.core.module_lineage('a.b.c')) == ['a', 'a.b', 'a.b.c']
-    assert list(mitogen.core.module_lineage('a')) == ['a']
-
-
-def test_import_module_returns_the_leaf():
-    assert mitogen.core.import_module('os.path') is os.path
-    assert mitogen.core.import_module('email.utils').__name__ == 'email.utils'
-
-
-def test_now_never_runs_backwards():
-    times = [mitogen.core.now() for _ in range(1000)]
-    assert times == sorted(times)
-
-
-def test_constants():
-    names = {
-        'GET_MODULE': 100, 'CALL_FUNCTION': 101, 'FORWARD_LOG': 102, 'ADD_ROUTE': 103, 'DEL_ROUTE': 104,
-        'ALLOCATE_ID': 105, 'SHUTDOWN': 106, 'LOAD_MODULE': 107, 'FORWARD_MODULE': 108, 'DETACHING': 109,
-        'CALL_SERVICE': 110, 'STUB_CALL_SERVICE': 111, 'GET_RESOURCE': 112, 'LOAD_RESOURCE': 113, 'IS_DEAD': 999,
-        'CHUNK_SIZE': 131072,
-    }
-    assert dict((name, getattr(mitogen.core, name)) for name in names) == names
-
-
-def test_compatibility_names():
-    core = mitogen.core
-    assert core.BytesType is bytes
-    assert core.UnicodeType is str
-    assert set(core.AnyTextType) == set((bytes, str))
-    assert isinstance(core.FsPathTypes, tuple)
-    assert isinstance(core.integer_types, tuple)
-    assert core.PY3 is True
-    assert core.PY24 is False
-    assert isinstance(core.IS_WSL, bool)
-    assert core.ModuleNotFoundError is ModuleNotFoundError
-    assert core.BaseException is BaseException
-    assert core.select is select
-    assert core.mitogen is __import__('mitogen')
-    assert core.thread.get_ident() == __import__('threading').get_ident()
-    assert core.threading__current_thread().name == core.threading__thread_name(core.threading__current_thread())
-    assert core.LOGGERS == ('', 'mitogen', 'mitogen.io')
-    assert core.LOG.name == 'mitogen'
-    assert core.IOLOG.name == 'mitogen.io'
-    assert bytes(core.BufferType(b'abc', 1)) == b'bc'
-    assert core.next(iter([1])) == 1
-    assert list(core.iteritems({1: 2})) == [(1, 2)]
-    assert core._profile_hook.__name__ == '_profile_hook'
-
-
-# ---- descriptors
-
-def test_blocking_modes():
-    rfp, wfp = mitogen.core.pipe()
-    for value in (False, True, False):
-        mitogen.core.set_blocking(rfp.fileno(), value)
-        assert mitogen.core.get_blocking(rfp.fileno()) is value
-    rfp.close()
-    wfp.close()
-
-
-@pytest.mark.parametrize('function', ['pipe', 'socketpair'])
-@pytest.mark.parametrize('blocking', [None, True, False])
-def test_pipes_and_socket_pairs_have_the_mode_asked_for(function, blocking):
-    for fp in getattr(mitogen.core, function)(blocking=blocking):
-        if blocking is not None:
-            assert mitogen.core.get_blocking(fp.fileno()) is blocking
-        fp.close()
-
-
-def test_a_pipe_is_unbuffered():
-    rfp, wfp = mitogen.core.pipe()
-    wfp.write(b'x')
-    assert os.read(rfp.fileno(), 10) == b'x'
-    rfp.close()
-    wfp.close()
-
-
-def test_set_cloexec():
-    rfp, wfp = mitogen.core.pipe()
-    os.set_inheritable(rfp.fileno(), True)
-    mitogen.core.set_cloexec(rfp.fileno())
-    assert not os.get_inheritable(rfp.fileno())
-    rfp.close()
-    wfp.close()
-
-
-def test_set_cloexec_refuses_the_standard_streams():
-    with pytest.raises(AssertionError):
-        mitogen.core.set_cloexec(2)
 
 
 # ---- sides
@@ -419,10 +237,3 @@ def test_a_delimiter_may_be_of_any_length():
     for part in b'a-', b'-b\n--c':
         protocol.on_receive(None, part)
     assert lines == [b'a', b'b\n']
-
-
-def test_dictionaries_are_walked_by_functions():
-    d = {1: 2}
-    assert list(mitogen.core.iterkeys(d)) == [1]
-    assert list(mitogen.core.itervalues(d)) == [2]
-    assert list(mitogen.core.iteritems(d)) == [(1, 2)]

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Throttle: what one child may ask for at a time.
+Requests of children: which child may ask, how much waits for it, and for what it may ask.
 """
 
 from __future__ import absolute_import  # house
 
 import mitogen.core  # house
 from mitogen.parent import LOG  # house
+
+
+def is_immediate_child(msg, stream):
+    """
+    Handler policy: accept messages only from the context at the other end of
+    the stream they came in on, be it a child or the parent.
+    """
+    return stream is not None and msg.src_id == stream.protocol.remote_id
 
 
 def _handle(router, handle, func, policy=None, overwrite=False):

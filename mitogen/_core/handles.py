@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The handles that messages go to.
+"""
+
+from __future__ import absolute_import  # house
+
+from mitogen.core import _SELDOM  # house
+
+
+GET_MODULE = 100
+CALL_FUNCTION = 101
+FORWARD_LOG = 102
+DEL_ROUTE = 104
+SHUTDOWN = 106
+LOAD_MODULE = 107
+CALL_SERVICE = 110
+STUB_CALL_SERVICE = 111
+GET_RESOURCE = 112
+LOAD_RESOURCE = 113
+IS_DEAD = 999
+
+if _SELDOM:
+    ADD_ROUTE = 103
+    ALLOCATE_ID = 105
+    FORWARD_MODULE = 108
+    DETACHING = 109
