@@ -53,6 +53,8 @@ class LazyLogger(object):
     @_seldom
     def _real(self, attr):
         """Return an attribute of the real logger."""
+        if (self.name, attr) in self._deleted:
+            raise AttributeError(attr)
         func = getattr(_module('logging').getLogger(self.name), attr)
         if attr not in ('debug', 'info', 'warning', 'warn', 'error',
                         'exception', 'critical', 'fatal'):
@@ -98,15 +100,30 @@ LOG = LazyLogger('mitogen')
 if _SELDOM:
     IOLOG = LazyLogger('mitogen.io')
 
+    #: Attributes that the real logger has. Anything else, a method for
+    #: example, is replaced here.
+    _OF_LOGGER = ('propagate', 'disabled', 'level', 'handlers', 'filters',
+                  'parent')
+
     def _set_of_logger(self, attr, value):
-        # Anything else, a method for example, is replaced here.
-        if attr in ('propagate', 'disabled', 'level', 'handlers', 'filters',
-                    'parent'):
+        if attr in _OF_LOGGER:
             setattr(_module('logging').getLogger(self.name), attr, value)
+            self._deleted.discard((self.name, attr))
         else:
             object.__setattr__(self, attr, value)
 
+    def _delete_of_logger(self, attr):
+        # At its end a patch of `mock` deletes an attribute of an object that
+        # stands for another one, and sets it if that made it go. Meanwhile a
+        # real logger without it could not log.
+        if attr in _OF_LOGGER:
+            self._deleted.add((self.name, attr))
+        else:
+            object.__delattr__(self, attr)
+
+    LazyLogger._deleted = set()
     LazyLogger.__setattr__ = _set_of_logger
+    LazyLogger.__delattr__ = _delete_of_logger
 _importer_log = LazyLogger('mitogen.importer')
 # It inherits the level of `mitogen`, like any logger below that.
 _IMPORTER = _importer_log.name

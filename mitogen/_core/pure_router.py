@@ -8,22 +8,25 @@ from __future__ import absolute_import  # house
 import itertools  # house
 
 import mitogen  # house
-from mitogen.core import _chosen, _complete, _is_neighbour, _RouterBase, _seldom, Context, DEL_ROUTE, Error  # house
-from mitogen.core import FORWARD_LOG, imap, LatchError, listen, LOG, Message, Receiver, thread  # house
+from mitogen.core import _chosen, _complete, _is_neighbour, _RLock, _RouterBase, _seldom, Context  # house
+from mitogen.core import DEL_ROUTE, Error, FORWARD_LOG, imap, LatchError, listen, LOG, Message, Receiver  # house
+from mitogen.core import thread  # house
 
 
 @_chosen
 class Router(_RouterBase):
-    # Tables change under `_write_lock`; reading a dict is atomic.
+    # Tables change under `_write_lock`; reading a dict is atomic. The lock is
+    # re-entrant: a garbage collection may begin wherever it is held, and run a
+    # finalizer that removes a handler.
     context_class = Context
-    #: Bytes that may wait on a stream before those who fill it have to wait.
+    #: Bytes that may wait on a stream before its senders have to wait.
     #: A peer that lets four times as many wait is not told what became of its
     #: messages.
     high_water = 8 * 1048576
 
     def __init__(self, broker):
         self.broker = broker
-        self._write_lock = thread.allocate_lock()
+        self._write_lock = _RLock()
         self._stream_by_id = {}
         self._context_by_id = {}
         #: handle -> (persist, function, policy, respondent)
@@ -58,7 +61,7 @@ class Router(_RouterBase):
                 writer.resume()
 
     def _on_broker_exit(self):
-        # First: whoever adds a handler from now on calls this again.
+        # First: a thread that adds a handler from now on calls this again.
         self._gone = True
         for handle in list(self._handle_map):
             entry = self._handle_map.pop(handle, None)
@@ -151,12 +154,11 @@ class Router(_RouterBase):
 
     @_seldom
     def _note_respondent(self, respondent, handle):
-        handles = self._handles_by_respondent.get(respondent)
-        if handles is None:
-            handles = self._handles_by_respondent[respondent] = set()
+        table = self._handles_by_respondent
+        if respondent not in table:
             listen(respondent, 'disconnect',
                    lambda: self._on_respondent_disconnect(respondent))
-        handles.add(handle)
+        table.setdefault(respondent, set()).add(handle)
 
     def del_handler(self, handle):
         """
@@ -173,10 +175,14 @@ class Router(_RouterBase):
     def _on_respondent_disconnect(self, context):
         with self._write_lock:
             handles = self._handles_by_respondent.get(context, set())
-            # A handle may be somebody else's by now.
-            lost = [self._handle_map.pop(h) for h in handles
-                    if self._handle_map.get(h, (None,) * 4)[3] == context]
-            handles.clear()
+            lost = []
+            while handles:
+                handle = handles.pop()
+                entry = self._handle_map.get(handle)
+                # A handle may be somebody else's by now.
+                if entry and entry[3] == context and \
+                        self._handle_map.pop(handle, None):
+                    lost.append(entry)
         for entry in lost:
             self._call_handler(entry[1], self._dead_respondent(context))
 
@@ -227,7 +233,7 @@ class Router(_RouterBase):
         parent_stream = streams.get(mitogen.parent_id)
         # A message that came down must not go up again.
         upward = True
-        # Most contexts have one stream, to whose other end they trust.
+        # Most contexts have one stream, and trust its other end.
         crossing = in_stream is not None and (
             len(streams) > 1 or in_stream is not parent_stream)
         if in_stream is not None:

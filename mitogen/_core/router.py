@@ -8,7 +8,7 @@ from __future__ import absolute_import  # house
 import time  # house
 
 import mitogen  # house
-from mitogen.core import _complete, _SELDOM, _seldom, import_module, listen, LOG, thread  # house
+from mitogen.core import _complete, _RLock, _seldom, _SELDOM, import_module, listen, LOG  # house
 
 
 class _RouterBase(object):
@@ -60,7 +60,7 @@ class _RouterBase(object):
     @_seldom
     def _on_route_lost(self, target_id):
         context = self.context_by_id(target_id, create=False)
-        # It matters to who waits for it, unless this tree ends anyway.
+        # It matters if a handler waits for it, unless this tree ends anyway.
         log = LOG.debug
         if self.broker._alive and self._handles_by_respondent.get(context):
             log = LOG.error
@@ -76,7 +76,7 @@ class _RouterBase(object):
 
     @_seldom
     def _tell_lost(self, context):
-        """Have whoever waits for a context told that it is lost."""
+        """Tell the handlers that wait for a context that it is lost."""
         try:
             context.on_disconnect()
         except Exception:
@@ -103,7 +103,7 @@ class _RouterBase(object):
     def _on_fork(self):
         """Of what the parent has, nothing comes here: end what waits for it,
         and write to none of its streams."""
-        self._write_lock = thread.allocate_lock()
+        self._write_lock = _RLock()
         self._gone = True
         for stream in self._streams():
             stream.protocol._forked()
@@ -155,7 +155,7 @@ class _RouterBase(object):
         self.refused += 1
         reason = reason % args if args else reason
         LOG.debug('%r: %s: %r', self, reason, msg)
-        # Else it would be refused itself, and so on.
+        # A longer one would be refused itself, and so on.
         reason = reason[:self.max_message_size]
         if msg.reply_to and not msg.is_dead:
             stream = self.stream_by_id(msg.src_id)
@@ -164,7 +164,8 @@ class _RouterBase(object):
                     stream.protocol.pending_bytes() <= 4 * self.high_water:
                 msg.reply(msg.dead(reason), router=self)
         elif not unreachable and None not in (msg.dst_id, msg.handle):
-            # In its sender's name, who may not have been allowed this either.
+            # The dead message keeps the sender's ids: with our authority it
+            # might do what the sender may not.
             self._async_route(msg.dead(
                 reason, dst_id=msg.dst_id, handle=msg.handle,
                 src_id=msg.src_id, auth_id=msg.auth_id))

@@ -168,6 +168,9 @@ class Protocol(object):
             broker.stop_receive(stream)
         if wside and not wside.closed:
             broker._stop_transmit(stream)
-        for side in rside, wside:
-            if side:
-                side.close()
+        try:
+            if rside:
+                rside.close()
+        finally:
+            if wside:
+                wside.close()

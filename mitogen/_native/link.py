@@ -105,5 +105,9 @@ class MitogenProtocol(core._MitogenProtocolBase):
         # end before the number may be another's.
         for side in sides:
             loop.retire(side.fd)
-        for side in sides:
-            side.close()
+        try:
+            for side in sides[:1]:
+                side.close()
+        finally:
+            for side in sides[1:]:
+                side.close()

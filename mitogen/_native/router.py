@@ -48,7 +48,7 @@ class Router(core._RouterBase, _c.Router):
         self._tell_identity()
         core._remember(_routers, self)
         self.broker = broker
-        self._write_lock = core.thread.allocate_lock()
+        self._write_lock = core._RLock()
         self._context_by_id = {}
         self.max_message_size = self.max_message_size
         self.unidirectional = self.unidirectional
@@ -95,7 +95,7 @@ class Router(core._RouterBase, _c.Router):
     def stream_by_id(self, dst_id):
         """Return the stream that leads to a context, or up, or None."""
         if dst_id is None:
-            # Asked for by who has no parent, or has lost it.
+            # This process has no parent, or has lost it.
             return None
         return _stream_of(self._get_route(dst_id, True))
 
@@ -148,7 +148,7 @@ class Router(core._RouterBase, _c.Router):
 
     def _on_broker_exit(self):
         ends = not self._gone
-        # First: whoever adds a handler from now on calls this again.
+        # First: a thread that adds a handler from now on calls this again.
         self._gone = True
         for _, entry in self._lost_handlers(None):
             self._call_handler(entry[1],

@@ -237,3 +237,37 @@ def test_a_delimiter_may_be_of_any_length():
     for part in b'a-', b'-b\n--c':
         protocol.on_receive(None, part)
     assert lines == [b'a', b'b\n']
+
+
+class Stubborn(object):
+    """
+    A file that is closed, and says that it could not be.
+    """
+
+    def __init__(self, fp):
+        self._fp = fp
+        self.fileno = fp.fileno
+
+    def close(self):
+        self._fp.close()
+        raise OSError(errno.EIO, 'cannot close')
+
+
+@pytest.mark.parametrize('frames', [False, True])
+def test_a_side_that_cannot_be_closed_does_not_keep_the_other_open(router, frames):
+    if frames:
+        stream = mitogen.core.MitogenProtocol.build_stream(router, 1234)
+    else:
+        stream = Recording.build_stream()
+    files = socket.socketpair() + socket.socketpair()
+    stream.accept(Stubborn(files[0]), files[2])
+
+    def disconnect():
+        with pytest.raises(OSError, match='cannot close'):
+            stream.on_disconnect(router.broker)
+
+    router.broker.defer_sync(disconnect)
+    assert stream.receive_side.closed and stream.transmit_side.closed
+    assert [fp.fileno() < 0 for fp in files] == [True, False, True, False]
+    for fp in files:
+        fp.close()

@@ -310,6 +310,9 @@ def test_what_a_program_sets_of_a_logger_is_set(log):
             assert getattr(real, name) == getattr(log, name) == value != before
         finally:
             setattr(real, name, before)
+        with mock.patch.object(log, name, value):
+            assert getattr(real, name) == value
+        assert getattr(real, name) == getattr(log, name) == before
     with mock.patch.object(log, 'error') as error:
         log.error('%s', 1)
     error.assert_called_once_with('%s', 1)

@@ -21,6 +21,28 @@ def local_message(handle, **kwargs):
     return Message(dst_id=mitogen.context_id, handle=handle, **kwargs)
 
 
+class Table(dict):
+    """
+    A table of contexts that frees an object while it is changed, as a garbage collection may.
+    """
+
+    def setdefault(self, key, value):
+        self.__dict__.clear()
+        return dict.setdefault(self, key, value)
+
+
+class Finalizer(object):
+    """
+    Calls a function when it is freed.
+    """
+
+    def __init__(self, func):
+        self._func = func
+
+    def __del__(self):
+        self._func()
+
+
 # ---- handles
 
 def test_handles_count_up_from_1000(router):
@@ -602,3 +624,20 @@ def test_a_messages_router_is_the_receiving_one(router):
     child = router.local()
     msg = child.call_async(targets.identity, 1).get(timeout=60)
     assert msg.router is router
+
+
+def test_a_finalizer_may_use_the_router_while_its_thread_changes_the_tables_of_that(router):
+    def use():
+        handle = router.add_handler(lambda msg: None, respondent=router.context_by_id(1002))
+        router.del_handler(handle)
+        used.append(handle)
+
+    used = []
+    router._context_by_id = Table(router._context_by_id)
+    router._context_by_id.last = Finalizer(use)
+    # Another thread: one that waits for itself would be left behind.
+    thread = threading.Thread(target=router.context_by_id, args=(1001,), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive() and len(used) == 1
+    assert sorted(router._context_by_id)[-2:] == [1001, 1002]
