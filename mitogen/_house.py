@@ -8,14 +8,16 @@ noun. All parts share the module's namespace, as if they stood in one file, so
 a name that a program replaces in `mitogen.core` is replaced for every part.
 
 A part begins with imports that end in ``# house``. They say which names of
-the parts below it a part uses. They are true when a checkout runs them, and a
-linter or an editor follows them; :func:`join` leaves them out.
+the parts below it a part uses. A linter or an editor follows them, and
+tools/check_layers.py looks whether they are true. Neither the joined text nor
+a checkout runs them.
 
 `setup.py` joins the parts when it builds. This module is not installed.
 """
 
 from __future__ import absolute_import
 
+import marshal
 import os
 import sys
 
@@ -59,19 +61,22 @@ PARTS = {
 }
 
 
-def body(text):
-    """Return the text of a part without its head, which ends with the last
-    line that ends in ``# house``."""
-    return text.rpartition('  # house\n')[2].strip('\n')
+def divide(text):
+    """Return the head of a part, which ends with the last line that ends in
+    ``# house``, and its body."""
+    head, end, rest = text.rpartition('  # house\n')
+    return head + end, rest
 
 
-def part_path(path, part):
-    """Return the file of a part of the module whose file is `path`."""
+def part_paths(path):
+    """Return the files of the parts of the module whose file is `path`."""
     if os.path.islink(path):
         # By an editable install of setuptools' strict kind.
         path = os.path.realpath(path)
     base, name = os.path.split(path)
-    return os.path.join(base, '_' + name.partition('.')[0].strip('_'), part + '.py')
+    module = name.partition('.')[0]
+    folder = os.path.join(base, '_' + module.strip('_'))
+    return [os.path.join(folder, part + '.py') for part in PARTS[module]]
 
 
 def read(path, loader=None):
@@ -87,10 +92,7 @@ def join(path, loader=None):
     Return the text of the module whose file is `path` as one: the first part
     as it is, then the bodies of the others.
     """
-    name = os.path.basename(path).partition('.')[0]
-    first, rest = PARTS[name][0], PARTS[name][1:]
-    texts = [read(part_path(path, first), loader).strip('\n')]
-    texts += [body(read(part_path(path, part), loader)) for part in rest]
+    texts = [divide(read(part, loader))[1].strip('\n') for part in part_paths(path)]
     return '\n\n\n'.join(texts) + '\n'
 
 
@@ -121,12 +123,63 @@ class Loader(object):
         return False
 
 
-def _code(name, path, loader):
-    """Return the code of a part, from the interpreter's cache if it is there."""
-    if sys.version_info > (3,) and os.path.exists(path):
+def _compile(path, loader):
+    """Return the code of a part. Lines have the numbers that they have in its
+    file."""
+    head, rest = divide(read(path, loader))
+    text = '\n' * head.count('\n') + rest
+    return compile(text.encode('utf-8'), path, 'exec',
+                   absolute_import.compiler_flag, True)
+
+
+class Cache(object):
+    """
+    The compiled parts of a module, in one file beside the module's own
+    bytecode. It holds as long as no part is moved or changed. Where there is
+    none, or none can be written, the parts are compiled.
+
+    :param str path: of the module.
+    :param list paths: of its parts.
+    """
+    def __init__(self, path, paths):
+        from _frozen_importlib_external import cache_from_source, MAGIC_NUMBER
+        self._path = cache_from_source(path[:-3] + '.parts.py')
+        # Before a part is read: it may change meanwhile.
+        found = [(part, stat.st_mtime_ns, stat.st_size)
+                 for part, stat in zip(paths, map(os.stat, paths))]
+        self._key = MAGIC_NUMBER + repr(found).encode('utf-8') + b'\n'
+
+    def load(self):
+        """Return the list of code objects, or None."""
+        try:
+            with open(self._path, 'rb', 0) as fp:
+                data = fp.read()
+            if data.startswith(self._key):
+                return marshal.loads(memoryview(data)[len(self._key):])
+        except (EOFError, OSError, TypeError, ValueError):
+            pass
+
+    def store(self, codes):
+        """Write the file at once or not at all."""
         from _frozen_importlib_external import SourceFileLoader
-        return SourceFileLoader(name, path).get_code(name)
-    return compile(read(path, loader).encode('utf-8'), path, 'exec', 0, 1)
+        if not sys.dont_write_bytecode:
+            loader = SourceFileLoader('', self._path)
+            loader.set_data(self._path, self._key + marshal.dumps(codes))
+
+
+def _codes(path, loader):
+    """Return the code objects of the parts of a module."""
+    paths = part_paths(path)
+    try:
+        cache = Cache(path, paths)
+    except (ImportError, NotImplementedError, OSError):
+        # On Python 2, where nothing is cached, and in an archive.
+        return [_compile(part, loader) for part in paths]
+    codes = cache.load()
+    if codes is None:
+        codes = [_compile(part, loader) for part in paths]
+        cache.store(codes)
+    return codes
 
 
 def furnish(names):
@@ -135,18 +188,12 @@ def furnish(names):
 
     :param dict names: ``globals()`` of the module.
     """
-    module = names['__name__'].rpartition('.')[2]
     path = names['__file__']
     if path[-4:] in ('.pyc', '.pyo'):
         path = path[:-1]
     inner = names.get('__loader__')
-    for part in PARTS[module]:
-        where = part_path(path, part)
-        exec(_code('mitogen._%s.%s' % (module, part), where, inner), names)
-        if part == PARTS[module][0]:
-            # Each part has a docstring. That of the first is the module's.
-            text = names['__doc__']
-    names['__doc__'] = text
+    for code in _codes(path, inner):
+        exec(code, names)
     names['__loader__'] = Loader(path, inner)
     if names.get('__spec__'):
         names['__spec__'].loader = names['__loader__']

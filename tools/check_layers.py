@@ -203,7 +203,8 @@ def bound(body):
 
 def check_parts(module, parts):
     """
-    Check that each part of a module takes only names of the parts before it. That it uses no others, ruff tells.
+    Check that the head of each part, which is never run, names only what the parts before it have. That a part uses
+    no other names, ruff tells.
     """
     folder = os.path.join(ROOT, 'mitogen', folder_of(module))
     files = sorted(name[:-3] for name in os.listdir(folder) if name.endswith('.py'))
@@ -216,15 +217,12 @@ def check_parts(module, parts):
         text = read(os.path.join(ROOT, where))
         lines = text.split('\n')
         tree = ast.parse(text, where)
-        for node in ast.walk(tree):
-            if not isinstance(node, (ast.Import, ast.ImportFrom)) or not lines[node.lineno - 1].endswith('  # house'):
-                continue
-            if getattr(node, 'module', None) != 'mitogen.' + module:
-                continue
-            for alias in node.names:
-                if alias.name not in known:
-                    yield '%s:%d: takes %s, which no part before it has' % (where, node.lineno, alias.name)
-        known.update(bound(tree.body))
+        head = [node for node in ast.walk(tree) if hasattr(node, 'lineno') and lines[node.lineno - 1].endswith('  # house')]
+        for node in head:
+            for name in bound([node]) if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+                if name not in known:
+                    yield '%s:%d: takes %s, which no part before it has' % (where, node.lineno, name)
+        known.update(bound(node for node in tree.body if node not in head))
 
 
 def check_package():

@@ -133,7 +133,7 @@ PLAYBOOK = '''
 
 def test_in_an_environment_with_ansible_core(built, tmp_path):
     """
-    As README.rst says. What runs the tasks has our extension loaded: upstream's package is not found first.
+    As README.rst says. The process that runs the tasks has our extension loaded: upstream's package is not found first.
     """
     readme = open(os.path.join(places.ROOT, 'README.rst')).read()
     core = {9: '2.15', 10: '2.17', 11: '2.19'}.get(sys.version_info[1], '2.21')

@@ -1,5 +1,5 @@
 """
-What setup.py does on machines that lack something: the install succeeds with the pure core and says what is missing.
+setup.py on machines that lack something: the install succeeds with the pure core and says what is missing.
 """
 
 import os

@@ -6,6 +6,7 @@ import ast
 import glob
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -20,10 +21,12 @@ import pythons
 PACKAGE = os.path.join(places.ROOT, 'mitogen')
 INSTALLED = os.path.dirname(mitogen.core.__file__)
 
-pytestmark = pytest.mark.skipif(not os.path.exists(os.path.join(PACKAGE, '_house.py')), reason='needs the source tree')
+IN_TREE = os.path.exists(os.path.join(PACKAGE, '_house.py'))
+
+pytestmark = [pytest.mark.once, pytest.mark.skipif(not IN_TREE, reason='needs the source tree')]
 
 HOUSE = {}
-if not pytestmark.args[0]:
+if IN_TREE:
     with open(os.path.join(PACKAGE, '_house.py')) as _fp:
         exec(_fp.read(), HOUSE)
 MODULES = sorted(HOUSE.get('PARTS', ()))
@@ -52,8 +55,8 @@ def test_what_is_installed_is_the_parts_joined(module):
 @pytest.mark.parametrize('module', MODULES)
 def test_no_part_is_left_out_and_none_is_there_twice(module):
     names = []
-    for part in HOUSE['PARTS'][module]:
-        with open(HOUSE['part_path'](os.path.join(PACKAGE, module + '.py'), part)) as fp:
+    for part in HOUSE['part_paths'](os.path.join(PACKAGE, module + '.py')):
+        with open(part) as fp:
             tree = ast.parse(fp.read())
         names += [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
     tree = ast.parse(joined(module))
@@ -127,3 +130,73 @@ with zipfile.ZipFile(sys.argv[1], 'w') as fp:
 ''', path, PACKAGE])
     program = 'import mitogen.core, mitogen.parent; print(json.dumps(mitogen.core.get_core_source().decode("utf-8")))'
     assert in_checkout('sys.path.insert(0, %r)\n' % path + program) == joined('core')
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """
+    A copy of the package as it is in a checkout.
+    """
+    copy = tmp_path / 'checkout'
+    shutil.copytree(PACKAGE, str(copy / 'mitogen'), ignore=shutil.ignore_patterns('__pycache__'))
+    return copy
+
+
+def caches(checkout):
+    return sorted((checkout / 'mitogen' / '__pycache__').glob('core.parts.*'))
+
+
+def import_core(checkout, options=(), **kwargs):
+    """
+    Import mitogen.core of a checkout; return the file and the text of a part's function.
+    """
+    env = dict(os.environ, PYTHONPATH=str(checkout), MITOGEN_CORE='pure', PYTHONDONTWRITEBYTECODE='')
+    env.update(kwargs)
+    program = 'import mitogen.core as c; print(c.fire.__code__.co_filename); print(c.fire.__doc__.split()[0])'
+    out = subprocess.check_output([sys.executable] + list(options) + ['-c', program], env=env, cwd=places.LIB, timeout=60)
+    return out.decode().splitlines()
+
+
+def test_the_parts_of_a_checkout_are_cached_in_one_file(checkout):
+    part = str(checkout / 'mitogen' / '_core' / 'signals.py')
+    assert import_core(checkout) == [part, 'Call']
+    cache, = caches(checkout)
+    before = cache.stat()
+    assert import_core(checkout) == [part, 'Call']
+    assert (cache.stat().st_ino, cache.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    # Optimized code is other code.
+    assert import_core(checkout, ['-O']) == [part, 'Call'] and len(caches(checkout)) == 2
+    assert not (checkout / 'mitogen' / '_core' / '__pycache__').exists()
+
+
+def test_a_part_that_was_changed_is_compiled_again(checkout):
+    part = checkout / 'mitogen' / '_core' / 'signals.py'
+    import_core(checkout)
+    # Not even its size changes.
+    part.write_text(part.read_text().replace('"""Call every listener', '"""Tell every listener'))
+    assert import_core(checkout) == [str(part), 'Tell']
+    assert import_core(checkout) == [str(part), 'Tell']
+
+
+def test_a_checkout_that_was_moved_names_its_files(checkout):
+    import_core(checkout)
+    moved = checkout.rename(checkout.parent / 'moved')
+    assert import_core(moved) == [str(moved / 'mitogen' / '_core' / 'signals.py'), 'Call']
+
+
+@pytest.mark.parametrize('damage', [lambda data: b'', lambda data: data[:-1000]])
+def test_a_damaged_cache_is_written_anew(checkout, damage):
+    import_core(checkout)
+    cache, = caches(checkout)
+    whole = cache.read_bytes()
+    cache.write_bytes(damage(whole))
+    assert import_core(checkout)[1] == 'Call'
+    assert cache.read_bytes()[:1000] == whole[:1000] and import_core(checkout)[1] == 'Call'
+
+
+def test_nothing_is_cached_where_that_is_not_wanted_or_not_possible(checkout):
+    assert import_core(checkout, PYTHONDONTWRITEBYTECODE='1')[1] == 'Call'
+    assert not caches(checkout)
+    # As in a checkout that is read-only, also for root.
+    (checkout / 'mitogen' / '__pycache__').write_text('')
+    assert import_core(checkout)[1] == 'Call'

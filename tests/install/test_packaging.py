@@ -1,5 +1,5 @@
 """
-What is uploaded and what people install: the sdist has all that a build needs, and each kind of wheel works where nothing
+The files that are uploaded: the sdist has all that a build needs, and each kind of wheel works where nothing
 else is. Every interpreter, libev inside, upstream and Ansible: tests/install/packaging_full.py ("make test-packaging").
 """
 
