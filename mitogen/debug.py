@@ -220,7 +220,7 @@ def router_stats(router):
     Return a dict of counters of a router, all :class:`int` but `refusals`:
 
     `messages_in`, `bytes_in`, `messages_out`, `bytes_out`, `forwarded`
-        What all its streams have carried, those included that are closed.
+        Traffic of all its streams, including those that are closed.
         Bytes count headers. Forwarded messages count as in and out as well.
     `refused`
         Messages that were not delivered, for whatever reason.
@@ -230,9 +230,9 @@ def router_stats(router):
     `streams`, `routes`, `handlers`
         How many there are.
     `queued_bytes`
-        What waits to be written, on all streams.
+        Bytes that wait to be written, on all streams.
     `queued_work`
-        What waits for the broker's thread: functions and events.
+        Functions and events that wait for the broker's thread.
     `blocked_senders`
         Threads that wait for a stream to take more.
     `wakeups`

@@ -78,7 +78,7 @@ class BootstrapProtocol(mitogen.parent.PasswordMixin,
         self.PARTIAL_PATTERNS = [(asked, BootstrapProtocol.on_password_prompt)]
 
     def on_password_rejected(self, line, match):
-        # It says the same to who is not allowed anything.
+        # It says the same to a user that is not allowed anything.
         if self.password_sent:
             self.fail_password(self.incorrect_msg)
 

@@ -47,7 +47,7 @@ LOG = mitogen.core.LazyLogger('mitogen.fakessh')
 #: Bytes that may be on their way in each direction.
 WINDOW_SIZE = 1048576
 
-#: What OpenSSH exits with when it, rather than the command, failed.
+#: Exit status of OpenSSH when it, rather than the command, failed.
 SSH_FAILED = 255
 
 #: Options of OpenSSH, by whether they are followed by an argument.
@@ -63,7 +63,7 @@ class Error(mitogen.core.Error):
 
 
 #
-# What is common to both ends.
+# Common to both ends.
 #
 
 def _start_thread(func, *args):
@@ -257,7 +257,7 @@ class Slave(Endpoint):
 
     def _send_exit(self, status):
         # Before, since the peer ends when it hears of it: that must not look
-        # like the loss of somebody who is waited for.
+        # like the loss of a context that a thread waits for.
         self.close()
         self.send('exit', status)
 
@@ -402,7 +402,7 @@ def _ssh(dest_context_id, econtext):
 @mitogen.core.takes_econtext
 def _fakessh_main(dest_context_id, econtext):
     """
-    What our `ssh` does. Ends the process.
+    Do the work of our `ssh`, and end the process.
     """
     status = SSH_FAILED
     try:

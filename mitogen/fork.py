@@ -172,7 +172,7 @@ class Connection(mitogen.parent.Connection):
         # has to be copied.
         config = self.get_econtext_config()
         if mitogen.core.CORE == 'pure':
-            # And what reads messages once, not in each of them.
+            # The unpickler of messages, too, is made once, and not in each child.
             mitogen.parent._get_skip()
         left, right = mitogen.parent.create_socketpair(mitogen.parent._BUFFER_SIZE)
         try:

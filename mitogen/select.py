@@ -29,7 +29,7 @@ class Error(mitogen.core.Error):
 
 class Event(object):
     """
-    What :meth:`Select.get_event` returns.
+    An item of a select, as :meth:`Select.get_event` returns it.
     """
     #: The receiver, channel or latch that the item came from, even if it is
     #: the member of a member.
@@ -143,7 +143,7 @@ class Select(object):
 
     def add(self, recv):
         """
-        Add a member. What it already holds can be got at once.
+        Add a member. Items that it already holds can be got at once.
 
         :param recv:
             Receiver, channel, latch or select.
@@ -165,7 +165,7 @@ class Select(object):
         self._by_waker[id(waker)] = recv
         self._receivers.append(recv)
         recv.notify = self._put
-        # What arrives during this loop leaves one wake-up too many.
+        # An item that arrives during this loop leaves one wake-up too many.
         for _ in range(recv.size()):
             self._put(waker)
 
@@ -191,7 +191,7 @@ class Select(object):
 
     def remove(self, recv):
         """
-        Remove a member. What it holds stays there.
+        Remove a member. Its items stay there.
 
         :raises mitogen.select.Error:
             It is no member.

@@ -198,7 +198,7 @@ class Options(mitogen.parent.Options):
                  # How.
                  compression=True, ssh_args=None, keepalive_enabled=True,
                  keepalive_count=3, keepalive_interval=15,
-                 # What not to offer, and what to tell.
+                 # Keys that are not offered, and how much it tells.
                  identities_only=True, ssh_debug_level=None, **options):
         if check_host_keys not in ('accept', 'enforce', 'ignore'):
             raise ValueError(self.check_host_keys_msg)

@@ -18,7 +18,7 @@ from mitogen.core import b
 password_required_msg = 'sudo password is required'
 password_incorrect_msg = 'sudo password is incorrect'
 
-#: What sudo is told to ask with, so that no translation gets in the way.
+#: The prompt that sudo is told to use, so that none is translated.
 PASSWORD_PROMPT = 'mitogen-sudo-prompt:'
 
 #: Ends the data. The old sudo prints the prompt as it is. The one in Rust puts
@@ -37,7 +37,7 @@ class PasswordError(mitogen.parent.ConnectError):
 
 class _Flags(object):
     """
-    What a list of arguments of sudo asks for; None where it says nothing.
+    The flags in a list of arguments of sudo; None for one that is not there.
     """
     username = None
     preserve_env = None
@@ -100,7 +100,7 @@ def parse_sudo_flags(args):
 
 class Options(mitogen.parent.Options):
     """
-    Options of the method. What is None is taken from `sudo_args`.
+    Options of the method. Those that are None are taken from `sudo_args`.
 
     :param username: whom to become; root by default.
     :param sudo_path: the program.

@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 _HELLO = struct.Struct('>L')
 _WELCOME = struct.Struct('>LLL')
 
-#: What Linux tells of a peer: process, user and group.
+#: The credentials of a peer on Linux: process, user and group.
 _UCRED = struct.Struct('iII')
 
 #: Seconds that :func:`connect` waits for the listener's answer.
@@ -153,7 +153,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
             return
         self._timer.cancel()
         pid, = _HELLO.unpack(self._buf)
-        # What comes behind it is for another protocol.
+        # The bytes behind it are for another protocol.
         broker.stop_receive(self.stream)
         thread = threading.Thread(name='mitogen.unix.allocate',
                                   target=self._allocate, args=(pid,))
@@ -347,8 +347,8 @@ def _shake_hands(path, sock):
     sock.settimeout(CONNECT_TIMEOUT)
     try:
         sock.connect(path)
-        # Whoever listens may act with authority here. Root knows whom it
-        # connects to.
+        # The process that listens there may act with authority here. Root
+        # knows to which user it connects.
         uid = _peer_uid(sock)
         if os.geteuid() != 0 and not _is_trusted(uid):
             raise socket.error(errno.EPERM, 'user %d listens there' % (uid,))

@@ -85,7 +85,7 @@ class Importer(_Fetcher):
 
     @_seldom
     def _keep_core(self):
-        """Have this module for others, and for who wants to see it."""
+        """Have this module for others, and for a program that looks at it."""
         import zlib
         # Not compressed: that takes longer than it could ever save.
         self._cache['mitogen.core'] = (

@@ -46,7 +46,7 @@ class Message(_MessageBase):
         reach the caller.
         """
         if PY3 and len(objs) == 1 and type(objs[0]) is not BytesType:
-            # The same bytes, in half the time.
+            # pickle.dumps() makes the same bytes in half the time.
             try:
                 return cls(data=pickle.dumps(objs[0], 2), enc=cls.ENC_PKL,
                            **kwargs)

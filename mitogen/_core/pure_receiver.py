@@ -20,7 +20,7 @@ class Receiver(_ReceiverBase):
                  respondent=None,   # the Context that alone may send, and
                                     # whose loss delivers a dead message
                  policy=None,       # as in Router.add_handler
-                 overwrite=False,   # take the handle from whoever has it
+                 overwrite=False,   # take the handle from another function
                  max_bytes=None):   # how much may wait here, with headers
         if max_bytes is not None:
             self._limit(max_bytes)

@@ -195,7 +195,8 @@ class BufferedWriter(object):
         elif not self._buf and not self.closed:
             broker._stop_transmit(self._protocol.stream)
             self._armed = False
-            # For who appended after the look above and trusted `_armed`.
+            # A thread may have appended after the look above, and trusted
+            # `_armed`.
             self.write()
 
     def close(self):

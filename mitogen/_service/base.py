@@ -6,8 +6,8 @@ A call is one message to the handle `CALL_SERVICE`. In a master somebody makes
 a :class:`Pool` for it. A child makes one when the first call arrives, and
 loads the services that its parents ask for.
 
-Each process serves one pool's handle. Whoever can reach the process can send
-to it, so each method says by a policy who may call it.
+Each process serves one pool's handle. Every context that can reach the process
+can send to it, so each method says by a policy which of them may call it.
 
 Threads: service methods run on the threads of the pool, any number at once
 unless the service's invoker says otherwise. Nothing here waits on the broker

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What the two services for files have in common.
+Policies, types and functions that both services for files use.
 """
 
 from __future__ import absolute_import  # house

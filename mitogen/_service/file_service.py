@@ -372,8 +372,8 @@ class FileService(Service):
     @classmethod
     def _give_up(cls, context, recv):
         """
-        Have no more of a file sent. What is on its way counts against the
-        window of others until it is acknowledged, so wait for that.
+        Have no more of a file sent. Chunks on their way count against the
+        window of others until they are acknowledged, so wait for that.
         """
         try:
             context.call_service_async(

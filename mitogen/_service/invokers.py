@@ -111,10 +111,10 @@ class Invoker(object):
             Message to answer; if :data:`None`, nothing is answered, and no
             policy asked.
         :returns:
-            What was answered, or :data:`Service.NO_REPLY`.
+            The answer that was sent, or :data:`Service.NO_REPLY`.
         :raises Exception:
-            What the method raised, or :class:`mitogen.core.CallError` if it
-            was not called. Nothing has been answered then.
+            The method raised it, or it is :class:`mitogen.core.CallError` and
+            the method was not called. Nothing has been answered then.
         """
         method = self._checked_method(method_name, kwargs, msg)
         result = self._run(method, kwargs, msg)

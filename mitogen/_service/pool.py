@@ -228,7 +228,7 @@ class Pool(object):
 
     def defer(self, func, *args, **kwargs):
         """
-        Have a function called on one of the threads. What it raises is logged.
+        Have a function called on one of the threads. Its exceptions are logged.
 
         :raises mitogen.core.LatchError:
             The pool was stopped.
@@ -363,7 +363,7 @@ class Pool(object):
     def _on_service_call(self, msg):
         service_name = method_name = None
         if msg.router is None:
-            # From this process. What is in it needs a router to be sent by.
+            # From this process. An object in it may need a router to send by.
             msg.router = self.router
         try:
             service_name, method_name, kwargs = self._parse(msg)

@@ -1,5 +1,5 @@
 """
-What starting a child costs: bytes, round trips, imports. And that the forms in which the core travels are all the core.
+The cost of starting a child: bytes, round trips, imports. And each form in which the core travels is the whole core.
 """
 
 import ast
@@ -85,7 +85,7 @@ def shipped(router, **kwargs):
 @pytest.fixture(autouse=True)
 def sent(monkeypatch):
     """
-    What was sent to each child that was sent more than its configuration: connection -> bytes.
+    The text for each child that was sent more than its configuration: connection -> bytes.
     """
     found = {}
     finish = mitogen.parent.Connection._finish_preamble
@@ -284,7 +284,7 @@ CONSTANTS = {'PY3': True, '_REDUCED': True}
 
 def global_names(code):
     """
-    What a code object and those in it look up among the globals.
+    The names that a code object and those in it look up among the globals.
     """
     names = set(ins.argval for ins in dis.get_instructions(code) if ins.opname in ('LOAD_GLOBAL', 'LOAD_NAME'))
     for const in code.co_consts:

@@ -1,5 +1,5 @@
 """
-What helps to see what the library does: log files of their own for processes, and profiles of its threads.
+Aids for debugging: a log file of its own for each process, and profiles of the threads.
 Router.enable_debug and Router.profiling.
 """
 

@@ -41,7 +41,7 @@ PROTOCOLS = [
 
 class Connection(object):
     """
-    What the protocols see of a connection.
+    The part of a connection that the protocols see.
     """
     STAGE_STARTED = mitogen.parent.Connection.STAGE_STARTED
     STAGE_ANSWERED = mitogen.parent.Connection.STAGE_ANSWERED

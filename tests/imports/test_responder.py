@@ -1,5 +1,5 @@
 """
-What the master serves: modules, resources, ids, and the logs it takes.
+The services of the master: modules, resources, ids, and the logs that it takes.
 """
 
 import glob

@@ -1,5 +1,5 @@
 """
-What Ansible's integration uses of this package: the names, keywords and behaviour without which it does not run.
+The names, keywords and behaviour of this package that Ansible's integration cannot run without.
 Playbooks are run in tests/ansible.
 """
 

@@ -1,5 +1,5 @@
 """
-What programs use for convenience.
+mitogen.utils: conveniences for programs.
 """
 
 import io

@@ -60,7 +60,7 @@ def without_core(args):
 def run_both(config):
     """
     Run the suite over each core, at the same time where there is more than one processor, and print one closing line
-    for both. What the second one prints comes when the first has ended.
+    for both. The output of the second one comes when the first has ended.
     """
     args = without_core(config.invocation_params.args)
     totals = {'passed': 0, 'failed': 0, 'skipped': 0}

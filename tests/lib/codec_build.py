@@ -142,7 +142,7 @@ def _unpickle_sender(context_id, dst_handle):
 
 def fallback_pickle(*objs):
     """
-    What the pure core does, short of its care for errors: the standard pickler,
+    Pickle as the pure core does, short of its care for errors: the standard pickler,
     with one memo for all objects.
     """
     return standard_pickle(2, *objs)

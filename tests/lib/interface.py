@@ -199,7 +199,7 @@ def record():
 
 def members(cls):
     """
-    Return {name: value} of what a class adds to its public bases. What a compiled or private base adds is its own.
+    Return {name: value} of what a class adds to its public bases. Names of a compiled or private base are its own.
     """
     found = {}
     for base in reversed(cls.__mro__):

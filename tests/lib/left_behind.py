@@ -26,7 +26,7 @@ WATCHER_NAME = 'mitogen.master.join_thread_async'
 
 class Belongings(object):
     """
-    What this process has at one moment, as /proc tells it.
+    The threads, descriptors and children of this process at one moment, by /proc.
     """
 
     def __init__(self, mark=None):

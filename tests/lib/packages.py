@@ -1,5 +1,5 @@
 """
-What the tests of packaging share: the tool that builds, clean environments, and a program that tells what is in one.
+Helpers of the tests of packaging: the tool that builds, clean environments, and a program that tells what is in one.
 """
 
 import importlib.util

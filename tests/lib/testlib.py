@@ -1,5 +1,5 @@
 """
-What several test files use. Nothing here is sent to a child; functions that children run are in ``targets``.
+Helpers of several test files. Nothing here is sent to a child; functions that children run are in ``targets``.
 """
 
 import contextlib
@@ -157,7 +157,7 @@ class Peer(object):
 
     def is_closed(self, seconds=None):
         """
-        Return whether the other side closes the stream within some time. What it still sends is dropped.
+        Return whether the other side closes the stream within some time. Bytes that it still sends are dropped.
         """
         self.sock.settimeout(patience() if seconds is None else seconds)
         try:

@@ -34,7 +34,7 @@ def bad(*_args, **_kwargs):
 @pytest.fixture
 def logs():
     """
-    All records of the test. What was raised must be among them, and no program's exception is raised twice.
+    All records of the test. The exceptions raised must be among them, and no program's exception is raised twice.
     """
     with testlib.LogCapture('', logging.INFO) as capture:
         yield capture

@@ -1,5 +1,5 @@
 """
-What the system does to a program: no descriptors, no space, a clock that jumps, a network that is cut.
+Faults of the system: no descriptors, no space, a clock that jumps, a network that is cut.
 """
 
 import os
@@ -215,7 +215,7 @@ def test_ssh_over_a_network_that_is_cut(router, make_network, make_server, accou
 
 def test_ssh_over_a_network_that_delays_and_loses(router, make_network, make_server, tmp_path):
     """
-    What the network loses costs time and nothing else: each answer is right, the order is kept, and so it is when nothing
+    A loss of the network costs nothing but time: each answer is right, the order is kept, and so it is when nothing
     at all arrives for a while.
     """
     net = make_network(network.BadNetwork, (0.002, 0.015), 0.03)

@@ -295,7 +295,7 @@ def test_a_signal_handler_forks_while_its_thread_waits(router):
 
 def test_a_hook_that_forks_before_a_fork(tmp_path):
     """
-    What runs before a fork may fork, and may make rubbish of streams.
+    A function that runs before a fork may fork, and may make rubbish of streams.
     """
     result = run_script(tmp_path, '''
 import os, sys, gc

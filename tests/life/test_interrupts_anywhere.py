@@ -28,7 +28,7 @@ SECONDS = testlib.patience()
 
 
 class Interrupt(BaseException):
-    """What the handler raises, where it is not KeyboardInterrupt."""
+    """The exception that the handler raises, where it is not KeyboardInterrupt."""
 
 
 class Signals(object):

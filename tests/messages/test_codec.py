@@ -468,7 +468,7 @@ def test_hand_made_pickles_are_read(data, value):
 
 def test_pickles_that_coverage_chose():
     """
-    What the fuzzer keeps: to be read, or refused for a reason, and what was read to be written and read again.
+    The rules of the fuzzer: a payload is read, or refused for a reason, and its values are written and read again.
     """
     outcomes = [codec_fuzz.try_one(codec, data) for data in fuzz_corpus.rows('codec')]
     assert outcomes.count(True) > 50 and outcomes.count(False) > 50

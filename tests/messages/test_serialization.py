@@ -1,5 +1,5 @@
 """
-What crosses a message: the closed set of types, strings of both Pythons, refusals.
+Values that cross in a message: the closed set of types, strings of both Pythons, refusals.
 
 The codec alone, on random data, is tested in test_codec.py.
 """

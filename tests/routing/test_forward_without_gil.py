@@ -1,5 +1,5 @@
 """
-What is only forwarded never enters Python: a middle context whose main thread keeps the GIL forwards all the same.
+Forwarding never enters Python: a middle context whose main thread keeps the GIL forwards all the same.
 """
 
 import pytest

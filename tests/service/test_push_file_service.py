@@ -65,7 +65,7 @@ def test_a_file_comes_to_a_child(router, service, path):
 
 class Text(str):
     """
-    What paths are in programs that mark them somehow.
+    A path of a program that marks its paths somehow.
     """
 
 

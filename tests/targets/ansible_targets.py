@@ -1,5 +1,5 @@
 """
-What test_ansible_surface runs in children.
+Functions that test_ansible_surface runs in children.
 """
 
 import os

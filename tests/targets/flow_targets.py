@@ -1,4 +1,4 @@
-"""What children of test_flow_control run."""
+"""Functions that children of test_flow_control run."""
 
 import mitogen.core
 

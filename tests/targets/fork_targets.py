@@ -1,4 +1,4 @@
-"""What children and copies of test_fork_anywhere run."""
+"""Functions that children and copies of test_fork_anywhere run."""
 
 import os
 import sys
@@ -108,7 +108,7 @@ def say_and_sleep(sender):
 
 
 class Interrupted(Exception):
-    """What a signal raises."""
+    """The exception that a handler of a signal raises."""
 
 
 def handle_signals():

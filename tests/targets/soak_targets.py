@@ -1,5 +1,5 @@
 """
-What the contexts of ``soak.py`` run.
+Functions that the contexts of ``soak.py`` run.
 """
 
 import hashlib

@@ -9,7 +9,7 @@ def evaluate(text):
 
 def on_broker(text):
     """
-    What the broker thread evaluates.
+    Evaluate an expression on the broker thread.
     """
     import mitogen.core
     answer = mitogen.core.Latch()

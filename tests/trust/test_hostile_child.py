@@ -36,7 +36,7 @@ MEBIBYTE = 1 << 20
 
 class Liar(object):
     """
-    The driver of one lying child. What hostile_child.py can do are methods here.
+    The driver of one lying child. The abilities of hostile_child.py are methods here.
     """
     def __init__(self, router, folder, **kwargs):
         path = os.path.join(str(folder), 'liar')
@@ -88,7 +88,7 @@ class Tree(object):
 
 class WithoutTracebacks(testlib.LogCapture):
     """
-    Whoever keeps records, as pytest does until a test ends, keeps with a traceback all that its functions had: a million
+    A keeper of records, as pytest is until a test ends, keeps with a traceback all that its functions had: a million
     lists, of which a handler did not approve, are 100 MB.
     """
     def emit(self, record):

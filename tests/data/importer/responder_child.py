@@ -1,5 +1,5 @@
 """
-What the tests of the responder call in children. Children ask for this file, and it needs nothing more.
+Functions that the tests of the responder call in children. Children ask for this file, and it needs nothing more.
 """
 
 import logging
