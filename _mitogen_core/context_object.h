@@ -5,7 +5,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "state.h"
+#include "module_state.h"
 
 typedef struct {
     PyObject_HEAD mg_state *st;

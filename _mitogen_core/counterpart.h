@@ -9,9 +9,9 @@
 #include <Python.h>
 
 #include "compat.h"
+#include "module_state.h"
 #include "net/router.h"
 #include "net/stream.h"
-#include "state.h"
 #include "sync/latch.h"
 
 /* How a Latch and a Receiver begin. */

@@ -6,7 +6,7 @@
 #include <Python.h>
 
 #include "base/err.h"
-#include "state.h"
+#include "module_state.h"
 
 /* Raises what stands for an error of the engine, and returns NULL. Not for MG_OK.
  *

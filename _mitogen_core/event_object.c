@@ -1,7 +1,7 @@
 #include "event_object.h"
 
+#include "binding_event_kinds.h"
 #include "counterpart.h"
-#include "event_kinds.h"
 #include "later.h"
 #include "message_object.h"
 #include "net/router.h"

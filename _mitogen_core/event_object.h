@@ -6,7 +6,7 @@
 #include <Python.h>
 
 #include "loop/loop.h"
-#include "state.h"
+#include "module_state.h"
 
 /* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. The event keeps
  * its references, so that it is not lost when memory is out. */

@@ -5,7 +5,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "state.h"
+#include "module_state.h"
 #include "sync/latch.h"
 
 /* The object that an item stands for: a new reference, or NULL with an exception, or NULL without one for the token of

@@ -7,7 +7,7 @@
 
 #include "counterpart.h"
 #include "loop/loop.h"
-#include "state.h"
+#include "module_state.h"
 #include "sync/latch.h"
 
 typedef struct {

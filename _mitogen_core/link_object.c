@@ -8,7 +8,7 @@
 #include "errors.h"
 #include "gil.h"
 #include "later.h"
-#include "loop/fork.h"
+#include "loop/atfork.h"
 #include "message_object.h"
 
 static PyObject *link_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

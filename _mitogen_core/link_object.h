@@ -7,9 +7,9 @@
 #include <stdint.h>
 
 #include "loop/lifeline.h"
+#include "module_state.h"
 #include "net/router.h"
 #include "net/stream.h"
-#include "state.h"
 
 typedef struct {
     PyObject_HEAD mg_state *st;

@@ -3,8 +3,8 @@
 #include <structmember.h>
 
 #include "arguments.h"
+#include "binding_event_kinds.h"
 #include "errors.h"
-#include "event_kinds.h"
 #include "event_object.h"
 #include "gil.h"
 #include "later.h"

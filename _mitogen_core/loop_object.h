@@ -6,7 +6,7 @@
 #include <Python.h>
 
 #include "loop/loop.h"
-#include "state.h"
+#include "module_state.h"
 
 typedef struct {
     PyObject_HEAD mg_state *st;

@@ -3,7 +3,7 @@
 #include <structmember.h>
 
 #include "arguments.h"
-#include "base/handles.h"
+#include "base/well_known.h"
 #include "codec/read.h"
 #include "codec/write.h"
 #include "errors.h"

@@ -5,8 +5,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "module_state.h"
 #include "payload.h"
-#include "state.h"
 #include "wire/frame.h"
 
 typedef struct {

@@ -2,8 +2,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "binding_event_kinds.h"
 #include "context_object.h"
-#include "event_kinds.h"
 #include "gil.h"
 #include "latch_object.h"
 #include "later.h"
@@ -11,11 +11,11 @@
 #include "loop/loop.h"
 #include "loop_object.h"
 #include "message_object.h"
+#include "module_state.h"
 #include "receiver_object.h"
 #include "router_object.h"
 #include "sender_object.h"
 #include "socket_object.h"
-#include "state.h"
 #include "sync/spin.h"
 #include "watch_object.h"
 

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "codec/pickled.h"
-#include "state.h"
+#include "module_state.h"
 #include "wire/frame.h"
 
 /* All NULL: an empty one. The bytes object counts where there is one; else one of the other two has the payload. */

@@ -3,15 +3,15 @@
 #include <structmember.h>
 
 #include "arguments.h"
+#include "binding_event_kinds.h"
 #include "counterpart.h"
 #include "errors.h"
-#include "event_kinds.h"
-#include "handlers.h"
 #include "items.h"
-#include "later.h"
 #include "latch_object.h"
+#include "later.h"
 #include "message_object.h"
 #include "net/router.h"
+#include "router_handlers.h"
 #include "waiting.h"
 
 /* Binds the receiver to a router, and registers it there. */

@@ -6,8 +6,8 @@
 #include <Python.h>
 
 #include "loop/loop.h"
+#include "module_state.h"
 #include "net/router.h"
-#include "state.h"
 #include "sync/latch.h"
 
 typedef struct {

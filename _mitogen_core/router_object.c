@@ -3,20 +3,20 @@
 #include <structmember.h>
 
 #include "arguments.h"
+#include "binding_event_kinds.h"
 #include "codec/limits.h"
 #include "counterpart.h"
 #include "errors.h"
-#include "event_kinds.h"
 #include "gil.h"
-#include "handlers.h"
 #include "items.h"
 #include "later.h"
 #include "link_object.h"
-#include "loop/fork.h"
+#include "loop/atfork.h"
 #include "loop_object.h"
 #include "message_object.h"
 #include "net/router.h"
-#include "tables.h"
+#include "router_handlers.h"
+#include "router_tables.h"
 #include "waiting.h"
 
 static PyObject *router_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

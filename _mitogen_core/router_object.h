@@ -5,8 +5,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "module_state.h"
 #include "net/router.h"
-#include "state.h"
 
 typedef struct {
     PyObject_HEAD mg_state *st; /* as in RoutedObject */

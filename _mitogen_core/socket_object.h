@@ -7,7 +7,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "state.h"
+#include "module_state.h"
 
 extern PyType_Spec mg_socket_spec;
 

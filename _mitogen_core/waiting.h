@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "loop/loop.h"
-#include "state.h"
+#include "module_state.h"
 #include "sync/latch.h"
 
 /* Takes an item from l, waiting for it until the deadline if `block`: 0; 1 when l is closed; -1 with an exception

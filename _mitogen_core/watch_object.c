@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <structmember.h>
 
+#include "binding_event_kinds.h"
 #include "counterpart.h"
 #include "errors.h"
-#include "event_kinds.h"
 #include "gil.h"
 
 /* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and disarms itself; the

@@ -6,7 +6,7 @@
 #include <Python.h>
 
 #include "loop/loop.h"
-#include "state.h"
+#include "module_state.h"
 
 /* The engine's side of a Watch, which lives on while an event speaks of it. */
 typedef struct mg_io mg_io;

@@ -16,12 +16,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 #: (room, its files), lowest first. A file may include what stands before it.
 ENGINE = [
-    ('base', ['err', 'clock', 'handles', 'ilist', 'alloc', 'block', 'buf', 'idmap']),
+    ('base', ['err', 'clock', 'well_known', 'ilist', 'alloc', 'block', 'buf', 'idmap']),
     ('wire', ['opcode', 'frame', 'decoder', 'peek', 'landing', 'outq']),
     ('sync', ['spin', 'waiter', 'latch']),
-    ('loop', ['poller', 'tasks', 'events', 'handle', 'state', 'spares', 'work', 'lead', 'fork', 'loop', 'lifeline']),
-    ('net', ['peer', 'sink', 'stream_body', 'stream', 'stream_flow', 'stream_write', 'reason', 'events', 'router_body', 'handlers',
-             'refusals', 'tables', 'router']),
+    ('loop', ['poller', 'task_list', 'event_ring', 'loop_ref', 'loop_body', 'all_loops', 'loop_life', 'spares', 'leader_work',
+              'lead', 'atfork', 'loop', 'lifeline']),
+    ('net', ['peer', 'sink', 'stream_body', 'stream', 'stream_flow', 'stream_write', 'reason', 'event_kinds', 'router_body',
+             'handler', 'refusals', 'snapshot', 'statistics', 'router']),
 ]
 
 #: Parts of the binding, lowest first. A part may use what stands before it, and any header of the engine.
@@ -30,9 +31,9 @@ BINDING = [
     'codec/limits', 'codec/config', 'codec/globals',
     'codec/pickled', 'codec/writer', 'codec/write_values', 'codec/write_containers', 'codec/write_objects', 'codec/write',
     'codec/unpickler', 'codec/read_values', 'codec/read_containers', 'codec/read_objects', 'codec/read',
-    'state', 'errors', 'arguments', 'event_kinds', 'counterpart',
+    'module_state', 'errors', 'arguments', 'binding_event_kinds', 'counterpart',
     'payload', 'message_object', 'items', 'waiting', 'latch_object',
-    'tables', 'handlers', 'receiver_object', 'sender_object', 'context_object',
+    'router_tables', 'router_handlers', 'receiver_object', 'sender_object', 'context_object',
     'watch_object', 'event_object', 'loop_object', 'link_object', 'router_object',
     'socket_object',
     'module',

@@ -6,10 +6,10 @@
  *   - code: the only callables ever called are those of mg_codec, on arguments that were checked. */
 #include "codec/read.h"
 
-#include "wire/opcode.h"
 #include "codec/read_containers.h"
 #include "codec/read_objects.h"
 #include "codec/read_values.h"
+#include "wire/opcode.h"
 
 enum { MAX_PROTOCOL = 5 };
 

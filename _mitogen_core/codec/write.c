@@ -6,11 +6,11 @@
  * So whatever is taken out of a mutable container is held by a reference meanwhile, and the memo owns its keys. */
 #include "codec/write.h"
 
-#include "wire/opcode.h"
 #include "codec/write_containers.h"
 #include "codec/write_objects.h"
 #include "codec/write_values.h"
 #include "codec/writer.h"
+#include "wire/opcode.h"
 
 static mg_write_fn *container_writer(PyTypeObject *type)
 {

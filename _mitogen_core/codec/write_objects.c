@@ -1,9 +1,9 @@
 #include "codec/write_objects.h"
 
 #include "codec/limits.h"
-#include "wire/opcode.h"
 #include "codec/write_containers.h"
 #include "codec/write_values.h"
+#include "wire/opcode.h"
 
 static int write_reduce(mg_writer *w, uint8_t tuple_op, PyObject *obj, int shared)
 {

@@ -98,7 +98,7 @@ def test_the_handles():
                 if name.isupper() and type(value) is int and 100 <= value < 1000)
     core = dict((name, value) for name, value in core.items() if name != 'CHUNK_SIZE')
     assert named == core
-    header = os.path.join(ROOT, '_mitogen_core', 'engine', 'base', 'handles.h')
+    header = os.path.join(ROOT, '_mitogen_core', 'engine', 'base', 'well_known.h')
     engine = dict((name, int(value)) for name, value in re.findall(r'MG_(\w+) = (\d+)', doc_blocks.read(header)))
     assert engine.pop('FIRST_HANDLE') == 1000
     assert named == engine

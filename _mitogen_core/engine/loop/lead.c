@@ -3,9 +3,9 @@
 #include <stddef.h>
 
 #include "base/clock.h"
+#include "loop/leader_work.h"
+#include "loop/loop_body.h"
 #include "loop/spares.h"
-#include "loop/state.h"
-#include "loop/work.h"
 #include "sync/spin.h"
 
 /* How often a caretaker looks: seldom enough to cost nothing beside a thread that makes a hundred thousand calls a

@@ -41,7 +41,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "loop/handle.h"
+#include "loop/loop_ref.h"
 #include "sync/latch.h"
 
 /* --- the attendant --- */

@@ -4,10 +4,11 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "loop/fork.h"
+#include "loop/atfork.h"
+#include "loop/leader_work.h"
+#include "loop/loop_body.h"
+#include "loop/loop_life.h"
 #include "loop/spares.h"
-#include "loop/state.h"
-#include "loop/work.h"
 
 /* --- life --- */
 

@@ -11,11 +11,11 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "loop/events.h"
-#include "loop/handle.h"
+#include "loop/event_ring.h"
 #include "loop/lead.h"
+#include "loop/loop_ref.h"
 #include "loop/poller.h"
-#include "loop/tasks.h"
+#include "loop/task_list.h"
 #include "wire/landing.h"
 
 /* Bytes of scratch that streams share while they read. */

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "loop/state.h"
+#include "loop/loop_body.h"
 
 /* The leader, awake. `until` is the end of the sleep that it intends; returns an earlier one if spares are to be
  * dropped before. Drops those that were kept for long enough. */

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/handles.h"
-#include "net/events.h"
+#include "base/well_known.h"
+#include "net/event_kinds.h"
 #include "net/router_body.h"
 
 /* Refusals that may wait to be logged; a flood of them costs no memory. */

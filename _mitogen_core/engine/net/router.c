@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/handles.h"
+#include "base/well_known.h"
 #include "net/router_body.h"
 
 /* Destinations remembered for one stream. A peer that names more is made up of lies; it then misses some notices of

@@ -1,11 +1,11 @@
 /* Which way a frame goes: routes, handles, and the rules of trust.
  *
  * One mutex, mu, guards the tables. It is held for look-ups only: never while a frame is written, a latch is pushed or
- * an event is posted. A frame that must enter Python is posted as an event (events.h), and its stream waits meanwhile.
+ * an event is posted. A frame that must enter Python is posted as an event (event_kinds.h), and its stream waits meanwhile.
  *
- * Files: router.c (identity, routes, the way of a frame), handlers.c (which handler takes a message), refusals.c (what
- * is said of one that is not delivered), tables.c (what there is at one moment, statistics). All functions are for any
- * thread, with no lock held, unless it says otherwise. */
+ * Files: router.c (identity, routes, the way of a frame), handler.c (which handler takes a message), refusals.c (what
+ * is said of one that is not delivered), snapshot.c (the entries of its tables at one moment), statistics.c. All
+ * functions are for any thread, with no lock held, unless it says otherwise. */
 #ifndef MG_ROUTER_H
 #define MG_ROUTER_H
 
@@ -14,12 +14,13 @@
 
 #include "base/err.h"
 #include "loop/loop.h"
-#include "net/events.h"
-#include "net/handlers.h"
+#include "net/event_kinds.h"
+#include "net/handler.h"
 #include "net/reason.h"
 #include "net/refusals.h"
+#include "net/snapshot.h"
+#include "net/statistics.h"
 #include "net/stream.h"
-#include "net/tables.h"
 #include "wire/frame.h"
 
 typedef struct mg_router mg_router;

@@ -1,5 +1,5 @@
-/* The inside of a router, for the files that share it (router.c, handlers.c, refusals.c, tables.c) and for tests.
- * router.h tells what a router does. */
+/* The inside of a router, for the files that share it (router.c, handler.c, refusals.c, snapshot.c,
+ * statistics.c) and for tests. router.h tells what a router does. */
 #ifndef MG_ROUTER_BODY_H
 #define MG_ROUTER_BODY_H
 

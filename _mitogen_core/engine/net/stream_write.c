@@ -3,7 +3,7 @@
 #include <poll.h>
 
 #include "base/clock.h"
-#include "loop/fork.h"
+#include "loop/atfork.h"
 #include "net/stream.h"
 #include "net/stream_body.h"
 #include "sync/spin.h"

@@ -9,10 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "test/test.h"
 #include "wire/decoder.h"
 #include "wire/landing.h"
 #include "wire/peek.h"
-#include "test/test.h"
 
 enum { BUILD = 1, SMALL_LARGE = 2, BIG_LIMIT = 4, SMALL_STEP = 8, HUGE_LIMIT = 16, DEFAULT_STEP = 32, LAND = 64 };
 

@@ -4,8 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "test/broker.h"
 #include "base/clock.h"
+#include "test/broker.h"
 #include "test/test_net.h"
 
 struct seer {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/handles.h"
+#include "base/well_known.h"
 #include "test/test.h"
 
 static const mg_hdr hdr = {

@@ -17,8 +17,8 @@
 #include "base/clock.h"
 #include "net/router.h"
 #include "net/router_body.h"
-#include "net/stream_body.h"
 #include "net/stream.h"
+#include "net/stream_body.h"
 #include "test/broker.h"
 #include "test/test.h"
 

@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "base/handles.h"
+#include "base/well_known.h"
 
 /* macOS has none; there the socket option SO_NOSIGPIPE, set where the socket is made, does it. */
 #ifndef MSG_NOSIGNAL

@@ -1,6 +1,6 @@
 /* The handlers of a Router: functions, and queues of receivers, by handle. */
-#ifndef MG_HANDLERS_H
-#define MG_HANDLERS_H
+#ifndef MG_ROUTER_HANDLERS_H
+#define MG_ROUTER_HANDLERS_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

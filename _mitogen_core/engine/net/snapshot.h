@@ -1,14 +1,14 @@
-/* The entries that a router's tables have at one moment, and the router's statistics.
+/* The entries that a router's tables have at one moment.
  *
  * Any thread, with no lock held. The router's mutex is held while entries are copied, never while fn runs. */
-#ifndef MG_NET_TABLES_H
-#define MG_NET_TABLES_H
+#ifndef MG_NET_SNAPSHOT_H
+#define MG_NET_SNAPSHOT_H
 
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
-#include "net/reason.h"
+#include "base/idmap.h"
 #include "net/stream.h"
 
 struct mg_router;
@@ -33,17 +33,10 @@ typedef struct {
 } mg_entry;
 mg_entry *mg_router_take_handlers(struct mg_router *r, int64_t respondent, size_t *n);
 
-/* Counters, for statistics: each is true of some moment of the call, not all of the same. MG_ENOMEM. */
-typedef struct {
-    mg_counts carried; /* by all streams there were */
-    size_t streams, routes, handlers;
-    size_t queued; /* bytes that wait to be written */
-    size_t blocked; /* threads that wait for room on a stream */
-    uint64_t refused[MG_N_REASONS];
-} mg_router_stats;
-mg_err mg_router_get_stats(struct mg_router *r, mg_router_stats *out);
+/* --- for the files of this folder --- */
 
-/* s carries nothing any more: what it has carried goes to the totals. Repeatable. */
-void mg_router_count_closed(struct mg_router *r, mg_stream *s);
+/* REQUIRES(the router's mu). The entries of a table, each with a reference; NULL when memory is out. */
+mg_entry *mg_entries_copy_locked(const mg_idmap *map, mg_table what, size_t *n);
+void mg_entries_free(mg_entry *entries, mg_table what, size_t n);
 
 #endif

@@ -1,6 +1,6 @@
 /* Tables of a router as dictionaries. */
-#ifndef MG_TABLES_H
-#define MG_TABLES_H
+#ifndef MG_ROUTER_TABLES_H
+#define MG_ROUTER_TABLES_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -1,4 +1,4 @@
-#include "state.h"
+#include "module_state.h"
 
 #include "wire/frame.h"
 

@@ -1,6 +1,6 @@
 /* A loop as everybody holds it: a counted reference. All of this is for any thread. */
-#ifndef MG_HANDLE_H
-#define MG_HANDLE_H
+#ifndef MG_LOOP_REF_H
+#define MG_LOOP_REF_H
 
 typedef struct mg_loop mg_loop;
 

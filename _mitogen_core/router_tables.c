@@ -1,4 +1,4 @@
-#include "tables.h"
+#include "router_tables.h"
 
 #include "counterpart.h"
 #include "errors.h"

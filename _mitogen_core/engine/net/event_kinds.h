@@ -1,6 +1,6 @@
 /* Events for the layer above (mg_event.kind, see loop.h). Pointers come with a reference, which is the taker's. */
-#ifndef MG_NET_EVENTS_H
-#define MG_NET_EVENTS_H
+#ifndef MG_NET_EVENT_KINDS_H
+#define MG_NET_EVENT_KINDS_H
 
 enum {
     MG_EV_FRAME = 1, /* a: mg_handler, b: mg_frame, c: the mg_stream that goes on after mg_stream_go_on(), or NULL */

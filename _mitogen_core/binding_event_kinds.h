@@ -1,6 +1,6 @@
 /* The kinds of events that the binding adds to those of the engine (net/router.h). */
-#ifndef MG_EVENT_KINDS_H
-#define MG_EVENT_KINDS_H
+#ifndef MG_BINDING_EVENT_KINDS_H
+#define MG_BINDING_EVENT_KINDS_H
 
 #include "net/router.h"
 

@@ -2,13 +2,13 @@
  *
  * A handler is made once and does not change, but for its number and whether it was removed. The table of a router
  * has a reference to each. All functions are for any thread, and take the router's mutex for a look-up at most. */
-#ifndef MG_NET_HANDLERS_H
-#define MG_NET_HANDLERS_H
+#ifndef MG_NET_HANDLER_H
+#define MG_NET_HANDLER_H
 
 #include <stdint.h>
 
 #include "base/err.h"
-#include "base/handles.h"
+#include "base/well_known.h"
 #include "net/reason.h"
 #include "net/stream.h"
 #include "sync/latch.h"

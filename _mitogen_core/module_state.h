@@ -1,12 +1,12 @@
 /* The module's state: objects that its types and functions share. */
-#ifndef MG_STATE_H
-#define MG_STATE_H
+#ifndef MG_MODULE_STATE_H
+#define MG_MODULE_STATE_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "compat.h"
 #include "codec/config.h"
+#include "compat.h"
 
 /* clang-format off */
 

@@ -1,13 +1,12 @@
-#include "loop/state.h"
+#include "loop/loop_life.h"
 
 #include <errno.h>
 
 #include "base/alloc.h"
 #include "base/block.h"
 #include "base/clock.h"
-
-static pthread_mutex_t all_mu = PTHREAD_MUTEX_INITIALIZER;
-static mg_ilist all_loops = {{&all_loops.ends, &all_loops.ends}}; /* guarded by all_mu */
+#include "loop/all_loops.h"
+#include "loop/loop_body.h"
 
 /* Everything but the descriptors. */
 static void init(mg_loop *loop)
@@ -37,7 +36,7 @@ mg_loop *mg_loop_make(const mg_poller_owner *owner)
     mg_loops_lock(); /* a fork must not come between, and copy descriptors that nobody closes */
     loop->poller = mg_poller_new(&told);
     if (loop->poller)
-        mg_ilist_append(&all_loops, &loop->node);
+        mg_loops_add(loop);
     mg_loops_unlock();
     if (loop->poller) {
         mg_block_keeper(1);
@@ -87,57 +86,4 @@ void mg_loop_unref(mg_loop *loop)
     pthread_cond_destroy(&loop->left);
     pthread_mutex_destroy(&loop->mu);
     mg_free(loop);
-}
-
-/* --- all loops --- */
-
-void mg_loops_lock(void)
-{
-    pthread_mutex_lock(&all_mu);
-}
-
-void mg_loops_unlock(void)
-{
-    pthread_mutex_unlock(&all_mu);
-}
-
-void mg_loops_init_lock(void)
-{
-    pthread_mutex_init(&all_mu, NULL);
-}
-
-/* A reference to a loop that may be on its way out: whether there still was one to share. REQUIRES(all_mu). */
-static int try_ref(mg_loop *loop)
-{
-    uint32_t refs = atomic_load(&loop->refs);
-    while (refs && !atomic_compare_exchange_weak(&loop->refs, &refs, refs + 1))
-        continue;
-    return refs != 0;
-}
-
-static mg_loop *loop_of(const mg_node *node)
-{
-    return MG_CONTAINER(node, mg_loop, node);
-}
-
-mg_loop *mg_loops_first_free(void)
-{
-    for (mg_node *node = mg_ilist_first(&all_loops); node; node = mg_ilist_next(&all_loops, node))
-        if (!loop_of(node)->is_held && try_ref(loop_of(node)))
-            return loop_of(node);
-    return NULL;
-}
-
-mg_loop *mg_loops_first_held(void)
-{
-    for (mg_node *node = mg_ilist_first(&all_loops); node; node = mg_ilist_next(&all_loops, node))
-        if (loop_of(node)->is_held)
-            return loop_of(node);
-    return NULL;
-}
-
-void mg_loops_visit(void (*fn)(mg_loop *loop))
-{
-    for (mg_node *node = mg_ilist_first(&all_loops); node; node = mg_ilist_next(&all_loops, node))
-        fn(loop_of(node));
 }

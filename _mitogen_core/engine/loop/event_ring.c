@@ -1,4 +1,4 @@
-#include "loop/events.h"
+#include "loop/event_ring.h"
 
 #include <assert.h>
 

@@ -1,5 +1,5 @@
 /* A fork beside threads that lead loops and send: the copy has no lock of theirs, and the parent goes on. */
-#include "loop/fork.h"
+#include "loop/atfork.h"
 
 #include <pthread.h>
 #include <sys/wait.h>

@@ -1,11 +1,11 @@
 /* The leader's work besides its descriptors: tasks that other threads have posted, frames that are corked for a moment,
  * and slow polls. For the files of this folder; the rest of the engine asks for work by loop.h. */
-#ifndef MG_WORK_H
-#define MG_WORK_H
+#ifndef MG_LEADER_WORK_H
+#define MG_LEADER_WORK_H
 
 #include <stdint.h>
 
-#include "loop/handle.h"
+#include "loop/loop_ref.h"
 
 /* Leader only. Runs what is due. */
 void mg_work_run(mg_loop *loop, int64_t now);

@@ -1,4 +1,4 @@
-#include "loop/tasks.h"
+#include "loop/task_list.h"
 
 void mg_tasks_init(mg_tasks *tasks)
 {

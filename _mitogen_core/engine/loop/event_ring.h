@@ -1,6 +1,6 @@
 /* Work for the layer above, in order: a ring that any thread adds to and one thread takes from. */
-#ifndef MG_EVENTS_H
-#define MG_EVENTS_H
+#ifndef MG_EVENT_RING_H
+#define MG_EVENT_RING_H
 
 #include <pthread.h>
 #include <stdatomic.h>

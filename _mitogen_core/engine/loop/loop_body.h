@@ -1,16 +1,16 @@
-/* The inside of a loop, and its begin and end. For the files of this folder only: others include loop.h. */
-#ifndef MG_LOOP_STATE_H
-#define MG_LOOP_STATE_H
+/* The inside of a loop. For the files of this folder only: others include loop.h. */
+#ifndef MG_LOOP_BODY_H
+#define MG_LOOP_BODY_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
 #include "base/ilist.h"
-#include "loop/events.h"
-#include "loop/handle.h"
+#include "loop/event_ring.h"
+#include "loop/loop_ref.h"
 #include "loop/poller.h"
-#include "loop/tasks.h"
+#include "loop/task_list.h"
 #include "sync/spin.h"
 #include "sync/waiter.h"
 #include "wire/landing.h"
@@ -72,7 +72,7 @@ struct mg_loop {
     mg_landing landing;
     _Atomic int unwatched;   /* the leader sleeps, and drops nothing of it */
 
-    /* for a fork: fork.c */
+    /* for a fork: atfork.c */
     mg_node node;            /* in the list of all loops; guarded by its lock, as the next one */
     int is_held;             /* with a reference */
     _Atomic int frozen;      /* written with freeze_mu */
@@ -87,22 +87,5 @@ static inline void mg_count(_Atomic uint64_t *counter)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
-
-/* One reference, and in the list of all; or NULL with errno. */
-mg_loop *mg_loop_make(const mg_poller_owner *owner);
-
-/* Gives the poller's descriptors back. With leadership, or with no other thread about. */
-void mg_loop_close_poller(mg_loop *loop);
-
-/* The list of all loops of the process. */
-void mg_loops_lock(void);
-void mg_loops_unlock(void);
-void mg_loops_init_lock(void); /* in a child made by fork, of a thread that has locked it */
-/* REQUIRES(that lock). The next two: one that is not held for the fork, with a reference; one that is. NULL when there
- * is none. */
-mg_loop *mg_loops_first_free(void);
-mg_loop *mg_loops_first_held(void);
-/* Likewise. Calls fn for each, also for one whose last reference has gone and that is about to leave the list. */
-void mg_loops_visit(void (*fn)(mg_loop *loop));
 
 #endif

@@ -16,8 +16,8 @@
  *
  * In the child each loop is given up, see mg_loop_was_forked(): its descriptors are closed, and nobody leads it. A
  * stream of such a loop neither sends nor closes anything. */
-#ifndef MG_FORK_H
-#define MG_FORK_H
+#ifndef MG_ATFORK_H
+#define MG_ATFORK_H
 
 /* Registers the handlers; 0, or -1 when memory is out. Repeatable. Any thread. */
 int mg_fork_watch(void);

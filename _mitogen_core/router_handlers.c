@@ -1,4 +1,4 @@
-#include "handlers.h"
+#include "router_handlers.h"
 
 #include <string.h>
 
@@ -9,7 +9,7 @@
 #include "later.h"
 #include "loop/loop.h"
 #include "net/router.h"
-#include "tables.h"
+#include "router_tables.h"
 
 /* The queue that `fn` fills, when it is that of a receiver of ours and does nothing else with messages; borrowed. */
 static mg_latch *latch_filled_by(mg_state *st, PyObject *fn)

@@ -1,13 +1,15 @@
-#include "loop/fork.h"
+#include "loop/atfork.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/block.h"
+#include "loop/all_loops.h"
 #include "loop/lead.h"
+#include "loop/leader_work.h"
+#include "loop/loop_body.h"
+#include "loop/loop_life.h"
 #include "loop/spares.h"
-#include "loop/state.h"
-#include "loop/work.h"
 
 static pthread_mutex_t fork_mu = PTHREAD_MUTEX_INITIALIZER; /* held during a fork: there is one at a time */
 static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;

@@ -1,4 +1,4 @@
-#include "net/handlers.h"
+#include "net/handler.h"
 
 #include <assert.h>
 #include <stdatomic.h>

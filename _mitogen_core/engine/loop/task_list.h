@@ -2,8 +2,8 @@
  *
  * The memory of a task is its owner's, all zero but for `run` at first; it is in one list at a time, and knows whether
  * it is in one. A list is guarded by a lock of whoever has it, and that lock is not held while a task runs. */
-#ifndef MG_TASKS_H
-#define MG_TASKS_H
+#ifndef MG_TASK_LIST_H
+#define MG_TASK_LIST_H
 
 #include <pthread.h>
 #include <stdatomic.h>

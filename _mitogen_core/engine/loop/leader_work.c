@@ -1,7 +1,7 @@
-#include "loop/work.h"
+#include "loop/leader_work.h"
 
 #include "base/clock.h"
-#include "loop/state.h"
+#include "loop/loop_body.h"
 
 /* How often a leader looks at what is corked. A thread that sends without a pause makes some hundreds of frames in that
  * time. */

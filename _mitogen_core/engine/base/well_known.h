@@ -1,6 +1,6 @@
 /* The well-known handles: the "ports" of a context that have a fixed number. */
-#ifndef MG_HANDLES_H
-#define MG_HANDLES_H
+#ifndef MG_WELL_KNOWN_H
+#define MG_WELL_KNOWN_H
 
 enum {
     MG_GET_MODULE = 100,
