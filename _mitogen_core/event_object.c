@@ -4,6 +4,7 @@
 #include "counterpart.h"
 #include "later.h"
 #include "message_object.h"
+#include "net/event_drop.h"
 #include "net/router.h"
 #include "net/stream.h"
 #include "watch_object.h"
@@ -69,28 +70,12 @@ void mg_event_drop(const mg_event *ev)
 {
     switch (ev->kind) {
     case MG_EV_IO: mg_io_unref(ev->a); break;
-    case MG_EV_FRAME:
-    case MG_EV_HOOK:
-        mg_handler_unref(ev->a);
-        mg_frame_unref(ev->b);
-        mg_stream_unref(ev->c);
-        break;
     case MG_EV_OBJECT:
         mg_handler_unref(ev->a);
         Py_DECREF((PyObject *) ev->b);
         break;
-    case MG_EV_GONE:
-    case MG_EV_BAD:
-        mg_stream_unref(ev->a);
-        mg_buf_unref(ev->b);
-        break;
-    case MG_EV_REFUSED:
-        mg_router_refusal_seen(ev->b);
-        mg_router_unref(ev->b);
-        mg_refusal_free(ev->a);
-        break;
     case MG_EV_NOTIFY: mg_latch_unref(ev->a); break;
     case MG_EV_KEEP: Py_DECREF((PyObject *) ev->b); break;
-    default: break;
+    default: mg_net_event_drop(ev);
     }
 }

@@ -15,6 +15,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "net/event_drop.h"
 #include "net/router.h"
 #include "net/router_body.h"
 #include "net/stream.h"
@@ -169,14 +170,19 @@ static inline mg_frame *test_frame(mg_hdr hdr, const void *payload, size_t len)
     return f;
 }
 
-/* --- latches of frames --- */
+/* --- items of latches --- */
+
+static inline mg_item number(uintptr_t n)
+{
+    return (mg_item) {(void *) n, MG_ITEM_OBJECT, 0};
+}
 
 static inline void drop_item(mg_item item)
 {
     if (item.kind == MG_ITEM_FRAME)
         mg_frame_unref(item.ptr);
     else if (item.kind == MG_ITEM_TOKEN)
-        mg_latch_unref(item.ptr);
+        mg_token_end(item.ptr);
 }
 
 /* Gets an item as the layer above does: joins, waits, leaves. loop may be NULL. */
@@ -266,26 +272,15 @@ static inline void node_handle(struct node *node, mg_event *ev)
     case MG_EV_FRAME:
         if (ev->c && !atomic_load(&node->keep_in_python))
             mg_stream_go_on(ev->c);
-        mg_handler_unref(ev->a);
-        mg_frame_unref(ev->b);
-        mg_stream_unref(ev->c);
+        mg_net_event_drop(ev);
         break;
     case MG_EV_HOOK:
-        mg_router_after_hook(node->router, ev->b, ev->c);
+        mg_router_after_hook(node->router, ev->b, ev->c); /* takes over the frame */
         if (!atomic_load(&node->keep_in_python))
             mg_stream_go_on(ev->c);
         mg_stream_unref(ev->c);
         break;
-    case MG_EV_GONE:
-    case MG_EV_BAD:
-        mg_stream_unref(ev->a);
-        mg_buf_unref(ev->b);
-        break;
-    case MG_EV_REFUSED:
-        mg_router_refusal_seen(node->router);
-        mg_refusal_free(ev->a);
-        mg_router_unref(ev->b);
-        break;
+    default: mg_net_event_drop(ev);
     }
 }
 
