@@ -18,6 +18,7 @@
 typedef struct {
     PyObject_HEAD mg_state *st; /* borrowed: the type keeps the module alive */
     mg_latch *latch;
+    uint32_t n_kept; /* tokens of it that lie in latches which keep it alive until they are taken */
 } LatchedObject;
 
 /* How a Router begins. */

@@ -12,7 +12,7 @@ PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router)
     case MG_ITEM_FRAME: return mg_message_from_frame(st, item.ptr, router);
     default:
         obj = mg_latch_object(item.ptr);
-        mg_latch_unref(item.ptr);
+        mg_token_end(item.ptr);
         return obj;
     }
 }
@@ -22,7 +22,7 @@ void mg_drop_item(mg_item item)
     switch (item.kind) {
     case MG_ITEM_OBJECT: mg_decref_anywhere(item.ptr); break;
     case MG_ITEM_FRAME: mg_frame_unref(item.ptr); break;
-    case MG_ITEM_TOKEN: mg_latch_unref(item.ptr); break;
+    case MG_ITEM_TOKEN: mg_token_end(item.ptr); break;
     default: break;
     }
 }

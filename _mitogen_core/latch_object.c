@@ -21,40 +21,42 @@ static LatchObject *latch_of_put(mg_state *st, PyObject *value)
     return (LatchObject *) self;
 }
 
-int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always)
+int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always)
 {
+    LatchedObject *obj = (LatchedObject *) self;
     LatchObject *target = NULL;
     if (!value || value == Py_None)
         value = NULL;
     else
-        target = latch_of_put(st, value);
+        target = latch_of_put(obj->st, value);
     /* watchers are changed with the GIL only */
     for (const mg_latch *at = target ? target->latch : NULL; at; at = mg_latch_watcher(at))
-        if (at == l) {
+        if (at == obj->latch) {
             PyErr_SetString(PyExc_ValueError, "a latch cannot notify itself, not by way of others either");
             return -1;
         }
     Py_XINCREF(value);
     PyObject *old = *slot;
     *slot = value;
-    mg_latch_watch(l, target ? target->latch : NULL, watch_always);
+    mg_latch_watch(obj->latch, target ? target->latch : NULL, watch_always);
+    mg_keep_for_tokens(self, old);
     if (target && loop && !target->loop)
         target->loop = mg_loop_ref(loop); /* who waits there may lead where the items come from */
     Py_XDECREF(old);
     return 0;
 }
 
-void mg_keep_for_tokens(mg_state *st, PyObject *self, uint32_t own, PyObject *notify)
+void mg_keep_for_tokens(PyObject *self, PyObject *notify)
 {
-    LatchObject *target = notify ? latch_of_put(st, notify) : NULL;
-    uint32_t refs = mg_latch_refs(((LatchedObject *) self)->latch);
-    if (!target || refs <= own)
+    LatchedObject *obj = (LatchedObject *) self;
+    LatchObject *target = notify ? latch_of_put(obj->st, notify) : NULL;
+    if (!target || mg_latch_tokens(obj->latch) <= obj->n_kept)
         return;
     if (!target->kept)
         target->kept = PyList_New(0);
-    for (; target->kept && refs > own; refs--)
-        if (PyList_Append(target->kept, self))
-            break;
+    while (target->kept && mg_latch_tokens(obj->latch) > obj->n_kept && !PyList_Append(target->kept, self))
+        obj->n_kept++;
+    PyErr_Clear(); /* without memory the token is of something that may go */
 }
 
 /* A token of obj was taken: ends what mg_keep_for_tokens has done for that one. */
@@ -64,8 +66,20 @@ static void end_keeping(LatchObject *self, PyObject *obj)
         if (PyList_GET_ITEM(self->kept, i) == obj) {
             if (PyList_SetSlice(self->kept, i, i + 1, NULL))
                 PyErr_Clear();
+            else
+                ((LatchedObject *) obj)->n_kept--;
             return;
         }
+}
+
+/* No token will be taken here any more. */
+static void end_keeping_all(LatchObject *self)
+{
+    PyObject *kept = self->kept;
+    self->kept = NULL;
+    for (Py_ssize_t i = 0; kept && i < PyList_GET_SIZE(kept); i++)
+        ((LatchedObject *) PyList_GET_ITEM(kept, i))->n_kept--;
+    Py_XDECREF(kept);
 }
 
 /* --- the type --- */
@@ -114,7 +128,7 @@ static int latch_traverse(PyObject *obj, visitproc visit, void *arg)
 static int clear_fields(LatchObject *self)
 {
     Py_CLEAR(self->notify);
-    Py_CLEAR(self->kept);
+    end_keeping_all(self);
     Py_CLEAR(self->dict);
     return 0;
 }
@@ -134,7 +148,7 @@ static void latch_finalize(PyObject *obj)
         return;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    mg_keep_for_tokens(self->st, obj, 1, self->notify);
+    mg_keep_for_tokens(obj, self->notify);
     PyErr_Restore(type, value, traceback);
 }
 
@@ -272,7 +286,7 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
 {
     (void) closure;
     LatchObject *self = (LatchObject *) obj;
-    return mg_set_notify(self->st, self->latch, self->loop, &self->notify, value, 0);
+    return mg_set_notify(obj, self->loop, &self->notify, value, 0);
 }
 
 static PyMethodDef latch_methods[] = {

@@ -13,6 +13,7 @@
 typedef struct {
     PyObject_HEAD mg_state *st; /* as in LatchedObject */
     mg_latch *latch;
+    uint32_t n_kept;
     mg_loop *loop; /* with a reference, or NULL: the loop that a waiting thread may lead */
     PyObject *notify; /* strong or NULL */
     PyObject *kept; /* a list, or NULL: nobody else refers to these, but their tokens lie here */
@@ -28,12 +29,13 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 /* A Latch for a latch that is somebody else's. New reference, or NULL with an exception. */
 PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop);
 
-/* Sets what is to be told of items: handles None, the put method of a latch of ours, and any other callable.
- * watch_always: also when a sleeper gets the item. 0, or -1 with an exception. */
-int mg_set_notify(mg_state *st, mg_latch *l, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always);
+/* Sets what self, a Latch or a Receiver, is to tell of items: None, the put method of a latch of ours, or any other
+ * callable. A latch of ours that was told of some before gets self, whatever becomes of it. watch_always: also when a
+ * sleeper gets the item. 0, or -1 with an exception. */
+int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always);
 
 /* For a finalizer. Where self's `notify` is the put method of a latch of ours, and tokens of self lie there, that
- * latch keeps self alive until they are taken. own: how many references to self's latch are not tokens. */
-void mg_keep_for_tokens(mg_state *st, PyObject *self, uint32_t own, PyObject *notify);
+ * latch keeps self alive until they are taken. */
+void mg_keep_for_tokens(PyObject *self, PyObject *notify);
 
 #endif

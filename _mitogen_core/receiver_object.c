@@ -132,11 +132,10 @@ static int receiver_clear(PyObject *obj)
  * receiver lies as a token in another latch: keeps it alive until then. */
 static void keep_until_told(ReceiverObject *self)
 {
-    uint32_t own = self->latch_object ? 2 : 1;
-    if (mg_latch_refs(self->latch) <= own)
+    if (mg_latch_refs(self->latch) <= (self->latch_object ? 2 : 1))
         return;
     if (mg_latch_watcher(self->latch)) {
-        mg_keep_for_tokens(self->st, (PyObject *) self, own, self->notify);
+        mg_keep_for_tokens((PyObject *) self, self->notify);
         return;
     }
     /* the events that have it called come before this one */
@@ -238,7 +237,7 @@ static void raise_closed(PyObject *receiver)
 static PyObject *message_of(ReceiverObject *self, mg_item item)
 {
     if (item.kind == MG_ITEM_TOKEN) {
-        mg_latch_unref(item.ptr);
+        mg_token_end(item.ptr);
         PyErr_SetString(PyExc_SystemError, "a receiver cannot watch another one");
         return NULL;
     }
@@ -326,7 +325,7 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
 {
     (void) closure;
     ReceiverObject *self = (ReceiverObject *) obj;
-    if (mg_set_notify(self->st, self->latch, self->loop, &self->notify, value, 1))
+    if (mg_set_notify(obj, self->loop, &self->notify, value, 1))
         return -1;
     int in_python = self->notify && !mg_latch_watcher(self->latch) && self->loop;
     mg_latch_tell(self->latch, in_python ? push_notify_event : NULL, in_python ? self->loop : NULL);

@@ -13,6 +13,7 @@
 typedef struct {
     PyObject_HEAD mg_state *st; /* as in LatchedObject */
     mg_latch *latch;
+    uint32_t n_kept;
     mg_loop *loop; /* with a reference, or NULL for a router that is not ours */
     mg_router *engine; /* likewise */
     PyObject *router; /* strong, as all below; NULL before __init__ */

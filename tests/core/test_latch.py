@@ -252,6 +252,36 @@ def test_notify_may_be_the_put_of_another_latch():
     assert first.get(timeout=0) == 'x'
 
 
+def test_a_latch_that_was_put_stays_where_it_is_when_its_notify_changes():
+    first, second = Latch(), Latch()
+    for value in (1, 2):
+        latch = Latch()
+        latch.notify = first.put
+        latch.put(value)
+        latch.notify = second.put
+        latch.put(value * 10)
+        latch.notify = None
+        del latch
+    gc.collect()
+    got = [queue.get(timeout=60).get(block=False) for queue in (first, second, first, second)]
+    assert got == [1, 10, 2, 20]
+    assert first.empty() and second.empty()
+
+
+def test_what_a_latch_keeps_for_another_one_ends_with_it():
+    first, gone = Latch(), Latch()
+    gone.notify = first.put
+    gone.put(1)
+    gone.notify = None
+    watched = weakref.ref(gone)
+    del gone
+    gc.collect()
+    assert watched() is not None
+    del first
+    gc.collect()
+    assert watched() is None
+
+
 def test_a_sleeper_is_woken_through_the_put_of_another_latch():
     first, second = Latch(), Latch()
     first.notify = second.put

@@ -428,6 +428,22 @@ def test_notify_of_a_receiver_is_called_though_nobody_refers_to_the_receiver(rou
     assert sorted(told.get(timeout=60) for _ in range(5)) == [(i, None) for i in range(5)]
 
 
+def test_a_receiver_comes_out_of_the_latch_it_was_put_in_though_its_notify_has_changed(router):
+    latch = mitogen.core.Latch()
+    context = router.local()
+    for i in range(5):
+        receiver = context.call_async(time.sleep, 0)
+        receiver.notify = latch.put
+        while receiver.size() == 0 or latch.size() == i:
+            time.sleep(0.001)
+        receiver.notify = None
+        del receiver
+    gc.collect()
+    for _ in range(5):
+        assert latch.get(timeout=60).get(block=False).unpickle() is None
+    assert latch.empty()
+
+
 def test_a_receiver_comes_out_of_the_latch_it_was_put_in_though_nobody_refers_to_it(router):
     latch = mitogen.core.Latch()
     context = router.local()

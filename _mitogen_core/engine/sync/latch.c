@@ -96,6 +96,12 @@ static mg_sleeper *next_locked(const mg_latch *l)
     return atomic_load_explicit(&l->newest_first, memory_order_relaxed) ? l->last : l->first;
 }
 
+void mg_token_end(mg_latch *l)
+{
+    atomic_fetch_sub(&l->tokens, 1);
+    mg_latch_unref(l);
+}
+
 /* owed: where to leave a thread that mg_waiter_unpark is owed to, or NULL to do it here. */
 static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed)
 {
@@ -119,8 +125,10 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_
         l->ring[(l->head + l->count++) % l->cap] = item;
         l->bytes += item.size;
     }
-    if (err == MG_OK && l->watcher && (l->watch_always || !woken->waiter))
+    if (err == MG_OK && l->watcher && (l->watch_always || !woken->waiter)) {
         watcher = mg_latch_ref(l->watcher);
+        atomic_fetch_add(&l->tokens, 1);
+    }
     void (*tell)(mg_latch *, void *) = err == MG_OK && may_tell ? l->tell : NULL;
     void *tell_arg = l->tell_arg;
     pthread_mutex_unlock(&l->mu);
@@ -136,7 +144,7 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_
         mg_item token = {mg_latch_ref(l), MG_ITEM_TOKEN, 0};
         /* one thread can be left to the caller; a second one is woken here */
         if (push(watcher, token, &there, 1, owed && !*owed ? owed : NULL) != MG_OK)
-            mg_latch_unref(l);
+            mg_token_end(l);
         else if (!woken->waiter)
             *woken = there;
         mg_latch_unref(watcher);

@@ -26,7 +26,7 @@ typedef enum {
     MG_ITEM_NONE = 0,
     MG_ITEM_OBJECT, /* something of the layer above */
     MG_ITEM_FRAME,  /* an mg_frame, with a reference */
-    MG_ITEM_TOKEN   /* an mg_latch, with a reference: it may have an item */
+    MG_ITEM_TOKEN   /* an mg_latch that may have an item: to be ended with mg_token_end */
 } mg_item_kind;
 
 typedef struct {
@@ -77,6 +77,7 @@ typedef struct mg_latch {
     void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */
     void *tell_arg;
     int closed;
+    _Atomic uint32_t tokens;  /* of this latch, wherever they are */
     _Atomic int newest_first; /* the youngest sleeper is served, not the oldest: for threads that are all alike */
 } mg_latch;
 
@@ -147,6 +148,9 @@ size_t mg_latch_sleepers(mg_latch *l, mg_asleep *out, size_t cap);
 /* Sets or clears (NULL) the watcher. Tokens already pushed stay where they are. */
 void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always);
 
+/* Ends a token of l, which was taken. Any thread. */
+void mg_token_end(mg_latch *l);
+
 /* Sets or clears a function that each push calls afterwards, on its own thread and under no lock. */
 void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
 
@@ -182,6 +186,13 @@ static inline int mg_latch_newest_first(mg_latch *l)
 static inline uint32_t mg_latch_refs(const mg_latch *l)
 {
     return atomic_load(&l->refs);
+}
+
+/* How many tokens of it there are, those that are about to be pushed included. Once mg_latch_watch has returned, the
+ * former watcher gets no more of them than that. */
+static inline uint32_t mg_latch_tokens(const mg_latch *l)
+{
+    return atomic_load(&l->tokens);
 }
 
 /* The watcher, borrowed, or NULL. Only while nobody calls mg_latch_watch. */

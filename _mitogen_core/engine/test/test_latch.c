@@ -8,12 +8,7 @@ static void count_drop(mg_item item)
 {
     atomic_fetch_add(&dropped, 1);
     if (item.kind == MG_ITEM_TOKEN)
-        mg_latch_unref(item.ptr);
-}
-
-static mg_item number(uintptr_t n)
-{
-    return (mg_item) {(void *) n, MG_ITEM_OBJECT, 0};
+        mg_token_end(item.ptr);
 }
 
 static int is_number(mg_item item, uintptr_t n)
@@ -42,7 +37,7 @@ static int has_token(mg_latch *l, mg_latch *of)
 
     if (mg_latch_try(l, &item) != MG_OK || item.kind != MG_ITEM_TOKEN || item.ptr != of)
         return 0;
-    mg_latch_unref(of);
+    mg_token_end(of);
     return 1;
 }
 
@@ -411,15 +406,16 @@ static void a_push_tells_who_woke_at_the_watcher(void)
     CHECK(mg_latch_push(l, number(1), &woken) == MG_OK);
     CHECK(woken.waiter == mg_waiter_self() && woken.since == there.since);
     CHECK(mg_latch_leave(watcher, &there, &item) == MG_OK && item.kind == MG_ITEM_TOKEN && item.ptr == l);
-    mg_latch_unref(item.ptr);
-    CHECK(has(l, 1));
+    CHECK(mg_latch_tokens(l) == 1);
+    mg_token_end(item.ptr);
+    CHECK(has(l, 1) && mg_latch_tokens(l) == 0);
 
     CHECK(mg_latch_join(watcher, &there, &item) == MG_EAGAIN && mg_latch_join(l, &here, &item) == MG_EAGAIN);
     there.since = 77;
     here.since = 88;
     CHECK(mg_latch_push(l, number(2), &woken) == MG_OK && woken.since == 88);
     CHECK(mg_latch_leave(l, &here, &item) == MG_OK && mg_latch_leave(watcher, &there, &item) == MG_OK);
-    mg_latch_unref(item.ptr);
+    mg_token_end(item.ptr);
     mg_latch_watch(l, NULL, 0);
     mg_latch_unref(watcher);
     mg_latch_unref(l);
