@@ -3,7 +3,9 @@
 #include <stddef.h>
 
 #include "base/clock.h"
+#include "loop/leader_spin.h"
 #include "loop/leader_work.h"
+#include "loop/leading.h"
 #include "loop/loop_body.h"
 #include "loop/spares.h"
 #include "sync/spin.h"
@@ -11,6 +13,8 @@
 /* How often a caretaker looks: seldom enough to cost nothing beside a thread that makes a hundred thousand calls a
  * second, often enough that nobody notices a loop that was left alone. */
 #define LOOK (MG_SECOND / 500)
+
+static _Atomic int64_t look_every = LOOK;
 
 /* Where no more than that has changed from one look to the next, to wake the caretaker each time costs less than its
  * looks. */
@@ -35,16 +39,10 @@ static mg_waiter nobody;
 /* Why a leader has stopped. */
 typedef enum { GOES_ON, IS_DONE, IS_LATE, HAS_SIGNAL, IS_ASKED, HAS_SERVED } stop;
 
-/* A leader at its work; on its stack. */
-typedef struct {
-    mg_loop *loop;
-    mg_waiter *w;
-    mg_sleeper *s;    /* its sleep, or NULL: it is the attendant */
-    int64_t deadline;
-    int64_t look_at;  /* when to look for a signal that may have come already */
-    int64_t began;
-    int64_t passed;   /* the foreign traffic that it has spun for already */
-} leading;
+void mg_lead_set_look(int64_t nanoseconds)
+{
+    atomic_store(&look_every, nanoseconds);
+}
 
 /* --- waking --- */
 
@@ -74,7 +72,7 @@ static void begin_locked(mg_loop *loop, mg_waiter *w)
 {
     loop->leader = w;
     loop->changes++;
-    loop->lead_now = 0;
+    loop->is_due = 0;
 }
 
 /* --- rules 2 and 6: when a leader stops --- */
@@ -122,31 +120,18 @@ void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken)
     loop->served_at = now;
 }
 
-static int has_served_others(const leading *l, int64_t now)
+static int has_served_others(const mg_leading *l, int64_t now)
 {
     if (!l->loop->served_row || has_foreign_traffic(l->loop, now))
         return 0;
     return l->s ? now - l->began > SERVED_LONG : has_served_in_a_row(l->loop, now);
 }
 
-/* Whether an event has come for the attendant, or the item of a waiter. */
-static int is_done(const leading *l)
+static stop must_stop(const mg_leading *l, int64_t now)
 {
-    if (l->s)
-        return atomic_load(&l->s->state) != MG_SLEEPER_WAITING;
-    return mg_events_count(&l->loop->events) || atomic_load(&l->loop->interrupted);
-}
-
-static int is_asked(const mg_loop *loop)
-{
-    return atomic_load(&loop->wanted) || atomic_load(&loop->closed);
-}
-
-static stop must_stop(const leading *l, int64_t now)
-{
-    if (is_done(l))
+    if (mg_leading_is_done(l))
         return IS_DONE;
-    if (is_asked(l->loop))
+    if (mg_leader_is_asked(l->loop))
         return IS_ASKED;
     if (has_served_others(l, now))
         return HAS_SERVED;
@@ -165,7 +150,8 @@ static mg_follower *caretaker_locked(const mg_loop *loop)
     return youngest ? MG_CONTAINER(youngest, mg_follower, node) : NULL;
 }
 
-/* Nobody leads. Returns the thread to wake, once mu is dropped, or NULL. work: it must not wait for a look. */
+/* Nobody leads. Returns the thread to wake, once mu is dropped, or NULL. work: it must not wait for a look. That thread
+ * leads then, even if another one has become the caretaker before it wakes. */
 static mg_waiter *leave_locked(mg_loop *loop, int work)
 {
     mg_follower *f = caretaker_locked(loop);
@@ -173,8 +159,9 @@ static mg_waiter *leave_locked(mg_loop *loop, int work)
         pthread_cond_signal(&loop->left); /* and the thread that acquires it leaves it with work */
         return NULL;
     }
-    loop->lead_now |= work;
-    if (!f || (f->looks && !work))
+    loop->is_due |= work;
+    loop->called = f ? f->waiter : NULL;
+    if (!f || (f->looks && !loop->is_due))
         return NULL;
     f->looks = 1;
     return f->waiter;
@@ -187,13 +174,13 @@ mg_waiter *mg_lead_call_locked(mg_loop *loop)
 
 /* Whether there is work that must not wait for the next look. An attendant that stops has work in Python, and comes
  * back soon. */
-static int has_work_locked(const leading *l, int64_t now)
+static int has_work_locked(const mg_leading *l, int64_t now)
 {
     return mg_tasks_any(&l->loop->posted) ||
            (l->s && (has_foreign_traffic(l->loop, now) || has_busy_follower_locked(l->loop, NULL, now)));
 }
 
-static void stop_leading(const leading *l)
+static void stop_leading(const mg_leading *l)
 {
     mg_loop *loop = l->loop;
     int64_t now = mg_now();
@@ -221,14 +208,16 @@ static int64_t look_locked(mg_loop *loop, mg_follower *f, int passed, int64_t no
         f->looks = 0; /* the leader stays, and will wake us when it stops */
     f->seen = loop->changes;
     mg_count(&loop->looks);
-    return f->looks && !atomic_load(&loop->closed) ? now + LOOK : MG_NEVER;
+    return f->looks && !atomic_load(&loop->closed) ? now + atomic_load(&look_every) : MG_NEVER;
 }
 
-/* Whether the loop has been alone since the last look of its caretaker, or is to be led at once. */
+/* Whether the loop has been alone since the last look of its caretaker, which f is; or it is to be led at once, by the
+ * thread that was called, or by any where there was none to call. */
 static int may_take_over_locked(const mg_loop *loop, const mg_follower *f, int passed)
 {
-    int is_alone = passed && f->seen == loop->changes;
-    return may_lead_locked(loop) && f == caretaker_locked(loop) && (is_alone || loop->lead_now);
+    int is_alone = passed && f->seen == loop->changes && f == caretaker_locked(loop);
+    int is_called = loop->is_due && (!loop->called || loop->called == f->waiter);
+    return may_lead_locked(loop) && (is_alone || is_called);
 }
 
 /* From its first wait for others on, a thread has a signal looked for soon. */
@@ -237,137 +226,44 @@ static int64_t look_soon(const mg_sleeper *s, int64_t look_at, int64_t now)
     return s && look_at == MG_NEVER ? now + SIGNALS_SEEN : look_at;
 }
 
-/* --- polling before a sleep --- */
-
-/* Nothing speaks against a sleep in the poller. */
-static int may_sleep(const mg_loop *loop, const mg_waiter *w)
-{
-    return atomic_load(&w->word) == MG_WAITER_AWAKE && !mg_tasks_any(&loop->posted) && !is_asked(loop);
-}
+/* --- leading --- */
 
 int mg_lead_may_sleep(void *arg)
 {
     const mg_loop *loop = arg;
-    return may_sleep(loop, loop->leader);
+    return mg_leader_may_sleep(loop, loop->leader);
 }
 
 void mg_lead_woken(void *arg)
 {
     mg_loop *loop = arg;
-    mg_spares_watch(loop);
-    /* either this sees `frozen`, or the thread that forks sees that we are awake */
+    /* Either this sees `frozen`, or the thread that forks sees that we are awake. In the latter case it waits until we
+     * stop leading, so from here on the child has no copy of something half done. */
     if (atomic_load(&loop->frozen)) {
         pthread_mutex_lock(&loop->freeze_mu);
         pthread_mutex_unlock(&loop->freeze_mu);
     }
+    mg_spares_watch(loop);
 }
-
-typedef struct {
-    mg_poll poll; /* first: the functions get its address */
-    const leading *l;
-    uint64_t parts; /* of large frames, as of the last look */
-} leader_poll;
-
-/* Whether parts of a large frame have come since the last look; the sleep remembers when the first did. */
-static int has_new_part(const leading *l, uint64_t *parts)
-{
-    uint64_t before = *parts;
-    *parts = atomic_load_explicit(&l->loop->arriving, memory_order_relaxed);
-    if (*parts == before)
-        return 0;
-    if (l->s && !l->s->arriving_at)
-        l->s->arriving_at = mg_now();
-    return 1;
-}
-
-/* The answer of a waiter most likely comes from where the last one came from. */
-static mg_polled poll_for_answer(mg_poll *p, unsigned round)
-{
-    leader_poll *x = (leader_poll *) p;
-    mg_loop *loop = x->l->loop;
-    if (loop->hot_fn)
-        loop->hot_fn(loop->hot_arg);
-    if (round % 8 == 0 || !loop->hot_fn)
-        mg_poller_turn(loop->poller, 0, 0, 0);
-    if (is_done(x->l))
-        return MG_POLL_WON;
-    if (!may_sleep(loop, x->l->w))
-        return MG_POLL_STOP;
-    return has_new_part(x->l, &x->parts) ? MG_POLL_PART : MG_POLL_ON;
-}
-
-/* The next frame to pass on comes when a process has run that the last one went to, on this core perhaps: hence a yield
- * each time. */
-static mg_polled poll_for_traffic(mg_poll *p, unsigned round)
-{
-    const leading *l = ((leader_poll *) p)->l;
-    (void) round;
-    mg_poller_turn(l->loop->poller, 0, 0, 0);
-    if (l->loop->foreign_at != l->passed)
-        return MG_POLL_WON;
-    return (l->s && is_done(l)) || !may_sleep(l->loop, l->w) ? MG_POLL_STOP : MG_POLL_ON;
-}
-
-static mg_spun spin(const leading *l, mg_spin *h, mg_poll poll, int64_t now)
-{
-    leader_poll p = {.poll = poll, .l = l};
-    p.parts = atomic_load_explicit(&l->loop->arriving, memory_order_relaxed);
-    mg_spun spun = mg_spin_run(h, &p.poll, now);
-    if (spun == MG_SPUN_WON)
-        mg_count(&l->loop->spins_won);
-    else if (spun == MG_SPUN_LOST && !p.poll.has_part)
-        mg_count(&l->loop->spins_lost);
-    atomic_fetch_add_explicit(&l->loop->yields, p.poll.yields, memory_order_relaxed);
-    return spun;
-}
-
-/* Whether the leader is to look at what has come, and not to sleep. Frames are passed on, and each was soon followed by
- * another. */
-static int spin_for_traffic(leading *l, int64_t now)
-{
-    mg_loop *loop = l->loop;
-    if (loop->foreign_at == l->passed)
-        return 0;
-    mg_spin_learn(&loop->passing, now - l->passed);
-    l->passed = loop->foreign_at;
-    mg_spun spun = spin(l, &loop->passing, (mg_poll) {.fn = poll_for_traffic, .yield_every = 1}, now);
-    return spun == MG_SPUN_WON || spun == MG_SPUN_STOP;
-}
-
-/* Likewise; once in a wait. */
-static int spin_for_answer(leading *l, int64_t now)
-{
-    if (!l->s || l->s->spun)
-        return 0;
-    mg_poll poll = {.fn = poll_for_answer, .yield_every = 8, .has_part = l->s->arriving_at != 0};
-    mg_spun spun = spin(l, &l->w->spin, poll, now);
-    if (spun == MG_SPUN_LOST) {
-        l->s->spun = 1;
-        l->look_at = look_soon(l->s, l->look_at, now);
-    }
-    return spun == MG_SPUN_WON || spun == MG_SPUN_STOP;
-}
-
-/* --- leading --- */
 
 /* One turn of the poller, asleep if there is nothing to do. Whether it slept and nothing was called: a signal,
  * perhaps. */
-static int take_turn(const leading *l, int64_t now, int64_t until)
+static int take_turn(const mg_leading *l, int64_t now, int64_t until)
 {
     mg_loop *loop = l->loop;
     uint64_t parts = atomic_load_explicit(&loop->arriving, memory_order_relaxed);
-    int sleeps = may_sleep(loop, l->w);
+    int sleeps = mg_leader_may_sleep(loop, l->w);
     int what = mg_poller_turn(loop->poller, sleeps, now, until);
     mg_count(&loop->turns);
-    has_new_part(l, &parts);
+    mg_leader_has_new_part(l, &parts);
     mg_spares_watch(loop);
     if (what & MG_TURN_CALLED)
         loop->traffic_at = mg_now_coarse();
     return sleeps && !what;
 }
 
-/* The leader's work. look_at as in `leading`. */
-static stop lead(leading *l)
+/* The leader's work. */
+static stop lead(mg_leading *l)
 {
     mg_loop *loop = l->loop;
     int64_t now = l->began = mg_now();
@@ -379,8 +275,11 @@ static stop lead(leading *l)
         stop why = must_stop(l, now);
         if (why != GOES_ON)
             return why;
-        if (spin_for_traffic(l, now) || spin_for_answer(l, now))
+        mg_spun spun = mg_leader_spin(l, now);
+        if (spun == MG_SPUN_WON || spun == MG_SPUN_STOP)
             continue;
+        if (spun == MG_SPUN_LOST)
+            l->look_at = look_soon(l->s, l->look_at, now);
         int64_t until = l->deadline < l->look_at ? l->deadline : l->look_at;
         until = mg_work_sleep_until(loop, now, until);
         until = mg_spares_sleep_until(loop, now, until);
@@ -389,7 +288,7 @@ static stop lead(leading *l)
     }
 }
 
-static stop lead_as(leading *l)
+static stop lead_as(mg_leading *l)
 {
     atomic_store(&l->w->elsewhere, &l->loop->kick);
     stop why = lead(l);
@@ -451,7 +350,7 @@ static int lead_or_follow(mg_loop *loop, mg_follower *f, int may_lead, int passe
 
 static mg_err wait_for(mg_loop *loop, mg_sleeper *s, int64_t deadline, mg_follower *f)
 {
-    leading l = {.loop = loop, .w = s->waiter, .s = s, .deadline = deadline, .look_at = MG_NEVER};
+    mg_leading l = {.loop = loop, .w = s->waiter, .s = s, .deadline = deadline, .look_at = MG_NEVER};
     int passed = 0; /* the last sleep has lasted until the look of a caretaker */
     for (;;) {
         int64_t look = MG_NEVER, now = mg_now();
@@ -533,7 +432,7 @@ static int lead_or_look(mg_loop *loop, mg_follower *f, int passed, int64_t now, 
 
 static mg_err attend(mg_loop *loop, mg_follower *f, int64_t deadline)
 {
-    leading l = {.loop = loop, .w = f->waiter, .deadline = deadline, .look_at = MG_NEVER};
+    mg_leading l = {.loop = loop, .w = f->waiter, .deadline = deadline, .look_at = MG_NEVER};
     int passed = 1; /* a loop that is alone as it comes back is led at once */
     for (;;) {
         int64_t look = MG_NEVER, now = mg_now();
@@ -570,10 +469,20 @@ mg_err mg_loop_attend(mg_loop *loop, int64_t deadline)
 
 /* --- rule 5: having the loop for oneself --- */
 
-/* Whether w has acquired the loop already; that counts. */
-static int acquire_again_locked(mg_loop *loop, const mg_waiter *w)
+static uintptr_t this_thread(void)
 {
-    if (!w || loop->leader != w || !loop->acquired)
+    return (uintptr_t) pthread_self();
+}
+
+static int has_acquired_locked(const mg_loop *loop)
+{
+    return loop->acquired && loop->acquired_by == this_thread();
+}
+
+/* Whether the thread has acquired the loop already; that counts. */
+static int acquire_again_locked(mg_loop *loop)
+{
+    if (!has_acquired_locked(loop))
         return 0;
     loop->acquired++;
     return 1;
@@ -583,13 +492,14 @@ static void acquire_locked(mg_loop *loop, mg_waiter *w)
 {
     begin_locked(loop, w ? w : &nobody);
     loop->acquired = 1;
+    loop->acquired_by = this_thread();
 }
 
 void mg_loop_acquire(mg_loop *loop)
 {
     mg_waiter *w = mg_waiter_self();
     pthread_mutex_lock(&loop->mu);
-    if (!acquire_again_locked(loop, w)) {
+    if (!acquire_again_locked(loop)) {
         atomic_fetch_add(&loop->wanted, 1);
         if (loop->leader)
             mg_waiter_wake(loop->leader);
@@ -605,7 +515,7 @@ int mg_loop_try_acquire(mg_loop *loop)
 {
     mg_waiter *w = mg_waiter_self();
     pthread_mutex_lock(&loop->mu);
-    int ok = acquire_again_locked(loop, w);
+    int ok = acquire_again_locked(loop);
     if (!ok && !loop->leader && !atomic_load(&loop->wanted)) {
         acquire_locked(loop, w);
         ok = 1;
@@ -632,7 +542,7 @@ int mg_loop_leads(mg_loop *loop)
 {
     const mg_waiter *w = mg_waiter_self();
     pthread_mutex_lock(&loop->mu);
-    int leads = w && loop->leader == w;
+    int leads = (w && loop->leader == w) || has_acquired_locked(loop);
     pthread_mutex_unlock(&loop->mu);
     return leads;
 }

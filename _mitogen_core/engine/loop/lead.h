@@ -11,7 +11,7 @@
  *  2. must_stop: a leader stops when its item is there, its time is up, it is asked to, or it has served only others
  *     for a millisecond.
  *  3. leave_locked: the thread that stops leaves the loop alone, unless work is due, or the caretaker sleeps without
- *     limit: then it wakes it.
+ *     limit: then it wakes the caretaker. A thread that was woken since work is due leads.
  *  4. look_locked: the caretaker is the attendant while it attends, else the youngest follower. It looks every LOOK (2
  *     ms), and sleeps without limit once somebody leads and hardly anybody has come or gone since its last look. On a
  *     look, if nobody leads, and nobody has led since the last one, it leads. It also flushes what is corked.
@@ -94,6 +94,9 @@ mg_waiter *mg_lead_call_locked(mg_loop *loop);
 
 /* In a child made by fork: nobody leads, follows, attends or wants to. */
 void mg_lead_forked(mg_loop *loop);
+
+/* For tests: how often a caretaker looks. */
+void mg_lead_set_look(int64_t nanoseconds);
 
 /* The poller's two questions to its owner, see mg_poller_owner; arg is the loop. */
 int mg_lead_may_sleep(void *arg);

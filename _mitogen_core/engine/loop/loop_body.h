@@ -38,8 +38,10 @@ struct mg_loop {
     pthread_cond_t left;        /* nobody leads, and somebody has acquired or wants to */
     _Atomic int wanted;         /* threads that want to acquire; written under mu */
     int acquired;               /* how often the leader has, or 0 */
+    uintptr_t acquired_by;      /* its thread, which may be without a waiter */
     uint64_t changes;           /* how often somebody began or ended to lead or to attend */
-    int lead_now;               /* the caretaker leads without waiting for its next look */
+    int is_due;                 /* there is work, so somebody is to lead without waiting for the next look: */
+    const mg_waiter *called;    /* the thread that was woken for it; NULL: whichever comes first. Only compared */
     mg_follower *attending;     /* the attendant, while it attends */
     uint64_t attended;          /* how often it has */
     mg_ilist followers;

@@ -33,16 +33,16 @@ mg_loop *mg_loop_make(const mg_poller_owner *owner)
     }
     init(loop);
     told.arg = loop;
-    mg_loops_lock(); /* a fork must not come between, and copy descriptors that nobody closes */
+    mg_loops_lock(); /* a fork must not come between, and copy descriptors that nobody closes, or count us wrong */
     loop->poller = mg_poller_new(&told);
-    if (loop->poller)
-        mg_loops_add(loop);
-    mg_loops_unlock();
-    if (loop->poller) {
-        mg_block_keeper(1);
-        return loop;
-    }
     int err = errno;
+    if (loop->poller) {
+        mg_loops_add(loop);
+        mg_block_keeper(1);
+    }
+    mg_loops_unlock();
+    if (loop->poller)
+        return loop;
     mg_loop_unref(loop);
     errno = err;
     return NULL;

@@ -249,8 +249,7 @@ typedef struct {
 static mg_polled poll_parked(mg_poll *p, unsigned round)
 {
     mg_sleeper *s = ((parked_poll *) p)->s;
-    (void) round;
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; round && i < 16; i++) /* not after the one yield: what it was for is there by now, or is not */
         mg_spin_relax();
     int is_awaited = atomic_load(&s->waiter->word) == MG_WAITER_AWAKE; /* the word changes last */
     if (atomic_load(&s->state) != MG_SLEEPER_WAITING)

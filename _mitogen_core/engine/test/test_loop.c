@@ -7,11 +7,6 @@
 #include "base/block.h"
 #include "test/test_net.h"
 
-static mg_item number(uintptr_t n)
-{
-    return (mg_item) {(void *) n, MG_ITEM_OBJECT, 0};
-}
-
 /* --- a thread that waits, again and again when asked --- */
 
 struct waiting {
@@ -608,6 +603,80 @@ static void whoever_acquires_has_the_loop_alone(void)
     bell_end(&asking.bell, loop);
     mg_latch_unref(asking.latch);
     mg_loop_unref(loop);
+}
+
+static void *acquire_twice_without_a_waiter(void *arg)
+{
+    mg_loop *loop = arg;
+
+    for (int i = 0; i < 2; i++) {
+        mg_alloc_fail_at(1);
+        mg_loop_acquire(loop);
+        CHECK(mg_alloc_failed());
+    }
+    mg_alloc_fail_at(1);
+    CHECK(mg_loop_leads(loop) && mg_alloc_failed());
+    mg_alloc_fail_at(1);
+    CHECK(mg_loop_try_acquire(loop) && mg_alloc_failed());
+    mg_alloc_fail_at(0);
+    for (int i = 0; i < 3; i++)
+        mg_loop_release(loop);
+    CHECK(!mg_loop_leads(loop));
+    return NULL;
+}
+
+/* Before any other thread has ended, and left a waiter behind. */
+static void a_thread_for_whose_waiter_there_is_no_memory_may_acquire_again_what_it_has(void)
+{
+    mg_loop *loop = mg_loop_new();
+
+    test_join(test_spawn(acquire_twice_without_a_waiter, loop));
+    mg_loop_acquire(loop);
+    mg_loop_release(loop);
+    mg_loop_unref(loop);
+}
+
+static uint64_t times_led(mg_loop *loop)
+{
+    mg_loop_stats stats;
+
+    mg_loop_get_stats(loop, &stats);
+    return stats.leads;
+}
+
+static int any_leads(struct waiting *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (leads(&x[i]))
+            return 1;
+    return 0;
+}
+
+/* No caretaker looks before the test is over, so a thread that should lead has to be called. */
+static void a_loop_that_was_taken_from_its_leader_is_led_again_without_a_look(void)
+{
+    mg_lead_set_look(3600 * MG_SECOND);
+    for (int n = 1; n <= 3; n++) {
+        mg_loop *loop = mg_loop_new();
+        struct waiting x[3];
+
+        for (int i = 0; i < n; i++)
+            start_waiting(&x[i], loop, NULL, MG_NEVER);
+        AWAIT(any_leads(x, n));
+        for (int i = 0; i < 300; i++) {
+            mg_loop_acquire(loop);
+            uint64_t before = times_led(loop);
+            mg_loop_release(loop);
+            AWAIT(any_leads(x, n) || times_led(loop) > before); /* it may have stopped again, to look for a signal */
+        }
+        for (int i = 0; i < n; i++) {
+            CHECK(mg_latch_push(x[i].latch, number(1), NULL) == MG_OK);
+            end_waiting(&x[i]);
+            CHECK(x[i].err == MG_OK);
+        }
+        mg_loop_unref(loop);
+    }
+    mg_lead_set_look(MG_SECOND / 500);
 }
 
 static void an_op_is_run_whoever_leads_or_nobody(void)
@@ -1460,6 +1529,7 @@ int main(void)
 {
     test_watchdog(180);
     mg_spin_assume_room(0); /* but for the tests about that */
+    RUN(a_thread_for_whose_waiter_there_is_no_memory_may_acquire_again_what_it_has);
     RUN(a_forked_child_gives_the_loop_up_and_the_parent_does_not_notice);
     RUN(a_loop_is_whole_or_not_there_when_memory_is_out);
     RUN(a_waiter_leads_when_nobody_does_and_reads_for_itself);
@@ -1475,6 +1545,7 @@ int main(void)
     RUN(what_comes_while_nobody_looks_is_not_kept);
     RUN(acquire_makes_a_blocked_leader_step_down);
     RUN(whoever_acquires_has_the_loop_alone);
+    RUN(a_loop_that_was_taken_from_its_leader_is_led_again_without_a_look);
     RUN(an_op_is_run_whoever_leads_or_nobody);
     RUN(an_op_can_be_taken_back_from_anywhere_in_the_row);
     RUN(an_op_may_post_itself_again);
