@@ -23,6 +23,7 @@ class Options(mitogen.parent.Options):
         self.username = username
         if buildah_path:
             self.buildah_path = buildah_path
+        self._refuse_dash('container', 'username')
 
 
 class Connection(mitogen.parent.Connection):

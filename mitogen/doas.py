@@ -57,6 +57,7 @@ class Options(mitogen.parent.Options):
             if given[name] is not None:
                 setattr(self, name, given[name])
         self.password = mitogen.parent.make_secret(password)
+        self._refuse_dash('username')
 
 
 class BootstrapProtocol(mitogen.parent.PasswordMixin,

@@ -28,6 +28,7 @@ class Options(mitogen.parent.Options):
         self.container, self.image = container, image
         self.docker_path = docker_path or self.docker_path
         self.username = username
+        self._refuse_dash('container', 'image', 'username')
 
 
 class Connection(mitogen.parent.Connection):

@@ -478,6 +478,8 @@ def _write_program(folder, config):
     """
     Write our `ssh` to a directory, and return its path.
     """
+    python = mitogen.parent.get_sys_executable()
+    mitogen.parent._refuse_frozen([python])
     source = mitogen.core.get_core_source()
     if not isinstance(source, mitogen.core.BytesType):
         source = source.encode('utf-8')
@@ -486,7 +488,7 @@ def _write_program(folder, config):
         'config': mitogen.core.to_text(mitogen.parent._literal(config)),
     }
     wrapper = _WRAPPER % {
-        'python': _quoted(mitogen.parent.get_sys_executable()),
+        'python': _quoted(python),
         'folder': _quoted(folder),
     }
     path = os.path.join(folder, 'ssh')

@@ -21,6 +21,7 @@ class Options(mitogen.parent.Options):
         super(Options, self).__init__(**options)
         self.container = container
         self.incus_path = incus_path or self.incus_path
+        self._refuse_dash('container')
 
 
 class Connection(mitogen.parent.Connection):

@@ -23,6 +23,7 @@ class Options(mitogen.parent.Options):
         self.username = username
         if jexec_path:
             self.jexec_path = jexec_path
+        self._refuse_dash('container', 'username')
 
 
 class Connection(mitogen.parent.Connection):

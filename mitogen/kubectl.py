@@ -26,6 +26,7 @@ class Options(mitogen.parent.Options):
         self.pod = pod
         self.kubectl_path = kubectl_path or self.kubectl_path
         self.kubectl_args = list(kubectl_args or ())
+        self._refuse_dash('pod')
 
 
 class Connection(mitogen.parent.Connection):

@@ -20,6 +20,7 @@ class Options(mitogen.parent.Options):
         super(Options, self).__init__(**options)
         self.container = container
         self.lxc_attach_path = lxc_attach_path or self.lxc_attach_path
+        self._refuse_dash('container')
 
 
 class Connection(mitogen.parent.Connection):

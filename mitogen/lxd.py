@@ -21,6 +21,7 @@ class Options(mitogen.parent.Options):
         super(Options, self).__init__(**options)
         self.container = container
         self.lxc_path = lxc_path or self.lxc_path
+        self._refuse_dash('container')
 
 
 class Connection(mitogen.parent.Connection):

@@ -21,6 +21,7 @@ class Options(mitogen.parent.Options):
         super(Options, self).__init__(**options)
         self.podman_path = podman_path or self.podman_path
         self.container, self.username = container, username
+        self._refuse_dash('container', 'username')
 
 
 class Connection(mitogen.parent.Connection):

@@ -182,6 +182,7 @@ class Options(mitogen.parent.Options):
                             ('machinectl_path', machinectl_path)):
             if value:
                 setattr(self, name, value)
+        self._refuse_dash('container', 'username')
 
 
 def _join(libc, fd, name):
@@ -269,7 +270,8 @@ class Connection(mitogen.parent.Connection):
 
     def get_boot_command(self):
         # With a command to follow, no shell runs python in its own place.
-        boot = mitogen.parent.Argv(super(Connection, self).get_boot_command())
+        boot = mitogen.parent._shell_line(
+            super(Connection, self).get_boot_command())
         return ['/bin/sh', '-c', '%s; exit $?' % (boot,)]
 
     def start_child(self):

@@ -218,6 +218,7 @@ class Options(mitogen.parent.Options):
         self.keepalive_enabled = keepalive_enabled
         self.keepalive_interval = keepalive_interval
         self.keepalive_count = keepalive_count
+        self._refuse_dash('hostname', 'username')
 
 
 class Connection(mitogen.parent.Connection):
@@ -291,7 +292,7 @@ class Connection(mitogen.parent.Connection):
             command += ['-i', options.identity_file]
         for setting in self._get_settings():
             command += ['-o', setting]
-        return command + options.ssh_args + [options.hostname]
+        return command + options.ssh_args + ['--', options.hostname]
 
     def get_boot_command(self):
         boot = super(Connection, self).get_boot_command()

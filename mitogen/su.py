@@ -70,6 +70,7 @@ class Options(mitogen.parent.Options):
                             ('incorrect_prompts', incorrect_prompts)):
             if value is not None:
                 setattr(self, name, value)
+        self._refuse_dash('username')
 
 
 class SetupBootstrapProtocol(mitogen.parent.PasswordMixin,
@@ -116,4 +117,4 @@ class Connection(mitogen.parent.Connection):
     def get_boot_command(self):
         boot = super(Connection, self).get_boot_command()
         return [self.options.su_path, self.options.username, '-c',
-                str(mitogen.parent.Argv(boot))]
+                mitogen.parent._shell_line(boot)]

@@ -141,6 +141,7 @@ class Options(mitogen.parent.Options):
             self.sudo_path = sudo_path
         if password:
             self.password = mitogen.parent.make_secret(password)
+        self._refuse_dash('username', 'selinux_role', 'selinux_type')
 
 
 class SetupProtocol(mitogen.parent.PasswordMixin,

@@ -17,8 +17,9 @@ class Argv(object):
 
     :param argv: list of strings.
     """
-    _must_quote = re.compile(r'[ \\$"`!]')
-    _must_escape = re.compile(r'([\\$"`!])')
+    #: All that shells take as it is, whatever stands around it.
+    _plain = re.compile(r'[A-Za-z0-9%+,./:=@_-]+\Z')
+    _must_escape = re.compile(r'([\\$"`])')
 
     def __init__(self, argv):
         self.argv = argv
@@ -28,11 +29,29 @@ class Argv(object):
         Return one element as a shell reads it back.
         """
         word = _native_str(x)
-        if self._must_quote.search(word):
-            return '"%s"' % (self._must_escape.sub(r'\\\1', word),)
-        return word
+        if self._plain.match(word):
+            return word
+        if '!' in word:
+            # Between double quotes an interactive shell reads it, and another
+            # one keeps a backslash that stands before it.
+            return "'%s'" % (word.replace("'", "'\\''"),)
+        return '"%s"' % (self._must_escape.sub(r'\\\1', word),)
 
     def __str__(self):
         return ' '.join([self.escape(word) for word in self.argv])
 
     __repr__ = __str__
+
+
+def _shell_line(argv):
+    """
+    Return a command line as one text for a shell. A word ``&&`` of it is left
+    to the shell, for interpreters such as ``source FILE && python``.
+    """
+    parts = [[]]
+    for word in argv:
+        if word == '&&':
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return ' && '.join([str(Argv(part)) for part in parts])

@@ -40,6 +40,21 @@ def get_log_levels(loggers=('', 'mitogen', 'mitogen.io')):
     return [logging.getLogger(name).getEffectiveLevel() for name in loggers]
 
 
+def _refuse_frozen(argv):
+    """
+    Refuse to start the executable of a frozen application as an interpreter:
+    it would run the application again, which would do the same.
+
+    :param list argv: the command line of the interpreter.
+    :raises ConnectError: it is that executable.
+    """
+    if getattr(sys, 'frozen', False) and argv == [sys.executable]:
+        raise ConnectError(
+            u'This application is frozen: %s is the application itself, and no '
+            u'Python that could run a child. Say where one is: option '
+            u'python_path.' % (to_text(sys.executable),))
+
+
 class _Launch(object):
     """
     The command line that starts a child, and the text that the child is sent.
@@ -82,6 +97,7 @@ class _Launch(object):
         Return the command line that starts the child on its own machine.
         """
         argv = self.get_python_argv()
+        _refuse_frozen(argv)
         if self._runs_command_itself() and argv == [sys.executable]:
             stage = [_PLAIN_FIRST_STAGE, '']
         else:

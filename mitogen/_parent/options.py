@@ -79,7 +79,8 @@ class Options(object):
     :param bool profiling: let the child write profiles.
     :param bool unidirectional: the child routes only upwards and downwards.
     :param old_router: used by the method fork.
-    :raises ValueError: slash in `remote_name`.
+    :raises ValueError: slash in `remote_name`, or a dash before a word that a
+        tool would then take for an option of its own.
     """
     name = None
     python_path = get_sys_executable()
@@ -109,3 +110,22 @@ class Options(object):
         self.python_path = python_path or self.python_path
         self.connect_timeout = connect_timeout or self.connect_timeout
         self.connect_deadline = mitogen.core.now() + self.connect_timeout
+        self._refuse_dash('python_path')
+
+    def _refuse_dash(self, *names):
+        """
+        Refuse options whose values begin with a dash. They are names that may
+        come from others, and the tools are given them as words.
+
+        :param names: attributes: None, text, or a list that begins with text.
+        :raises ValueError: there is one.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                value = value[0] if value else None
+            if value is not None and to_text(value).startswith(u'-'):
+                raise ValueError(
+                    '%s=%r begins with a dash, so a program would take it for '
+                    'an option of its own. Name it in another way: by an '
+                    'absolute path, a number, or an alias.' % (name, value))
