@@ -41,11 +41,12 @@ PARTS = {
         'identity', 'poller', 'router', 'link', 'events', 'broker', 'start',
     ],
     'parent': [
-        'base', 'errors', 'terminal', 'argv', 'timers', 'pollers', 'sleeper',
-        'core_texts', 'first_stage', 'process', 'popen', 'pty', 'reaper',
-        'lines', 'handshake', 'options', 'failure', 'launch', 'connection',
-        'calls', 'context', 'requests', 'routes', 'id_allocator', 'forwarder',
-        'module_forwarder', 'resource_forwarder', 'router', 'upgrade', 'guard',
+        'base', 'errors', 'nonce', 'terminal', 'argv', 'timers', 'pollers',
+        'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
+        'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
+        'connection', 'calls', 'context', 'requests', 'routes', 'id_allocator',
+        'forwarder', 'module_forwarder', 'resource_forwarder', 'router',
+        'upgrade', 'guard',
     ],
     'master': [
         'base', 'core_source', 'stdlib', 'loaders', 'source_files',

@@ -214,7 +214,7 @@ class Connection(mitogen.parent.Connection):
         collects = gc.isenabled()
         gc.disable()
         mitogen.core.set_blocking(sock.fileno(), True)
-        sock.sendall(mitogen.core.b('MITO002\n'))
+        sock.sendall(mitogen.core.b('MITO002%(marker)s\n' % config))
 
         # Above the standard files, so that none of these calls overwrites it.
         fd = os.dup(sock.fileno())

@@ -18,14 +18,33 @@ from mitogen.core import b
 password_required_msg = 'sudo password is required'
 password_incorrect_msg = 'sudo password is incorrect'
 
-#: The prompt that sudo is told to use, so that none is translated.
+#: How the prompt looks that sudo is told to ask with, so that no translation
+#: gets in the way. Each connection makes its own of it, see
+#: :func:`_make_prompt`: this one is known to everybody, and is not answered.
 PASSWORD_PROMPT = 'mitogen-sudo-prompt:'
 
-#: Ends the data. The old sudo prints the prompt as it is. The one in Rust puts
-#: it in brackets, and goes on with its own, maybe translated, word. Either may
-#: then show an asterisk for each letter that is typed.
-PASSWORD_PROMPT_RE = re.compile(
-    b(r'mitogen-sudo-prompt:(?:\] [^*\n]{1,50})?\Z'))
+
+def _compile_prompt(prompt):
+    """
+    Return an expression that finds a prompt at the end of the data.
+
+    The old sudo prints the prompt as it is. The one in Rust puts it in
+    brackets, and goes on with its own, maybe translated, word. Either may then
+    show an asterisk for each letter that is typed.
+    """
+    return re.compile(b(re.escape(prompt) + r'(?:\] [^*\n]{1,50})?\Z'))
+
+
+PASSWORD_PROMPT_RE = _compile_prompt(PASSWORD_PROMPT)
+
+
+def _make_prompt():
+    """
+    Return a prompt that nobody can foresee, so that a text which is made to
+    look like one is not answered with a password.
+    """
+    return '%s-%s:' % (PASSWORD_PROMPT.rstrip(':'),
+                       mitogen.parent._make_nonce())
 
 
 class PasswordError(mitogen.parent.ConnectError):
@@ -152,9 +171,12 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
     password_error = PasswordError
     required_msg, incorrect_msg = password_required_msg, password_incorrect_msg
 
-    PARTIAL_PATTERNS = [
-        (PASSWORD_PROMPT_RE, mitogen.parent.PasswordMixin.on_password_prompt),
-    ]
+    def watch_for(self, prompt):
+        """Answer this prompt, and no other."""
+        self.PARTIAL_PATTERNS = [
+            (_compile_prompt(prompt),
+             mitogen.parent.PasswordMixin.on_password_prompt),
+        ]
 
 
 class Connection(mitogen.parent.Connection):
@@ -165,6 +187,15 @@ class Connection(mitogen.parent.Connection):
     create_child_args = {'escalates_privilege': True}
     create_child = staticmethod(mitogen.parent.hybrid_tty_create_child)
     options_class, diag_protocol_class = Options, SetupProtocol
+
+    def __init__(self, options, router):
+        super(Connection, self).__init__(options, router)
+        self._prompt = _make_prompt()
+
+    def stderr_stream_factory(self):
+        stream = super(Connection, self).stderr_stream_factory()
+        stream.protocol.watch_for(self._prompt)
+        return stream
 
     def _get_name(self):
         return u'sudo.' + mitogen.core.to_text(self.options.username)
@@ -185,7 +216,7 @@ class Connection(mitogen.parent.Connection):
     def get_boot_command(self):
         options = self.options
         # The long names are younger than some sudo.
-        command = [options.sudo_path, '-p', PASSWORD_PROMPT,
+        command = [options.sudo_path, '-p', self._prompt,
                    '-u', options.username]
         for letter, wanted in (('-E', options.preserve_env),
                                ('-H', options.set_home),

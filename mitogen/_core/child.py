@@ -260,7 +260,8 @@ class ExternalContext(object):
         # Before there is a thread that may send, and while ours does not wait
         # for one to start: so the parent can go on sooner.
         if config.get('send_ec2', True):
-            self.stream.transmit_side.write(b'MITO002\n')
+            self.stream.transmit_side.write(
+                ('MITO002%s\n' % config.get('marker', '')).encode())
         self.broker._make_thread()
         self.broker._thread.start()
         # Not before that: what our start imports never comes from the parent.

@@ -17,10 +17,12 @@ Starting a child takes one interpreter start and one round trip:
    a tool such as ssh or sudo that runs it elsewhere. The list holds a short
    decoder, the *first stage* (compressed) and the version of this package.
 2. The first stage prints ``MITO000``, whether it found this very version of
-   the package installed, and its Python version. `BootstrapProtocol` answers
-   with the configuration alone, or with source text and configuration.
-3. The child's core starts and prints ``MITO002``. From the next byte on the
-   stream carries frames; `BootstrapProtocol` gives way to `MitogenProtocol`.
+   the package installed, its Python version, and a random word from its command
+   line. `BootstrapProtocol` answers with the configuration alone, or with source
+   text and configuration.
+3. The child's core starts and prints ``MITO002`` and another such word, from its
+   configuration. From the next byte on the stream carries frames;
+   `BootstrapProtocol` gives way to `MitogenProtocol`.
 
 Everything here that touches a stream, a timer or a process runs on the broker
 thread. `Router.connect`, `CallChain.call`, `ChildIdAllocator.allocate` and

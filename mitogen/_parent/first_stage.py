@@ -34,7 +34,7 @@ if os.environ.get('MITOGEN_CORE')!='pure':
   import mitogen;mitogen.__path__
   s='.'.join(map(str,mitogen.__version__))==sys.argv[3]
  except Exception:0
-os.write(1,('MITO000 %d %x\n'%(s,sys.hexversion)).encode())
+os.write(1,('MITO000 %d %x %s\n'%(s,sys.hexversion,sys.argv[4])).encode())
 if s:import mitogen.core
 def b(e,d=b''):
  while len(d)<e:

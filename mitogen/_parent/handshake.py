@@ -18,7 +18,9 @@ class BootstrapProtocol(RegexProtocol):
     Speaks with the first stage on the child's standard files, from the start
     of the process until the child says it is ready.
 
-    Lines before the first marker, such as a login banner, are let pass.
+    Lines before the first marker, such as a login banner, are let pass. A
+    marker counts only with the token that was made for this connection, so a
+    banner cannot contain one.
 
     :param mitogen.core.Broker broker: whose thread calls us.
     """
@@ -27,8 +29,9 @@ class BootstrapProtocol(RegexProtocol):
     EC2_MARKER = b('MITO002')
 
     #: The first marker, and what a first stage of ours says about itself:
-    #: whether our version of the package is there, and `sys.hexversion`.
-    _ec0_re = re.compile(EC0_MARKER + b(r'(?: ([01]) ([0-9a-f]{7,8})\b)?'))
+    #: whether our version of the package is there, `sys.hexversion`, and what
+    #: we have told it to say.
+    _ec0_re = re.compile(EC0_MARKER + b(' ([01]) ([0-9a-f]{7,8}) ([0-9a-f]+)'))
 
     def __init__(self, broker):
         super(BootstrapProtocol, self).__init__()
@@ -41,6 +44,12 @@ class BootstrapProtocol(RegexProtocol):
 
     def _on_ec0_received(self, line, match):
         conn = self.stream.conn
+        for match in self._ec0_re.finditer(line):
+            if match.group(3) == b(conn._stage_nonce):
+                break
+        else:
+            # A banner, or the first stage of somebody else.
+            return self.on_unrecognized_line_received(line)
         LOG.debug('%r: first stage runs: %r', conn, match.group(0))
         if conn._stage == conn.STAGE_SENT:
             # It gets one answer. A peer that asks again and again must not
@@ -58,10 +67,8 @@ class BootstrapProtocol(RegexProtocol):
         have = match.group(1) == b('1')
         if have and not os.environ.get('MITOGEN_SHIP'):
             self._answer(b'C', conn._get_short_preamble())
-        elif match.group(2):
-            conn._get_preamble_for(int(match.group(2), 16), self._answer_source)
         else:
-            self._answer_source(conn.get_preamble())
+            conn._get_preamble_for(int(match.group(2), 16), self._answer_source)
 
     def _answer_source(self, preamble):
         self._answer(b'S', preamble)
@@ -74,6 +81,9 @@ class BootstrapProtocol(RegexProtocol):
         LOG.debug('%r: first stage got its input', self.stream.conn)
 
     def _on_ec2_received(self, line, match):
+        token = b(self.stream.conn._ready_nonce)
+        if self.EC2_MARKER + b(' ') + token not in line:
+            return self.on_unrecognized_line_received(line)
         LOG.debug('%r: child is ready', self.stream.conn)
         self.stream.conn._complete_connection()
         return False

@@ -13,7 +13,7 @@ import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial, _get_first_stage_blob  # house
-from mitogen.parent import _get_reduced_partial, _native_str, _PLAIN_FIRST_STAGE, _replace_phrases  # house
+from mitogen.parent import _get_reduced_partial, _make_nonce, _native_str, _PLAIN_FIRST_STAGE, _replace_phrases  # house
 from mitogen.parent import _UNPACK, Argv, ConnectError, create_child, get_core_source_partial, LOG  # house
 from mitogen.parent import PartialZlib, PY3  # house
 
@@ -82,6 +82,10 @@ class _Launch(object):
     def __init__(self, options, router):
         self.options = options
         self._router = router
+        #: What the first stage says to show that it is ours, and what the
+        #: child says, which is told so by its configuration.
+        self._stage_nonce = _make_nonce()
+        self._ready_nonce = _make_nonce()
 
     def get_python_argv(self):
         """
@@ -104,6 +108,7 @@ class _Launch(object):
             stage = [_DECODER, _get_first_stage_blob()]
         return argv + ['-c'] + stage + [
             _native_str(self.options.remote_name), _version_str(),
+            self._stage_nonce,
         ]
 
     def _runs_command_itself(self):
@@ -135,6 +140,8 @@ class _Launch(object):
             'import_blocks': sorted(policy.blocks),
             'import_overrides': sorted(policy.overrides),
             'remote_name': self.options.remote_name,
+            # Not as the child says it: somebody may echo this.
+            'marker': ' ' + self._ready_nonce,
         }
 
     def _get_short_preamble(self):

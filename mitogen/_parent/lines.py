@@ -144,8 +144,8 @@ class PasswordMixin(object):
     For a `RegexProtocol` on the stream where a tool asks for a password. A
     connection method names its texts and lists the functions in its tables.
 
-    Nothing is answered once the child is ready. If the word "password" is
-    written then, it is not the tool that asks.
+    Nothing is answered once the first stage has spoken. If the word "password"
+    is written then, it is not the tool that asks.
 
     :ivar bool password_sent: the password has been typed.
     """
@@ -156,6 +156,20 @@ class PasswordMixin(object):
 
     password_sent = False
     _writer = None
+
+    def _find(self, table, line):
+        if table is self.PARTIAL_PATTERNS and not self._tool_may_ask():
+            return None, None
+        return super(PasswordMixin, self)._find(table, line)
+
+    def _tool_may_ask(self):
+        """
+        Return whether the tool has not run the command yet: the first stage is
+        what runs last before a child is ready, and nobody asks beyond it.
+        """
+        conn = self.stream.conn
+        return conn._pending and conn._stage in (conn.STAGE_STARTED,
+                                                 conn.STAGE_ANSWERED)
 
     def _shown(self, line):
         # Some tools show what was typed.

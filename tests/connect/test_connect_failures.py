@@ -79,6 +79,9 @@ def make_python(account):
     return make
 
 
+#: What the first stage says: its last argument shows that the parent has started it.
+SAYS_0 = 'for token; do :; done; echo "MITO000 0 30b07f0 $token"'
+
 #: Reads what the parent answers to the first marker, all of it or a part, byte by byte.
 READ = '''PYTHON -c "
 import os
@@ -100,12 +103,12 @@ read(min(size, %s))
     (STARTED, 'echo out of luck; exit 3', ['out of luck']),
     (STARTED, 'printf MITO00; exit 3', ['MITO00']),
     (STARTED, 'kill -9 $$', []),
-    (SENT, 'echo MITO000 0 3.9; exit 3', []),
-    (SENT, 'echo MITO000 0 3.9;' + READ % 0 + 'exit 3', []),
-    (SENT, 'echo MITO000 0 3.9;' + READ % 2000 + 'exit 3', []),
-    (SENT, 'echo MITO000 0 3.9;' + READ % 'size' + 'echo no memory; exit 3', ['no memory']),
-    (SENT, 'echo MITO000 0 3.9;' + READ % 'size' + 'echo MITO001; exit 3', []),
-    (SENT, 'echo MITO000 0 3.9;' + READ % 'size' + 'printf MITO002; exit 3', ['MITO002']),
+    (SENT, SAYS_0 + '; exit 3', []),
+    (SENT, SAYS_0 + ';' + READ % 0 + 'exit 3', []),
+    (SENT, SAYS_0 + ';' + READ % 2000 + 'exit 3', []),
+    (SENT, SAYS_0 + ';' + READ % 'size' + 'echo no memory; exit 3', ['no memory']),
+    (SENT, SAYS_0 + ';' + READ % 'size' + 'echo MITO001; exit 3', []),
+    (SENT, SAYS_0 + ';' + READ % 'size' + 'printf MITO002; exit 3', ['MITO002']),
 ])
 def test_the_end_of_each_stage(target, make_python, stage, text, says):
     text = target.fails(mitogen.parent.EofError, make_python(text))
@@ -174,7 +177,7 @@ def test_a_program_that_is_no_python(target):
 
 @pytest.mark.parametrize('stage, text', [
     (STARTED, 'echo so far; '),
-    (SENT, 'echo so far; echo MITO000 0 3.9; '),
+    (SENT, 'echo so far; ' + SAYS_0 + '; '),
 ])
 def test_a_deadline_in_each_stage(target, make_python, stage, text):
     # What su starts is in a session of its own, so that only the end of its input reaches it.
@@ -243,7 +246,7 @@ def test_the_last_hundred_lines(router, make_python):
 
 
 def test_how_long_each_stage_took(router, make_python):
-    path = make_python('sleep 0.2; echo MITO000 0 3.9; sleep 0.4; exit 1\n')
+    path = make_python('sleep 0.2; ' + SAYS_0 + '; sleep 0.4; exit 1\n')
     with pytest.raises(mitogen.parent.EofError) as caught:
         router.local(python_path=path)
     times = re.search(
@@ -357,7 +360,7 @@ def asking(make_python, then='exit 1', name='asking'):
     Return a sudo that asks for the password on its terminal, and shows there what it was told.
     """
     return make_python(
-        'printf mitogen-sudo-prompt: >&2\nread answer <&2\n'
+        'printf %%s "$2" >&2\nread answer <&2\n'
         'printf %%s "$answer" >&2; echo >&2; echo "wrong: $answer, $answer" >&2\n'
         '%s\n' % then, name)
 
@@ -378,7 +381,7 @@ def all_logs():
 
 @pytest.mark.parametrize('version', ['python2.7', None])
 @pytest.mark.parametrize('far', [False, True])
-@pytest.mark.parametrize('then', ['exit 1', 'exec sleep 600', 'printf mitogen-sudo-prompt: >&2; exec sleep 600'])
+@pytest.mark.parametrize('then', ['exit 1', 'exec sleep 600', 'printf %s "$2" >&2; exec sleep 600'])
 def test_a_password_that_is_shown_again(router, make_python, all_logs, far, version, then):
     options = {'sudo_path': asking(make_python, then), 'password': PASSWORD, 'connect_timeout': 2}
     if far:

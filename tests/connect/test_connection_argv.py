@@ -3,6 +3,7 @@ Command lines, options, and how prompts are recognised and answered, for each co
 anything.
 """
 
+import re
 import socket
 
 import pytest
@@ -156,7 +157,7 @@ def test_ssh_by_default():
     assert prefix('ssh', hostname='h') == [
         'ssh', '-o', 'LogLevel ERROR', '-o', 'Compression yes',
         '-o', 'ServerAliveInterval 15', '-o', 'ServerAliveCountMax 3', '-o', 'BatchMode yes',
-        '-o', 'StrictHostKeyChecking yes', 'h',
+        '-o', 'StrictHostKeyChecking yes', '--', 'h',
     ]
 
 
@@ -167,14 +168,14 @@ def test_ssh_with_everything():
     ) == [
         '/s', '-vv', '-l', 'u', '-p', '23', '-o', 'IdentitiesOnly yes', '-i', '/k', '-o', 'Compression yes',
         '-o', 'ServerAliveInterval 5', '-o', 'ServerAliveCountMax 4', '-o', 'StrictHostKeyChecking ask',
-        '-a', '-b', 'h',
+        '-a', '-b', '--', 'h',
     ]
 
 
 def test_ssh_without_what_can_be_switched_off():
     assert prefix(
         'ssh', hostname='h', compression=False, keepalive_enabled=False, identities_only=False, identity_file='/k',
-    ) == ['ssh', '-o', 'LogLevel ERROR', '-i', '/k', '-o', 'BatchMode yes', '-o', 'StrictHostKeyChecking yes', 'h']
+    ) == ['ssh', '-o', 'LogLevel ERROR', '-i', '/k', '-o', 'BatchMode yes', '-o', 'StrictHostKeyChecking yes', '--', 'h']
 
 
 def test_ssh_that_ignores_host_keys():
@@ -220,14 +221,16 @@ def test_the_ssh_command_line_is_short():
 # ---- sudo
 
 def test_sudo_by_default():
-    assert prefix('sudo') == ['sudo', '-p', 'mitogen-sudo-prompt:', '-u', 'root', '--']
+    command = prefix('sudo')
+    assert re.match('mitogen-sudo-prompt-[0-9a-f]{16}:$', command.pop(2))
+    assert command == ['sudo', '-p', '-u', 'root', '--']
 
 
 def test_sudo_with_everything():
-    assert prefix(
+    command = prefix(
         'sudo', username='u', sudo_path='/s', preserve_env=True, set_home=True, login=True, selinux_role='r',
-        selinux_type='t', password='p',
-    ) == ['/s', '-p', 'mitogen-sudo-prompt:', '-u', 'u', '-E', '-H', '-i', '-r', 'r', '-t', 't', '--']
+        selinux_type='t', password='p')
+    assert command[:2] + command[3:] == ['/s', '-p', '-u', 'u', '-E', '-H', '-i', '-r', 'r', '-t', 't', '--']
 
 
 def test_sudo_args_are_parsed():
@@ -372,6 +375,8 @@ class Tool(object):
         else:
             self.stream = made.stderr_stream_factory()
         self.stream.name = u'tool'
+        #: What it asks with.
+        self.prompt = made._prompt.encode() if method == 'sudo' else PROMPTS[method]
         self.stream.conn = self.conn = FakeConnection(made.options)
         self.sock, ours = socket.socketpair()
         self.stream.accept(ours, ours)
@@ -406,7 +411,7 @@ class Tool(object):
 
 PROMPTS = {
     'ssh': b"user@host's password: ",
-    'sudo': b'mitogen-sudo-prompt:',
+    'sudo': None,   # another one each time
     'su': b'Password: ',
     'doas': b'\rdoas (user@host) password: ',
 }
@@ -422,7 +427,7 @@ def tool(method, **options):
 @pytest.mark.parametrize('slowly', [False, True])
 def test_a_prompt_is_answered_once(method, slowly):
     with tool(method, password=u'p\xe4ss') as asked:
-        asked.says(PROMPTS[method], slowly)
+        asked.says(asked.prompt, slowly)
         assert asked.hears() == u'p\xe4ss\n'.encode('utf-8')
         assert asked.conn.stages == [asked.conn.STAGE_ANSWERED]
         asked.says(b'\r\n')
@@ -433,9 +438,9 @@ def test_a_prompt_is_answered_once(method, slowly):
 @pytest.mark.parametrize('method', ['sudo', 'su', 'doas'])
 def test_a_second_prompt_means_that_the_password_is_wrong(method):
     with tool(method, password='p') as asked:
-        asked.says(PROMPTS[method], slowly=True)
+        asked.says(asked.prompt, slowly=True)
         asked.says(b'\r\nSorry.\r\n')
-        asked.says(PROMPTS[method])
+        asked.says(asked.prompt)
         assert asked.hears() == b'p\n'
         module = METHODS[method]
         assert asked.failures == [(module.PasswordError, '%s password is incorrect' % method)]
@@ -445,7 +450,7 @@ def test_a_second_prompt_means_that_the_password_is_wrong(method):
 @pytest.mark.parametrize('method', sorted(PROMPTS))
 def test_a_prompt_and_no_password(method):
     with tool(method) as asked:
-        asked.says(PROMPTS[method])
+        asked.says(asked.prompt)
         module = METHODS[method]
         assert asked.failures == [(module.PasswordError, module.password_required_msg)]
         assert asked.hears() == b''
@@ -459,7 +464,7 @@ def test_the_text_about_a_missing_password(method):
 def test_a_password_is_not_logged():
     for method in PROMPTS:
         with testlib.LogCapture('mitogen') as logs, tool(method, password='hunter2') as asked:
-            asked.says(PROMPTS[method])
+            asked.says(asked.prompt)
             assert asked.hears() == b'hunter2\n'
         assert logs.records
         assert not logs.find('hunter2')
@@ -533,7 +538,7 @@ def test_ssh_asks_about_a_host_key(variant, slowly):
 def test_ssh_asks_for_the_password_on_the_line_of_the_host_key(slowly):
     with tool('ssh', check_host_keys='accept', password='p') as asked:
         asked.says(YES_NO % b'', slowly)
-        asked.says(PROMPTS['ssh'], slowly)
+        asked.says(asked.prompt, slowly)
         assert asked.hears() == b'yes\np\n'
 
 
@@ -569,7 +574,7 @@ def test_ssh_is_denied(line, password, expected, slowly):
 
 def test_ssh_is_denied_after_the_password():
     with tool('ssh', password='p') as asked:
-        asked.says(PROMPTS['ssh'])
+        asked.says(asked.prompt)
         asked.says(b'\r\nPermission denied, please try again.\r\n')
         assert asked.failures == [(mitogen.ssh.PasswordError, mitogen.ssh.password_incorrect_msg)]
 

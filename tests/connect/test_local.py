@@ -296,7 +296,7 @@ def test_an_interpreter_that_never_speaks_times_out(router, make_python, tmp_pat
 
 
 def test_an_interpreter_that_dies_after_its_first_word(router, make_python):
-    path = make_python('echo "MITO000"\nexit 1\n')
+    path = make_python('for token; do :; done\necho "MITO000 0 30b07f0 $token"\nexit 1\n')
     with pytest.raises(mitogen.parent.EofError):
         router.local(python_path=path)
 

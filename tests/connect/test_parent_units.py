@@ -111,14 +111,15 @@ def test_unknown_termios_flags_are_skipped_and_logged():
 
 
 def test_argv_quotes_for_a_shell():
-    assert str(Argv(['a b', 'c$d', 'o;p'])) == '"a b" "c\\$d" o;p'
-    assert str(Argv(['a"b', 'c`', 'd!', '\\', "it's", '', '(', '*'])) == '"a\\"b" "c\\`" "d\\!" "\\\\" it\'s  ( *'
+    assert str(Argv(['a b', 'c$d', 'o;p'])) == '"a b" "c\\$d" "o;p"'
+    assert str(Argv(['a"b', 'c`', "d'!", '\\', "it's", '', '('])) == (
+        '"a\\"b" "c\\`" \'d\'\\\'\'!\' "\\\\" "it\'s" "" "("')
+    assert str(Argv(['/usr/bin/python3', '-c', 'a=b', 'user@host:1.0'])) == '/usr/bin/python3 -c a=b user@host:1.0'
 
 
 def test_argv_means_the_same_to_a_shell():
     argv = ['echo', 'a b', 'c$d', 'back\\slash', 'q"q', 'tick`', 'plain']
     out = subprocess.check_output(['/bin/sh', '-c', str(Argv(argv))])
-    # "!" is escaped for interactive shells; others keep the backslash.
     assert out.decode() == 'a b c$d back\\slash q"q tick` plain\n'
 
 
@@ -471,9 +472,9 @@ def test_the_boot_command_is_small_and_needs_no_escapes(fake_router):
     conn = make_connection(fake_router, python_path='/usr/bin/python3', remote_name=u'root@localhost:12345')
     command = conn.get_boot_command()
     assert command[:2] == ['/usr/bin/python3', '-c']
-    assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__))]
+    assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__)), conn._stage_nonce]
     assert all(isinstance(word, str) for word in command)
-    assert len(' '.join(command)) < 730
+    assert len(' '.join(command)) < 756
     assert not set(' '.join(command)) & set('\n\t"\'$`\\!')
 
 
@@ -482,7 +483,7 @@ def test_an_interpreter_of_ours_is_given_the_first_stage_as_it_is(fake_router):
     command = conn.get_boot_command()
     assert command[:2] == [sys.executable, '-c']
     assert 'MITO000' in command[2] and 'binascii' not in command[2]
-    assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__))]
+    assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__)), conn._stage_nonce]
 
 
 def test_a_method_that_wraps_the_command_gets_one_without_quotes(fake_router):
@@ -517,8 +518,8 @@ def test_the_preamble_does_not_follow_log_levels(fake_router):
 
 
 def test_the_configuration_is_complete(fake_router):
-    config = make_connection(fake_router, debug=True, remote_name=u'm\xfcller').get_econtext_config()
-    assert config == {
+    conn = make_connection(fake_router, debug=True, remote_name=u'm\xfcller')
+    assert conn.get_econtext_config() == {
         'parent_ids': [mitogen.context_id] + mitogen.parent_ids,
         'context_id': 1234,
         'debug': True,
@@ -530,6 +531,7 @@ def test_the_configuration_is_complete(fake_router):
         'import_blocks': ['b'],
         'import_overrides': ['a', 'mitogen'],
         'remote_name': u'm\xfcller',
+        'marker': ' ' + conn._ready_nonce,
     }
 
 
@@ -566,7 +568,7 @@ def run_first_stage(python, data, blocking=True, version=None, **env):
     """
     argv = [
         python, '-c', mitogen.parent._DECODER, mitogen.parent._get_first_stage_blob(), 'remote',
-        version or mitogen.parent._version_str(),
+        version or mitogen.parent._version_str(), 'ab12',
     ]
     clean = dict((k, v) for k, v in os.environ.items() if k not in ('MITOGEN_CORE', 'PYTHONPATH'))
     clean.update(env)
@@ -623,6 +625,7 @@ def test_shipped_source_runs_and_nothing_more_is_read(python, blocking):
     status, out, err = run_first_stage(python, SHIPPED, blocking)
     marker, _, rest = out.partition(b'\n')
     assert marker.startswith(b'MITO000 0 ')
+    assert marker.endswith(b' ab12')
     assert (status, rest, err) == (0, FAKE_FACTS, b'')
 
 
@@ -1079,6 +1082,7 @@ def test_the_last_hundred_lines_and_the_unfinished_one_are_kept(prompter):
 
 class FakeConnection(object):
     STAGE_SENT = Connection.STAGE_SENT
+    _stage_nonce, _ready_nonce = 'ab12', 'cd34'
     completed = 0
     _stage = None
 
@@ -1115,11 +1119,11 @@ def written(stream):
 
 
 @pytest.mark.parametrize('line, sent', [
-    (b'MITO000\n', b'S00000004long'),
-    (b'MITO000 0 20712f0\n', b'S00000008for 2.7.'),
-    (b'MITO000 0 30b07f0\n', b'S00000008for 3.11'),
-    (b'MITO000 1 30b07f0\n', b'C00000005short'),
-    (b'\x1b[0mMITO000 1 30b07f0\r\n', b'C00000005short'),
+    (b'MITO000 0 20712f0 ab12\n', b'S00000008for 2.7.'),
+    (b'MITO000 0 30b07f0 ab12\n', b'S00000008for 3.11'),
+    (b'MITO000 1 30b07f0 ab12\n', b'C00000005short'),
+    (b'\x1b[0mMITO000 1 30b07f0 ab12\r\n', b'C00000005short'),
+    (b'MITO000 1 30b07f0 MITO000 1 30b07f0 MITO000 0 20712f0 ab12\n', b'S00000008for 2.7.'),
 ])
 def test_the_answer_depends_on_what_the_target_has(bootstrap, line, sent):
     feed(bootstrap.protocol, b'banner\nmore of it\n', line)
@@ -1129,12 +1133,12 @@ def test_the_answer_depends_on_what_the_target_has(bootstrap, line, sent):
 
 def test_shipping_can_be_forced(bootstrap, monkeypatch):
     monkeypatch.setenv('MITOGEN_SHIP', '1')
-    feed(bootstrap.protocol, b'MITO000 1 30b07f0\n')
+    feed(bootstrap.protocol, b'MITO000 1 30b07f0 ab12\n')
     assert written(bootstrap) == b'S00000008for 3.11'
 
 
 def test_bytes_after_the_last_marker_go_to_the_next_protocol(bootstrap):
-    feed(bootstrap.protocol, b'MITO000 0 3060ff0\nMITO001\nMITO002\nframes')
+    feed(bootstrap.protocol, b'MITO000 0 3060ff0 ab12\nMITO001\nMITO002 cd34\nframes')
     assert bootstrap.conn.completed == 1
     (_, data), _ = bootstrap.conn.next_protocol.on_receive.call_args
     assert bytes(data) == b'frames'

@@ -304,7 +304,8 @@ def test_a_client_that_is_not_there(ssh):
 def test_a_connection_that_is_cut_while_the_child_starts(server, ssh):
     # The parent of the login shell is the server's process for this connection, and runs as the user.
     path = server.account.script('cutter', '''
-        echo "MITO000"
+        for token; do :; done
+        echo "MITO000 0 30b07f0 $token"
         parent=$(ps -o ppid= -p $PPID 2>/dev/null || cut -d" " -f4 /proc/$PPID/stat)
         kill -9 $PPID $parent
         exec sleep 60

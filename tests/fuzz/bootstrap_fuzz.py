@@ -27,7 +27,9 @@ import fuzz_corpus
 
 WORDS = [
     b'MITO000', b'MITO000 1 30b07f0', b'MITO000 0 20712f0', b'MITO000 9 9.9', b'MITO001', b'MITO002', b'MITO00',
-    b'\n', b'\n', b'\n', b'\r\n', b'\0', b'\xff\xfe', b'Password: ', b'password:', b'[sudo] password for x: ', b'Sorry, try again.', b' ',
+    b'MITO000 1 30b07f0 ab12', b'MITO000 0 20712f0 ab12', b'MITO002 cd34', b' ab12', b' cd34',
+    b'\n', b'\n', b'\n', b'\r\n', b'\0', b'\xff\xfe', b'Password: ', b'password:', b'mitogen-sudo-prompt:', b'[sudo] password for x: ',
+    b'Sorry, try again.', b' ',
     b'Permission denied (publickey,password).', b'Are you sure you want to continue connecting (yes/no)? ', b'su: ',
     b'WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!', b'Last login: today', b'MI\x00\x05', b'x' * 3000,
     b'\x1b[0m', b'doas: Authorization failed', b'Authentication failure', b'(mitogen@host) ', b'M', b'MITO', b'2',
@@ -48,6 +50,7 @@ class Connection(object):
     STAGE_SENT = mitogen.parent.Connection.STAGE_SENT
     _stage = mitogen.parent.Connection.STAGE_STARTED
     _pending = True
+    _stage_nonce, _ready_nonce = 'ab12', 'cd34'
 
     def __init__(self, has_password):
         self.options = mock.Mock(password=u'hunter2' if has_password else None, check_host_keys='accept')
@@ -106,9 +109,9 @@ def expected(data):
     answered = False
     while b'\n' in data:
         line, _, data = data.partition(b'\n')
-        if b'MITO000' in line:
-            answered = True
-        elif b'MITO001' not in line and b'MITO002' in line:
+        if re.search(b'MITO000 [01] [0-9a-f]{7,8} [0-9a-f]', line):
+            answered = answered or bool(re.search(b'MITO000 [01] [0-9a-f]{7,8} ab12(?![0-9a-f])', line))
+        elif b'MITO001' not in line and b'MITO002 cd34' in line:
             return answered, True, data
     return answered, False, b''
 
@@ -134,6 +137,8 @@ def try_one(data, rng):
         protocol = stream.protocol
         if cls is mitogen.su.SetupBootstrapProtocol:
             protocol.watch_for(conn.options)
+        elif cls is mitogen.sudo.SetupProtocol:
+            protocol.watch_for(mitogen.sudo.PASSWORD_PROMPT)
         writer = protocol._writer = mock.Mock()
         whole = rng.random() < 0.2
         at = 0

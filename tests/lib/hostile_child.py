@@ -198,12 +198,12 @@ def read_exactly(size):
 
 def main():
     # "This version is here": so the configuration comes as a literal.
-    os.write(1, b'MITO000 1 30b07f0\n')
+    os.write(1, ('MITO000 1 30b07f0 %s\n' % (sys.argv[-1],)).encode())
     size = int(read_exactly(9)[1:], 16)
     config.update(ast.literal_eval(read_exactly(size).decode()))
     os.set_blocking(0, False)
     os.set_blocking(1, False)
-    stream.write(b'MITO002\n')
+    stream.write(('MITO002%s\n' % (config['marker'],)).encode())
     driver = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     driver.connect(sys.argv[1])
     lines = driver.makefile('rw')

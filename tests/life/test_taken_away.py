@@ -378,12 +378,15 @@ class Tool(object):
         return int(self.pid_path.read_text())
 
 
+#: What the first stage says: its last argument shows that the parent has started it.
+SAYS_0 = 'for token; do :; done; echo "MITO000 0 30b07f0 $token"'
+
 #: What the child has said when it is taken away.
 STAGES = {
     'silent': '',
     'banner': 'echo hello; printf "no newline"',
-    'first_stage': 'echo "MITO000 0 3.11"',
-    'second_stage': 'echo "MITO000 0 3.11"; echo MITO001',
+    'first_stage': SAYS_0,
+    'second_stage': SAYS_0 + '; echo MITO001',
 }
 
 

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Words that nobody can foresee: what a prompt or a marker of ours is known by.
+"""
+
+from __future__ import absolute_import  # house
+
+import binascii  # house
+import os  # house
+
+
+def _make_nonce():
+    """
+    Return 16 letters that nobody can foresee, as `str`.
+    """
+    return str(binascii.hexlify(os.urandom(8)).decode('ascii'))
