@@ -23,6 +23,9 @@ import mitogen.core
 
 LOG = logging.getLogger(__name__)
 
+# Here, since it may have to be fetched, and a process that hangs cannot.
+_open_own = mitogen.core._open_own
+
 #: The snapshot before, for comparison.
 _last = None
 
@@ -475,8 +478,8 @@ def _open_dump():
     """
     if _dump_path is None:
         return os.dup(2)
-    return os.open(_dump_path.replace('%(pid)s', str(os.getpid())),
-                   os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    return _open_own(_dump_path.replace('%(pid)s', str(os.getpid())),
+                     os.O_APPEND)
 
 
 def _write_dump():
@@ -504,7 +507,8 @@ def enable_dump(path=None, signum=None):
     itself. The rest comes as soon as the main thread executes Python code.
 
     :param path:
-        Name of a file to append to, in which `%(pid)s` is the process id. If
+        Name of a file to append to, in which `%(pid)s` is the process id. It
+        must be ours, or not be there yet, and no symbolic link. If
         :data:`None`, MITOGEN_DEBUG_SIGNAL of the environment, where that has a
         slash in it, else stderr. In a child, that is logged by its master.
     :param int signum:

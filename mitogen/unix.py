@@ -23,6 +23,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 
 import mitogen
 import mitogen.core
@@ -39,8 +40,17 @@ _WELCOME = struct.Struct('>LLL')
 #: The credentials of a peer on Linux: process, user and group.
 _UCRED = struct.Struct('iII')
 
-#: Seconds that :func:`connect` waits for the listener's answer.
+#: Seconds that :func:`connect` waits to be accepted, and for the answer.
 CONNECT_TIMEOUT = 30.0
+
+#: Seconds that a listener waits for descriptors to be given back.
+STARVED_PAUSE = 0.25
+
+#: What the call to accept may say that is over at the next call.
+_PASSING = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED)
+
+#: How many clients are accepted before others have their turn.
+_BURST = 32
 
 
 class Error(mitogen.core.Error):
@@ -67,6 +77,8 @@ def is_path_dead(path):
     Return :data:`True` if nobody listens at `path`.
     """
     sock = _make_socket()
+    # One with many clients before us lives, too.
+    sock.setblocking(False)
     try:
         sock.connect(path)
     except socket.error:
@@ -111,9 +123,25 @@ def _is_trusted(uid):
 
 def make_socket_path():
     """
-    Return a path in the temporary directory that does not exist.
+    Return a path that does not exist, in a folder that only this user can look
+    into: XDG_RUNTIME_DIR, or one in the temporary directory.
     """
-    return tempfile.mktemp(prefix='mitogen_unix_', suffix='.sock')
+    return tempfile.mktemp(prefix='mitogen_unix_', suffix='.sock',
+                           dir=mitogen.core._private_folder())
+
+
+def _identity(path):
+    """
+    Return what tells the socket at a path from all others that may be there at
+    another time; :data:`None` if there is none.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    if not stat.S_ISSOCK(found.st_mode):
+        return None
+    return found.st_dev, found.st_ino
 
 
 class HandshakeProtocol(mitogen.core.Protocol):
@@ -224,13 +252,17 @@ class ListenerStream(mitogen.core.Stream):
     A stream of connections rather than bytes.
     """
     def on_receive(self, broker):
-        try:
-            sock, _ = self.receive_side.fp.accept()
-        except socket.error:
-            # The client has given up already, or there are too many files.
-            LOG.debug('%r: accept failed', self, exc_info=True)
-            return
-        self.protocol.on_accept_client(sock)
+        for _ in range(_BURST):
+            try:
+                sock, _ = self.receive_side.fp.accept()
+            except socket.error:
+                # The client has given up already, or there are too many files.
+                error = sys.exc_info()[1]
+                if error.args[0] not in _PASSING:
+                    self.protocol._pause(error)
+                return
+            self.protocol._starved = False
+            self.protocol.on_accept_client(sock)
 
 
 class Listener(mitogen.core.Protocol):
@@ -238,6 +270,13 @@ class Listener(mitogen.core.Protocol):
     Accept clients. Broker thread, except for :meth:`build_stream`.
     """
     stream_class = ListenerStream
+
+    #: Of the socket that we made, see `_identity`.
+    _made = None
+    #: While nobody is accepted: the timer that ends this.
+    _timer = None
+    #: Nobody could be accepted, and that was logged.
+    _starved = False
 
     def __init__(self, router, path):
         self._router = router
@@ -277,6 +316,7 @@ class Listener(mitogen.core.Protocol):
             raise
 
         stream = super(Listener, cls).build_stream(router, path)
+        stream.protocol._made = _identity(path)
         stream.name = u'unix_listener'
         stream.accept(sock, sock)
         router.broker.start_receive(stream)
@@ -288,8 +328,9 @@ class Listener(mitogen.core.Protocol):
         Give a socket its path, which is for its owner only.
         """
         # A file of another kind is somebody's, and refuses connections, too.
-        if (os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and
-                is_path_dead(path)):
+        found = _identity(path)
+        # Somebody else may replace it meanwhile as we do.
+        if found and is_path_dead(path) and found == _identity(path):
             LOG.debug('removing stale socket: %r', path)
             os.unlink(path)
         mode = stat.S_IRUSR | stat.S_IWUSR
@@ -300,7 +341,8 @@ class Listener(mitogen.core.Protocol):
         except OSError:
             LOG.debug('cannot set the mode of a socket', exc_info=True)
         sock.bind(path)
-        os.chmod(path, mode)
+        if stat.S_IMODE(os.lstat(path).st_mode) != mode:
+            os.chmod(path, mode)
 
     def on_accept_client(self, sock):
         """
@@ -317,13 +359,49 @@ class Listener(mitogen.core.Protocol):
         stream.accept(sock, sock)
         stream.protocol.start()
 
+    def _pause(self, error):
+        """
+        Accept nobody for a while: clients stay in the queue, and the loop
+        would find them there at every turn.
+        """
+        if not self._starved:
+            LOG.warning('%r: no client can be accepted, trying again every '
+                        '%.2f seconds: %s', self, STARVED_PAUSE, error)
+            self._starved = True
+        broker = self._router.broker
+        broker.stop_receive(self.stream)
+        self._timer = broker.timers.schedule(
+            mitogen.core.now() + STARVED_PAUSE, self._go_on)
+        # Only a stream that is watched is told of the end.
+        mitogen.core.listen(broker, 'shutdown', self._go_on)
+
+    def _end_pause(self):
+        """
+        Forget the timer, and return whether there was one.
+        """
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            mitogen.core.unlisten(self._router.broker, 'shutdown', self._go_on)
+        return timer is not None
+
+    def _go_on(self):
+        if self._end_pause():
+            self._router.broker.start_receive(self.stream)
+
+    def on_disconnect(self, broker):
+        self._end_pause()
+        super(Listener, self).on_disconnect(broker)
+
     def on_shutdown(self, broker):
         """
-        Stop to listen, and remove the socket.
+        Stop to listen, and remove the socket, unless it is another one's.
         """
         broker.stop_receive(self.stream)
         try:
-            os.unlink(self.path)
+            # Ours is open, so no other file has its number.
+            if self._made and self._made == _identity(self.path):
+                os.unlink(self.path)
         except OSError:
             LOG.debug('%r: cannot remove the socket', self, exc_info=True)
         self.stream.on_disconnect(broker)
@@ -339,6 +417,25 @@ def _recv_exactly(sock, size):
     return buf
 
 
+def _enter_queue(path, sock):
+    """
+    Connect a socket with a timeout. With one, the system does not wait for room
+    in the listener's queue.
+    """
+    end = mitogen.core.now() + CONNECT_TIMEOUT
+    pause = 0.002
+    while True:
+        try:
+            return sock.connect(path)
+        except socket.error:
+            if sys.exc_info()[1].args[0] != errno.EAGAIN:
+                raise
+        if mitogen.core.now() >= end:
+            raise socket.timeout('the queue is full')
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
 def _shake_hands(path, sock):
     """
     Connect, and return what the listener says.
@@ -346,7 +443,7 @@ def _shake_hands(path, sock):
     # A listener that is stopped, or overwhelmed, accepts nobody.
     sock.settimeout(CONNECT_TIMEOUT)
     try:
-        sock.connect(path)
+        _enter_queue(path, sock)
         # The process that listens there may act with authority here. Root
         # knows to which user it connects.
         uid = _peer_uid(sock)
@@ -371,10 +468,35 @@ def _shake_hands(path, sock):
     return _WELCOME.unpack(reply)
 
 
-def _forget_parent():
-    mitogen.context_id = 0
-    mitogen.parent_id = None
-    mitogen.parent_ids = []
+#: The stream by which this process joined a tree last, and its broker. Any
+#: thread; replaced as a whole.
+_joined = None, None
+
+
+def _forget_parent(stream):
+    global _joined
+    if _joined[0] is stream:
+        _joined = None, None
+        mitogen.context_id = 0
+        mitogen.parent_id = None
+        mitogen.parent_ids = []
+
+
+def _leave(stream, broker):
+    """
+    End the connection by which this process was a context before, if that is
+    still open: what waits for answers there is told so. With its old number it
+    is known to nobody, so they would never come.
+    """
+    if stream is None or stream.receive_side.closed:
+        return
+    LOG.warning('%s: left for another connection: a process is one context at '
+                'a time', stream.name)
+    try:
+        broker.defer(mitogen.parent._disconnect, broker, stream)
+    except mitogen.core.Error:
+        # It has exited, and closed its streams.
+        pass
 
 
 def connect(path, broker=None):
@@ -382,7 +504,8 @@ def connect(path, broker=None):
     Join the tree of a listener. Blocks; not on a broker thread.
 
     Until its stream disconnects, the process is the context that the listener
-    says it is: :data:`mitogen.context_id` and the like are set.
+    says it is: :data:`mitogen.context_id` and the like are set. A process is
+    one context at a time: the connection of an earlier call is ended.
 
     :param str path:
         Path that somebody listens at.
@@ -395,6 +518,7 @@ def connect(path, broker=None):
         Nobody listens there, or somebody of another user does (``errno`` is
         ``EPERM``), or the connection broke.
     """
+    global _joined
     import mitogen.master
 
     sock = _make_socket()
@@ -404,6 +528,7 @@ def connect(path, broker=None):
         sock.close()
         raise
 
+    before = _joined
     mitogen.context_id = context_id
     mitogen.parent_id = remote_id
     mitogen.parent_ids = [remote_id]
@@ -420,7 +545,9 @@ def connect(path, broker=None):
         stream.on_disconnect(router.broker)
 
     mitogen.core.listen(router.broker, 'shutdown', on_shutdown)
-    mitogen.core.listen(stream, 'disconnect', _forget_parent)
+    mitogen.core.listen(stream, 'disconnect', lambda: _forget_parent(stream))
+    _joined = stream, router.broker
+    _leave(*before)
     context = mitogen.parent.Context(router, remote_id)
     router.register(context, stream)
     return router, context

@@ -5,11 +5,12 @@ A log file for each process, for debugging.
 
 from __future__ import absolute_import  # house
 
+import errno  # house
 import os  # house
 import sys  # house
 import time  # house
 
-from mitogen.core import _module, _seldom, LOGGERS, set_cloexec  # house
+from mitogen.core import _module, _open_own, _private_folder, _seldom, LOGGERS  # house
 
 
 @_seldom
@@ -26,10 +27,11 @@ def _graft(obj, base_name):
 class PidfulStreamHandler(object):
     """
     Logging handler that writes to a file of this process, and to another one
-    after a fork.
+    after a fork. It holds what calls are given, and so is for its owner only.
     """
-    #: File name with slots for the process id and the time.
-    template = '/tmp/mitogen.%s.%s.log'
+    #: File name with slots for the process id and the time. Unless it says
+    #: where, the file is in a folder that only its owner can look into.
+    template = 'mitogen.%s.%s.log'
     open_pid = None
 
     def __init__(self):
@@ -43,11 +45,23 @@ class PidfulStreamHandler(object):
     def emit(self, record):
         pid = os.getpid()
         if self.open_pid != pid:
-            path = self.template % (pid, time.strftime('%Y%m%d_%H%M%S'))
-            self.stream = open(path, 'w', 1)
-            set_cloexec(self.stream.fileno())
+            self.stream = os.fdopen(self._open(pid), 'w', 1)
             self.open_pid = pid
         _module('logging').StreamHandler.emit(self, record)
+
+    def _open(self, pid):
+        """Make a file that was not there before."""
+        when = time.strftime('%Y%m%d_%H%M%S')
+        for count in range(100):
+            name = self.template % (pid, when + ('.%d' % count) * (count > 0))
+            if not os.path.isabs(name):
+                name = os.path.join(_private_folder(), name)
+            try:
+                return _open_own(name, os.O_EXCL)
+            except OSError:
+                if sys.exc_info()[1].errno != errno.EEXIST:
+                    raise
+        raise OSError(errno.EEXIST, 'every name is taken', name)
 
 
 @_seldom

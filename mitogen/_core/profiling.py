@@ -8,7 +8,7 @@ from __future__ import absolute_import  # house
 import os  # house
 import sys  # house
 
-from mitogen.core import _seldom, now  # house
+from mitogen.core import _open_own, _private_folder, _seldom, now  # house
 
 
 def _profile_hook(name, func, *args):
@@ -21,6 +21,7 @@ def enable_profiling(econtext=None):
     """Profile each thread of the library, and write the result to the files
     that `MITOGEN_PROFILE_FMT` names when the thread ends."""
     global _profile_hook
+    import marshal
     import pstats
     if sys.version_info < (3, 12):
         from cProfile import Profile
@@ -45,15 +46,18 @@ def enable_profiling(econtext=None):
         finally:
             profiler.create_stats()
             stamp = int(now() * 1000000)
-            paths = [
-                os.environ.get(
-                    'MITOGEN_PROFILE_FMT',
-                    '/tmp/mitogen.stats.%(pid)s.%(identity)s.%(now)s.%(ext)s'
-                ) % {'ext': ext, 'identity': name, 'pid': os.getpid(),
-                     'now': stamp}
-                for ext in ('pstats', 'log')]
-            profiler.dump_stats(paths[0])
-            with open(paths[1], 'w') as fp:
+            template = os.environ.get('MITOGEN_PROFILE_FMT') or os.path.join(
+                _private_folder(),
+                'mitogen.stats.%(pid)s.%(identity)s.%(now)s.%(ext)s')
+
+            def create(ext, mode):
+                return os.fdopen(_open_own(template % {
+                    'ext': ext, 'identity': name, 'pid': os.getpid(),
+                    'now': stamp}), mode)
+
+            with create('pstats', 'wb') as fp:
+                marshal.dump(profiler.stats, fp)
+            with create('log', 'w') as fp:
                 report = pstats.Stats(profiler, stream=fp)
                 report.sort_stats('cumulative')
                 report.print_stats()

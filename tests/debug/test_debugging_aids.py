@@ -3,7 +3,6 @@ Aids for debugging: a log file of its own for each process, and profiles of the 
 Router.enable_debug and Router.profiling.
 """
 
-import glob
 import logging
 import os
 import pstats
@@ -77,18 +76,16 @@ def test_a_forked_process_opens_a_file_of_its_own(clean_logging, logs_in):
     handler.stream.close()
 
 
-def test_enable_debug_of_a_router_reaches_children(router, clean_logging, logs_in):
+def test_enable_debug_of_a_router_reaches_children(router, clean_logging, logs_in, tmp_path, monkeypatch):
+    folder = tmp_path / 'private'
+    folder.mkdir(0o700)
+    monkeypatch.setenv('XDG_RUNTIME_DIR', str(folder))
     router.enable_debug()
     assert router.debug is True
     context = router.local()
     pid = context.call(os.getpid)
-    try:
-        path, = wait_for(lambda: glob.glob('/tmp/mitogen.%d.*.log' % (pid,)))
-        with open(path) as fp:
-            assert 'Python version is' in fp.read()
-    finally:
-        for path in glob.glob('/tmp/mitogen.%d.*.log' % (pid,)):
-            os.unlink(path)
+    path, = wait_for(lambda: list(folder.glob('mitogen.%d.*.log' % (pid,))))
+    assert 'Python version is' in path.read_text()
     assert context.call(targets.identity, 1) == 1
     context.shutdown(wait=True)
     assert clean_logging.handlers[0].open_pid == os.getpid()

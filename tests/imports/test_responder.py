@@ -2,7 +2,6 @@
 The services of the master: modules, resources, ids, and the logs that it takes.
 """
 
-import glob
 import logging
 import os
 import re
@@ -321,12 +320,12 @@ def test_the_decorator_is_a_guard(responder):
     assert responder.neutralize_main('/m.py', source) == source
 
 
-def run_program(name, python=sys.executable):
+def run_program(name, python=sys.executable, **variables):
     """
     Run one of the programs in tests/data/importer, return (status, output, errors).
     """
     # Its own directory is on its path, but not on those of its children.
-    env = dict(os.environ, PYTHONPATH=PACKAGE_ROOT)
+    env = dict(os.environ, PYTHONPATH=PACKAGE_ROOT, **variables)
     env.pop('MITOGEN_LOG_LEVEL', None)
     if python != sys.executable and env.get('MITOGEN_CORE') == 'native':
         # The extension was built for this interpreter alone.
@@ -705,17 +704,15 @@ if __name__ == '__main__':
 def test_debug_logs_of_a_tree(tmp_path):
     path = tmp_path / 'program.py'
     path.write_text(DEBUG)
-    status, out, err = run_program(str(path))
+    status, out, err = run_program(str(path), XDG_RUNTIME_DIR=str(tmp_path))
     assert status == 0, err
     found = []
     for pid in out.split():
-        names = glob.glob('/tmp/mitogen.%s.*.log' % (pid,))
-        found.append(len(names))
-        for name in names:
-            assert re.match(r'/tmp/mitogen\.%s\.\d{8}_\d{6}\.log$' % (pid,), name)
-            with open(name) as fp:
-                assert 'mitogen' in fp.read()
-            os.unlink(name)
+        logs = list(tmp_path.glob('mitogen.%s.*.log' % (pid,)))
+        found.append(len(logs))
+        for log in logs:
+            assert re.match(r'mitogen\.%s\.\d{8}_\d{6}\.log$' % (pid,), log.name)
+            assert 'mitogen' in log.read_text()
     # The one that was started before is as it was.
     assert found == [1, 1, 0]
 
