@@ -171,7 +171,7 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
     password_error = PasswordError
     required_msg, incorrect_msg = password_required_msg, password_incorrect_msg
 
-    def watch_for(self, prompt):
+    def _watch_for(self, prompt):
         """Answer this prompt, and no other."""
         self.PARTIAL_PATTERNS = [
             (_compile_prompt(prompt),
@@ -194,7 +194,7 @@ class Connection(mitogen.parent.Connection):
 
     def stderr_stream_factory(self):
         stream = super(Connection, self).stderr_stream_factory()
-        stream.protocol.watch_for(self._prompt)
+        stream.protocol._watch_for(self._prompt)
         return stream
 
     def _get_name(self):

@@ -44,7 +44,7 @@ _UCRED = struct.Struct('iII')
 CONNECT_TIMEOUT = 30.0
 
 #: Seconds that a listener waits for descriptors to be given back.
-STARVED_PAUSE = 0.25
+_STARVED_PAUSE = 0.25
 
 #: What the call to accept may say that is over at the next call.
 _PASSING = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED)
@@ -366,12 +366,12 @@ class Listener(mitogen.core.Protocol):
         """
         if not self._starved:
             LOG.warning('%r: no client can be accepted, trying again every '
-                        '%.2f seconds: %s', self, STARVED_PAUSE, error)
+                        '%.2f seconds: %s', self, _STARVED_PAUSE, error)
             self._starved = True
         broker = self._router.broker
         broker.stop_receive(self.stream)
         self._timer = broker.timers.schedule(
-            mitogen.core.now() + STARVED_PAUSE, self._go_on)
+            mitogen.core.now() + _STARVED_PAUSE, self._go_on)
         # Only a stream that is watched is told of the end.
         mitogen.core.listen(broker, 'shutdown', self._go_on)
 

@@ -19,7 +19,7 @@ class BootstrapProtocol(RegexProtocol):
     of the process until the child says it is ready.
 
     Lines before the first marker, such as a login banner, are let pass. A
-    marker counts only with the token that was made for this connection, so a
+    marker counts only with the random word of this connection, so a
     banner cannot contain one.
 
     :param mitogen.core.Broker broker: whose thread calls us.

@@ -138,7 +138,7 @@ def try_one(data, rng):
         if cls is mitogen.su.SetupBootstrapProtocol:
             protocol.watch_for(conn.options)
         elif cls is mitogen.sudo.SetupProtocol:
-            protocol.watch_for(mitogen.sudo.PASSWORD_PROMPT)
+            protocol._watch_for(mitogen.sudo.PASSWORD_PROMPT)
         writer = protocol._writer = mock.Mock()
         whole = rng.random() < 0.2
         at = 0

@@ -346,7 +346,7 @@ def test_a_listener_without_descriptors_waits_for_them(starved):
     starved.feed()
     # Between two attempts it sleeps, however slow the machine is.
     for before, after in zip(starved.turns, starved.turns[1:4]):
-        assert after - before >= 0.9 * mitogen.unix.STARVED_PAUSE
+        assert after - before >= 0.9 * mitogen.unix._STARVED_PAUSE
     # Others are served meanwhile, and it says so once.
     assert starved.router.broker.defer_sync(lambda: 5) == 5
     assert len(starved.logs.find('no client can be accepted', logging.WARNING)) == 1
