@@ -1,0 +1,63 @@
+"""
+TimerList and Timer.
+"""
+
+from unittest import mock
+
+
+import mitogen
+import mitogen.core
+import mitogen.parent
+from mitogen.parent import TimerList
+
+
+def test_the_next_timer_bounds_the_wait():
+    timers = TimerList()
+    assert timers.get_timeout() is None
+    first = timers.schedule(2, mock.Mock())
+    second = timers.schedule(3, mock.Mock())
+    timers._now = lambda: 1
+    assert timers.get_timeout() == 1
+    first.cancel()
+    first.cancel()
+    timers._now = lambda: 0
+    assert timers.get_timeout() == 3
+    second.cancel()
+    assert timers.get_timeout() is None
+
+
+def test_overdue_timers_do_not_give_a_negative_wait():
+    timers = TimerList()
+    timers.schedule(1, mock.Mock())
+    timers._now = lambda: 99
+    assert timers.get_timeout() == 0
+
+
+def test_due_timers_run_in_order_and_inactive():
+    ran = []
+    timers = TimerList()
+    timers._now = lambda: 29
+    late = timers.schedule(30, lambda: ran.append('late'))
+    second = timers.schedule(29, lambda: ran.append(('second', second.active)))
+    first = timers.schedule(28, lambda: ran.append(('first', first.active)))
+    cancelled = timers.schedule(27, lambda: ran.append('cancelled'))
+    cancelled.cancel()
+    timers.expire()
+    assert ran == [('first', False), ('second', False)]
+    assert late.active and not first.active
+    timers.expire()
+    assert len(ran) == 2
+
+
+def test_a_timer_may_schedule_a_due_one():
+    ran = []
+    timers = TimerList()
+    timers._now = lambda: 10
+    timers.schedule(9, lambda: timers.schedule(10, lambda: ran.append(1)))
+    timers.expire()
+    assert ran == [1]
+
+
+def test_timers_are_ordered_by_time():
+    assert mitogen.parent.Timer(1, None) < mitogen.parent.Timer(2, None)
+    assert mitogen.parent.Timer(2, None) >= mitogen.parent.Timer(2, None)
