@@ -513,41 +513,26 @@ static void *get_all(void *arg)
 
 static void two_that_flood_each_other_through_a_third_while_every_call_is_a_toss(void)
 {
-    struct node a, b, m;
-    int fds[2], gds[2];
+    struct three all;
 
-    node_start(&a, 1, 0);
-    node_start(&b, 2, 0);
-    node_start(&m, 0, -1);
-    atomic_store(&a.router->sink.high_water, 100000);
-    atomic_store(&b.router->sink.high_water, 100000);
-    atomic_store(&m.router->sink.high_water, 100000);
-    test_pair(fds, 0);
-    test_pair(gds, 0);
-    CHECK(!fcntl(fds[1], F_SETFL, O_NONBLOCK) && !fcntl(gds[1], F_SETFL, O_NONBLOCK));
+    three_make(&all);
     faults_arm(0, PLAIN, 0, 99);
     for (int i = 0; i < 2; i++) {
-        faults_on(fds[i]);
-        faults_on(gds[i]);
+        faults_on(all.fds[i]);
+        faults_on(all.gds[i]);
     }
-    mg_stream *s = node_connect(&a, 0, fds[0], 1), *t = node_connect(&b, 0, gds[0], 1);
-    mg_stream *u = node_connect(&m, 1, fds[1], 1), *v = node_connect(&m, 2, gds[1], 1);
-    struct flooder x = {.node = &a, .id = 1, .other = 2, .n = 600, .latch = node_listen(&a, LATCH)};
-    struct flooder y = {.node = &b, .id = 2, .other = 1, .n = 600, .latch = node_listen(&b, LATCH)};
+    three_connect(&all);
+    struct flooder x = {.node = &all.a, .id = 1, .other = 2, .n = 600, .latch = node_listen(&all.a, LATCH)};
+    struct flooder y = {.node = &all.b, .id = 2, .other = 1, .n = 600, .latch = node_listen(&all.b, LATCH)};
     pthread_t threads[] = {test_spawn(send_all, &x), test_spawn(send_all, &y), test_spawn(get_all, &x)};
     get_all(&y);
     for (size_t i = 0; i < 3; i++)
         test_join(threads[i]);
-    node_unlisten(&a, LATCH, x.latch);
-    node_unlisten(&b, LATCH, y.latch);
-    node_disconnect(&a, s);
-    node_disconnect(&b, t);
-    node_disconnect(&m, u);
-    node_disconnect(&m, v);
+    node_unlisten(&all.a, LATCH, x.latch);
+    node_unlisten(&all.b, LATCH, y.latch);
+    three_disconnect(&all);
     faults_end();
-    node_stop(&a);
-    node_stop(&b);
-    node_stop(&m);
+    three_stop(&all);
 }
 
 int main(void)

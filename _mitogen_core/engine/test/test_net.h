@@ -427,6 +427,64 @@ static inline void node_disconnect(struct node *node, mg_stream *s)
     mg_stream_unref(s);
 }
 
+/* The master, and a raw peer of it at fds[1] that is context 1. */
+static inline mg_stream *node_with_peer(struct node *node, int fds[2], int sndbuf, int started)
+{
+    node_start(node, 0, -1);
+    test_pair(fds, sndbuf);
+    return node_connect(node, 1, fds[0], started);
+}
+
+static inline void node_end_with_peer(struct node *node, mg_stream *s, const int fds[2])
+{
+    node_disconnect(node, s);
+    close(fds[1]);
+    node_stop(node);
+}
+
+/* The master m, with room for little, between its children a and b. Made, and then connected. */
+struct three {
+    struct node a, b, m;
+    int fds[2], gds[2];        /* a's connection and b's; m has the second of each */
+    mg_stream *s, *t, *u, *v;  /* of a, of b, and of m to each of them */
+};
+
+static inline void three_make(struct three *x)
+{
+    node_start(&x->a, 1, 0);
+    node_start(&x->b, 2, 0);
+    node_start(&x->m, 0, -1);
+    atomic_store(&x->a.router->sink.high_water, 100000);
+    atomic_store(&x->b.router->sink.high_water, 100000);
+    atomic_store(&x->m.router->sink.high_water, 100000);
+    test_pair(x->fds, 0);
+    test_pair(x->gds, 0);
+    CHECK(!fcntl(x->fds[1], F_SETFL, O_NONBLOCK) && !fcntl(x->gds[1], F_SETFL, O_NONBLOCK));
+}
+
+static inline void three_connect(struct three *x)
+{
+    x->s = node_connect(&x->a, 0, x->fds[0], 1);
+    x->t = node_connect(&x->b, 0, x->gds[0], 1);
+    x->u = node_connect(&x->m, 1, x->fds[1], 1);
+    x->v = node_connect(&x->m, 2, x->gds[1], 1);
+}
+
+static inline void three_disconnect(struct three *x)
+{
+    node_disconnect(&x->a, x->s);
+    node_disconnect(&x->b, x->t);
+    node_disconnect(&x->m, x->u);
+    node_disconnect(&x->m, x->v);
+}
+
+static inline void three_stop(struct three *x)
+{
+    node_stop(&x->a);
+    node_stop(&x->b);
+    node_stop(&x->m);
+}
+
 /* A handler that puts frames into a new latch, or, without one, gives them to Python. */
 static inline mg_latch *node_listen(struct node *node, uint32_t handle)
 {

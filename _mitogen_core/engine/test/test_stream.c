@@ -95,9 +95,7 @@ static void frames_sent_without_a_pause_are_corked_but_not_for_long(void)
     mg_loop_stats stats;
     int fds[2];
 
-    node_start(&node, 0, -1);
-    test_pair(fds, 0);
-    mg_stream *s = node_connect(&node, 1, fds[0], 1);
+    mg_stream *s = node_with_peer(&node, fds, 0, 1);
     for (uint32_t i = 0; i < 7; i++) {
         send_at_once(s, i);
         CHECK(!mg_stream_pending(s));
@@ -109,9 +107,7 @@ static void frames_sent_without_a_pause_are_corked_but_not_for_long(void)
     mg_loop_get_stats(node.loop, &stats);
     CHECK(stats.corks > 0);
     expect_filled(fds[1], MANY);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 static void no_more_is_corked_than_a_sender_waits_for(void)
@@ -128,9 +124,7 @@ static void no_more_is_corked_than_a_sender_waits_for(void)
         CHECK(!mg_stream_full(s));
     }
     expect_filled(fds[1], 100);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 static void nothing_is_corked_where_nobody_would_flush_it(void)
@@ -146,9 +140,7 @@ static void nothing_is_corked_where_nobody_would_flush_it(void)
         CHECK(!mg_stream_pending(s));
     }
     expect_filled(fds[1], 100);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 /* Sends a frame as if three had come in a row, and then none for 50 us, of which the sender was running for so long.
@@ -176,9 +168,7 @@ static void on_one_core_a_row_goes_on_after_others_ran_but_not_after_a_wait(void
     struct node node;
     int fds[2];
 
-    node_start(&node, 0, -1);
-    test_pair(fds, 0);
-    mg_stream *s = node_connect(&node, 1, fds[0], 1);
+    mg_stream *s = node_with_peer(&node, fds, 0, 1);
     mg_spin_assume_room(MG_ROOM_TO_YIELD);
     check_row_after_a_pause(s, idle, 0); /* nothing is known of this thread */
     check_row_after_a_pause(s, idle, 1);
@@ -190,9 +180,7 @@ static void on_one_core_a_row_goes_on_after_others_ran_but_not_after_a_wait(void
     mg_spin_assume_room(MG_ROOM_TO_SPIN);
     check_row_after_a_pause(s, idle, 0);
     mg_spin_assume_room(-1);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 static void a_stream_that_is_closed_sends_what_it_has_corked(void)
@@ -277,9 +265,7 @@ static void frames_of_many_threads_arrive_whole_and_in_each_threads_order(void)
         test_join(threads[i]);
     AWAIT(mg_stream_pending(s) == 0);
     CHECK(!peer_has_input(fds[1]) && atomic_load(&s->frames_out) == WRITERS * FRAMES_EACH);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 static void what_the_kernel_does_not_take_is_written_by_the_loop(void)
@@ -290,9 +276,7 @@ static void what_the_kernel_does_not_take_is_written_by_the_loop(void)
     mg_hdr h = {.dst_id = 1, .handle = 7};
     int fds[2];
 
-    node_start(&node, 0, -1);
-    test_pair(fds, 4096);
-    mg_stream *s = node_connect(&node, 1, fds[0], 0); /* sending needs no reading */
+    mg_stream *s = node_with_peer(&node, fds, 4096, 0); /* sending needs no reading */
     CHECK(mg_stream_send(s, filled_frame(h, BIG, 3, 1)) == MG_OK);
     CHECK(mg_stream_send(s, filled_frame(h, 10, 3, 2)) == MG_OK);
     CHECK(mg_stream_pending(s) > BIG / 2);
@@ -303,9 +287,7 @@ static void what_the_kernel_does_not_take_is_written_by_the_loop(void)
     check_filled(payload, 10, 3, 2);
     free(payload);
     AWAIT(mg_stream_pending(s) == 0);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 struct feeder {
@@ -348,9 +330,7 @@ static void who_sends_a_large_frame_writes_all_of_it_while_the_peer_reads(void)
     struct feeder reader = {.n = 50, .len = 1000000};
     int fds[2];
 
-    node_start(&node, 0, -1);
-    test_pair(fds, 0);
-    mg_stream *s = node_connect(&node, 1, fds[0], 0);
+    mg_stream *s = node_with_peer(&node, fds, 0, 0);
     reader.fd = fds[1];
     pthread_t thread = test_spawn(read_whole_frames, &reader);
     for (uint32_t i = 0; i < reader.n; i++)
@@ -358,9 +338,7 @@ static void who_sends_a_large_frame_writes_all_of_it_while_the_peer_reads(void)
     test_join(thread);
     AWAIT(mg_stream_pending(s) == 0);
     CHECK(mg_loop_unsent(node.loop) == 0);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 struct pusher {
@@ -1008,9 +986,7 @@ static void a_peer_that_asks_and_does_not_read_the_answers_costs_no_end_of_memor
             break;
     let_the_loop_look(&node);
     CHECK(mg_stream_pending(s) < 1000000);
-    node_disconnect(&node, s);
-    close(fds[1]);
-    node_stop(&node);
+    node_end_with_peer(&node, s, fds);
 }
 
 /* --- floods in both directions --- */
@@ -1081,29 +1057,14 @@ static void two_that_flood_each_other_both_get_everything(void)
 
 static void two_that_flood_each_other_through_a_third_both_get_everything(void)
 {
-    struct node a, b, m;
-    int fds[2], gds[2];
+    struct three x;
 
-    node_start(&a, 1, 0);
-    node_start(&b, 2, 0);
-    node_start(&m, 0, -1);
-    atomic_store(&a.router->sink.high_water, 100000);
-    atomic_store(&b.router->sink.high_water, 100000);
-    atomic_store(&m.router->sink.high_water, 100000);
-    test_pair(fds, 0);
-    test_pair(gds, 0);
-    CHECK(!fcntl(fds[1], F_SETFL, O_NONBLOCK) && !fcntl(gds[1], F_SETFL, O_NONBLOCK));
-    mg_stream *s = node_connect(&a, 0, fds[0], 1), *t = node_connect(&b, 0, gds[0], 1);
-    mg_stream *u = node_connect(&m, 1, fds[1], 1), *v = node_connect(&m, 2, gds[1], 1);
-    flood_both_ways(&a, 1, &b, 2, 3000);
-    CHECK(atomic_load(&u->frames_forwarded) == 3000 && atomic_load(&v->frames_forwarded) == 3000);
-    node_disconnect(&a, s);
-    node_disconnect(&b, t);
-    node_disconnect(&m, u);
-    node_disconnect(&m, v);
-    node_stop(&a);
-    node_stop(&b);
-    node_stop(&m);
+    three_make(&x);
+    three_connect(&x);
+    flood_both_ways(&x.a, 1, &x.b, 2, 3000);
+    CHECK(atomic_load(&x.u->frames_forwarded) == 3000 && atomic_load(&x.v->frames_forwarded) == 3000);
+    three_disconnect(&x);
+    three_stop(&x);
 }
 
 /* --- memory --- */
