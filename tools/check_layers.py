@@ -20,7 +20,7 @@ ENGINE = [
     ('wire', ['opcode', 'frame', 'decoder', 'peek', 'landing', 'outq']),
     ('sync', ['spin', 'waiter', 'latch']),
     ('loop', ['poller', 'task_list', 'event_ring', 'loop_ref', 'loop_body', 'all_loops', 'loop_life', 'spares', 'leader_work',
-              'leading', 'leader_spin', 'lead', 'atfork', 'loop', 'lifeline']),
+              'leader', 'leader_spin', 'lead', 'atfork', 'loop', 'lifeline']),
     ('net', ['peer', 'sink', 'stream_body', 'stream', 'stream_flow', 'stream_write', 'reason', 'event_kinds', 'router_body',
              'handler', 'refusals', 'snapshot', 'statistics', 'router', 'event_drop']),
 ]

@@ -3,9 +3,9 @@
 #include <stddef.h>
 
 #include "base/clock.h"
+#include "loop/leader.h"
 #include "loop/leader_spin.h"
 #include "loop/leader_work.h"
-#include "loop/leading.h"
 #include "loop/loop_body.h"
 #include "loop/spares.h"
 #include "sync/spin.h"

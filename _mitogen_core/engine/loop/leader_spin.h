@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "loop/leading.h"
+#include "loop/leader.h"
 #include "sync/spin.h"
 
 /* After MG_SPUN_WON and MG_SPUN_STOP there is something to look at before the leader sleeps. MG_SPUN_LOST: it has

@@ -1,14 +1,12 @@
 /* A fork beside threads that lead loops and send: the copy has no lock of theirs, and the parent goes on. */
 #include "loop/atfork.h"
 
-#include <pthread.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "loop/loop.h"
 #include "loop/loop_body.h"
-#include "test/test.h"
+#include "test/test_net.h"
 
 /* A thread that leads its loop most of the time. */
 struct leader {
@@ -302,6 +300,47 @@ static void a_copy_has_no_descriptor_of_loops_that_come_and_go(void)
 }
 #endif
 
+#if !defined(__SANITIZE_ADDRESS__)
+/* A thread that sends under the lock of the layer above, and so not through the gate. */
+struct sending {
+    struct node node;
+    int fds[2];
+    mg_stream *s;
+    _Atomic int stop;
+};
+
+static void *send_and_take_back(void *arg)
+{
+    struct sending *x = arg;
+    while (!atomic_load(&x->stop)) {
+        mg_hdr hdr;
+        uint8_t *payload;
+        CHECK(mg_stream_send(x->s, test_frame((mg_hdr) {.dst_id = 1, .handle = 2000}, "hello", 5)) == MG_OK);
+        CHECK(peer_recv(x->fds[1], &hdr, &payload) && hdr.len == 5);
+        free(payload);
+    }
+    return NULL;
+}
+
+static int gives_up_the_loop_of_a_stream(void *arg)
+{
+    struct sending *x = arg;
+    return mg_loop_was_forked(x->node.loop) && mg_stream_pending(x->s) == 0 ? 0 : 1;
+}
+
+static void a_thread_without_the_lock_of_the_layer_above_forks_while_another_one_sends_under_it(void)
+{
+    struct sending x = {.stop = 0};
+    x.s = node_with_peer(&x.node, x.fds, 0, 0);
+    pthread_t sender = test_spawn(send_and_take_back, &x);
+    for (int i = 0; i < 100; i++)
+        fork_and_check(gives_up_the_loop_of_a_stream, &x);
+    atomic_store(&x.stop, 1);
+    test_join(sender);
+    node_end_with_peer(&x.node, x.s, x.fds);
+}
+#endif
+
 static int always_well(void *arg)
 {
     (void) arg;
@@ -335,6 +374,7 @@ int main(void)
     RUN(a_fork_waits_for_a_thread_that_has_acquired_a_loop);
 #if !defined(__SANITIZE_ADDRESS__) /* whose allocator another thread may have locked in the copy */
     RUN(a_copy_has_no_descriptor_of_loops_that_come_and_go);
+    RUN(a_thread_without_the_lock_of_the_layer_above_forks_while_another_one_sends_under_it);
 #endif
     RUN(threads_that_fork_wait_for_each_other);
     return 0;

@@ -1,6 +1,6 @@
 /* A leader at its work, and the two questions that are asked again and again. For the files of this folder. */
-#ifndef MG_LEADING_H
-#define MG_LEADING_H
+#ifndef MG_LEADER_H
+#define MG_LEADER_H
 
 #include <stdatomic.h>
 #include <stdint.h>
