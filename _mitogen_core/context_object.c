@@ -22,6 +22,7 @@ static int context_traverse(PyObject *obj, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(obj));
     Py_VISIT(self->router);
     Py_VISIT(self->context_id);
+    Py_VISIT(self->auth_id);
     Py_VISIT(self->dict);
     return 0;
 }
@@ -31,6 +32,7 @@ static int context_clear(PyObject *obj)
     ContextObject *self = (ContextObject *) obj;
     Py_CLEAR(self->router);
     Py_CLEAR(self->context_id);
+    Py_CLEAR(self->auth_id);
     Py_CLEAR(self->dict);
     return 0;
 }
@@ -46,6 +48,14 @@ static void context_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
+/* A message to a context that was named to us carries the authority that it was named with. */
+static int lower(ContextObject *self, PyObject *msg)
+{
+    PyObject *r = PyObject_CallMethod((PyObject *) self, "_lower", "O", msg);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
+
 /* Addresses msg and hands it to the router. */
 static int send_to(ContextObject *self, PyObject *msg)
 {
@@ -54,6 +64,8 @@ static int send_to(ContextObject *self, PyObject *msg)
         return -1;
     }
     if (mg_message_set(self->st, msg, MG_FIELD_DST_ID, self->context_id))
+        return -1;
+    if (self->auth_id && self->auth_id != Py_None && lower(self, msg))
         return -1;
     PyObject *r = PyObject_CallMethodObjArgs(self->router, self->st->str_route, msg, NULL);
     Py_XDECREF(r);
@@ -111,6 +123,7 @@ static PyMethodDef context_methods[] = {{"send", (PyCFunction) (void (*)(void)) 
 static PyMemberDef context_members[] = {
     {"router", T_OBJECT_EX, offsetof(ContextObject, router), 0, "The router, or None."},
     {"context_id", T_OBJECT_EX, offsetof(ContextObject, context_id), 0, "Its number."},
+    {"auth_id", T_OBJECT, offsetof(ContextObject, auth_id), 0, "What messages there carry; None: our own authority."},
     {"__dictoffset__", T_PYSSIZET, offsetof(ContextObject, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(ContextObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};

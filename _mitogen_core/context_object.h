@@ -10,6 +10,7 @@
 typedef struct {
     PyObject_HEAD mg_state *st;
     PyObject *router, *context_id; /* strong, NULL before __init__ */
+    PyObject *auth_id; /* strong, or NULL, or None: our own */
     PyObject *dict, *weakrefs;
 } ContextObject;
 

@@ -298,6 +298,12 @@ static int raise_call_error(mg_state *st, PyObject *obj)
     return is;
 }
 
+/* What the functions are given that make a Context and a Sender: the message, if it came by a router. Borrowed. */
+static PyObject *origin_of(MessageObject *m)
+{
+    return m->router && m->router != Py_None ? (PyObject *) m : NULL;
+}
+
 /* The first object, by the default look-ups. */
 static PyObject *read_first(MessageObject *m)
 {
@@ -307,7 +313,7 @@ static PyObject *read_first(MessageObject *m)
         return NULL;
     PyObject *router = Py_XNewRef(m->router); /* what is called may set another one */
     mg_unpickler up;
-    mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, router == Py_None ? NULL : router, 0);
+    mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, origin_of(m), 0);
     if (view.hole)
         mg_unpickler_set_hole(&up, view.hole, view.hole_at);
     PyObject *obj = mg_unpickle_next(&up);
@@ -401,12 +407,10 @@ static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
     int deny = PyObject_IsTrue(arg);
     if (deny < 0 || mg_payload_look(m->st, &m->payload, m->router, 0, &view))
         return NULL;
-    PyObject *router = Py_XNewRef(m->router);
     mg_unpickler up;
-    mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, router == Py_None ? NULL : router, deny);
+    mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, origin_of(m), deny);
     PyObject *list = read_all(&up);
     mg_unpickler_fini(&up);
-    Py_XDECREF(router);
     mg_payload_end_look(&view);
     return list ? Py_BuildValue("(NN)", list, take_exception()) : NULL;
 }

@@ -44,6 +44,13 @@ static PyObject *set_neighbour_policies(PyObject *module, PyObject *policies)
     Py_RETURN_NONE;
 }
 
+static PyObject *set_value_check(PyObject *module, PyObject *function)
+{
+    mg_state *st = state_of(module);
+    Py_XSETREF(st->value_check, Py_NewRef(function));
+    Py_RETURN_NONE;
+}
+
 static PyObject *set_own_id(PyObject *module, PyObject *id)
 {
     mg_state *st = state_of(module);
@@ -77,6 +84,8 @@ static PyObject *make_socket_pair(PyObject *module, PyObject *unused)
 static PyMethodDef functions[] = {
     {"configure", configure, METH_O,
      "configure(dict): the classes and functions of mitogen.core that the native code uses."},
+    {"set_value_check", set_value_check, METH_O,
+     "set_value_check(f): f(router, value) is called before a Sender sends."},
     {"set_neighbour_policies", set_neighbour_policies, METH_O,
      "The policy functions that mean: src_id is the stream's neighbour."},
     {"set_own_id", set_own_id, METH_O, "mitogen.context_id, for new messages."},

@@ -2,6 +2,16 @@
 
 #include "message_object.h"
 
+/* Whether a value is refused, with an exception: it may name a context of another router. */
+static int look_at(mg_state *st, PyObject *context, PyObject *value)
+{
+    PyObject *router = PyObject_GetAttrString(context, "router");
+    PyObject *r = router ? PyObject_CallFunctionObjArgs(st->value_check, router, value, NULL) : NULL;
+    Py_XDECREF(router);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
+
 static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"data", "enc", NULL};
@@ -11,7 +21,7 @@ static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
         return NULL;
     PyObject *context = PyObject_GetAttrString(obj, "context");
     PyObject *handle = context ? PyObject_GetAttrString(obj, "dst_handle") : NULL; /* never with an exception set */
-    if (!handle)
+    if (!handle || (st->value_check && look_at(st, context, value)))
         goto done;
     int overflow;
     if (!enc || (PyLong_Check(enc) && PyLong_AsLongAndOverflow(enc, &overflow) == MG_ENC_PKL))

@@ -44,9 +44,9 @@ PARTS = {
         'base', 'errors', 'nonce', 'terminal', 'argv', 'timers', 'pollers',
         'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
-        'connection', 'calls', 'context', 'requests', 'routes', 'id_allocator',
-        'forwarder', 'module_forwarder', 'resource_forwarder', 'router',
-        'upgrade', 'guard',
+        'connection', 'belonging', 'calls', 'context', 'requests', 'grants',
+        'routes', 'id_allocator', 'forwarder', 'module_forwarder',
+        'resource_forwarder', 'router', 'upgrade', 'guard',
     ],
     'master': [
         'base', 'core_source', 'stdlib', 'loaders', 'source_files',

@@ -32,6 +32,7 @@ static const member members[] = {
     MEMBER(str_context_id, IS_DERIVED),
     MEMBER(str_dst_handle, IS_DERIVED),
     MEMBER(str_name, IS_DERIVED),
+    MEMBER(str_auth_id, IS_DERIVED),
     MEMBER(str_reduce, IS_DERIVED),
     MEMBER(str_reduce_ex, IS_DERIVED),
     MEMBER(no_args, IS_DERIVED),
@@ -84,7 +85,7 @@ static int take_derived(mg_codec *codec)
     if (intern(&codec->str_args, "args") < 0 || intern(&codec->str_context, "context") < 0 ||
         intern(&codec->str_context_id, "context_id") < 0 || intern(&codec->str_dst_handle, "dst_handle") < 0 ||
         intern(&codec->str_name, "name") < 0 || intern(&codec->str_reduce, "__reduce__") < 0 ||
-        intern(&codec->str_reduce_ex, "__reduce_ex__") < 0)
+        intern(&codec->str_reduce_ex, "__reduce_ex__") < 0 || intern(&codec->str_auth_id, "auth_id") < 0)
         return -1;
     codec->no_args = PyTuple_New(0);
     if (codec->no_args == NULL)

@@ -13,14 +13,14 @@ typedef struct {
     /* Exception classes, raised with one argument, the finished text. */
     PyObject *StreamError, *UnpicklingError;
     PyObject *unpickle_call_error; /* (text) -> CallError */
-    PyObject *unpickle_context; /* (router or None, context_id, name or None) -> Context */
-    PyObject *unpickle_sender; /* (router, context_id, dst_handle) -> Sender */
+    PyObject *unpickle_context; /* (origin or None, context_id, name or None[, auth_id]) -> Context */
+    PyObject *unpickle_sender; /* (origin, context_id, dst_handle[, auth_id]) -> Sender */
     PyObject *fallback_pickle; /* (*objs) -> bytes; writes a message that holds anything outside the closed set */
     /* Derived by mg_codec_configure(). */
     PyObject *codecs_encode; /* what the global _codecs.encode is as a plain value */
     PyObject *context_reduce, *context_reduce_ex; /* Context's own, to know a subclass that overrides them */
     PyObject *str_args, *str_context, *str_context_id; /* attribute names, interned */
-    PyObject *str_dst_handle, *str_name; /* more of them */
+    PyObject *str_dst_handle, *str_name, *str_auth_id; /* more of them */
     PyObject *str_reduce, *str_reduce_ex; /* and these */
     PyObject *no_args; /* () */
     int kwargs_is_dict; /* Kwargs is a dict subclass with dict's own __new__, so instances can be made directly */

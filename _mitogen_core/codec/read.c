@@ -197,13 +197,13 @@ PyObject *mg_unpickle_next(mg_unpickler *up)
     return value;
 }
 
-void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, size_t len, PyObject *router, int deny)
+void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, size_t len, PyObject *origin, int deny)
 {
     up->data = data;
     up->len = len;
     up->pos = 0;
     up->codec = codec;
-    up->router = router;
+    up->origin = origin;
     up->deny = deny;
     up->failed = 0;
     up->hole = NULL;

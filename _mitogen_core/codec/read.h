@@ -13,10 +13,10 @@
 #include "codec/config.h"
 #include "codec/unpickler.h"
 
-/* data[0..len) must stay as it is until mg_unpickler_fini(); the caller also keeps codec and router alive. router is
- * NULL for a message that has none. With deny set, each global raises UnpicklingError. Never fails, allocates
- * nothing. */
-void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, size_t len, PyObject *router, int deny);
+/* data[0..len) must stay as it is until mg_unpickler_fini(); the caller also keeps codec and origin alive. origin
+ * is what unpickle_context and unpickle_sender are given; NULL for a message that came from nowhere. With deny set,
+ * each global raises UnpicklingError. Never fails, allocates nothing. */
+void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, size_t len, PyObject *origin, int deny);
 void mg_unpickler_fini(mg_unpickler *up);
 
 /* data lacks the bytes of `hole` after its first `at` bytes; they are the content of a byte string, which

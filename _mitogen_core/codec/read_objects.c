@@ -127,21 +127,27 @@ static PyObject *make_call_error(mg_codec *codec, PyObject *const *args, Py_ssiz
     return PyObject_Vectorcall(codec->unpickle_call_error, args, 1, NULL);
 }
 
-static PyObject *make_context(mg_codec *codec, PyObject *router, PyObject *const *args, Py_ssize_t n)
+/* Whether a third argument, the authority that somebody was named with, is none or an id. */
+static int is_authority(PyObject *const *args, Py_ssize_t n)
 {
-    if (n != 2 || !is_int_from(args[0], 0) ||
-        !(args[1] == Py_None || (PyUnicode_Check(args[1]) && PyUnicode_GetLength(args[1]) <= MAX_CONTEXT_NAME)))
-        return bad_arguments("Context");
-    PyObject *call[] = {router != NULL ? router : Py_None, args[0], args[1]};
-    return PyObject_Vectorcall(codec->unpickle_context, call, 3, NULL);
+    return n == 2 || (n == 3 && is_int_from(args[2], 0));
 }
 
-static PyObject *make_sender(mg_codec *codec, PyObject *router, PyObject *const *args, Py_ssize_t n)
+static PyObject *make_context(mg_codec *codec, PyObject *origin, PyObject *const *args, Py_ssize_t n)
 {
-    if (router == NULL || n != 2 || !is_int_from(args[0], 0) || !is_int_from(args[1], 1))
+    if (!is_authority(args, n) || !is_int_from(args[0], 0) ||
+        !(args[1] == Py_None || (PyUnicode_Check(args[1]) && PyUnicode_GetLength(args[1]) <= MAX_CONTEXT_NAME)))
+        return bad_arguments("Context");
+    PyObject *call[] = {origin != NULL ? origin : Py_None, args[0], args[1], args[n - 1]};
+    return PyObject_Vectorcall(codec->unpickle_context, call, (size_t) n + 1, NULL);
+}
+
+static PyObject *make_sender(mg_codec *codec, PyObject *origin, PyObject *const *args, Py_ssize_t n)
+{
+    if (origin == NULL || !is_authority(args, n) || !is_int_from(args[0], 0) || !is_int_from(args[1], 1))
         return bad_arguments("Sender");
-    PyObject *call[] = {router, args[0], args[1]};
-    return PyObject_Vectorcall(codec->unpickle_sender, call, 3, NULL);
+    PyObject *call[] = {origin, args[0], args[1], args[n - 1]};
+    return PyObject_Vectorcall(codec->unpickle_sender, call, (size_t) n + 1, NULL);
 }
 
 /* Python 3's disguise for bytes in protocols up to 2: nothing, or Latin-1 text and the name of the encoding, which is
@@ -165,8 +171,8 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
     case GLOBAL_SECRET: return make_secret(codec, args, n);
     case GLOBAL_KWARGS: return make_kwargs(codec, args, n);
     case GLOBAL_CALL_ERROR: return make_call_error(codec, args, n);
-    case GLOBAL_CONTEXT: return make_context(codec, up->router, args, n);
-    case GLOBAL_SENDER: return make_sender(codec, up->router, args, n);
+    case GLOBAL_CONTEXT: return make_context(codec, up->origin, args, n);
+    case GLOBAL_SENDER: return make_sender(codec, up->origin, args, n);
     case GLOBAL_ENCODE:
     case GLOBAL_BYTES: return make_bytes(args, n);
     default: PyErr_SetString(PyExc_TypeError, "a value is not callable"); return NULL;

@@ -26,7 +26,7 @@ typedef struct {
     const uint8_t *data; /* borrowed */
     size_t len, pos;
     mg_codec *codec; /* borrowed */
-    PyObject *router; /* borrowed or NULL */
+    PyObject *origin; /* borrowed or NULL */
     int deny;
     int failed;
     PyObject *hole; /* borrowed or NULL: bytes that belong into data, but stand here */

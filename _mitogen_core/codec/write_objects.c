@@ -84,10 +84,25 @@ static int write_call_error(mg_writer *w, PyObject *obj, int shared)
     return rc;
 }
 
+/* Messages to a context may have to carry the authority that it was named with. Then that is named, too, which is rare:
+ * MG_OUTSIDE. */
+static int needs_no_authority(mg_writer *w, PyObject *context)
+{
+    PyObject *auth_id;
+    int rc = get_attribute(context, w->codec->str_auth_id, &auth_id);
+    if (rc != 0)
+        return rc;
+    int none = auth_id == Py_None;
+    Py_DECREF(auth_id);
+    return none ? 0 : MG_OUTSIDE;
+}
+
 static int write_context(mg_writer *w, PyObject *obj, int shared)
 {
     PyObject *id = NULL, *name = NULL;
-    int rc = get_attribute(obj, w->codec->str_context_id, &id);
+    int rc = needs_no_authority(w, obj);
+    if (rc == 0)
+        rc = get_attribute(obj, w->codec->str_context_id, &id);
     if (rc == 0)
         rc = get_attribute(obj, w->codec->str_name, &name);
     if (rc == 0 && (!PyLong_CheckExact(id) || !(name == Py_None || PyUnicode_CheckExact(name))))
@@ -109,6 +124,8 @@ static int write_sender(mg_writer *w, PyObject *obj, int shared)
 {
     PyObject *context = NULL, *id = NULL, *handle = NULL;
     int rc = get_attribute(obj, w->codec->str_context, &context);
+    if (rc == 0)
+        rc = needs_no_authority(w, context);
     if (rc == 0)
         rc = get_attribute(context, w->codec->str_context_id, &id);
     if (rc == 0)

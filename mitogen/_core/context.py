@@ -6,7 +6,14 @@ _ContextBase: another process of the tree, as seen from here.
 from __future__ import absolute_import  # house
 
 import mitogen  # house
-from mitogen.core import _seldom, BytesType, CALL_SERVICE, fire, Kwargs, LOG, to_text, UnicodeType  # house
+from mitogen.core import _SELDOM, _seldom, BytesType, CALL_SERVICE, fire, Kwargs, LOG, NOBODY  # house
+from mitogen.core import to_text, UnicodeType  # house
+
+
+if _SELDOM:
+    #: Called with a router and values that it is about to send, where there is
+    #: more than one router. Set by `mitogen.parent`.
+    _value_check = None
 
 
 class _ContextBase(object):
@@ -31,7 +38,22 @@ class _ContextBase(object):
     @_seldom
     def __reduce__(self):
         name = self.name
-        return mitogen.core._unpickle_context, (self.context_id, name and to_text(name))
+        args = self.context_id, name and to_text(name)
+        if self.auth_id is not None:
+            args += self.auth_id,
+        return mitogen.core._unpickle_context, args
+
+    @_seldom
+    def _lower(self, msg):
+        """Have `msg`, which goes there, carry the authority with which the
+        context was named to us."""
+        way = self.router.stream_by_id
+        up = way(mitogen.parent_id)
+        msg.auth_id = self.auth_id
+        if up and self.context_id != mitogen.context_id and \
+                way(self.context_id) is up:
+            # It orders nobody up there, and our own might do so.
+            msg.auth_id = NOBODY
 
     def on_disconnect(self):
         """The context cannot be reached any more. Broker thread."""
@@ -56,6 +78,8 @@ class _ContextBase(object):
             service_name = to_text(service_name)
         elif not isinstance(service_name, UnicodeType):
             service_name = to_text(service_name.name())
+        if mitogen.core._value_check:
+            mitogen.core._value_check(self.router, kwargs)
         return self.send_async(mitogen.core.Message.pickled(
             (service_name, to_text(method_name), Kwargs(kwargs)),
             handle=CALL_SERVICE))

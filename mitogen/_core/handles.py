@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The handles that messages go to.
+The handles that messages go to, and the id that no context has.
 """
 
 from __future__ import absolute_import  # house
@@ -19,6 +19,8 @@ STUB_CALL_SERVICE = 111
 GET_RESOURCE = 112
 LOAD_RESOURCE = 113
 IS_DEAD = 999
+#: No context has this id. A message with this `auth_id` gives orders to none.
+NOBODY = 0xffffffff
 
 if _SELDOM:
     ADD_ROUTE = 103

@@ -11,7 +11,8 @@ from _codecs import utf_8_encode  # house
 
 import mitogen  # house
 from mitogen.core import _read_bytes, _seldom, _unpickle_call_error, _unpickler, BytesIO, BytesType  # house
-from mitogen.core import CallError, ChannelError, find_deny, IS_DEAD, LOG, Secret, StreamError, UnicodeType  # house
+from mitogen.core import CallError, ChannelError, find_deny, has_parent_authority, IS_DEAD, LOG, Secret, StreamError  # house
+from mitogen.core import UnicodeType  # house
 
 
 class _MessageBase(object):
@@ -113,11 +114,28 @@ class _MessageBase(object):
         if name in ('CallError', '_unpickle_call_error'):
             return _unpickle_call_error
         if name == '_unpickle_context':
-            return lambda context_id, name: mitogen.core._unpickle_context(
-                context_id, name, router=self.router)
+            return self._read_context
         if name == '_unpickle_sender':
-            return lambda context_id, dst_handle: mitogen.core._unpickle_sender(
-                self.router, context_id, dst_handle)
+            return self._read_sender
+
+    # A third item is the authority of who named it first, told by us or our
+    # parents; others cannot name anything but with their own.
+
+    @_seldom
+    def _named_by(self, auth_id=None):
+        if auth_id is None or not has_parent_authority(self):
+            return self.auth_id
+        return auth_id
+
+    @_seldom
+    def _read_context(self, context_id, name, *auth_id):
+        return mitogen.core._unpickle_context(
+            context_id, name, self.router, self._named_by(*auth_id))
+
+    @_seldom
+    def _read_sender(self, context_id, dst_handle, *auth_id):
+        return mitogen.core._unpickle_sender(
+            self.router, context_id, dst_handle, self._named_by(*auth_id))
 
     def _throw_dead(self):
         if self.data:

@@ -10,9 +10,14 @@ from mitogen.core import _chosen, _ContextBase, _seldom, Receiver  # house
 
 @_chosen
 class Context(_ContextBase):
+    #: What messages there carry as `auth_id`; None: our own authority.
+    auth_id = None
+
     def send(self, msg):
         """Send `msg` there."""
         msg.dst_id = self.context_id
+        if self.auth_id is not None:
+            self._lower(msg)
         self.router.route(msg)
 
     @_seldom

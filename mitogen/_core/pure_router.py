@@ -9,8 +9,8 @@ import itertools  # house
 
 import mitogen  # house
 from mitogen.core import _chosen, _complete, _is_neighbour, _RLock, _RouterBase, _seldom, Context  # house
-from mitogen.core import DEL_ROUTE, Error, FORWARD_LOG, imap, LatchError, listen, LOG, Message, Receiver  # house
-from mitogen.core import thread  # house
+from mitogen.core import DEL_ROUTE, Error, FORWARD_LOG, imap, LatchError, listen, LOG, Message, NOBODY  # house
+from mitogen.core import Receiver, thread  # house
 
 
 @_chosen
@@ -136,8 +136,7 @@ class Router(_RouterBase):
         :raises OverflowError: it has more than 32 bits.
         """
         if respondent is not None:
-            # The one object that is told.
-            respondent = self.context_by_id(respondent.context_id)
+            respondent = self._canonical(respondent)
         with self._write_lock:
             if not handle:
                 handle = next(self._next_handle)
@@ -154,11 +153,13 @@ class Router(_RouterBase):
 
     @_seldom
     def _note_respondent(self, respondent, handle):
-        table = self._handles_by_respondent
-        if respondent not in table:
+        handles = self._handles_by_respondent.setdefault(respondent, set())
+        # An equal one may be told already: of an id that had no route yet.
+        if respondent.__dict__.get('_watched_by') is not self:
+            respondent._watched_by = self
             listen(respondent, 'disconnect',
                    lambda: self._on_respondent_disconnect(respondent))
-        table.setdefault(respondent, set()).add(handle)
+        handles.add(handle)
 
     def del_handler(self, handle):
         """
@@ -242,7 +243,7 @@ class Router(_RouterBase):
                 parent_stream
             if crossing and self._refuse_bad_ids(msg, in_stream):
                 return
-            if protocol.auth_id is not None:
+            if protocol.auth_id is not None and msg.auth_id != NOBODY:
                 msg.auth_id = protocol.auth_id
             if protocol.on_message is not None and \
                     self._hook_fails(msg, in_stream):
@@ -276,17 +277,30 @@ class Router(_RouterBase):
             return True
 
     @_seldom
+    def _speaks_for(self, stream, auth_id, src_id):
+        """Return whether a message with these ids may come by a stream."""
+        way = self.stream_by_id
+        # Our parent may lend what it passes down any authority: with the one
+        # of a child of ours it is less than its own.
+        return way(src_id) is stream and (
+            way(auth_id) is stream or auth_id != src_id and (
+                auth_id == NOBODY or
+                stream is self._stream_by_id.get(mitogen.parent_id)))
+
+    @_seldom
     def _refuse_bad_ids(self, msg, in_stream):
         """Return whether a message claims to come from where it cannot."""
-        for name, value in ('auth_id', msg.auth_id), ('src_id', msg.src_id):
-            if name == 'src_id' and value == msg.auth_id:
-                break
-            stream = self.stream_by_id(value)
-            if stream is not in_stream:
-                self.refused += 1
-                LOG.error('%r: bad %s: got %r via %r, not %r: %r',
-                          self, name, value, in_stream, stream, msg)
-                return True
+        auth_id, src_id = msg.auth_id, msg.src_id
+        if self._speaks_for(in_stream, auth_id, src_id):
+            return
+        name, value = 'auth_id', auth_id
+        if auth_id != src_id and self._speaks_for(
+                in_stream, auth_id, in_stream.protocol.remote_id):
+            name, value = 'src_id', src_id
+        self.refused += 1
+        LOG.error('%r: bad %s: got %r via %r, not %r: %r', self, name, value,
+                  in_stream, self.stream_by_id(value), msg)
+        return True
 
     @_seldom
     def _pass_on(self, msg, in_stream, out_stream):

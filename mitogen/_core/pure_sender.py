@@ -5,6 +5,7 @@ The pure leaf of Sender.
 
 from __future__ import absolute_import  # house
 
+import mitogen  # house
 from mitogen.core import _chosen, _seldom, _SenderBase, Message  # house
 
 
@@ -18,4 +19,6 @@ class Sender(_SenderBase):
 
         :raises Error: the broker has exited.
         """
+        if mitogen.core._value_check:
+            mitogen.core._value_check(self.context.router, data)
         self.context.send(Message.encoded(data, enc, handle=self.dst_handle))

@@ -41,6 +41,8 @@ class _RouterBase(object):
     _gone = False
     #: Messages that were not delivered.
     refused = 0
+    #: What `_mention` remembers, once there is something.
+    _mentioned = None
 
     @_seldom
     def __repr__(self):
@@ -76,13 +78,18 @@ class _RouterBase(object):
 
     @_seldom
     def _tell_lost(self, context):
-        """Tell the handlers that wait for a context that it is lost."""
-        try:
-            context.on_disconnect()
-        except Exception:
-            LOG.exception('%r: a listener for its loss crashed', context)
-            # It stood before the one for handlers.
-            self._on_respondent_disconnect(context)
+        """Have whoever waits for a context told that it is lost."""
+        others = []
+        if self._mentioned:
+            others = self._mentioned.take(context.context_id)
+        for known in [context] + [i for i in others if i is not context]:
+            try:
+                known.on_disconnect()
+            except Exception:
+                LOG.exception('%r: a listener for its loss crashed', known)
+        # Who waits need not have asked this object; and what crashed may have
+        # stood before the listener for handlers.
+        self._on_respondent_disconnect(context)
 
     def _fire_lost(self, stream, lost, own_id, routes):
         if own_id is not None:
@@ -128,12 +135,17 @@ class _RouterBase(object):
         """Return the one :class:`Context` of that id, on which signals fire.
         `via_id` and `name` only matter if it is created."""
         context = self._context_by_id.get(context_id)
-        if context is None and create:
-            context = self.context_class(self, context_id, name=name)
-            if via_id is not None:
-                context.via = self.context_by_id(via_id)
-            with self._write_lock:
-                context = self._context_by_id.setdefault(context_id, context)
+        if not context:
+            if self._mentioned:
+                context = self._mentioned.get(context_id)
+            if create:
+                if not context:
+                    context = self.context_class(self, context_id, name=name)
+                    if via_id is not None:
+                        context.via = self.context_by_id(via_id)
+                with self._write_lock:
+                    context = self._context_by_id.setdefault(
+                        context_id, context)
         return context
 
     def _watch_stream(self, context, stream):
@@ -143,6 +155,16 @@ class _RouterBase(object):
             own_id = mitogen.context_id
         listen(stream, 'disconnect',
                lambda: self._on_stream_disconnect(stream, own_id))
+
+    @_seldom
+    def _canonical(self, context):
+        """Return the one object of that id, which is told of its loss."""
+        other = getattr(context, 'router', None)
+        if other is not self and not getattr(other, '_gone', True):
+            raise mitogen.core.Error(
+                '%r belongs to %r: to %r its number means another context' % (
+                    context, other, self))
+        return self.context_by_id(context.context_id)
 
     @_seldom
     def _dead_respondent(self, context):

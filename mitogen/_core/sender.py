@@ -22,7 +22,10 @@ class _SenderBase(object):
         return 'Sender(%r, %r)' % (self.context, self.dst_handle)
 
     def __reduce__(self):
-        return mitogen.core._unpickle_sender, (self.context.context_id, self.dst_handle)
+        args = self.context.context_id, self.dst_handle
+        if self.context.auth_id is not None:
+            args += self.context.auth_id,
+        return mitogen.core._unpickle_sender, args
 
     def close(self):
         """Tell the receiver that nothing more will come."""

@@ -26,6 +26,9 @@ class IdAllocator(_Server):
 
     used_up_msg = 'all context ids are used up'
 
+    #: No context has an id from here on.
+    _end = mitogen.core.NOBODY
+
     def __init__(self, router):
         self._lock = threading.Lock()
         #: The least id that nobody has. Guarded by `_lock`.
@@ -38,7 +41,7 @@ class IdAllocator(_Server):
 
     def _take(self, count):
         with self._lock:
-            if self._unused + count > 1 << 32:
+            if self._unused + count > self._end:
                 raise mitogen.core.Error(self.used_up_msg)
             self._unused += count
             return self._unused - count
@@ -69,6 +72,8 @@ class IdAllocator(_Server):
                 return
             stream.id_blocks = taken + 1
         block = self.allocate_block()
+        if stream is not None:
+            self._router.route_monitor.grant(stream, block[0], block[1], msg)
         LOG.debug('%r: giving ids %d to %d to context %d', self, block[0],
                   block[1] - 1, msg.src_id)
         msg.reply(block)

@@ -45,6 +45,7 @@ class Router(mitogen.parent.Router):
         """
         Make everything that only the root of a tree has.
         """
+        mitogen.parent._note_router(self)
         policy = mitogen.core.ImportPolicy()
         self.responder = ModuleResponder(self, policy)
         for name, klass in (('id_allocator', IdAllocator),

@@ -50,6 +50,8 @@ class Router(core._RouterBase, _c.Router):
         self.broker = broker
         self._write_lock = core._RLock()
         self._context_by_id = {}
+        #: Contexts that some handler waited for.
+        self._respondent_ids = set()
         self.max_message_size = self.max_message_size
         self.unidirectional = self.unidirectional
         core.listen(broker, 'exit', self._on_broker_exit)
@@ -124,8 +126,8 @@ class Router(core._RouterBase, _c.Router):
     def _watch_respondent(self, respondent):
         """Have the loss of a context reach the handlers that wait for it.
         Called once for each context that is a respondent."""
-        # The one object that is told; the caller's may be its own.
-        known = self.context_by_id(respondent.context_id)
+        known = self._canonical(respondent)
+        self._respondent_ids.add(known.context_id)
         if known.__dict__.get('_watched_by') is not self:
             core.listen(known, 'disconnect',
                         lambda: self._on_respondent_disconnect(known))
@@ -142,6 +144,8 @@ class Router(core._RouterBase, _c.Router):
                 time.sleep(0.01)
 
     def _on_respondent_disconnect(self, context):
+        if context.context_id not in self._respondent_ids:
+            return
         for _, entry in self._lost_handlers(context.context_id):
             self._call_handler(
                 entry[1], self._dead_respondent(context))

@@ -32,10 +32,9 @@ _c.configure({
     'Blob': core.Blob, 'Secret': core.Secret, 'Kwargs': core.Kwargs,
     'Context': Context, 'Sender': Sender,
     'unpickle_call_error': core._unpickle_call_error,
-    'unpickle_context': lambda router, context_id, name:
-        mitogen.core._unpickle_context(context_id, name, router=router),
-    'unpickle_sender': lambda router, context_id, dst_handle:
-        mitogen.core._unpickle_sender(router, context_id, dst_handle),
+    'unpickle_context': lambda msg, *args:
+        (msg._read_context if msg else mitogen.core._unpickle_context)(*args),
+    'unpickle_sender': lambda msg, *args: msg._read_sender(*args),
     'fallback_pickle': lambda *objs:
         mitogen.core._pure['Message'].pickled(*objs).data,
 })

@@ -33,6 +33,7 @@ thread. `Router.connect`, `CallChain.call`, `ChildIdAllocator.allocate` and
 from __future__ import absolute_import
 
 import binascii
+import bisect
 import collections
 import errno
 import fcntl

@@ -15,7 +15,7 @@ import types  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import LOG, PY3  # house
+from mitogen.parent import _refuse_foreign, _routers, LOG, PY3  # house
 
 
 #: Where functions keep what they closed over and methods what they are bound
@@ -170,6 +170,8 @@ class CallChain(object):
         :raises TypeError: `fn` cannot be found by name in another process.
         """
         module, klass, name = self._find(fn)
+        if len(_routers) > 1:
+            _refuse_foreign(self.context.router, args, kwargs)
         if kwargs:
             kwargs = mitogen.core.Kwargs(kwargs)
         else:

@@ -12,9 +12,10 @@ from mitogen.parent import LOG  # house
 def is_immediate_child(msg, stream):
     """
     Handler policy: accept messages only from the context at the other end of
-    the stream they came in on, be it a child or the parent.
+    the stream they came in on, be it a child or the parent, and only what it
+    sends of its own accord: with its own authority, or the one it is lent.
     """
-    return stream is not None and msg.src_id == stream.protocol.remote_id
+    return mitogen.core._is_neighbour(msg, stream)
 
 
 def _handle(router, handle, func, policy=None, overwrite=False):

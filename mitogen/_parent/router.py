@@ -9,7 +9,7 @@ import mitogen.core  # house
 import mitogen.limits  # house
 import mitogen.parent  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _error_text, _handle, _native_str, ChildIdAllocator, ConnectError, Context  # house
+from mitogen.parent import _error_text, _handle, _native_str, _note_router, _raise_foreign, ChildIdAllocator, ConnectError, Context  # house
 from mitogen.parent import get_connection_class, LOG, make_secret, ModuleForwarder, ResourceForwarder  # house
 from mitogen.parent import RouteMonitor  # house
 
@@ -62,6 +62,7 @@ class Router(mitogen.core.Router):
         :param mitogen.core.Context parent: our own parent.
         """
         LOG.debug('upgrading %r with %r and %r', self, importer, parent)
+        _note_router(self)
         self.route_monitor = RouteMonitor(self, parent)
         self.id_allocator = ChildIdAllocator(self)
         self.responder = ModuleForwarder(self, parent, importer)
@@ -216,6 +217,8 @@ class Router(mitogen.core.Router):
         """
         Have `via_context` start a child, and return its `Context` here.
         """
+        if getattr(via_context, 'router', self) is not self:
+            _raise_foreign(self, via_context)
         reply = via_context.call(
             # A function of the part above this one. Here it is only named, to
             # be called in the other context.
@@ -224,21 +227,48 @@ class Router(mitogen.core.Router):
             method_name=to_text(method_name),
             kwargs=mitogen.core.Kwargs(kwargs),
         )
-        if reply['msg'] is not None:
-            failure = ConnectError(reply['msg'])
-            failure.detail = reply['detail']
+        reply = reply if isinstance(reply, dict) else {}
+        if reply.get('msg') is not None:
+            failure = ConnectError(u'%s' % (reply['msg'],))
+            failure.detail = u'%s' % (reply.get('detail', u''),)
             raise failure
 
+        context_id, child_name = reply.get('id'), reply.get('name')
+        if (not isinstance(child_name, mitogen.core.UnicodeType) or
+                not self._may_have_started(via_context, context_id)):
+            raise ConnectError(u'%r says that it started context %r, which is '
+                               u'none that it can have started' % (
+                                   via_context, context_id))
         # The announcement of the route came before the reply, so there is an
         # entry. Kept if possible: somebody may listen to it already.
-        context_id = reply['id']
         context = self.context_by_id(context_id)
         if type(context) is not self.context_class:
             context = self.context_class(self, context_id)
             self._context_by_id[context_id] = context
-        context.name = u'%s.%s' % (via_context.name, reply['name'])
+        context.name = u'%s.%s' % (via_context.name, self.route_monitor.clean_name(
+            child_name.encode('utf-8')))
         context.via = via_context
         return context
+
+    def _may_have_started(self, via_context, context_id):
+        """
+        Return whether a context with that id can be a new child of another.
+        """
+        if (not isinstance(context_id, mitogen.core.integer_types) or
+                not 0 <= context_id < mitogen.core.NOBODY):
+            return False
+        via_id = via_context.context_id
+        stream = self.stream_by_id(via_id)
+        if stream is not None and \
+                stream.protocol.remote_id != mitogen.parent_id:
+            return self.broker.defer_sync(
+                lambda: self.route_monitor.gave(via_id, context_id))
+        # It is not below us, so we are told of no routes. But a new context is
+        # one that we do not know.
+        return (self.stream_by_id(context_id) is stream and
+                context_id not in (mitogen.context_id, via_id) and
+                context_id not in mitogen.parent_ids and
+                context_id not in self._context_by_id)
 
     buildah = _connection_method(u'buildah')
     doas = _connection_method(u'doas')

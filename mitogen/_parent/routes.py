@@ -11,7 +11,7 @@ import re  # house
 import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import b, to_text  # house
-from mitogen.parent import _handle, is_immediate_child  # house
+from mitogen.parent import _handle, _parse_id, Grants, is_immediate_child  # house
 
 
 class RouteMonitor(object):
@@ -19,6 +19,9 @@ class RouteMonitor(object):
     Keeps the routing table true as contexts come and go anywhere below us, and
     tells those who need to know: our parent of all changes, and a child of the
     end of any context that it has exchanged messages with.
+
+    A child announces contexts behind it, but only with ids that it or they
+    were handed, and each id once: see `Grants`.
 
     Broker thread only.
 
@@ -38,6 +41,7 @@ class RouteMonitor(object):
         self.parent = parent
         self._log = logging.getLogger('mitogen.route_monitor')
         self._routes_by_stream = {}   # stream -> set of ids behind it
+        self._grants_by_stream = {}   # stream -> Grants; the same streams
         self._made = set()            # ids whose Context was made here
         # Each child has a simple handler for the second from its start.
         _handle(router, mitogen.core.ADD_ROUTE, self._on_add_route,
@@ -57,6 +61,35 @@ class RouteMonitor(object):
         Return the set of ids that are reached through `stream`.
         """
         return self._routes_by_stream.get(stream) or set()
+
+    def asker(self, msg):
+        """
+        Return the id of the context that wants a block of ids: the sender of
+        an ALLOCATE_ID, or the one that its payload names, if that is behind
+        the sender.
+        """
+        asker = _parse_id(msg.data)
+        way = self.router.stream_by_id
+        if asker is None or way(asker) is not way(msg.src_id):
+            return msg.src_id
+        return asker
+
+    def grant(self, stream, start, end, msg):
+        """
+        Note that who asked by `msg`, which came by `stream`, may give the ids
+        from `start` to before `end` to its children.
+        """
+        if stream in self._grants_by_stream:
+            self._grants_by_stream[stream].add(start, end, self.asker(msg))
+
+    def gave(self, holder, target_id):
+        """
+        Return whether the context `holder`, which is below us, has announced a
+        context with an id of its own.
+        """
+        grants = self._grants_by_stream.get(self.router.stream_by_id(holder))
+        return (grants is not None and grants.holder(target_id) == holder and
+                grants.was_used(target_id))
 
     def _send(self, stream, handle, target_id, name=None):
         words = [u'%d' % (target_id,)]
@@ -106,6 +139,7 @@ class RouteMonitor(object):
         """
         remote_id = stream.protocol.remote_id
         self._routes_by_stream[stream] = set([remote_id])
+        self._grants_by_stream[stream] = Grants()
         self._send_up(mitogen.core.ADD_ROUTE, remote_id, stream.name)
         mitogen.core.listen(
             stream, 'disconnect', lambda: self._on_stream_disconnect(stream))
@@ -115,13 +149,26 @@ class RouteMonitor(object):
         if routes is None:
             # The signal may repeat.
             return
+        del self._grants_by_stream[stream]
         self._log.debug('%r is gone, and the routes %r with it',
                         stream, routes)
         for target_id in sorted(routes):
+            if self._leads_elsewhere(target_id, stream):
+                # The program has given it another way.
+                continue
             self.router.del_route(target_id)
             self._send_up(mitogen.core.DEL_ROUTE, target_id)
             self._send_del_down(target_id)
             self._fire_disconnect(target_id)
+
+    def _leads_elsewhere(self, target_id, stream):
+        """
+        Return whether there is a route to `target_id` by another stream than
+        `stream`, down the tree.
+        """
+        current = self.router.stream_by_id(target_id)
+        return (current is not None and current is not stream and
+                current.protocol.remote_id != mitogen.parent_id)
 
     def _on_parent_lost(self):
         """
@@ -143,48 +190,63 @@ class RouteMonitor(object):
         """
         stream = self.router.stream_by_id(msg.src_id)
         id_text, _, name = mitogen.core.bytes_partition(msg.data, b(':'))
-        target_id = -1
-        if id_text.isdigit() and len(id_text) <= 10:
-            target_id = int(id_text)
-        if stream is None or not 0 <= target_id < 1 << 32:
+        target_id = _parse_id(id_text)
+        if stream is None or target_id is None:
             self._log.error('ignoring unusable route message %r', msg)
             return None
-        # It will be part of the names of loggers.
+        return stream, target_id, self.clean_name(name)
+
+    def clean_name(self, name):
+        """
+        Return what may be used of the name, UTF-8 bytes, that a child gives to
+        a context, or None: it will be part of the names of loggers.
+        """
         name = name.decode('utf-8', 'replace')[:self.name_max]
-        return stream, target_id, self._control_re.sub(u'?', name) or None
+        return self._control_re.sub(u'?', name) or None
+
+    def _why_not(self, stream, target_id):
+        """
+        Return why no route by `stream` to `target_id` is accepted, or None.
+        """
+        routes = self._routes_by_stream[stream]
+        grants = self._grants_by_stream[stream]
+        if target_id == mitogen.context_id or target_id in mitogen.parent_ids:
+            # Messages of those ids carry authority over us.
+            return 'that has authority here'
+        if grants.holder(target_id) is None:
+            return 'that id was not handed out by this way'
+        if grants.was_used(target_id):
+            return 'another context had that id'
+        if len(routes) >= self.routes_max:
+            return 'there are %d' % (len(routes),)
 
     def _on_add_route(self, msg):
         parsed = self._parse(msg)
         if parsed is None:
             return
         stream, target_id, name = parsed
-        routes = self._routes_by_stream.get(stream)
-        if routes is None:
+        if stream not in self._routes_by_stream:
             self._log.error('%r may not add routes: it is no child of ours',
                             stream)
             return
-        if target_id == mitogen.context_id or target_id in mitogen.parent_ids:
-            # Messages of those ids carry authority over us.
-            self._log.error('%r may not add a route to %d', stream, target_id)
-            return
-        current = self.router.stream_by_id(target_id)
-        if (current is not None and current is not stream and
-                current.protocol.remote_id != mitogen.parent_id):
+        if self._leads_elsewhere(target_id, stream):
             self._log.error('cannot add a second route to %d via %r: there is '
-                            'one via %r', target_id, stream, current)
+                            'one via %r', target_id, stream,
+                            self.router.stream_by_id(target_id))
             return
-
-        if len(routes) >= self.routes_max and target_id not in routes:
-            self._log.error('%r may not add a route to %d: it has %d',
-                            stream, target_id, len(routes))
+        why_not = self._why_not(stream, target_id)
+        if why_not:
+            self._log.error('%r may not add a route to %d: %s',
+                            stream, target_id, why_not)
             return
 
         self._log.debug('adding route to %d via %r', target_id, stream)
-        if name:
-            if self.router.context_by_id(target_id, create=False) is None:
-                self._made.add(target_id)
-            self.router.context_by_id(target_id).name = name
-        routes.add(target_id)
+        if self.router.context_by_id(target_id, create=False) is None:
+            self._made.add(target_id)
+        # Whatever others called it before.
+        self.router.context_by_id(target_id).name = name
+        self._grants_by_stream[stream].use(target_id)
+        self._routes_by_stream[stream].add(target_id)
         self.router.add_route(target_id, stream)
         self._send_up(mitogen.core.ADD_ROUTE, target_id, name)
 
@@ -196,7 +258,7 @@ class RouteMonitor(object):
         current = self.router.stream_by_id(target_id)
         if current is None:
             return
-        if current is not stream:
+        if current is not stream or target_id == stream.protocol.remote_id:
             self._log.error('%r may not remove the route to %d: it is via %r',
                             stream, target_id, current)
             return

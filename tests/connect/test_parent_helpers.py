@@ -73,9 +73,10 @@ def test_a_uid_without_a_name_still_has_a_remote_name(monkeypatch):
 def test_only_the_neighbour_is_an_immediate_child():
     stream = mock.Mock()
     stream.protocol.remote_id = 5
-    assert mitogen.parent.is_immediate_child(mock.Mock(src_id=5), stream)
-    assert not mitogen.parent.is_immediate_child(mock.Mock(src_id=6), stream)
-    assert not mitogen.parent.is_immediate_child(mock.Mock(src_id=5), None)
+    assert mitogen.parent.is_immediate_child(mock.Mock(src_id=5, auth_id=5), stream)
+    assert not mitogen.parent.is_immediate_child(mock.Mock(src_id=6, auth_id=6), stream)
+    assert not mitogen.parent.is_immediate_child(mock.Mock(src_id=5, auth_id=7), stream)
+    assert not mitogen.parent.is_immediate_child(mock.Mock(src_id=5, auth_id=5), None)
 
 
 @pytest.mark.parametrize('code, text', [

@@ -92,6 +92,8 @@ class CallError(Exception):
 
 
 class Context(object):
+    auth_id = None
+
     def __init__(self, router, context_id, name=None):
         self.router = router
         self.context_id = context_id

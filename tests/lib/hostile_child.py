@@ -168,6 +168,15 @@ def ended():
     return True
 
 
+def ask(handle, dst=0, data=''):
+    """
+    Send a request, and return the payload of its answer; None for a dead one.
+    """
+    stream.write(pack(dst=dst, handle=handle, data=data, reply_to=HERE))
+    frame = stream.wait(lambda frame: frame[4] == HERE)
+    return frame[6].decode('latin-1') if frame[5] != 999 else None
+
+
 def answer(data, repeat=1, magic=0x4d4a, reply_to=0):
     """
     Wait for a call, and answer it with any bytes.

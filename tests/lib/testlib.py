@@ -134,6 +134,14 @@ class Peer(object):
             router.broker.defer_sync(lambda: router.route_monitor.notice_stream(self.stream))
         sync(router.broker)
 
+    def grant(self, start, end):
+        """
+        Have the router think that this child was handed the ids from `start` to before `end`.
+        """
+        request = mitogen.core.Message(src_id=self.context_id)
+        self.router.broker.defer_sync(
+            lambda: self.router.route_monitor.grant(self.stream, start, end, request))
+
     def send(self, *args, **kwargs):
         """
         Send one frame; the source is this peer unless told otherwise.

@@ -86,10 +86,11 @@ def tree(monkeypatch):
     tree.eleven = FakeStream(tree.router, 11)
     tree.monitor.notice_stream(tree.ten)
     tree.monitor.notice_stream(tree.eleven)
+    tree.monitor.grant(tree.ten, 20, 30, mitogen.core.Message(src_id=10))
 
     def receive(handle, src_id, data):
         func, policy = tree.router.handlers[handle]
-        msg = mitogen.core.Message(handle=handle, src_id=src_id, data=data)
+        msg = mitogen.core.Message(handle=handle, src_id=src_id, auth_id=src_id, data=data)
         assert policy(msg, tree.router.routes[src_id])
         with testlib.LogCapture('mitogen.route_monitor') as log:
             func(msg)

@@ -20,6 +20,7 @@ def peers(router):
     Two scripted neighbours, contexts 101 and 102.
     """
     first, second = testlib.Peer(router, 101, child=True), testlib.Peer(router, 102, child=True)
+    first.grant(500, 600)
     yield first, second
     first.close()
     second.close()

@@ -336,6 +336,16 @@ def allocate_ids(count, econtext):
     return [econtext.router.allocate_id() for _ in range(count)]
 
 
+def context_id():
+    import mitogen
+    return mitogen.context_id
+
+
+def parent_of_context():
+    import mitogen
+    return mitogen.parent_id
+
+
 @takes_router
 def call_context(context_id, function, *args, **kwargs):
     """
@@ -662,3 +672,44 @@ def listen_at(path, econtext):
     import mitogen.unix
     mitogen.parent.upgrade_router(econtext)
     mitogen.unix.Listener.build_stream(econtext.router, path=path)
+
+
+_receivers = []
+
+
+@takes_router
+def make_receiver(router):
+    """
+    Return a sender to a receiver that stays here.
+    """
+    receiver = mitogen.core.Receiver(router)
+    _receivers.append(receiver)
+    return receiver.to_sender()
+
+
+def take_two():
+    receiver = _receivers.pop(0)
+    return [receiver.get(timeout=60).decode() for _ in range(2)]
+
+
+def send_to(sender, value):
+    sender.send(value)
+
+
+def send_bytes_to(sender, data):
+    sender.send(data, enc=mitogen.core.Message.ENC_BIN)
+
+
+def call_note(context):
+    import mitogen.parent
+    mitogen.parent.CallChain(context).call(note, 1)
+
+
+@takes_econtext
+def make_child(econtext):
+    """
+    Start a child of this context, and return it.
+    """
+    import mitogen.parent
+    mitogen.parent.upgrade_router(econtext)
+    return econtext.router.local()

@@ -1,6 +1,8 @@
-/* The well-known handles: the "ports" of a context that have a fixed number. */
+/* The well-known handles: the "ports" of a context that have a fixed number. And the id that no context has. */
 #ifndef MG_WELL_KNOWN_H
 #define MG_WELL_KNOWN_H
+
+#include <stdint.h>
 
 enum {
     MG_GET_MODULE = 100,
@@ -20,5 +22,8 @@ enum {
     MG_IS_DEAD = 999,     /* not a handle: in reply_to it marks a dead message */
     MG_FIRST_HANDLE = 1000 /* the first one a router gives out */
 };
+
+/* A message with this auth_id has no authority over anybody; any context may send it. */
+#define MG_NOBODY UINT32_MAX
 
 #endif

@@ -157,14 +157,19 @@ static int is_from_respondent_locked(mg_router *r, const mg_hdr *hdr, const mg_h
     return h->is.respondent < 0 || h->is.respondent == (int64_t) hdr->src_id || may_report_locked(r, hdr, h, s);
 }
 
+/* Whether the neighbour sends it of its own accord: with its own authority, or the one that it is lent. */
+static int is_from_neighbour(const mg_hdr *hdr, const mg_peer *peer)
+{
+    return hdr->src_id == mg_peer_remote_id(peer) &&
+           (hdr->auth_id == hdr->src_id || (int64_t) hdr->auth_id == mg_peer_auth_stamp(peer));
+}
+
 /* REQUIRES(r->mu). A message that Python is to decide about passes. */
 static int is_allowed_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
 {
     if (h->is.policy == MG_POLICY_PARENT)
         return mg_router_is_authority_locked(r, hdr->auth_id);
-    if (h->is.policy == MG_POLICY_NEIGHBOUR)
-        return s && mg_peer_remote_id(mg_stream_peer(s)) == hdr->src_id;
-    return 1;
+    return h->is.policy != MG_POLICY_NEIGHBOUR || (s && is_from_neighbour(hdr, mg_stream_peer(s)));
 }
 
 mg_err mg_router_claim_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_handler **out, mg_reason *why)

@@ -346,13 +346,20 @@ static int comes_by_locked(mg_router *r, uint32_t id, mg_stream *s, mg_stream **
     return *expected == s;
 }
 
+/* REQUIRES(r->mu). Whether the sender says that it does not speak with an authority of its own, but with none, or that
+ * it passes something down: our parent may lend that any authority, and has seen to what it was sent itself. */
+static int is_lowered_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
+{
+    return hdr->auth_id != hdr->src_id && (hdr->auth_id == MG_NOBODY || s == parent_locked(r));
+}
+
 /* Whether the stream may speak for both contexts that the header names. If not, why not; *expected has a reference,
  * or is NULL. */
 static int is_trusted(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_reason *why, mg_stream **expected)
 {
     pthread_mutex_lock(&r->mu);
     *why = MG_REASON_BAD_AUTH;
-    int trusted = comes_by_locked(r, hdr->auth_id, s, expected);
+    int trusted = comes_by_locked(r, hdr->auth_id, s, expected) || is_lowered_locked(r, hdr, s);
     if (trusted && hdr->src_id != hdr->auth_id) {
         *why = MG_REASON_BAD_SRC;
         trusted = comes_by_locked(r, hdr->src_id, s, expected);
@@ -366,7 +373,8 @@ static int is_trusted(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_reason *
 static void stamp(mg_frame *f, const mg_peer *peer)
 {
     int64_t auth_id = mg_peer_auth_stamp(peer);
-    if (auth_id >= 0 && (uint32_t) auth_id != mg_frame_hdr(f)->auth_id)
+    uint32_t has = mg_frame_hdr(f)->auth_id;
+    if (auth_id >= 0 && (uint32_t) auth_id != has && has != MG_NOBODY)
         mg_frame_set_auth(f, (uint32_t) auth_id);
 }
 
