@@ -220,11 +220,24 @@ static int is_brokers_thread(RouterObject *self)
     return ((LoopObject *) self->loop_object)->attendant == PyThread_get_thread_ident();
 }
 
-/* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never does. */
+/* Whether this thread is one of router._unwaiting, or -1. */
+static int is_unwaiting(RouterObject *self)
+{
+    PyObject *threads = PyObject_GetAttr((PyObject *) self, self->st->str_unwaiting);
+    PyObject *ident = threads ? PyLong_FromUnsignedLong(PyThread_get_thread_ident()) : NULL;
+    int is = ident ? PySequence_Contains(threads, ident) : -1;
+    Py_XDECREF(ident);
+    Py_XDECREF(threads);
+    return is;
+}
+
+/* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never does, nor
+ * one that has others to serve. */
 static int wait_room(RouterObject *self, mg_stream *out)
 {
-    if (is_brokers_thread(self))
-        return 0;
+    int exempt = is_brokers_thread(self) ? 1 : is_unwaiting(self);
+    if (exempt)
+        return exempt < 0 ? -1 : 0;
     for (;;) {
         mg_err err;
         MG_WITHOUT_GIL(err = mg_stream_wait_room(out));

@@ -104,8 +104,8 @@ class MitogenProtocol(_MitogenProtocolBase):
         self.stream.on_disconnect(broker)
 
     def pending_bytes(self):
-        """Return how many bytes wait to be written."""
-        return self._writer._len
+        """Return how many bytes wait to be written, about."""
+        return self._writer.size
 
     def on_transmit(self, broker):
         self._writer.on_transmit(broker)

@@ -43,6 +43,8 @@ class _RouterBase(object):
     refused = 0
     #: What `_mention` remembers, once there is something.
     _mentioned = None
+    #: Idents of threads that do not wait for room where they send.
+    _unwaiting = ()
 
     @_seldom
     def __repr__(self):

@@ -50,11 +50,6 @@ class BufferedWriter(object):
         self.sent = 0
         self.last = None
 
-    @property
-    def _len(self):
-        """Bytes that wait. Exact on the broker thread when nobody sends."""
-        return sum(map(len, list(self._buf)))
-
     def write(self, *chunks):
         """
         Write non-empty byte strings, kept together.
@@ -223,8 +218,10 @@ class BufferedWriter(object):
 
     def wait_room(self):
         """Wait until half of the high-water mark waits. The broker thread,
-        which writes it, never does."""
-        if thread.get_ident() != self._broker._ident:
+        which writes it, never does, nor a thread that serves others."""
+        ident = thread.get_ident()
+        if (ident != self._broker._ident and
+                ident not in self._protocol._router._unwaiting):
             self.blocked.append(1)
             try:
                 while (self._buf and not self.closed and

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Room: have something done once a peer has read what waits for it.
+"""
+
+from __future__ import absolute_import  # house
+
+import collections  # house
+
+import mitogen.core  # house
+from mitogen.parent import LOG  # house
+
+
+def _written(stream):
+    """
+    Return how many bytes the system has taken of what was sent on a stream.
+    """
+    link = getattr(stream.protocol, '_link', None)
+    if link is None:
+        return stream.protocol._writer.sent
+    stats = link.stats()
+    return stats.get('bytes_out', 0) - stats.get('pending', 0)
+
+
+def _is_open(stream):
+    side = stream.transmit_side
+    return side is not None and not side.closed
+
+
+class _Wait(object):
+    """
+    What waits for one peer: functions, how much it had read at the last look,
+    and since when it has read nothing.
+    """
+    def __init__(self, written):
+        self.funcs = collections.deque()
+        self.written = written
+        self.since = mitogen.core.now()
+
+
+class Room(object):
+    """
+    Nobody waits for a peer that does not read. What is to be sent to one while
+    its stream is full is left here, as a function, and called when there is
+    room. A peer that reads nothing for `limits.stalled_seconds` meanwhile loses
+    its stream.
+
+    :param Router router: whose streams these are.
+    """
+    #: Seconds between two looks at the streams that something waits for.
+    delay = 0.01
+
+    def __init__(self, router):
+        self._router = router
+        # The rest is the broker thread's.
+        self._waits = {}   # stream -> _Wait
+        self._timer = None
+        self._later = set()   # timers of call_later()
+        self._ended = False
+        mitogen.core.listen(router.broker, 'shutdown', self._end)
+        router._unwaiting = self._unwaiting = set()
+
+    def is_there(self, stream):
+        """
+        Return whether a stream has room: no more than half of the high-water
+        mark waits to be read. Any thread.
+        """
+        return (stream.protocol.pending_bytes() <=
+                self._router.high_water // 2)
+
+    def when_there(self, stream, func):
+        """
+        Have `func()` called on the broker thread, once the stream has room or
+        has ended, after those that were given here before. Any thread.
+
+        :raises mitogen.core.Error: the broker has exited.
+        """
+        self._router.broker.defer(self._add, stream, func)
+
+    def call_later(self, seconds, func):
+        """
+        Have `func()` called on the broker thread after some time, unless the
+        broker ends before. Any thread.
+        """
+        def schedule():
+            def due():
+                self._later.discard(timer)
+                self._call(func)
+
+            if not self._ended:
+                timer = self._router.broker.timers.schedule(
+                    mitogen.core.now() + seconds, due)
+                self._later.add(timer)
+
+        self._router.broker.defer(schedule)
+
+    def __enter__(self):
+        """
+        From here to the end of the block, this thread does not wait for room
+        where it sends: it has others to serve. Blocks are not nested.
+        """
+        self._unwaiting.add(mitogen.core.thread.get_ident())
+
+    def __exit__(self, *_exc):
+        self._unwaiting.discard(mitogen.core.thread.get_ident())
+
+    def _add(self, stream, func):
+        if self._ended:
+            return
+        wait = self._waits.get(stream)
+        if wait is None:
+            wait = self._waits[stream] = _Wait(_written(stream))
+        wait.funcs.append(func)
+        if self._timer is None:
+            self._schedule()
+
+    def _schedule(self):
+        self._timer = self._router.broker.timers.schedule(
+            mitogen.core.now() + self.delay, self._look)
+
+    def _look(self):
+        self._timer = None
+        for stream, wait in list(self._waits.items()):
+            self._look_at(stream, wait)
+            if not wait.funcs:
+                del self._waits[stream]
+        if self._waits and self._timer is None:
+            self._schedule()
+
+    def _look_at(self, stream, wait):
+        # What a function leaves here again is for the next look.
+        for _ in range(len(wait.funcs)):
+            if _is_open(stream) and not self.is_there(stream):
+                return self._check_progress(stream, wait)
+            wait.since = mitogen.core.now()
+            self._call(wait.funcs.popleft())
+
+    @staticmethod
+    def _call(func):
+        try:
+            func()
+        except Exception:
+            # A timer that raises ends the broker.
+            LOG.exception('%r failed', func)
+
+    def _check_progress(self, stream, wait):
+        written, now = _written(stream), mitogen.core.now()
+        if written != wait.written:
+            wait.written, wait.since = written, now
+        elif now - wait.since > self._router.limits.stalled_seconds:
+            self._router.refuse(
+                stream, 'stalled_seconds', 'it is cut off, for it has read '
+                'nothing for %.1f seconds of the %d bytes that wait for it',
+                now - wait.since, stream.protocol.pending_bytes())
+            stream.why = 'it has stopped reading'
+            broker = self._router.broker
+            broker._call(stream, stream.on_disconnect)
+
+    def _end(self):
+        self._ended = True
+        self._waits.clear()
+        for timer in [self._timer] + list(self._later):
+            if timer is not None:
+                timer.cancel()
