@@ -61,7 +61,8 @@ class ModuleResponder(_Server):
         # Last: a request may come in at once.
         super(ModuleResponder, self).__init__(
             router, mitogen.core.GET_MODULE,
-            mitogen.parent.Throttle(router, self._on_get_module))
+            mitogen.parent.Throttle(router, self._on_get_module,
+                                    self._refuse_module))
 
     def add_source_modifier(self, fullname, callable):
         """
@@ -279,6 +280,21 @@ class ModuleResponder(_Server):
             RESPONDER_LOG.debug('%r cannot be served to %s', fullname, stream,
                                 exc_info=True)
 
+    @staticmethod
+    def _name_in(msg):
+        """
+        Return the name of the module that is asked for.
+        """
+        name = bytes(msg.data).decode('utf-8', 'replace')
+        # In Python 2, module names are of type str.
+        return name if PY3 else name.encode('utf-8')
+
+    def _refuse_module(self, msg):
+        stream = self._stream_of(msg)
+        if stream is not None:
+            self._send_tuple(
+                stream, self._make_negative_response(self._name_in(msg)))
+
     def _on_get_module(self, msg):
         stream = self._stream_of(msg)
         if stream is None:
@@ -289,10 +305,7 @@ class ModuleResponder(_Server):
             return
 
         began = mitogen.core.now()
-        name = bytes(msg.data).decode('utf-8', 'replace')
-        if not PY3:
-            # Module names are of type str.
-            name = name.encode('utf-8')
+        name = self._name_in(msg)
         self.get_module_count += 1
         if name in stream.protocol.sent_modules:
             RESPONDER_LOG.warning('duplicate request for %r from %s', name,

@@ -21,7 +21,8 @@ class ResourceResponder(_Server):
     def __init__(self, router):
         super(ResourceResponder, self).__init__(
             router, mitogen.core.GET_RESOURCE,
-            mitogen.parent.Throttle(router, self._on_get_resource))
+            mitogen.parent.Throttle(router, self._on_get_resource,
+                                    self._refuse_resource))
 
     def _search_locations(self, fullname):
         """
@@ -92,6 +93,15 @@ class ResourceResponder(_Server):
             content = None
             RESPONDER_LOG.debug('%r: no answer to a request of %s', self,
                                 stream, exc_info=True)
+        self._answer(stream, request, content)
+
+    def _refuse_resource(self, msg):
+        stream = self._stream_of(msg)
+        request = msg.unpickle(throw=False)
+        if stream is not None and mitogen.parent.is_sane_resource(request):
+            self._answer(stream, request, None)
+
+    def _answer(self, stream, request, content):
         answer = mitogen.core.Message.pickled(request, content)
         answer.dst_id = stream.protocol.remote_id
         answer.handle = mitogen.core.LOAD_RESOURCE

@@ -5,8 +5,9 @@ Requests of children: which child may ask, how much waits for it, and for what i
 
 from __future__ import absolute_import  # house
 
+import collections  # house
+
 import mitogen.core  # house
-from mitogen.parent import LOG  # house
 
 
 def is_immediate_child(msg, stream):
@@ -32,46 +33,99 @@ def _handle(router, handle, func, policy=None, overwrite=False):
 
 class Throttle(object):
     """
-    Stands before the handler of requests whose answers are large. It keeps a
-    child that asks and does not read from filling our memory: its requests
-    wait until it has read some, and what is too much to wait is dropped.
+    Stands before the handler of requests whose answers are large, or cost
+    time. A child that asks and does not read, or asks without end, neither
+    fills our memory nor keeps the broker thread from others: its requests wait
+    here until it has read some, and so that others have their turn.
 
     Broker thread only.
 
     :param Router router: whose requests these are.
     :param func: handler.
+    :param refuse: called with a request that is not passed on, to answer it.
     """
-    #: Bytes of answers that may wait for one child.
+    #: Bytes of answers that may wait for one child; less if `router.limits` says
+    #: so.
     pending_max = 64 * 1048576
 
-    #: Requests that may wait. A child of ours never has that many.
-    waiting_max = 1000
+    #: Requests of one child that are passed on in so many seconds.
+    burst = 20
+    period = 0.02
 
-    #: Seconds between two looks at a request that waits.
-    delay = 0.1
-
-    def __init__(self, router, func):
+    def __init__(self, router, func, refuse=None):
         self._router = router
         self._func = func
-        self._waiting = 0
+        self._refuse = refuse
+        self._queues = {}   # stream -> its requests that wait
+        self._passed = {}   # stream -> (since when, how many were passed on)
 
     def __call__(self, msg):
         stream = None if msg.is_dead else self._router.stream_by_id(msg.src_id)
-        if stream is None or \
-                stream.protocol.pending_bytes() < self.pending_max:
+        if stream is None:
             self._func(msg)
-        elif self._waiting >= self.waiting_max:
-            LOG.error('dropping a request: %r does not read the answers',
-                      stream)
+        elif len(msg.data) > self._router.limits.request_bytes:
+            self._router.refuse(
+                stream, 'request_bytes', 'it asks for a module with a name of '
+                '%d bytes, or for a file with such a name', len(msg.data))
+        elif stream not in self._queues and self._has_turn(stream):
+            self._func(msg)
         else:
-            self._waiting += 1
-            self._router.broker.timers.schedule(
-                mitogen.core.now() + self.delay, lambda: self._again(msg))
+            self._wait(stream, msg)
 
-    def _again(self, msg):
-        self._waiting -= 1
-        # Timers do not catch what a function raises.
-        self._router._call_handler(self, msg)
+    def _is_unread(self, stream):
+        return stream.protocol.pending_bytes() >= min(
+            self.pending_max, self._router.limits.unread_bytes)
+
+    def _has_turn(self, stream):
+        """
+        Return whether a request may be passed on now, and count it if so.
+        """
+        if self._is_unread(stream):
+            return False
+        now = mitogen.core.now()
+        if stream not in self._passed:
+            mitogen.core.listen(stream, 'disconnect',
+                                lambda: self._passed.pop(stream, None))
+        since, count = self._passed.get(stream, (now, 0))
+        if now - since > self.period:
+            since, count = now, 0
+        if count < self.burst:
+            self._passed[stream] = since, count + 1
+        return count < self.burst
+
+    def _wait(self, stream, msg):
+        queue = self._queues.get(stream)
+        if queue is None:
+            queue = self._queues[stream] = collections.deque()
+            self._come_back(stream)
+        if len(queue) < self._router.limits.requests:
+            queue.append(msg)
+            return
+        unread = self._is_unread(stream)
+        self._router.refuse(
+            stream, 'requests', 'dropping a request: it %s',
+            'does not read the answers' if unread else 'asks for too much')
+        if self._refuse is not None and not unread:
+            self._refuse(msg)
+
+    def _come_back(self, stream):
+        room = self._router._room
+        if self._is_unread(stream):
+            room.when_there(stream, lambda: self._pass_on(stream))
+        else:
+            room.call_later(self.period, lambda: self._pass_on(stream))
+
+    def _pass_on(self, stream):
+        """
+        Pass on what has waited, as far as may be.
+        """
+        queue = self._queues[stream]
+        while queue and self._has_turn(stream):
+            self._router._call_handler(self._func, queue.popleft())
+        if queue:
+            self._come_back(stream)
+        else:
+            del self._queues[stream]
 
 
 #: Longest name of a module, or of a file in a package, that may be asked for.
