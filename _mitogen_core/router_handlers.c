@@ -45,6 +45,17 @@ static int watch_respondent(PyObject *router, mg_state *st, PyObject *respondent
     return r ? 0 : -1;
 }
 
+/* Whether a policy is one that nobody with a parent's authority needs to pass. */
+static int is_for_guests(PyObject *policy)
+{
+    PyObject *mark = PyObject_GetAttrString(policy, "for_guests_only");
+    int is = mark == Py_True;
+    if (!mark)
+        PyErr_Clear();
+    Py_XDECREF(mark);
+    return is;
+}
+
 static mg_policy policy_of(mg_state *st, PyObject *policy)
 {
     if (policy == Py_None)
@@ -124,6 +135,8 @@ PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int p
     mg_handler_spec spec = {.persist = persist, .policy = policy_of(st, policy), .latch = latch_filled_by(st, fn)};
     if (parse_respondent(router, st, respondent, &spec.respondent))
         return NULL;
+    if (spec.policy == MG_POLICY_ASK && spec.latch && persist && is_for_guests(policy))
+        spec.policy = MG_POLICY_GUEST;
     PyObject *entry = PyTuple_Pack(5, router, fn, policy, persist ? Py_True : Py_False, respondent);
     mg_handler *h = make_handler(&spec, entry);
     Py_XDECREF(entry);

@@ -44,7 +44,8 @@ PARTS = {
         'base', 'errors', 'nonce', 'terminal', 'argv', 'timers', 'pollers',
         'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
-        'connection', 'belonging', 'calls', 'context', 'requests', 'grants',
+        'connection', 'belonging', 'calls', 'context', 'room', 'requests',
+        'grants',
         'routes', 'id_allocator', 'forwarder', 'module_forwarder',
         'resource_forwarder', 'router', 'upgrade', 'guard',
     ],
@@ -55,8 +56,9 @@ PARTS = {
         'thread_watcher', 'broker', 'router',
     ],
     'service': [
-        'base', 'declarations', 'policies', 'invokers', 'activator', 'service',
-        'pool', 'process_pool', 'file_common', 'push_file_service',
+        'base', 'declarations', 'policies', 'hurry', 'tally', 'invokers',
+        'activator', 'admission', 'calls', 'service', 'pool', 'process_pool',
+        'file_common', 'below', 'transfer', 'push_file_service',
         'file_service',
     ],
 }

@@ -48,6 +48,38 @@ class Limits(object):
     #: is ended, if something of this process waits for it meanwhile.
     stalled_seconds = 120.0
 
+    #: Calls of services that wait for a thread of the pool; and of one service
+    #: that obeys one call at a time, or keeps results, those that wait there.
+    #: Callers with the authority of a parent have no limit, and in a child each
+    #: context that is reached through the parent has its own.
+    service_calls = 10000
+
+    #: Bytes in those calls. One call alone may be larger.
+    service_bytes = 33554432
+
+    #: Files that :class:`mitogen.service.FileService` has open. Further ones
+    #: are opened when others have been sent.
+    open_files = 32
+
+    #: Requests for files that wait for that.
+    fetches = 1000
+
+    #: Characters in the path of a file that is asked for.
+    path_bytes = 4096
+
+    #: Slashes in it.
+    path_parts = 256
+
+    #: Requests for modules, and for resources, that wait to be answered.
+    requests = 1000
+
+    #: Bytes in one such request.
+    request_bytes = 10000
+
+    #: Bytes of answers that wait to be read when a request for a module or a
+    #: resource is answered. If there are more, the request waits.
+    unread_bytes = 67108864
+
     def __setattr__(self, name, value):
         if name.startswith('_') or not hasattr(type(self), name):
             raise AttributeError('there is no limit %r' % (name,))

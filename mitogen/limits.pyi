@@ -7,6 +7,15 @@ LOG_INTERVAL: float
 
 class Limits:
     stalled_seconds: float
+    service_calls: float
+    service_bytes: float
+    open_files: float
+    fetches: float
+    path_bytes: float
+    path_parts: float
+    requests: float
+    request_bytes: float
+    unread_bytes: float
 
 def of(router: mitogen.core.Router) -> Limits: ...
 def may_log(about: object, topic: str, lines: int = 1) -> tuple[bool, str]: ...

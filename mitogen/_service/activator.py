@@ -22,6 +22,18 @@ class Activator(object):
         """
         return mitogen.core.has_parent_authority(msg)
 
+    def check(self, service_name, msg):
+        """
+        Ask :meth:`is_permitted` about a service, given by its name.
+
+        :raises mitogen.core.CallError:
+            Not permitted.
+        """
+        mod_name, _, class_name = mitogen.core.str_rpartition(
+            service_name, '.')
+        if not self.is_permitted(mod_name, class_name, msg):
+            raise mitogen.core.CallError(self.not_active_msg, service_name)
+
     def activate(self, pool, service_name, msg):
         """
         Load a service, add it to the pool and return it.
@@ -34,11 +46,10 @@ class Activator(object):
         :raises mitogen.core.CallError:
             Not permitted.
         """
+        if msg is not None:
+            self.check(service_name, msg)
         mod_name, _, class_name = mitogen.core.str_rpartition(
             service_name, '.')
-        if msg is not None and \
-                not self.is_permitted(mod_name, class_name, msg):
-            raise mitogen.core.CallError(self.not_active_msg, service_name)
         if not mod_name:
             raise mitogen.core.CallError(
                 'a service is called by module and class, not %r',

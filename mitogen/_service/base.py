@@ -25,6 +25,7 @@ import threading
 
 import mitogen
 import mitogen.core
+import mitogen.limits
 import mitogen.select
 
 from mitogen.core import to_text

@@ -5,18 +5,19 @@ FileService: files fetched from anywhere in the tree.
 
 from __future__ import absolute_import  # house
 
-import collections  # house
 import os  # house
-import stat  # house
 import sys  # house
 import threading  # house
 
 import mitogen  # house
 import mitogen.core  # house
+import mitogen.limits  # house
 import mitogen.select  # house
 
-from mitogen.service import _ANY, _forget_closed, _log_refusal, _PARENTS, _PATH, _reply, _text_path  # house
-from mitogen.service import arg_spec, Error, expose, LOG, no_reply, Service, to_text  # house
+from mitogen.service import _ANY, _forget_closed, _has_room, _hurry, _is_below, _log_refusal, _need_regular  # house
+from mitogen.service import _open_below, _open_regular, _PARENTS, _PATH, _reply, _room_of, _text_path  # house
+from mitogen.service import _Transfer, arg_spec, Error, expose, FileStreamState, LOG, no_reply, Service  # house
+from mitogen.service import to_text  # house
 
 
 #: Whether :func:`_keep_heap` has done its work.
@@ -36,19 +37,9 @@ def _keep_heap():
         bytes(4 << 20)
 
 
-class FileStreamState(object):
-    """
-    The files that a :class:`FileService` sends over one stream, and how much
-    is on its way there. `lock` guards the rest.
-    """
-    def __init__(self):
-        self.lock = threading.Lock()
-        #: `(sender, open file)`, in the order to send them.
-        self.jobs = collections.deque()
-        #: Bytes sent that nobody said to have received.
-        self.unacked = 0
-        #: The same, by the id of the context they went to.
-        self.unacked_by_id = {}
+#: Reasons to look at a state, beside the loss of a context: there is room in the
+#: stream, or it was left to go on; and time has passed.
+_GO_ON, _CHECK = object(), object()
 
 
 class FileService(Service):
@@ -67,7 +58,12 @@ class FileService(Service):
     #: the file at the receiving end has failed.
     give_up_timeout = 5.0
 
+    #: Steps of sending that a thread takes before it serves others.
+    turn = 32
+
     unregistered_msg = 'the file %r is not one that may be fetched'
+    too_many_msg = 'too many files are asked for at a time'
+    ended_msg = 'the file service sends nothing more'
     context_mismatch_msg = 'a file can only be sent to who asks for it'
 
     def __init__(self, router):
@@ -76,8 +72,9 @@ class FileService(Service):
         self._paths = set()        # guarded by _lock
         self._prefixes = set()     # guarded by _lock
         self._state_by_stream = {} # guarded by _lock
-        # Contexts and streams that left: the broker thread must not wait for
-        # a lock that is held while something is sent.
+        self._watching = False     # guarded by _lock
+        # Contexts and streams that left, and others to look at: files are
+        # closed, opened and sent on threads of the pool.
         self._left = mitogen.core.Latch()
         self.select = mitogen.select.Select([self._left], oneshot=False)
 
@@ -96,44 +93,69 @@ class FileService(Service):
     @arg_spec(_PATH)
     def register_prefix(self, path):
         """
-        Let every context fetch the files in a directory, at any depth. Names
-        count, not where symbolic links lead.
+        Let every context fetch the files in a directory, at any depth. A
+        symbolic link counts if it leads to a file below the directory, too.
         """
         with self._lock:
             self._prefixes.add(os.path.abspath(_text_path(path)))
 
     def _is_permitted(self, path, msg):
-        name = _text_path(path)
-        with self._lock:
-            if name in self._paths:
-                return True
-            prefixes = set(self._prefixes)
-        if mitogen.core.has_parent_authority(msg):
-            return True
-        name = os.path.abspath(name)
-        while name not in prefixes:
-            parent = os.path.dirname(name)
-            if parent == name:
-                return False
-            name = parent
-        return True
+        return (self._is_exempt(path, msg) or
+                bool(self._prefixes_of(os.path.abspath(_text_path(path)))))
 
-    @staticmethod
-    def _open(path):
+    def _is_exempt(self, path, msg):
+        """
+        Return whether a file may be fetched whatever it is a link to.
+        """
+        with self._lock:
+            if _text_path(path) in self._paths:
+                return True
+        return mitogen.core.has_parent_authority(msg)
+
+    def _prefixes_of(self, name):
+        with self._lock:
+            return [prefix for prefix in self._prefixes
+                    if _is_below(name, prefix)]
+
+    def _need_sane(self, path, msg):
+        """
+        Refuse a path that is longer than any that a file has.
+        """
+        limits, name = mitogen.limits.of(self.router), _text_path(path)
+        limit = None
+        if mitogen.core.has_parent_authority(msg):
+            return
+        if len(name) > limits.path_bytes:
+            limit = 'path_bytes'
+        elif name.count(os.sep) > limits.path_parts:
+            limit = 'path_parts'
+        if limit:
+            mitogen.limits.refuse(
+                self.router, self.router.stream_by_id(msg.src_id), limit,
+                'it asks for a file by a path of %d characters', len(name))
+            raise Error(self.unregistered_msg % (name[:100] + '...',))
+
+    def _open(self, path, msg):
         """
         Open a regular file and return it, and what :func:`os.fstat` tells.
+
+        :raises Error:
+            It may not be fetched, or is no regular file.
         """
-        irregular = '%r is not a regular file' % (path,)
-        # Opening is not without effect on everything else.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise Error(irregular)
-        fp = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb', 0)
+        if self._is_exempt(path, msg):
+            fd = _open_regular(path)
+        else:
+            name = os.path.abspath(_text_path(path))
+            prefixes = self._prefixes_of(name)
+            if not prefixes:
+                raise Error(self.unregistered_msg % (path,))
+            fd = _open_below(name, prefixes)
+        fp = os.fdopen(fd, 'rb', 0)
         try:
             if not mitogen.core.PY3:
                 mitogen.core.set_cloexec(fp.fileno())
             st = os.fstat(fp.fileno())
-            if not stat.S_ISREG(st.st_mode):
-                raise Error(irregular)
+            _need_regular(st, path)
         except Exception:
             fp.close()
             raise
@@ -170,11 +192,12 @@ class FileService(Service):
             new = state is None
             if new:
                 state = self._state_by_stream[stream] = FileStreamState()
+                state.stream = stream
         if new and stream is not None:
             _forget_closed(stream, lambda: self._left.put((stream, None)))
-        return state, stream
+        return state
 
-    def _expect(self, state, stream, context_id):
+    def _expect(self, state, context_id):
         """
         Prepare for a context to leave while something is on its way to it. The
         lock of the state is held.
@@ -183,26 +206,46 @@ class FileService(Service):
             state.unacked_by_id[context_id] = 0
             mitogen.core.listen(
                 self.router.context_by_id(context_id), 'disconnect',
-                lambda: self._left.put((stream, context_id)))
+                lambda: self._left.put((state.stream, context_id)))
 
     def on_message(self, event):
         """
-        A stream, or a context behind it, has left.
+        A stream, or a context behind it, has left; or it is time to look at
+        one again.
         """
-        stream, context_id = event.data
+        stream, what = event.data
+        if what is _CHECK:
+            return self._check_all()
         with self._lock:
             state = self._state_by_stream.get(stream)
-            if context_id is None:
+            if what is None:
                 self._state_by_stream.pop(stream, None)
         if state is None:
             return
-        with state.lock:
-            for job in list(state.jobs):
-                if context_id in (None, job[0].context.context_id):
-                    state.jobs.remove(job)
-                    job[1].close()
-            state.unacked -= state.unacked_by_id.pop(context_id, 0)
+        if what is _GO_ON:
+            with state.lock:
+                state.held = False
+        else:
+            self._forget(state, what)
         self._pump(state)
+
+    def _forget(self, state, context_id, tell=False):
+        """
+        End what is sent to a context, or to all behind a stream, and tell them
+        if they are there.
+        """
+        with state.lock:
+            jobs = [job for job in state.jobs
+                    if context_id in (None, job.context_id)]
+            requests = [request for request in state.waiting
+                        if context_id in (None, request[2].src_id)]
+            for request in requests:
+                state.waiting.remove(request)
+            state.forget(context_id)
+        for job in jobs:
+            self._end(state, job, tell)
+        for _, _, msg in requests if tell else ():
+            _reply(msg, mitogen.core.CallError(self.ended_msg))
 
     @expose(_ANY)
     @no_reply()
@@ -213,36 +256,65 @@ class FileService(Service):
         `mode`, `owner`, `group`, `mtime` and `atime`. Of these, `owner` and
         `group` are text, or :data:`None` if they have no name here.
 
+        A peer has a limited number of files open at a time. What it asks for
+        beyond that is opened, and answered, when others have ended.
+
         :param path:
             Name of the file, text.
         :param mitogen.core.Sender sender:
             Where to send its content, in chunks; closed at the end.
         """
-        fp = None
         try:
+            self._need_sane(path, msg)
             if not self._is_permitted(path, msg):
                 raise Error(self.unregistered_msg % (path,))
             if msg.src_id != sender.context.context_id:
                 raise Error(self.context_mismatch_msg)
-            fp, st = self._open(path)
-            answer = self._metadata(st)
-            state, stream = self._get_state(sender.context)
+            state = self._get_state(sender.context)
+            self._queue(state, (path, sender, msg))
         except Exception:
-            if fp is not None:
-                fp.close()
-            answer = mitogen.core.CallError(sys.exc_info()[1])
-            _log_refusal(self.name(), 'fetch', answer)
-            return _reply(msg, answer)
+            return self._refuse(msg)
+        self._pump(state)
+        self._watch()
 
+    def _refuse(self, msg):
+        """
+        Answer a request with the exception that is being handled.
+        """
+        answer = mitogen.core.CallError(sys.exc_info()[1])
+        _log_refusal(self.name(), 'fetch', answer, msg)
+        _reply(msg, answer)
+
+    def _queue(self, state, request):
+        limits = mitogen.limits.of(self.router)
+        with state.lock:
+            full = len(state.waiting) >= limits.fetches
+            if not full or mitogen.core.has_parent_authority(request[2]):
+                state.waiting.append(request)
+                return
+        mitogen.limits.refuse(self.router, state.stream, 'fetches',
+                              'it asks for too many files at a time')
+        raise Error(self.too_many_msg)
+
+    def _start(self, state, path, sender, msg):
+        """
+        Open a file that was asked for, and answer. It is counted as open.
+        """
+        try:
+            fp, st = self._open(path, msg)
+            answer = self._metadata(st)
+        except Exception:
+            with state.lock:
+                state.opened -= 1
+            return self._refuse(msg)
         # Not before: the answer comes first.
         _reply(msg, answer)
         with state.lock:
-            self._expect(state, stream, msg.src_id)
-            state.jobs.append((sender, fp))
-        if not self._is_there(msg.src_id, stream):
+            self._expect(state, msg.src_id)
+            state.jobs.append(_Transfer(sender, fp))
+        if not self._is_there(msg.src_id, state.stream):
             # It left while its question waited here, so nobody will say so.
-            self._left.put((stream, msg.src_id))
-        self._pump(state)
+            self._left.put((state.stream, msg.src_id))
 
     def _is_there(self, context_id, stream):
         """
@@ -279,14 +351,14 @@ class FileService(Service):
                       msg.src_id)
             return
         with state.lock:
-            if size > state.unacked:
-                LOG.error('%r: context %d acknowledged %d bytes, of %d',
-                          self, msg.src_id, size, state.unacked)
-            size = max(0, min(state.unacked, size))
-            state.unacked -= size
-            mine = state.unacked_by_id.get(msg.src_id)
-            if mine is not None:
-                state.unacked_by_id[msg.src_id] = max(0, mine - size)
+            mine = state.unacked_by_id.get(msg.src_id, 0)
+            state.acknowledged(msg.src_id, size)
+        if size > mine:
+            tell, more = mitogen.limits.may_log(
+                state.stream or self.router, 'acknowledge')
+            if tell:
+                LOG.error('%r: context %d acknowledged %d bytes, of %d%s',
+                          self, msg.src_id, size, mine, more)
         self._pump(state)
 
     @expose(_ANY)
@@ -300,48 +372,140 @@ class FileService(Service):
         state = self._state_for(msg)
         if state is None:
             return
+        wanted = msg.src_id, handle
         with state.lock:
-            for job in list(state.jobs):
-                sender = job[0]
-                if (sender.context.context_id, sender.dst_handle) == (
-                        msg.src_id, handle):
-                    state.jobs.remove(job)
-                    self._end(job)
+            jobs = [job for job in state.jobs
+                    if (job.context_id, job.sender.dst_handle) == wanted]
+        for job in jobs:
+            self._end(state, job)
         self._pump(state)
 
-    @staticmethod
-    def _end(job):
-        sender, fp = job
-        fp.close()
-        try:
-            sender.close()
-        except mitogen.core.Error:
-            LOG.debug('the broker exited during a transfer')
+    def _end(self, state, job, tell=True):
+        """
+        End a transfer. May be repeated.
+        """
+        with state.lock:
+            first = not job.ended
+            if first:
+                job.ended = True
+                state.jobs.remove(job)
+                state.opened -= 1
+            unread = not job.is_read
+        if unread:
+            job.fp.close()
+        if first and tell:
+            try:
+                with _hurry(self.router):
+                    job.sender.close()
+            except mitogen.core.Error:
+                LOG.debug('the broker exited during a transfer')
 
     def _pump(self, state):
         """
-        Send what the window has room for.
+        Open what may be opened, and send what the window has room for, unless
+        another thread does so. After a while, leave the rest to whoever is
+        free: other peers wait for this thread.
         """
         with state.lock:
-            while state.jobs and state.unacked < self.window_size_bytes:
-                self._send_chunk(state, state.jobs[0])
+            if state.pumping:
+                return
+            state.pumping = True
+        for _ in range(self.turn):
+            step = self._next_step(state)
+            if step is None:
+                return
+            step[0](state, *step[1])
+        with state.lock:
+            state.pumping = False
+        self._left.put((state.stream, _GO_ON))
+
+    def _next_step(self, state):
+        """
+        Return a function and its arguments behind the state. If nothing is to
+        be done, return :data:`None`; then the caller pumps no more.
+        """
+        limits = mitogen.limits.of(self.router)
+        with state.lock:
+            if state.waiting and state.opened < max(1, limits.open_files):
+                state.opened += 1
+                return self._start, state.waiting.popleft()
+            if state.jobs and state.unacked < self.window_size_bytes and \
+                    self._has_room(state):
+                job = state.jobs[0]
+                job.is_read = True
+                return self._send_chunk, (job,)
+            state.pumping = False
+
+    def _has_room(self, state):
+        """
+        Return whether the peer reads what was sent, whatever it acknowledges.
+        If it does not, go on when it has. The lock of the state is held.
+        """
+        stream = state.stream
+        if _has_room(self.router, stream):
+            return True
+        if not state.held:
+            state.held = True
+            _room_of(self.router).when_there(
+                stream, lambda: self._left.put((stream, _GO_ON)))
+        return False
 
     def _send_chunk(self, state, job):
-        sender, fp = job
+        data = b''
         try:
-            data = fp.read(self.IO_SIZE)
-            if data:
-                context_id = sender.context.context_id
-                state.unacked += len(data)
-                state.unacked_by_id[context_id] = len(data) + \
-                    state.unacked_by_id.get(context_id, 0)
-                sender.send(data, enc=mitogen.core.Message.ENC_BIN)
-                return
+            data = job.fp.read(self.IO_SIZE)
         except Exception:
             # The receiver sees that it did not get everything.
-            LOG.exception('%r: cannot send %r', self, fp)
-        state.jobs.popleft()
-        self._end(job)
+            LOG.exception('%r: cannot read %r', self, job.fp)
+        with state.lock:
+            job.is_read = False
+            if data and not job.ended:
+                state.sent(job.context_id, len(data))
+        if data and not job.ended:
+            try:
+                with _hurry(self.router):
+                    job.sender.send(data, enc=mitogen.core.Message.ENC_BIN)
+                return
+            except Exception:
+                LOG.exception('%r: cannot send %r', self, job.fp)
+        self._end(state, job)
+
+    def _watch(self):
+        """
+        Look again later whether somebody has stopped to acknowledge.
+        """
+        room = _room_of(self.router)
+        with self._lock:
+            if room is None or self._watching:
+                return
+            self._watching = True
+        room.call_later(self.router.limits.stalled_seconds / 4.0,
+                        lambda: self._left.put((None, _CHECK)))
+
+    def _check_all(self):
+        with self._lock:
+            self._watching = False
+            states = list(self._state_by_stream.values())
+        for state in states:
+            self._check(state)
+        if any(state.jobs for state in states):
+            self._watch()
+
+    def _check(self, state):
+        """
+        Send no more to contexts that acknowledge nothing.
+        """
+        seconds = self.router.limits.stalled_seconds
+        with state.lock:
+            stalled = state.stalled(mitogen.core.now() - seconds)
+        for context_id in stalled:
+            mitogen.limits.refuse(
+                self.router, state.stream, 'stalled_seconds',
+                'files are no longer sent to context %d, which has '
+                'acknowledged nothing for so long', context_id)
+            self._forget(state, context_id, tell=True)
+        if stalled:
+            self._pump(state)
 
     def on_shutdown(self):
         """
@@ -352,8 +516,12 @@ class FileService(Service):
             self._state_by_stream.clear()
         for state in states:
             with state.lock:
-                while state.jobs:
-                    self._end(state.jobs.popleft())
+                requests, jobs = list(state.waiting), list(state.jobs)
+                state.waiting.clear()
+            for job in jobs:
+                self._end(state, job)
+            for _, _, msg in requests:
+                _reply(msg, mitogen.core.CallError(self.ended_msg))
 
     @classmethod
     def _take_chunk(cls, context, recv, timeout=None):

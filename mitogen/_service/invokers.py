@@ -12,7 +12,10 @@ import threading  # house
 
 import mitogen.core  # house
 
-from mitogen.service import _has_parameter, func_name, LOG, validate_arg_spec  # house
+import mitogen.limits  # house
+
+from mitogen.service import _has_parameter, _hurry, _peer_of, AllowAny, AllowParents, func_name, LOG  # house
+from mitogen.service import Tally, validate_arg_spec  # house
 
 
 class _NoReply(object):
@@ -26,9 +29,34 @@ class _NoReply(object):
 _NO_REPLY = _NoReply()
 
 
-def _log_refusal(service_name, method_name, error):
-    LOG.warning('%s: the call of %s failed: %s',
-                service_name, method_name, error)
+#: Lines a second that the log has for failed calls of one peer.
+_LINES = 20
+
+
+def _may_log(msg):
+    """
+    Return whether there may be a line about a call now, and text to append.
+    """
+    peer = None if msg is None else _peer_of(msg)
+    if peer is None:
+        return True, ''
+    about = peer if isinstance(peer, mitogen.core.Stream) else msg.router
+    return mitogen.limits.may_log(about, 'service calls', _LINES)
+
+
+def _log_refusal(service_name, method_name, error, msg):
+    tell, more = _may_log(msg)
+    if tell:
+        LOG.warning('%s: the call of %s failed: %s%s',
+                    service_name, method_name, error, more)
+
+
+def _reply_quickly(msg, value):
+    """
+    Answer a call, and do not wait for the caller to have room for it.
+    """
+    with _hurry(msg.router):
+        msg.reply(value)
 
 
 def _reply(msg, value):
@@ -37,15 +65,30 @@ def _reply(msg, value):
     """
     try:
         try:
-            msg.reply(value)
+            _reply_quickly(msg, value)
         except mitogen.core.Error:
             raise
         except Exception:
             LOG.exception('the result of a service call cannot be sent')
-            msg.reply(mitogen.core.CallError(sys.exc_info()[1]))
+            _reply_quickly(msg, mitogen.core.CallError(sys.exc_info()[1]))
     except mitogen.core.Error:
         # Raised for one reason only, and then nobody waits any more.
         LOG.debug('the broker exited during a service call')
+
+
+def _declared(service, name):
+    """
+    Return what a service has under a name as it is written there, so that
+    nothing of it runs, as a property would; :data:`None` if there is nothing.
+    """
+    for holder in (service,) + type(service).__mro__:
+        found = vars(holder).get(name)
+        if found is not None:
+            # Of a static or a class method, what it is made of.
+            return getattr(found, '__func__', found)
+    if hasattr(type(service), '__getattr__'):
+        # It makes methods as they are asked for.
+        return getattr(service, name, None)
 
 
 class Invoker(object):
@@ -69,8 +112,22 @@ class Invoker(object):
 
         :raises mitogen.core.CallError:
         """
+        self._check(method_name, msg, object)
+        method = getattr(self.service, method_name)
+        validate_arg_spec(getattr(method, 'mitogen_service__arg_spec', {}),
+                          kwargs)
+        return method
+
+    def _check(self, method_name, msg, kinds):
+        """
+        Find out whether a call is allowed, and run nothing of the service. Of
+        its policies, those that are not of some classes agree.
+
+        :raises mitogen.core.CallError:
+            It is not.
+        """
         service = self.service
-        method = getattr(service, method_name, None)
+        method = _declared(service, method_name)
         policies = getattr(method, 'mitogen_service__policies', ())
         refusal = None
         if method is None:
@@ -78,13 +135,19 @@ class Invoker(object):
         elif not policies:
             refusal = 'only its own process may use method %r of service %r'
         elif msg is not None and not all([
-                policy.is_authorized(service, msg) for policy in policies]):
+                policy.is_authorized(service, msg) for policy in policies
+                if isinstance(policy, kinds)]):
             refusal = self.unauthorized_msg
         if refusal:
             raise mitogen.core.CallError(refusal, method_name, service.name())
-        validate_arg_spec(getattr(method, 'mitogen_service__arg_spec', {}),
-                          kwargs)
-        return method
+
+    def _check_quickly(self, method_name, msg):
+        """
+        The same on the broker thread, which a policy of a program might hold
+        up. Such a one is asked later.
+        """
+        if not hasattr(type(self.service), '__getattr__'):
+            self._check(method_name, msg, (AllowAny, AllowParents))
 
     def _run(self, method, kwargs, msg):
         """
@@ -119,7 +182,7 @@ class Invoker(object):
         method = self._checked_method(method_name, kwargs, msg)
         result = self._run(method, kwargs, msg)
         if msg is not None and result is not _NO_REPLY:
-            msg.reply(result)
+            _reply_quickly(msg, result)
         return result
 
 
@@ -130,6 +193,7 @@ class SerializedInvoker(Invoker):
     """
     def __init__(self, **kwargs):
         super(SerializedInvoker, self).__init__(**kwargs)
+        self._tally = Tally()
         self._lock = threading.Lock()
         self._calls = collections.deque()  # guarded by _lock
         self._draining = False             # guarded by _lock
@@ -138,8 +202,9 @@ class SerializedInvoker(Invoker):
         """
         Obey a call now, or leave it to the thread that obeys another one.
         """
+        ticket = None if msg is None else self._tally.take(msg)
         with self._lock:
-            self._calls.append((method_name, kwargs, msg))
+            self._calls.append((ticket, method_name, kwargs, msg))
             mine = not self._draining
             self._draining = True
         while mine:
@@ -151,13 +216,14 @@ class SerializedInvoker(Invoker):
             self._invoke_one(*call_)
         return _NO_REPLY
 
-    def _invoke_one(self, method_name, kwargs, msg):
+    def _invoke_one(self, ticket, method_name, kwargs, msg):
+        self._tally.give(ticket)
         try:
             super(SerializedInvoker, self).invoke(method_name, kwargs, msg)
             return
         except mitogen.core.CallError:
             answer = sys.exc_info()[1]
-            _log_refusal(self.service.name(), method_name, answer)
+            _log_refusal(self.service.name(), method_name, answer, msg)
         except BaseException:
             # Also SystemExit: the calls behind this one must go on.
             LOG.exception('%r: method %r failed', self, method_name)
@@ -192,9 +258,11 @@ class DeduplicatingInvoker(Invoker):
     """
     def __init__(self, service):
         super(DeduplicatingInvoker, self).__init__(service)
+        self._tally = Tally()
         self._lock = threading.Lock()
         self._results = {}  # key -> result; guarded by _lock
-        self._waiters = {}  # key -> calls to be answered; guarded by _lock
+        # key -> calls to be answered, with their tickets; guarded by _lock
+        self._waiters = {}
 
     def key_from_request(self, method_name, kwargs):
         """
@@ -215,7 +283,7 @@ class DeduplicatingInvoker(Invoker):
             return self._run(method, kwargs, None)
         except mitogen.core.CallError:
             error = sys.exc_info()[1]
-            _log_refusal(self.service.name(), func_name(method), error)
+            _log_refusal(self.service.name(), func_name(method), error, None)
             return error
         except BaseException:
             # Also SystemExit: the calls that wait must be answered.
@@ -229,23 +297,31 @@ class DeduplicatingInvoker(Invoker):
         # First of all: the result of another call is not for everybody.
         method = self._checked_method(method_name, kwargs, msg)
         key = self.key_from_request(method_name, kwargs)
+        ticket = None if msg is None else self._tally.take(msg)
         with self._lock:
             known = key in self._results
             if known:
                 result = self._results[key]
-                waiters = [msg]
+                waiters = [(msg, ticket)]
             elif key in self._waiters:
-                self._waiters[key].append(msg)
+                self._waiters[key].append((msg, ticket))
                 return _NO_REPLY
             else:
-                self._waiters[key] = [msg]
+                self._waiters[key] = [(msg, ticket)]
 
         if not known:
             result = self._compute(method, kwargs)
             with self._lock:
                 self._results[key] = result
                 waiters = self._waiters.pop(key)
-        for waiter in waiters:
+        for waiter, ticket in waiters:
+            self._tally.give(ticket)
             if waiter is not None and result is not _NO_REPLY:
                 _reply(waiter, result)
         return _NO_REPLY if msg is not None else result
+
+
+#: How our own invokers obey a call: each checks it first.
+_STOCK_INVOKES = tuple(
+    vars(kind)['invoke'] for kind in
+    (Invoker, SerializedInvoker, DeduplicatingInvoker))

@@ -11,7 +11,8 @@ import threading  # house
 import mitogen.core  # house
 import mitogen.select  # house
 
-from mitogen.service import _log_refusal, _reply, Activator, Error, get_thread_name, LOG  # house
+from mitogen.service import _log_refusal, _may_log, _reply, Activator, Admission, CallQueue, Error  # house
+from mitogen.service import get_thread_name, LOG  # house
 
 
 #: id() of the select of a service -> the pools that have that service. The
@@ -35,8 +36,16 @@ mitogen.core._fork_hooks.append(_forget_selects)
 
 class _PoolSelect(mitogen.select.Select):
     """
-    A select that remembers of which member select an event is.
+    A select that remembers of which member select an event is. A wake-up of a
+    receiver is an event also if another thread has taken all it had.
     """
+    def _take(self, waker):
+        event = super(_PoolSelect, self)._take(waker)
+        if event is None and isinstance(waker, mitogen.core.Receiver):
+            event = mitogen.select.Event()
+            event.source = waker
+        return event
+
     def _take_nested(self, inner):
         try:
             event = super(_PoolSelect, self)._take_nested(inner)
@@ -111,9 +120,10 @@ class Pool(object):
         :raises mitogen.core.Error:
             The router has a pool already.
         """
-        # No policy: each method has its own.
+        self._calls = CallQueue(self.router, self._wake)
         self._receiver = mitogen.core.Receiver(
-            self.router, mitogen.core.CALL_SERVICE, overwrite=overwrite)
+            self.router, mitogen.core.CALL_SERVICE, overwrite=overwrite,
+            policy=Admission(self))
         self.router._service_pool = self
         self._func_latch = mitogen.core.Latch()
         self._select = _PoolSelect(oneshot=False)
@@ -211,6 +221,9 @@ class Pool(object):
         invoker = self._invoker_by_name.get(name)
         if invoker is not None:
             return invoker
+        if msg is not None and type(self._activator) is Activator:
+            # Before the lock, which is held as long as an import takes.
+            self._activator.check(name, msg)
         with self._activation_lock:
             if name not in self._invoker_by_name:
                 service = self._activator.activate(self, name, msg)
@@ -343,7 +356,57 @@ class Pool(object):
             func, args, kwargs = event.data
             func(*args, **kwargs)
         else:
-            self._on_service_call(event.data)
+            self._on_call(event.source, event.data)
+
+    def _on_call(self, receiver, msg):
+        """
+        A call has come, or another thread has queued it already. If more have,
+        queue all: the other threads may be busy, and peers are to take turns.
+        """
+        if msg is not None:
+            msg = self._usable(msg)
+            more = self._next_of(receiver)
+            if more is None and self._calls.passes(msg):
+                return self._on_service_call(msg)
+            while msg is not None:
+                self._calls.add(msg)
+                msg, more = more, more and self._next_of(receiver)
+        self._serve_next()
+
+    def _usable(self, msg):
+        if msg.router is None:
+            # From this process. An object in it may need a router to send by.
+            msg.router = self.router
+        return msg
+
+    def _next_of(self, receiver):
+        """
+        Return the next call that a receiver has, :data:`None` if there is none.
+        """
+        try:
+            while receiver.size():
+                msg = receiver.get(block=False, throw_dead=False)
+                if not msg.is_dead:
+                    return self._usable(msg)
+        except (mitogen.core.TimeoutError, mitogen.core.LatchError,
+                mitogen.core.ChannelError):
+            # Another thread was quicker, or the pool ends.
+            pass
+
+    def _serve_next(self):
+        msg = self._calls.take()
+        if msg is not None:
+            self._on_service_call(msg)
+
+    def _wake(self, count):
+        """
+        Have so many threads look for a call that may be obeyed.
+        """
+        try:
+            for _ in range(count):
+                self.defer(self._serve_next)
+        except mitogen.core.LatchError:
+            LOG.debug('%r: closed', self)
 
     @staticmethod
     def _parse(msg):
@@ -362,20 +425,19 @@ class Pool(object):
 
     def _on_service_call(self, msg):
         service_name = method_name = None
-        if msg.router is None:
-            # From this process. An object in it may need a router to send by.
-            msg.router = self.router
         try:
             service_name, method_name, kwargs = self._parse(msg)
             invoker = self.get_invoker(service_name, msg)
             invoker.invoke(method_name, kwargs, msg)
         except mitogen.core.CallError:
             error = sys.exc_info()[1]
-            _log_refusal(service_name, method_name, error)
+            _log_refusal(service_name, method_name, error, msg)
             _reply(msg, error)
         except BaseException:
             # Also SystemExit: somebody waits for an answer.
             error = mitogen.core.CallError(sys.exc_info()[1])
-            LOG.exception('%r: the call of %s of %s failed', self, method_name,
-                          service_name)
+            tell, more = _may_log(msg)
+            if tell:
+                LOG.exception('%r: the call of %s of %s failed%s', self,
+                              method_name, service_name, more)
             _reply(msg, error)

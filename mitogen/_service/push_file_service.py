@@ -5,14 +5,17 @@ PushFileService: files pushed down the tree.
 
 from __future__ import absolute_import  # house
 
+import collections  # house
 import sys  # house
 import threading  # house
 
 import mitogen  # house
 import mitogen.core  # house
+import mitogen.select  # house
 
-from mitogen.service import _forget_closed, _PARENTS, _PATH_TO_CONTEXT, _text_path, arg_spec, Error  # house
-from mitogen.service import expose, LOG, no_reply, Service  # house
+from mitogen.service import _forget_closed, _has_room, _hurry, _PARENTS, _PATH_TO_CONTEXT, _patience  # house
+from mitogen.service import _pools_by_select, _room_of, _text_path  # house
+from mitogen.service import arg_spec, Error, expose, LOG, no_reply, Service  # house
 
 
 class PushFileService(Service):
@@ -30,9 +33,13 @@ class PushFileService(Service):
         self._cache = {}           # path -> Blob
         self._waiters = {}         # path -> functions to call when it is there
         self._sent_by_stream = {}  # stream -> paths it has seen
+        self._held_by_stream = {}  # full stream -> (context, path), in order
         self._extra_sys_paths = set()
         self._getters = set()      # latches of get()
         self._lost = False         # nothing will be pushed any more
+        # Streams that have room again.
+        self._free = mitogen.core.Latch()
+        self.select = mitogen.select.Select([self._free], oneshot=False)
         if mitogen.parent_id is not None:
             mitogen.core.listen(
                 self.router.context_by_id(mitogen.parent_id),
@@ -121,6 +128,56 @@ class PushFileService(Service):
         stream = self.router.stream_by_id(context.context_id)
         if stream is None:
             raise Error('there is no way to %r' % (context,))
+        if self._is_free(stream, context, path):
+            self._send(stream, context, path)
+
+    def _is_free(self, stream, context, path):
+        """
+        Return whether a stream has room. If not, the file is sent when it has:
+        no thread of a pool waits for a peer that does not read.
+        """
+        if not self._is_served():
+            return True
+        with self._lock:
+            held = self._held_by_stream.get(stream)
+            if held is None:
+                if _has_room(self.router, stream):
+                    return True
+                held = collections.deque()
+                self._held_by_stream[stream] = held
+            held.append((context, path))
+            first = len(held) == 1
+        if first:
+            _room_of(self.router).when_there(
+                stream, lambda: self._free.put(stream))
+        return False
+
+    def _is_served(self):
+        """
+        Return whether a pool has this service. Else only its own process calls
+        it, and may wait.
+        """
+        return id(self.select) in _pools_by_select
+
+    def _hurry(self):
+        return _hurry(self.router) if self._is_served() else _patience
+
+    def on_message(self, event):
+        """
+        A stream has room for what was held back, or has ended.
+        """
+        stream = event.data
+        with self._lock:
+            held = self._held_by_stream.pop(stream, ())
+        if stream.transmit_side.closed:
+            return
+        for context, path in held:
+            try:
+                self._forward(context, path)
+            except Exception:
+                LOG.exception('%r: %r cannot be passed on', self, path)
+
+    def _send(self, stream, context, path):
         child = self.router.context_by_id(stream.protocol.remote_id)
         with self._lock:
             known = stream in self._sent_by_stream
@@ -140,7 +197,8 @@ class PushFileService(Service):
             method = 'forward'
         LOG.debug('%r: %s of %r by %r', self, method, path, child)
         try:
-            child.call_service_async(self.name(), method, **args).close()
+            with self._hurry():
+                child.call_service_async(self.name(), method, **args).close()
         except Exception:
             if first:
                 with self._lock:

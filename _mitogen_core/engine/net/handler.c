@@ -11,20 +11,48 @@ struct mg_handler {
     uint32_t handle;     /* set when it is added; written under the router's mu */
     _Atomic int removed; /* likewise */
     mg_handler_spec is;  /* its latch with a reference */
+    mg_handler *trusted; /* of MG_POLICY_GUEST: stands in for it where a message has a parent's authority; else NULL */
 };
+
+/* Python is not asked about a guest's message while fewer than so many wait in the latch: to ask takes longer than most
+ * messages wait. */
+#define UNASKED 32
 
 /* --- life --- */
 
-mg_handler *mg_handler_new(const mg_handler_spec *spec)
+/* With everything but its owner. */
+static mg_handler *new_unowned(const mg_handler_spec *spec)
 {
-    assert(spec->respondent >= -1 && spec->respondent <= UINT32_MAX);
     mg_handler *h = mg_calloc(1, sizeof *h);
     if (!h)
         return NULL;
     atomic_init(&h->refs, 1);
     h->is = *spec;
+    h->is.drop_owner = NULL;
     if (spec->latch)
         mg_latch_ref(spec->latch);
+    return h;
+}
+
+/* The one that stands in for h where nothing is to be asked. */
+static mg_handler *new_trusted(const mg_handler_spec *spec)
+{
+    mg_handler_spec open = *spec;
+    open.policy = MG_POLICY_NONE;
+    return new_unowned(&open);
+}
+
+mg_handler *mg_handler_new(const mg_handler_spec *spec)
+{
+    assert(spec->respondent >= -1 && spec->respondent <= UINT32_MAX);
+    assert(spec->policy != MG_POLICY_GUEST || (spec->latch && spec->persist));
+    mg_handler *h = new_unowned(spec);
+    if (h && spec->policy == MG_POLICY_GUEST && !(h->trusted = new_trusted(spec))) {
+        mg_handler_unref(h);
+        return NULL;
+    }
+    if (h)
+        h->is.drop_owner = spec->drop_owner;
     return h;
 }
 
@@ -38,6 +66,7 @@ void mg_handler_unref(mg_handler *h)
 {
     if (!h || atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1)
         return;
+    mg_handler_unref(h->trusted);
     mg_latch_unref(h->is.latch); /* first: the owner's end may ask who else has that latch */
     if (h->is.drop_owner)
         h->is.drop_owner(h->is.owner);
@@ -66,6 +95,8 @@ int64_t mg_handler_respondent(const mg_handler *h)
 
 mg_latch *mg_handler_latch(const mg_handler *h)
 {
+    if (h->is.policy == MG_POLICY_GUEST && mg_latch_size(h->is.latch) >= UNASKED)
+        return NULL;
     return h->is.policy != MG_POLICY_ASK ? h->is.latch : NULL;
 }
 
@@ -183,6 +214,8 @@ mg_err mg_router_claim_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_
         *why = MG_REASON_REFUSED;
     else {
         int once = !h->is.persist && h->is.policy != MG_POLICY_ASK;
+        if (h->is.policy == MG_POLICY_GUEST && mg_router_is_authority_locked(r, hdr->auth_id))
+            h = h->trusted;
         *out = once ? mg_idmap_pop(&r->handlers, hdr->handle) : mg_handler_ref(h);
         return MG_OK;
     }

@@ -20,15 +20,16 @@ typedef enum {
     MG_POLICY_NONE,
     MG_POLICY_PARENT,    /* auth_id is ours or one of our parents' */
     MG_POLICY_NEIGHBOUR, /* src_id is the stream's remote_id */
+    MG_POLICY_GUEST,     /* none for a parent's authority; of others Python decides, once some wait in the latch */
     MG_POLICY_ASK        /* only Python knows: the handler gets the frame undecided, and still registered */
 } mg_policy;
 
 /* The settings of a handler. */
 typedef struct {
-    int persist; /* 0: it is removed by the first message that it gets */
+    int persist; /* 0: it is removed by the first message that it gets. Not for MG_POLICY_GUEST */
     mg_policy policy;
     int64_t respondent; /* -1, or the only context it may come from; a dead message, also from the way there */
-    mg_latch *latch;    /* where frames go, borrowed; NULL: they go to Python */
+    mg_latch *latch;    /* where frames go, borrowed; NULL: they go to Python. MG_POLICY_GUEST needs one */
     void *owner;        /* for the layer above */
     void (*drop_owner)(void *owner); /* called at the end, on any thread; may be NULL. It must not block */
 } mg_handler_spec;
@@ -47,7 +48,7 @@ void *mg_handler_owner(const mg_handler *h);
 int mg_handler_removed(const mg_handler *h);
 int64_t mg_handler_respondent(const mg_handler *h);
 
-/* The latch that a message for it goes to without Python being asked, borrowed, or NULL. */
+/* The latch that a message for it goes to now without Python being asked, borrowed, or NULL. Takes the latch's lock. */
 mg_latch *mg_handler_latch(const mg_handler *h);
 
 /* add takes a reference of its own; handle 0: the next free one; MG_EEXIST unless overwrite; MG_ENOMEM. del:

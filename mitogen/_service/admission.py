@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Admission: whether a call may wait for a thread of a pool at all.
+"""
+
+from __future__ import absolute_import  # house
+
+import mitogen.core  # house
+
+from mitogen.service import _has_room, _STOCK_INVOKES, Activator  # house
+
+
+class Admission(object):
+    """
+    The policy of the receiver that calls of services come to. Who has no
+    authority here may have a limited number of calls wait, and none that its
+    method's policy refuses. Broker thread.
+
+    :param Pool pool:
+    """
+    #: The compiled core asks about nobody with a parent's authority, and about
+    #: others when some calls wait.
+    for_guests_only = True
+
+    #: A longer call is not looked into here, but by the thread that obeys it.
+    peek_max = 4096
+
+    def __init__(self, pool):
+        self._pool = pool
+
+    def __call__(self, msg, stream):
+        if stream is None or mitogen.core.has_parent_authority(msg):
+            return True
+        if msg.is_dead:
+            return False
+        if msg.router is None:
+            msg.router = self._pool.router
+        try:
+            self._check(msg)
+            msg._ticket = self._pool._calls.tally.take(msg)
+        except mitogen.core.CallError as error:
+            self._answer(msg, stream, error)
+            return False
+        return True
+
+    def _check(self, msg):
+        """
+        Look into a call.
+
+        :raises mitogen.core.CallError:
+            It would be refused.
+        """
+        if len(msg.data) > self.peek_max:
+            return
+        pool = self._pool
+        try:
+            service_name, method_name, _ = pool._parse(msg)
+        except mitogen.core.CallError:
+            raise
+        except Exception as error:
+            raise mitogen.core.CallError(error)
+        invoker = pool._invoker_by_name.get(service_name)
+        if invoker is not None:
+            # Another one may obey calls that ours would not.
+            if type(invoker).invoke in _STOCK_INVOKES:
+                invoker._check_quickly(method_name, msg)
+        elif type(pool._activator) is Activator:
+            pool._activator.check(service_name, msg)
+
+    def _answer(self, msg, stream, error):
+        if msg.reply_to and _has_room(self._pool.router, stream):
+            msg.reply(error)
+        # Nothing else is to be said.
+        msg.reply_to = 0

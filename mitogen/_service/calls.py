@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+CallQueue: the calls that wait for a thread of a pool.
+"""
+
+from __future__ import absolute_import  # house
+
+import collections  # house
+import threading  # house
+
+import mitogen.core  # house
+
+from mitogen.service import _has_room, _peer_of, _room_of, Tally  # house
+
+
+class CallQueue(object):
+    """
+    The calls that wait for a pool. Each peer has a queue, and the peers take
+    turns, so whoever calls a lot waits for itself. While a peer does not read
+    its answers, its calls stay here: no thread waits for it. Any thread.
+
+    :param Router router:
+    :param wake:
+        Function to have a number of threads come and :meth:`take`.
+    """
+    def __init__(self, router, wake):
+        self._router = router
+        self._wake = wake
+        #: Of the calls that were admitted and are not taken yet.
+        self.tally = Tally()
+        self._lock = threading.Lock()
+        # All guarded by _lock.
+        self._calls = {}                   # peer -> (call, ticket), in order
+        self._turns = collections.deque()  # the peers that are not held
+        self._held = set()                 # those whose streams are full
+        self._owed = 0                     # threads that came for held calls
+
+    def passes(self, msg):
+        """
+        Return whether a call that just came may be obeyed at once: nothing
+        waits here, and its peer reads the answers.
+        """
+        if self._calls:
+            return False
+        router = self._router
+        if not _has_room(router, router.stream_by_id(msg.src_id)):
+            return False
+        ticket = getattr(msg, '_ticket', None)
+        if ticket is not None:
+            self.tally.give(ticket)
+            del msg._ticket
+        return True
+
+    def add(self, msg):
+        """
+        Queue a call. One thread has to come for it.
+        """
+        peer = _peer_of(msg)
+        ticket = vars(msg).pop('_ticket', None)
+        with self._lock:
+            if peer not in self._calls:
+                self._calls[peer] = collections.deque()
+                self._turns.append(peer)
+            self._calls[peer].append((msg, ticket))
+
+    def take(self):
+        """
+        Return the next call, :data:`None` if there is none just now.
+        """
+        with self._lock:
+            msg, ticket, full = self._take_locked()
+        for peer in full:
+            self._hold(peer)
+        self.tally.give(ticket)
+        return msg
+
+    def _take_locked(self):
+        """
+        Return a call, its ticket, and the peers that are held from now on.
+        """
+        full = []
+        while self._turns:
+            peer = self._turns.popleft()
+            if isinstance(peer, mitogen.core.Stream) and \
+                    not _has_room(self._router, peer):
+                full.append(peer)
+                self._held.add(peer)
+                continue
+            calls = self._calls[peer]
+            msg, ticket = calls.popleft()
+            if calls:
+                self._turns.append(peer)
+            else:
+                del self._calls[peer]
+            return msg, ticket, full
+        if self._held:
+            self._owed += 1
+        return None, None, full
+
+    def _hold(self, peer):
+        try:
+            _room_of(self._router).when_there(
+                peer, lambda: self._let_go(peer))
+        except mitogen.core.Error:
+            # The broker has exited, and the pool ends.
+            pass
+
+    def _let_go(self, peer):
+        """
+        A peer has read its answers. Have as many threads come as came in vain.
+        """
+        with self._lock:
+            self._held.discard(peer)
+            self._turns.append(peer)
+            count = min(self._owed, len(self._calls[peer]))
+            self._owed = self._owed - count if self._held else 0
+        self._wake(count)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+How a thread of a pool sends: without waiting for a peer that does not read.
+"""
+
+from __future__ import absolute_import  # house
+
+
+class _Patience(object):
+    """
+    What :func:`_hurry` returns where a thread may wait.
+    """
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *_exc):
+        pass
+
+
+_patience = _Patience()
+
+
+def _room_of(router):
+    """
+    Return the :class:`mitogen.parent.Room` of a router. That of a leaf has
+    none: it serves its parent, and waits for it.
+    """
+    return getattr(router, '_room', None)
+
+
+def _hurry(router):
+    """
+    Return a context manager. In its block this thread, which has others to
+    serve, does not wait where it sends.
+    """
+    return _room_of(router) or _patience
+
+
+def _has_room(router, stream):
+    """
+    Return whether a stream takes more without anybody having to wait.
+    """
+    room = _room_of(router)
+    return room is None or stream is None or room.is_there(stream)
