@@ -45,8 +45,7 @@ PARTS = {
         'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
         'connection', 'belonging', 'calls', 'context', 'room', 'requests',
-        'grants',
-        'routes', 'id_allocator', 'forwarder', 'module_forwarder',
+        'grants', 'routes', 'id_allocator', 'forwarder', 'module_forwarder',
         'resource_forwarder', 'router', 'upgrade', 'guard',
     ],
     'master': [

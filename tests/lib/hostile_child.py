@@ -5,7 +5,7 @@ It imports nothing of mitogen, so no check of ours stands in its way.
     python hostile_child.py SOCKET ...
 
 is run in place of a Python interpreter; the rest of the command line is ignored. SOCKET is the path of a UNIX socket
-at which the driver, ``Liar`` in test_hostile_child.py, listens. Each line from there is a JSON list: the name of a
+at which the driver, ``Liar`` in liar.py, listens. Each line from there is a JSON list: the name of a
 function below, and its keyword arguments. Each is answered by one line.
 """
 

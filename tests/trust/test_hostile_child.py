@@ -6,11 +6,9 @@ Each lie is told twice: by a child of the master, and by a grandchild, whose par
 """
 
 import contextlib
-import json
 import logging
 import os
 import pickle
-import socket
 import struct
 import sys
 
@@ -21,69 +19,12 @@ import mitogen.master
 import mitogen.parent
 from mitogen.core import CallError, ChannelError
 
-import places
 import targets
 import testlib
-
-PROGRAM = os.path.join(places.LIB, 'hostile_child.py')
-
-GET_MODULE, CALL_FUNCTION, FORWARD_LOG, ADD_ROUTE, DEL_ROUTE, ALLOCATE_ID = 100, 101, 102, 103, 104, 105
-SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, DETACHING, CALL_SERVICE = 106, 107, 108, 109, 110
-GET_RESOURCE, LOAD_RESOURCE, IS_DEAD = 112, 113, 999
+from liar import (ADD_ROUTE, ALLOCATE_ID, CALL_FUNCTION, CALL_SERVICE, DEL_ROUTE, DETACHING, FORWARD_LOG, FORWARD_MODULE,
+                  GET_MODULE, GET_RESOURCE, IS_DEAD, Liar, LOAD_MODULE, LOAD_RESOURCE, SHUTDOWN)
 
 MEBIBYTE = 1 << 20
-
-
-class Liar(object):
-    """
-    The driver of one lying child. The abilities of hostile_child.py are methods here.
-    """
-    def __init__(self, router, folder, **kwargs):
-        path = os.path.join(str(folder), 'liar')
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
-        listener.listen(1)
-        try:
-            self.context = router.local(python_path=[sys.executable, PROGRAM, path], name=u'liar', **kwargs)
-            listener.settimeout(60)
-            self.sock, _ = listener.accept()
-        finally:
-            listener.close()
-        self.sock.settimeout(100)
-        self.lines = self.sock.makefile('rw')
-        self.id = self.context.context_id
-
-    def __getattr__(self, name):
-        def do(**kwargs):
-            self.start(name, **kwargs)
-            return json.loads(self.lines.readline())
-        return do
-
-    def start(self, name, **kwargs):
-        self.lines.write(json.dumps([name, kwargs]) + '\n')
-        self.lines.flush()
-
-    def finish(self):
-        return json.loads(self.lines.readline())
-
-    def tell(self, *frames):
-        """
-        Send frames, and wait until the parent has looked at them. Return what it sent meanwhile.
-        """
-        self.send(frames=list(frames))
-        result = self.sync()
-        assert result['alive']
-        return result['frames']
-
-    def take_ids(self, parent_id):
-        """
-        Return the first of a block of ids that the parent hands out.
-        """
-        return pickle.loads(self.ask(handle=ALLOCATE_ID, dst=parent_id).encode('latin-1'))[0]
-
-    def close(self):
-        for fp in self.lines, self.sock:
-            fp.close()
 
 
 class Tree(object):
