@@ -55,8 +55,8 @@ PARTS = {
         'thread_watcher', 'broker', 'router',
     ],
     'service': [
-        'base', 'declarations', 'policies', 'hurry', 'tally', 'invokers',
-        'activator', 'admission', 'calls', 'service', 'pool', 'process_pool',
+        'base', 'declarations', 'policies', 'hurry', 'tally', 'calls',
+        'invokers', 'activator', 'admission', 'service', 'pool', 'process_pool',
         'file_common', 'below', 'transfer', 'push_file_service',
         'file_service',
     ],

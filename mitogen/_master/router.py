@@ -47,7 +47,7 @@ class Router(mitogen.parent.Router):
         """
         mitogen.parent._note_router(self)
         policy = mitogen.core.ImportPolicy()
-        self._room = mitogen.parent.Room(self)
+        self._room = mitogen.parent._Room(self)
         self.responder = ModuleResponder(self, policy)
         for name, klass in (('id_allocator', IdAllocator),
                             ('log_forwarder', LogForwarder),

@@ -7,6 +7,7 @@ from __future__ import absolute_import  # house
 
 import collections  # house
 
+import mitogen  # house
 import mitogen.core  # house
 from mitogen.parent import LOG  # house
 
@@ -38,12 +39,12 @@ class _Wait(object):
         self.since = mitogen.core.now()
 
 
-class Room(object):
+class _Room(object):
     """
     Nobody waits for a peer that does not read. What is to be sent to one while
     its stream is full is left here, as a function, and called when there is
     room. A peer that reads nothing for `limits.stalled_seconds` meanwhile loses
-    its stream.
+    its stream, unless it is our parent.
 
     :param Router router: whose streams these are.
     """
@@ -147,7 +148,8 @@ class Room(object):
         written, now = _written(stream), mitogen.core.now()
         if written != wait.written:
             wait.written, wait.since = written, now
-        elif now - wait.since > self._router.limits.stalled_seconds:
+        elif stream.protocol.remote_id != mitogen.parent_id and \
+                now - wait.since > self._router.limits.stalled_seconds:
             self._router.refuse(
                 stream, 'stalled_seconds', 'it is cut off, for it has read '
                 'nothing for %.1f seconds of the %d bytes that wait for it',

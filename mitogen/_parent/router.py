@@ -11,7 +11,7 @@ import mitogen.parent  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _error_text, _handle, _native_str, _note_router, _raise_foreign, ChildIdAllocator, ConnectError, Context  # house
 from mitogen.parent import get_connection_class, LOG, make_secret, ModuleForwarder, ResourceForwarder  # house
-from mitogen.parent import Room, RouteMonitor  # house
+from mitogen.parent import _Room, RouteMonitor  # house
 
 
 def _connection_method(name):
@@ -52,7 +52,7 @@ class Router(mitogen.core.Router):
     log_forwarder = None       # in a master only
     resource_responder = None  # serves package data to children
     responder = None           # serves modules to children
-    _room = None               # Room
+    _room = None               # _Room
 
     def upgrade(self, importer, parent):
         """
@@ -64,7 +64,7 @@ class Router(mitogen.core.Router):
         """
         LOG.debug('upgrading %r with %r and %r', self, importer, parent)
         _note_router(self)
-        self._room = Room(self)
+        self._room = _Room(self)
         self.route_monitor = RouteMonitor(self, parent)
         self.id_allocator = ChildIdAllocator(self)
         self.responder = ModuleForwarder(self, parent, importer)

@@ -22,7 +22,7 @@ class Activator(object):
         """
         return mitogen.core.has_parent_authority(msg)
 
-    def check(self, service_name, msg):
+    def _check(self, service_name, msg):
         """
         Ask :meth:`is_permitted` about a service, given by its name.
 
@@ -47,7 +47,7 @@ class Activator(object):
             Not permitted.
         """
         if msg is not None:
-            self.check(service_name, msg)
+            self._check(service_name, msg)
         mod_name, _, class_name = mitogen.core.str_rpartition(
             service_name, '.')
         if not mod_name:

@@ -10,7 +10,7 @@ import mitogen.core  # house
 from mitogen.service import _has_room, _STOCK_INVOKES, Activator  # house
 
 
-class Admission(object):
+class _Admission(object):
     """
     The policy of the receiver that calls of services come to. Who has no
     authority here may have a limited number of calls wait, and none that its
@@ -36,12 +36,21 @@ class Admission(object):
         if msg.router is None:
             msg.router = self._pool.router
         try:
-            self._check(msg)
-            msg._ticket = self._pool._calls.tally.take(msg)
+            self._admit(msg, self._pool._calls.tally)
         except mitogen.core.CallError as error:
             self._answer(msg, stream, error)
             return False
         return True
+
+    def _admit(self, msg, tally):
+        # First, since it takes least.
+        ticket = tally.take(msg)
+        try:
+            self._check(msg)
+        except mitogen.core.CallError:
+            tally.give(ticket)
+            raise
+        msg._ticket = ticket
 
     def _check(self, msg):
         """
@@ -65,10 +74,10 @@ class Admission(object):
             if type(invoker).invoke in _STOCK_INVOKES:
                 invoker._check_quickly(method_name, msg)
         elif type(pool._activator) is Activator:
-            pool._activator.check(service_name, msg)
+            pool._activator._check(service_name, msg)
 
     def _answer(self, msg, stream, error):
-        if msg.reply_to and _has_room(self._pool.router, stream):
+        if msg.reply_to and _has_room(stream):
             msg.reply(error)
         # Nothing else is to be said.
         msg.reply_to = 0

@@ -10,24 +10,22 @@ import threading  # house
 
 import mitogen.core  # house
 
-from mitogen.service import _has_room, _peer_of, _room_of, Tally  # house
+from mitogen.service import _has_room, _peer_of, _room_of, _Tally  # house
 
 
-class CallQueue(object):
+class _CallQueue(object):
     """
     The calls that wait for a pool. Each peer has a queue, and the peers take
     turns, so whoever calls a lot waits for itself. While a peer does not read
     its answers, its calls stay here: no thread waits for it. Any thread.
 
-    :param Router router:
     :param wake:
         Function to have a number of threads come and :meth:`take`.
     """
-    def __init__(self, router, wake):
-        self._router = router
+    def __init__(self, wake):
         self._wake = wake
         #: Of the calls that were admitted and are not taken yet.
-        self.tally = Tally()
+        self.tally = _Tally()
         self._lock = threading.Lock()
         # All guarded by _lock.
         self._calls = {}                   # peer -> (call, ticket), in order
@@ -40,39 +38,48 @@ class CallQueue(object):
         Return whether a call that just came may be obeyed at once: nothing
         waits here, and its peer reads the answers.
         """
-        if self._calls:
+        if self._calls or not _has_room(msg.router.stream_by_id(msg.src_id)):
             return False
-        router = self._router
-        if not _has_room(router, router.stream_by_id(msg.src_id)):
-            return False
-        ticket = getattr(msg, '_ticket', None)
-        if ticket is not None:
-            self.tally.give(ticket)
-            del msg._ticket
+        self.tally.give(self._ticket_of(msg))
         return True
 
-    def add(self, msg):
+    @staticmethod
+    def _ticket_of(msg):
+        ticket = getattr(msg, '_ticket', None)
+        if ticket is not None:
+            del msg._ticket
+        return ticket
+
+    def add(self, msg, call=None, ticket=None):
         """
         Queue a call. One thread has to come for it.
+
+        :param msg:
+            The message, which tells whose it is; :data:`None` for this process.
+        :param call:
+            What :meth:`take` returns for it; `msg` if :data:`None`.
+        :param ticket:
+            What the tally has returned, if not to the admission.
         """
-        peer = _peer_of(msg)
-        ticket = vars(msg).pop('_ticket', None)
+        peer = None, None
+        if msg is not None:
+            peer, ticket = _peer_of(msg), ticket or self._ticket_of(msg)
         with self._lock:
             if peer not in self._calls:
                 self._calls[peer] = collections.deque()
                 self._turns.append(peer)
-            self._calls[peer].append((msg, ticket))
+            self._calls[peer].append((msg if call is None else call, ticket))
 
     def take(self):
         """
         Return the next call, :data:`None` if there is none just now.
         """
         with self._lock:
-            msg, ticket, full = self._take_locked()
+            call, ticket, full = self._take_locked()
         for peer in full:
             self._hold(peer)
         self.tally.give(ticket)
-        return msg
+        return call
 
     def _take_locked(self):
         """
@@ -81,26 +88,26 @@ class CallQueue(object):
         full = []
         while self._turns:
             peer = self._turns.popleft()
-            if isinstance(peer, mitogen.core.Stream) and \
-                    not _has_room(self._router, peer):
+            if not _has_room(peer[0]):
                 full.append(peer)
                 self._held.add(peer)
                 continue
             calls = self._calls[peer]
-            msg, ticket = calls.popleft()
+            call, ticket = calls.popleft()
             if calls:
                 self._turns.append(peer)
             else:
                 del self._calls[peer]
-            return msg, ticket, full
+            return call, ticket, full
         if self._held:
             self._owed += 1
         return None, None, full
 
     def _hold(self, peer):
         try:
-            _room_of(self._router).when_there(
-                peer, lambda: self._let_go(peer))
+            stream = peer[0]
+            _room_of(stream.protocol._router).when_there(
+                stream, lambda: self._let_go(peer))
         except mitogen.core.Error:
             # The broker has exited, and the pool ends.
             pass

@@ -192,7 +192,7 @@ class FileService(Service):
             new = state is None
             if new:
                 state = self._state_by_stream[stream] = FileStreamState()
-                state.stream = stream
+                state._stream = stream
         if new and stream is not None:
             _forget_closed(stream, lambda: self._left.put((stream, None)))
         return state
@@ -206,7 +206,7 @@ class FileService(Service):
             state.unacked_by_id[context_id] = 0
             mitogen.core.listen(
                 self.router.context_by_id(context_id), 'disconnect',
-                lambda: self._left.put((state.stream, context_id)))
+                lambda: self._left.put((state._stream, context_id)))
 
     def on_message(self, event):
         """
@@ -224,7 +224,7 @@ class FileService(Service):
             return
         if what is _GO_ON:
             with state.lock:
-                state.held = False
+                state._held = False
         else:
             self._forget(state, what)
         self._pump(state)
@@ -237,11 +237,11 @@ class FileService(Service):
         with state.lock:
             jobs = [job for job in state.jobs
                     if context_id in (None, job.context_id)]
-            requests = [request for request in state.waiting
+            requests = [request for request in state._waiting
                         if context_id in (None, request[2].src_id)]
             for request in requests:
-                state.waiting.remove(request)
-            state.forget(context_id)
+                state._waiting.remove(request)
+            state._forget(context_id)
         for job in jobs:
             self._end(state, job, tell)
         for _, _, msg in requests if tell else ():
@@ -288,11 +288,11 @@ class FileService(Service):
     def _queue(self, state, request):
         limits = mitogen.limits.of(self.router)
         with state.lock:
-            full = len(state.waiting) >= limits.fetches
+            full = len(state._waiting) >= limits.fetches
             if not full or mitogen.core.has_parent_authority(request[2]):
-                state.waiting.append(request)
+                state._waiting.append(request)
                 return
-        mitogen.limits.refuse(self.router, state.stream, 'fetches',
+        mitogen.limits.refuse(self.router, state._stream, 'fetches',
                               'it asks for too many files at a time')
         raise Error(self.too_many_msg)
 
@@ -305,16 +305,16 @@ class FileService(Service):
             answer = self._metadata(st)
         except Exception:
             with state.lock:
-                state.opened -= 1
+                state._opened -= 1
             return self._refuse(msg)
         # Not before: the answer comes first.
         _reply(msg, answer)
         with state.lock:
             self._expect(state, msg.src_id)
             state.jobs.append(_Transfer(sender, fp))
-        if not self._is_there(msg.src_id, state.stream):
+        if not self._is_there(msg.src_id, state._stream):
             # It left while its question waited here, so nobody will say so.
-            self._left.put((state.stream, msg.src_id))
+            self._left.put((state._stream, msg.src_id))
 
     def _is_there(self, context_id, stream):
         """
@@ -352,10 +352,10 @@ class FileService(Service):
             return
         with state.lock:
             mine = state.unacked_by_id.get(msg.src_id, 0)
-            state.acknowledged(msg.src_id, size)
+            state._acknowledged(msg.src_id, size)
         if size > mine:
             tell, more = mitogen.limits.may_log(
-                state.stream or self.router, 'acknowledge')
+                state._stream or self.router, 'acknowledge')
             if tell:
                 LOG.error('%r: context %d acknowledged %d bytes, of %d%s',
                           self, msg.src_id, size, mine, more)
@@ -389,7 +389,7 @@ class FileService(Service):
             if first:
                 job.ended = True
                 state.jobs.remove(job)
-                state.opened -= 1
+                state._opened -= 1
             unread = not job.is_read
         if unread:
             job.fp.close()
@@ -407,17 +407,17 @@ class FileService(Service):
         free: other peers wait for this thread.
         """
         with state.lock:
-            if state.pumping:
+            if state._pumping:
                 return
-            state.pumping = True
+            state._pumping = True
         for _ in range(self.turn):
             step = self._next_step(state)
             if step is None:
                 return
             step[0](state, *step[1])
         with state.lock:
-            state.pumping = False
-        self._left.put((state.stream, _GO_ON))
+            state._pumping = False
+        self._left.put((state._stream, _GO_ON))
 
     def _next_step(self, state):
         """
@@ -426,26 +426,26 @@ class FileService(Service):
         """
         limits = mitogen.limits.of(self.router)
         with state.lock:
-            if state.waiting and state.opened < max(1, limits.open_files):
-                state.opened += 1
-                return self._start, state.waiting.popleft()
+            if state._waiting and state._opened < max(1, limits.open_files):
+                state._opened += 1
+                return self._start, state._waiting.popleft()
             if state.jobs and state.unacked < self.window_size_bytes and \
                     self._has_room(state):
                 job = state.jobs[0]
                 job.is_read = True
                 return self._send_chunk, (job,)
-            state.pumping = False
+            state._pumping = False
 
     def _has_room(self, state):
         """
         Return whether the peer reads what was sent, whatever it acknowledges.
         If it does not, go on when it has. The lock of the state is held.
         """
-        stream = state.stream
-        if _has_room(self.router, stream):
+        stream = state._stream
+        if _has_room(stream):
             return True
-        if not state.held:
-            state.held = True
+        if not state._held:
+            state._held = True
             _room_of(self.router).when_there(
                 stream, lambda: self._left.put((stream, _GO_ON)))
         return False
@@ -460,7 +460,7 @@ class FileService(Service):
         with state.lock:
             job.is_read = False
             if data and not job.ended:
-                state.sent(job.context_id, len(data))
+                state._sent(job.context_id, len(data))
         if data and not job.ended:
             try:
                 with _hurry(self.router):
@@ -497,10 +497,10 @@ class FileService(Service):
         """
         seconds = self.router.limits.stalled_seconds
         with state.lock:
-            stalled = state.stalled(mitogen.core.now() - seconds)
+            stalled = state._stalled(mitogen.core.now() - seconds)
         for context_id in stalled:
             mitogen.limits.refuse(
-                self.router, state.stream, 'stalled_seconds',
+                self.router, state._stream, 'stalled_seconds',
                 'files are no longer sent to context %d, which has '
                 'acknowledged nothing for so long', context_id)
             self._forget(state, context_id, tell=True)
@@ -516,8 +516,8 @@ class FileService(Service):
             self._state_by_stream.clear()
         for state in states:
             with state.lock:
-                requests, jobs = list(state.waiting), list(state.jobs)
-                state.waiting.clear()
+                requests, jobs = list(state._waiting), list(state.jobs)
+                state._waiting.clear()
             for job in jobs:
                 self._end(state, job)
             for _, _, msg in requests:

@@ -22,7 +22,7 @@ _patience = _Patience()
 
 def _room_of(router):
     """
-    Return the :class:`mitogen.parent.Room` of a router. That of a leaf has
+    Return the :class:`mitogen.parent._Room` of a router. That of a leaf has
     none: it serves its parent, and waits for it.
     """
     return getattr(router, '_room', None)
@@ -36,9 +36,12 @@ def _hurry(router):
     return _room_of(router) or _patience
 
 
-def _has_room(router, stream):
+def _has_room(stream):
     """
-    Return whether a stream takes more without anybody having to wait.
+    Return whether a stream takes more without anybody having to wait;
+    :data:`None` stands for this process.
     """
-    room = _room_of(router)
-    return room is None or stream is None or room.is_there(stream)
+    if stream is None:
+        return True
+    room = _room_of(stream.protocol._router)
+    return room is None or room.is_there(stream)

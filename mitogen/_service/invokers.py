@@ -6,7 +6,6 @@ caller is answered.
 
 from __future__ import absolute_import  # house
 
-import collections  # house
 import sys  # house
 import threading  # house
 
@@ -14,8 +13,8 @@ import mitogen.core  # house
 
 import mitogen.limits  # house
 
-from mitogen.service import _has_parameter, _hurry, _peer_of, AllowAny, AllowParents, func_name, LOG  # house
-from mitogen.service import Tally, validate_arg_spec  # house
+from mitogen.service import _CallQueue, _has_parameter, _has_room, _hurry, _peer_of, _Tally, AllowAny  # house
+from mitogen.service import AllowParents, func_name, LOG, validate_arg_spec  # house
 
 
 class _NoReply(object):
@@ -37,11 +36,10 @@ def _may_log(msg):
     """
     Return whether there may be a line about a call now, and text to append.
     """
-    peer = None if msg is None else _peer_of(msg)
-    if peer is None:
+    if msg is None or mitogen.core.has_parent_authority(msg):
         return True, ''
-    about = peer if isinstance(peer, mitogen.core.Stream) else msg.router
-    return mitogen.limits.may_log(about, 'service calls', _LINES)
+    return mitogen.limits.may_log(_peer_of(msg)[0] or msg.router,
+                                  'service calls', _LINES)
 
 
 def _log_refusal(service_name, method_name, error, msg):
@@ -188,36 +186,43 @@ class Invoker(object):
 
 class SerializedInvoker(Invoker):
     """
-    Runs one call of the service at a time, in the order of arrival, and on one
-    thread of the pool for as long as there are more.
+    Runs one call of the service at a time, of each peer in the order of
+    arrival, and on one thread of the pool for as long as there are more.
     """
     def __init__(self, **kwargs):
         super(SerializedInvoker, self).__init__(**kwargs)
-        self._tally = Tally()
+        self._calls = _CallQueue(self._wake)
         self._lock = threading.Lock()
-        self._calls = collections.deque()  # guarded by _lock
-        self._draining = False             # guarded by _lock
+        self._busy = False   # guarded by _lock
 
     def invoke(self, method_name, kwargs, msg):
         """
         Obey a call now, or leave it to the thread that obeys another one.
         """
-        ticket = None if msg is None else self._tally.take(msg)
-        with self._lock:
-            self._calls.append((ticket, method_name, kwargs, msg))
-            mine = not self._draining
-            self._draining = True
-        while mine:
-            with self._lock:
-                if not self._calls:
-                    self._draining = mine = False
-                    break
-                call_ = self._calls.popleft()
-            self._invoke_one(*call_)
+        ticket = None if msg is None else self._calls.tally.take(msg)
+        self._calls.add(msg, (method_name, kwargs, msg), ticket)
+        self._drain()
         return _NO_REPLY
 
-    def _invoke_one(self, ticket, method_name, kwargs, msg):
-        self._tally.give(ticket)
+    def _drain(self):
+        while True:
+            with self._lock:
+                call_ = None if self._busy else self._calls.take()
+                if call_ is None:
+                    return
+                self._busy = True
+            try:
+                self._invoke_one(*call_)
+            finally:
+                with self._lock:
+                    self._busy = False
+
+    def _wake(self, count):
+        pool = getattr(self.service.router, '_service_pool', None)
+        if count and pool is not None:
+            pool._defer_quietly(self._drain)
+
+    def _invoke_one(self, method_name, kwargs, msg):
         try:
             super(SerializedInvoker, self).invoke(method_name, kwargs, msg)
             return
@@ -258,7 +263,7 @@ class DeduplicatingInvoker(Invoker):
     """
     def __init__(self, service):
         super(DeduplicatingInvoker, self).__init__(service)
-        self._tally = Tally()
+        self._tally = _Tally()
         self._lock = threading.Lock()
         self._results = {}  # key -> result; guarded by _lock
         # key -> calls to be answered, with their tickets; guarded by _lock
@@ -317,8 +322,21 @@ class DeduplicatingInvoker(Invoker):
         for waiter, ticket in waiters:
             self._tally.give(ticket)
             if waiter is not None and result is not _NO_REPLY:
-                _reply(waiter, result)
+                self._answer(waiter, result)
         return _NO_REPLY if msg is not None else result
+
+    @staticmethod
+    def _answer(msg, result):
+        """
+        Answer a call, unless many answers wait for its peer: then it comes
+        back when it has read them.
+        """
+        pool = getattr(msg.router, '_service_pool', None)
+        if pool is None or _has_room(msg.router.stream_by_id(msg.src_id)):
+            _reply(msg, result)
+        else:
+            pool._calls.add(msg)
+            pool._wake(1)
 
 
 #: How our own invokers obey a call: each checks it first.

@@ -11,7 +11,7 @@ import threading  # house
 import mitogen.core  # house
 import mitogen.select  # house
 
-from mitogen.service import _log_refusal, _may_log, _reply, Activator, Admission, CallQueue, Error  # house
+from mitogen.service import _Admission, _CallQueue, _log_refusal, _may_log, _reply, Activator, Error  # house
 from mitogen.service import get_thread_name, LOG  # house
 
 
@@ -120,10 +120,10 @@ class Pool(object):
         :raises mitogen.core.Error:
             The router has a pool already.
         """
-        self._calls = CallQueue(self.router, self._wake)
+        self._calls = _CallQueue(self._wake)
         self._receiver = mitogen.core.Receiver(
             self.router, mitogen.core.CALL_SERVICE, overwrite=overwrite,
-            policy=Admission(self))
+            policy=_Admission(self))
         self.router._service_pool = self
         self._func_latch = mitogen.core.Latch()
         self._select = _PoolSelect(oneshot=False)
@@ -223,7 +223,7 @@ class Pool(object):
             return invoker
         if msg is not None and type(self._activator) is Activator:
             # Before the lock, which is held as long as an import takes.
-            self._activator.check(name, msg)
+            self._activator._check(name, msg)
         with self._activation_lock:
             if name not in self._invoker_by_name:
                 service = self._activator.activate(self, name, msg)
@@ -402,9 +402,12 @@ class Pool(object):
         """
         Have so many threads look for a call that may be obeyed.
         """
+        for _ in range(count):
+            self._defer_quietly(self._serve_next)
+
+    def _defer_quietly(self, func):
         try:
-            for _ in range(count):
-                self.defer(self._serve_next)
+            self.defer(func)
         except mitogen.core.LatchError:
             LOG.debug('%r: closed', self)
 

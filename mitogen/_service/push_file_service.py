@@ -141,7 +141,7 @@ class PushFileService(Service):
         with self._lock:
             held = self._held_by_stream.get(stream)
             if held is None:
-                if _has_room(self.router, stream):
+                if _has_room(stream):
                     return True
                 held = collections.deque()
                 self._held_by_stream[stream] = held

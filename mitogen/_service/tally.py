@@ -13,19 +13,17 @@ import mitogen.limits  # house
 
 def _peer_of(msg):
     """
-    Return who answers for a message: the stream that it came by. A context
-    that is reached through our parent answers for itself, by its id. It is
-    :data:`None` for who has the authority to do anything here.
+    Return who answers for a call: a pair of the stream it came by, which is
+    :data:`None` for this process, and, if that leads to our parent, which
+    answers for nobody, the id of the context that calls.
     """
-    if mitogen.core.has_parent_authority(msg):
-        return None
     stream = msg.router.stream_by_id(msg.src_id)
-    if stream is None or stream.protocol.remote_id == mitogen.parent_id:
-        return msg.src_id
-    return stream
+    if stream is None or stream.protocol.remote_id != mitogen.parent_id:
+        return stream, None
+    return stream, msg.src_id
 
 
-class Tally(object):
+class _Tally(object):
     """
     Counts the calls that wait in one place, and their bytes, for each peer.
     Any thread.
@@ -44,15 +42,14 @@ class Tally(object):
         :raises mitogen.core.CallError:
             As many wait already as may.
         """
-        peer = _peer_of(msg)
-        if peer is None:
+        if mitogen.core.has_parent_authority(msg):
             return None
+        peer = _peer_of(msg)
         size = mitogen.core.Message.HEADER_LEN + len(msg.data)
         limit = self._add(peer, size, mitogen.limits.of(msg.router))
         if limit is None:
             return peer, size
-        about = peer if isinstance(peer, mitogen.core.Stream) else None
-        mitogen.limits.refuse(msg.router, about, limit,
+        mitogen.limits.refuse(msg.router, peer[0], limit,
                               'a call of a service was refused: too many wait')
         raise mitogen.core.CallError(self.full_msg)
 

@@ -34,30 +34,29 @@ class FileStreamState(object):
     nobody reads a file or sends under it.
     """
     #: None for this process.
-    stream = None
+    _stream = None
 
     def __init__(self):
         self.lock = threading.Lock()
         #: Transfers, in the order to send them.
         self.jobs = collections.deque()
         #: Requests for files that are not open yet: `(path, sender, msg)`.
-        self.waiting = collections.deque()
+        self._waiting = collections.deque()
         #: Files that are open, or about to be.
-        self.opened = 0
+        self._opened = 0
         #: Bytes sent that nobody said to have received.
         self.unacked = 0
         #: The same, by the id of the context they went to.
         self.unacked_by_id = {}
         #: When a context last acknowledged something, or was sent something
         #: after it had acknowledged all.
-        self.moved_by_id = {}
-        #: A thread sends, and looks again before it ends.
-        self.pumping = False
-        self.again = False
+        self._moved_by_id = {}
+        #: A thread sends.
+        self._pumping = False
         #: The stream is full: somebody comes when it is not.
-        self.held = False
+        self._held = False
 
-    def sent(self, context_id, size):
+    def _sent(self, context_id, size):
         """
         Note that bytes go to a context. With the lock.
         """
@@ -65,9 +64,9 @@ class FileStreamState(object):
         before = self.unacked_by_id.get(context_id, 0)
         self.unacked_by_id[context_id] = before + size
         if not before:
-            self.moved_by_id[context_id] = mitogen.core.now()
+            self._moved_by_id[context_id] = mitogen.core.now()
 
-    def acknowledged(self, context_id, size):
+    def _acknowledged(self, context_id, size):
         """
         Note that bytes have arrived at a context. Return how many of them were
         on their way there. With the lock.
@@ -77,20 +76,20 @@ class FileStreamState(object):
         if size:
             self.unacked -= size
             self.unacked_by_id[context_id] = mine - size
-            self.moved_by_id[context_id] = mitogen.core.now()
+            self._moved_by_id[context_id] = mitogen.core.now()
         return size
 
-    def forget(self, context_id):
+    def _forget(self, context_id):
         """
         Forget what is on its way to a context. With the lock.
         """
         self.unacked -= self.unacked_by_id.pop(context_id, 0)
-        self.moved_by_id.pop(context_id, None)
+        self._moved_by_id.pop(context_id, None)
 
-    def stalled(self, before):
+    def _stalled(self, before):
         """
         Return the contexts that have acknowledged nothing since a time of
         :func:`mitogen.core.now`, though something is on its way. With the lock.
         """
-        return [context_id for context_id, when in self.moved_by_id.items()
+        return [context_id for context_id, when in self._moved_by_id.items()
                 if when < before and self.unacked_by_id.get(context_id)]

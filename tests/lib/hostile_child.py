@@ -16,6 +16,7 @@ import select
 import socket
 import struct
 import sys
+import time
 
 HEADER = struct.Struct('>hLLLLLL')
 MAGIC = 0x4d49
@@ -147,6 +148,18 @@ def raw(data, repeat=1):
     Send bytes that need not be frames.
     """
     return stream.write(data.encode('latin-1') * repeat)
+
+
+def nap(size, seconds):
+    """
+    Read a little, and sleep.
+    """
+    select.select([0], [], [], seconds)
+    try:
+        stream.rest += os.read(0, size)
+    except BlockingIOError:
+        pass
+    time.sleep(seconds)
 
 
 def sync():

@@ -3,12 +3,23 @@ What one peer may take is bounded: the limits of a router, and each by a peer th
 """
 
 import logging
+import threading
 
 import pytest
 
+import mitogen.core
 import mitogen.limits
+import mitogen.service
+from mitogen.core import CallError, Kwargs, Message
 
+import hostile_services
+import service_targets
+import targets
 import testlib
+from liar import CALL_SERVICE, GET_MODULE, IS_DEAD, Liar, NOBODY
+
+MEBIBYTE = 1 << 20
+OFFERS = u'hostile_services.Offers'
 
 
 # ---- the object
@@ -54,3 +65,200 @@ def test_many_refusals_are_one_line_a_second(router, monkeypatch):
         router.refuse(one.stream, 'stalled_seconds', 'too much')
         assert 'and 49 more times' in logs.records[-1].getMessage()
         assert router.stats()['refusals'] == {'stalled_seconds': 101}
+
+
+# ---- calls of services
+
+def call(method, padding='', service=OFFERS, **kwargs):
+    """
+    Return the frame of a call of a service, with arguments of a size, for Liar.flood().
+    """
+    if padding:
+        kwargs['padding'] = padding
+    data = Message.pickled((service, u'' + method, Kwargs(kwargs))).data
+    return dict(dst=0, handle=CALL_SERVICE, reply_to=5, magic=0x4d4a, data=data.decode('latin-1'))
+
+
+class Cast(object):
+    """
+    A liar, its sibling, and a pool whose only thread waits until the gate of the service is opened.
+    """
+    def __init__(self, router, tmp_path):
+        self.router = router
+        self.offers = hostile_services.Offers(router)
+        self.pool = mitogen.service.Pool(router, services=[self.offers], size=1)
+        self.sibling = router.local(name=u'sibling')
+        self.liar = Liar(router, tmp_path)
+        self.stream = router.stream_by_id(self.liar.id)
+        self.blocking = router.myself().call_service_async(OFFERS, 'wait')
+        testlib.wait_for(lambda: self.offers.entered)
+
+    def sibling_calls(self, method=u'small'):
+        return self.sibling.call_async(service_targets.call_service, self.router.myself(), OFFERS, method)
+
+    def open(self):
+        self.offers.gate.set()
+        self.blocking.get(timeout=testlib.patience())
+
+    def answers(self, count):
+        """
+        Return what the liar's calls were answered.
+        """
+        frames = []
+        testlib.wait_for(lambda: frames.extend(
+            frame for frame in self.liar.sync()['frames'] if frame[4] == 5) or len(frames) >= count)
+        return [frame[7] for frame in frames]
+
+
+@pytest.fixture
+def cast(router, tmp_path):
+    cast = Cast(router, tmp_path)
+    threads, memory = threading.active_count(), targets.resident()
+    yield cast
+    cast.offers.gate.set()
+    assert cast.sibling_calls().get(timeout=testlib.patience()).unpickle() == 'small'
+    assert threading.active_count() == threads
+    assert targets.resident() - memory < 64 * MEBIBYTE
+    cast.liar.close()
+    cast.pool.stop()
+
+
+def test_calls_that_wait_are_counted_for_each_peer(cast):
+    cast.router.limits.service_calls = 50
+    cast.liar.send(frames=[call('note')] * 500)
+    # In the compiled core, some wait uncounted.
+    answers = cast.answers(500 - 50 - 32)
+    assert len(answers) <= 450
+    assert all(mitogen.service._Tally.full_msg in answer for answer in answers)
+    result = cast.sibling_calls()
+    cast.open()
+    assert result.get(timeout=testlib.patience()).unpickle() == 'small'
+    testlib.wait_for(lambda: len(cast.offers.callers) == 500 - len(answers))
+    assert cast.router.stats()['refusals'] == {'service_calls': len(answers)}
+
+
+def test_bytes_of_calls_that_wait_are_counted_for_each_peer(cast):
+    cast.router.limits.service_bytes = MEBIBYTE
+    cast.liar.send(frames=[call('small', padding=u'x' * 65536)] * 200)
+    answers = cast.answers(200 - 16 - 32)
+    assert all(mitogen.service._Tally.full_msg in answer for answer in answers)
+    assert cast.router.stats()['refusals']['service_bytes'] >= len(answers)
+
+
+def test_one_call_may_be_larger_than_what_may_wait(cast):
+    cast.router.limits.service_bytes = 100
+    cast.open()
+    with pytest.raises(CallError) as caught:
+        cast.sibling.call(service_targets.call_service, cast.router.myself(), OFFERS, u'small', padding=u'x' * MEBIBYTE)
+    assert 'padding' in str(caught.value)
+
+
+def test_a_flood_of_calls_costs_no_memory(cast):
+    before = targets.resident()
+    cast.liar.flood(frame=call('note'), count=30000)
+    assert cast.liar.sync()['alive']
+    assert targets.resident() - before < 64 * MEBIBYTE
+    assert cast.router.stats()['refusals']['service_calls'] > 15000
+    assert cast.sibling.call(targets.identity, 1) == 1
+
+
+def test_peers_take_turns(cast):
+    cast.liar.send(frames=[call('note')] * 1000)
+    assert cast.liar.sync()['alive']
+    result = cast.sibling_calls(u'note')
+    testlib.wait_for(lambda: cast.pool._receiver.size() == 1001)
+    cast.open()
+    result.get(timeout=testlib.patience())
+    testlib.wait_for(lambda: len(cast.offers.callers) == 1001)
+    # Those that came before may be obeyed before, and one of the liar's in between.
+    assert cast.offers.callers.index(cast.sibling.context_id) <= 2
+
+
+def test_a_call_that_nobody_may_make_does_not_wait(cast):
+    cast.liar.send(frames=[call('order')] * 200)
+    answers = cast.answers(200 - 32)
+    assert all('may not use' in answer for answer in answers)
+    # The thread of the pool has not seen them.
+    assert not cast.offers.gate.is_set()
+
+
+def test_a_service_that_is_not_there_is_not_waited_for(cast):
+    cast.liar.send(frames=[call('order', service=u'os.path')] * 200)
+    answers = cast.answers(200 - 32)
+    assert all('not active' in answer for answer in answers)
+
+
+def test_dead_messages_do_not_wait(cast):
+    cast.liar.flood(frame=dict(dst=0, handle=CALL_SERVICE, reply_to=IS_DEAD), count=1000)
+    assert cast.liar.sync()['alive']
+    assert cast.pool._receiver.size() <= 32
+
+
+def test_what_a_service_computes_is_not_computed_for_a_stranger(cast):
+    hostile_services.Offers.evaluated = 0
+    cast.open()
+    for method in 'secret', 'no_such_thing', '__class__', 'router':
+        with pytest.raises(CallError):
+            cast.sibling.call(service_targets.call_service, cast.router.myself(), OFFERS, u'' + method)
+    assert hostile_services.Offers.evaluated == 0
+
+
+@pytest.mark.parametrize('kind', ['InTurn', 'Once'])
+def test_calls_that_wait_in_a_service_are_counted(router, tmp_path, kind):
+    service = getattr(hostile_services, kind)(router)
+    pool = mitogen.service.Pool(router, services=[service], size=2)
+    router.limits.service_calls = 50
+    liar = Liar(router, tmp_path)
+    method = 'wait' if kind == 'InTurn' else 'wait_for_gate'
+    liar.send(frames=[call(method, service=service.name())] * 500)
+    frames = []
+    testlib.wait_for(lambda: frames.extend(
+        frame for frame in liar.sync()['frames'] if frame[4] == 5) or len(frames) >= 300)
+    assert all(mitogen.service._Tally.full_msg in frame[7] for frame in frames)
+    service.gate.set()
+    testlib.wait_for(lambda: frames.extend(
+        frame for frame in liar.sync()['frames'] if frame[4] == 5) or len(frames) == 500)
+    liar.close()
+    pool.stop()
+
+
+def test_failed_calls_are_logged_at_a_bounded_rate(cast):
+    with testlib.LogCapture('mitogen.service', logging.WARNING) as logs:
+        cast.open()
+        cast.liar.flood(frame=call('no_such_method', padding=u'x' * 5000), count=1000)
+        assert cast.liar.sync()['alive']
+        assert cast.sibling_calls().get(timeout=testlib.patience()).unpickle() == 'small'
+        testlib.wait_for(lambda: logs.find('no_such_method'))
+        assert len(logs.find('no_such_method')) < 500
+
+
+# ---- what nobody receives, and modules
+
+@pytest.mark.parametrize('reading', [True, False])
+def test_a_flood_of_refused_frames_keeps_nobody_waiting(cast, reading):
+    """
+    The sibling's calls go on meanwhile. That took a minute each when what waits for a peer was counted anew for each
+    frame.
+    """
+    calls = []
+
+    def keep_calling():
+        while not cast.offers.gate.is_set():
+            calls.append(cast.sibling.call_async(targets.identity, 1).get(timeout=testlib.patience()).unpickle())
+
+    thread = threading.Thread(target=keep_calling)
+    thread.start()
+    cast.liar.flood(frame=dict(dst=0, handle=NOBODY, reply_to=6), count=50000, reading=reading, seconds=2)
+    cast.open()
+    thread.join(testlib.patience())
+    assert not thread.is_alive()
+    assert len(calls) > 5
+
+
+def test_requests_for_modules_beyond_the_limit_are_refused(cast):
+    cast.router.limits.requests = 10
+    cast.liar.flood(frame=dict(dst=0, handle=GET_MODULE, data='no_such_module_%d'), count=1000)
+    testlib.wait_for(lambda: cast.router.stats()['refusals'].get('requests'))
+    cast.liar.send(frames=[dict(dst=0, handle=GET_MODULE, data='x' * 20000)])
+    testlib.wait_for(lambda: cast.router.stats()['refusals'].get('request_bytes'))
+    assert cast.sibling.call(targets.identity, 1) == 1
