@@ -13,7 +13,8 @@ from mitogen.core import ChannelError, Context, Latch, Message, Receiver
 
 import targets
 import testlib
-from test_hostile_child import ADD_ROUTE, ALLOCATE_ID, DEL_ROUTE, FORWARD_LOG, frames_to, Liar, tree
+from liar import ADD_ROUTE, ALLOCATE_ID, DEL_ROUTE, FORWARD_LOG, Liar
+from test_hostile_child import frames_to, tree
 
 __all__ = ['tree']
 
