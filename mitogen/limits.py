@@ -80,6 +80,16 @@ class Limits(object):
     #: resource is answered. If there are more, the request waits.
     unread_bytes = 67108864
 
+    #: How many times a master hands a peer a block of 1,000 context ids, which
+    #: are for the whole tree and are never used again.
+    id_blocks = 1000
+
+    #: The same in a child, which asks its parent for each.
+    forwarded_id_blocks = 100
+
+    #: Contexts that may be behind a peer at a time.
+    routes = 16384
+
     def __setattr__(self, name, value):
         if name.startswith('_') or not hasattr(type(self), name):
             raise AttributeError('there is no limit %r' % (name,))

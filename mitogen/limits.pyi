@@ -16,6 +16,9 @@ class Limits:
     requests: float
     request_bytes: float
     unread_bytes: float
+    id_blocks: float
+    forwarded_id_blocks: float
+    routes: float
 
 def of(router: mitogen.core.Router) -> Limits: ...
 def may_log(about: object, topic: str, lines: int = 1) -> tuple[bool, str]: ...

@@ -20,10 +20,6 @@ class IdAllocator(_Server):
     #: How many ids a child gets at once.
     BLOCK_SIZE = 1000
 
-    #: How many times a child, with all that is below it, gets them. One that
-    #: asks for ever would leave none to others.
-    blocks_max = 1000
-
     used_up_msg = 'all context ids are used up'
 
     #: No context has an id from here on.
@@ -66,8 +62,10 @@ class IdAllocator(_Server):
         stream = self._stream_of(msg)
         if stream is not None:
             taken = getattr(stream, 'id_blocks', 0)
-            if taken >= self.blocks_max:
-                LOG.error('%r: %s asks for too many ids', self, stream)
+            if taken >= self._router.limits.id_blocks:
+                # One that asks for ever would leave none to others.
+                self._router.refuse(stream, 'id_blocks',
+                                    'it asks for too many ids')
                 self._router._maybe_send_dead(True, msg, self.used_up_msg)
                 return
             stream.id_blocks = taken + 1

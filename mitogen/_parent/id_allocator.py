@@ -20,10 +20,6 @@ class ChildIdAllocator(object):
 
     :param Router router: that is asked through.
     """
-    #: How many times a child, with all that is below it, gets a block. One
-    #: that asks for ever shall not use up what our parent lets us have.
-    blocks_max = 100
-
     too_many_msg = 'too many context ids were asked for'
 
     def __init__(self, router):
@@ -56,8 +52,12 @@ class ChildIdAllocator(object):
     def _on_allocate_id(self, msg):
         stream = self.router.stream_by_id(msg.src_id)
         asked = getattr(stream, 'id_blocks', 0)
-        if stream is None or asked >= self.blocks_max:
-            LOG.error('%r: %s asks for too many ids', self, stream)
+        if stream is None:
+            return
+        if asked >= self.router.limits.forwarded_id_blocks:
+            # It shall not use up what our parent lets us have.
+            self.router.refuse(stream, 'forwarded_id_blocks',
+                               'it asks for too many ids')
             self.router._maybe_send_dead(True, msg, self.too_many_msg)
             return
         stream.id_blocks = asked + 1

@@ -10,6 +10,7 @@ import re  # house
 
 import mitogen  # house
 import mitogen.core  # house
+import mitogen.limits  # house
 from mitogen.core import b, to_text  # house
 from mitogen.parent import _handle, _parse_id, Grants, is_immediate_child  # house
 
@@ -28,9 +29,6 @@ class RouteMonitor(object):
     :param Router router: whose table it is.
     :param mitogen.core.Context parent: the parent to tell, or None.
     """
-    #: How many contexts may be behind one child.
-    routes_max = 16384
-
     #: How long a name may be that a child gives to a context behind it.
     name_max = 255
 
@@ -192,7 +190,7 @@ class RouteMonitor(object):
         id_text, _, name = mitogen.core.bytes_partition(msg.data, b(':'))
         target_id = _parse_id(id_text)
         if stream is None or target_id is None:
-            self._log.error('ignoring unusable route message %r', msg)
+            self._refuse(stream, 'ignoring unusable route message %r', msg)
             return None
         return stream, target_id, self.clean_name(name)
 
@@ -208,7 +206,6 @@ class RouteMonitor(object):
         """
         Return why no route by `stream` to `target_id` is accepted, or None.
         """
-        routes = self._routes_by_stream[stream]
         grants = self._grants_by_stream[stream]
         if target_id == mitogen.context_id or target_id in mitogen.parent_ids:
             # Messages of those ids carry authority over us.
@@ -217,8 +214,15 @@ class RouteMonitor(object):
             return 'that id was not handed out by this way'
         if grants.was_used(target_id):
             return 'another context had that id'
-        if len(routes) >= self.routes_max:
-            return 'there are %d' % (len(routes),)
+
+    #: Refusals of one child that are logged, in a second.
+    refusals_logged = 50
+
+    def _refuse(self, stream, text, *args):
+        tell, more = mitogen.limits.may_log(
+            self if stream is None else stream, 'route', self.refusals_logged)
+        if tell:
+            self._log.error(text + '%s', *(args + (more,)))
 
     def _on_add_route(self, msg):
         parsed = self._parse(msg)
@@ -226,18 +230,22 @@ class RouteMonitor(object):
             return
         stream, target_id, name = parsed
         if stream not in self._routes_by_stream:
-            self._log.error('%r may not add routes: it is no child of ours',
-                            stream)
+            self._refuse(stream, '%r may not add routes: it is no child of '
+                         'ours', stream)
             return
         if self._leads_elsewhere(target_id, stream):
-            self._log.error('cannot add a second route to %d via %r: there is '
-                            'one via %r', target_id, stream,
-                            self.router.stream_by_id(target_id))
+            self._refuse(stream, 'cannot add a second route to %d via %r: '
+                         'there is one via %r', target_id, stream,
+                         self.router.stream_by_id(target_id))
             return
         why_not = self._why_not(stream, target_id)
         if why_not:
-            self._log.error('%r may not add a route to %d: %s',
-                            stream, target_id, why_not)
+            self._refuse(stream, '%r may not add a route to %d: %s',
+                         stream, target_id, why_not)
+            return
+        if len(self._routes_by_stream[stream]) >= self.router.limits.routes:
+            self.router.refuse(stream, 'routes', 'it may not add a route to '
+                               '%d: it has as many as it may have', target_id)
             return
 
         self._log.debug('adding route to %d via %r', target_id, stream)
@@ -259,8 +267,8 @@ class RouteMonitor(object):
         if current is None:
             return
         if current is not stream or target_id == stream.protocol.remote_id:
-            self._log.error('%r may not remove the route to %d: it is via %r',
-                            stream, target_id, current)
+            self._refuse(stream, '%r may not remove the route to %d: it is via '
+                         '%r', stream, target_id, current)
             return
 
         self._log.debug('removing route to %d via %r', target_id, stream)

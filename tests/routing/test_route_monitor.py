@@ -9,6 +9,7 @@ import pytest
 
 import mitogen
 import mitogen.core
+import mitogen.limits
 import mitogen.parent
 
 import testlib
@@ -18,6 +19,8 @@ class FakeRouter(object):
     """
     The tables of a router, and nothing else.
     """
+    limits = mitogen.limits.Limits()
+
     def __init__(self):
         self.handlers = {}
         self.routes = {}

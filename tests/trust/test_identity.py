@@ -128,6 +128,21 @@ def test_ids_that_a_grandchild_asked_for_are_the_grandchilds(router, tmp_path):
     liar.close()
 
 
+def test_no_more_routes_are_announced_than_a_peer_may_have(router, tmp_path):
+    router.limits.routes = 3
+    liar = Liar(router, tmp_path)
+    first = liar.take_ids(0)
+    with testlib.LogCapture('mitogen') as logs:
+        liar.tell(*[dict(dst=0, handle=ADD_ROUTE, data='%d:x' % i) for i in range(first, first + 6)])
+        assert 'liar' in logs.wait('has as many as it may have')[0].getMessage()
+    assert [router.stream_by_id(i) is not None for i in range(first, first + 6)] == [True] * 2 + [False] * 4
+    assert router.stats()['refusals'] == {'routes': 4}
+    liar.tell(dict(dst=0, handle=DEL_ROUTE, data='%d' % first),
+              dict(dst=0, handle=ADD_ROUTE, data='%d:x' % (first + 5)))
+    assert router.stream_by_id(first + 5) is not None
+    liar.close()
+
+
 @pytest.mark.seconds(300)
 def test_a_grandchild_that_asks_for_ids_without_end_leaves_some_to_its_sibling(router, tmp_path):
     middle = router.local(name=u'middle')

@@ -382,6 +382,68 @@ static void a_source_of_another_stream_is_dropped_without_an_answer(void)
     end_world(&w);
 }
 
+static mg_hdr with_authority(mg_hdr h, uint32_t auth_id)
+{
+    h.auth_id = auth_id;
+    return h;
+}
+
+static void anybody_may_send_without_authority_and_no_stamp_changes_that(void)
+{
+    struct world w;
+
+    make_world(&w, 1);
+    atomic_store(&w.child->peer.auth_stamp, OWN);
+    mg_latch *orders = listen_with(&w, HANDLE, MG_POLICY_PARENT, -1, 1);
+    mg_latch *near = listen_with(&w, HANDLE + 1, MG_POLICY_NEIGHBOUR, -1, 1);
+    mg_latch *data = listen_with(&w, HANDLE + 2, MG_POLICY_NONE, -1, 1);
+    mg_hdr h = with_authority(FROM(CHILD, .dst_id = SIBLING, .handle = 4), MG_NOBODY);
+    comes_by(w.child, h, "on");
+    CHECK(goes_out(w.sibling_fd, h, "on"));
+    for (uint32_t i = 0; i < 3; i++) {
+        h = with_authority(FROM(CHILD, .dst_id = OWN, .handle = HANDLE + i, .reply_to = 6), MG_NOBODY);
+        comes_by(w.child, h, "in");
+    }
+    CHECK(got(data, "in") && mg_latch_size(orders) == 0 && mg_latch_size(near) == 0);
+    CHECK(goes_out(w.child_fd, dead(CHILD, 6), "refused by policy"));
+    CHECK(goes_out(w.child_fd, dead(CHILD, 6), "refused by policy"));
+    CHECK(refused(&w, MG_REASON_REFUSED, w.child, NULL) && refused(&w, MG_REASON_REFUSED, w.child, NULL));
+    comes_by(w.child, with_authority(FROM(SIBLING, .dst_id = OWN, .handle = HANDLE + 2), MG_NOBODY), "a lie");
+    CHECK(refused(&w, MG_REASON_BAD_SRC, w.child, w.sibling));
+    comes_by(w.child, FROM(MG_NOBODY, .dst_id = OWN, .handle = HANDLE + 2), "nobody sends");
+    CHECK(refused(&w, MG_REASON_BAD_AUTH, w.child, w.parent));
+    CHECK(mg_latch_size(data) == 0 && all_quiet(&w));
+    mg_latch_unref(orders);
+    mg_latch_unref(near);
+    mg_latch_unref(data);
+    end_world(&w);
+}
+
+static void a_parent_lends_what_it_passes_down_any_authority_but_speaks_for_no_child(void)
+{
+    struct world w;
+
+    make_world(&w, 1);
+    mg_latch *near = listen_with(&w, HANDLE, MG_POLICY_NEIGHBOUR, -1, 1);
+    const uint32_t lent[] = {CHILD, GRANDCHILD, SIBLING, STRANGER, MG_NOBODY};
+    for (size_t i = 0; i < sizeof lent / sizeof *lent; i++) {
+        mg_hdr h = with_authority(FROM(PARENT, .dst_id = GRANDCHILD, .handle = 4), lent[i]);
+        comes_by(w.parent, h, "down");
+        CHECK(goes_out(w.child_fd, h, "down"));
+        comes_by(w.parent, with_authority(FROM(PARENT, .dst_id = OWN, .handle = HANDLE), lent[i]), "for another");
+        CHECK(mg_latch_size(near) == 0 && refused(&w, MG_REASON_REFUSED, w.parent, NULL));
+    }
+    comes_by(w.parent, with_authority(FROM(CHILD, .dst_id = SIBLING, .handle = 4), PARENT), "a lie");
+    CHECK(refused(&w, MG_REASON_BAD_SRC, w.parent, w.child));
+    comes_by(w.parent, FROM(CHILD, .dst_id = SIBLING, .handle = 4), "a lie");
+    CHECK(refused(&w, MG_REASON_BAD_AUTH, w.parent, w.child));
+    comes_by(w.sibling, with_authority(FROM(SIBLING, .dst_id = CHILD, .handle = 4), CHILD), "no parent");
+    CHECK(refused(&w, MG_REASON_BAD_AUTH, w.sibling, w.child));
+    CHECK(all_quiet(&w));
+    mg_latch_unref(near);
+    end_world(&w);
+}
+
 static void a_stamp_replaces_the_authority_of_what_comes_in(void)
 {
     struct world w;
@@ -1013,6 +1075,8 @@ int main(void)
     RUN(an_authority_of_another_stream_is_dropped_without_an_answer);
     RUN(a_source_of_another_stream_is_dropped_without_an_answer);
     RUN(a_stamp_replaces_the_authority_of_what_comes_in);
+    RUN(anybody_may_send_without_authority_and_no_stamp_changes_that);
+    RUN(a_parent_lends_what_it_passes_down_any_authority_but_speaks_for_no_child);
     RUN(in_unidirectional_mode_children_reach_only_us_and_what_is_above);
     RUN(an_unknown_handle_is_answered);
     RUN(a_dead_message_is_never_answered);
