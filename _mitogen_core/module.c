@@ -85,7 +85,7 @@ static PyMethodDef functions[] = {
     {"configure", configure, METH_O,
      "configure(dict): the classes and functions of mitogen.core that the native code uses."},
     {"set_value_check", set_value_check, METH_O,
-     "set_value_check(f): f(router, value) is called before a Sender sends."},
+     "set_value_check(f): f(context, value) is called before a Sender sends."},
     {"set_neighbour_policies", set_neighbour_policies, METH_O,
      "The policy functions that mean: src_id is the stream's neighbour."},
     {"set_own_id", set_own_id, METH_O, "mitogen.context_id, for new messages."},

@@ -28,7 +28,7 @@
 /* Objects of our own.
  *   own_id: mitogen.context_id, for new messages
  *   neighbour_policies: a tuple of the policies that mean "src_id is the stream's neighbour", or NULL
- *   value_check: (router, value), which raises for what must not be sent by the router; or NULL */
+ *   value_check: (context, value), which raises for what must not be sent there; or NULL */
 #define MG_STATE_INTERNAL(X) \
     X(own_id) X(neighbour_policies) X(value_check) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
     X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \

@@ -5,9 +5,7 @@
 /* Whether a value is refused, with an exception: it may name a context of another router. */
 static int look_at(mg_state *st, PyObject *context, PyObject *value)
 {
-    PyObject *router = PyObject_GetAttrString(context, "router");
-    PyObject *r = router ? PyObject_CallFunctionObjArgs(st->value_check, router, value, NULL) : NULL;
-    Py_XDECREF(router);
+    PyObject *r = PyObject_CallFunctionObjArgs(st->value_check, context, value, NULL);
     Py_XDECREF(r);
     return r ? 0 : -1;
 }

@@ -11,8 +11,8 @@ from mitogen.core import to_text, UnicodeType  # house
 
 
 if _SELDOM:
-    #: Called with a router and values that it is about to send, where there is
-    #: more than one router. Set by `mitogen.parent`.
+    #: Called with a context and values that are about to be sent there, where
+    #: there is more than one router. Set by `mitogen.parent`.
     _value_check = None
 
 
@@ -79,7 +79,7 @@ class _ContextBase(object):
         elif not isinstance(service_name, UnicodeType):
             service_name = to_text(service_name.name())
         if mitogen.core._value_check:
-            mitogen.core._value_check(self.router, kwargs)
+            mitogen.core._value_check(self, kwargs)
         return self.send_async(mitogen.core.Message.pickled(
             (service_name, to_text(method_name), Kwargs(kwargs)),
             handle=CALL_SERVICE))

@@ -159,6 +159,8 @@ class MitogenProtocol(_MitogenProtocolBase):
         if out is None and stream is not parent_stream:
             out = parent_stream
         if (out is None or out is stream or
+                router.stream_by_id(src_id) is not stream or
+                src_id != auth_id and
                 not router._speaks_for(stream, auth_id, src_id) or
                 self.auth_id is not None or self.on_message is not None or
                 router.unidirectional or enc not in Message.ENCS or

@@ -20,5 +20,5 @@ class Sender(_SenderBase):
         :raises Error: the broker has exited.
         """
         if mitogen.core._value_check:
-            mitogen.core._value_check(self.context.router, data)
+            mitogen.core._value_check(self.context, data)
         self.context.send(Message.encoded(data, enc, handle=self.dst_handle))

@@ -19,13 +19,15 @@ def _raise_foreign(router, context):
             context, context.router, router))
 
 
-def _refuse_foreign(router, *values):
+def _refuse_foreign(context, *values):
     """
     Raise :class:`mitogen.core.Error` if a Context or Sender of another router
-    than `router` is in `values`: its number would be sent, and be taken for a
-    context of this tree. Costs nothing while there is one router.
+    than that of `context`, which they are to be sent to, is in `values`: its
+    number would be sent, and be taken for a context of this tree. Costs nothing
+    while there is one router.
     """
-    if len(_routers) < 2:
+    router = getattr(context, 'router', None)
+    if len(_routers) < 2 or router is None:
         return
     seen = set()
     stack = list(values)

@@ -171,7 +171,7 @@ class CallChain(object):
         """
         module, klass, name = self._find(fn)
         if len(_routers) > 1:
-            _refuse_foreign(self.context.router, args, kwargs)
+            _refuse_foreign(self.context, args, kwargs)
         if kwargs:
             kwargs = mitogen.core.Kwargs(kwargs)
         else:
