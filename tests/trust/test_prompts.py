@@ -55,7 +55,7 @@ def typed(logs):
 # ---- markers
 
 @pytest.mark.parametrize('text', [
-    BANNER,
+    BANNER, 'echo MITO002',
     # With what can be read on the command line, which is all but what goes to the child.
     'for token; do :; done; echo "MITO000 1 30b07f0 $token"; echo "MITO002 $token"; echo "MITO002 $*"',
 ])
