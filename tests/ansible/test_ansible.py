@@ -201,7 +201,7 @@ class Run(object):
         self.record = os.path.join(self.folder, 'record')
         self.environ = dict(
             (name, value) for name, value in os.environ.items()
-            if not name.startswith(('ANSIBLE_', 'MITOGEN_', 'PYTHON', 'SSH_')) or name == 'MITOGEN_TEST_MARK'
+            if not name.startswith(('ANSIBLE_', 'MITOGEN_', 'PYTHON', 'SSH_', 'XDG_')) or name == 'MITOGEN_TEST_MARK'
         )
         self.environ.update(
             ANSIBLE_CONFIG=self.config, ANSIBLE_STRATEGY=strategy, RECORD_TO=self.record, TMPDIR=self.tmp,
@@ -267,7 +267,7 @@ class Run(object):
         return found
 
     def sockets(self):
-        return [name for name in os.listdir(self.tmp) if name.startswith('mitogen_unix')]
+        return [name for _, _, names in os.walk(self.tmp) for name in names if name.startswith('mitogen_unix')]
 
 
 #: Tasks whose failure the two describe in words of their own.
