@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "test/test.h"
+#include "test/bytes.h"
 
 #define LIMIT (128u << 20)
 
@@ -19,12 +19,10 @@ struct stream {
 static void stream_add(struct stream *s, unsigned number, uint32_t len)
 {
     mg_hdr h = {.enc = MG_ENC_MGC + (int) (number % 3), .dst_id = number, .src_id = 1, .auth_id = 2, .len = len};
-    uint32_t i;
 
     s->ptr = realloc(s->ptr, s->len + MG_HEADER_LEN + len);
     mg_hdr_encode(s->ptr + s->len, &h);
-    for (i = 0; i < len; i++)
-        s->ptr[s->len + MG_HEADER_LEN + i] = (uint8_t) (number * 31 + i * 7 + (i >> 8));
+    test_fill(s->ptr + s->len + MG_HEADER_LEN, len, number);
     s->len += MG_HEADER_LEN + len;
 }
 
@@ -215,7 +213,7 @@ static void a_large_frame_is_read_into_its_own_storage(void)
 /* Bytes of a payload that are to land in a buffer of the test's. */
 static mg_buf *land_in(void *arg, const mg_hdr *h, const uint8_t *first, size_t n, size_t *at)
 {
-    CHECK(h->len == 200000 && n >= 7 && first[0] == 31);
+    CHECK(h->len == 200000 && n >= 7 && test_filled(first, 7, 1));
     *at = 7;
     return mg_buf_ref(arg);
 }

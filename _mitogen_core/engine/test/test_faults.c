@@ -1,5 +1,6 @@
 /* Faults of the system in a read, a write or an allocation at any point, and what becomes of the messages. The
  * linker puts the functions below in the place of the system calls (--wrap, see the Makefile). */
+#include "test/bytes.h"
 #include "test/test_net.h"
 
 #include "base/block.h"
@@ -181,25 +182,18 @@ struct world {
 
 #define IN_SIZE (1 << 20)
 
-static uint8_t byte_of(int which, size_t at)
-{
-    return (uint8_t) (which * 31 + (int) (at * 7));
-}
-
 static void fill_payload(uint8_t *payload, int which)
 {
     uint32_t tag = (uint32_t) which;
 
-    for (size_t i = 4; i < what[which].len; i++)
-        payload[i] = byte_of(which, i);
     memcpy(payload, &tag, 4);
+    test_fill(payload + 4, what[which].len - 4, tag);
 }
 
 static void check_payload(const uint8_t *payload, size_t len, int which)
 {
     CHECK(len == what[which].len);
-    for (size_t i = 4; i < len; i++)
-        CHECK(payload[i] == byte_of(which, i));
+    CHECK(test_filled(payload + 4, len - 4, (unsigned) which));
 }
 
 static mg_hdr hdr_of(int which)
@@ -487,8 +481,8 @@ static void *send_all(void *arg)
         mg_hdr h = {.enc = MG_ENC_BIN, .dst_id = x->other, .src_id = x->id, .auth_id = x->id, .handle = LATCH};
         mg_frame *f = mg_frame_new(&h, length_of(x->id, i));
         mg_stream *out;
-        memset(mg_frame_payload(f), (int) (i & 255), f->hdr.len);
         memcpy(mg_frame_payload(f), &i, 4);
+        test_fill(mg_frame_payload(f) + 4, f->hdr.len - 4, i);
         CHECK(mg_router_route(x->node->router, f, &out) == MG_OK && out);
         while (mg_stream_full(out))
             mg_stream_wait_room(out);
@@ -504,8 +498,7 @@ static void *get_all(void *arg)
     for (uint32_t i = 0; i < x->n; i++) {
         mg_frame *f = test_get_frame(x->node->loop, x->latch);
         CHECK(f->hdr.len == length_of(x->other, i) && !memcmp(mg_frame_payload(f), &i, 4));
-        for (size_t k = 4; k < f->hdr.len; k++)
-            CHECK(mg_frame_payload(f)[k] == (i & 255));
+        CHECK(test_filled(mg_frame_payload(f) + 4, f->hdr.len - 4, i));
         mg_frame_unref(f);
     }
     return NULL;

@@ -1,5 +1,6 @@
 #include "net/stream.h"
 
+#include "test/bytes.h"
 #include "test/test_net.h"
 
 enum { LATCH = 2000, PYTHON = 2001 };
@@ -10,8 +11,7 @@ static void fill(uint8_t *p, size_t len, uint32_t who, uint32_t nth)
     CHECK(len >= 8);
     memcpy(p, &nth, 4);
     memcpy(p + 4, &who, 4);
-    for (size_t i = 8; i < len; i++)
-        p[i] = (uint8_t) (who * 57 + nth * 31 + i * 7 + (i >> 8));
+    test_fill(p + 8, len - 8, who * 57 + nth);
 }
 
 static void check_filled(const uint8_t *p, size_t len, uint32_t who, uint32_t nth)
@@ -21,8 +21,7 @@ static void check_filled(const uint8_t *p, size_t len, uint32_t who, uint32_t nt
     CHECK(len >= 8);
     memcpy(word, p, 8);
     CHECK(word[0] == nth && word[1] == who);
-    for (size_t i = 8; i < len; i++)
-        CHECK(p[i] == (uint8_t) (who * 57 + nth * 31 + i * 7 + (i >> 8)));
+    CHECK(test_filled(p + 8, len - 8, who * 57 + nth));
 }
 
 static mg_frame *filled_frame(mg_hdr hdr, size_t len, uint32_t who, uint32_t nth)
