@@ -3,7 +3,7 @@ Environments to run ansible-playbook in. Each is a virtual environment below `.v
 once and kept until what it is made of changes:
 
 ``ours``
-    ansible-core, this checkout's package with the extension, and, beside them, the folder `ansible_mitogen` of
+    ansible-core, our package as it is installed where this runs, and, beside them, the folder `ansible_mitogen` of
     upstream's release: Ansible's side of it, on our package.
 ``upstream``
     ansible-core and upstream's release as it is; for benchmarks.
@@ -15,7 +15,9 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,9 +38,6 @@ CORES = {
     (3, 13): '>=2.21,<2.22',
     (3, 14): '>=2.21,<2.22',
 }
-
-#: What our package is built from.
-SOURCES = ('setup.py', 'pyproject.toml', 'README.rst', 'LICENSE', 'MANIFEST.in')
 
 
 class EnvironmentError_(Exception):
@@ -130,14 +129,18 @@ class Environment(object):
                         archive.extract(name, self.path('upstream'))
 
     def install_ours(self):
-        with tempfile.TemporaryDirectory() as folder:
-            # The build leaves things beside its sources.
-            for name in SOURCES:
-                shutil.copy(os.path.join(ROOT, name), folder)
-            for name in ('mitogen', '_mitogen_core'):
-                shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name),
-                                ignore=shutil.ignore_patterns('build', '__pycache__', '*.so'))
-            self.pip('install', '-q', '--no-deps', '--force-reinstall', folder, MITOGEN_REQUIRE_NATIVE='1')
+        """
+        Copy what is installed here: the tests are about that, and it need not be compiled once more.
+        """
+        site = self.run(self.python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip()
+        for name in os.listdir(site):
+            if re.match(r'(mitogen|mitogen-.*|_mitogen_core.*)$', name):
+                path = os.path.join(site, name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+        for file in installed_files():
+            target = os.path.join(site, str(file))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy2(str(file.locate()), target)
 
     def version(self, module):
         code = 'import %s as m; v = m.__version__; print(v if isinstance(v, str) else ".".join(map(str, v)))' % module
@@ -151,12 +154,18 @@ def locked(path):
         yield
 
 
+def installed_files():
+    files = importlib.metadata.files('mitogen')
+    if not [file for file in files if file.name.startswith('_mitogen_core')]:
+        raise EnvironmentError_('mitogen is installed in %s without its extension' % (sys.prefix,))
+    return files
+
+
 def fingerprint():
     digest = hashlib.sha256()
-    for pattern in SOURCES + ('mitogen/*.py', '_mitogen_core/**/*.[ch]'):
-        for path in sorted(glob.glob(os.path.join(ROOT, pattern), recursive=True)):
-            with open(path, 'rb') as fp:
-                digest.update(path.encode() + b'\0' + hashlib.sha256(fp.read()).digest())
+    for file in sorted(installed_files(), key=str):
+        if file.suffix != '.pyc':
+            digest.update(str(file).encode() + b'\0' + hashlib.sha256(file.read_binary()).digest())
     return digest.hexdigest()
 
 

@@ -19,8 +19,8 @@ VERSION = '.'.join(str(part) for part in mitogen.__version__)
 
 pytest.importorskip('setuptools')
 pytestmark = [
-    # What is built has both cores, whichever runs the tests; once is enough.
-    pytest.mark.native,
+    # What is built has both cores, whichever runs the tests.
+    pytest.mark.once,
     pytest.mark.skipif(not os.path.exists(os.path.join(places.ROOT, 'tools', 'wheels.py')), reason='needs the source tree'),
 ]
 
