@@ -6,8 +6,10 @@ Most of a test is waiting for something, so more than one file of each core is r
 runs one after the other).
 """
 
+import glob
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import tempfile
 
 import pytest
 
+import places
 import reading
 
 #: The file that a run of one core leaves its counts in.
@@ -25,6 +28,12 @@ ANSIBLE_CORES = 'MITOGEN_TEST_ANSIBLE_CORES'
 
 #: Set where tests that say nothing about a core are run by the other core's run.
 ONCE_ELSEWHERE = 'MITOGEN_TEST_ONCE_ELSEWHERE'
+
+#: Not "-m pytest": that puts the current directory on the path, where the unbuilt package may lie.
+START = 'import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main(sys.argv[1:]))'
+
+#: A module of which each test is so.
+ALL_ONCE = re.compile(r'^pytestmark = \[?\s*(#.*\s*)?pytest\.mark\.once\b', re.M)
 
 #: Files of one core that are run at a time, where there is more than one processor.
 JOBS = 2
@@ -69,6 +78,7 @@ def run_both(config):
     together = len(os.sched_getaffinity(0)) > 1 if hasattr(os, 'sched_getaffinity') else os.cpu_count() > 1
     if together and config.pluginmanager.hasplugin('xdist') and getattr(config.option, 'numprocesses', None) is None:
         # A file stays together: its tests may share what takes long to start.
+        keep_bytecode(args)
         args = ['-n', str(JOBS), '--dist', 'loadfile', '--no-loadscope-reorder'] + args
     # The native run has Ansible and more starts to look for leaks in; the pure one has what is to be run once.
     native = Run(config, 'native', args, {ANSIBLE_CORES: 'native pure', ONCE_ELSEWHERE: '1'})
@@ -103,6 +113,16 @@ def run_both(config):
     return status
 
 
+def keep_bytecode(args):
+    """
+    In a fresh checkout, have one process import the test modules. Otherwise each of four would rewrite all of them, at
+    the same time.
+    """
+    if not glob.glob(os.path.join(places.TESTS, '*', '__pycache__')):
+        subprocess.call([sys.executable, '-c', START] + args + ['--core=any', '--collect-only', '-q'],
+                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 class Run(object):
     """
     The suite over one core, in a process of its own.
@@ -127,10 +147,8 @@ class Run(object):
         self.output = None
         if self.keep_output:
             self.output = open(os.path.join(self.folder, 'output'), 'w+', errors='replace')
-        # Not "-m pytest": that puts the current directory on the path, where the unbuilt package may lie.
-        start = 'import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main(sys.argv[1:]))'
         self.proc = subprocess.Popen(
-            [sys.executable, '-c', start] + self.args + ['--core=' + self.core],
+            [sys.executable, '-c', START] + self.args + ['--core=' + self.core],
             env=env, cwd=str(self.config.invocation_params.dir), stdout=self.output, stderr=self.output,
         )
 
@@ -196,7 +214,21 @@ def pytest_report_header(config):
             getattr(mitogen.core, 'CORE', 'unknown'), os.path.dirname(mitogen.core.__file__))
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection(session):
+    """
+    Keep the bytecode of test modules, even where programs are told to keep none: to rewrite their assertions is most of
+    what collecting costs, and each process of each core's run collects.
+    """
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    yield
+    sys.dont_write_bytecode = before
+
+
 def pytest_ignore_collect(collection_path, config):
+    if os.environ.get(ONCE_ELSEWHERE) and collection_path.suffix == '.py':
+        if ALL_ONCE.search(collection_path.read_text(encoding='utf-8')):
+            return True
     # A file named for one core is about that core alone, and may choose it when it is imported.
     for core, other in (('native', 'pure'), ('pure', 'native')):
         if '_%s_' % core in collection_path.name and config.option.core == other:
