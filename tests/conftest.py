@@ -21,9 +21,9 @@ pytest_plugins = ['both_cores', 'costs', 'hanging', 'left_behind', 'loggers']
 
 #: What takes longest comes first and in this order, so that nothing is waited for at the end.
 LONG_FILES = (
-    'test_ansible.py', 'test_leaks.py', 'test_no_orphans.py', 'test_connect_failures.py', 'test_hostile_child.py',
-    'test_packaging.py', 'test_install.py', 'test_codec.py', 'test_serialization.py', 'test_fork_anywhere.py',
-    'test_ssh.py', 'test_startup.py', 'test_responder.py', 'test_typing.py', 'test_minify.py', 'test_native_faults.py',
+    'test_ansible.py', 'test_hostile_child.py', 'test_no_orphans.py', 'test_connect_failures.py', 'test_packaging.py',
+    'test_codec.py', 'test_install.py', 'test_native_faults.py', 'test_responder.py', 'test_leaks.py', 'test_startup.py',
+    'test_fork_anywhere.py', 'test_serialization.py', 'test_ssh.py', 'test_typing.py', 'test_minify.py',
 )
 
 #: Folders of the tests that find most in the shortest time.
