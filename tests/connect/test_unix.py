@@ -38,7 +38,7 @@ def run_client(program, *args):
     proc = subprocess.Popen(
         [sys.executable, '-c', 'import os, sys, mitogen, mitogen.core, mitogen.unix\n' + program] +
         [str(arg) for arg in args],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, universal_newlines=True)
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, universal_newlines=True, cwd=ROOT)
     out, err = proc.communicate(timeout=60)
     assert proc.returncode == 0, err
     return out.splitlines()

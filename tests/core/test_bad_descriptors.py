@@ -50,7 +50,7 @@ def make_broker(left):
     """
     env = dict(os.environ, MITOGEN_CORE=mitogen.core.CORE)
     done = subprocess.run([sys.executable, '-c', FEW_LEFT, str(left)], env=env, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=testlib.patience(), check=False)
+                          stderr=subprocess.STDOUT, timeout=testlib.patience(), check=False, cwd='/')
     return done.stdout.decode().strip()
 
 

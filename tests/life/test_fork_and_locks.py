@@ -69,7 +69,7 @@ def test_a_thread_that_waits_for_an_answer_may_hold_a_lock_of_a_fork_hook(order)
     """
     env = dict(os.environ, MITOGEN_CORE=mitogen.core.CORE)
     done = subprocess.run([sys.executable, '-c', LOCKED, order, mitogen.core.CORE], env=env, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=testlib.patience(), check=False)
+                          stderr=subprocess.STDOUT, timeout=testlib.patience(), check=False, cwd='/')
     assert done.stdout == b'well\n'
 
 
@@ -190,7 +190,7 @@ print(bad, raised)
 '''
     env = dict(os.environ, MITOGEN_CORE=mitogen.core.CORE)
     done = subprocess.run([sys.executable, '-c', program], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=10 * testlib.patience(), check=False)
+                          timeout=10 * testlib.patience(), check=False, cwd='/')
     assert done.stdout == b'0 []\n'
 
 
