@@ -148,9 +148,10 @@ def standard_library():
 
 
 @pytest.mark.slow
-def test_the_meaning_of_the_standard_library_stays():
+@pytest.mark.parametrize('part', range(6))
+def test_the_meaning_of_the_standard_library_stays(part):
     compared = 0
-    for path in standard_library():
+    for path in standard_library()[part::6]:
         with open(path, 'rb') as fp:
             source = fp.read()
         try:
@@ -159,7 +160,7 @@ def test_the_meaning_of_the_standard_library_stays():
             continue
         assert statements(ast.parse(minimize_source(source, fill=True))) == expected, path
         compared += 1
-    assert compared > 10
+    assert compared > 2
 
 
 PROGRAM = r'''
