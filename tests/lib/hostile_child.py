@@ -206,6 +206,58 @@ def call_handle():
     return stream.wait(lambda frame: frame[4] == 101)[5]
 
 
+def unread(frames, seconds):
+    """
+    Send frames, and read nothing for so long; then read on, and send the rest.
+    """
+    data = b''.join(pack(**frame) for frame in frames)
+    end = time.monotonic() + seconds
+    done = stream.write(data, reading=False, seconds=seconds)
+    time.sleep(max(0, end - time.monotonic()))
+    stream.write(data[done:])
+
+
+def answer_calls(answers):
+    """
+    Answer the calls that have come so far, each with one of some payloads.
+    """
+    if select.select([0], [], [], 0.1)[0]:
+        stream.read()
+    calls = [frame for frame in stream.frames if frame[4] == 101]
+    del stream.frames[:]
+    for call, data in zip(calls, answers * len(calls)):
+        send([dict(dst=call[2], handle=call[5], data=data, magic=0x4d4a)])
+
+
+def settle():
+    """
+    Wait until the parent has looked at all that was sent, whatever it left unanswered meanwhile. Return whether it
+    still listens.
+    """
+    ping = pack(dst=config['parent_ids'][0], handle=NOBODY, reply_to=HERE)
+    while not stream.ended:
+        stream.write(ping)
+        until = time.monotonic() + 2
+        while time.monotonic() < until and not stream.ended:
+            if select.select([0], [], [], 0.2)[0]:
+                stream.read()
+            if any(frame[4] == HERE and frame[5] == 999 for frame in stream.frames):
+                del stream.frames[:]
+                return True
+            del stream.frames[:]
+    return False
+
+
+def batch(steps):
+    """
+    Do several of these one after the other, whatever comes of it, and settle.
+    """
+    for name, kwargs in steps:
+        if not stream.ended:
+            globals()[name](**kwargs)
+    return settle()
+
+
 # ---- start
 
 def read_exactly(size):
@@ -226,8 +278,15 @@ def main():
     os.set_blocking(0, False)
     os.set_blocking(1, False)
     stream.write(('MITO002%s\n' % (config['marker'],)).encode())
+    serve(sys.argv[1])
+
+
+def serve(path):
+    """
+    Do what the driver asks for, until it hangs up.
+    """
     driver = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    driver.connect(sys.argv[1])
+    driver.connect(path)
     lines = driver.makefile('rw')
     for line in lines:
         name, kwargs = json.loads(line)
