@@ -34,6 +34,8 @@ class Stream(object):
         self.rest = b''
         self.ended = False
         self.received = 0
+        #: What must never arrive, and whether it has.
+        self.secret, self.leaked = None, False
 
     def read(self):
         data = b''
@@ -47,6 +49,8 @@ class Stream(object):
             self.ended = True
             return
         self.received += len(data)
+        if self.secret and self.secret in data:
+            self.leaked = True
         self.rest += data
         at = 0
         while len(self.rest) - at >= HEADER.size:
@@ -248,14 +252,16 @@ def settle():
     return False
 
 
-def batch(steps):
+def batch(steps, secret):
     """
-    Do several of these one after the other, whatever comes of it, and settle.
+    Do several of these one after the other, whatever comes of it, and settle. Return whether the parent still listens,
+    and whether the secret came.
     """
+    stream.secret = secret.encode()
     for name, kwargs in steps:
         if not stream.ended:
             globals()[name](**kwargs)
-    return settle()
+    return settle(), stream.leaked
 
 
 # ---- start
