@@ -130,12 +130,13 @@ static int has_authority(struct world *w, uint32_t id)
     return id == OWN || (w->with_parent && (id == PARENT || id == GRANDPARENT));
 }
 
-/* Bad news of a respondent comes from here, or by the way that leads there, if there is one. */
+/* Bad news of a respondent comes from here, or from the neighbour on the way there, or from above. */
 static int may_report(struct world *w, mg_hdr hdr, struct rule_handler *h, int in)
 {
     int way = comes_from(w, (uint32_t) h->respondent);
 
-    return hdr.reply_to == MG_IS_DEAD && (in < 0 || way < 0 || way == in);
+    return hdr.reply_to == MG_IS_DEAD &&
+           (in < 0 || (way == in && (hdr.src_id == remotes[in] || hdr.src_id == 0 || has_authority(w, hdr.src_id))));
 }
 
 static void rule_deliver(struct world *w, mg_hdr hdr, const char *text, int in)
@@ -176,14 +177,20 @@ static void decide(struct world *w, mg_hdr hdr, const char *text, int in)
         want(TO_STREAM, out, hdr, text);
 }
 
+/* A sender may claim the authority of nobody, and the parent any, for what it passes down. */
+static int is_lowered(struct world *w, mg_hdr hdr, int in)
+{
+    return hdr.auth_id != hdr.src_id && (hdr.auth_id == MG_NOBODY || in == parent_stream(w));
+}
+
 static void rule_ingress(struct world *w, mg_hdr hdr, const char *text, int in)
 {
-    if (comes_from(w, hdr.auth_id) != in)
+    if (comes_from(w, hdr.auth_id) != in && !is_lowered(w, hdr, in))
         want(REFUSAL, 0, hdr, "")->reason = MG_REASON_BAD_AUTH;
     else if (hdr.src_id != hdr.auth_id && comes_from(w, hdr.src_id) != in)
         want(REFUSAL, 0, hdr, "")->reason = MG_REASON_BAD_SRC;
     else {
-        if (w->stamp[in] >= 0)
+        if (w->stamp[in] >= 0 && hdr.auth_id != MG_NOBODY)
             hdr.auth_id = (uint32_t) w->stamp[in];
         decide(w, hdr, text, in);
     }
