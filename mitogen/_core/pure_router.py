@@ -191,9 +191,12 @@ class Router(_RouterBase):
     def _is_unexpected(self, msg, stream, respondent):
         bad = msg.src_id != respondent.context_id
         if bad and msg.is_dead:
-            # A context on the way to the respondent may say so.
-            bad = stream and stream is not (
-                self.stream_by_id(respondent.context_id) or stream)
+            # The neighbour on the way to the respondent may say so, and who is
+            # above us, as the master is. Others behind that neighbour may not.
+            bad = stream and (
+                stream is not self.stream_by_id(respondent.context_id) or
+                msg.src_id not in
+                [0, stream.protocol.remote_id] + mitogen.parent_ids)
         return bad
 
     def _invoke(self, msg, stream):

@@ -17,8 +17,11 @@ import pytest
 import mitogen.core
 import mitogen.master
 import mitogen.parent
+import mitogen.service
 from mitogen.core import CallError, ChannelError
 
+import hostile_services
+import service_targets
 import targets
 import testlib
 from liar import (ADD_ROUTE, ALLOCATE_ID, CALL_FUNCTION, CALL_SERVICE, DEL_ROUTE, DETACHING, FORWARD_LOG, FORWARD_MODULE,
@@ -475,6 +478,39 @@ def test_bad_news_of_another_is_not_believed_below_the_same_parent(router, tmp_p
                     for handle in range(1000, 1100)])
     assert result.get(timeout=60).unpickle() == 2.0
     liar.close()
+
+
+def test_bad_news_of_another_behind_the_same_neighbour_is_not_believed(router, tmp_path):
+    """
+    The master reaches who it calls and the liar by one stream.
+    """
+    middle = router.local(name=u'middle')
+    sibling = router.local(via=middle)
+    liar = Liar(router, tmp_path, via=middle)
+    receiver = sibling.call_async(targets.sleep, 2.0)
+    for _ in range(10):
+        liar.tell(dict(dst=0, handle=receiver.handle, reply_to=IS_DEAD, data='I am dead'))
+    assert receiver.get(timeout=60).unpickle() == 2.0
+    liar.close()
+
+
+def test_bad_news_of_an_ancestor_is_not_believed_of_a_sibling(router, tmp_path):
+    """
+    A child reaches all others by its parent, and the liar is one of them.
+    """
+    offers = hostile_services.Offers(router)
+    pool = mitogen.service.Pool(router, services=[offers], size=1)
+    sibling = router.local()
+    liar = Liar(router, tmp_path)
+    receiver = sibling.call_async(service_targets.call_service, router.myself(), offers.name(), u'wait')
+    testlib.wait_for(lambda: offers.entered)
+    for _ in range(10):
+        liar.tell(*[dict(dst=sibling.context_id, handle=handle, reply_to=IS_DEAD, data='I am dead')
+                    for handle in range(1000, 1100)])
+    offers.gate.set()
+    assert receiver.get(timeout=60).unpickle() is None
+    liar.close()
+    pool.stop()
 
 
 # ---- logs

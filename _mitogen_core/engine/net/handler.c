@@ -172,14 +172,24 @@ void mg_router_forget_locked(mg_router *r, mg_handler *h)
 
 /* --- which messages a handler takes --- */
 
+/* REQUIRES(r->mu). Whether a context decides for us what can be reached: it is above us. A client of a UNIX socket knows
+ * only of its neighbour, and that 0 is the master. */
+static int is_above_locked(mg_router *r, uint32_t id)
+{
+    return id == 0 || mg_router_is_authority_locked(r, id);
+}
+
 /* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from somebody who can know:
- * us, or a context on the way there. When there is no way any more, anybody may. */
+ * us, the neighbour on the way there, or a context above us. Others that are behind the same neighbour cannot, and one
+ * further on the way that lost the respondent has its route deleted, which tells as much. */
 static int may_report_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
 {
     if (hdr->reply_to != MG_IS_DEAD)
         return 0;
-    mg_stream *way = mg_router_way_locked(r, (uint32_t) h->is.respondent);
-    return !s || !way || way == s;
+    if (!s)
+        return 1;
+    return s == mg_router_way_locked(r, (uint32_t) h->is.respondent) &&
+           (hdr->src_id == mg_peer_remote_id(mg_stream_peer(s)) || is_above_locked(r, hdr->src_id));
 }
 
 /* REQUIRES(r->mu). */

@@ -534,7 +534,7 @@ static void a_dead_message_is_never_answered(void)
     end_world(&w);
 }
 
-static void only_the_respondent_may_answer_and_those_on_the_way_with_a_dead_message(void)
+static void only_the_respondent_may_answer_and_its_neighbour_to_us_with_a_dead_message(void)
 {
     struct world w;
 
@@ -545,10 +545,11 @@ static void only_the_respondent_may_answer_and_those_on_the_way_with_a_dead_mess
     CHECK(refused(&w, MG_REASON_MISMATCH, w.sibling, NULL));
     comes_by(w.child, FROM(GRANDCHILD, .dst_id = OWN, .handle = HANDLE), "nor one behind it");
     CHECK(refused(&w, MG_REASON_MISMATCH, w.child, NULL) && mg_latch_size(l) == 0);
+    comes_by(w.child, FROM(GRANDCHILD, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "nor that it is dead");
+    CHECK(refused(&w, MG_REASON_MISMATCH, w.child, NULL) && mg_latch_size(l) == 0);
     comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "a");
-    comes_by(w.child, FROM(GRANDCHILD, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "b");
-    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD}, "c");
-    CHECK(got(l, "a") && got(l, "b") && got(l, "c") && all_quiet(&w));
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD}, "b");
+    CHECK(got(l, "a") && got(l, "b") && all_quiet(&w));
     comes_by(w.sibling, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "not its business");
     CHECK(refused(&w, MG_REASON_MISMATCH, w.sibling, NULL));
     comes_by(w.parent, FROM(PARENT, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "nor its");
@@ -556,11 +557,32 @@ static void only_the_respondent_may_answer_and_those_on_the_way_with_a_dead_mess
     mg_latch_unref(l);
     end_world(&w);
 
-    /* a respondent that nothing leads to any more */
+    /* one behind the neighbour, and one that nothing leads to */
     make_world(&w, 0);
-    l = listen_with(&w, HANDLE, MG_POLICY_NONE, STRANGER, 1);
-    comes_by(w.sibling, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "gone");
+    l = listen_with(&w, HANDLE, MG_POLICY_NONE, GRANDCHILD, 1);
+    comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "gone");
     CHECK(got(l, "gone") && all_quiet(&w));
+    mg_latch_unref(l);
+    l = listen_with(&w, HANDLE + 1, MG_POLICY_NONE, STRANGER, 1);
+    comes_by(w.sibling, FROM(SIBLING, .dst_id = OWN, .handle = HANDLE + 1, .reply_to = MG_IS_DEAD), "not its business");
+    CHECK(refused(&w, MG_REASON_MISMATCH, w.sibling, NULL) && mg_latch_size(l) == 0);
+    mg_latch_unref(l);
+    end_world(&w);
+}
+
+static void who_is_above_us_may_say_that_somebody_is_dead_and_a_sibling_may_not(void)
+{
+    struct world w;
+    const uint32_t parents[] = {PARENT, 1, 0};
+
+    make_world(&w, 1);
+    CHECK(mg_router_set_identity(w.r, OWN, PARENT, parents, 3) == MG_OK);
+    mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_NONE, STRANGER, 1);
+    comes_by(w.parent, FROM(STRANGER + 1, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "not its business");
+    CHECK(refused(&w, MG_REASON_MISMATCH, w.parent, NULL) && mg_latch_size(l) == 0);
+    comes_by(w.parent, FROM(1, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "gone");
+    comes_by(w.parent, FROM(PARENT, .dst_id = OWN, .handle = HANDLE, .reply_to = MG_IS_DEAD), "and so says the parent");
+    CHECK(got(l, "gone") && got(l, "and so says the parent") && all_quiet(&w));
     mg_latch_unref(l);
     end_world(&w);
 }
@@ -1080,7 +1102,8 @@ int main(void)
     RUN(in_unidirectional_mode_children_reach_only_us_and_what_is_above);
     RUN(an_unknown_handle_is_answered);
     RUN(a_dead_message_is_never_answered);
-    RUN(only_the_respondent_may_answer_and_those_on_the_way_with_a_dead_message);
+    RUN(only_the_respondent_may_answer_and_its_neighbour_to_us_with_a_dead_message);
+    RUN(who_is_above_us_may_say_that_somebody_is_dead_and_a_sibling_may_not);
     RUN(the_parent_policy_asks_for_the_authority_of_us_or_a_parent);
     RUN(the_neighbour_policy_asks_for_the_context_at_the_other_end);
     RUN(a_handler_for_one_message_takes_one_and_not_one_that_is_refused);
