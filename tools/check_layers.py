@@ -28,9 +28,9 @@ ENGINE = [
 #: Parts of the binding, lowest first. A part may use what stands before it, and any header of the engine.
 BINDING = [
     'compat', 'gil', 'later',
-    'codec/limits', 'codec/config', 'codec/globals',
+    'codec/limits', 'codec/depth', 'codec/config', 'codec/globals',
     'codec/pickled', 'codec/writer', 'codec/write_values', 'codec/write_containers', 'codec/write_objects', 'codec/write',
-    'codec/unpickler', 'codec/read_values', 'codec/read_containers', 'codec/read_objects', 'codec/read',
+    'codec/unpickler', 'codec/probes', 'codec/read_values', 'codec/read_containers', 'codec/read_objects', 'codec/read',
     'module_state', 'errors', 'arguments', 'binding_event_kinds', 'counterpart',
     'payload', 'message_object', 'items', 'waiting', 'latch_object',
     'router_tables', 'router_handlers', 'receiver_object', 'sender_object', 'context_object',

@@ -80,6 +80,21 @@ static int intern(PyObject **slot, const char *text)
     return *slot == NULL ? -1 : 0;
 }
 
+/* It is not so with PYTHONHASHSEED=0. A seed that is some other number is known to no stranger. */
+static int take_hash_flag(mg_codec *codec)
+{
+    PyObject *flags = PySys_GetObject("flags"); /* borrowed */
+    PyObject *flag = flags != NULL ? PyObject_GetAttrString(flags, "hash_randomization") : NULL;
+    if (flag == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "codec: sys.flags is lost");
+        return -1;
+    }
+    codec->text_hash_is_secret = PyObject_IsTrue(flag);
+    Py_DECREF(flag);
+    return codec->text_hash_is_secret < 0 ? -1 : 0;
+}
+
 static int take_derived(mg_codec *codec)
 {
     if (intern(&codec->str_args, "args") < 0 || intern(&codec->str_context, "context") < 0 ||
@@ -105,6 +120,8 @@ static int take_derived(mg_codec *codec)
     if (codec->codecs_encode == NULL)
         return -1;
 
+    if (take_hash_flag(codec) < 0)
+        return -1;
     PyTypeObject *kwargs = (PyTypeObject *) codec->Kwargs;
     codec->kwargs_is_dict = PyType_IsSubtype(kwargs, &PyDict_Type) && kwargs->tp_new == PyDict_Type.tp_new;
     PyTypeObject *blob = (PyTypeObject *) codec->Blob;

@@ -24,6 +24,7 @@ typedef struct {
     PyObject *str_reduce, *str_reduce_ex; /* and these */
     PyObject *no_args; /* () */
     int kwargs_is_dict; /* Kwargs is a dict subclass with dict's own __new__, so instances can be made directly */
+    int text_hash_is_secret; /* the interpreter hashes text and bytes with a random key */
     int blob_is_bytes; /* Blob is a bytes subclass that overrides no constructor: made without a plain copy first */
 } mg_codec;
 

@@ -11,6 +11,9 @@
  * nothing deeper could have come from the standard pickler either. */
 #define MG_CODEC_MAX_DEPTH 1000
 
+/* That deep a value may nest on any stack; beyond, depth.h asks how much of it there is. */
+#define MG_CODEC_SHALLOW 16
+
 /* Byte strings and ASCII texts of this many bytes or more are not copied into the output but referred to. Below, the
  * copy is cheaper than one more vector entry for the kernel. */
 #define MG_CODEC_BYREF 16384
@@ -21,5 +24,11 @@
 
 /* Characters of the text of a CallError; that many are refused. */
 #define MG_CODEC_MAX_CALL_ERROR 10000
+
+/* How many keys a dictionary may have before the reader counts how they collide: finding one cannot take longer. */
+#define MG_CODEC_FREE_KEYS 256
+
+/* Bytes, characters and items that objects of a message may be made of, beyond as many as the message is long. */
+#define MG_CODEC_FREE_COPIES 65536
 
 #endif

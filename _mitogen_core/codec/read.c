@@ -2,10 +2,12 @@
  * that the data asks for there is a bound:
  *   - memory: lengths are compared with what is left of the data before anything is allocated; the stack and the marks
  *     grow by one entry per opcode; a memo index may not exceed the number of opcodes read;
- *   - depth: each slot carries how deep containers nest in its value, up to MG_CODEC_MAX_DEPTH;
+ *   - depth: each slot carries how deep containers nest in its value, up to what the stack allows (depth.h);
+ *   - time: hashing keys costs no more than reading them, and they do not collide (probes.h);
  *   - code: the only callables ever called are those of mg_codec, on arguments that were checked. */
 #include "codec/read.h"
 
+#include "codec/probes.h"
 #include "codec/read_containers.h"
 #include "codec/read_objects.h"
 #include "codec/read_values.h"
@@ -174,7 +176,7 @@ static PyObject *run(mg_unpickler *up)
         if (step(up, op) < 0)
             return NULL;
     }
-    PyErr_SetString(PyExc_EOFError, "Ran out of input");
+    mg_malformed(up, "Ran out of input");
     return NULL;
 }
 
@@ -210,6 +212,9 @@ void mg_unpickler_init(mg_unpickler *up, mg_codec *codec, const uint8_t *data, s
     up->hole_at = 0;
     up->longest = 0;
     up->ops = 0;
+    up->copied = 0;
+    up->spent = 0;
+    up->probes = (mg_probes) {0};
     up->stack = up->stack_inline;
     up->stack_len = 0;
     up->stack_cap = sizeof up->stack_inline / sizeof up->stack_inline[0];
@@ -231,6 +236,7 @@ void mg_unpickler_set_hole(mg_unpickler *up, PyObject *hole, size_t at)
 void mg_unpickler_fini(mg_unpickler *up)
 {
     mg_up_drop_to(up, 0);
+    mg_probes_clear(&up->probes);
     while (up->memo_len > 0) {
         PyObject *obj = up->memo[--up->memo_len].obj;
         Py_XDECREF(obj);

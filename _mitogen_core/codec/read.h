@@ -28,8 +28,8 @@ void mg_unpickler_set_hole(mg_unpickler *up, PyObject *hole, size_t at);
  * which only mg_unpickler_fini() makes sense (a further call returns UnpicklingError).
  *
  * StreamError: a global that is not permitted ("cannot unpickle 'module'/'name'"), or data of which no value can be
- * made ("invalid message: ..."). UnpicklingError: bytes that are no pickle, or cut short. EOFError: cut short between
- * two opcodes. MemoryError. Others come from the unpickle_* callables. May run Python code: those callables, and the
+ * made ("invalid message: ..."). UnpicklingError: bytes that are no pickle, or cut short, or made to take
+ * long. MemoryError. Others come from the unpickle_* callables. May run Python code: those callables, and the
  * __hash__ and __eq__ of a Context. */
 PyObject *mg_unpickle_next(mg_unpickler *up);
 

@@ -3,7 +3,8 @@
  * checks for itself. */
 #include "codec/read_containers.h"
 
-#include "codec/limits.h"
+#include "codec/depth.h"
+#include "codec/probes.h"
 
 #include <string.h>
 
@@ -26,7 +27,7 @@ static unsigned max_height(const mg_unpickler *up, size_t base)
 int mg_read_tuple(mg_unpickler *up, size_t base)
 {
     unsigned height = 1 + max_height(up, base);
-    if (height > MG_CODEC_MAX_DEPTH)
+    if (!mg_depth_fits(height))
         return too_deep(up);
     size_t n = up->stack_len - base;
     PyObject *tuple = PyTuple_New((Py_ssize_t) n);
@@ -56,7 +57,7 @@ static int raise_height(mg_unpickler *up, size_t i, size_t base)
     mg_slot *slot = &up->stack[i];
     if (height <= slot->height)
         return 0;
-    if (height > MG_CODEC_MAX_DEPTH)
+    if (!mg_depth_fits(height))
         return too_deep(up);
     slot->height = (uint16_t) height;
     if (slot->memo != 0 && up->memo[slot->memo - 1].obj == slot->obj)
@@ -99,7 +100,8 @@ static int set_from(mg_unpickler *up, size_t base)
     if (raise_height(up, base - 1, base) < 0)
         return -1;
     for (size_t i = base; i < up->stack_len; i += 2) {
-        if (PyDict_SetItem(dict, up->stack[i].obj, up->stack[i + 1].obj) < 0)
+        PyObject *key = up->stack[i].obj;
+        if (mg_probes_allow(up, dict, key) < 0 || PyDict_SetItem(dict, key, up->stack[i + 1].obj) < 0)
             return -1;
     }
     mg_up_drop_to(up, base);

@@ -179,12 +179,31 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
     }
 }
 
+/* Pays for the copy that is about to be made: a message may name one long text many times, but a copy of it each time
+ * would fill memory. Texts that are named once are never longer than the message. */
+static int pay_for_copy(mg_unpickler *up, PyObject *tuple)
+{
+    Py_ssize_t size = 0;
+    PyObject *arg = PyTuple_GET_SIZE(tuple) > 0 ? PyTuple_GET_ITEM(tuple, 0) : NULL;
+    if (arg != NULL && PyUnicode_Check(arg))
+        size = PyUnicode_GET_LENGTH(arg);
+    else if (arg != NULL && PyBytes_Check(arg))
+        size = PyBytes_GET_SIZE(arg);
+    else if (arg != NULL && PyDict_Check(arg))
+        size = PyDict_GET_SIZE(arg);
+    up->copied += (size_t) size;
+    size_t hole = up->hole != NULL ? (size_t) PyBytes_GET_SIZE(up->hole) : 0;
+    return up->copied > up->len + hole + MG_CODEC_FREE_COPIES ? mg_malformed(up, "a message copies itself") : 0;
+}
+
 /* A global and a tuple are on top: replaces them by the object made of them. */
 static int call_global(mg_unpickler *up)
 {
     mg_slot *slots = &up->stack[up->stack_len - 2];
     if (!PyTuple_CheckExact(slots[1].obj))
         return mg_malformed(up, "arguments are not a tuple");
+    if (pay_for_copy(up, slots[1].obj) < 0)
+        return -1;
     unsigned height = slots[1].height;
     PyObject *made = make_object(up, slots[0].global, slots[1].obj);
     if (made == NULL)

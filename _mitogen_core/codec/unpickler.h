@@ -20,6 +20,13 @@ typedef struct {
     uint16_t global; /* which permitted global it is; 0 for a value */
 } mg_slot;
 
+/* Which places are taken in the table of a large dictionary, see probes.h. */
+typedef struct {
+    PyObject *dict; /* strong, or NULL: the dictionary */
+    uint64_t *taken; /* a bit for each place */
+    unsigned bits; /* of the number of places */
+} mg_probes;
+
 /* The pickles of one message. The body is visible so that it can be embedded. It points into itself: it must not be
  * moved or copied. All members but pos are private. */
 typedef struct {
@@ -33,6 +40,9 @@ typedef struct {
     size_t hole_at;
     size_t longest; /* of the byte strings that were read */
     size_t ops; /* opcodes read so far: bounds the memo */
+    size_t copied; /* bytes, characters and items that objects were made of */
+    size_t spent; /* on the keys of dictionaries, see probes.c */
+    mg_probes probes;
     mg_slot *stack;
     size_t stack_len, stack_cap;
     size_t *marks; /* stack lengths at each MARK */

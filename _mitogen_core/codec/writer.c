@@ -1,6 +1,6 @@
 #include "codec/writer.h"
 
-#include "codec/limits.h"
+#include "codec/depth.h"
 #include "wire/opcode.h"
 
 #include <string.h>
@@ -82,7 +82,10 @@ int mg_enter(mg_writer *w, int levels)
         PyErr_Format(PyExc_RecursionError, "cannot send containers nested more than %d deep", MG_CODEC_MAX_DEPTH);
         return -1;
     }
-    /* The interpreter knows the stack of this thread better. */
+    if (w->depth > MG_CODEC_SHALLOW && !mg_depth_fits_stack((unsigned) levels)) {
+        PyErr_SetString(PyExc_RecursionError, "cannot send containers nested so deep: this thread has little stack");
+        return -1;
+    }
     if (Py_EnterRecursiveCall(" while pickling an object"))
         return -1;
     w->depth += levels;

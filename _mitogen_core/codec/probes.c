@@ -1,0 +1,105 @@
+/* A stranger who knows the hashes of numbers can choose them so that a dictionary meets many others on its way to each,
+ * with equal hashes or without: reading would take quadratic time. So the reader follows the way that the dictionary is
+ * about to go (Objects/dictobject.c tells it: it is the same in all versions), in a map with one bit for each place of
+ * the table. Each place on the way is paid for, and each item of a tuple that is hashed; the sum may not be much more
+ * than the message has opcodes. Honest keys need a dozen places at most, on the average: addresses of pages, for
+ * example, which are multiples of a large power of 2.
+ *
+ * One map is kept. A message that goes back and forth between large dictionaries has it made anew each time, which is
+ * paid for as well. */
+#include "codec/probes.h"
+
+enum { PERTURB_SHIFT = 5 };
+
+/* What may be spent: so much for each opcode, and something to begin with, which takes a few milliseconds. */
+enum { PER_OPCODE = 64, FREE = 1 << 18 };
+
+static int pay(mg_unpickler *up)
+{
+    if (++up->spent > (size_t) PER_OPCODE * up->ops + FREE)
+        return mg_malformed(up, "the keys of a dictionary collide, or take too long to hash");
+    return 0;
+}
+
+/* Pays for the hash of a tuple. A tuple may hold another one many times, and that the next. It recurses no deeper than
+ * tuples may nest. */
+static int pay_for_tuple(mg_unpickler *up, PyObject *tuple)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
+        PyObject *item = PyTuple_GET_ITEM(tuple, i);
+        if (pay(up) < 0 || (PyTuple_CheckExact(item) && pay_for_tuple(up, item) < 0))
+            return -1;
+    }
+    return 0;
+}
+
+/* How many keys a table of that size takes before it grows. */
+static size_t usable(unsigned bits)
+{
+    return ((size_t) 2 << bits) / 3;
+}
+
+/* Marks the place where the key will be. */
+static int note(mg_unpickler *up, PyObject *key)
+{
+    mg_probes *probes = &up->probes;
+    if (PyTuple_CheckExact(key) && pay_for_tuple(up, key) < 0)
+        return -1;
+    Py_hash_t hash = PyObject_Hash(key);
+    if (hash == -1)
+        return -1;
+    size_t mask = ((size_t) 1 << probes->bits) - 1, perturb = (size_t) hash, at = perturb & mask;
+    while (probes->taken[at >> 6] & UINT64_C(1) << (at & 63)) {
+        if (pay(up) < 0)
+            return -1;
+        perturb >>= PERTURB_SHIFT;
+        at = (at * 5 + perturb + 1) & mask;
+    }
+    probes->taken[at >> 6] |= UINT64_C(1) << (at & 63);
+    return 0;
+}
+
+static int needs_note(const mg_unpickler *up, PyObject *key)
+{
+    return !up->codec->text_hash_is_secret || !(PyUnicode_Check(key) || PyBytes_Check(key));
+}
+
+void mg_probes_clear(mg_probes *probes)
+{
+    PyMem_Free(probes->taken);
+    probes->taken = NULL;
+    Py_CLEAR(probes->dict);
+}
+
+/* Makes the map of what the dictionary holds, with room for one more. */
+static int survey(mg_unpickler *up, PyObject *dict)
+{
+    mg_probes *probes = &up->probes;
+    size_t size = (size_t) PyDict_GET_SIZE(dict);
+    mg_probes_clear(probes);
+    probes->bits = 6; /* a whole word */
+    while (usable(probes->bits) <= size)
+        probes->bits++;
+    probes->taken = PyMem_Calloc((size_t) 1 << (probes->bits - 6), sizeof *probes->taken);
+    if (probes->taken == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_INCREF(dict);
+    probes->dict = dict;
+    PyObject *key;
+    for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, NULL);) {
+        if (pay(up) < 0 || (needs_note(up, key) && note(up, key) < 0))
+            return -1;
+    }
+    return 0;
+}
+
+int mg_probes_check(mg_unpickler *up, PyObject *dict, PyObject *key)
+{
+    if (PyDict_GET_SIZE(dict) < MG_CODEC_FREE_KEYS) /* then it is a tuple, whose hash alone may take long */
+        return PyTuple_CheckExact(key) ? pay_for_tuple(up, key) : 0;
+    if ((up->probes.dict != dict || usable(up->probes.bits) <= (size_t) PyDict_GET_SIZE(dict)) && survey(up, dict) < 0)
+        return -1;
+    return note(up, key);
+}
