@@ -162,7 +162,7 @@ class _MessageBase(object):
                 LOG.error('cannot unpickle %r', self)
                 if isinstance(e, (TypeError, ValueError)):
                     raise StreamError('invalid message: %s', e)
-                raise
+                raise mitogen.core._as_damage(e)
             if throw and isinstance(obj, CallError):
                 try:
                     raise obj

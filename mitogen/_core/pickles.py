@@ -8,7 +8,24 @@ from __future__ import absolute_import  # house
 import struct  # house
 from _codecs import latin_1_encode  # house
 
-from mitogen.core import _seldom, BytesType, pickle, PY3, UnicodeType, UnpicklingError  # house
+from mitogen.core import _seldom, BytesType, pickle, PY3, StreamError, UnicodeType, UnpicklingError  # house
+
+
+@_seldom
+class DamagedError(StreamError, UnpicklingError, EOFError):
+    """A message holds no pickle, or part of one, or one that is made to do
+    harm. It is also what the interpreter's own unpickler raises, for programs
+    that look for that."""
+
+
+@_seldom
+def _as_damage(e):
+    """Return what to raise for an error of the interpreter's unpickler."""
+    if isinstance(e, (UnpicklingError, EOFError, LookupError, AttributeError,
+                      OverflowError, ImportError)) and \
+            not isinstance(e, StreamError):
+        return DamagedError('invalid message: %s', e)
+    return e
 
 
 def find_deny(module, name):

@@ -23,7 +23,7 @@ _c.configure({
     'TimeoutError': core.TimeoutError, 'LatchError': core.LatchError,
     'ChannelError': core.ChannelError, 'Error': core.Error,
     'StreamError': core.StreamError, 'CallError': core.CallError,
-    'UnpicklingError': core.UnpicklingError,
+    'UnpicklingError': core.DamagedError,
     'has_parent_authority': core.has_parent_authority,
     'slow_unpickle': _slow_unpickle, 'dead_text': _dead_text,
     'broker_shutdown_msg': core.Waker.broker_shutdown_msg,
