@@ -5,6 +5,7 @@ The pure leaf of Message: its fields, and pickles.
 
 from __future__ import absolute_import  # house
 
+import struct  # house
 import sys  # house
 
 import mitogen  # house
@@ -32,6 +33,17 @@ class Message(_MessageBase):
             assert isinstance(self.data, BytesType)
             if self.enc not in self.ENCS:
                 raise ValueError('unknown enc: %r' % (self.enc,))
+
+    def _check(self):
+        """Raise ValueError or AssertionError for fields of a wrong kind."""
+        assert isinstance(self.data, BytesType)
+        numbers = [number for number in (
+            self.dst_id, self.src_id, self.auth_id, self.handle,
+            self.reply_to) if number is not None]
+        try:
+            struct.pack('>%dL' % len(numbers), *numbers)
+        except struct.error:
+            raise ValueError('not a number of 32 bits: %r' % (self,))
 
     @property
     def is_dead(self):

@@ -338,4 +338,7 @@ class Router(_RouterBase):
                     if msg.handle != FORWARD_LOG:
                         protocol._wait_room()
                     return
+        # What is no message is an error of whoever sends it, and not of the
+        # broker thread.
+        msg._check()
         self.broker.defer(self._async_route, msg)
