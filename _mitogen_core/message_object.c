@@ -415,6 +415,12 @@ static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
     return list ? Py_BuildValue("(NN)", list, take_exception()) : NULL;
 }
 
+static PyObject *get_size(PyObject *self, void *closure)
+{
+    (void) closure;
+    return PyLong_FromSsize_t(mg_payload_size(&((MessageObject *) self)->payload));
+}
+
 static PyObject *get_is_dead(PyObject *self, void *closure)
 {
     (void) closure;
@@ -436,6 +442,7 @@ static PyMemberDef message_members[] = {FIELD(dst_id), FIELD(src_id),   FIELD(au
                                         FIELD(router), FIELD(receiver), {NULL, 0, 0, 0, NULL}};
 
 static PyGetSetDef message_getset[] = {{"data", get_data, set_data, "The payload, bytes.", NULL},
+                                       {"_size", get_size, NULL, "Bytes of the payload.", NULL},
                                        {"is_dead", get_is_dead, NULL, "True for a dead message.", NULL},
                                        {NULL, NULL, NULL, NULL, NULL}};
 

@@ -26,8 +26,8 @@ import sys
 PARTS = {
     'core': [
         'base', 'seldom', 'pythons', 'handles', 'modules', 'core_source',
-        'text', 'old_names', 'log', 'platform', 'errors', 'values',
-        'authority', 'signals', 'descriptors', 'own_files', 'debug_log',
+        'text', 'printable', 'old_names', 'log', 'platform', 'errors',
+        'values', 'authority', 'signals', 'descriptors', 'own_files', 'debug_log',
         'profiling', 'pickles', 'message', 'poller', 'latch', 'receiver',
         'sender', 'context', 'stream', 'delimited', 'link', 'router', 'waker',
         'broker', 'choice', 'pure_message', 'sleeper', 'pure_latch',
@@ -46,12 +46,12 @@ PARTS = {
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
         'connection', 'belonging', 'calls', 'context', 'room', 'requests',
         'grants', 'routes', 'id_allocator', 'forwarder', 'module_forwarder',
-        'resource_forwarder', 'router', 'upgrade', 'guard',
+        'resource_forwarder', 'router', 'upgrade', 'keys', 'depth', 'guard',
     ],
     'master': [
         'base', 'core_source', 'stdlib', 'loaders', 'source_files',
         'finder_methods', 'module_finder', 'server', 'module_responder',
-        'resource_responder', 'log_forwarder', 'id_allocator',
+        'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],
     'service': [

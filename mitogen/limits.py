@@ -90,6 +90,19 @@ class Limits(object):
     #: Contexts that may be behind a peer at a time.
     routes = 16384
 
+    #: Bytes of one message about a route, of a request for ids, and of the
+    #: like. The longest that a child of ours sends is shorter.
+    control_bytes = 8192
+
+    #: Log records that a peer may send in a second, on the average of some.
+    log_records_per_second = 5000
+
+    #: Bytes of log records in a second.
+    log_bytes_per_second = 4 * 1048576
+
+    #: Bytes of one log record; of a longer one, the rest is left out.
+    log_record_bytes = 1048576 + 4096
+
     def __setattr__(self, name, value):
         if name.startswith('_') or not hasattr(type(self), name):
             raise AttributeError('there is no limit %r' % (name,))

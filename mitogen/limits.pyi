@@ -19,6 +19,10 @@ class Limits:
     id_blocks: float
     forwarded_id_blocks: float
     routes: float
+    control_bytes: float
+    log_records_per_second: float
+    log_bytes_per_second: float
+    log_record_bytes: float
 
 def of(router: mitogen.core.Router) -> Limits: ...
 def may_log(about: object, topic: str, lines: int = 1) -> tuple[bool, str]: ...

@@ -106,8 +106,8 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
         return super(SetupProtocol, self).on_line_received(line)
 
     def _on_debug(self, line, match):
-        text = self._shown(line).decode('utf-8', 'replace').rstrip(u'\r')
-        LOG.debug(u'%s: %s', self.stream.name, text)
+        LOG.debug(u'%s: %s', self.stream.name,
+                  mitogen.parent._printable_line(self._shown(line)))
 
     def _on_hostkey_failed(self, line, match):
         self._fail_hostkey(hostkey_failed_msg)

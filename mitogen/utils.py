@@ -49,8 +49,14 @@ def disable_site_packages():
 
 class _Formatter(logging.Formatter):
     """
-    Log formatter that knows microseconds.
+    Log formatter that knows microseconds. Only a record begins at the begin of
+    a line: what follows its first line is indented, and what a terminal would
+    obey is escaped.
     """
+    def format(self, record):
+        return mitogen.core._printable(
+            logging.Formatter.format(self, record), u'    ')
+
     def formatTime(self, record, datefmt=None):
         when = datetime.datetime.fromtimestamp(record.created)
         return when.strftime(datefmt)

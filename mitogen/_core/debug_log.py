@@ -10,7 +10,7 @@ import os  # house
 import sys  # house
 import time  # house
 
-from mitogen.core import _module, _open_own, _private_folder, _seldom, LOGGERS  # house
+from mitogen.core import _module, _open_own, _printable, _private_folder, _seldom, LOGGERS  # house
 
 
 @_seldom
@@ -41,6 +41,11 @@ class PidfulStreamHandler(object):
         self.setFormatter(logging.Formatter(
             '%(asctime)s %(process)d %(levelname).1s %(threadName)s '
             '%(name)s: %(message)s'))
+
+    def format(self, record):
+        """Show a record; what follows its first line is indented."""
+        return _printable(_module('logging').StreamHandler.format(self, record),
+                         u'    ')
 
     def emit(self, record):
         pid = os.getpid()

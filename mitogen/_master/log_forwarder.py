@@ -8,15 +8,20 @@ from __future__ import absolute_import  # house
 import logging  # house
 
 import mitogen.core  # house
-
-from mitogen.master import _Server, LOG, PY3  # house
+import mitogen.parent  # house
+from mitogen.master import _LogRate, _Server, b, LOG, to_text  # house
 
 
 class LogForwarder(_Server):
     """
     Emit the log records that descendants send. Runs on the broker thread.
+
+    Any handler may show their text: what a terminal would obey is escaped, and
+    each line bears the name of the context. What came is in the attributes
+    `mitogen_name` and `mitogen_message`.
     """
     def __init__(self, router):
+        self._rate = _LogRate(router)
         #: (context id, its name, logger name) -> logger.
         self._loggers = {}
         super(LogForwarder, self).__init__(
@@ -30,23 +35,31 @@ class LogForwarder(_Server):
     name_max = 500
     dots_max = 20
 
-    def _get_logger(self, context, name):
-        key = (context.context_id, context.name, name)
+    def _get_logger(self, context, name, mark):
+        key = (context.context_id, mark, name)
         if key not in self._loggers:
+            full = mitogen.parent._native_str(
+                u'%s.%s' % (mitogen.core._printable(name), mark))
             if len(self._loggers) >= self.loggers_max:
                 # One that nobody configures, and nobody remembers.
-                logger = logging.Logger('%s.[%s]' % (name, context.name))
+                logger = logging.Logger(full)
                 logger.parent = logging.getLogger()
                 return logger
-            self._loggers[key] = logging.getLogger(
-                '%s.[%s]' % (name, context.name))
+            self._loggers[key] = logging.getLogger(full)
         return self._loggers[key]
 
+    def _shorten(self, data):
+        most = self._router.limits.log_record_bytes
+        if len(data) <= most:
+            return data
+        return data[:most] + b(' [%d more bytes]') % (len(data) - most,)
+
     def _on_forward_log(self, msg):
-        if msg.is_dead:
+        stream = self._stream_of(msg)
+        if stream is None or not self._rate.admits(stream, len(msg.data)):
             return
         context = self._router.context_by_id(msg.src_id)
-        text = bytes(msg.data).decode('utf-8', 'replace')
+        text = self._shorten(bytes(msg.data)).decode('utf-8', 'replace')
         try:
             name, level, message = text.split(u'\0', 2)
             # The time that these take grows faster than their length.
@@ -57,17 +70,16 @@ class LogForwarder(_Server):
         except ValueError:
             LOG.warning('%r: ignoring a bad log record from %r', self, context)
             return
-        if not PY3:
-            # The logging module of Python 2 wants names of type str.
-            name = name.encode('utf-8')
-
-        logger = self._get_logger(context, name)
+        # Begins each further line of a text, so that none looks like a record
+        # of ours.
+        mark = u'[%s]' % (mitogen.core._printable(to_text(context.name)),)
+        logger = self._get_logger(context, name, mark)
         # This goes through the record factory, if somebody has set one.
         logger.handle(logging.makeLogRecord({
             'name': logger.name,
             'levelno': level,
             'levelname': logging.getLevelName(level),
-            'msg': message,
+            'msg': mitogen.core._printable(message, mark + u' '),
             'args': (),
             'pathname': '(unknown file)',
             'filename': '(unknown file)',
@@ -75,5 +87,5 @@ class LogForwarder(_Server):
             'exc_info': None,
             'mitogen_message': message,
             'mitogen_context': context,
-            'mitogen_name': name,
+            'mitogen_name': mitogen.parent._native_str(name),
         }))

@@ -311,7 +311,7 @@ class ModuleResponder(_Server):
             RESPONDER_LOG.warning('duplicate request for %r from %s', name,
                                   stream)
         else:
-            RESPONDER_LOG.debug('%s asks for %s', stream, name)
+            RESPONDER_LOG.debug('%s asks for %r', stream, name)
         self._send_module_and_related(stream, name)
         self.get_module_secs += mitogen.core.now() - began
 

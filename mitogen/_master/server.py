@@ -5,6 +5,8 @@ _Server: base of what answers requests of children.
 
 from __future__ import absolute_import  # house
 
+import mitogen.parent  # house
+
 
 class _Server(object):
     """
@@ -15,7 +17,7 @@ class _Server(object):
     """
     def __init__(self, router, handle, respond):
         self._router = router
-        router.add_handler(respond, handle)
+        mitogen.parent._handle(router, handle, respond)
 
     def __repr__(self):
         return type(self).__name__

@@ -10,6 +10,7 @@ import struct  # house
 
 import mitogen.core  # house
 from mitogen.core import b  # house
+from mitogen.parent import _has_deep_tuples, _may_be_long, _NOTED, _with_depth, _KeyReader  # house
 
 
 #: A number in text with more digits takes long to read.
@@ -20,6 +21,9 @@ _MEMO_MIN = 65536
 
 #: In payloads longer than this it does not pay to search for `_SUSPECT` first.
 _SMALL_PAYLOAD = 1000
+
+#: As many objects may be copies of what a message has once.
+_FEW_OBJECTS = 7
 
 #: Matches whatever could be a memo index beyond `_MEMO_MIN`, a bytearray, or a
 #: FRAME, which can part an opcode from its argument. A match proves nothing; a
@@ -50,7 +54,7 @@ def _make_skip():
                       for n in range(96))
     # The number of turns is limited, as the matcher keeps a note of each.
     return re.compile(
-        br'(?:[(012NQRabde})\]lost.u\x81\x85-\x89\x8f-\x94\x97\x98]+|'
+        br'(?:[(012NQabe)}\]lt.\x85-\x89\x8f-\x94\x97\x98]+|'
         br'[Khq\x80\x82].|X(?:' + texts + br')|r..\0\0|[M\x83]..|'
         br'[Jj\x84].{4}|G.{8}){0,256}', re.S).match
 
@@ -61,10 +65,15 @@ def _get_skip():
     return _skip
 
 
-def _find_claim(data):
+def _look_through(data):
     """
-    Return the offset of the first opcode in some pickles that the interpreter
-    shall not carry out, or None.
+    Return of some pickles
+
+    - the offset of the first opcode that the interpreter shall not carry out,
+      or None;
+    - a list of the offsets of opcodes before that, which have to do with
+      dictionaries, and of frames;
+    - how many objects are made by calling something.
 
     These are refused:
 
@@ -83,7 +92,9 @@ def _find_claim(data):
     """
     skip = _get_skip()
     size = end = len(data)
-    pos = inert = 0
+    pos = inert = reduces = 0
+    spots = []
+
     while pos < size:
         if pos == end:
             end = size
@@ -106,15 +117,22 @@ def _find_claim(data):
                 found = _INDEX(data, start + 1)
                 if (not found or
                         int(found.group(1)) > max(_MEMO_MIN, start - inert)):
-                    return start
+                    return start, spots, reduces
             elif opcode in b'ILg' and pos - start > _MAX_DIGITS:
-                return start
+                return start, spots, reduces
+            elif opcode == 0x69:
+                reduces += 1
         elif opcode == 0x72:
             pos += 4
             index = int.from_bytes(data[pos - 4:pos], 'little')
             if index > max(_MEMO_MIN, start - inert):
-                return start
+                return start, spots, reduces
+        elif opcode in _NOTED:
+            spots.append(start)
+        elif opcode in b'Ro\x81':
+            reduces += 1
         elif opcode == 0x95:
+            spots.append(start)
             pos += 8
             count = int.from_bytes(data[pos - 8:pos], 'little')
             if pos + count > end:
@@ -122,15 +140,15 @@ def _find_claim(data):
             elif end == size:
                 end = pos + count
         elif opcode == 0x96:
-            return start
+            return start, spots, reduces
         elif start > before:
             # It may be one more that could be skipped.
             pos = start
         else:
             pos = size + 1
         if pos > end:
-            return None if end == size else start
-    return None
+            return None if end == size else start, spots, reduces
+    return None, spots, reduces
 
 
 def _refuse(what):
@@ -152,6 +170,19 @@ class _BytesReader(object):
         return self._data[7:-1]
 
 
+class _Checked(object):
+    """
+    Unpickler of what another one has looked at before.
+    """
+    def __init__(self, first, then):
+        self._first = first
+        self._then = then
+
+    def load(self):
+        self._first.load()
+        return self._then.load()
+
+
 def _make_unpickler(file, find_class=mitogen.core.find_deny,
                     _make=mitogen.core.Unpickler):
     data = file.getvalue()
@@ -160,19 +191,27 @@ def _make_unpickler(file, find_class=mitogen.core.find_deny,
             data[-1:] == b'.' and
             data[3:7] == struct.pack('<L', (size - 8) & 0x7fffffff)):
         return _BytesReader(file, data)
-    claim = None
-    if size > _SMALL_PAYLOAD or _SUSPECT(data):
-        claim = _find_claim(data)
-        if claim is not None:
-            # The unpickler reads what stands before, then this persistent
-            # id, which is refused.
-            file.seek(claim)
-            file.write(b'P0\n')
-            file.seek(0)
+    if size <= _SMALL_PAYLOAD and not _SUSPECT(data) and \
+            not _has_deep_tuples(data):
+        return _with_depth(_make(file, find_class), data)
+    claim, spots, reduces = _look_through(data)
+    if claim is not None:
+        # The unpickler reads what stands before, then this persistent id,
+        # which is refused.
+        data = data[:claim] + b'P0\n'
+        file.seek(0)
+        file.write(data)
+        file.truncate()
+        file.seek(0)
     unpickler = _make(file, find_class)
     if claim is not None:
         unpickler.persistent_load = _refuse
-    return unpickler
+    if reduces > _FEW_OBJECTS or (
+            any(data[spot] in _NOTED for spot in spots) and
+            _may_be_long(data)):
+        unpickler = _Checked(_KeyReader(data, spots, find_class, _make),
+                             unpickler)
+    return _with_depth(unpickler, data)
 
 
 def _refuse_state(*args):

@@ -10,7 +10,7 @@ import re  # house
 
 import mitogen.core  # house
 from mitogen.core import b  # house
-from mitogen.parent import LineLoggingProtocolMixin, LOG, RegexProtocol  # house
+from mitogen.parent import LineLoggingProtocolMixin, LOG, _printable_line, RegexProtocol  # house
 
 
 class BootstrapProtocol(RegexProtocol):
@@ -90,7 +90,7 @@ class BootstrapProtocol(RegexProtocol):
 
     def on_unrecognized_line_received(self, line):
         LOG.debug('%s: stdout: %s', self._stream_name(),
-                  self._shown(line).decode('utf-8', 'replace'))
+                  _printable_line(self._shown(line)))
 
     PATTERNS = [
         (_ec0_re, _on_ec0_received),
@@ -113,8 +113,7 @@ class LogProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
 
     def on_line_received(self, line):
         super(LogProtocol, self).on_line_received(line)
-        shown = line.decode('utf-8', 'replace')
-        LOG.info(u'%s: %s', self.stream.name, shown)
+        LOG.info(u'%s: %s', self.stream.name, _printable_line(line))
 
 
 class MitogenProtocol(mitogen.core.MitogenProtocol):

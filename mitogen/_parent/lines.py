@@ -13,6 +13,13 @@ from mitogen.core import b  # house
 from mitogen.parent import ConnectError, LOG  # house
 
 
+def _printable_line(line):
+    """
+    Return a line of bytes, without the end of it, as a log may show it.
+    """
+    return mitogen.core._printable(line.rstrip(b('\r')))
+
+
 class LineLoggingProtocolMixin(object):
     """
     For a line protocol: keeps the last lines, so that a failure can show them.
@@ -116,7 +123,7 @@ class RegexProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
             return None
         if LOG.isEnabledFor(logging.DEBUG):
             LOG.debug('%s: (partial): %s', self._stream_name(),
-                      self._shown(line).decode('utf-8', 'replace'))
+                      _printable_line(self._shown(line)))
         function, found = self._find(self.PARTIAL_PATTERNS, line)
         if function is None:
             return self.on_unrecognized_partial_line_received(line)
@@ -129,7 +136,7 @@ class RegexProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
     def on_unrecognized_line_received(self, line):
         """Called for a complete line that no pattern fits."""
         LOG.debug('%s: (unrecognized): %s', self._stream_name(),
-                  self._shown(line).decode('utf-8', 'replace'))
+                  _printable_line(self._shown(line)))
 
     def on_unrecognized_partial_line_received(self, line):
         """Called for an unfinished line that no pattern fits."""

@@ -19,13 +19,44 @@ def is_immediate_child(msg, stream):
     return mitogen.core._is_neighbour(msg, stream)
 
 
+#: Handle -> the limit that its messages have. All others are short.
+_LIMITS = {
+    # Longer ones are shortened.
+    mitogen.core.FORWARD_LOG: None,
+    # From parents only.
+    mitogen.core.FORWARD_MODULE: None,
+    # Have limits of their own.
+    mitogen.core.GET_MODULE: None,
+    mitogen.core.GET_RESOURCE: None,
+}
+
+
+def _size_of(msg):
+    """
+    Return how long the payload of a message is, which may be large and not
+    yet an object of Python.
+    """
+    size = getattr(msg, '_size', None)
+    return len(msg.data) if size is None else size
+
+
 def _handle(router, handle, func, policy=None, overwrite=False):
     """
     Have `func(msg)` called for each message to `handle` of ours. Dead ones,
-    which a closing router sends to all its handlers, are kept from it.
+    which a closing router sends to all its handlers, are kept from it, and
+    those that are too long are refused before anybody reads them.
     """
+    limit = _LIMITS.get(handle, 'control_bytes')
+
     def on_message(msg):
-        if not msg.is_dead:
+        if msg.is_dead:
+            return
+        size = _size_of(msg)
+        if limit and size > getattr(router.limits, limit):
+            router.refuse(router.stream_by_id(msg.src_id), limit,
+                          'a message of %d bytes, for handle %d', size, handle)
+            router._maybe_send_dead(True, msg, router.refused_msg)
+        else:
             func(msg)
 
     router.add_handler(on_message, handle, policy=policy, overwrite=overwrite)

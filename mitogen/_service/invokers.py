@@ -45,8 +45,10 @@ def _may_log(msg):
 def _log_refusal(service_name, method_name, error, msg):
     tell, more = _may_log(msg)
     if tell:
-        LOG.warning('%s: the call of %s failed: %s%s',
-                    service_name, method_name, error, more)
+        # The first three may be a caller's words.
+        words = [mitogen.core._printable(mitogen.core.to_text(text), u'    ')
+                 for text in (service_name, method_name, error)]
+        LOG.warning('%s: the call of %s failed: %s%s', *words + [more])
 
 
 def _reply_quickly(msg, value):

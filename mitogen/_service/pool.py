@@ -52,7 +52,7 @@ class _PoolSelect(mitogen.select.Select):
         except mitogen.core.ChannelError:
             # A receiver of the service was closed, or told that nothing will
             # come. That is no event.
-            LOG.debug('%r: %s', inner, sys.exc_info()[1])
+            LOG.debug('%r: %r', inner, sys.exc_info()[1])
             return None
         if event is not None:
             event.select = inner
@@ -336,7 +336,7 @@ class Pool(object):
             except mitogen.core.ChannelError:
                 # A dead message that somebody sent here. Or the receiver was
                 # closed, and so are we.
-                LOG.debug('%r: %s', self, sys.exc_info()[1])
+                LOG.debug('%r: %r', self, sys.exc_info()[1])
                 continue
             except (mitogen.core.LatchError, mitogen.select.Error):
                 # Closed, before or after all members were removed from it.
@@ -441,6 +441,6 @@ class Pool(object):
             error = mitogen.core.CallError(sys.exc_info()[1])
             tell, more = _may_log(msg)
             if tell:
-                LOG.exception('%r: the call of %s of %s failed%s', self,
+                LOG.exception('%r: the call of %r of %r failed%s', self,
                               method_name, service_name, more)
             _reply(msg, error)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Look at the keys of the dictionaries in a pickle before it is loaded.
+"""
+
+from __future__ import absolute_import  # house
+
+import sys  # house
+
+import mitogen.core  # house
+
+
+#: So many keys do not cost much, however they collide.
+_FREE_KEYS = 256
+
+#: What may be spent on keys: so much for each, and something to begin with.
+_PER_KEY, _FREE = 128, 1 << 18
+
+#: Tuples in tuples in a key. Hashing them takes stack, unguarded.
+_KEY_DEPTH = 100
+
+#: Bytes, characters and items that objects of a message may be made of, beyond
+#: as many as the message is long.
+_FREE_COPIES = 65536
+
+#: Keys of these types have hashes that no stranger knows.
+_HARMLESS = frozenset([type(None), bool])
+if sys.flags.hash_randomization:
+    _HARMLESS |= set([mitogen.core.BytesType, mitogen.core.UnicodeType])
+
+#: An opcode that puts items into a dictionary -> opcodes that give both, in a
+#: tuple, to `persistent_load`, and take the dictionary back from it.
+_NOTED = {ord('d'): b't\x85Q', ord('u'): b't\x86Q', ord('s'): b'\x86\x86Q'}
+
+
+def _refuse_keys():
+    raise mitogen.core.UnpicklingError(
+        'the keys of a dictionary collide, or take too long to hash')
+
+
+class _Table(object):
+    """
+    What is known of the table of a dictionary.
+
+    :param texts: lists of keys that it has, all harmless.
+    """
+    def __init__(self, texts):
+        self.texts = set()
+        self.texts.update(*texts)
+        #: Hashes of all other keys.
+        self.hashes = []
+        #: For each place, whether one of those is there.
+        self.taken = bytearray()
+
+    def __len__(self):
+        return len(self.texts) + len(self.hashes)
+
+    def copy(self):
+        table = _Table([self.texts])
+        table.hashes = self.hashes[:]
+        return table
+
+    def put(self, hashes, left):
+        """
+        Follow the way that a dictionary goes with new keys, see
+        `_mitogen_core/codec/probes.c`.
+
+        :param left: how many places that are taken may be met.
+        :returns: what is left of them.
+        """
+        while hashes:
+            size = len(self.taken) or 2 * _FREE_KEYS
+            if not self.taken or len(self) >= 2 * size // 3:
+                while len(self) >= 2 * size // 3:
+                    size *= 2
+                self.taken = bytearray(size)
+                left = self._take(self.hashes, left)
+            some = hashes[:2 * size // 3 - len(self)]
+            left = self._take(some, left)
+            self.hashes += some
+            hashes = hashes[len(some):]
+        return left
+
+    def _take(self, hashes, left):
+        taken = self.taken
+        mask = len(taken) - 1
+        for value in hashes:
+            at = value & mask
+            if taken[at]:
+                perturb = value & (2 * sys.maxsize + 1)
+                while taken[at]:
+                    left -= 1
+                    perturb >>= 5
+                    at = (5 * at + perturb + 1) & mask
+                if left < 0:
+                    _refuse_keys()
+            taken[at] = 1
+        return left
+
+
+class _Stand(dict):
+    """
+    Stands for an object that a pickle makes by calling something. Each message
+    has a subclass, which knows its :class:`_KeyReader`.
+    """
+    reader = None
+
+    def __init__(self, *args):
+        if args:
+            self.reader.pay_for_copy(args[0])
+        if args and isinstance(args[0], dict):
+            # Kwargs: it begins with what the dictionary has.
+            self.update((0, notes.copy()) for notes in args[0].values())
+
+    def __setstate__(self, state):
+        pass
+
+
+class _KeyReader(object):
+    """
+    Reads pickles as if no key were ever hashed, and refuses those whose keys
+    would take long: a stranger who knows the hashes of numbers can choose them
+    so that a dictionary meets many others on its way to each, and a tuple may
+    hold another one many times, and that the next.
+
+    A dictionary stays empty here, but for a note of its keys: under 0 a list
+    of tuples of keys, all harmless, or a :class:`_Table`.
+
+    :param bytes data: the pickles.
+    :param spots: offsets of all opcodes in `_NOTED`, and of those of frames.
+    :param find_class: as the unpickler's.
+    :param make: makes an unpickler.
+    """
+    def __init__(self, data, spots, find_class, make):
+        parts = []
+        before = 0
+        for spot in spots:
+            parts += data[before:spot], _NOTED.get(data[spot], b'')
+            # Nothing is of the same length any more, so frames go.
+            before = spot + (1 if data[spot] in _NOTED else 9)
+        parts.append(data[before:])
+        self._find_class = find_class
+        self._stand = type('_Stand', (_Stand,), {'reader': self})
+        self._unpickler = make(mitogen.core.BytesIO(b''.join(parts)),
+                               self._find)
+        self._unpickler.persistent_load = self._note
+        self._copies_left = len(data) + _FREE_COPIES
+        self._left = _FREE
+
+    def load(self):
+        """
+        Look through the next pickle.
+        """
+        self._unpickler.load()
+
+    def _find(self, module, name):
+        self._find_class(module, name)
+        return self._stand
+
+    def _pay(self, price):
+        self._left -= price
+        if self._left < 0:
+            _refuse_keys()
+
+    def pay_for_copy(self, arg):
+        """
+        Note that an object is made of another one.
+        """
+        if isinstance(arg, dict):
+            sizes = [len(notes) if isinstance(notes, _Table) else
+                     sum(map(len, notes)) for notes in arg.values()]
+            self._copies_left -= sum(sizes)
+        elif isinstance(arg, (bytes, mitogen.core.UnicodeType)):
+            self._copies_left -= len(arg)
+        if self._copies_left < 0:
+            raise mitogen.core.UnpicklingError('a message copies itself')
+
+    def _note(self, args):
+        """
+        Stand in for the opcodes in `_NOTED`.
+        """
+        if type(args) is not tuple or not 0 < len(args) < 3 or \
+                type(args[-1]) is not tuple:
+            # Of the pickle itself. The real unpickler refuses that.
+            return None
+        stand = args[0] if len(args) == 2 else {}
+        if isinstance(stand, dict):
+            keys = args[-1][::2]
+            notes = stand.setdefault(0, [])
+            self._left += _PER_KEY * len(keys)
+            if type(notes) is list and _HARMLESS.issuperset(map(type, keys)):
+                notes.append(keys)
+            else:
+                self._add(stand, keys)
+        return stand
+
+    def _add(self, stand, keys):
+        table = stand[0]
+        if type(table) is list:
+            table = stand[0] = _Table(table)
+        hashes = []
+        for key in keys:
+            if type(key) in _HARMLESS:
+                table.texts.add(key)
+            elif not isinstance(key, _Stand):
+                if type(key) is tuple:
+                    self._pay_for_tuple(key)
+                try:
+                    hashes.append(hash(key))
+                except TypeError:
+                    # The real dictionary will say so.
+                    pass
+        if len(table) + len(hashes) < _FREE_KEYS:
+            table.hashes += hashes
+        else:
+            self._left = table.put(hashes, self._left)
+
+    def _pay_for_tuple(self, key):
+        level = [key]
+        for _ in range(_KEY_DEPTH):
+            self._pay(sum(map(len, level)))
+            level = [item for items in level for item in items
+                     if type(item) is tuple]
+            if not level:
+                return
+        _refuse_keys()
+
+
+def _count(data, opcodes):
+    """
+    Return how many of some opcodes there may be in some pickles. Bytes of text
+    count as well.
+    """
+    return len(data) - len(data.translate(None, opcodes))
+
+
+def _has_deep_tuples(data):
+    """
+    Tell whether many tuples may be inside each other in some pickles, or one
+    many times in the next.
+    """
+    tuples = _count(data, b'\x85\x86\x87')
+    if tuples < _KEY_DEPTH:
+        tuples += min(data.count(b't'), data.count(b'('))
+    return tuples >= _KEY_DEPTH or (
+        # It takes as many references to make a thousand of one.
+        tuples >= 4 and _count(data, b'hjg2') >= 24)
+
+
+def _may_be_long(data):
+    """
+    Tell whether the keys of dictionaries may take long. This may be wrong, but
+    only if it says so.
+    """
+    return (_has_deep_tuples(data) or not sys.flags.hash_randomization or
+            _count(data, b'KMJGILF\x8a\x8b') >= _FREE_KEYS)
