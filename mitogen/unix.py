@@ -46,7 +46,7 @@ CONNECT_TIMEOUT = 30.0
 #: Seconds that a listener waits for descriptors to be given back.
 _STARVED_PAUSE = 0.25
 
-#: What the call to accept may say that is over at the next call.
+#: Errors of accept() that are over at the next call.
 _PASSING = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED)
 
 #: How many clients are accepted before others have their turn.

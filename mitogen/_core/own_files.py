@@ -29,8 +29,9 @@ def _private_folder():
     """
     Return a folder that only this user can look into: XDG_RUNTIME_DIR where
     that is one, else `mitogen.UID` in the folder for temporary files. Where
-    that is somebody else's, whoever it is made it to be in our way, and a new
-    folder is made. No imports: the thread may be one that must not.
+    another user has taken that name, the folder gets a longer one.
+
+    This imports nothing: a log is written by threads that must not.
     """
     path = os.environ.get('XDG_RUNTIME_DIR', '')
     if path[:1] == '/' and _is_private(path):
