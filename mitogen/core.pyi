@@ -46,6 +46,7 @@ STUB_CALL_SERVICE: int
 GET_RESOURCE: int
 LOAD_RESOURCE: int
 IS_DEAD: int
+NOBODY: int
 
 LOGGERS: tuple[str, ...]
 LOG: LazyLogger
@@ -229,6 +230,7 @@ class Context:
     name: Optional[str]
     remote_name: Optional[str]
     context_id: int
+    auth_id: Optional[int]
     router: Router
     def __init__(self, router: Optional[Router], context_id: int, name: Optional[str] = None) -> None: ...
     def on_disconnect(self) -> None: ...

@@ -85,7 +85,7 @@ class Limits(object):
     id_blocks = 1000
 
     #: The same in a child, which asks its parent for each.
-    forwarded_id_blocks = 100
+    id_blocks_below = 100
 
     #: Contexts that may be behind a peer at a time.
     routes = 16384

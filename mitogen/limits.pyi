@@ -17,7 +17,7 @@ class Limits:
     request_bytes: float
     unread_bytes: float
     id_blocks: float
-    forwarded_id_blocks: float
+    id_blocks_below: float
     routes: float
     control_bytes: float
     log_records_per_second: float

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Grants: the ids that contexts behind one child may have.
+_Grants: the ids that contexts behind one child may have.
 """
 
 from __future__ import absolute_import  # house
@@ -19,7 +19,7 @@ def _parse_id(data):
         return int(data)
 
 
-class Grants(object):
+class _Grants(object):
     """
     The blocks of ids that were handed out by way of one child, to it or to
     contexts behind it, and the ids of them that a context has had.

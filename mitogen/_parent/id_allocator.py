@@ -20,7 +20,7 @@ class ChildIdAllocator(object):
 
     :param Router router: that is asked through.
     """
-    too_many_msg = 'too many context ids were asked for'
+    _too_many_msg = 'too many context ids were asked for'
 
     def __init__(self, router):
         self.router = router
@@ -54,11 +54,11 @@ class ChildIdAllocator(object):
         asked = getattr(stream, 'id_blocks', 0)
         if stream is None:
             return
-        if asked >= self.router.limits.forwarded_id_blocks:
+        if asked >= self.router.limits.id_blocks_below:
             # It shall not use up what our parent lets us have.
-            self.router.refuse(stream, 'forwarded_id_blocks',
+            self.router.refuse(stream, 'id_blocks_below',
                                'it asks for too many ids')
-            self.router._maybe_send_dead(True, msg, self.too_many_msg)
+            self.router._maybe_send_dead(True, msg, self._too_many_msg)
             return
         stream.id_blocks = asked + 1
 

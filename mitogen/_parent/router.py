@@ -247,7 +247,7 @@ class Router(mitogen.core.Router):
         if type(context) is not self.context_class:
             context = self.context_class(self, context_id)
             self._context_by_id[context_id] = context
-        context.name = u'%s.%s' % (via_context.name, self.route_monitor.clean_name(
+        context.name = u'%s.%s' % (via_context.name, self.route_monitor._clean_name(
             child_name.encode('utf-8')))
         context.via = via_context
         return context

@@ -12,7 +12,7 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.limits  # house
 from mitogen.core import b, to_text  # house
-from mitogen.parent import _handle, _parse_id, Grants, is_immediate_child  # house
+from mitogen.parent import _Grants, _handle, _parse_id, is_immediate_child  # house
 
 
 class RouteMonitor(object):
@@ -22,7 +22,7 @@ class RouteMonitor(object):
     end of any context that it has exchanged messages with.
 
     A child announces contexts behind it, but only with ids that it or they
-    were handed, and each id once: see `Grants`.
+    were handed, and each id once: see `_Grants`.
 
     Broker thread only.
 
@@ -39,7 +39,7 @@ class RouteMonitor(object):
         self.parent = parent
         self._log = logging.getLogger('mitogen.route_monitor')
         self._routes_by_stream = {}   # stream -> set of ids behind it
-        self._grants_by_stream = {}   # stream -> Grants; the same streams
+        self._grants_by_stream = {}   # stream -> _Grants; the same streams
         self._made = set()            # ids whose Context was made here
         # Each child has a simple handler for the second from its start.
         _handle(router, mitogen.core.ADD_ROUTE, self._on_add_route,
@@ -137,7 +137,7 @@ class RouteMonitor(object):
         """
         remote_id = stream.protocol.remote_id
         self._routes_by_stream[stream] = set([remote_id])
-        self._grants_by_stream[stream] = Grants()
+        self._grants_by_stream[stream] = _Grants()
         self._send_up(mitogen.core.ADD_ROUTE, remote_id, stream.name)
         mitogen.core.listen(
             stream, 'disconnect', lambda: self._on_stream_disconnect(stream))
@@ -192,9 +192,9 @@ class RouteMonitor(object):
         if stream is None or target_id is None:
             self._refuse(stream, 'ignoring unusable route message %r', msg)
             return None
-        return stream, target_id, self.clean_name(name)
+        return stream, target_id, self._clean_name(name)
 
-    def clean_name(self, name):
+    def _clean_name(self, name):
         """
         Return what may be used of the name, UTF-8 bytes, that a child gives to
         a context, or None: it will be part of the names of loggers.
@@ -216,11 +216,11 @@ class RouteMonitor(object):
             return 'another context had that id'
 
     #: Refusals of one child that are logged, in a second.
-    refusals_logged = 50
+    _refusals_logged = 50
 
     def _refuse(self, stream, text, *args):
         tell, more = mitogen.limits.may_log(
-            self if stream is None else stream, 'route', self.refusals_logged)
+            self if stream is None else stream, 'route', self._refusals_logged)
         if tell:
             self._log.error(text + '%s', *(args + (more,)))
 

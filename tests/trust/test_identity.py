@@ -144,7 +144,7 @@ def test_no_more_routes_are_announced_than_a_peer_may_have(router, tmp_path):
 
 
 @pytest.mark.seconds(300)
-def test_a_grandchild_that_asks_for_ids_without_end_leaves_some_to_its_sibling(router, tmp_path):
+def test_a_grandchild_leaves_ids_to_its_sibling(router, tmp_path):
     middle = router.local(name=u'middle')
     liar = Liar(router, tmp_path, via=middle)
     with testlib.LogCapture('mitogen', 40) as logs:

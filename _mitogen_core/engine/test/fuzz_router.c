@@ -139,6 +139,12 @@ static int may_report(struct world *w, mg_hdr hdr, struct rule_handler *h, int i
            (in < 0 || (way == in && (hdr.src_id == remotes[in] || hdr.src_id == 0 || has_authority(w, hdr.src_id))));
 }
 
+/* With its own authority, or with the one that it is lent. */
+static int is_neighbour(struct world *w, mg_hdr hdr, int in)
+{
+    return in >= 0 && remotes[in] == hdr.src_id && (hdr.auth_id == hdr.src_id || w->stamp[in] == (int64_t) hdr.auth_id);
+}
+
 static void rule_deliver(struct world *w, mg_hdr hdr, const char *text, int in)
 {
     int i = index_of(handles, N_HANDLES, hdr.handle);
@@ -149,7 +155,7 @@ static void rule_deliver(struct world *w, mg_hdr hdr, const char *text, int in)
     else if (h->respondent >= 0 && hdr.src_id != h->respondent && !may_report(w, hdr, h, in))
         rule_dead(w, hdr, MG_REASON_MISMATCH, 1, 0, 0, 0);
     else if ((h->policy == MG_POLICY_PARENT && !has_authority(w, hdr.auth_id)) ||
-             (h->policy == MG_POLICY_NEIGHBOUR && (in < 0 || remotes[in] != hdr.src_id)))
+             (h->policy == MG_POLICY_NEIGHBOUR && !is_neighbour(w, hdr, in)))
         rule_dead(w, hdr, MG_REASON_REFUSED, 1, 0, 0, 0);
     else {
         if (!h->persist)
