@@ -65,6 +65,12 @@ class _Tally(object):
                 return 'service_bytes'
             self._counts[peer] = calls + 1, amount + size
 
+    def count(self, ticket):
+        """
+        Return how many calls of the same peer wait.
+        """
+        return self._counts.get(ticket[0], (0,))[0]
+
     def give(self, ticket):
         """
         A call that was counted waits no more.

@@ -627,6 +627,37 @@ static void the_neighbour_policy_asks_for_the_context_at_the_other_end(void)
     end_world(&w);
 }
 
+static void the_guest_policy_asks_about_others_once_some_messages_wait(void)
+{
+    struct world w;
+    mg_event ev;
+
+    make_world(&w, 1);
+    mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_GUEST, -1, 1);
+    for (int i = 0; i < 32; i++)
+        comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "guest");
+    CHECK(mg_latch_size(l) == 32 && mg_loop_n_events(w.node.loop) == 0);
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE}, "ours");
+    CHECK(mg_latch_size(l) == 33 && mg_loop_n_events(w.node.loop) == 0);
+    comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "one too many");
+    CHECK(mg_latch_size(l) == 33 && w.child->in_python == 1);
+    mg_handler *there = mg_router_get_handler(w.r, HANDLE);
+    CHECK(mg_loop_pop_event(w.node.loop, &ev) && ev.kind == MG_EV_FRAME && ev.a == there && ev.c == w.child);
+    mg_handler_unref(there);
+    mg_handler_unref(ev.a);
+    mg_frame_unref(ev.b);
+    mg_stream_unref(ev.c);
+    for (int i = 0; i < 32; i++)
+        CHECK(got(l, "guest"));
+    CHECK(got(l, "ours"));
+    mg_stream_go_on(w.child);
+    turn(&w);
+    comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), "few wait again");
+    CHECK(got(l, "few wait again") && all_quiet(&w));
+    mg_latch_unref(l);
+    end_world(&w);
+}
+
 static void a_handler_for_one_message_takes_one_and_not_one_that_is_refused(void)
 {
     struct world w;
@@ -1106,6 +1137,7 @@ int main(void)
     RUN(who_is_above_us_may_say_that_somebody_is_dead_and_a_sibling_may_not);
     RUN(the_parent_policy_asks_for_the_authority_of_us_or_a_parent);
     RUN(the_neighbour_policy_asks_for_the_context_at_the_other_end);
+    RUN(the_guest_policy_asks_about_others_once_some_messages_wait);
     RUN(a_handler_for_one_message_takes_one_and_not_one_that_is_refused);
     RUN(a_closed_latch_is_an_invalid_handle);
     RUN(what_python_handles_or_judges_is_an_event_that_holds_its_stream);
