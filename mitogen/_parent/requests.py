@@ -132,11 +132,10 @@ class Throttle(object):
         if len(queue) < self._router.limits.requests:
             queue.append(msg)
             return
-        unread = self._is_unread(stream)
         self._router.refuse(
-            stream, 'requests', 'dropping a request: it %s',
-            'does not read the answers' if unread else 'asks for too much')
-        if self._refuse is not None and not unread:
+            stream, 'requests', 'dropping a request: it asks for too much, or '
+            'does not read the answers')
+        if self._refuse is not None and not self._is_unread(stream):
             self._refuse(msg)
 
     def _come_back(self, stream):

@@ -414,7 +414,11 @@ class FileService(Service):
             step = self._next_step(state)
             if step is None:
                 return
-            step[0](state, *step[1])
+            try:
+                step[0](state, *step[1])
+            except Exception:
+                # It must not end the other transfers.
+                LOG.exception('%r: a transfer failed', self)
         with state.lock:
             state._pumping = False
         self._left.put((state._stream, _GO_ON))
@@ -446,8 +450,11 @@ class FileService(Service):
             return True
         if not state._held:
             state._held = True
-            _room_of(self.router).when_there(
-                stream, lambda: self._left.put((stream, _GO_ON)))
+            try:
+                _room_of(self.router).when_there(
+                    stream, lambda: self._left.put((stream, _GO_ON)))
+            except mitogen.core.Error:
+                LOG.debug('the broker exited during a transfer')
         return False
 
     def _send_chunk(self, state, job):
