@@ -34,7 +34,7 @@ PARTS = {
         'pure_receiver', 'pure_sender', 'channel', 'pure_context', 'writer',
         'pure_link', 'pure_router', 'pure_broker', 'references', 'io_logger',
         'fetcher', 'resources', 'importer', 'policy', 'log_handler',
-        'dispatcher', 'child', 'fork',
+        'dispatcher', 'child', 'fork', 'limits',
     ],
     '_native': [
         'base', 'message', 'latch', 'receiver', 'sender', 'context',

@@ -3,7 +3,6 @@ from typing import Any, Union
 import mitogen.core
 
 LOG: Any
-LOG_INTERVAL: float
 
 class Limits:
     stalled_seconds: float

@@ -57,7 +57,6 @@ import zlib
 
 import mitogen
 import mitogen.core
-import mitogen.limits
 
 from mitogen.core import b
 from mitogen.core import to_text

@@ -6,7 +6,6 @@ Router, as a parent has it: children, ids and connection methods.
 from __future__ import absolute_import  # house
 
 import mitogen.core  # house
-import mitogen.limits  # house
 import mitogen.parent  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _error_text, _handle, _native_str, _note_router, _raise_foreign, ChildIdAllocator, ConnectError, Context  # house
@@ -143,14 +142,14 @@ class Router(mitogen.core.Router):
         """
         What each peer may take, see :class:`mitogen.limits.Limits`.
         """
-        return mitogen.limits.of(self)
+        return mitogen.core._limits_of(self)
 
     def refuse(self, peer, name, text, *args):
         """
         Note that a limit has refused something of a peer, see
         :func:`mitogen.limits.refuse`. Any thread.
         """
-        mitogen.limits.refuse(self, peer, name, text, *args)
+        mitogen.core._refuse(self, peer, name, text, *args)
 
     def allocate_id(self):
         """

@@ -10,7 +10,6 @@ import re  # house
 
 import mitogen  # house
 import mitogen.core  # house
-import mitogen.limits  # house
 from mitogen.core import b, to_text  # house
 from mitogen.parent import _Grants, _handle, _parse_id, is_immediate_child  # house
 
@@ -219,7 +218,7 @@ class RouteMonitor(object):
     _refusals_logged = 50
 
     def _refuse(self, stream, text, *args):
-        tell, more = mitogen.limits.may_log(
+        tell, more = mitogen.core._may_log_now(
             self if stream is None else stream, 'route', self._refusals_logged)
         if tell:
             self._log.error(text + '%s', *(args + (more,)))

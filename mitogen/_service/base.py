@@ -25,7 +25,6 @@ import threading
 
 import mitogen
 import mitogen.core
-import mitogen.limits
 import mitogen.select
 
 from mitogen.core import to_text

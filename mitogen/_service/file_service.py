@@ -11,7 +11,6 @@ import threading  # house
 
 import mitogen  # house
 import mitogen.core  # house
-import mitogen.limits  # house
 import mitogen.select  # house
 
 from mitogen.service import _ANY, _forget_closed, _has_room, _hurry, _is_below, _log_refusal, _need_regular  # house
@@ -121,7 +120,7 @@ class FileService(Service):
         """
         Refuse a path that is longer than any that a file has.
         """
-        limits, name = mitogen.limits.of(self.router), _text_path(path)
+        limits, name = mitogen.core._limits_of(self.router), _text_path(path)
         limit = None
         if mitogen.core.has_parent_authority(msg):
             return
@@ -130,7 +129,7 @@ class FileService(Service):
         elif name.count(os.sep) > limits.path_parts:
             limit = 'path_parts'
         if limit:
-            mitogen.limits.refuse(
+            mitogen.core._refuse(
                 self.router, self.router.stream_by_id(msg.src_id), limit,
                 'it asks for a file by a path of %d characters', len(name))
             raise Error(self.unregistered_msg % (name[:100] + '...',))
@@ -286,13 +285,13 @@ class FileService(Service):
         _reply(msg, answer)
 
     def _queue(self, state, request):
-        limits = mitogen.limits.of(self.router)
+        limits = mitogen.core._limits_of(self.router)
         with state.lock:
             full = len(state._waiting) >= limits.fetches
             if not full or mitogen.core.has_parent_authority(request[2]):
                 state._waiting.append(request)
                 return
-        mitogen.limits.refuse(self.router, state._stream, 'fetches',
+        mitogen.core._refuse(self.router, state._stream, 'fetches',
                               'it asks for too many files at a time')
         raise Error(self.too_many_msg)
 
@@ -354,7 +353,7 @@ class FileService(Service):
             mine = state.unacked_by_id.get(msg.src_id, 0)
             state._acknowledged(msg.src_id, size)
         if size > mine:
-            tell, more = mitogen.limits.may_log(
+            tell, more = mitogen.core._may_log_now(
                 state._stream or self.router, 'acknowledge')
             if tell:
                 LOG.error('%r: context %d acknowledged %d bytes, of %d%s',
@@ -428,7 +427,7 @@ class FileService(Service):
         Return a function and its arguments behind the state. If nothing is to
         be done, return :data:`None`; then the caller pumps no more.
         """
-        limits = mitogen.limits.of(self.router)
+        limits = mitogen.core._limits_of(self.router)
         with state.lock:
             if state._waiting and state._opened < max(1, limits.open_files):
                 state._opened += 1
@@ -506,7 +505,7 @@ class FileService(Service):
         with state.lock:
             stalled = state._stalled(mitogen.core.now() - seconds)
         for context_id in stalled:
-            mitogen.limits.refuse(
+            mitogen.core._refuse(
                 self.router, state._stream, 'stalled_seconds',
                 'files are no longer sent to context %d, which has '
                 'acknowledged nothing for so long', context_id)

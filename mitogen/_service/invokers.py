@@ -11,7 +11,6 @@ import threading  # house
 
 import mitogen.core  # house
 
-import mitogen.limits  # house
 
 from mitogen.service import _CallQueue, _has_parameter, _has_room, _hurry, _peer_of, _Tally, AllowAny  # house
 from mitogen.service import AllowParents, func_name, LOG, validate_arg_spec  # house
@@ -38,7 +37,7 @@ def _may_log(msg):
     """
     if msg is None or mitogen.core.has_parent_authority(msg):
         return True, ''
-    return mitogen.limits.may_log(_peer_of(msg)[0] or msg.router,
+    return mitogen.core._may_log_now(_peer_of(msg)[0] or msg.router,
                                   'service calls', _LINES)
 
 

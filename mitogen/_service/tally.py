@@ -8,7 +8,6 @@ from __future__ import absolute_import  # house
 import threading  # house
 
 import mitogen.core  # house
-import mitogen.limits  # house
 
 
 def _peer_of(msg):
@@ -46,10 +45,10 @@ class _Tally(object):
             return None
         peer = _peer_of(msg)
         size = mitogen.core.Message.HEADER_LEN + len(msg.data)
-        limit = self._add(peer, size, mitogen.limits.of(msg.router))
+        limit = self._add(peer, size, mitogen.core._limits_of(msg.router))
         if limit is None:
             return peer, size
-        mitogen.limits.refuse(msg.router, peer[0], limit,
+        mitogen.core._refuse(msg.router, peer[0], limit,
                               'a call of a service was refused: too many wait')
         raise mitogen.core.CallError(self.full_msg)
 

@@ -9,6 +9,7 @@ import pytest
 
 import mitogen.core
 import mitogen.limits
+import mitogen.parent
 import mitogen.service
 from mitogen.core import CallError, Kwargs, Message
 
@@ -61,7 +62,7 @@ def test_many_refusals_are_one_line_a_second(router, monkeypatch):
         for peer in (one, two) * 50:
             router.refuse(peer.stream, 'stalled_seconds', 'too much')
         assert len(logs.records) == 2
-        monkeypatch.setattr(mitogen.limits, 'LOG_INTERVAL', 0)
+        monkeypatch.setattr(mitogen.core, '_LOG_INTERVAL', 0)
         router.refuse(one.stream, 'stalled_seconds', 'too much')
         assert 'and 49 more times' in logs.records[-1].getMessage()
         assert router.stats()['refusals'] == {'stalled_seconds': 101}
@@ -255,8 +256,10 @@ def test_a_flood_of_refused_frames_keeps_nobody_waiting(cast, reading):
     assert len(calls) > 5
 
 
-def test_requests_for_modules_beyond_the_limit_are_refused(cast):
+def test_requests_for_modules_beyond_the_limit_are_refused(cast, monkeypatch):
     cast.router.limits.requests = 10
+    # Else a slow machine is slower than the liar may be.
+    monkeypatch.setattr(mitogen.parent.Throttle, 'burst', 1)
     cast.liar.flood(frame=dict(dst=0, handle=GET_MODULE, data='no_such_module_%d'), count=1000)
     testlib.wait_for(lambda: cast.router.stats()['refusals'].get('requests'))
     cast.liar.send(frames=[dict(dst=0, handle=GET_MODULE, data='x' * 20000)])

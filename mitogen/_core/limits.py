@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+What one peer may take: `mitogen.limits` has the names that programs know.
+"""
+
+from __future__ import absolute_import  # house
+
+from mitogen.core import _fork_hooks, _SELDOM, _seldom, integer_types, LazyLogger, now, thread  # house
+
+
+# Here, so that a child that is to have children needs no module more.
+if _SELDOM:
+    _limits_log = LazyLogger('mitogen.limits')
+
+    #: Seconds between two log lines about one peer and one limit.
+    _LOG_INTERVAL = 1.0
+
+    #: Guards what was refused, of all routers and peers.
+    _limits_lock = thread.allocate_lock()
+
+    def _replace_limits_lock():
+        """
+        In a child made by fork: the thread that may have held it is not there.
+        """
+        global _limits_lock
+        _limits_lock = thread.allocate_lock()
+
+    _fork_hooks.append(_replace_limits_lock)
+
+
+@_seldom
+class _Limits(object):
+    """
+    The limits of one router: numbers, which any thread may set at any time.
+    Infinity is no limit.
+
+    :raises AttributeError:
+        There is no such limit.
+    :raises ValueError:
+        A limit is set to what is no number, or is negative.
+    """
+    #: Seconds that a peer may leave what waits for it unread. Then its stream
+    #: is ended, if something of this process waits for it meanwhile.
+    stalled_seconds = 120.0
+
+    #: Calls of services that wait for a thread of the pool; and of one service
+    #: that obeys one call at a time, or keeps results, those that wait there.
+    #: Callers with the authority of a parent have no limit, and in a child each
+    #: context that is reached through the parent has its own.
+    service_calls = 10000
+
+    #: Bytes in those calls. One call alone may be larger.
+    service_bytes = 33554432
+
+    #: Files that :class:`mitogen.service.FileService` has open. Further ones
+    #: are opened when others have been sent.
+    open_files = 32
+
+    #: Requests for files that wait for that.
+    fetches = 1000
+
+    #: Characters in the path of a file that is asked for.
+    path_bytes = 4096
+
+    #: Slashes in it.
+    path_parts = 256
+
+    #: Requests for modules, and for resources, that wait to be answered.
+    requests = 1000
+
+    #: Bytes in one such request.
+    request_bytes = 10000
+
+    #: Bytes of answers that wait to be read when a request for a module or a
+    #: resource is answered. If there are more, the request waits.
+    unread_bytes = 67108864
+
+    #: How many times a master hands a peer a block of 1,000 context ids, which
+    #: are for the whole tree and are never used again.
+    id_blocks = 1000
+
+    #: The same in a child, which asks its parent for each.
+    id_blocks_below = 100
+
+    #: Contexts that may be behind a peer at a time.
+    routes = 16384
+
+    #: Bytes of one message about a route, of a request for ids, and of the
+    #: like. The longest that a child of ours sends is shorter.
+    control_bytes = 8192
+
+    #: Log records that a peer may send in a second, on the average of some.
+    log_records_per_second = 5000
+
+    #: Bytes of log records in a second.
+    log_bytes_per_second = 4 * 1048576
+
+    #: Bytes of one log record; of a longer one, the rest is left out.
+    log_record_bytes = 1048576 + 4096
+
+    def __setattr__(self, name, value):
+        if name.startswith('_') or not hasattr(type(self), name):
+            raise AttributeError('there is no limit %r' % (name,))
+        if not isinstance(value, (float,) + integer_types) or \
+                not value >= 0:
+            raise ValueError('%s must be a number that is not negative, and '
+                             'not %r' % (name, value))
+        object.__setattr__(self, name, value)
+
+
+@_seldom
+def _limits_of(router):
+    """
+    Return the limits of a router, also of one that has no children.
+    """
+    own = vars(router)
+    return own.get('_limits') or own.setdefault('_limits', _Limits())
+
+
+@_seldom
+def _may_log_now(about, topic, lines=1):
+    """
+    Tell whether there may be a log line about an object and a topic now, which
+    is so for that many a second. Any thread; does not block.
+
+    :returns:
+        A pair: whether there may be, and text to append to the line, on those
+        that were left out before it.
+    """
+    moment = now()
+    with _limits_lock:
+        notes = vars(about).setdefault('_logged_at', {})
+        since, told, untold = notes.get(topic, (moment, 0, 0))
+        if moment - since >= _LOG_INTERVAL:
+            since, told = moment, 0
+        tell = told < lines
+        notes[topic] = (since, told + 1, 0) if tell else \
+            (since, told, untold + 1)
+    return tell, ', and %d more times' % (untold,) if untold else ''
+
+
+@_seldom
+def _refuse(router, peer, name, text, *args):
+    """
+    Note that a limit has refused something: count it, and log it unless that
+    was done for the same peer and limit just now. Any thread; does not block.
+
+    :param mitogen.core.Router router:
+    :param peer:
+        Stream, or the context if the limit is for each context; :data:`None`
+        if it is for all together.
+    :param str name:
+        The limit, an attribute of the limits.
+    :param str text:
+        What was refused. With `args`, it is formatted by them. Nothing in it
+        may be as the peer has written it.
+    """
+    with _limits_lock:
+        counts = vars(router).setdefault('_refusals', {})
+        counts[name] = counts.get(name, 0) + 1
+    about = router if peer is None else peer
+    tell, more = _may_log_now(about, name)
+    if tell:
+        _limits_log.error('%r: %s (limits.%s is %s)%s', about,
+                          text % args if args else text, name,
+                          getattr(_limits_of(router), name), more)
