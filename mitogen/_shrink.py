@@ -271,8 +271,10 @@ def _add_tables(table, tables):
     Append the symbol tables of everything that lies in `table` to a list.
     """
     for child in table.get_children():
-        tables.append(child)
-        _add_tables(child, tables)
+        # Python 3.14 has a table for annotations wherever there may be some.
+        if child.get_type() != 'annotation':
+            tables.append(child)
+            _add_tables(child, tables)
 
 
 def _outer_functions(table):
@@ -418,7 +420,8 @@ def _shorten(lines, keywords):
     table = symtable.symtable(str(lay_out(lines)), 'source', 'exec')
     pos = 0
     for name, tables in _outer_functions(table):
-        if name in _NO_FUNCTIONS:
+        # Since Python 3.15 they have the names of code objects: <lambda>.
+        if name.strip('<>') in _NO_FUNCTIONS:
             continue
         while lines[pos].first != u'def' or lines[pos].tokens[1][1] != name:
             pos += 1
