@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import threading
+import warnings
 
 import mitogen.core
 import mitogen.parent
@@ -25,6 +26,9 @@ FORK_SUPPORTED = hasattr(os, 'fork')
 
 #: Exit status of a child whose context ended with an exception.
 CRASH_STATUS = 72
+
+#: The filter that :func:`_fork` has put first.
+_fork_filter = None
 
 
 class Error(mitogen.core.StreamError):
@@ -81,6 +85,23 @@ def _convert_exit_status(status):
     if os.WIFSIGNALED(status):
         return -os.WTERMSIG(status)
     return -os.WSTOPSIG(status)
+
+
+def _fork():
+    """
+    Call :func:`os.fork` without being warned that this process has threads: it
+    always has, and they are taken care of. Where warnings are errors, Python
+    3.15 would raise one when the child is there already, and its number lost.
+    """
+    global _fork_filter
+    if sys.version_info >= (3, 12) and warnings.filters[:1] != [_fork_filter]:
+        # For our own forks only, and not taken back: another thread may
+        # change the filters meanwhile.
+        warnings.filterwarnings(
+            'ignore', 'This process .* is multi-threaded', DeprecationWarning,
+            r'mitogen\.fork$')
+        _fork_filter = warnings.filters[0]
+    return os.fork()
 
 
 def handle_child_crash():
@@ -176,8 +197,9 @@ class Connection(mitogen.parent.Connection):
             mitogen.parent._get_skip()
         left, right = mitogen.parent.create_socketpair(mitogen.parent._BUFFER_SIZE)
         try:
-            pid = os.fork()
-        except OSError:
+            pid = _fork()
+        except BaseException:
+            # If there is a child all the same, it meets the end of its input.
             left.close()
             right.close()
             raise

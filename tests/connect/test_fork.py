@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import threading
+import warnings
 
 import pytest
 import places
@@ -95,6 +96,34 @@ def test_a_child_has_none_of_our_streams(router):
     context = router.fork()
     assert not ours & set(context.call(open_sockets))
     assert other.call(os.getpid)
+
+
+def test_a_fork_beside_threads_is_no_warning(router):
+    """Python 3.15 would raise it once the child is there, so nobody would know the child."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for _ in range(2):
+            assert router.fork().call(add_here, 1, 2) == 3
+            # As a program may do at any time.
+            warnings.simplefilter('error')
+
+
+def test_a_child_whose_number_got_lost_ends(router, monkeypatch):
+    pids = []
+
+    def fork():
+        pids.append(os.fork())
+        if pids[0]:
+            raise DeprecationWarning('too late')
+        return 0
+
+    monkeypatch.setattr(mitogen.fork, '_fork', fork)
+    before = open_sockets()
+    with pytest.raises(DeprecationWarning):
+        router.fork()
+    # The child's end of its socket is closed here, so it meets the end of its input.
+    os.waitpid(pids[0], 0)
+    assert open_sockets() == before
 
 
 def test_a_fork_of_a_fork(router):
