@@ -90,10 +90,13 @@ def _imports_by_dis(code):
     import dis
     level = fromlist = None
     for ins in dis.get_instructions(code):
-        if ins.opname.startswith('LOAD_CONST') or \
-                ins.opname == 'LOAD_SMALL_INT':
+        if ins.opname.startswith('LOAD_'):
+            # The operation depends on the constant, and on the version.
             level, fromlist = fromlist, ins.argval
         elif ins.opname == 'IMPORT_NAME':
+            if type(level) is not int:
+                raise ValueError('bytecode that is not known: %s before '
+                                 'IMPORT_NAME' % (level,))
             # 3.15 prints a remark about laziness behind the name.
             yield level, ins.argval.split(' ')[0], fromlist or ()
 

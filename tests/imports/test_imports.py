@@ -2,9 +2,11 @@
 Reading the imports out of a code object.
 """
 
+import dis
 import glob
 import os
 import subprocess
+import sys
 
 import pytest
 import pythons
@@ -83,3 +85,16 @@ def test_every_interpreter_at_hand_reads_its_own_bytecode(name):
     root = os.path.dirname(os.path.dirname(mitogen.imports.__file__))
     out = subprocess.check_output([pythons.find_python(name), '-c', PROGRAM, root])
     assert eval(out) == [(level, 'a', ()), (level, 'e', ()), (level, 'e.f', ()), (2, 'j', ('k', 'm'))]
+
+
+def test_an_import_after_bytecode_that_is_not_known_is_an_error(monkeypatch):
+    code = compile('x = y\nimport a', '<test>', 'exec')
+    known = [ins for ins in dis.get_instructions(code) if ins.opname == 'IMPORT_NAME' or ins.argval == 'y']
+    monkeypatch.setattr(dis, 'get_instructions', lambda _code: known)
+    with pytest.raises(ValueError, match='not known'):
+        list(mitogen.imports._imports_by_dis(code))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason='a lazy import is a syntax error')
+def test_lazy_imports_are_reported_as_others_are():
+    assert scan('lazy import a.b\nlazy from c import d\n') == [(0, 'a.b', ()), (0, 'c', ('d',))]
