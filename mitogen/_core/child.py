@@ -218,6 +218,10 @@ class ExternalContext(object):
         if _core_source and self.config.get('setup_package', True):
             for name in 'mitogen', 'mitogen.core':
                 sys.modules[name].__loader__ = importer
+                if PY3:
+                    # Python 3.15 warns of one without the other.
+                    sys.modules[name].__spec__ = type(sys.__spec__)(
+                        name, importer, is_package=name == 'mitogen')
 
     def _setup_stdio(self):
         if os.isatty(2):

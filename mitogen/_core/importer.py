@@ -28,7 +28,7 @@ class Importer(_Fetcher):
     """
     #: Modules that are useless, or harmful, in another interpreter.
     ALWAYS_BLACKLIST = ['builtins', '__builtin__', 'msvcrt', 'thread',
-                        'org'] + ['cStringIO'] * PY3
+                        'nt', '_winapi', 'org'] + ['cStringIO'] * PY3
     if _SELDOM:
         absent_msg = (
             'the parent is unable to serve %r: it is missing there too, or is a '

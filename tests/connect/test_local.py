@@ -411,3 +411,25 @@ def test_a_process_can_be_terminated(router):
     proc.kill()
     latch.get(timeout=60)
     assert proc.poll() == -9
+
+
+def fails_with_a_traceback():
+    import traceback
+    import warnings
+    try:
+        mitogen.core.io_op(os.read, 12345, 1)
+    except OSError:
+        traceback.format_exc()
+    # It is told where this module came from.
+    warnings.warn_explicit('text', UserWarning, 'mitogen/core.py', 1, module_globals=vars(mitogen.core))
+
+
+@pytest.mark.parametrize('ship', ['1', 'source'])
+def test_a_child_whose_warnings_are_errors_knows_where_its_core_came_from(router, monkeypatch, ship):
+    monkeypatch.setenv('MITOGEN_SHIP', ship)
+    context = router.local(python_path=[sys.executable, '-W', 'error', '-W', 'ignore::UserWarning'])
+    context.call(fails_with_a_traceback)
+    for name, is_package in ('mitogen', True), ('mitogen.core', False):
+        module = '__import__("sys").modules[%r]' % (name,)
+        assert context.call(eval, '%s.__spec__.loader is %s.__loader__' % (module, module))
+        assert context.call(eval, '%s.__spec__.submodule_search_locations' % (module,)) == ([] if is_package else None)
