@@ -6,35 +6,41 @@ The choice of the core: whether a class with two leaves becomes the pure one or 
 from __future__ import absolute_import  # house
 
 import os  # house
+import sys  # house
 
-from mitogen.core import _core_source, _REDUCED  # house
-
-
-def _find_native():
-    """
-    Return :mod:`mitogen._native` if this process uses the compiled core, None
-    if it uses the pure one.
-
-    :raises ImportError: MITOGEN_CORE is 'native', and it cannot be had.
-    """
-    wanted = os.environ.get('MITOGEN_CORE')
-    # A text that the bootstrap has sent has no extension beside it.
-    if _core_source or wanted == 'pure':
-        return None
-    try:
-        # In a function, so that it does not count among the modules that a
-        # child which imports this one will need.
-        from mitogen import _native
-    except ImportError:
-        if wanted == 'native':
-            raise
-        return None
-    return _native
+from mitogen.core import _core_source, _REDUCED, LOG  # house
 
 
 #: Which core this process uses: 'pure' or 'native'.
 CORE = 'pure'
 if not _REDUCED:
+    def _find_native():
+        """
+        Return :mod:`mitogen._native` if this process uses the compiled core, None
+        if it uses the pure one.
+
+        :raises ImportError: MITOGEN_CORE is 'native', and it cannot be had.
+        """
+        wanted = os.environ.get('MITOGEN_CORE')
+        # A text that the bootstrap has sent has no extension beside it.
+        if _core_source or wanted == 'pure':
+            return None
+        try:
+            # In a function, so that it does not count among the modules that a
+            # child which imports this one will need.
+            from mitogen import _native
+        except ImportError:
+            e = sys.exc_info()[1]
+            if wanted == 'native':
+                raise
+            # An extension that is not there needs no word; one that the system
+            # cannot load was meant to be used.
+            if str(getattr(e, 'path', None)).endswith('.so'):
+                LOG.warning('the compiled core cannot be loaded, so the pure '
+                            'core is used: %s', e)
+            return None
+        return _native
+
     _native = _find_native()
     if _native:
         CORE = 'native'

@@ -5,6 +5,7 @@ The package itself: which core runs and why, @mitogen.main(), what importing cos
 import os
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -123,6 +124,14 @@ def test_a_core_that_must_be_native_and_is_not_there_is_an_import_error():
 def test_without_the_extension_the_pure_core_runs():
     status, out, err = run('-c', WITHOUT_EXTENSION, MITOGEN_CORE='auto')
     assert (status, out) == (0, 'pure\n'), err
+
+
+def test_an_extension_that_cannot_be_loaded_is_not_used_and_says_so(tmp_path):
+    (tmp_path / ('_mitogen_core' + sysconfig.get_config_var('EXT_SUFFIX'))).write_bytes(b'no library')
+    code = 'import mitogen.core; print(mitogen.core.CORE)'
+    status, out, err = run('-W', 'error', '-c', code, MITOGEN_CORE='', PYTHONPATH=str(tmp_path))
+    assert (status, out) == (0, 'pure\n')
+    assert 'the compiled core cannot be loaded, so the pure core is used' in err
 
 
 def test_an_extension_of_another_version_is_not_used_and_says_so(tmp_path):
