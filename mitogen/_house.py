@@ -49,7 +49,7 @@ PARTS = {
         'resource_forwarder', 'router', 'upgrade', 'keys', 'depth', 'guard',
     ],
     'master': [
-        'base', 'core_source', 'stdlib', 'loaders', 'source_files',
+        'base', 'swallowed', 'core_source', 'stdlib', 'loaders', 'source_files',
         'finder_methods', 'module_finder', 'server', 'module_responder',
         'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',

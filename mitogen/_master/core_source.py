@@ -10,7 +10,7 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import LOG  # house
+from mitogen.master import _log_swallowed, LOG  # house
 
 
 #: The core's source as children get it, once a child has needed it.
@@ -49,11 +49,14 @@ def _reduce_core_source(py3, whole):
         if whole:
             return mitogen._shrink.shrink_source(text, constants), None
         return mitogen._shrink.divide_source(text, constants)
-    except Exception:
-        # PyPy, for one, has no symbol tables. The whole then, since a child
-        # may pass it on to one of the other kind.
+    except ImportError:
+        # PyPy has no symbol tables.
         LOG.debug('cannot reduce the core', exc_info=True)
-        return mitogen.core.to_text(source), None
+    except Exception:
+        _log_swallowed(LOG, 'cannot reduce %r, so children are sent twice as '
+                       'much', 'mitogen.core')
+    # The whole then, since a child may pass it on to one of the other kind.
+    return mitogen.core.to_text(source), None
 
 
 if mitogen.is_master and \

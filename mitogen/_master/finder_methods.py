@@ -11,7 +11,7 @@ import types  # house
 
 import mitogen.core  # house
 
-from mitogen.master import _find_loader, _looks_like_script, _py_filename, _read_file  # house
+from mitogen.master import _find_loader, _log_swallowed, _looks_like_script, _py_filename, _read_file  # house
 from mitogen.master import _to_source_bytes, FINDER_LOG, PY3  # house
 
 
@@ -76,8 +76,8 @@ class PkgutilMethod(FinderMethod):
         except (ImportError, AttributeError, TypeError, ValueError):
             return None
         except Exception:
-            FINDER_LOG.debug('%r: a finder failed on %r',
-                             self, fullname, exc_info=True)
+            _log_swallowed(FINDER_LOG, 'a finder of sys.meta_path failed on '
+                           '%r', fullname)
             return None
         if loader is None:
             return None
@@ -177,6 +177,9 @@ class ParentSpecEnumerationMethod(ParentEnumerationMethod):
             try:
                 spec = finder.find_spec(fullname, path)
             except Exception:
+                _log_swallowed(FINDER_LOG, '%r of sys.meta_path failed',
+                               getattr(finder, '__name__',
+                                       type(finder).__name__))
                 continue
             if spec is not None:
                 return spec

@@ -10,7 +10,7 @@ import sys  # house
 import mitogen  # house
 import mitogen.parent  # house
 
-from mitogen.master import _to_source_bytes, _whole, DefectivePython3xMainMethod, FINDER_LOG  # house
+from mitogen.master import _log_swallowed, _to_source_bytes, _whole, DefectivePython3xMainMethod, FINDER_LOG  # house
 from mitogen.master import is_stdlib_name, ParentImpEnumerationMethod, ParentSpecEnumerationMethod  # house
 from mitogen.master import PkgutilMethod, PY3, SysModulesMethod, to_text  # house
 
@@ -178,9 +178,12 @@ class ModuleFinder(object):
         names = set(self.generate_parent_names(fullname))
         try:
             code = self._get_code(fullname, path, source)
-        except Exception:
+        except SyntaxError:
             FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
                              exc_info=True)
+        except Exception:
+            _log_swallowed(FINDER_LOG, 'cannot compile %r, so children fetch '
+                           'what it imports one by one', fullname)
         else:
             names.update(self._generate_imports(fullname, code))
 
@@ -201,8 +204,8 @@ class ModuleFinder(object):
                 related = self.find_related_imports(name)
             except Exception:
                 # One bad module must not cost the others that need it.
-                FINDER_LOG.debug('%r: cannot tell what %r needs', self, name,
-                                 exc_info=True)
+                _log_swallowed(FINDER_LOG, 'cannot tell what %r needs, so '
+                               'children fetch that one by one', name)
                 continue
             new = set(related) - found
             found |= new

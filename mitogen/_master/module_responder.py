@@ -13,8 +13,8 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _Server, b, get_child_modules, is_stdlib_path, ModuleFinder, PY3  # house
-from mitogen.master import RESPONDER_LOG, to_text  # house
+from mitogen.master import _log_swallowed, _Server, b, get_child_modules, is_stdlib_path, ModuleFinder  # house
+from mitogen.master import PY3, RESPONDER_LOG, to_text  # house
 
 
 class ModuleResponder(_Server):
@@ -130,9 +130,13 @@ class ModuleResponder(_Server):
             # Our own files are covered by a test.
             if fullname.partition('.')[0] != 'mitogen':
                 compile(minified, path, 'exec', 0, True)
+        except UnicodeDecodeError:
+            RESPONDER_LOG.debug('%r: cannot minify %r, which is not UTF-8',
+                                self, fullname)
+            minified = source
         except Exception:
-            RESPONDER_LOG.debug('%r: cannot minify %r', self, fullname,
-                                exc_info=True)
+            _log_swallowed(RESPONDER_LOG, 'cannot minify %r, which is sent as '
+                           'it is', fullname)
             minified = source
         self.minify_secs += mitogen.core.now() - start
         return minified
@@ -246,9 +250,13 @@ class ModuleResponder(_Server):
                 continue
             try:
                 self._send_load_module(stream, name)
-            except Exception:
+            except ImportError:
+                # Denied, for example. It is asked for if it is wanted.
                 RESPONDER_LOG.debug('skipping %r, which %r needs', name,
                                     fullname, exc_info=True)
+            except Exception:
+                _log_swallowed(RESPONDER_LOG, 'cannot send %r, which another '
+                               'module needs', name)
 
     def _send_late_core(self, stream):
         """
@@ -274,11 +282,15 @@ class ModuleResponder(_Server):
             self._send_late_core(stream)
             self._send_related(stream, fullname)
             self._send_load_module(stream, fullname)
-        except Exception:
+        except Exception as e:
             # Not marked as sent: the reason may go away.
             self._send_tuple(stream, self._make_negative_response(fullname))
-            RESPONDER_LOG.debug('%r cannot be served to %s', fullname, stream,
-                                exc_info=True)
+            if isinstance(e, ImportError):
+                RESPONDER_LOG.debug('%r cannot be served to %s', fullname,
+                                    stream, exc_info=True)
+            else:
+                _log_swallowed(RESPONDER_LOG, 'cannot send %r to a child',
+                               fullname)
 
     @staticmethod
     def _name_in(msg):

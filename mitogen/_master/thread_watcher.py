@@ -44,7 +44,8 @@ class ThreadWatcher(object):
             try:
                 watcher.on_join()
             except Exception:
-                LOG.debug('%r failed', watcher, exc_info=True)
+                # A broker, for one, may not have been told to end.
+                LOG.warning('%r failed', watcher, exc_info=True)
 
     @classmethod
     def watch(cls, target, on_join):

@@ -12,6 +12,8 @@ import pytest
 import places
 import testlib
 
+import mitogen._shrink
+import mitogen.imports
 import mitogen.master
 from mitogen.master import (
     DefectivePython3xMainMethod, ModuleFinder, ParentImpEnumerationMethod, ParentSpecEnumerationMethod,
@@ -530,3 +532,53 @@ def test_a_module_below_namespaces_is_found_without_running_anything(tmp_path, m
     finally:
         for name in [name for name in sys.modules if name.startswith('outer_ns')]:
             del sys.modules[name]
+
+
+# ---- what is not found because of somebody's mistake
+
+class BrokenFinder(object):
+    def find_spec(self, fullname, path=None, target=None):
+        raise RuntimeError('no finder of ours')
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+
+
+@pytest.fixture
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(mitogen.master, '_swallowed', set())
+
+
+def test_a_finder_that_fails_is_named_in_one_warning(finder, monkeypatch, caplog, nothing_said):
+    monkeypatch.setattr(sys, 'meta_path', [BrokenFinder()] + sys.meta_path)
+    for cls in PkgutilMethod, ParentSpecEnumerationMethod:
+        for _ in range(2):
+            cls().find('absent_module')
+    assert warnings_of(caplog) == [
+        "a finder of sys.meta_path failed on 'absent_module': no finder of ours",
+        "'BrokenFinder' of sys.meta_path failed: no finder of ours",
+    ]
+
+
+def test_a_module_that_cannot_be_looked_through_is_named_in_one_warning(finder, monkeypatch, caplog, nothing_said):
+    def fail(_code):
+        raise ValueError('bytecode that is not known')
+
+    monkeypatch.setattr(mitogen.imports, 'codeobj_imports', fail)
+    for _ in range(2):
+        assert finder.find_related('lonely') == []
+    text, = warnings_of(caplog)
+    assert "cannot tell what 'lonely' needs" in text and 'bytecode that is not known' in text
+
+
+def test_a_core_that_cannot_be_reduced_is_one_warning(monkeypatch, caplog, nothing_said):
+    def fail(_source, _constants):
+        raise IndexError('tables of another Python')
+
+    monkeypatch.setattr(mitogen._shrink, 'divide_source', fail)
+    for _ in range(2):
+        text, late = mitogen.master._reduce_core_source(True, False)
+        assert late is None and 'class ExternalContext' in text
+    text, = warnings_of(caplog)
+    assert "cannot reduce 'mitogen.core'" in text and 'tables of another Python' in text
