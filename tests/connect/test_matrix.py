@@ -28,7 +28,8 @@ OWN = 'python%d.%d' % sys.version_info[:2]
 FULL = os.environ.get('MITOGEN_TEST_MATRIX') == 'full'
 
 #: Children of each master, if not all are.
-OLDEST, NEWEST = 'python2.7', 'python3.13'
+OLDEST = 'python2.7'
+NEWEST = next((name for name in reversed(pythons.NAMES) if pythons.is_here(name)), OWN)
 
 
 def pairs():

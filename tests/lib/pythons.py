@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-NAMES = ['python2.7'] + ['python3.%d' % minor for minor in range(6, 15)]
+NAMES = ['python2.7'] + ['python3.%d' % minor for minor in range(6, 16)]
 
 _found = {}
 
