@@ -49,13 +49,12 @@ def disable_site_packages():
 
 class _Formatter(logging.Formatter):
     """
-    Log formatter that knows microseconds. Only a record begins at the begin of
-    a line: what follows its first line is indented, and what a terminal would
-    obey is escaped.
+    Log formatter that knows microseconds. What a terminal would obey is
+    escaped, and no line but the first of a record looks like one.
     """
     def format(self, record):
-        return mitogen.core._printable(
-            logging.Formatter.format(self, record), u'    ')
+        return mitogen.core._printable_record(
+            logging.Formatter.format(self, record))
 
     def formatTime(self, record, datefmt=None):
         when = datetime.datetime.fromtimestamp(record.created)

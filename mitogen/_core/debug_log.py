@@ -10,7 +10,7 @@ import os  # house
 import sys  # house
 import time  # house
 
-from mitogen.core import _module, _open_own, _printable, _private_folder, _seldom, LOGGERS  # house
+from mitogen.core import _module, _open_own, _printable_record, _private_folder, _seldom, LOGGERS  # house
 
 
 @_seldom
@@ -43,9 +43,9 @@ class PidfulStreamHandler(object):
             '%(name)s: %(message)s'))
 
     def format(self, record):
-        """Show a record; what follows its first line is indented."""
-        return _printable(_module('logging').StreamHandler.format(self, record),
-                         u'    ')
+        """Show a record."""
+        return _printable_record(
+            _module('logging').StreamHandler.format(self, record))
 
     def emit(self, record):
         pid = os.getpid()

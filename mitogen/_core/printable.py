@@ -49,3 +49,16 @@ def _printable(text, mark=None):
     lines = [line.translate(_escapes)
              for line in text.split(u'\n', _MOST_LINES)]
     return u'\n'.join(lines[:1] + [line and mark + line for line in lines[1:]])
+
+
+@_seldom
+def _printable_record(text):
+    """
+    Return a whole record as a handler of ours shows it. It begins with its
+    time, so no further line may begin with a digit.
+    """
+    if isinstance(text, BytesType):
+        text = UnicodeType(text, 'utf-8', 'replace')
+    lines = [line.translate(_escapes) for line in text.split(u'\n')]
+    return u'\n'.join(lines[:1] + [u' ' * line[:1].isdigit() + line
+                                   for line in lines[1:]])

@@ -56,7 +56,8 @@ class LogForwarder(_Server):
 
     def _on_forward_log(self, msg):
         stream = self._stream_of(msg)
-        if stream is None or not self._rate.admits(stream, len(msg.data)):
+        # None: from this process.
+        if stream and not self._rate.admits(stream, len(msg.data)):
             return
         context = self._router.context_by_id(msg.src_id)
         text = self._shorten(bytes(msg.data)).decode('utf-8', 'replace')
