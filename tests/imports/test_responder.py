@@ -619,7 +619,8 @@ def test_a_record_with_odd_bytes(router):
     router.context_by_id(1234, name=u'odd')
     with testlib.LogCapture() as logs:
         forward(router, b'n\x0099\x00a\x00b\xff')
-        record, = logs.find(u'a\0b\ufffd')
+        record, = logs.find(u'a\\x00b\ufffd')
+        assert record.mitogen_message == u'a\0b\ufffd'
         assert (record.name, record.levelno) == ('n.[odd]', 99)
         forward(router, b'no level\x00at all')
         forward(router, b'n\x00NaN\x00text')
