@@ -96,7 +96,7 @@ def test_a_sender_that_a_child_made_up_does_not_take_a_route(tree):
     A sibling that uses one speaks to its neighbours, but not as a neighbour.
     """
     grandchild = tree.router.local(via=tree.sibling)
-    for handle in (DEL_ROUTE, ADD_ROUTE):
+    for handle in (ADD_ROUTE, DEL_ROUTE):
         sender = given(tree, Sender(Context(None, tree.parent_id), handle))
         tree.sibling.call(targets.send_bytes_to, sender, b'%d' % grandchild.context_id)
     assert grandchild.call(targets.identity, 5) == 5
