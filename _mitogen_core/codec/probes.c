@@ -71,22 +71,37 @@ void mg_probes_clear(mg_probes *probes)
     Py_CLEAR(probes->dict);
 }
 
+/* Whether a key is a number below the size of the table. As long as that is so of all keys, each has the place of that
+ * number for itself, and no map is needed: they are indices, most likely. */
+static int is_index(const mg_unpickler *up, PyObject *key)
+{
+    if (!PyLong_CheckExact(key))
+        return 0;
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(key, &overflow);
+    return !overflow && value >= 0 && (unsigned long long) value >> up->probes.bits == 0;
+}
+
+static int holds_indices(mg_unpickler *up, PyObject *dict)
+{
+    PyObject *key;
+    for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, NULL);) {
+        if (!is_index(up, key))
+            return 0;
+    }
+    return 1;
+}
+
 /* Makes the map of what the dictionary holds, with room for one more. */
 static int survey(mg_unpickler *up, PyObject *dict)
 {
     mg_probes *probes = &up->probes;
-    size_t size = (size_t) PyDict_GET_SIZE(dict);
-    mg_probes_clear(probes);
-    probes->bits = 6; /* a whole word */
-    while (usable(probes->bits) <= size)
-        probes->bits++;
+    PyMem_Free(probes->taken);
     probes->taken = PyMem_Calloc((size_t) 1 << (probes->bits - 6), sizeof *probes->taken);
     if (probes->taken == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    Py_INCREF(dict);
-    probes->dict = dict;
     PyObject *key;
     for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, NULL);) {
         if (pay(up) < 0 || (needs_note(up, key) && note(up, key) < 0))
@@ -95,11 +110,36 @@ static int survey(mg_unpickler *up, PyObject *dict)
     return 0;
 }
 
+/* Turns to another dictionary. */
+static int begin(mg_unpickler *up, PyObject *dict)
+{
+    mg_probes *probes = &up->probes;
+    mg_probes_clear(probes);
+    probes->bits = 6; /* a whole word */
+    while (usable(probes->bits) <= (size_t) PyDict_GET_SIZE(dict))
+        probes->bits++;
+    Py_INCREF(dict);
+    probes->dict = dict;
+    for (Py_ssize_t i = 0; i < PyDict_GET_SIZE(dict); i++) {
+        if (pay(up) < 0)
+            return -1;
+    }
+    return holds_indices(up, dict) ? 0 : survey(up, dict);
+}
+
 int mg_probes_check(mg_unpickler *up, PyObject *dict, PyObject *key)
 {
     if (PyDict_GET_SIZE(dict) < MG_CODEC_FREE_KEYS) /* then it is a tuple, whose hash alone may take long */
         return PyTuple_CheckExact(key) ? pay_for_tuple(up, key) : 0;
-    if ((up->probes.dict != dict || usable(up->probes.bits) <= (size_t) PyDict_GET_SIZE(dict)) && survey(up, dict) < 0)
+    mg_probes *probes = &up->probes;
+    if (probes->dict != dict && begin(up, dict) < 0)
+        return -1;
+    int grew = usable(probes->bits) <= (size_t) PyDict_GET_SIZE(dict);
+    while (usable(probes->bits) <= (size_t) PyDict_GET_SIZE(dict))
+        probes->bits++;
+    if (probes->taken == NULL && is_index(up, key))
+        return 0;
+    if ((grew || probes->taken == NULL) && survey(up, dict) < 0)
         return -1;
     return note(up, key);
 }

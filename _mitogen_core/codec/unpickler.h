@@ -23,7 +23,7 @@ typedef struct {
 /* Which places are taken in the table of a large dictionary, see probes.h. */
 typedef struct {
     PyObject *dict; /* strong, or NULL: the dictionary */
-    uint64_t *taken; /* a bit for each place */
+    uint64_t *taken; /* a bit for each place, or NULL while no two keys want one place */
     unsigned bits; /* of the number of places */
 } mg_probes;
 

@@ -133,11 +133,12 @@ def arc(count):
     dict_of(equal_tuples(4000)),
     dict_of(arc(8000)),
     dict_of([u'text%d' % i for i in range(3000)] + equal_numbers(4000)),
+    dict_of(list(range(3000)) + equal_numbers(4000)),
     b'\x80\x02(' + b''.join(b'}' + dict_of(equal_numbers(4000))[3:-1] for _ in range(3)) + b't.',
     b'\x80\x02cmitogen.core\nKwargs\n' + dict_of(equal_numbers(4000))[2:-1] + b'\x85R.',
     pickle.dumps(dict.fromkeys(equal_numbers(4000)), 0),
     pickle.dumps(dict.fromkeys(equal_numbers(4000)), 4),
-], ids=['numbers', 'one by one', 'with floats', 'tuples', 'arc', 'among text', 'the third', 'in Kwargs', 'protocol 0',
+], ids=['numbers', 'one by one', 'with floats', 'tuples', 'arc', 'among text', 'among indices', 'the third', 'in Kwargs', 'protocol 0',
         'protocol 4'])
 def test_keys_that_collide_are_refused(data):
     with pytest.raises(mitogen.core.Error) as caught:
