@@ -42,7 +42,7 @@ def run_row(seed, batches):
         world.check_growth()
     except master_world.Finding as e:
         print('seed %d, core %s, batch %d: %s' % (seed, os.environ['MITOGEN_CORE'], i, e))
-        print(json.dumps(world.steps)[:20000])
+        print(json.dumps(world.steps)[:8000])
         sys.stdout.flush()
         # Whatever is amiss may keep it from ending.
         os._exit(1)

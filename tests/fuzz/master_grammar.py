@@ -223,10 +223,10 @@ class Grammar(object):
         return ['flood', dict(frame=frame, count=self.rng.choice((50, 500, 3000)))]
 
     def unread(self):
-        frames = [self.one_frame() for _ in range(5)] * self.rng.choice((1, 20, 60))
-        if sum(len(frame['data']) * frame.get('repeat', 1) for frame in frames) > 4 << 20:
-            frames = frames[:5]
-        return ['unread', dict(frames=frames, seconds=self.rng.choice((0.05, 0.2, 1)))]
+        frames = [self.one_frame() for _ in range(5)]
+        size = sum(len(frame['data']) * frame.get('repeat', 1) for frame in frames)
+        times = 1 if size > 1 << 17 else self.rng.choice((1, 20, 60))
+        return ['unread', dict(frames=frames, times=times, seconds=self.rng.choice((0.05, 0.2, 1)))]
 
     def answer_calls(self):
         return ['answer_calls', dict(answers=[self.some_pickle() for _ in range(3)])]

@@ -210,11 +210,11 @@ def call_handle():
     return stream.wait(lambda frame: frame[4] == 101)[5]
 
 
-def unread(frames, seconds):
+def unread(frames, times, seconds):
     """
-    Send frames, and read nothing for so long; then read on, and send the rest.
+    Send frames many times, and read nothing for so long; then read on, and send the rest.
     """
-    data = b''.join(pack(**frame) for frame in frames)
+    data = b''.join(pack(**frame) for frame in frames) * times
     end = time.monotonic() + seconds
     done = stream.write(data, reading=False, seconds=seconds)
     time.sleep(max(0, end - time.monotonic()))
