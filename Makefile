@@ -12,7 +12,7 @@
 #   make check-extension  the extension under ASan and UBSan, and with a debug build of Python; CHECKS=thread, valgrind
 #                       or dev for others
 #   make flood          4 GiB through a context in the middle, and floods in both directions, over both cores
-#   make fuzz           fuzz frames, routes, pickles, the bootstrap and both cores at once (FUZZ_SECONDS=60 for each)
+#   make fuzz           fuzz frames, routes, pickles, the bootstrap, both cores at once, a master (FUZZ_SECONDS=60 each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
 #   make docs           the manual, as HTML in docs/_build/html; a warning is an error
@@ -107,6 +107,7 @@ fuzz:
 	$(BIN)/python tests/fuzz/codec_fuzz.py --sanitize --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/bootstrap_fuzz.py --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/differential_fuzz.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/master_fuzz.py --seconds $(FUZZ_SECONDS)
 
 soak:
 	@tools/setup test

@@ -72,8 +72,9 @@ class LogForwarder(_Server):
             LOG.warning('%r: ignoring a bad log record from %r', self, context)
             return
         # Begins each further line of a text, so that none looks like a record
-        # of ours.
-        mark = u'[%s]' % (mitogen.core._printable(to_text(context.name)),)
+        # of ours. A client of a UNIX socket has no name.
+        name_there = context.name or u'context %d' % (context.context_id,)
+        mark = u'[%s]' % (mitogen.core._printable(to_text(name_there)),)
         logger = self._get_logger(context, name, mark)
         # This goes through the record factory, if somebody has set one.
         logger.handle(logging.makeLogRecord({

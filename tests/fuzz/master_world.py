@@ -99,8 +99,9 @@ class Log(object):
         for line in LINE_ENDS.split(text):
             bad = [char for char in line if char in EVIL or (ord(char) < 32 and char != '\t') or 127 <= ord(char) < 160]
             check(not bad, 'a line of the log has %r: %r', bad, line[:500])
-            if FORGED in line:
-                check(re.search(r'\[[^]]*(liar|client|middle)[^]]*\]', line), 'a line of the log bears no mark: %r', line[:500])
+            # Either it bears the mark of a context, or a record of ours quotes it.
+            marked = re.search(r'\[(?!None\])[^]]+\]', line) or re.search('[\'"]', line.partition(FORGED)[0])
+            check(marked or FORGED not in line, 'a line of the log bears no mark: %r', line[:500])
             check(not line.startswith(FORGED), 'a line of the log is forged: %r', line[:500])
 
 

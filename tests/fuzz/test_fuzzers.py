@@ -44,3 +44,15 @@ def test_both_cores_do_the_same(seed):
         [sys.executable, os.path.join(places.FUZZ, 'differential_fuzz.py'), '--seed', str(seed), '--steps', '100'],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=100)
     assert (proc.returncode, proc.stdout) == (0, '100 operations in 1 rows, no difference\n')
+
+
+@pytest.mark.seconds(300)
+@pytest.mark.parametrize('seed', [1, 2])
+def test_a_master_that_is_lied_to_does_what_it_did_before(seed):
+    """
+    Of the two trees, one has the liar below another child.
+    """
+    proc = subprocess.run(
+        [sys.executable, os.path.join(places.FUZZ, 'master_fuzz.py'), '--core', os.environ['MITOGEN_CORE'],
+         '--seed', str(seed), '--batches', '6'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    assert (proc.returncode, proc.stdout) == (0, '6 batches in 1 rows, all held\n')

@@ -112,7 +112,7 @@ def test_a_client_does_not_answer_the_calls_of_others(club, reply_to):
 def test_a_record_of_a_client_bears_its_mark(club):
     club.client.tell(dict(dst=0, handle=FORWARD_LOG, data='mitogen\x0050\0I am the master'))
     (record,) = club.logs.wait('I am the master')
-    assert record.name.startswith('mitogen.[')
+    assert record.name == 'mitogen.[context %d]' % club.client.id
     assert record.mitogen_context.context_id == club.client.id
 
 
