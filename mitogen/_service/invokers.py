@@ -44,10 +44,12 @@ def _may_log(msg):
 def _log_refusal(service_name, method_name, error, msg):
     tell, more = _may_log(msg)
     if tell:
-        # The first three may be a caller's words.
+        # The first three may be a caller's words: a line begins with ours.
         words = [mitogen.core._printable(mitogen.core.to_text(text), u'    ')
-                 for text in (service_name, method_name, error)]
-        LOG.warning('%s: the call of %s failed: %s%s', *words + [more])
+                 for text in (method_name, service_name, error)]
+        LOG.warning("context %s: the call of '%s' of '%s' failed: %s%s",
+                    *[mitogen.context_id if msg is None else msg.src_id] +
+                    words + [more])
 
 
 def _reply_quickly(msg, value):

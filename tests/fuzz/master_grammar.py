@@ -54,16 +54,16 @@ class Grammar(object):
 
     def some_id(self):
         peer, world = self.peer, self.world
+        handed = peer.first_id + self.rng.randrange(ANNOUNCED)
         return self.rng.choice(
-            [peer.id] * 3 + world.honest_ids() + [other.id for other in world.peers] + [peer.first_id + self.rng.randrange(
-                ANNOUNCED), peer.first_id + 999, peer.first_id + 1000, 0, world.next_id(), world.next_id() + 1, 77777,
-                2 ** 31, 2 ** 32 - 1])
+            [peer.id] * 3 + world.honest_ids() + [other.id for other in world.peers] +
+            [handed, peer.first_id + 999, peer.first_id + 1000, 0, world.next_id(), world.next_id() + 1, 77777, 2 ** 31,
+             2 ** 32 - 1])
 
     def some_handle(self):
         return self.rng.choice((
-            GET_MODULE, CALL_FUNCTION, FORWARD_LOG, ADD_ROUTE, DEL_ROUTE, ALLOCATE_ID, SHUTDOWN, LOAD_MODULE, FORWARD_MODULE,
-            DETACHING, CALL_SERVICE, GET_RESOURCE, LOAD_RESOURCE, 0, 1, 111, 114, 999, 1000, 2 ** 31, 2 ** 32 - 1,
-            self.world.next_handle(self.rng.randrange(20))))
+            GET_MODULE, FORWARD_LOG, ADD_ROUTE, DEL_ROUTE, ALLOCATE_ID, GET_RESOURCE) + ORDERS + (
+            0, 1, 114, 999, 1000, 2 ** 31, 2 ** 32 - 1, self.world.next_handle(self.rng.randrange(20))))
 
     def some_text(self):
         words = [self.rng.choice((u'x', u'disk', u'\u05e9', self.rng.choice(EVIL), self.rng.choice(EVIL) + FORGED))
@@ -87,7 +87,8 @@ class Grammar(object):
     def some_value(self):
         return self.rng.choice((
             lambda: None, lambda: self.some_text(), lambda: self.some_id(), lambda: (u'forged', self.some_id()),
-            lambda: Context(None, self.some_id(), u'liar'), lambda: Sender(Context(None, self.some_id()), self.some_handle()),
+            lambda: Context(None, self.some_id(), u'liar'),
+            lambda: Sender(Context(None, self.some_id()), self.some_handle()),
             lambda: [Context(None, 10 ** 6 + self.rng.randrange(10 ** 6), u'x') for _ in range(50)],
             lambda: dict((u'%d' % i, i) for i in range(100)), lambda: mitogen.core.CallError(self.some_text())))()
 
@@ -107,13 +108,15 @@ class Grammar(object):
         return dict(fields, handle=handle, data=data)
 
     def get_module(self):
-        name = self.rng.choice((u'whole_tree', u'os', u'mitogen.service', u'a.b.c', u'', u'\xff', u'no.%d' % (
-            self.rng.randrange(10 ** 6)), u'x' * self.rng.choice((100, 8192, 10001)), self.some_text()))
+        name = self.rng.choice((
+            u'whole_tree', u'os', u'mitogen.service', u'a.b.c', u'', u'\xff', u'no.%d' % self.rng.randrange(10 ** 6),
+            u'x' * self.rng.choice((100, 8192, 10001)), self.some_text()))
         return self.frame(GET_MODULE, text(name.encode('utf-8')))
 
     def get_resource(self):
-        value = self.rng.choice(((u'mitogen', u'core.py'), (u'mitogen', u'../../etc/passwd'), (u'mitogen', u'a/' * 3000),
-                                 (u'os', u''), (u'x', u'y'), 5, (1, 2), (self.some_text(), self.some_text())))
+        value = self.rng.choice((
+            (u'mitogen', u'core.py'), (u'mitogen', u'../../etc/passwd'), (u'mitogen', u'a/' * 3000), (u'os', u''),
+            (u'x', u'y'), 5, (1, 2), (self.some_text(), self.some_text())))
         return self.frame(GET_RESOURCE, pickled(value), magic=PICKLE)
 
     def add_route(self):
@@ -139,26 +142,29 @@ class Grammar(object):
             (u'os', u'system'), (u'', u''), (self.some_text(), u'x'), (5, 6)))
         if self.peer.has_authority and method == u'order':
             method = u'receipt'
-        kwargs = self.rng.choice((Kwargs({}), Kwargs({u'token': u'forged'}), Kwargs({u'x': self.some_value()}), None, 5))
+        kwargs = self.rng.choice((
+            Kwargs({}), Kwargs({u'token': u'forged'}), Kwargs({u'x': self.some_value()}), None, 5))
         return self.frame(CALL_SERVICE, pickled((service, method, kwargs)), magic=PICKLE, dst=0)
 
     def file_call(self):
-        sender = Sender(Context(None, self.peer.id if self.rng.random() < 0.6 else self.some_id()), self.rng.choice((
-            77, 78, self.some_handle())))
+        number = self.peer.id if self.rng.random() < 0.6 else self.some_id()
+        sender = Sender(Context(None, number), self.rng.choice((77, 78, self.some_handle())))
         method, kwargs = self.rng.choice((
-            (u'fetch', dict(path=self.some_path(), sender=sender)), (u'fetch', dict(path=self.some_path(), sender=sender)),
+            (u'fetch', dict(path=self.some_path(), sender=sender)),
+            (u'fetch', dict(path=self.some_path(), sender=sender)),
             (u'acknowledge', dict(size=self.rng.choice((0, 1, 131072, -1, 2 ** 40, u'x')))),
             (u'abandon', dict(handle=self.rng.choice((77, 78, 79, u'x')))),
             (u'register', dict(path=u'/etc/passwd')), (u'register_prefix', dict(path=u'/'))))
         if self.peer.has_authority and method.startswith(u'register'):
             method, kwargs = u'acknowledge', dict(size=1)
-        return self.frame(CALL_SERVICE, pickled((u'mitogen.service.FileService', method, Kwargs(kwargs))), magic=PICKLE,
-                          dst=0)
+        data = pickled((u'mitogen.service.FileService', method, Kwargs(kwargs)))
+        return self.frame(CALL_SERVICE, data, magic=PICKLE, dst=0)
 
     def some_path(self):
         folder = u'' + self.world.folder
         return self.rng.choice((
-            folder + u'/open/file', folder + u'/open/file', folder + u'/open/link/secret', folder + u'/open/../secret/secret',
+            folder + u'/open/file', folder + u'/open/file', folder + u'/open/link/secret',
+            folder + u'/open/../secret/secret',
             folder + u'/open/absent', folder + u'/open', folder + u'/secret/secret', u'/etc/passwd', u'', u'/' * 5000,
             folder + u'/open' + u'/.' * 200 + u'/file', self.some_text()))
 
@@ -185,8 +191,8 @@ class Grammar(object):
                           magic=self.rng.choice((RAW, PICKLE, BLOB)),
                           reply_to=self.rng.choice((0, 5, 999, 1, 2 ** 32 - 1, self.some_handle())))
 
-    FRAMES = (get_module, get_resource, add_route, add_route, del_route, del_route, allocate_id, forward_log, forward_log,
-              call_service, call_service, file_call, file_call, order, forged_answer, anything, anything)
+    FRAMES = (get_module, get_resource, add_route, add_route, del_route, del_route, allocate_id, forward_log,
+              forward_log, call_service, call_service, file_call, file_call, order, forged_answer, anything, anything)
 
     def one_frame(self):
         frame = self.rng.choice(self.FRAMES)(self)

@@ -145,7 +145,8 @@ def test_a_client_that_stops_reading_loses_its_stream(club):
 def test_requests_of_a_client_that_nobody_reads_cost_no_memory(club):
     data = Message.pickled((u'shipped_pkg', u'__init__.py')).data.decode('latin-1')
     club.router.limits.unread_bytes = MEBIBYTE
-    club.client.flood(frame=dict(dst=0, handle=GET_RESOURCE, data=data, magic=0x4d4a), count=5000, reading=False, seconds=2)
+    club.client.flood(
+        frame=dict(dst=0, handle=GET_RESOURCE, data=data, magic=0x4d4a), count=5000, reading=False, seconds=2)
     club.all_are_served()
     assert club.stream.protocol.pending_bytes() < 2 * MEBIBYTE
 

@@ -11,6 +11,7 @@ import pytest
 
 import mitogen.core
 import mitogen.limits
+import mitogen.service
 import mitogen.utils
 from mitogen.core import _printable
 
@@ -117,6 +118,12 @@ def test_the_name_of_a_context_is_escaped_as_well(tree, shown):
     tree.liar.context.name = u'x\n%s\x1b[2J' % FORGED
     tell(tree, record(text=u'first\nsecond'))
     check_lines(shown)
+
+
+def test_a_refused_call_of_a_service_does_not_begin_with_its_callers_words():
+    with testlib.LogCapture('mitogen.service') as logs:
+        mitogen.service._log_refusal(FORGED, u'x\n', u'not active', None)
+    assert logs.records[0].getMessage() == "context 0: the call of 'x\n' of '%s' failed: not active" % FORGED
 
 
 def test_a_traceback_of_a_child_is_legible(tree, shown):
