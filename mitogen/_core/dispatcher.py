@@ -69,8 +69,8 @@ class Dispatcher(object):
         obj = None
         if chain_id not in self._error_by_chain_id:
             obj = import_module(modname)
-            if klass:
-                obj = getattr(obj, klass)
+            for name in klass.split('.') if klass else ():
+                obj = getattr(obj, name)
             obj = getattr(obj, func)
             if getattr(obj, 'mitogen_takes_econtext', None):
                 kwargs.setdefault('econtext', self.econtext)

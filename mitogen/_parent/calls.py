@@ -53,6 +53,20 @@ class CallSpec(object):
         return '%s(%s)' % (self._name(), ', '.join(words))
 
 
+def _leads_to(fn, module, path):
+    """
+    Return whether `fn` is what the names of `path` lead to in a module.
+    """
+    found = sys.modules[module]
+    for name in path.split('.'):
+        found = getattr(found, name, None)
+    if found is fn or found == fn:
+        return True
+    # After a reload the old function is as good as the new one.
+    code = getattr(fn, '__code__', None)
+    return code is not None and code == getattr(found, '__code__', None)
+
+
 _EMPTY_KWARGS = mitogen.core.Kwargs({})
 
 
@@ -87,6 +101,19 @@ class CallChain(object):
         'A method of an instance cannot be called in another context: the '
         'instance does not exist there. Class methods and functions of a '
         'module can be called.'
+    )
+    _local_msg = (
+        '%s cannot be called in another context: it was defined inside of a '
+        'function, and has no name to look it up by there.'
+    )
+    _nameless_msg = (
+        '%r cannot be called in another context: it has no name, or no module, '
+        'to look it up by there.'
+    )
+    _other_msg = (
+        'This %s.%s cannot be called in another context: its name leads to '
+        'something else, or nowhere. A function that was wrapped, renamed or '
+        'replaced can only be called as what has its name now.'
     )
 
     _last_usec = 0
@@ -140,12 +167,12 @@ class CallChain(object):
 
     def _find(self, fn):
         """
-        Return the (module, class or None, function) names of `fn`.
+        Return the (module, class or None, function) names of `fn`. Such names
+        may have several parts only where classes are nested.
         """
         # Plain functions first: they have nothing to be bound to.
-        klass = None
-        name = fn.__name__
-        module = fn.__module__
+        name = path = getattr(fn, '__name__', None)
+        module = getattr(fn, '__module__', None)
         if getattr(fn, '__closure__', None) is not None:
             raise TypeError(self.closures_msg)
         if name == '<lambda>':
@@ -153,14 +180,32 @@ class CallChain(object):
         if type(fn) is not types.FunctionType:
             owner = getattr(fn, '__self__', None)
             if isinstance(owner, _CLASS_TYPES):
-                klass = owner.__name__
                 module = owner.__module__
+                path = name and '%s.%s' % (
+                    getattr(owner, '__qualname__', owner.__name__), name)
             elif not (owner is None or isinstance(owner, types.ModuleType)):
                 # Built-in functions are bound to their module.
                 raise TypeError(self.method_msg)
+        if not (name and module):
+            raise TypeError(self._nameless_msg % (fn,))
+        if module in sys.modules and not _leads_to(fn, module, path):
+            path = self._find_within(fn, module, path)
+        klass, _, name = path.rpartition('.')
         if PY3:
-            return module, klass, name
-        return to_text(module), klass and to_text(klass), to_text(name)
+            return module, klass or None, name
+        return to_text(module), to_text(klass) or None, to_text(name)
+
+    def _find_within(self, fn, module, path):
+        """
+        Return the names of a function that is inside of a class, for `path`
+        leads to another function, or nowhere. That one would run there.
+        """
+        qualname = getattr(fn, '__qualname__', path)
+        if '<locals>' in qualname:
+            raise TypeError(self._local_msg % (qualname,))
+        if qualname == path or not _leads_to(fn, module, qualname):
+            raise TypeError(self._other_msg % (module, qualname))
+        return qualname
 
     def _make_msg(self, fn, args, kwargs, chain_id):
         """

@@ -55,8 +55,9 @@ class Context(mitogen.core.Context):
         thread but the broker's.
 
         :param fn:
-            A function of a module, or a class method of a class there. Its
-            module is imported there.
+            A function of a module, or a class method or static method of a
+            class there. Its module is imported there, and its name must lead
+            to it.
         :param args, kwargs:
             Values of the types that may cross.
         :raises mitogen.core.CallError: the function raised.

@@ -2,6 +2,7 @@
 Calling functions in a child: arguments, results, errors, refusals.
 """
 
+import functools
 import os
 import sys
 
@@ -11,6 +12,7 @@ import mitogen.core
 import mitogen.parent
 from mitogen.core import CallError, ChannelError, Latch, Message, Receiver
 
+import named_targets
 import targets
 import testlib
 
@@ -73,6 +75,55 @@ def test_an_argument_that_cannot_be_pickled_raises_here_and_leaves_nothing(route
         child.call(targets.identity, lambda: None)
     assert len(router._handle_map) == before
     assert child.call(targets.identity, 1) == 1
+
+
+def test_a_static_method_is_called_and_not_the_function_of_its_name(child):
+    assert child.call(named_targets.Holder.identity, 1) == (u'Holder.identity', 1)
+
+
+def test_a_method_of_a_class_inside_of_a_class_is_called(child):
+    assert child.call(named_targets.Holder.Inner.class_method, 1) == (u'Holder.Inner', 1)
+    assert child.call(named_targets.Holder.Inner.identity, 1) == (u'Holder.Inner.identity', 1)
+    assert child.call(named_targets.Inner.class_method, 1) == (u'Inner', 1)
+
+
+def test_a_wrapped_function_is_called_as_its_wrapper(child):
+    assert child.call(named_targets.wrapped, 1) == (u'wrapped', 1)
+    assert child.call(named_targets.counted, 1) == (u'counted', 1)
+
+
+def test_a_function_that_was_renamed_is_called_by_its_name_of_now(child):
+    assert child.call(named_targets.known_as, 1) == (u'renamed', 1)
+
+
+def test_a_function_of_before_a_reload_is_called(child):
+    old = named_targets.not_wrapped
+    namespace = {'__name__': 'named_targets', '__file__': named_targets.__file__}
+    with open(named_targets.__file__) as stream:
+        exec(compile(stream.read(), named_targets.__file__, 'exec'), namespace)
+    named_targets.not_wrapped = namespace['not_wrapped']
+    try:
+        assert named_targets.not_wrapped is not old
+        assert child.call(old, 1) == (u'not wrapped', 1)
+    finally:
+        named_targets.not_wrapped = old
+
+
+@pytest.mark.parametrize('function, words', [
+    (named_targets.make_identity(), 'make_identity.<locals>.identity cannot be called'),
+    (named_targets.wrapped_alone, 'This named_targets.wrapped cannot be called'),
+    (named_targets.other_wrapper, 'This named_targets.not_wrapped cannot be called'),
+    (named_targets.counted.func, 'This named_targets.counted cannot be called'),
+    (functools.partial(named_targets.identity, 1), 'has no name'),
+    (dict.update, 'has no name, or no module'),
+], ids=['nested', 'unwrapped', 'other wrapper', 'unwrapped from an object', 'partial', 'method of a builtin'])
+def test_a_function_that_another_one_would_run_for_is_refused(router, child, function, words):
+    child.call(named_targets.identity, 1)
+    before = len(router._handle_map)
+    with pytest.raises(TypeError) as caught:
+        child.call(function, 1)
+    assert words in str(caught.value)
+    assert len(router._handle_map) == before
 
 
 # ---- extras given by the child
