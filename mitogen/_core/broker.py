@@ -34,6 +34,9 @@ class _BrokerBase(object):
     _all = {}
 
     def __init__(self, poller_class=None, activate_compat=True, _start=True):
+        if not _REDUCED and mitogen.core._threads_were_patched_late():
+            raise Error('threads were patched (by gevent or eventlet) after '
+                        'mitogen was imported: patch them before that')
         # With `_start` false the caller makes and starts the thread, later: what it
         # defers until then costs no wake-up.
         self._alive = True

@@ -8,12 +8,27 @@ from __future__ import absolute_import  # house
 import os  # house
 import sys  # house
 
-from mitogen.core import _core_source, _REDUCED, LOG  # house
+from mitogen.core import _core_source, _REDUCED, LOG, thread  # house
 
 
 #: Which core this process uses: 'pure' or 'native'.
 CORE = 'pure'
 if not _REDUCED:
+    def _has_green_threads():
+        """
+        Return whether gevent or eventlet has put threads of its own in the place
+        of the interpreter's: they share one thread of the system, and a wait in
+        compiled code keeps it from all of them. Tracers replace how threads are
+        started, so a lock is looked at.
+        """
+        return type(thread.allocate_lock) is not type(len)
+
+    #: They cannot come later: threads and locks there are would stay.
+    _had_green_threads = _has_green_threads()
+
+    def _threads_were_patched_late():
+        return _has_green_threads() and not _had_green_threads
+
     def _find_native():
         """
         Return :mod:`mitogen._native` if this process uses the compiled core, None
@@ -24,6 +39,12 @@ if not _REDUCED:
         wanted = os.environ.get('MITOGEN_CORE')
         # A text that the bootstrap has sent has no extension beside it.
         if _core_source or wanted == 'pure':
+            return None
+        if _had_green_threads:
+            if wanted == 'native':
+                raise ImportError('MITOGEN_CORE is "native", but threads are '
+                                  'patched (by gevent or eventlet), and only the '
+                                  'pure core can wait in such threads')
             return None
         try:
             # In a function, so that it does not count among the modules that a
