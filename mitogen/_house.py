@@ -47,6 +47,7 @@ PARTS = {
         'connection', 'belonging', 'calls', 'context', 'room', 'requests',
         'grants', 'routes', 'id_allocator', 'forwarder', 'module_forwarder',
         'resource_forwarder', 'router', 'upgrade', 'keys', 'depth', 'guard',
+        'broken_pipe',
     ],
     'master': [
         'base', 'swallowed', 'core_source', 'stdlib', 'loaders', 'source_files',

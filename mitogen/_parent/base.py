@@ -37,6 +37,7 @@ import bisect
 import collections
 import errno
 import fcntl
+import functools
 import getpass
 import heapq
 import logging

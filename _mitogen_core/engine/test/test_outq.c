@@ -144,12 +144,13 @@ static void a_lost_peer_is_an_error_and_no_signal(void)
     close(fds[1]);
 }
 
-static void a_pipe_without_a_reader_is_an_error_when_the_signal_is_ignored(void)
+static void write_to_a_pipe_without_a_reader(void (*disposition)(int))
 {
     int fds[2];
+    sigset_t mask, pending;
     mg_outq q;
 
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, disposition);
     CHECK(!pipe(fds));
     close(fds[0]);
     mg_outq_init(&q);
@@ -157,7 +158,15 @@ static void a_pipe_without_a_reader_is_an_error_when_the_signal_is_ignored(void)
     CHECK(mg_outq_write(&q, fds[1]) == MG_EIO && errno == EPIPE);
     mg_outq_fini(&q);
     close(fds[1]);
+    CHECK(!sigpending(&pending) && !sigismember(&pending, SIGPIPE));
+    CHECK(!pthread_sigmask(SIG_BLOCK, NULL, &mask) && !sigismember(&mask, SIGPIPE));
     signal(SIGPIPE, SIG_DFL);
+}
+
+static void a_pipe_without_a_reader_is_an_error_and_no_signal(void)
+{
+    write_to_a_pipe_without_a_reader(SIG_IGN);
+    write_to_a_pipe_without_a_reader(SIG_DFL);
 }
 
 static void a_frame_goes_when_its_last_byte_is_written_or_the_queue_is_cleared(void)
@@ -256,7 +265,7 @@ int main(void)
     RUN(a_socket_gets_all_bytes_in_order);
     RUN(a_pipe_gets_all_bytes_in_order);
     RUN(a_lost_peer_is_an_error_and_no_signal);
-    RUN(a_pipe_without_a_reader_is_an_error_when_the_signal_is_ignored);
+    RUN(a_pipe_without_a_reader_is_an_error_and_no_signal);
     RUN(a_frame_goes_when_its_last_byte_is_written_or_the_queue_is_cleared);
     RUN(an_interrupted_write_goes_on);
     return 0;

@@ -1,9 +1,11 @@
 #include "wire/outq.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "base/well_known.h"
 
@@ -81,6 +83,51 @@ static int gather(const mg_outq *q, struct iovec iov[MAX_PIECES], size_t *total)
     return n;
 }
 
+static int sigpipe_kills(void)
+{
+    struct sigaction now;
+
+    return !sigaction(SIGPIPE, NULL, &now) && now.sa_handler == SIG_DFL;
+}
+
+/* Takes back the signal that a write has left for this thread; another thread may have got it. */
+static void forget(const sigset_t *sigpipe)
+{
+#ifdef __linux__
+    static const struct timespec at_once;
+
+    while (sigtimedwait(sigpipe, NULL, &at_once) < 0 && errno == EINTR)
+        ;
+#else
+    sigset_t pending;
+    int sig;
+
+    if (!sigpending(&pending) && sigismember(&pending, SIGPIPE))
+        sigwait(sigpipe, &sig);
+#endif
+}
+
+/* As writev, but a pipe without a reader is an error only, even if the process has not ignored SIGPIPE. */
+static ssize_t write_pipe(int fd, const struct iovec *iov, int n)
+{
+    sigset_t sigpipe, before;
+    ssize_t done;
+    int error;
+
+    if (!sigpipe_kills())
+        return writev(fd, iov, n);
+    sigemptyset(&sigpipe);
+    sigaddset(&sigpipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
+    done = writev(fd, iov, n);
+    error = errno;
+    if (done < 0 && error == EPIPE && !sigismember(&before, SIGPIPE))
+        forget(&sigpipe);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return done;
+}
+
 static ssize_t write_some(mg_outq *q, int fd, struct iovec *iov, int n)
 {
     struct msghdr msg;
@@ -95,7 +142,7 @@ static ssize_t write_some(mg_outq *q, int fd, struct iovec *iov, int n)
             return done;
         q->not_a_socket = 1;
     }
-    return writev(fd, iov, n);
+    return write_pipe(fd, iov, n);
 }
 
 /* Removes the first frame and drops its reference. */
