@@ -17,12 +17,22 @@ the outer select.
 
 from __future__ import absolute_import
 
+import functools
+import sys
+
 import mitogen.core
 
 
 class Error(mitogen.core.Error):
     """
     A select was used in a way that makes no sense.
+    """
+    pass
+
+
+class _NoMembers(Error):
+    """
+    There is nothing to wait for.
     """
     pass
 
@@ -39,6 +49,14 @@ class Event(object):
     data = None
 
 
+def _is_ended(recv):
+    """
+    Return whether nothing can come to a receiver any more.
+    """
+    return recv.handle is None or (
+        recv.handle not in recv.router._handle_map and recv.empty())
+
+
 class Select(object):
     """
     Wait for any of several sources. All methods may be called from any
@@ -53,6 +71,9 @@ class Select(object):
 
     As a context manager, closes itself.
     """
+    #: Called without arguments when it is closed: by the select that it is a
+    #: member of.
+    _on_close = None
     loop_msg = 'Adding this Select would create a loop'
     owned_msg = 'Cannot add: Receiver is already owned by another Select'
     not_present_msg = 'Instance is not a member of this Select'
@@ -60,6 +81,9 @@ class Select(object):
 
     def __init__(self, receivers=(), oneshot=True):
         self._receivers = []
+        #: An entry for each thread that is about to wait, or waits.
+        self._waiting = []
+        self._closing = False
         #: id() of what wakes us -> member. Wake-ups hold a reference, so an
         #: id cannot come to mean another object while one is queued.
         self._by_waker = {}
@@ -112,15 +136,22 @@ class Select(object):
         """
         Yield items while there are members.
         """
-        while self._receivers:
-            yield self.get_event().data
+        for event in self.iter_events():
+            yield event.data
 
     def iter_events(self):
         """
         Yield an :class:`Event` for each item while there are members.
         """
         while self._receivers:
-            yield self.get_event()
+            try:
+                event = self.get_event()
+            except _NoMembers:
+                # Another thread has taken what was left.
+                return
+            yield event
+            # Not held while waiting for the next: it may be large.
+            event = None
 
     def _waker(self, member):
         """
@@ -165,9 +196,31 @@ class Select(object):
         self._by_waker[id(waker)] = recv
         self._receivers.append(recv)
         recv.notify = self._put
+        recv._on_close = functools.partial(self._wake, waker)
         # An item that arrives during this loop leaves one wake-up too many.
         for _ in range(recv.size()):
             self._put(waker)
+
+    def _wake(self, waker=None):
+        """
+        Have a thread look at a member, or whether there are any.
+        """
+        try:
+            self._put(waker)
+        except mitogen.core.LatchError:
+            # Closed just now, which wakes all threads.
+            pass
+
+    def _wake_without_members(self):
+        """
+        Wake the threads that wait for members that are gone. Each has said so
+        before it looked for members the last time.
+        """
+        for _ in list(self._waiting):
+            self._wake()
+        if self.notify is not None:
+            # The select that we are a member of may wait for us.
+            self._wake()
 
     def _discard(self, member):
         """
@@ -180,6 +233,9 @@ class Select(object):
                     del self._receivers[index]
                     break
             member.notify = None
+            member._on_close = None
+            if not (self._receivers or self._closing):
+                self._wake_without_members()
 
     def _release(self, member):
         # By the method that programs may replace.
@@ -205,9 +261,12 @@ class Select(object):
         Remove all members and wake the threads that wait, which get
         :class:`mitogen.core.LatchError`. May be repeated.
         """
+        self._closing = True
         for recv in list(self._receivers):
             self._release(recv)
         self._latch.close()
+        if self._on_close:
+            self._on_close()
 
     def size(self):
         """
@@ -230,8 +289,9 @@ class Select(object):
         except Error:
             # It has lost its members.
             event = None
-        if self._oneshot and not inner:
-            self._release(inner)
+        finally:
+            if self._oneshot and not inner:
+                self._release(inner)
         return event
 
     def _take(self, waker):
@@ -252,9 +312,12 @@ class Select(object):
             event.data = member.get(block=False)
         except mitogen.core.TimeoutError:
             return None
-        except mitogen.core.LatchError:
-            # The member is a latch, and was closed.
-            return None
+        except (mitogen.core.ChannelError, mitogen.core.LatchError):
+            error = sys.exc_info()[1]
+            error.source = member
+            if not is_receiver or _is_ended(member):
+                self._release(member)
+            raise
         if is_receiver:
             event.data.receiver = member
         if self._oneshot:
@@ -281,22 +344,30 @@ class Select(object):
         :raises mitogen.core.TimeoutError:
             Nothing arrived in time.
         :raises mitogen.core.LatchError:
-            The select was closed while the thread waited.
+            The select was closed while the thread waited; or a latch was, that
+            is the `source` of this exception and no member any more.
         :raises mitogen.core.ChannelError:
-            A receiver was closed, or got a dead message. It stays a member.
+            A receiver was closed, or got a dead message. It is the `source` of
+            this exception. It stays a member if more can come to it.
         """
-        if not self._receivers:
-            raise Error(self.empty_msg)
-
         deadline = None
         if timeout is not None:
             deadline = mitogen.core.now() + timeout
+        closing = False
         while True:
-            waker = self._latch.get(timeout=timeout, block=block)
+            # Said before it looks: who removes the last member looks then.
+            self._waiting.append(None)
+            try:
+                if not (self._receivers or closing):
+                    raise _NoMembers(self.empty_msg)
+                waker = self._latch.get(timeout=timeout, block=block)
+            finally:
+                self._waiting.pop()
             event = self._take(waker)
             if event is not None:
                 return event
             # Keep no reference while sleeping.
             waker = None
+            closing = self._closing
             if deadline is not None:
                 timeout = max(0, deadline - mitogen.core.now())

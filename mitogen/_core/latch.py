@@ -14,3 +14,5 @@ class _LatchBase(object):
     """
     #: How Python 2 waits. `mitogen.parent` sets one that knows high fds.
     poller_class = Poller
+    #: As a receiver's.
+    _on_close = None

@@ -125,6 +125,8 @@ class Latch(_LatchBase):
             self.closed = True
             while self._sleepers:
                 self._sleepers.popleft().wake()
+        if self._on_close:
+            self._on_close()
 
     @_seldom
     def size(self):

@@ -25,6 +25,8 @@ class _ReceiverBase(object):
     """
     #: False to have `get` hand dead messages out.
     raise_channelerror = True
+    #: Called without arguments when it is closed: by a select.
+    _on_close = None
     closed_msg = 'the Receiver has been closed'
 
     @_seldom
@@ -54,6 +56,8 @@ class _ReceiverBase(object):
                 pass
             self.handle = None
             self._latch.close()
+            if self._on_close:
+                self._on_close()
 
     @_seldom
     def empty(self):

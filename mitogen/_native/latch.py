@@ -21,6 +21,11 @@ class Latch(core._LatchBase, _c.Latch):
         return 'Latch(%#x, size=%d, t=%r)' % (
             id(self), size, core._module('threading').current_thread().name)
 
+    def close(self):
+        _c.Latch.close(self)
+        if self._on_close:
+            self._on_close()
+
     @classmethod
     def _on_fork(cls):
         """Nothing to close: waiting takes no descriptor."""

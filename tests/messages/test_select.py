@@ -2,6 +2,7 @@
 Waiting for several sources at once.
 """
 
+import os
 import threading
 import time
 
@@ -406,3 +407,113 @@ def test_calls_of_two_children(router):
     with Select([c.call_async(os.getpid) for c in contexts]) as select:
         assert dict((msg.src_id, msg.unpickle()) for msg in select) == pids
     assert sorted(Select.all([c.call_async(os.getpid) for c in contexts])) == sorted(pids.values())
+
+
+# ---- members that end
+
+def closing_later(member, get):
+    """
+    Return what a thread that waits gets when a member is closed.
+    """
+    waits = threading.Event()
+
+    def wait():
+        waits.set()
+        with pytest.raises((mitogen.core.ChannelError, mitogen.core.LatchError)) as e:
+            get()
+        return e.value
+
+    def close():
+        waits.wait()
+        member.close()
+
+    return testlib.in_threads([wait, close])[0]
+
+
+def test_a_receiver_that_is_closed_wakes_a_thread_and_is_named(recv):
+    other = Latch()
+    select = Select([recv, other])
+    error = closing_later(recv, select.get)
+    assert type(error) is mitogen.core.ChannelError and error.args == (recv.closed_msg,)
+    assert error.source is recv
+    assert select._receivers == [other] and recv.notify is None
+
+
+def test_a_latch_that_is_closed_wakes_a_thread_and_is_named(recv):
+    latch = Latch()
+    select = Select([latch, recv], oneshot=False)
+    error = closing_later(latch, select.get)
+    assert type(error) is mitogen.core.LatchError and error.source is latch
+    assert select._receivers == [recv]
+
+
+def test_a_receiver_of_an_inner_select_that_is_closed_is_named(recv):
+    select = Select([Select([recv])])
+    assert closing_later(recv, select.get).source is recv
+    assert not select
+
+
+def test_threads_that_wait_end_when_another_one_takes_the_last_item():
+    latches = [Latch() for _ in range(3)]
+    select = Select(latches)
+    about_to_wait = threading.Barrier(5)
+
+    def wait():
+        about_to_wait.wait()
+        return list(select)
+
+    def put():
+        about_to_wait.wait()
+        for latch in latches:
+            latch.put(1)
+
+    got = testlib.in_threads([wait] * 4 + [put])
+    assert sum(map(len, got[:4])) == 3
+
+
+def test_a_thread_that_waits_is_told_when_the_last_member_is_removed(recv):
+    select = Select([recv])
+    waits = threading.Event()
+
+    def wait():
+        waits.set()
+        with pytest.raises(Error) as e:
+            select.get()
+        return str(e.value)
+
+    def remove():
+        waits.wait()
+        select.remove(recv)
+
+    assert testlib.in_threads([wait, remove])[0] == Select.empty_msg
+    assert select.empty()
+
+
+def test_an_inner_select_that_loses_its_members_or_is_closed_ends_the_outer_one(recv):
+    for end in (lambda inner: inner.remove(recv), Select.close):
+        inner = Select([recv])
+        select = Select([inner])
+        waits = threading.Event()
+
+        def wait():
+            waits.set()
+            return list(select)
+
+        def empty():
+            waits.wait()
+            end(inner)
+
+        assert testlib.in_threads([wait, empty])[0] in ([], Error)
+        assert not select
+
+
+def test_a_child_that_dies_is_named_and_is_no_member_any_more(router):
+    dying, living = router.local(), router.local()
+    first, second = dying.call_async(time.sleep, 60), living.call_async(os.getpid)
+    select = Select([first, second])
+    assert select.get_event().source is second
+    dying.send(mitogen.core.Message(handle=mitogen.core.SHUTDOWN))
+    with pytest.raises(mitogen.core.ChannelError) as e:
+        select.get()
+    assert e.value.source is first
+    assert not select and list(select) == []
