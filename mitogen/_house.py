@@ -51,8 +51,8 @@ PARTS = {
     ],
     'master': [
         'base', 'swallowed', 'core_source', 'stdlib', 'loaders', 'source_files',
-        'finder_methods', 'module_finder', 'server', 'module_responder',
-        'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
+        'finder_methods', 'module_finder', 'server', 'main_guard',
+        'module_responder', 'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],
     'service': [

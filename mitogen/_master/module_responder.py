@@ -13,7 +13,7 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _log_swallowed, _Server, b, get_child_modules, is_stdlib_path, ModuleFinder  # house
+from mitogen.master import _cut_main, _log_swallowed, _Server, b, get_child_modules, is_stdlib_path, ModuleFinder  # house
 from mitogen.master import PY3, RESPONDER_LOG, to_text  # house
 
 
@@ -107,12 +107,9 @@ class ModuleResponder(_Server):
         :raises ImportError:
             There is no telling which part that is.
         """
-        guard = self.MAIN_RE.search(src)
-        if guard is None and b('mitogen.main(') in src:
-            # Its decorator runs nothing in a child.
-            return src
-        if guard is not None:
-            return src[:guard.start()]
+        cut = _cut_main(src, self.MAIN_RE)
+        if cut is not None:
+            return cut
         RESPONDER_LOG.error(self.main_guard_msg, path)
         raise ImportError(self.main_guard_msg % (path,))
 

@@ -286,6 +286,7 @@ GUARDED = b'import x\n\ndef f():\n    pass\n\n'
 @pytest.mark.parametrize('guard', [
     b"if __name__ == '__main__':\n    f()\n",
     b'if  __name__=="__main__" :\n    f()\nelse:\n    g()\n',
+    b"if (__name__ ==\n        '__main__'):\n    f()\n",
 ])
 def test_the_guarded_part_is_cut_off(responder, guard):
     assert responder.neutralize_main('/m.py', GUARDED + guard) == GUARDED
@@ -296,6 +297,9 @@ def test_the_guarded_part_is_cut_off(responder, guard):
     b"if '__main__' == __name__:\n    f()\n",
     b"if __name__ in ('__main__',):\n    f()\n",
     b'f()\n',
+    b"TEXT = '''\nif __name__ == '__main__':\n    f()\n'''\nf()\n",
+    b"# With mitogen.main() it would be different.\nf()\n",
+    b"print('mitogen.main()')\n",
 ])
 def test_what_is_no_guard(responder, source):
     with testlib.LogCapture('mitogen.responder') as logs:
@@ -303,6 +307,17 @@ def test_what_is_no_guard(responder, source):
             responder.neutralize_main('/m.py', GUARDED + source)
         assert [r.getMessage() for r in logs.records if r.levelno == logging.ERROR] == [
             responder.main_guard_msg % ('/m.py',)]
+
+
+@pytest.mark.parametrize('before', [
+    b"TEXT = '''\nif __name__ == '__main__':\n    f()\n'''\n",
+    b"# -*- coding: latin-1 -*-\nTEXT = '\xe4\xa0'\n",
+    b"TEXT = 1\r\n",
+    b"\xef\xbb\xbfTEXT = '\xc3\xa4\x0c'\n\x0c\n",
+], ids=['guard in a string', 'latin-1', 'lines of DOS', 'UTF-8 with its mark'])
+def test_what_stands_before_the_guard_stays(responder, before):
+    source = before + GUARDED
+    assert responder.neutralize_main('/m.py', source + b"if __name__ == '__main__':\n    f()\n") == source
 
 
 def test_each_attempt_to_import_an_unguarded_program_is_told(responder):
