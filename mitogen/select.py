@@ -30,13 +30,6 @@ class Error(mitogen.core.Error):
     pass
 
 
-class _NoMembers(Error):
-    """
-    There is nothing to wait for.
-    """
-    pass
-
-
 class Event(object):
     """
     An item of a select, as :meth:`Select.get_event` returns it.
@@ -146,7 +139,9 @@ class Select(object):
         while self._receivers:
             try:
                 event = self.get_event()
-            except _NoMembers:
+            except Error:
+                if self._receivers:
+                    raise
                 # Another thread has taken what was left.
                 return
             yield event
@@ -359,7 +354,7 @@ class Select(object):
             self._waiting.append(None)
             try:
                 if not (self._receivers or closing):
-                    raise _NoMembers(self.empty_msg)
+                    raise Error(self.empty_msg)
                 waker = self._latch.get(timeout=timeout, block=block)
             finally:
                 self._waiting.pop()
