@@ -180,7 +180,8 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
 }
 
 /* Pays for the copy that is about to be made: a message may name one long text many times, but a copy of it each time
- * would fill memory. Texts that are named once are never longer than the message. */
+ * would fill memory. Texts that are named once are never longer than the message, and are copied twice at most: Python 3
+ * makes bytes of a text, and a Blob of these. */
 static int pay_for_copy(mg_unpickler *up, PyObject *tuple)
 {
     Py_ssize_t size = 0;
@@ -193,7 +194,7 @@ static int pay_for_copy(mg_unpickler *up, PyObject *tuple)
         size = PyDict_GET_SIZE(arg);
     up->copied += (size_t) size;
     size_t hole = up->hole != NULL ? (size_t) PyBytes_GET_SIZE(up->hole) : 0;
-    return up->copied > up->len + hole + MG_CODEC_FREE_COPIES ? mg_malformed(up, "a message copies itself") : 0;
+    return up->copied / 2 > up->len + hole + MG_CODEC_FREE_COPIES ? mg_malformed(up, "a message copies itself") : 0;
 }
 
 /* A global and a tuple are on top: replaces them by the object made of them. */

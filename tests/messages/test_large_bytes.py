@@ -5,6 +5,7 @@ of lengths in turn, kept for long, in several places at once.
 
 import hashlib
 import os
+import pickle
 import threading
 
 import pytest
@@ -165,3 +166,11 @@ if mitogen.core.CORE == 'native':
             return router._loop.stats()['landed'] > before
 
         testlib.wait_for(told_otherwise)
+
+
+@pytest.mark.parametrize('kind', [bytes, Blob])
+@pytest.mark.parametrize('content', [b'\0\xff', b'ab'])
+def test_large_bytes_of_a_pickler_of_python_3_are_read(kind, content):
+    """They are text before they are bytes, and bytes before they are a Blob."""
+    value = kind(content * 300000)
+    assert Message(data=pickle.dumps(value, 2), enc=Message.ENC_PKL).unpickle() == value
