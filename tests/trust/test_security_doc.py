@@ -26,6 +26,13 @@ def items():
     return re.findall(r'^\* (.*(?:\n  .*)*)', text(), re.M)
 
 
+def rows():
+    """
+    Return the text of each row of a table, without the heads.
+    """
+    return [row for row in re.findall(r'^   \* - (.*(?:\n     .*)*)', text(), re.M) if not row.startswith('attacker\n')]
+
+
 def functions(name):
     with open(places.test_file(name)) as fp:
         return set(node.name for node in ast.parse(fp.read()).body if isinstance(node, ast.FunctionDef))
@@ -33,8 +40,14 @@ def functions(name):
 
 def test_each_sentence_about_trust_names_its_tests():
     assert len(items()) > 20
-    for item in items():
+    assert len(rows()) > 60
+    for item in items() + rows():
         assert re.search(r'``test_\w+\.py::test_\w+``$', item), item
+
+
+def test_each_row_names_attacker_asset_mechanism_and_test():
+    for row in rows():
+        assert len(re.findall(r'^     - ', row, re.M)) == 3, row
 
 
 def test_the_tests_that_are_named_exist():
