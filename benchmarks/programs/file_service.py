@@ -7,12 +7,12 @@ import os
 import tempfile
 
 import harness
-import remote_service
 
 
 def with_mitogen(bench):
     with bench.figure('file_service_256_mib'):
         import mitogen.service
+        import remote_service
         with tempfile.NamedTemporaryFile() as source, harness.mitogen_router() as router:
             block = os.urandom(harness.MIB)
             for _ in range(bench.count):
