@@ -537,6 +537,7 @@ def connect(path, broker=None):
 
     sock.setblocking(False)
     router = mitogen.master.Router(broker=broker)
+    router._is_client = True
     stream = mitogen.core.MitogenProtocol.build_stream(router, remote_id)
     stream.name = u'unix_listener.%d' % (pid,)
     stream.accept(sock, sock)

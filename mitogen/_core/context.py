@@ -51,7 +51,7 @@ class _ContextBase(object):
         up = way(mitogen.parent_id)
         msg.auth_id = self.auth_id
         if up and self.context_id != mitogen.context_id and \
-                way(self.context_id) is up:
+                way(self.context_id) is up and not self.router._is_client:
             # It orders nobody up there, and our own might do so.
             msg.auth_id = NOBODY
 

@@ -246,7 +246,8 @@ class Router(_RouterBase):
                 parent_stream
             if crossing and self._refuse_bad_ids(msg, in_stream):
                 return
-            if protocol.auth_id is not None and msg.auth_id != NOBODY:
+            if protocol.auth_id is not None and msg.auth_id != NOBODY and \
+                    not self._is_humble(in_stream, msg.auth_id, msg.src_id):
                 msg.auth_id = protocol.auth_id
             if protocol.on_message is not None and \
                     self._hook_fails(msg, in_stream):
@@ -288,7 +289,17 @@ class Router(_RouterBase):
         return way(src_id) is stream and (
             way(auth_id) is stream or auth_id != src_id and (
                 auth_id == NOBODY or
-                stream is self._stream_by_id.get(mitogen.parent_id)))
+                stream is self._stream_by_id.get(mitogen.parent_id) or
+                self._is_humble(stream, auth_id, src_id)))
+
+    @_seldom
+    def _is_humble(self, stream, auth_id, src_id):
+        """Return whether a sender that could speak with our authority, which
+        its stream is stamped with, says that it speaks with the one of a
+        context below us, which is less."""
+        return (stream.protocol.auth_id == mitogen.context_id and
+                auth_id != src_id and self.stream_by_id(auth_id) not in
+                (None, stream, self._stream_by_id.get(mitogen.parent_id)))
 
     @_seldom
     def _refuse_bad_ids(self, msg, in_stream):

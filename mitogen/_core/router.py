@@ -43,6 +43,10 @@ class _RouterBase(object):
     refused = 0
     #: What `_mention` remembers, once there is something.
     _mentioned = None
+    if _SELDOM:
+        #: What we send up is stamped with the authority of a listener, unless
+        #: we say that it has less. See `mitogen.unix.connect`.
+        _is_client = False
     #: Idents of threads that do not wait for room where they send.
     _unwaiting = ()
 

@@ -340,6 +340,35 @@ def test_a_client_reaches_every_context_and_learns_of_its_end(listener, router):
         str(pid), str(context.context_id), 'True', 'gone']
 
 
+GIVEN = '''
+sys.path.append(sys.argv[5])
+import targets, tree_targets
+router, _ = mitogen.unix.connect(sys.argv[1])
+target, sibling = [router.context_by_id(int(arg)) for arg in sys.argv[2:4]]
+below = target.call(tree_targets.make_child)
+print(below.call(os.getppid) == int(sys.argv[4]))
+forged = target.call(targets.identity, mitogen.core.Sender(sibling, mitogen.core.CALL_FUNCTION))
+reply = mitogen.core.Receiver(router)
+forged.context.send(mitogen.core.Message.pickled(
+    (None, 'os', None, 'getpid', (), mitogen.core.Kwargs({})), handle=mitogen.core.CALL_FUNCTION, reply_to=reply.handle))
+try:
+    print(reply.get(timeout=60).unpickle())
+except mitogen.core.ChannelError as e:
+    print(e.args[0] == router.refused_msg)
+router.broker.shutdown()
+router.broker.join()
+'''
+
+
+def test_a_client_uses_what_a_context_gave_it_with_the_authority_of_that_context(listener, router):
+    """
+    That is enough for a child of the context, and too little for its sibling.
+    """
+    context, sibling = router.local(), router.local()
+    assert run_client(GIVEN, listener.protocol.path, context.context_id, sibling.context_id,
+                      context.call(os.getpid), os.path.dirname(targets.__file__)) == ['True', 'True']
+
+
 SENDS = '''
 router, context = mitogen.unix.connect(sys.argv[1])
 context.send(mitogen.core.Message(handle=int(sys.argv[2]), data=b'hello'))

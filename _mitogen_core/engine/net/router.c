@@ -353,13 +353,24 @@ static int is_lowered_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
     return hdr->auth_id != hdr->src_id && (hdr->auth_id == MG_NOBODY || s == parent_locked(r));
 }
 
+/* REQUIRES(r->mu). Whether the sender could speak with our authority, which its stream is stamped with, and says that it
+ * speaks with the one of a context below us, which is less. */
+static int is_humble_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
+{
+    if (mg_peer_auth_stamp(mg_stream_peer(s)) != (int64_t) r->own_id || hdr->auth_id == hdr->src_id)
+        return 0;
+    mg_stream *way = mg_router_way_locked(r, hdr->auth_id);
+    return way && way != s && way != parent_locked(r);
+}
+
 /* Whether the stream may speak for both contexts that the header names. If not, why not; *expected has a reference,
- * or is NULL. */
-static int is_trusted(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_reason *why, mg_stream **expected)
+ * or is NULL. *humble: see is_humble_locked(). */
+static int is_trusted(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_reason *why, mg_stream **expected, int *humble)
 {
     pthread_mutex_lock(&r->mu);
     *why = MG_REASON_BAD_AUTH;
-    int trusted = comes_by_locked(r, hdr->auth_id, s, expected) || is_lowered_locked(r, hdr, s);
+    *humble = is_humble_locked(r, hdr, s);
+    int trusted = comes_by_locked(r, hdr->auth_id, s, expected) || is_lowered_locked(r, hdr, s) || *humble;
     if (trusted && hdr->src_id != hdr->auth_id) {
         *why = MG_REASON_BAD_SRC;
         trusted = comes_by_locked(r, hdr->src_id, s, expected);
@@ -382,13 +393,15 @@ void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s)
 {
     mg_reason why;
     mg_stream *expected;
-    if (!is_trusted(r, mg_frame_hdr(f), s, &why, &expected)) {
+    int humble;
+    if (!is_trusted(r, mg_frame_hdr(f), s, &why, &expected, &humble)) {
         mg_router_report(r, mg_frame_hdr(f), why, s, expected);
         mg_stream_unref(expected);
         mg_frame_unref(f);
         return;
     }
-    stamp(f, mg_stream_peer(s));
+    if (!humble)
+        stamp(f, mg_stream_peer(s));
     if (mg_peer_hooked(mg_stream_peer(s)))
         post_to_python(r, MG_EV_HOOK, NULL, f, s);
     else

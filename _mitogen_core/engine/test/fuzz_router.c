@@ -189,14 +189,21 @@ static int is_lowered(struct world *w, mg_hdr hdr, int in)
     return hdr.auth_id != hdr.src_id && (hdr.auth_id == MG_NOBODY || in == parent_stream(w));
 }
 
+/* A sender that is stamped with our authority may speak with the one of a context below us. */
+static int is_humble(struct world *w, mg_hdr hdr, int in)
+{
+    int way = comes_from(w, hdr.auth_id);
+    return w->stamp[in] == OWN && hdr.auth_id != hdr.src_id && way >= 0 && way != in && way != parent_stream(w);
+}
+
 static void rule_ingress(struct world *w, mg_hdr hdr, const char *text, int in)
 {
-    if (comes_from(w, hdr.auth_id) != in && !is_lowered(w, hdr, in))
+    if (comes_from(w, hdr.auth_id) != in && !is_lowered(w, hdr, in) && !is_humble(w, hdr, in))
         want(REFUSAL, 0, hdr, "")->reason = MG_REASON_BAD_AUTH;
     else if (hdr.src_id != hdr.auth_id && comes_from(w, hdr.src_id) != in)
         want(REFUSAL, 0, hdr, "")->reason = MG_REASON_BAD_SRC;
     else {
-        if (w->stamp[in] >= 0 && hdr.auth_id != MG_NOBODY)
+        if (w->stamp[in] >= 0 && hdr.auth_id != MG_NOBODY && !is_humble(w, hdr, in))
             hdr.auth_id = (uint32_t) w->stamp[in];
         decide(w, hdr, text, in);
     }

@@ -460,6 +460,9 @@ static void a_stamp_replaces_the_authority_of_what_comes_in(void)
     CHECK(goes_out(w.sibling_fd, h, "on"));
     comes_by(w.child, FROM(SIBLING, .dst_id = SIBLING, .handle = 4), "judged before");
     CHECK(all_quiet(&w));
+    h.auth_id = SIBLING; /* less than it could say */
+    comes_by(w.child, h, "humble");
+    CHECK(goes_out(w.sibling_fd, h, "humble"));
     mg_latch_unref(l);
     end_world(&w);
 }
