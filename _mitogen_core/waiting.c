@@ -1,9 +1,20 @@
 #include "waiting.h"
 
 #include "arguments.h"
+#include "base/clock.h"
 #include "errors.h"
 #include "gil.h"
 #include "later.h"
+
+/* When a wait looks for a signal that came between the last look and the sleep, and so has not interrupted it: when it
+ * has lasted twice as long. */
+#define FIRST_LOOK (MG_SECOND / 20)
+
+static int64_t next_look(int64_t began)
+{
+    int64_t now = mg_now();
+    return now + (now - began > FIRST_LOOK ? now - began : FIRST_LOOK);
+}
 
 int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int block, mg_item *item)
 {
@@ -15,6 +26,7 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
         mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
         err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
         if (err == MG_EAGAIN) {
+            int64_t began = mg_now(), until;
             do {
                 /* before the first sleep too: the interpreter has not looked since we were called, which may be a
                  * while ago */
@@ -25,8 +37,11 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
                     PyMem_RawFree(s);
                     return -1;
                 }
-                MG_WITHOUT_GIL(err = loop ? mg_loop_wait(loop, s, deadline) : mg_latch_sleep(s, deadline));
-            } while (err == MG_EINTR);
+                until = next_look(began);
+                if (until > deadline)
+                    until = deadline;
+                MG_WITHOUT_GIL(err = loop ? mg_loop_wait(loop, s, until) : mg_latch_sleep(s, until));
+            } while (err == MG_EINTR || (err == MG_ETIMEDOUT && until < deadline));
             mg_sleeper_learn(s);
             err = mg_latch_leave(l, s, item);
         }

@@ -6,6 +6,8 @@ harms nothing, and KeyboardInterrupt is but one of them.
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -330,3 +332,25 @@ def test_an_interrupt_during_an_import_in_a_child(router, tmp_path, monkeypatch)
     for msg in held:
         router.broker.defer_sync(lambda msg=msg: finder(msg))
     assert call.get(timeout=SECONDS).unpickle() == 7
+
+
+UNSEEN_SIGNAL = '''
+import _thread, threading, time
+import mitogen.core
+latch = mitogen.core.Latch()
+def interrupt():
+    # Like a signal that comes just before a sleep: it is noted, and the sleep goes on.
+    time.sleep(0.3)
+    _thread.interrupt_main()
+threading.Thread(target=interrupt).start()
+try:
+    latch.get()
+except KeyboardInterrupt:
+    print('seen')
+'''
+
+
+@pytest.mark.native
+def test_a_signal_that_interrupts_no_sleep_is_seen():
+    done = subprocess.run([sys.executable, '-c', UNSEEN_SIGNAL], capture_output=True, text=True, timeout=60, cwd='/')
+    assert (done.stdout, done.stderr) == ('seen\n', '')
