@@ -50,6 +50,12 @@ class BufferedWriter(object):
         self.sent = 0
         self.last = None
 
+    @property
+    @_seldom
+    def _len(self):
+        """Bytes that wait. Programs made for upstream read it."""
+        return sum(map(len, list(self._buf)))
+
     def write(self, *chunks):
         """
         Write non-empty byte strings, kept together.
