@@ -95,8 +95,9 @@ class _Limits(object):
     #: Bytes of log records in a second.
     log_bytes_per_second = 4 * 1048576
 
-    #: Bytes of one log record; of a longer one, the rest is left out.
-    log_record_bytes = 1048576 + 4096
+    #: Bytes of one log record; of a longer one, the rest is left out. A line
+    #: that a child prints comes in pieces of 1 MiB and what was read with it.
+    log_record_bytes = 1048576 + 262144
 
     def __setattr__(self, name, value):
         if name.startswith('_') or not hasattr(type(self), name):

@@ -413,7 +413,8 @@ def test_a_record_may_hold_any_text(router, caplog):
     text = u'nul \0 and 100% and \u20ac and\nnewline'
     with testlib.LogCapture('', logging.INFO) as logs:
         child.call(targets.log, 'x', logging.INFO, text)
-        assert logs.wait(text)
+        record, = logs.wait(u'nul \\x00 and 100% and \u20ac and\n[zed] newline')
+        assert record.mitogen_message == text
 
 
 def test_records_below_the_masters_level_are_not_sent(router):
