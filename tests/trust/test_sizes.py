@@ -100,14 +100,14 @@ def equal_tuples(count):
 
 def arc(count):
     """
-    Return numbers of different hashes. Half of them are where a dictionary comes by, one after the other, once it has
-    looked at all bits of a hash; the others' ways lead into the beginning of that.
+    Return numbers of different hashes. Most of them are where a dictionary comes by, one after the other, once it has
+    looked at all bits of a hash; the others' ways lead into that. These are found by trying, so they are few.
     """
     bits = (3 * count // 2).bit_length()
     mask = (1 << bits) - 1
     numbers, at = [], 1
     taken = set()
-    for _ in range(count // 2):
+    for _ in range(count - count // 16):
         numbers.append(at)
         taken.add(at)
         at = (5 * at + 1) & mask
