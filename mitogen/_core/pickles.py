@@ -16,6 +16,7 @@ class DamagedError(StreamError, UnpicklingError, EOFError):
     """A message holds no pickle, or part of one, or one that is made to do
     harm. It is also what the interpreter's own unpickler raises, for programs
     that look for that."""
+    pass
 
 
 @_seldom

@@ -51,7 +51,6 @@ class BufferedWriter(object):
         self.last = None
 
     @property
-    @_seldom
     def _len(self):
         """Bytes that wait. Programs made for upstream read it."""
         return sum(map(len, list(self._buf)))
