@@ -4,6 +4,7 @@ process.
 """
 
 import errno
+import fcntl
 import os
 import socket
 import subprocess
@@ -118,7 +119,10 @@ def test_a_descriptor_that_is_closed_before_the_first_poll_does_no_harm(poller):
 
 
 def test_a_stream_of_frames_on_a_number_that_is_none_is_an_oserror(router):
-    ours, theirs = socket.socketpair()
+    low, theirs = socket.socketpair()
+    # A number that no other thread gets when it opens something meanwhile.
+    ours = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD, 700))
+    low.close()
     ours.setblocking(False)
     stream = mitogen.core.MitogenProtocol.build_stream(router, 77)
     stream.accept(ours, ours)

@@ -227,7 +227,7 @@ def pytest_collection(session):
 
 def pytest_ignore_collect(collection_path, config):
     if os.environ.get(ONCE_ELSEWHERE) and collection_path.suffix == '.py':
-        if ALL_ONCE.search(collection_path.read_text(encoding='utf-8')):
+        if ALL_ONCE.search(collection_path.read_text(encoding='utf-8', errors='replace')):
             return True
     # A file named for one core is about that core alone, and may choose it when it is imported.
     for core, other in (('native', 'pure'), ('pure', 'native')):

@@ -80,7 +80,8 @@ def test_a_client_speaks_in_its_own_name_only(club):
         club.client.tell(dict(dst=0, src=number, handle=FORWARD_LOG, data='root\x0050\0I am another'),
                          dict(dst=0, auth=number, handle=FORWARD_LOG, data='root\x0050\0I am another'))
         assert 'unix_client' in club.logs.wait('got %d via' % number)[0].getMessage()
-    assert not club.logs.find('I am another')
+    # It may speak with less authority than the listener lends it, in its own name.
+    assert {record.name for record in club.logs.find('I am another')} <= {'root.[context %d]' % club.client.id}
 
 
 def test_a_client_announces_no_context_that_is_not_its_own(club):

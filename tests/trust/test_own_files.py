@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -228,9 +229,16 @@ def test_a_dump_is_not_written_to_a_file_of_another_user(tmp_path, dump_to):
 
 # ---- the socket
 
-def test_a_socket_without_a_name_is_in_a_folder_of_ours(router, shared):
+def test_a_socket_without_a_name_is_in_a_folder_of_ours(router, shared, monkeypatch):
+    # The path of a socket has some 100 letters at most.
+    with tempfile.TemporaryDirectory(dir='/tmp') as short:
+        monkeypatch.setenv('TMPDIR', short)
+        check_socket_without_a_name(router, short)
+
+
+def check_socket_without_a_name(router, folder):
     path = Listener.build_stream(router).protocol.path
-    assert os.path.dirname(path) == str(shared / ('mitogen.%d' % os.geteuid()))
+    assert os.path.dirname(path) == os.path.join(folder, 'mitogen.%d' % os.geteuid())
     assert mode_of(path) == 0o600 and mode_of(os.path.dirname(path)) == 0o700
     assert os.path.basename(path).startswith('mitogen_unix_')
 
