@@ -123,7 +123,8 @@ static PyMethodDef context_methods[] = {{"send", (PyCFunction) (void (*)(void)) 
 static PyMemberDef context_members[] = {
     {"router", T_OBJECT_EX, offsetof(ContextObject, router), 0, "The router, or None."},
     {"context_id", T_OBJECT_EX, offsetof(ContextObject, context_id), 0, "Its number."},
-    {"auth_id", T_OBJECT, offsetof(ContextObject, auth_id), 0, "What messages there carry; None: our own authority."},
+    {"auth_id", T_OBJECT, offsetof(ContextObject, auth_id), 0,
+     "The auth_id of messages to this context. None: our own."},
     {"__dictoffset__", T_PYSSIZET, offsetof(ContextObject, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(ContextObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};

@@ -298,7 +298,8 @@ static int raise_call_error(mg_state *st, PyObject *obj)
     return is;
 }
 
-/* What the functions are given that make a Context and a Sender: the message, if it came by a router. Borrowed. */
+/* The message itself, if it came by a router, else NULL. The functions that make a Context and a Sender take it as an
+ * argument. A borrowed reference. */
 static PyObject *origin_of(MessageObject *m)
 {
     return m->router && m->router != Py_None ? (PyObject *) m : NULL;

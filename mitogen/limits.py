@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What one peer may take of this process, at most.
+Limits: how much of this process one peer may use.
 
 A *peer* is the neighbour that a message came by: a child, or a client of a
 UNIX socket. It answers for all that is below it. Where a limit is for each

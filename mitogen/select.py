@@ -350,7 +350,8 @@ class Select(object):
             deadline = mitogen.core.now() + timeout
         closing = False
         while True:
-            # Said before it looks: who removes the last member looks then.
+            # Noted before the look at the members: a thread that removes the last
+            # one wakes all that are noted.
             self._waiting.append(None)
             try:
                 if not (self._receivers or closing):

@@ -49,8 +49,8 @@ def disable_site_packages():
 
 class _Formatter(logging.Formatter):
     """
-    Log formatter that knows microseconds. What a terminal would obey is
-    escaped, and no line but the first of a record looks like one.
+    Log formatter that knows microseconds. It escapes
+    control characters, and no further line of a record looks like a record.
     """
     def format(self, record):
         return mitogen.core._printable_record(

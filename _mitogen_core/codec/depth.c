@@ -10,7 +10,8 @@
 #include <pthread_np.h>
 #endif
 
-/* What a level may take, and what is left for who uses the value. The writer of the standard library takes most. */
+/* Stack that one level of a value may use, and stack that stays free for a program that walks the value afterwards. The
+ * standard library's pickle writer needs the most for a level. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { LEVEL_BYTES = 4096, RESERVE_BYTES = 65536 };
 #else

@@ -11,7 +11,8 @@
 
 enum { PERTURB_SHIFT = 5 };
 
-/* What may be spent: so much for each opcode, and something to begin with, which takes a few milliseconds. */
+/* The budget of a reader, in places of a table that it looks at: some for each opcode, and some to begin with. To spend
+ * the latter takes a few milliseconds. */
 enum { PER_OPCODE = 64, FREE = 1 << 18 };
 
 static int pay(mg_unpickler *up)

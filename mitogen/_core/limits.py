@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What one peer may take: `mitogen.limits` has the names that programs know.
+Limits: how much one peer may use. Programs know them by the names of `mitogen.limits`.
 """
 
 from __future__ import absolute_import  # house
@@ -153,8 +153,8 @@ def _refuse(router, peer, name, text, *args):
     :param str name:
         The limit, an attribute of the limits.
     :param str text:
-        What was refused. With `args`, it is formatted by them. Nothing in it
-        may be as the peer has written it.
+        The reason, for the log; `args` are formatted into it. The caller must not
+        put text of the peer into either, unless it is escaped.
     """
     with _limits_lock:
         counts = vars(router).setdefault('_refusals', {})

@@ -10,7 +10,7 @@ from mitogen.core import _chosen, _ContextBase, _seldom, Receiver  # house
 
 @_chosen
 class Context(_ContextBase):
-    #: What messages there carry as `auth_id`; None: our own authority.
+    #: The `auth_id` of messages to this context; None: our own.
     auth_id = None
 
     def send(self, msg):

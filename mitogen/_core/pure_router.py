@@ -191,8 +191,8 @@ class Router(_RouterBase):
     def _is_unexpected(self, msg, stream, respondent):
         bad = msg.src_id != respondent.context_id
         if bad and msg.is_dead:
-            # The neighbour on the way to the respondent may say so, and who is
-            # above us, as the master is. Others behind that neighbour may not.
+            # The neighbour on the way to the respondent may report its loss, and
+            # so may our parents. Others behind that neighbour may not.
             bad = stream and (
                 stream is not self.stream_by_id(respondent.context_id) or
                 msg.src_id not in
@@ -349,7 +349,7 @@ class Router(_RouterBase):
                     if msg.handle != FORWARD_LOG:
                         protocol._wait_room()
                     return
-        # What is no message is an error of whoever sends it, and not of the
-        # broker thread.
+        # A message with bad fields raises here, in the sender's thread. On the
+        # broker thread it would end connections.
         msg._check()
         self.broker.defer(self._async_route, msg)

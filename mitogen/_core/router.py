@@ -41,11 +41,11 @@ class _RouterBase(object):
     _gone = False
     #: Messages that were not delivered.
     refused = 0
-    #: What `_mention` remembers, once there is something.
+    #: The :class:`_Mentions` of this router, once a message has named a context.
     _mentioned = None
     if _SELDOM:
-        #: What we send up is stamped with the authority of a listener, unless
-        #: we say that it has less. See `mitogen.unix.connect`.
+        #: This process has joined a listener, which stamps our messages with its
+        #: own authority unless they claim less. See `mitogen.unix.connect`.
         _is_client = False
     #: Idents of threads that do not wait for room where they send.
     _unwaiting = ()
@@ -93,8 +93,8 @@ class _RouterBase(object):
                 known.on_disconnect()
             except Exception:
                 LOG.exception('%r: a listener for its loss crashed', known)
-        # Who waits need not have asked this object; and what crashed may have
-        # stood before the listener for handlers.
+        # A handler may wait for another object of the same id. And a listener
+        # that crashed may have stood before the one for handlers.
         self._on_respondent_disconnect(context)
 
     def _fire_lost(self, stream, lost, own_id, routes):

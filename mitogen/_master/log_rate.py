@@ -10,7 +10,7 @@ import mitogen.core  # house
 
 class _Spent(object):
     """
-    What a peer has spent of its credit, which grows back.
+    The part of its credit for log records that a peer has spent. Credit grows back.
     """
     def __init__(self):
         self.records = self.bytes = 0.0

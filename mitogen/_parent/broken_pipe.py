@@ -25,8 +25,8 @@ def _without_sigpipe(write):
     """
     Return a method that writes as `write` does, but fails where SIGPIPE would
     end the process: Python ignores that signal, and a command line tool may
-    have put it back to its default. What the program wants of its own files
-    stays as it is.
+    have put it back to its default. Writes to the program's own
+    files still raise the signal.
     """
     @functools.wraps(write)
     def wrapper(self, *args):

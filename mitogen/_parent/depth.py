@@ -18,8 +18,8 @@ _MOST_DEPTH = 1000
 #: That deep a value may nest on any stack.
 _LEAST_DEPTH = 16
 
-#: What the next level may take, once somebody works with the value; and what
-#: is left for others.
+#: Stack that a program needs for each level of a value when it walks the value,
+#: and stack that stays free.
 _LEVEL_BYTES, _RESERVE_BYTES = 1024, 32768
 
 

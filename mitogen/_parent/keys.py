@@ -13,7 +13,7 @@ import mitogen.core  # house
 #: So many keys do not cost much, however they collide.
 _FREE_KEYS = 256
 
-#: What may be spent on keys: so much for each, and something to begin with.
+#: The budget for comparing keys: some for each key, and some to begin with.
 _PER_KEY, _FREE = 128, 1 << 18
 
 #: Tuples in tuples in a key. Hashing them takes stack, unguarded.
@@ -40,7 +40,7 @@ def _refuse_keys():
 
 class _Table(object):
     """
-    What is known of the table of a dictionary.
+    The keys of a dictionary that is read, and where its table would hold them.
 
     :param texts: lists of keys that it has, all harmless.
     """

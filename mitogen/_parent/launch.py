@@ -82,8 +82,8 @@ class _Launch(object):
     def __init__(self, options, router):
         self.options = options
         self._router = router
-        #: What the first stage says to show that it is ours, and what the
-        #: child says, which is told so by its configuration.
+        #: The first stage prints the one beside its marker, and so shows that it
+        #: is ours. The child, whose configuration has it, prints the other.
         self._stage_nonce = _make_nonce()
         self._ready_nonce = _make_nonce()
 

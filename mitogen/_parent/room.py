@@ -30,8 +30,8 @@ def _is_open(stream):
 
 class _Wait(object):
     """
-    What waits for one peer: functions, how much it had read at the last look,
-    and since when it has read nothing.
+    The functions that wait for one peer, the bytes that it had read at the last
+    look, and the time since which it has read nothing.
     """
     def __init__(self, written):
         self.funcs = collections.deque()
@@ -41,10 +41,10 @@ class _Wait(object):
 
 class _Room(object):
     """
-    Nobody waits for a peer that does not read. What is to be sent to one while
-    its stream is full is left here, as a function, and called when there is
-    room. A peer that reads nothing for `limits.stalled_seconds` meanwhile loses
-    its stream, unless it is our parent.
+    No thread waits for a peer that does not read. A sender whose stream is full
+    leaves a function here, which is called when there is room. A peer that reads
+    nothing for `limits.stalled_seconds` meanwhile loses its stream, unless it is
+    our parent.
 
     :param Router router: whose streams these are.
     """
@@ -129,7 +129,7 @@ class _Room(object):
             self._schedule()
 
     def _look_at(self, stream, wait):
-        # What a function leaves here again is for the next look.
+        # A function may leave another one here: the next look has that.
         for _ in range(len(wait.funcs)):
             if _is_open(stream) and not self.is_there(stream):
                 return self._check_progress(stream, wait)

@@ -140,7 +140,7 @@ class Router(mitogen.core.Router):
     @property
     def limits(self):
         """
-        What each peer may take, see :class:`mitogen.limits.Limits`.
+        The limits of each peer, see :class:`mitogen.limits.Limits`.
         """
         return mitogen.core._limits_of(self)
 

@@ -250,7 +250,7 @@ class RouteMonitor(object):
         self._log.debug('adding route to %d via %r', target_id, stream)
         if self.router.context_by_id(target_id, create=False) is None:
             self._made.add(target_id)
-        # Whatever others called it before.
+        # Its parent decides the name. A message may have named it otherwise before.
         self.router.context_by_id(target_id).name = name
         self._grants_by_stream[stream].use(target_id)
         self._routes_by_stream[stream].add(target_id)

@@ -12,9 +12,9 @@ from mitogen.service import _has_room, _STOCK_INVOKES, Activator  # house
 
 class _Admission(object):
     """
-    The policy of the receiver that calls of services come to. Who has no
-    authority here may have a limited number of calls wait, and none that its
-    method's policy refuses. Broker thread.
+    The policy of the receiver that calls of services come to. A caller
+    without authority may have a limited number of calls wait. A call that the
+    policy of its method refuses does not wait at all. Broker thread.
 
     :param Pool pool:
     """

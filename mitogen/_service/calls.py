@@ -16,7 +16,7 @@ from mitogen.service import _has_room, _peer_of, _room_of, _Tally  # house
 class _CallQueue(object):
     """
     The calls that wait for a pool. Each peer has a queue, and the peers take
-    turns, so whoever calls a lot waits for itself. While a peer does not read
+    turns, so a caller with many calls only waits for itself. While a peer does not read
     its answers, its calls stay here: no thread waits for it. Any thread.
 
     :param wake:
@@ -57,9 +57,9 @@ class _CallQueue(object):
         :param msg:
             The message, which tells whose it is; :data:`None` for this process.
         :param call:
-            What :meth:`take` returns for it; `msg` if :data:`None`.
+            The object that :meth:`take` returns for it; `msg` if :data:`None`.
         :param ticket:
-            What the tally has returned, if not to the admission.
+            The ticket from the tally, unless the admission has it.
         """
         peer = None, None
         if msg is not None:

@@ -255,8 +255,8 @@ class FileService(Service):
         `mode`, `owner`, `group`, `mtime` and `atime`. Of these, `owner` and
         `group` are text, or :data:`None` if they have no name here.
 
-        A peer has a limited number of files open at a time. What it asks for
-        beyond that is opened, and answered, when others have ended.
+        A peer has a limited number of files open at a time. A request
+        beyond that is answered once another file has been sent.
 
         :param path:
             Name of the file, text.
@@ -402,8 +402,8 @@ class FileService(Service):
     def _pump(self, state):
         """
         Open what may be opened, and send what the window has room for, unless
-        another thread does so. After a while, leave the rest to whoever is
-        free: other peers wait for this thread.
+        another thread does so. After a while, leave the rest to a thread
+        that is free: other peers wait for this one.
         """
         with state.lock:
             if state._pumping:

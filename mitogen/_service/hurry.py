@@ -8,7 +8,7 @@ from __future__ import absolute_import  # house
 
 class _Patience(object):
     """
-    What :func:`_hurry` returns where a thread may wait.
+    A block in which the thread may wait for room. :func:`_hurry` returns it.
     """
     def __enter__(self):
         pass

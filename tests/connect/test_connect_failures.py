@@ -79,7 +79,7 @@ def make_python(account):
     return make
 
 
-#: What the first stage says: its last argument shows that the parent has started it.
+#: The first marker. The first stage repeats its last argument, and so shows that the parent has started it.
 SAYS_0 = 'for token; do :; done; echo "MITO000 0 30b07f0 $token"'
 
 #: Reads what the parent answers to the first marker, all of it or a part, byte by byte.

@@ -375,7 +375,7 @@ class Tool(object):
         else:
             self.stream = made.stderr_stream_factory()
         self.stream.name = u'tool'
-        #: What it asks with.
+        #: The prompt of the tool.
         self.prompt = made._prompt.encode() if method == 'sudo' else PROMPTS[method]
         self.stream.conn = self.conn = FakeConnection(made.options)
         self.sock, ours = socket.socketpair()

@@ -9,7 +9,7 @@ each batch both say what master_grammar.py makes up. Afterwards everything must 
 and names of others are what they were, each answer came from who was asked, no call waited without end, nobody obeyed,
 no line of the log is forged, and the master has not grown. The cores take turns.
 
-What does not hold is printed with the steps of the batch, and the exit status is 1. ``--core native --seed N`` runs one
+A rule that does not hold is printed with the steps of the batch, and the exit status is 1. ``--core native --seed N`` runs one
 row again; how threads meet is another time another way.
 """
 
@@ -44,7 +44,7 @@ def run_row(seed, batches):
         print('seed %d, core %s, batch %d: %s' % (seed, os.environ['MITOGEN_CORE'], i, e))
         print(json.dumps(world.steps)[:8000])
         sys.stdout.flush()
-        # Whatever is amiss may keep it from ending.
+        # The fault that was found may keep the process from ending.
         os._exit(1)
     world.close()
     print(json.dumps(dict(world.medians(world.measured[-5:]), batches=batches, slowest=round(world.slowest, 2),

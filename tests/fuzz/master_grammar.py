@@ -1,5 +1,5 @@
 """
-What a peer that lies says to a tree, at random: rows of steps for tests/lib/hostile_child.py, as plain data.
+Random messages of a lying peer: rows of steps for tests/lib/hostile_child.py, as plain data.
 """
 
 import pickle
@@ -19,7 +19,7 @@ RAW, PICKLE, BLOB = 0x4d49, 0x4d4a, 0x4d4b
 #: In each line that a peer has the master log, for the one who looks for forged lines. Nothing with a bracket is near.
 FORGED = u'00:00:00.000000 E mitogen: forged by somebody'
 
-#: What a terminal or a reader of lines would obey.
+#: Characters that a terminal obeys, or that end a line.
 EVIL = u'\n\r\x0b\x0c\x1b\x1c\x85\x9b\u200f\u202e\u2028\u2029\u2066\x07\x08\0'
 
 #: Sizes at which something changes: a header, a page, the limits of requests, of chunks and of pipes.
@@ -28,7 +28,7 @@ EDGES = (0, 1, 27, 28, 29, 4095, 4096, 4097, 8191, 8192, 8193, 9999, 10000, 1000
 #: How many of the ids that a peer was handed it announces: it may do so once for each.
 ANNOUNCED = 50
 
-#: What only those say that have authority. A client of a UNIX socket has, and is obeyed.
+#: Handles that take orders, from contexts with authority only. A client of a UNIX socket has authority.
 ORDERS = (CALL_FUNCTION, SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, DETACHING, CALL_SERVICE, LOAD_RESOURCE, 111)
 
 

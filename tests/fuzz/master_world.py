@@ -28,11 +28,11 @@ PATIENCE = 100.0
 
 SECRET = 'for nobody to be served'
 
-#: What may be more in the last third of the batches than in the one before it, medians of each. Descriptors: each peer
+#: Growth that is allowed from the second third of the batches to the last, medians of each. Descriptors: each peer
 #: may have so many files open. Contexts are reckoned instead.
 GROWTH = {'bytes': 48 << 20, 'descriptors': 10, 'threads': 2, 'handles': 20}
 
-#: What ends a line for some reader or other.
+#: Characters that end a line for some reader or other.
 LINE_ENDS = re.compile(u'[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]')
 
 

@@ -19,7 +19,7 @@ VERSION = '.'.join(str(part) for part in mitogen.__version__)
 
 pytest.importorskip('setuptools')
 pytestmark = [
-    # What is built has both cores, whichever runs the tests.
+    # A wheel has both cores, whichever core runs the tests.
     pytest.mark.once,
     pytest.mark.skipif(not os.path.exists(os.path.join(places.ROOT, 'tools', 'wheels.py')), reason='needs the source tree'),
 ]

@@ -34,7 +34,7 @@ class Stream(object):
         self.rest = b''
         self.ended = False
         self.received = 0
-        #: What must never arrive, and whether it has.
+        #: A text that must never arrive, and whether it has.
         self.secret, self.leaked = None, False
 
     def read(self):

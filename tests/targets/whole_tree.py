@@ -1,5 +1,5 @@
 """
-What each process of a tree says of itself, and the service that its master offers to everybody.
+Functions by which each process of a tree tells who it is, and the service that its master offers to everybody.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Desk(mitogen.service.Service):
         self.orders += 1
 
 
-#: What was noted in this process by a call.
+#: Values that calls have noted in this process.
 noted = []
 
 

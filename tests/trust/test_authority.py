@@ -1,5 +1,5 @@
 """
-Authority travels with what was made: who uses a Sender or a Context that came from elsewhere makes nobody do what its
+A Sender or Context keeps the authority of the context that made it. A recipient that uses it orders nothing that its
 maker could not have ordered. And a Context belongs to one router.
 """
 
@@ -156,7 +156,7 @@ def test_a_sender_of_the_masters_goes_through_children(router):
 
 def test_a_third_ones_sender_carries_data(router):
     """
-    Whoever names it, data arrives: a handle without a policy takes them from everybody.
+    Data arrives whichever context has named the Sender: a handle without a policy takes it from everybody.
     """
     left, right = router.local(), router.local()
     first, second = router.local(via=left), router.local(via=right)

@@ -1,5 +1,5 @@
 """
-What one peer may take is bounded: the limits of a router, and each by a peer that goes beyond it.
+The limits of a router, each with a peer that goes beyond it.
 """
 
 import logging

@@ -1,5 +1,5 @@
 """
-What children write into the log: whatever it is, a line of it shows whose it is, and a terminal obeys none of it.
+Log records of children: each line shows which context sent it, and no text in it is obeyed by a terminal.
 """
 
 import io
@@ -39,8 +39,8 @@ FORGED = u'12:00:00.000000 E mitogen: the disk is full'
 @pytest.fixture
 def shown():
     """
-    What handlers write: that of log_to_file, that of a program that knows nothing of us, and one that shows messages
-    only.
+    The outputs of three handlers: the one of log_to_file, one of a program that knows nothing of us, and one that shows
+    messages only.
     """
     outputs = []
     root = logging.getLogger()

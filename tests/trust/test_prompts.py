@@ -1,6 +1,6 @@
 """
-What is answered while a child starts: the prompt of the tool that was asked for, once and before it ran anything; and
-markers of our own first stage and child. A banner, or a login script, that says the same words gets nothing.
+While a child starts, the parent answers the prompt of the tool that it runs, once and before the tool has run anything,
+and the markers of its own first stage and child. A banner, or a login script, that says the same words gets nothing.
 """
 
 import os
@@ -146,7 +146,7 @@ def test_the_prompt_of_one_connection_is_nothing_to_another(router, make_tool):
 
 # ---- at the right stage only
 
-#: What the tool asks with, and how its stream is made.
+#: The prompt of each tool, and the options of its connection.
 ASKED = {
     'ssh': (b"user@host's password: ", {'hostname': 'h'}),
     'sudo': (None, {}),

@@ -1,7 +1,7 @@
 """
 Sizes before work: what a stranger sends is looked at for what it will cost before anybody reads it. No message, however
 small, takes long to read, takes more memory than a multiple of its length, or ends a process with little stack; and one
-that cannot be read is an error of ours at whoever reads it.
+that cannot be read is a mitogen.core.Error for its reader.
 """
 
 import os

@@ -1,4 +1,4 @@
-/* What a router has carried and refused, and what it has at present.
+/* Counters of a router: the messages that it has carried and refused, and the streams and routes that it has now.
  *
  * Any thread, with no lock held. */
 #ifndef MG_NET_STATISTICS_H
