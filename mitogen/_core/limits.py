@@ -41,7 +41,7 @@ class _Limits(object):
     """
     #: Seconds that a peer may leave what waits for it unread. Then its stream
     #: is ended, if something of this process waits for it meanwhile.
-    stalled_seconds = 120.0
+    stalled_seconds = 60.0
 
     #: Calls of services that wait for a thread of the pool; and of one service
     #: that obeys one call at a time, or keeps results, those that wait there.

@@ -46,10 +46,17 @@ class _Room(object):
     nothing for `limits.stalled_seconds` meanwhile loses its stream, unless it is
     our parent.
 
+    The same goes for a peer whose stream stays full for that long, though nobody
+    has left a function: messages for it are forwarded, and until there is room
+    nothing is read from the streams that they come by. Its siblings would wait.
+
     :param Router router: whose streams these are.
     """
     #: Seconds between two looks at the streams that something waits for.
     delay = 0.01
+
+    #: Seconds between two rounds, at most.
+    longest_round = 15.0
 
     def __init__(self, router):
         self._router = router
@@ -57,6 +64,8 @@ class _Room(object):
         self._waits = {}   # stream -> _Wait
         self._timer = None
         self._later = set()   # timers of call_later()
+        self._full = {}   # stream that was full at the last round -> _Wait
+        self._makes_rounds = False
         self._ended = False
         mitogen.core.listen(router.broker, 'shutdown', self._end)
         router._unwaiting = self._unwaiting = set()
@@ -94,6 +103,32 @@ class _Room(object):
                 self._later.add(timer)
 
         self._router.broker.defer(schedule)
+
+    def watch(self):
+        """
+        Look at the streams of all children and clients now and then, as long as
+        there are any. Any thread.
+
+        :raises mitogen.core.Error: the broker has exited.
+        """
+        if not self._makes_rounds:
+            self._makes_rounds = True
+            self._router.broker.defer(self._make_round)
+
+    def _make_round(self):
+        # First: a stream that is registered after the look below asks again.
+        self._makes_rounds = False
+        streams = self._router.neighbours()
+        if self._ended or not streams:
+            return
+        self._makes_rounds = True
+        full = [i for i in streams if _is_open(i) and not self.is_there(i)]
+        self._full = dict((i, self._full.get(i) or _Wait(_written(i)))
+                          for i in full)
+        for stream in full:
+            self._check_progress(stream, self._full[stream])
+        self.call_later(min(self._router.limits.stalled_seconds / 4.0,
+                            self.longest_round), self._make_round)
 
     def __enter__(self):
         """

@@ -129,6 +129,8 @@ class Router(mitogen.core.Router):
         mitogen.core.listen(stream, 'disconnect',
                             lambda: self._neighbours.discard(stream))
         super(Router, self).register(context, stream)
+        if self._room:
+            self._room.watch()
     register.__doc__ = mitogen.core.Router.register.__doc__
 
     def neighbours(self):

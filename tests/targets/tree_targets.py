@@ -87,6 +87,11 @@ def parent_of_context():
 
 
 @takes_router
+def set_limit(name, value, router):
+    setattr(router.limits, name, value)
+
+
+@takes_router
 def call_context(context_id, function, *args, **kwargs):
     """
     Call a function of ``targets`` in another context, by id, and return the result or the error's text.

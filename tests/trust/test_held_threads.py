@@ -16,6 +16,7 @@ import hostile_services
 import service_targets
 import targets
 import testlib
+import tree_targets
 from liar import CALL_SERVICE, GET_RESOURCE, Liar
 
 MEBIBYTE = 1 << 20
@@ -93,6 +94,23 @@ def test_a_peer_that_stops_reading_loses_its_stream(cast):
     assert 'liar' in record.getMessage() and 'stalled_seconds' in record.getMessage()
     assert cast.router.stats()['refusals']['stalled_seconds'] == 1
     cast.sibling_is_served()
+
+
+def test_a_child_that_does_not_read_what_is_forwarded_to_it_keeps_its_sibling_waiting_for_a_time_only(router, tmp_path):
+    """
+    Its parent stops reading the messages that come down for it, and with them those for the sibling.
+    """
+    middle = router.local(name=u'middle')
+    sibling = router.local(via=middle)
+    middle.call(tree_targets.set_limit, 'stalled_seconds', 0.5)
+    liar = Liar(router, tmp_path, via=middle)
+    lost = mitogen.core.Latch()
+    mitogen.core.listen(liar.context, 'disconnect', lost.put)
+    for _ in range(12):
+        liar.context.send(Message(handle=1234, data=b'x' * MEBIBYTE))
+    assert sibling.call(targets.context_id) == sibling.context_id
+    lost.get(timeout=testlib.patience())
+    liar.close()
 
 
 def test_a_peer_that_is_slow_keeps_its_stream(cast):

@@ -34,7 +34,7 @@ def test_limits_are_those_of_the_router(make_router):
 
 def test_a_limit_is_set_by_its_name():
     limits = mitogen.limits.Limits()
-    assert limits.stalled_seconds == 120
+    assert limits.stalled_seconds == 60
     for value in 1, 2.5, float('inf'), 0:
         limits.stalled_seconds = value
         assert limits.stalled_seconds == value
@@ -52,7 +52,7 @@ def test_a_refusal_is_counted_and_logged(router):
         router.refuse(None, 'stalled_seconds', 'all of them')
         texts = [record.getMessage() for record in logs.records]
         assert router.stats()['refusals'] == {'stalled_seconds': 2}
-    assert 'peer.55' in texts[0] and '7 things are too many (limits.stalled_seconds is 120.0)' in texts[0]
+    assert 'peer.55' in texts[0] and '7 things are too many (limits.stalled_seconds is 60.0)' in texts[0]
     assert 'Router' in texts[1] and 'all of them' in texts[1]
 
 
