@@ -6,15 +6,9 @@
 #include "gil.h"
 #include "later.h"
 
-/* When a wait looks for a signal that came between the last look and the sleep, and so has not interrupted it: when it
- * has lasted twice as long. */
+/* A signal that comes between the look for one and the sleep does not interrupt the sleep. So a wait looks again when it
+ * has lasted that long, then when it has lasted twice as long, and so on. */
 #define FIRST_LOOK (MG_SECOND / 20)
-
-static int64_t next_look(int64_t began)
-{
-    int64_t now = mg_now();
-    return now + (now - began > FIRST_LOOK ? now - began : FIRST_LOOK);
-}
 
 int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int block, mg_item *item)
 {
@@ -26,7 +20,7 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
         mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
         err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
         if (err == MG_EAGAIN) {
-            int64_t began = mg_now(), until;
+            int64_t began = mg_now(), look = began + FIRST_LOOK;
             do {
                 /* before the first sleep too: the interpreter has not looked since we were called, which may be a
                  * while ago */
@@ -37,11 +31,13 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
                     PyMem_RawFree(s);
                     return -1;
                 }
-                until = next_look(began);
-                if (until > deadline)
-                    until = deadline;
+                int64_t until = look < deadline ? look : deadline;
                 MG_WITHOUT_GIL(err = loop ? mg_loop_wait(loop, s, until) : mg_latch_sleep(s, until));
-            } while (err == MG_EINTR || (err == MG_ETIMEDOUT && until < deadline));
+                if (err == MG_ETIMEDOUT && until < deadline) {
+                    look += look - began;
+                    err = MG_EINTR;
+                }
+            } while (err == MG_EINTR);
             mg_sleeper_learn(s);
             err = mg_latch_leave(l, s, item);
         }

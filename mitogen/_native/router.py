@@ -146,6 +146,7 @@ class Router(core._RouterBase, _c.Router):
     def _on_respondent_disconnect(self, context):
         if context.context_id not in self._respondent_ids:
             return
+        self._respondent_ids.discard(context.context_id)
         for _, entry in self._lost_handlers(context.context_id):
             self._call_handler(
                 entry[1], self._dead_respondent(context))

@@ -291,17 +291,24 @@ def test_a_stale_socket_is_not_removed_once_it_is_another_one(router, tmp_path, 
     live.close()
 
 
-def test_to_look_whether_a_path_is_dead_does_not_wait(tmp_path):
-    # Nobody accepts, and the queue is full.
+@pytest.fixture
+def full_queue(tmp_path):
+    """
+    The path of a listener that accepts nobody, and whose queue is full.
+    """
     path = str(tmp_path / 'sock')
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(0)
     first = socket.socket(socket.AF_UNIX)
     first.connect(path)
-    assert not mitogen.unix.is_path_dead(path)
+    yield path
     first.close()
     listener.close()
+
+
+def test_to_look_whether_a_path_is_dead_does_not_wait(full_queue):
+    assert not mitogen.unix.is_path_dead(full_queue)
 
 
 # ---- no descriptors left
@@ -400,19 +407,11 @@ def test_five_hundred_clients_at_once_all_get_in(router, tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_queue_that_stays_full_is_given_up(tmp_path, monkeypatch):
+def test_a_queue_that_stays_full_is_given_up(full_queue, monkeypatch):
     monkeypatch.setattr(mitogen.unix, 'CONNECT_TIMEOUT', 0.3)
-    path = str(tmp_path / 'sock')
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen(0)
-    first = socket.socket(socket.AF_UNIX)
-    first.connect(path)
     with pytest.raises(mitogen.unix.ConnectError) as caught:
-        mitogen.unix.connect(path)
+        mitogen.unix.connect(full_queue)
     assert caught.value.errno == errno.ETIMEDOUT
-    first.close()
-    listener.close()
 
 
 # ---- a process that joins twice
