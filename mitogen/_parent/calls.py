@@ -170,7 +170,13 @@ class CallChain(object):
         Return the (module, class or None, function) names of `fn`. Such names
         may have several parts only where classes are nested.
         """
-        # Plain functions first: they have nothing to be bound to.
+        if PY3 and type(fn) is types.FunctionType:
+            # Most are functions of a module. A closure may be one, too.
+            module, name = fn.__module__, fn.__name__
+            if (getattr(sys.modules.get(module), name, None) is fn and
+                    fn.__closure__ is None and name != '<lambda>'):
+                return module, None, name
+        # Plain functions have nothing to be bound to.
         name = path = getattr(fn, '__name__', None)
         module = getattr(fn, '__module__', None)
         if getattr(fn, '__closure__', None) is not None:
