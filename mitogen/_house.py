@@ -58,8 +58,8 @@ PARTS = {
     'service': [
         'base', 'declarations', 'policies', 'hurry', 'tally', 'calls',
         'invokers', 'activator', 'admission', 'service', 'pool', 'process_pool',
-        'file_common', 'below', 'transfer', 'push_file_service',
-        'file_service',
+        'file_common', 'below', 'transfer', 'file_stream_state',
+        'push_file_service', 'file_service',
     ],
 }
 
