@@ -55,6 +55,9 @@ class Timer(object):
         Make sure that it does not run. Repeating this does no harm.
         """
         self.active = False
+        # It may stay in the list for a while; what it would have called need
+        # not.
+        self.func = None
 
 
 class TimerList(object):
@@ -62,6 +65,9 @@ class TimerList(object):
     The timers of one broker. Broker thread only, and therefore without locks.
     """
     _now = staticmethod(mitogen.core.now)
+
+    #: Length of the list at which cancelled timers are taken out of it.
+    _sweep_at = 32
 
     def __init__(self):
         self._heap = []
@@ -71,8 +77,18 @@ class TimerList(object):
         Have `func()` called once `when` has come, and return its `Timer`.
         """
         timer = Timer(when, func)
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
         heapq.heappush(self._heap, timer)
         return timer
+
+    def _sweep(self):
+        """
+        Take out the cancelled timers, which otherwise stay until they are due.
+        """
+        self._heap[:] = [i for i in self._heap if i.active]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(32, 2 * len(self._heap))
 
     def get_timeout(self):
         """

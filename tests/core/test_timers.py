@@ -2,8 +2,9 @@
 TimerList and Timer.
 """
 
+import functools
+import weakref
 from unittest import mock
-
 
 import mitogen
 import mitogen.core
@@ -61,3 +62,26 @@ def test_a_timer_may_schedule_a_due_one():
 def test_timers_are_ordered_by_time():
     assert mitogen.parent.Timer(1, None) < mitogen.parent.Timer(2, None)
     assert mitogen.parent.Timer(2, None) >= mitogen.parent.Timer(2, None)
+
+
+class Held(object):
+    def method(self):
+        pass
+
+
+def test_cancelled_timers_are_not_kept_until_they_are_due():
+    timers = mitogen.parent.TimerList()
+    ran = []
+    # The one that is due first hides the others from a look at the earliest only.
+    for i in range(50):
+        timers.schedule(mitogen.core.now() - 1 + i / 1e6, functools.partial(ran.append, i))
+    cancelled = []
+    for _ in range(1000):
+        held = Held()
+        timer = timers.schedule(mitogen.core.now() + 1000, held.method)
+        cancelled += [weakref.ref(held), weakref.ref(timer)]
+        timer.cancel()
+        del held, timer
+    assert sum(ref() is not None for ref in cancelled) < 200
+    timers.expire()
+    assert ran == list(range(50))

@@ -9,6 +9,7 @@ import sys
 
 import liar
 import places
+import testlib
 
 PROGRAM = os.path.join(places.LIB, 'hostile_client.py')
 
@@ -28,6 +29,8 @@ class LyingClient(liar.Liar):
         self.sock.settimeout(100)
         self.lines = self.sock.makefile('rw')
         self.id = self.who()['context_id']
+        # The listener tells a client its id before it registers the client.
+        testlib.wait_for(lambda: router.stream_by_id(self.id))
         self.context = router.context_by_id(self.id)
 
     def close(self):
