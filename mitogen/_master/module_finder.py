@@ -10,9 +10,14 @@ import sys  # house
 import mitogen  # house
 import mitogen.parent  # house
 
-from mitogen.master import _log_swallowed, _to_source_bytes, _whole, DefectivePython3xMainMethod, FINDER_LOG  # house
-from mitogen.master import is_stdlib_name, ParentImpEnumerationMethod, ParentSpecEnumerationMethod  # house
+from mitogen.master import _BySource, _log_swallowed, _to_source_bytes, _whole, DefectivePython3xMainMethod  # house
+from mitogen.master import FINDER_LOG, is_stdlib_name, ParentImpEnumerationMethod, ParentSpecEnumerationMethod  # house
 from mitogen.master import PkgutilMethod, PY3, SysModulesMethod, to_text  # house
+
+
+#: Module name -> the imports of its source. To load the code of the core and
+#: look through it for each router takes longer than to start a child.
+_imports_by_source = _BySource()
 
 
 class ModuleFinder(object):
@@ -134,12 +139,18 @@ class ModuleFinder(object):
                 return loader.get_code(fullname)
         return compile(source, path, 'exec', 0, True)
 
-    def _generate_imports(self, fullname, code):
-        """
-        Yield the absolute names `code` may mean by its imports.
-        """
+    def _list_imports(self, fullname, path, source):
         import mitogen.imports
-        for level, modname, names in mitogen.imports.codeobj_imports(code):
+        code = self._get_code(fullname, path, source)
+        return list(mitogen.imports.codeobj_imports(code))
+
+    def _generate_imports(self, fullname, imports):
+        """
+        Yield the absolute names that a module may mean by its imports.
+
+        :param imports: as of :func:`mitogen.imports.codeobj_imports`.
+        """
+        for level, modname, names in imports:
             if level == -1:
                 # Python 2 looks beside the module, then at the top level.
                 prefixes = ['', fullname + '.']
@@ -177,7 +188,8 @@ class ModuleFinder(object):
 
         names = set(self.generate_parent_names(fullname))
         try:
-            code = self._get_code(fullname, path, source)
+            imports = _imports_by_source.get(
+                fullname, source, self._list_imports, fullname, path, source)
         except SyntaxError:
             FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
                              exc_info=True)
@@ -185,7 +197,7 @@ class ModuleFinder(object):
             _log_swallowed(FINDER_LOG, 'cannot compile %r, so children fetch '
                            'what it imports one by one', fullname)
         else:
-            names.update(self._generate_imports(fullname, code))
+            names.update(self._generate_imports(fullname, imports))
 
         related = sorted(name for name in names if self._is_related(name))
         self._related_cache[fullname] = related

@@ -13,8 +13,29 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _cut_main, _log_swallowed, _Server, b, get_child_modules, is_stdlib_path, ModuleFinder  # house
-from mitogen.master import PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _BySource, _cut_main, _log_swallowed, _Server, b, get_child_modules  # house
+from mitogen.master import is_stdlib_path, ModuleFinder, PY3, RESPONDER_LOG, to_text  # house
+
+
+#: Module name -> its source minified, and module name -> what is sent of it
+#: compressed.
+_minified_by_source = _BySource()
+_compressed_by_source = _BySource()
+
+
+def _minimize(fullname, path, source):
+    """
+    Return `source` minified, as bytes.
+    """
+    import mitogen.minify
+    # Only from UTF-8: a source in another encoding says so in a
+    # comment that stays, and must go on being right.
+    minified = mitogen.minify.minimize_source(
+        source.decode('utf-8'), fill=True).encode('utf-8')
+    # Our own files are covered by a test.
+    if fullname.partition('.')[0] != 'mitogen':
+        compile(minified, path, 'exec', 0, True)
+    return minified
 
 
 class ModuleResponder(_Server):
@@ -117,16 +138,10 @@ class ModuleResponder(_Server):
         """
         Return `source` minified, or as it is if that is not possible.
         """
-        import mitogen.minify
         start = mitogen.core.now()
         try:
-            # Only from UTF-8: a source in another encoding says so in a
-            # comment that stays, and must go on being right.
-            minified = mitogen.minify.minimize_source(
-                source.decode('utf-8'), fill=True).encode('utf-8')
-            # Our own files are covered by a test.
-            if fullname.partition('.')[0] != 'mitogen':
-                compile(minified, path, 'exec', 0, True)
+            minified = _minified_by_source.get(
+                fullname, source, _minimize, fullname, path, source)
         except UnicodeDecodeError:
             RESPONDER_LOG.debug('%r: cannot minify %r, which is not UTF-8',
                                 self, fullname)
@@ -194,7 +209,9 @@ class ModuleResponder(_Server):
         path, source, is_pkg = self._find_servable(fullname)
         if source is None:
             return self._make_negative_response(fullname)
-        compressed = zlib.compress(self._prepare(fullname, path, source), 9)
+        text = self._prepare(fullname, path, source)
+        compressed = _compressed_by_source.get(
+            fullname, text, zlib.compress, text, 9)
         needs = self._finder.find_related(fullname)
         return (
             to_text(fullname),

@@ -215,11 +215,13 @@ def _get_code_partial():
             if PY3:
                 # A no-op there, and yet another module to be imported.
                 text = text.replace(_FUTURE, b'')
-            code = marshal.dumps(compile(text, 'x/mitogen/core.py', 'exec', 0,
-                                         True))
+            # A child that was started like this has it, for its own children.
+            code = getattr(mitogen.core, '_core_code', None) or marshal.dumps(
+                compile(text, 'x/mitogen/core.py', 'exec', 0, True))
             decode = b"__import__('binascii').a2b_base64('%s')"
             text = b('_core_source=__import__("zlib").decompress(%s)\n'
-                     'exec(__import__("marshal").loads(%s))\n')
+                     '_core_code=%s\n'
+                     'exec(__import__("marshal").loads(_core_code))\n')
             text %= tuple(decode % (binascii.b2a_base64(data).strip(),)
                           for data in (zlib.compress(source, 1), code))
             _partials['code'] = PartialZlib(_UNPACK + text, 0)

@@ -66,6 +66,15 @@ def context(router):
     return context
 
 
+@pytest.fixture
+def worked_out_nothing(monkeypatch):
+    """
+    What other routers of this process have worked out from sources is not there.
+    """
+    for name in ('_imports_by_source', '_minified_by_source', '_compressed_by_source'):
+        monkeypatch.setattr(mitogen.master, name, mitogen.master._BySource())
+
+
 # ---- a responder by itself
 
 class Stream(object):
@@ -139,6 +148,7 @@ def test_bytes_travel_unchanged(responder):
     assert zlib.decompress(responder.router.tuples()[0][3]) == read('latin_crlf.py')
 
 
+@pytest.mark.usefixtures('worked_out_nothing')
 def test_a_marked_module_is_minified(responder):
     ask(responder, 'minify_me')
     source = zlib.decompress(responder.router.tuples()[0][3])
@@ -146,6 +156,34 @@ def test_a_marked_module_is_minified(responder):
     assert b'does not travel' not in source
     assert source.count(b'\n') == read('minify_me.py').count(b'\n')
     assert responder.minify_secs > 0
+
+
+@pytest.mark.usefixtures('worked_out_nothing')
+def test_a_source_is_worked_on_once_for_all_routers(responder, monkeypatch):
+    import mitogen.imports
+    import mitogen.minify
+    calls = []
+    for module, name in ((mitogen.minify, 'minimize_source'), (mitogen.imports, 'codeobj_imports')):
+        def counted(*args, name=name, function=getattr(module, name), **kwargs):
+            calls.append(name)
+            return function(*args, **kwargs)
+        monkeypatch.setattr(module, name, counted)
+    ask(responder, 'minify_me')
+    first = responder.router.sent()[-1].data
+    assert sorted(set(calls)) == ['codeobj_imports', 'minimize_source']
+    del calls[:]
+    other = ModuleResponder(responder.router, mitogen.core.ImportPolicy())
+    ask(other, 'minify_me')
+    assert (responder.router.sent()[-1].data, calls) == (first, [])
+
+
+@pytest.mark.usefixtures('worked_out_nothing')
+def test_another_source_of_the_same_name_is_worked_on_anew(responder):
+    for source in (b'import os  # !mitogen: minify_safe', b'import re  # !mitogen: minify_safe'):
+        other = ModuleResponder(responder.router, mitogen.core.ImportPolicy())
+        other.add_source_override('minify_me', '/nowhere/minify_me.py', source, False)
+        ask(other, 'minify_me')
+        assert zlib.decompress(responder.router.tuples()[-1][3]).startswith(source)
 
 
 @pytest.mark.parametrize('source, minified', [
@@ -398,6 +436,7 @@ def test_a_grandchild_is_served_by_its_parent(router):
     assert tuple(b - a for a, b in zip(before, after)) == (2, 3, 0)
 
 
+@pytest.mark.usefixtures('worked_out_nothing')
 def test_a_bare_child_needs_one_module_more_to_have_children(router, monkeypatch):
     import lonely
     monkeypatch.setenv('MITOGEN_SHIP', '1')
