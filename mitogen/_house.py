@@ -26,8 +26,8 @@ import sys
 PARTS = {
     'core': [
         'base', 'seldom', 'pythons', 'handles', 'modules', 'core_source',
-        'text', 'printable', 'old_names', 'log', 'platform', 'errors',
-        'values', 'authority', 'signals', 'descriptors', 'own_files', 'debug_log',
+        'text', 'printable', 'old_names', 'log', 'platform', 'causes',
+        'errors', 'values', 'authority', 'signals', 'descriptors', 'own_files', 'debug_log',
         'profiling', 'pickles', 'message', 'poller', 'latch', 'receiver',
         'sender', 'context', 'stream', 'delimited', 'link', 'router', 'waker',
         'broker', 'choice', 'pure_message', 'sleeper', 'pure_latch',

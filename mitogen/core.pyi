@@ -89,7 +89,15 @@ class DamagedError(StreamError, pickle.UnpicklingError, EOFError): ...
 class TimeoutError(Error): ...
 
 class CallError(Error):
-    MAX_TEXT: int
+    MSG_MAX_LEN: int
+    type: Optional[_Text]
+    message: Optional[_Text]
+    traceback: Optional[_Text]
+    errno: Optional[int]
+    cause: Optional[CallError]
+    context: Optional[CallError]
+    notes: Sequence[_Text]
+    members: Sequence[CallError]
     def __init__(self, fmt: Union[None, _Text, BaseException] = None, *args: Any) -> None: ...
 
 class ModuleDeniedByOverridesError(ModuleNotFoundError):

@@ -82,14 +82,19 @@ class Dispatcher(object):
         """Return (chain id, result or CallError)."""
         try:
             chain_id, func, args, kwargs = self._resolve(msg)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             # No call was made, so this does not break its chain.
             return None, CallError(sys.exc_info()[1])
         if chain_id in self._error_by_chain_id:
             return chain_id, self._error_by_chain_id[chain_id]
         try:
             return chain_id, func(*args, **kwargs)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # Also SystemExit: it ends the call, and not who serves it.
             error = CallError(sys.exc_info()[1])
             if chain_id is not None:
                 self._error_by_chain_id[chain_id] = error

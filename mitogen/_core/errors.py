@@ -7,7 +7,8 @@ from __future__ import absolute_import  # house
 
 import sys  # house
 
-from mitogen.core import _module, _seldom, BytesType, PY3, to_text, UnicodeType  # house
+from mitogen.core import _frames_of, _seldom, _SELDOM, _split_told, _tell, _text_of, _understand  # house
+from mitogen.core import _within, BytesType, to_text, UnicodeType  # house
 
 
 class Error(Exception):
@@ -63,7 +64,20 @@ class CallError(Error):
     """
     A remote function failed. Built from text, or from an exception: then the
     text names its class and message, followed by the traceback of the
-    exception being handled, if any.
+    exception being handled, if any, and by what else is known of it.
+
+    These attributes tell what the text tells. Each is None, or empty, where it
+    does not:
+
+    :ivar type: module and class of the exception.
+    :ivar message: its own text.
+    :ivar traceback: its frames, as text.
+    :ivar errno: its number.
+    :ivar cause: a CallError for the exception that it was raised from.
+    :ivar context: one for the exception that was handled then, if it has no
+        cause.
+    :ivar notes: list of texts that were added to it.
+    :ivar members: list of a CallError for each exception of a group.
     """
     # Readers refuse a longer text.
     MSG_MAX_LEN = 9999
@@ -74,25 +88,19 @@ class CallError(Error):
         Error.__init__(self, fmt, *args)
 
     @_seldom
-    @staticmethod
-    def _describe(exc):
-        cls = exc.__class__
+    def _describe(self, exc):
         # First: in Python 2 the exceptions below would take its place.
         tb = sys.exc_info()[2]
-        try:
-            try:
-                text = to_text(exc)
-            except UnicodeError:
-                text = UnicodeType(str(exc), 'utf-8', 'replace')
-        except Exception:
-            # Not even `repr` can be trusted now.
-            text = u'(no text)'
-        text = to_text('%s.%s: ') % (cls.__module__, cls.__name__) + text
-        if tb:
-            lines = ''.join(_module('traceback').format_tb(tb))
-            if not PY3:
-                lines = UnicodeType(lines, 'utf-8', 'replace')
-            text += '\n' + lines
+        text, told = _text_of(exc), u''
+        if isinstance(exc, CallError):
+            # It passes on what it was told itself.
+            text, told = _split_told(text)
+        frames = _frames_of(tb)
+        told = _within(told + _tell(exc, text))
+        text += (u'\n' + frames if frames else u'')
+        if told:
+            text = text.rstrip(u'\n') + told
+        _understand(self, text)
         return text
 
     @_seldom
@@ -100,15 +108,26 @@ class CallError(Error):
         text = to_text(self.args[0])
         if len(text) > self.MSG_MAX_LEN:
             # The message is at the start and the failing line at the end.
-            text = text[:5000] + '\n[...]\n' + text[-4900:]
+            head, told = _split_told(text)
+            told = _within(told)
+            text = head[:5000] + '\n[...]\n' + head[len(told) - 4900:] + told
         return _unpickle_call_error, (text,)
+
+
+if _SELDOM:
+    # Within the class they would be sent to each child.
+    CallError.type = CallError.message = CallError.traceback = None
+    CallError.errno = CallError.cause = CallError.context = None
+    CallError.notes = CallError.members = ()
 
 
 @_seldom
 def _unpickle_call_error(s):
     if type(s) is not UnicodeType or len(s) > CallError.MSG_MAX_LEN:
         raise TypeError('cannot unpickle CallError: bad input')
-    return CallError(s)
+    error = CallError(s)
+    _understand(error, s)
+    return error
 
 
 class ModuleDeniedByOverridesError(ModuleNotFoundError):

@@ -196,14 +196,6 @@ def test_an_exception_whose_text_cannot_be_made_is_still_reported(child):
     assert child.call(targets.identity, 1) == 1
 
 
-def test_a_system_exit_ends_the_child_and_wakes_the_caller(router, child):
-    with testlib.LogCapture('') as logs:
-        with pytest.raises(ChannelError) as caught:
-            child.call(targets.system_exit)
-        assert caught.value.args[0] == router.respondent_disconnect_msg
-        testlib.wait_for(lambda: [r for r in logs.records if r.levelname == 'ERROR' and 'crashed' in r.getMessage()])
-
-
 def test_a_keyboard_interrupt_ends_the_child_quietly(router, child):
     with testlib.LogCapture('') as logs:
         with pytest.raises(ChannelError) as caught:
