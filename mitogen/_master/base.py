@@ -11,6 +11,7 @@ helpers, resources, :mod:`pkgutil`) is imported where it is used.
 
 from __future__ import absolute_import
 
+import collections
 import logging
 import os
 import re

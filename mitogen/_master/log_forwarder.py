@@ -5,6 +5,7 @@ LogForwarder: emits the log records of the whole tree.
 
 from __future__ import absolute_import  # house
 
+import collections  # house
 import logging  # house
 
 import mitogen.core  # house
@@ -54,6 +55,12 @@ class LogForwarder(_Server):
             return data
         return data[:most] + b(' [%d more bytes]') % (len(data) - most,)
 
+    @staticmethod
+    def _note_words(context, line):
+        """Keep the last lines of a context: the error of its loss tells them."""
+        words = context.__dict__.setdefault('_last_words', collections.deque(maxlen=5))
+        words.append(line[:200])
+
     def _on_forward_log(self, msg):
         stream = self._stream_of(msg)
         # None: from this process.
@@ -75,6 +82,8 @@ class LogForwarder(_Server):
         # of ours. A client of a UNIX socket has no name.
         name_there = context.name or u'context %d' % (context.context_id,)
         mark = u'[%s]' % (mitogen.core._printable(to_text(name_there)),)
+        if name == u'stderr':
+            self._note_words(context, message)
         logger = self._get_logger(context, name, mark)
         # This goes through the record factory, if somebody has set one.
         logger.handle(logging.makeLogRecord({

@@ -7,6 +7,7 @@ from __future__ import absolute_import  # house
 
 import sys  # house
 
+import mitogen  # house
 import _mitogen_core as _c  # house
 from mitogen._native import core, LOG  # house
 
@@ -73,5 +74,8 @@ def _dead_text(msg):
         msg._throw_dead()
     except core.ChannelError:
         e = sys.exc_info()[1]
+        explain = getattr(msg.router, '_explain', None)
+        if explain and not e.detail and msg.src_id == mitogen.context_id:
+            return explain(e.args[0])
         # The constructor takes them apart again.
         return '\n'.join(filter(None, [e.args[0], e.detail]))

@@ -53,6 +53,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 import types
 import zlib
 

@@ -5,11 +5,13 @@ Connection: how a child is started, becomes a context, and ends.
 
 from __future__ import absolute_import  # house
 
+import time  # house
+
 import mitogen.core  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _close_all, _describe_failure, _eof_error, _error_text, _full_text, _Launch  # house
 from mitogen.parent import _native_str, _timeout_error, BootstrapProtocol, CancelledError, ConnectError  # house
-from mitogen.parent import LOG, LogProtocol, MitogenProtocol, Options, Reaper  # house
+from mitogen.parent import LOG, LogProtocol, MitogenProtocol, Options, Reaper, returncode_to_str  # house
 
 
 BROKER_SHUTDOWN_MSG = (
@@ -87,6 +89,7 @@ class Connection(_Launch):
     _pending = False
     _stdio_open = False
     _stderr_open = False
+    _told_end = False
 
     def __repr__(self):
         return 'Connection(%r)' % (self.stdio_stream,)
@@ -325,6 +328,7 @@ class Connection(_Launch):
         Listener of the ``disconnect`` signal of the stdio stream.
         """
         self._stdio_open = False
+        self._tell_end()
         if (self._stderr_open and self._stage is self.STAGE_READY and
                 self._linger_timer is None and not self.detached):
             self._linger_timer = self._router.broker.timers.schedule(
@@ -338,7 +342,57 @@ class Connection(_Launch):
         Listener of the ``disconnect`` signal of the stderr stream.
         """
         self._stderr_open = False
+        self._tell_words()
         self._on_stream_closed()
+
+    #: Seconds to wait for a process whose stream has just ended, for those who
+    #: wait for it want to know how. Its files are closed the moment before.
+    _end_waits = (0, 0.0002, 0.0005, 0.001)
+
+    def _tell_end(self):
+        """
+        Have the loss of the context tell how the process ended: at once, or as
+        soon as it is known.
+        """
+        stream = self.stdio_stream
+        if (self._stage is not self.STAGE_READY or self._told_end or
+                self.detached or stream.why == type(stream).why):
+            return
+        self._told_end = True
+        # It may be closed already; if not, there will be more.
+        words = self._words()
+        if words:
+            self.context._last_words = words
+        status = None
+        if self.child_is_immediate_subprocess and \
+                getattr(self._router.broker, '_alive', True):
+            for seconds in self._end_waits:
+                time.sleep(seconds)
+                status = self.proc.poll()
+                if status is not None:
+                    break
+        if status is None:
+            mitogen.core.listen(self.proc, 'exit', self._on_proc_exit)
+        else:
+            stream.why += '; the process ' + returncode_to_str(status)
+
+    def _on_proc_exit(self):
+        if self._router._losses is not None:
+            self._router._losses.tell_of_end(
+                self.context.context_id, returncode_to_str(self.proc.poll()))
+
+    def _tell_words(self):
+        """
+        Have the loss of the context tell the last lines of stderr.
+        """
+        words = self._words()
+        if self._told_end and words and self._router._losses is not None:
+            self._router._losses.tell_of_words(self.context.context_id, words)
+
+    def _words(self):
+        """Return the last lines of stderr, if it is apart."""
+        protocol = getattr(self.stderr_stream, 'protocol', None)
+        return [line[:200] for _, line in getattr(protocol, 'logged_lines', ())][-5:]
 
     def _on_detached(self):
         """

@@ -5,12 +5,13 @@ Router, as a parent has it: children, ids and connection methods.
 
 from __future__ import absolute_import  # house
 
+import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _error_text, _handle, _native_str, _note_router, _raise_foreign, ChildIdAllocator, ConnectError, Context  # house
 from mitogen.parent import get_connection_class, LOG, make_secret, ModuleForwarder, ResourceForwarder  # house
-from mitogen.parent import _Room, RouteMonitor  # house
+from mitogen.parent import _Losses, _Room, RouteMonitor  # house
 
 
 def _connection_method(name):
@@ -52,6 +53,7 @@ class Router(mitogen.core.Router):
     resource_responder = None  # serves package data to children
     responder = None           # serves modules to children
     _room = None               # _Room
+    _losses = None             # _Losses, once something was lost
 
     def upgrade(self, importer, parent):
         """
@@ -138,6 +140,36 @@ class Router(mitogen.core.Router):
         Return a list of the streams to children and clients.
         """
         return list(self._neighbours or ())
+
+    # The id of the context at the other end of a stream that just ends.
+    _losing = None
+
+    def _fire_lost(self, stream, *args):
+        self._losing = stream.protocol.remote_id
+        try:
+            super(Router, self)._fire_lost(stream, *args)
+        finally:
+            self._losing = None
+
+    def _note_loss(self, context, how):
+        super(Router, self)._note_loss(context, how)
+        if self._losses is None:
+            self._losses = _Losses()
+        self._losses.add(context, self._losing)
+
+    def _explain(self, text):
+        """
+        Return the text of a dead message of ours, with how the context was
+        lost that there is no route to. Any thread.
+        """
+        if self._losses is None:
+            return text
+        return self._losses.explain(text, self.no_route_msg)
+
+    def _maybe_send_dead(self, unreachable, msg, reason, *args):
+        if reason == self.no_route_msg and msg.src_id == mitogen.context_id:
+            reason, args = self._explain(reason % args), ()
+        super(Router, self)._maybe_send_dead(unreachable, msg, reason, *args)
 
     @property
     def limits(self):

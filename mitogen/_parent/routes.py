@@ -100,11 +100,18 @@ class RouteMonitor(object):
         ))
 
     def _send_up(self, handle, target_id, name=None):
+        """
+        Tell our parent, and with it the name of a new context, or why one was
+        lost.
+        """
         if self.parent is None:
             return
         # None after detaching.
         stream = self.router.stream_by_id(self.parent.context_id)
         if stream is not None:
+            if handle == mitogen.core.DEL_ROUTE and self.router._is_client:
+                # A listener of upstream's release takes an id only.
+                name = None
             self._send(stream, handle, target_id, name)
 
     def _send_del_down(self, target_id):
@@ -154,7 +161,7 @@ class RouteMonitor(object):
                 # The program has given it another way.
                 continue
             self.router.del_route(target_id)
-            self._send_up(mitogen.core.DEL_ROUTE, target_id)
+            self._send_up(mitogen.core.DEL_ROUTE, target_id, getattr(stream, 'why', None))
             self._send_del_down(target_id)
             self._fire_disconnect(target_id)
 
@@ -261,7 +268,7 @@ class RouteMonitor(object):
         parsed = self._parse(msg)
         if parsed is None:
             return
-        stream, target_id, _ = parsed
+        stream, target_id, why = parsed
         current = self.router.stream_by_id(target_id)
         if current is None:
             return
@@ -273,7 +280,8 @@ class RouteMonitor(object):
         self._log.debug('removing route to %d via %r', target_id, stream)
         context = self.router.context_by_id(target_id, create=False)
         if context is not None:
-            self.router._note_loss(context, u'says %r' % (stream.name,))
+            self.router._note_loss(context, u'says %r%s' % (
+                stream.name, u': ' + why if why else u''))
         routes = self._routes_by_stream.get(stream)
         if routes is not None:
             routes.discard(target_id)
@@ -283,5 +291,5 @@ class RouteMonitor(object):
         # Our parent knows what it has told us.
         told_by_parent = stream.protocol.remote_id == mitogen.parent_id
         if not told_by_parent:
-            self._send_up(mitogen.core.DEL_ROUTE, target_id)
+            self._send_up(mitogen.core.DEL_ROUTE, target_id, why)
         self._send_del_down(target_id)

@@ -16,6 +16,7 @@ import pytest
 
 import mitogen.core
 import mitogen.debug
+import mitogen.parent
 import mitogen.select
 from mitogen.core import ChannelError, Latch, Receiver
 
@@ -415,7 +416,7 @@ def test_it_names_the_connection_the_time_and_the_reason(router):
     pid = router.stream_by_id(child.context_id).conn.proc.pid
     detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
     assert re.match(r"Context\(%d, 'bob'\) was lost at \d\d:\d\d:\d\d, with the connection 'bob': "
-                    r"(closed by the other side|.*reset.*|.*roken pipe)$" % child.context_id, detail)
+                    r"(closed by the other side|.*reset.*|.*roken pipe)" % child.context_id, detail)
 
 
 def test_it_names_the_connection_to_the_intermediary(router):
@@ -433,7 +434,7 @@ def test_it_tells_who_reported_a_loss_farther_away(router):
     pid = grandchild.call(os.getpid)
     call = grandchild.call_async(targets.sleep, 600)
     detail = error_of(router, lambda: os.kill(pid, signal.SIGKILL), call)
-    assert "'bob.below') was lost at" in detail and detail.endswith(", says 'bob'")
+    assert "'bob.below') was lost at" in detail and ", says 'bob': " in detail
 
 
 def test_it_tells_that_we_have_closed_it(router):
@@ -449,6 +450,81 @@ def test_it_tells_of_bad_data(router):
         with testlib.LogCapture('mitogen'):
             detail = error_of(router, lambda: peer.write(b'x' * 100), call)
     assert detail.endswith("with the connection 'peer': it sent what is no message")
+
+
+def later_error_of(child, told):
+    """
+    Return the error of a call to a context that there is no way to, once its detail has what is told.
+    """
+    def error():
+        with pytest.raises(ChannelError) as caught:
+            child.call(os.getpid)
+        return caught.value if told in (caught.value.detail or '') and 'no route' in caught.value.args[0] else None
+
+    return testlib.wait_for(error, what=told)
+
+
+@pytest.mark.parametrize('end, status', [
+    (lambda child: child.call_async(os._exit, 4), 'exited with return code 4'),
+    (lambda child: os.kill(child.call(os.getpid), signal.SIGKILL), 'exited due to signal 9 (SIGKILL)'),
+    (lambda child: os.kill(child.call(os.getpid), signal.SIGSEGV), 'exited due to signal 11 (SIGSEGV)'),
+], ids=['exit', 'kill', 'segv'])
+def test_every_later_call_tells_how_the_context_was_lost(router, end, status):
+    child = router.local(name=u'bob')
+    end(child)
+    error = later_error_of(child, 'the process ' + status)
+    assert error.args[0] == router.no_route_msg % (child.context_id, mitogen.context_id)
+    assert re.match(r"Context\(%d, 'bob'\) was lost at \d\d:\d\d:\d\d, with the connection 'bob': " % child.context_id,
+                    error.detail)
+    assert str(error) == '%s: %s' % (error.args[0], error.detail)
+
+
+def test_a_later_call_tells_the_last_lines_of_stderr(router):
+    with testlib.LogCapture('') as logs:
+        child = router.local(name=u'bob')
+        child.call(os.write, 2, b''.join(b'line %d of\x1b many\n' % i for i in range(20)))
+        logs.wait('line 19')
+    child.call_async(os._exit, 4)
+    detail = later_error_of(child, 'return code 4').detail
+    assert detail.endswith('\nLast lines of its stderr:' + ''.join(
+        '\n  line %d of\\x1b many' % i for i in range(15, 20)))
+
+
+def test_a_later_call_tells_the_last_words_of_the_tool(router, tmp_path):
+    tool = tmp_path / 'tool'
+    tool.write_text('#!/bin/sh\n"$@"\necho "tool: it is over" >&2\n')
+    tool.chmod(0o755)
+
+    class Connection(mitogen.parent.Connection):
+        create_child_args = {'stderr_pipe': True}
+        child_is_immediate_subprocess = False
+
+    options = Connection.options_class(max_message_size=1 << 20, python_path=[str(tool), sys.executable])
+    context = mitogen.parent.Context(router, router.allocate_id(), u'bob')
+    Connection(options, router).connect(context)
+    context.call_async(os._exit, 4)
+    detail = later_error_of(context, 'Last lines').detail
+    assert detail.endswith('\nLast lines of its stderr:\n  tool: it is over')
+
+
+def test_a_later_call_tells_how_a_context_farther_away_was_lost(router):
+    child = router.local(name=u'bob')
+    grandchild = router.local(via=child, name=u'below')
+    os.kill(grandchild.call(os.getpid), signal.SIGKILL)
+    detail = later_error_of(grandchild, 'was lost').detail
+    assert "says 'bob': " in detail
+
+
+def test_as_many_losses_are_remembered_as_a_few(router):
+    losses = mitogen.parent._Losses()
+    for i in range(3 * losses.count_max):
+        context = mitogen.parent.Context(router, 1000 + i)
+        context._loss = u'\nlost %d' % i
+        losses.add(context, None)
+    assert len(losses._losses) == losses.count_max
+    text = router.no_route_msg % (1000 + i, mitogen.context_id)
+    assert losses.explain(text, router.no_route_msg) == text + '\nlost %d' % i
+    assert losses.explain(router.no_route_msg % (1000, 0), router.no_route_msg) == router.no_route_msg % (1000, 0)
 
 
 def test_other_errors_have_no_detail(router):

@@ -20,6 +20,7 @@ class FakeRouter(object):
     The tables of a router, and nothing else.
     """
     limits = mitogen.limits.Limits()
+    _is_client = False
 
     def __init__(self):
         self.handlers = {}
