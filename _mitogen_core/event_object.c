@@ -54,8 +54,9 @@ PyObject *mg_event_tuple(mg_state *st, const mg_event *ev)
     }
     case MG_EV_REFUSED: {
         const mg_refusal *r = ev->a;
-        return Py_BuildValue("(iiNNNK)", ev->kind, (int) r->reason, mg_hdr_tuple(&r->hdr), link_or_none(r->stream),
-                             link_or_none(r->expected), (unsigned long long) r->lost);
+        const unsigned long long a = r->numbers[0], b = r->numbers[1], c = r->numbers[2];
+        return Py_BuildValue("(iiNNNK(KKK))", ev->kind, (int) r->reason, mg_hdr_tuple(&r->hdr), link_or_none(r->stream),
+                             link_or_none(r->expected), (unsigned long long) r->lost, a, b, c);
     }
     case MG_EV_NOTIFY: {
         PyObject *owner = mg_latch_object(ev->a);

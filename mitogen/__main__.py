@@ -20,7 +20,7 @@ def reasons():
     """
     Return why the native core is not in use, as a list of lines.
     """
-    if os.environ.get('MITOGEN_CORE') == 'pure':
+    if os.environ.get('MITOGEN_CORE', '').lower() == 'pure':
         return ['MITOGEN_CORE=pure is set in the environment',
                 'remedy: unset it']
     if sys.version_info < OLDEST_NATIVE or not hasattr(sys, 'implementation') \

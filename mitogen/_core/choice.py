@@ -34,9 +34,13 @@ if not _REDUCED:
         Return :mod:`mitogen._native` if this process uses the compiled core, None
         if it uses the pure one.
 
-        :raises ImportError: MITOGEN_CORE is 'native', and it cannot be had.
+        :raises ImportError: MITOGEN_CORE is 'native', and it cannot be had; or it
+            is something else than the two.
         """
-        wanted = os.environ.get('MITOGEN_CORE')
+        wanted = os.environ.get('MITOGEN_CORE', '').lower()
+        if wanted not in ('', 'native', 'pure'):
+            raise ImportError('MITOGEN_CORE is %r, and must be "pure" or "native", '
+                              'or not set' % (os.environ['MITOGEN_CORE'],))
         # A text that the bootstrap has sent has no extension beside it.
         if _core_source or wanted == 'pure':
             return None

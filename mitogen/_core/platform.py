@@ -5,6 +5,7 @@ Peculiarities of the system and the interpreter that this runs on.
 
 from __future__ import absolute_import  # house
 
+import os  # house
 import sys  # house
 
 from mitogen.core import _SELDOM, _seldom, PY3  # house
@@ -45,3 +46,23 @@ if _SELDOM:
                 _patch_path_finder()
             except (ImportError, AttributeError):
                 pass
+
+
+@_seldom
+def _spin_wanted():
+    """
+    Return the number of MITOGEN_SPIN in the environment, or None.
+
+    :raises ValueError: it is none.
+    """
+    text = os.environ.get('MITOGEN_SPIN')
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 1e6:
+        raise ValueError('MITOGEN_SPIN is %r, and must be a number of microseconds '
+                         'from 0 to a million, or not set' % (text,))
+    return number

@@ -79,7 +79,13 @@ def _on_bad(link, why, pending, length):
     _disconnect(link, 'it sent what is no message')
 
 
-def _on_refused(reason, header, link, expected, lost):
+def _with_numbers(text, numbers):
+    """Return a text with as many numbers as it asks for."""
+    count = text.count('%') - 2 * text.count('%%')
+    return text % numbers[:count] if count else text
+
+
+def _on_refused(reason, header, link, expected, lost, numbers):
     dst_id, src_id, auth_id, handle, reply_to, enc = header
     text = 'Message(src=%r:%r dst=%r:%r auth_id=%r)' % (
         src_id, reply_to, dst_id, handle, auth_id)
@@ -94,7 +100,8 @@ def _on_refused(reason, header, link, expected, lost):
     elif handle != core.FORWARD_LOG:
         # A log record about a lost log record would be lost likewise, and so
         # on for ever.
-        LOG.debug('%s is dead: %s', text, getattr(Router, _TEXTS[reason]))
+        LOG.debug('%s is dead: %s', text,
+                  _with_numbers(getattr(Router, _TEXTS[reason]), numbers))
 
 
 def _on_notify(source):

@@ -39,9 +39,9 @@ _c.configure({
         mitogen.core._pure['Message'].pickled(*objs).data,
 })
 _c.set_neighbour_policies(_NATIVE_POLICIES[1:])
-spin = os.environ.get('MITOGEN_SPIN')
-if spin:
-    _c.set_spin(float(spin) / 1e6)
+spin = core._spin_wanted()
+if spin is not None:
+    _c.set_spin(spin / 1e6)
 mitogen.__class__ = _Package
 _tell_identity()
 # The loops see to themselves, inside fork().

@@ -56,5 +56,5 @@ class _YieldingSleeper(mitogen.core._Sleeper):
 # Before 3.10.7 `sched_yield` keeps the GIL. Not every Python has it.
 if (hasattr(os, 'sched_yield') and sys.platform == 'linux' and
         sys.version_info >= (3, 10, 7) and
-        float(os.environ.get('MITOGEN_SPIN') or 1)):
+        mitogen.core._spin_wanted() != 0):
     mitogen.core._Sleeper = _YieldingSleeper

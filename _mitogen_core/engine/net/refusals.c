@@ -28,7 +28,8 @@ void mg_refusal_free(mg_refusal *refusal)
     mg_free(refusal);
 }
 
-static mg_refusal *new_refusal(const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected)
+static mg_refusal *new_refusal(const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected,
+                               const uint64_t *numbers)
 {
     mg_refusal *refusal = mg_calloc(1, sizeof *refusal);
     if (!refusal)
@@ -37,6 +38,8 @@ static mg_refusal *new_refusal(const mg_hdr *hdr, mg_reason reason, mg_stream *s
     refusal->hdr = *hdr;
     refusal->stream = stream ? mg_stream_ref(stream) : NULL;
     refusal->expected = expected ? mg_stream_ref(expected) : NULL;
+    if (numbers)
+        memcpy(refusal->numbers, numbers, sizeof refusal->numbers);
     return refusal;
 }
 
@@ -54,12 +57,13 @@ static int post_refusal(mg_router *r, mg_refusal *refusal)
     return 0;
 }
 
-void mg_router_report(mg_router *r, const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected)
+void mg_router_report(mg_router *r, const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected,
+                      const uint64_t *numbers)
 {
     mg_refusal *refusal = NULL;
     atomic_fetch_add_explicit(&r->refused[reason], 1, memory_order_relaxed);
     if (atomic_fetch_add(&r->refusals_waiting, 1) < REFUSALS_MAX)
-        refusal = new_refusal(hdr, reason, stream, expected);
+        refusal = new_refusal(hdr, reason, stream, expected, numbers);
     if (refusal && post_refusal(r, refusal))
         return;
     atomic_fetch_sub(&r->refusals_waiting, 1);
@@ -167,7 +171,7 @@ mg_err mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unr
                       uint64_t b, uint64_t c)
 {
     const uint64_t numbers[] = {a, b, c};
-    mg_router_report(r, hdr, reason, stream, NULL);
+    mg_router_report(r, hdr, reason, stream, NULL, numbers);
     if (hdr->reply_to && hdr->reply_to != MG_IS_DEAD)
         return answer(r, dead_frame(r, NULL, hdr->src_id, hdr->reply_to, reason, numbers), stream);
     if (!unreachable) /* with the ids of its sender, which may not have been allowed this either */

@@ -19,6 +19,7 @@ typedef struct {
     mg_hdr hdr;
     mg_stream *stream;   /* it came in by, with a reference, or NULL */
     mg_stream *expected; /* for BAD_AUTH and BAD_SRC: the one it had to come by, or NULL */
+    uint64_t numbers[3]; /* that the text of the reason asks for, in order */
     uint64_t lost;       /* refusals before this one that were not reported, since too many waited */
 } mg_refusal;
 

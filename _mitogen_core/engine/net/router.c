@@ -395,7 +395,7 @@ void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s)
     mg_stream *expected;
     int humble;
     if (!is_trusted(r, mg_frame_hdr(f), s, &why, &expected, &humble)) {
-        mg_router_report(r, mg_frame_hdr(f), why, s, expected);
+        mg_router_report(r, mg_frame_hdr(f), why, s, expected, NULL);
         mg_stream_unref(expected);
         mg_frame_unref(f);
         return;

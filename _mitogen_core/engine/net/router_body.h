@@ -49,8 +49,9 @@ int mg_router_is_authority_locked(const mg_router *r, uint32_t id);
 mg_err mg_router_send_own(mg_router *r, mg_frame *f);
 
 /* Counts a refusal, and tells the layer above unless too many wait there. stream, expected: see mg_refusal; borrowed,
- * or NULL. Takes no lock of the router. */
-void mg_router_report(mg_router *r, const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected);
+ * or NULL. numbers: three, for the text, or NULL. Takes no lock of the router. */
+void mg_router_report(mg_router *r, const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected,
+                      const uint64_t *numbers);
 
 /* Memory is out, and a message of s, or what should be said of it, is lost: then s is, too. s may be NULL. Returns
  * MG_ENOMEM. */

@@ -1,0 +1,61 @@
+"""
+A variable of the environment with a value that means nothing is named, with what it may be.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import mitogen.core
+from mitogen.core import Message, Receiver
+
+import testlib
+
+
+def run(program, **env):
+    return subprocess.run([sys.executable, '-c', program], env=dict(os.environ, **env), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('value', ['abc', '-1', 'nan', '1e99', '1,5'])
+def test_a_time_to_spin_that_is_no_number_is_named(value):
+    done = run('import mitogen.parent', MITOGEN_SPIN=value)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        'ValueError: MITOGEN_SPIN is %r, and must be a number of microseconds from 0 to a million, or not set' % value)
+
+
+@pytest.mark.parametrize('value', ['', '0', '12.5'])
+def test_a_time_to_spin_may_be_a_number_or_nothing(value):
+    assert run('import mitogen.parent', MITOGEN_SPIN=value).returncode == 0
+
+
+@pytest.mark.once
+def test_a_core_that_there_is_not_is_named():
+    done = run('import mitogen.core', MITOGEN_CORE='fast')
+    assert done.stderr.splitlines()[-1] == \
+        'ImportError: MITOGEN_CORE is \'fast\', and must be "pure" or "native", or not set'
+
+
+@pytest.mark.once
+@pytest.mark.parametrize('value', ['Pure', 'PURE', 'Native'])
+def test_a_core_may_be_written_in_any_case(value):
+    done = run('import mitogen.core; print(mitogen.core.CORE)', MITOGEN_CORE=value)
+    assert done.stdout == value.lower() + '\n'
+
+
+def test_a_message_that_is_too_large_is_logged_with_the_limit(router):
+    router.max_message_size = 100
+    receiver = Receiver(router)
+    with testlib.LogCapture('mitogen') as logs:
+        receiver.to_sender().send(Message(data=b'x' * 101))
+        assert receiver.get(throw_dead=False).is_dead
+        logs.wait('message too large (max 100 bytes)')
+
+
+def test_a_message_without_a_way_is_logged_with_both_ids(router):
+    with testlib.LogCapture('mitogen') as logs:
+        receiver = mitogen.core.Context(router, 77).send_async(Message(handle=5))
+        assert receiver.get(throw_dead=False).is_dead
+        logs.wait('no route to context 77 from context 0')
