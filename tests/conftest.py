@@ -17,7 +17,7 @@ sys.path[:0] = [os.path.join(HERE, name) for name in ('lib', 'targets', 'data', 
 
 import places  # noqa: E402
 
-pytest_plugins = ['both_cores', 'costs', 'hanging', 'left_behind', 'loggers']
+pytest_plugins = ['both_cores', 'costs', 'garbage', 'hanging', 'left_behind', 'loggers']
 
 #: What takes longest comes first and in this order, so that nothing is waited for at the end.
 LONG_FILES = (

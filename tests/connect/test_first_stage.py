@@ -183,7 +183,8 @@ def run_first_stage(python, data, blocking=True, version=None, **env):
     return proc.returncode, out, err
 
 
-@pytest.fixture(params=pythons.NAMES)
+# The first stage, run by hand, meets no core.
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.once) for name in pythons.NAMES])
 def python(request):
     return pythons.find_python(request.param)
 

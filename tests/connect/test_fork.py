@@ -54,6 +54,7 @@ def garbage_collector():
     return gc.isenabled(), gc.get_freeze_count()
 
 
+@pytest.mark.usefixtures('nothing_frozen')
 def test_a_child_looks_for_garbage_as_we_do(router):
     assert router.fork().call(garbage_collector) == (True, 0)
     gc.disable()
@@ -64,6 +65,7 @@ def test_a_child_looks_for_garbage_as_we_do(router):
     assert router.fork(on_fork=gc.disable).call(garbage_collector) == (False, 0)
 
 
+@pytest.mark.usefixtures('nothing_frozen')
 def test_what_a_program_has_frozen_stays_so_in_a_child(router):
     gc.freeze()
     try:

@@ -24,7 +24,7 @@ PROGRAM = os.path.join(places.DATA, 'matrix', 'matrix_main.py')
 #: Children, oldest first. PyPy is one too, where it is installed.
 CHILDREN = pythons.NAMES + ['pypy3']
 MASTERS = pythons.NAMES
-OWN = 'python%d.%d' % sys.version_info[:2]
+OWN = pythons.OWN
 FULL = os.environ.get('MITOGEN_TEST_MATRIX') == 'full'
 
 #: Children of each master, if not all are.

@@ -843,8 +843,12 @@ def test_the_core_travels_without_comments():
 
 # ---- other interpreters
 
+#: A master on another one runs the pure core in any case.
+MASTERS = [name if name == pythons.OWN else pytest.param(name, marks=pytest.mark.once) for name in pythons.NAMES]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('name', pythons.NAMES)
+@pytest.mark.parametrize('name', MASTERS)
 def test_a_master_on_another_interpreter(name):
     status, out, err = run_program('everywhere.py', pythons.find_python(name))
     assert status == 0, err

@@ -6,10 +6,14 @@ import glob
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 NAMES = ['python2.7'] + ['python3.%d' % minor for minor in range(6, 16)]
+
+#: The one that runs the tests, for which the extension is built.
+OWN = 'python%d.%d' % sys.version_info[:2]
 
 _found = {}
 

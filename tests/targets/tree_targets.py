@@ -261,6 +261,19 @@ def set_pending_max(size):
     mitogen.parent.Throttle.pending_max = size
 
 
+def set_absent_max(count):
+    """
+    Say how many answers that there is no such thing this context keeps.
+    """
+    import mitogen.parent
+    mitogen.parent.ABSENT_MAX = count
+
+
+@takes_econtext
+def count_known_modules(econtext):
+    return len(econtext.importer._cache)
+
+
 @takes_econtext
 def listen_at(path, econtext):
     """

@@ -125,22 +125,24 @@ def arc(count):
 
 # ---- keys
 
-@pytest.mark.parametrize('data', [
-    dict_of(equal_numbers(4000)),
-    dict_of(equal_numbers(4000), one_by_one=True),
-    dict_of(map(float, equal_numbers(4000)[:500])) and dict_of([i * 2.0 ** 61 for i in range(1, 500)] +
-                                                               equal_numbers(4000)),
-    dict_of(equal_tuples(4000)),
-    dict_of(arc(8000)),
-    dict_of([u'text%d' % i for i in range(3000)] + equal_numbers(4000)),
-    dict_of(list(range(3000)) + equal_numbers(4000)),
-    b'\x80\x02(' + b''.join(b'}' + dict_of(equal_numbers(4000))[3:-1] for _ in range(3)) + b't.',
-    b'\x80\x02cmitogen.core\nKwargs\n' + dict_of(equal_numbers(4000))[2:-1] + b'\x85R.',
-    pickle.dumps(dict.fromkeys(equal_numbers(4000)), 0),
-    pickle.dumps(dict.fromkeys(equal_numbers(4000)), 4),
-], ids=['numbers', 'one by one', 'with floats', 'tuples', 'arc', 'among text', 'among indices', 'the third', 'in Kwargs', 'protocol 0',
-        'protocol 4'])
-def test_keys_that_collide_are_refused(data):
+COLLIDING = {
+    'numbers': lambda: dict_of(equal_numbers(4000)),
+    'one by one': lambda: dict_of(equal_numbers(4000), one_by_one=True),
+    'with floats': lambda: dict_of([i * 2.0 ** 61 for i in range(1, 500)] + equal_numbers(4000)),
+    'tuples': lambda: dict_of(equal_tuples(4000)),
+    'arc': lambda: dict_of(arc(8000)),
+    'among text': lambda: dict_of([u'text%d' % i for i in range(3000)] + equal_numbers(4000)),
+    'among indices': lambda: dict_of(list(range(3000)) + equal_numbers(4000)),
+    'the third': lambda: b'\x80\x02(' + (b'}' + dict_of(equal_numbers(4000))[3:-1]) * 3 + b't.',
+    'in Kwargs': lambda: b'\x80\x02cmitogen.core\nKwargs\n' + dict_of(equal_numbers(4000))[2:-1] + b'\x85R.',
+    'protocol 0': lambda: pickle.dumps(dict.fromkeys(equal_numbers(4000)), 0),
+    'protocol 4': lambda: pickle.dumps(dict.fromkeys(equal_numbers(4000)), 4),
+}
+
+
+@pytest.mark.parametrize('kind', COLLIDING)
+def test_keys_that_collide_are_refused(kind):
+    data = COLLIDING[kind]()
     with pytest.raises(mitogen.core.Error) as caught:
         reads(data)
     assert 'keys of a dictionary' in str(caught.value)
@@ -154,13 +156,16 @@ def test_keys_that_collide_in_two_dictionaries_in_turn_are_refused():
 
 
 @pytest.mark.parametrize('keys', [
-    range(50000), range(0, -50000, -1), [i << 12 for i in range(20000)], [i << 44 for i in range(20000)],
-    [0x7f0000000000 + i * 4096 for i in range(20000)], [i / 8 for i in range(20000)], [i * 0.1 for i in range(20000)],
-    [(i // 100, i % 100) for i in range(20000)], [(u'a', (i, b'b')) for i in range(20000)],
-    [u'%d' % i for i in range(20000)], [b'%d' % i for i in range(20000)], [10 ** 9 * i for i in range(20000)],
-], ids=lambda keys: repr(keys[1]))
+    lambda: range(50000), lambda: range(0, -50000, -1),
+    lambda: [i << 12 for i in range(20000)], lambda: [i << 44 for i in range(20000)],
+    lambda: [0x7f0000000000 + i * 4096 for i in range(20000)],
+    lambda: [i / 8 for i in range(20000)], lambda: [i * 0.1 for i in range(20000)],
+    lambda: [(i // 100, i % 100) for i in range(20000)], lambda: [(u'a', (i, b'b')) for i in range(20000)],
+    lambda: [u'%d' % i for i in range(20000)], lambda: [b'%d' % i for i in range(20000)],
+    lambda: [10 ** 9 * i for i in range(20000)],
+])
 def test_honest_keys_are_read_however_many(keys):
-    value = dict((key, i) for i, key in enumerate(keys))
+    value = dict((key, i) for i, key in enumerate(keys()))
     assert reads(Message.pickled(value).data) == value
     assert reads(pickle.dumps([value, value], 2)) == [value, value]
 
