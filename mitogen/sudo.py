@@ -171,6 +171,10 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
     password_error = PasswordError
     required_msg, incorrect_msg = password_required_msg, password_incorrect_msg
 
+    # It says so if it was told to ask once only, and ends.
+    PATTERNS = [(re.compile(mitogen.core.b('incorrect password attempt')),
+                 mitogen.parent.PasswordMixin.on_password_rejected)]
+
     def _watch_for(self, prompt):
         """Answer this prompt, and no other."""
         self.PARTIAL_PATTERNS = [

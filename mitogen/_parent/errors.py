@@ -38,9 +38,14 @@ class ConnectError(mitogen.core.StreamError):
 class EofError(mitogen.core.StreamError):
     """
     The child, or the tool that should have started it, closed its output
-    before it was ready. The text has what it printed.
+    before it was ready. `args[0]` has what it printed, ``str()`` all.
+
+    :ivar detail: what else is known of the attempt, as text.
     """
-    pass
+    detail = u''
+
+    def __str__(self):
+        return _native_str(_full_text(self))
 
 
 class CancelledError(ConnectError):
@@ -62,9 +67,9 @@ def _error_text(exc):
 
 def _full_text(exc):
     """
-    Return `_error_text`, and the detail of a `ConnectError` below it.
+    Return `_error_text`, and the detail of a failed connection below it.
     """
-    if not isinstance(exc, ConnectError):
+    if not isinstance(exc, (ConnectError, EofError)):
         return _error_text(exc)
     text = to_text(exc.args[0] if exc.args else u'')
     return u'%s\n\n%s' % (text, exc.detail) if exc.detail else text

@@ -160,7 +160,8 @@ def _facts_of(conn, text, show_history, otherwise):
     if show_history and history:
         lines.append(u'Last lines received:\n' + history)
     said, command, _ = text.partition(u'Command was: ')
-    hint = _find_hint(u'%s\n%s' % (said, history)) or otherwise
+    # The tool may have said much before, also that it cannot resolve our name.
+    hint = _find_hint(said) or _find_hint(history) or otherwise
     if hint:
         lines.append(u'Hint: ' + hint)
     if conn.options.python_path and not command:
@@ -205,6 +206,6 @@ def _eof_error(conn):
     ready.
     """
     hint = _HINT_DIED if conn._stage == conn.STAGE_SENT else _HINT_ENDED
-    return EofError(u'%s%s\n%s' % (
-        to_text(conn.eof_error_msg), _history_of(conn),
-        _describe_failure(conn, show_history=False, otherwise=hint)))
+    exc = EofError(u'%s%s' % (to_text(conn.eof_error_msg), _history_of(conn)))
+    exc.detail = _describe_failure(conn, show_history=False, otherwise=hint)
+    return exc

@@ -5,6 +5,8 @@ Router, as a parent has it: children, ids and connection methods.
 
 from __future__ import absolute_import  # house
 
+import sys  # house
+
 import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
@@ -24,6 +26,21 @@ def _connection_method(name):
     method.__name__ = _native_str(name)
     method.__doc__ = 'Start a child by the connection method "%s".' % (name,)
     return method
+
+
+#: Failures of connection methods that keep their class on the way from an
+#: intermediary.
+_KINDS = u'PasswordError', u'HostKeyError'
+
+
+def _failure_class(method_name, kind):
+    """
+    Return the class of a failure that another context tells of.
+    """
+    if kind in _KINDS:
+        klass = get_connection_class(method_name)
+        return getattr(sys.modules[klass.__module__], _native_str(kind), ConnectError)
+    return ConnectError
 
 
 class Router(mitogen.core.Router):
@@ -264,7 +281,8 @@ class Router(mitogen.core.Router):
         )
         reply = reply if isinstance(reply, dict) else {}
         if reply.get('msg') is not None:
-            failure = ConnectError(u'%s' % (reply['msg'],))
+            failure = _failure_class(method_name, reply.get('kind'))(
+                u'%s' % (reply['msg'],))
             failure.detail = u'%s' % (reply.get('detail', u''),)
             raise failure
 

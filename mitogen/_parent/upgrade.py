@@ -78,10 +78,12 @@ def _proxy_connect(name, method_name, kwargs, econtext):
     Start a child on behalf of another context, see `Router.proxy_connect`.
 
     :returns: dict of `id` and `name` of the new context, and `msg`, the text
-        of the failure, of which one or the other is None.
+        of the failure, of which one or the other is None. `kind` is the name
+        of its class.
     """
     upgrade_router(econtext)
-    reply = {u'id': None, u'name': None, u'msg': None, u'detail': u''}
+    reply = {u'id': None, u'name': None, u'msg': None, u'detail': u'',
+             u'kind': None}
     klass = get_connection_class(method_name)
     try:
         child = econtext.router._connect(klass, name=name, **kwargs)
@@ -89,6 +91,7 @@ def _proxy_connect(name, method_name, kwargs, econtext):
         reply[u'msg'] = u'error occurred on host %s: %s' % (
             to_text(socket.gethostname()), _error_text(e))
         reply[u'detail'] = getattr(e, 'detail', u'')
+        reply[u'kind'] = to_text(type(e).__name__)
     else:
         reply[u'id'], reply[u'name'] = child.context_id, child.name
     return reply

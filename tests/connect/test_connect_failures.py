@@ -14,6 +14,7 @@ import pytest
 
 import mitogen.core
 import mitogen.parent
+import mitogen.sudo
 from mitogen.core import Secret, StreamError
 
 import accounts
@@ -304,6 +305,26 @@ def test_hints(router, make_python, output, hint):
     with pytest.raises(mitogen.parent.EofError) as caught:
         router.local(python_path=make_python('echo %s; exit 1\n' % shlex.quote(output)))
     assert '\nHint: ' + hint in str(caught.value)
+
+
+def test_an_early_end_has_what_was_printed_apart_from_the_rest(router, make_python):
+    with pytest.raises(mitogen.parent.EofError) as caught:
+        router.local(python_path=make_python('echo out of luck; exit 3\n'))
+    assert caught.value.args == (mitogen.parent.Connection.eof_error_msg + 'out of luck',)
+    assert caught.value.detail.startswith('Context 1 (local.') and 'Command was: ' in caught.value.detail
+    assert str(caught.value) == '%s\n\n%s' % (caught.value.args[0], caught.value.detail)
+
+
+@pytest.mark.parametrize('via', [False, True])
+def test_a_wrong_password_is_not_taken_for_what_sudo_said_before(router, make_python, via):
+    sudo = make_python('echo "sudo: unable to resolve host box: Name or service not known" >&2\n'
+                       'while printf "%s" "$2" >&2; read line <&2; do echo >&2; done\n', 'sudo-stub')
+    options = {'via': router.local()} if via else {}
+    with pytest.raises(mitogen.sudo.PasswordError) as caught:
+        router.sudo(sudo_path=sudo, password='wrong', **options)
+    assert caught.value.args[0].endswith(mitogen.sudo.password_incorrect_msg)
+    assert '\nHint: the password is not right' in str(caught.value)
+    assert 'unable to resolve host' in str(caught.value)
 
 
 def test_a_shutdown_says_what_it_interrupts(make_router, make_python):

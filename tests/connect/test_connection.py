@@ -93,7 +93,7 @@ def test_an_early_end_shows_both_outputs_in_order_and_the_advice_last(router):
     with pytest.raises(mitogen.parent.EofError) as caught:
         router._connect(klass)
     text = caught.value.args[0]
-    assert text.startswith(Connection.eof_error_msg + 'one\ntwo\nthree\n')
+    assert text.startswith(Connection.eof_error_msg + 'one\ntwo\nthree\n\n')
     assert 'no MITO000 seen' in text and '/bin/sh' in text
     assert text.endswith('\n\nRead the manual.')
 

@@ -104,9 +104,9 @@ def test_a_wrong_password_one_time_only(router, account):
     # It ends before it asks again.
     path = account.as_user(accounts.need_program('sudo', 'sudo'))
     rules = 'Defaults:{0} timestamp_timeout=0, passwd_tries=1\n{0} ALL=(root) ALL\n'.format(account.name)
-    with accounts.sudoers(rules), pytest.raises(mitogen.parent.EofError) as caught:
+    with accounts.sudoers(rules), pytest.raises(mitogen.sudo.PasswordError) as caught:
         router.sudo(sudo_path=path, password='wrong')
-    assert 'incorrect password' in str(caught.value)
+    assert caught.value.args[0] == mitogen.sudo.password_incorrect_msg
 
 
 def test_somebody_who_does_not_exist(router):
@@ -120,7 +120,7 @@ def test_a_child_of_another_context(router, account, sudo):
     child = router.sudo(via=local, sudo_path=sudo, password=account.password, python_path=sys.executable)
     assert child.name == u'middle.sudo.root'
     assert child.call(os.geteuid) == 0
-    with pytest.raises(StreamError) as caught:
+    with pytest.raises(mitogen.sudo.PasswordError) as caught:
         router.sudo(via=local, sudo_path=sudo)
     assert str(caught.value).startswith('error occurred on host ')
     assert caught.value.args[0].endswith('sudo password is required')
