@@ -284,7 +284,7 @@ setup(
     license='BSD-3-Clause',
     license_files=['LICENSE', 'LICENSE.libev'],
     author='the authors of this project',
-    packages=['mitogen'],
+    packages=['mitogen', 'mitogen._tree'],
     package_data={'mitogen': ['py.typed', '*.pyi']},
     ext_modules=[] if UNFIT or not native_sources() else [native_extension(VERSION)],
     options=OPTIONS,

@@ -26,6 +26,20 @@ parent_id = None
 parent_ids = []
 
 
+#: Names of :mod:`mitogen._tree`, which is imported when one is first used.
+_TREE_NAMES = frozenset([
+    'AuthError', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DownHost', 'Group', 'Host', 'HostDown',
+    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Tree', 'connect',
+])
+
+
+def __getattr__(name):
+    if name not in _TREE_NAMES:
+        raise AttributeError('module %r has no attribute %r' % (__name__, name))
+    import mitogen._tree
+    return getattr(mitogen._tree, name)
+
+
 def main(log_level='INFO', profiling=None):
     """
     Make a decorator that turns a function into the program's main function.

@@ -1,6 +1,11 @@
 from typing import Any, Callable, Optional, TypeVar
 
 import mitogen.master
+from mitogen._tree import (
+    AuthError as AuthError, connect as connect, ConnectError as ConnectError, ConnectionLost as ConnectionLost,
+    ConnectTimeout as ConnectTimeout, DownHost as DownHost, Group as Group, Host as Host, HostDown as HostDown,
+    HostKeyError as HostKeyError, NoPython as NoPython, RemoteError as RemoteError, Result as Result, Tree as Tree,
+)
 
 _T = TypeVar('_T')
 

@@ -58,6 +58,7 @@ PACKAGE = [
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
     ['doas'],
     ['fakessh', 'unix', 'utils'],
+    ['_tree'],
     # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
     ['__init__'],
 ]
@@ -236,6 +237,8 @@ def check_package():
         yield from check_parts(module, parts[module])
         files += ['%s/%s.py' % (folder_of(module), part) for part in parts[module]]
         modules[folder_of(module)] = module
+    files += ['_tree/%s' % (name,) for name in os.listdir(os.path.join(ROOT, 'mitogen', '_tree')) if name.endswith('.py')]
+    modules['_tree'] = '_tree'
     for file_name in files:
         folder, _, base = file_name.rpartition('/')
         # A part is in its module's place.
@@ -246,7 +249,7 @@ def check_package():
             yield 'mitogen/%s has no place in the layers of the package' % (file_name,)
             continue
         for line, used in imported(os.path.join(ROOT, 'mitogen', file_name)):
-            if used == '_build' or place.get(used, -1) < place[name] or (folder and used == name):
+            if used == '_build' or place.get(used, -1) < place[name] or (folder and used.partition('.')[0] == name):
                 continue
             yield 'mitogen/%s:%d: imports mitogen.%s, which is not below it' % (file_name, line, used)
 

@@ -9,8 +9,8 @@ import time  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _close_all, _describe_failure, _eof_error, _error_text, _full_text, _Launch  # house
-from mitogen.parent import _native_str, _timeout_error, BootstrapProtocol, CancelledError, ConnectError  # house
+from mitogen.parent import _close_all, _describe_failure, _eof_error, _error_text, EofError, _full_text, _Launch  # house
+from mitogen.parent import _native_str, _note_facts, _timeout_error, BootstrapProtocol, CancelledError, ConnectError  # house
 from mitogen.parent import LOG, LogProtocol, MitogenProtocol, Options, Reaper, returncode_to_str  # house
 
 
@@ -130,7 +130,26 @@ class Connection(_Launch):
         finally:
             mitogen.core.unlisten(broker, 'exit', self._on_broker_exit)
         if self.exception is not None:
+            self._await_status()
             raise self.exception
+
+    def _await_status(self):
+        """
+        Note how the process of a failed attempt ended. It has closed its files,
+        and ends about now.
+        """
+        facts = self.exception.facts
+        if self.proc is None or not isinstance(self.exception, EofError):
+            return
+        for _ in range(25):
+            if facts[u'returncode'] is not None:
+                return
+            try:
+                facts[u'returncode'] = self._router.broker.defer_sync(self.proc.poll)
+            except Exception:
+                # The broker has exited, or somebody else has reaped it.
+                return
+            time.sleep(0.01)
 
     def _abandon(self):
         try:
@@ -303,6 +322,7 @@ class Connection(_Launch):
                 exc.args = (u'%s\n\n%s' % (text, self.eof_error_hint),)
                 exc.detail = u''
             self.exception = exc
+            _note_facts(self, exc)
 
         broker = self._router.broker
         # Even if a listener raises: `connect` waits for the end of this.

@@ -9,66 +9,83 @@ import re  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _error_text, Argv, EofError, get_history, LOG, returncode_to_str  # house
+from mitogen.parent import _error_text, _full_text, Argv, EofError, get_history, LOG, returncode_to_str  # house
 
 
-#: Pairs of a pattern, which is searched in the text of a failure without regard
-#: to case, and a hint. The first match counts, so special ones come first.
-_HINTS = [(re.compile(_pattern, re.I), _hint) for _pattern, _hint in (
+#: Of each: a pattern, which is searched in the text of a failure without regard
+#: to case, a hint, and the kind of the failure. The first match counts, so
+#: special ones come first.
+_HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
     (u'host key verification failed|host identification has changed',
      u'the key of the host is unknown or has changed. Make sure that it is the '
      u'right host, then put its key into the known_hosts file; see the option '
-     u'check_host_keys.'),
+     u'check_host_keys.',
+     'key'),
     (u'must have a tty|a terminal is required|no tty present|requiretty',
      u'the tool insists on a terminal of its own. Look for "requiretty" and '
-     u'"use_pty" in the configuration of sudo.'),
+     u'"use_pty" in the configuration of sudo.',
+     None),
     (u'not in the sudoers|is not allowed to|may not run|'
      u'doas: operation not permitted',
-     u'the configuration of the tool does not let this user become that one.'),
+     u'the configuration of the tool does not let this user become that one.',
+     'auth'),
     (u'unknown user|user \\S+ does not exist|no such user|has no user|'
      u'no passwd entry',
-     u'there is no user of that name; see the option username.'),
+     u'there is no user of that name; see the option username.',
+     'auth'),
     (u'could not resolve|name or service not known|name resolution',
      u'the name of the host is not known; see the option hostname, and the '
-     u'configuration of the ssh client.'),
+     u'configuration of the ssh client.',
+     'down'),
     (u'connection refused|no route to host|network is unreachable|'
      u'connect to host .* timed out',
      u'nothing answers there. Does the host run, is the port right, does a '
-     u'firewall let us pass?'),
+     u'firewall let us pass?',
+     'down'),
     (u'kex_exchange_identification|connection (to .* )?closed by|'
      u'connection reset by|too many authentication failures',
-     u'the server ended the connection; its log says why.'),
+     u'the server ended the connection; its log says why.',
+     'down'),
     (u'password was requested|password is required',
-     u'no password was given; see the option password.'),
+     u'no password was given; see the option password.',
+     'auth'),
     (u'incorrect password|password is incorrect|sorry, try again|'
      u'authentication fail',
      u'the password is not right, or belongs to another user than the one who '
      u'is asked for it: sudo asks for that of who calls it, su for that of '
-     u'who is called.'),
+     u'who is called.',
+     'auth'),
     (u'authentication is incorrect|permission denied \\(|'
      u'permission denied, please',
      u'the server does not let this user in. See the options username, '
-     u'identity_file and password.'),
+     u'identity_file and password.',
+     'auth'),
     (u'no such container|no container with name|container not known|'
      u'\\(notfound\\)|jail .* not found|instance not found|is not running',
-     u'there is no container of that name, or it does not run.'),
+     u'there is no container of that name, or it does not run.',
+     'down'),
     (u'account is (currently )?not available|'
      u'account (has|is) (expired|locked)',
-     u'the account is closed to logins.'),
+     u'the account is closed to logins.',
+     'auth'),
     (u'permission denied|operation not permitted',
      u'this user may not run the program, or enter a directory on the way to '
-     u'it. Look at the modes, and at mounts that forbid to run programs.'),
+     u'it. Look at the modes, and at mounts that forbid to run programs.',
+     None),
     (u'command not found|: not found|no such file or directory|'
      u'executable file not found|cannot execute',
      u'a program of the command line is not there. If it is the interpreter, '
-     u'say where one is: option python_path.'),
+     u'say where one is: option python_path.',
+     'python'),
     (u'exec format error',
      u'the program is not made for that machine, or is a script whose first '
-     u'line does not say what runs it.'),
+     u'line does not say what runs it.',
+     None),
     (u'syntaxerror|importerror|modulenotfounderror|no module named|'
      u'fatal python error',
      u'the interpreter is broken, or older than 2.7. Run the command by hand, '
-     u'or choose another one: option python_path.'),
+     u'or choose another one: option python_path.',
+     'python'),
 )]
 
 # Hints for a failure whose text has none of those patterns.
@@ -91,10 +108,18 @@ def _find_hint(text):
     """
     Return what may help about a failure that says `text`, or None.
     """
-    for regex, hint in _HINTS:
+    return _find_hint_and_kind(text)[0]
+
+
+def _find_hint_and_kind(text):
+    """
+    Return what may help about a failure that says `text`, and its kind, or None
+    for each.
+    """
+    for regex, hint, kind in _HINTS:
         if regex.search(text):
-            return hint
-    return None
+            return hint, kind
+    return None, None
 
 
 def _history_of(conn):
@@ -187,6 +212,44 @@ def _describe_failure(conn, text=u'', show_history=True, otherwise=None):
         LOG.exception('%r: cannot describe the failure', conn)
         return u''
     return u'\n'.join(facts)
+
+
+def _note_facts(conn, exc):
+    """
+    Have an exception tell in its `facts`, for programs, how far the attempt got,
+    how the process ended and what it printed. Broker thread.
+    """
+    exc.facts = {
+        u'stage': conn._stage.partition(u' (')[0],
+        u'returncode': conn.proc and conn.proc.poll(),
+        u'output': _history_of(conn),
+        u'timeout': isinstance(exc, mitogen.core.TimeoutError),
+    }
+
+
+def _facts_of_failure(exc):
+    """
+    Return a dict about what an attempt to connect has raised: `kind`, one of
+    ``auth``, ``key``, ``down``, ``python``, ``timeout`` or None; `stage`, `hint`,
+    `returncode` and `output`, which may be None. They may be what a context says
+    that was asked to connect.
+    """
+    facts = getattr(exc, 'facts', None)
+    facts = dict(facts) if isinstance(facts, dict) else {}
+    for name, types in ((u'stage', mitogen.core.UnicodeType),
+                        (u'output', mitogen.core.UnicodeType),
+                        (u'returncode', mitogen.core.integer_types)):
+        value = facts.get(name)
+        facts[name] = value if isinstance(value, types) else None
+    text = _full_text(exc)
+    _, said, hint = text.rpartition(u'Hint: ')
+    own, kind = _find_hint_and_kind(_error_text(exc).partition(u'Hint: ')[0])
+    facts[u'hint'] = own or (hint.partition(u'\n')[0] if said else None)
+    if facts.get(u'timeout'):
+        kind = u'timeout'
+    facts[u'kind'] = kind or _find_hint_and_kind(facts[u'output'] or u'')[1]
+    facts[u'output'] = facts[u'output'] or u''
+    return facts
 
 
 def _timeout_error(conn):

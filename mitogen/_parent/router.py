@@ -261,6 +261,7 @@ class Router(mitogen.core.Router):
             # Programs compare the text.
             failure = ConnectError(self.connection_timeout_msg)
             failure.detail = _error_text(e)
+            failure.facts = getattr(e, 'facts', None)
         else:
             return context
         raise failure
@@ -284,6 +285,7 @@ class Router(mitogen.core.Router):
             failure = _failure_class(method_name, reply.get('kind'))(
                 u'%s' % (reply['msg'],))
             failure.detail = u'%s' % (reply.get('detail', u''),)
+            failure.facts = reply.get('facts')
             raise failure
 
         context_id, child_name = reply.get('id'), reply.get('name')

@@ -79,7 +79,7 @@ def _proxy_connect(name, method_name, kwargs, econtext):
 
     :returns: dict of `id` and `name` of the new context, and `msg`, the text
         of the failure, of which one or the other is None. `kind` is the name
-        of its class.
+        of its class; `detail` and `facts` tell more.
     """
     upgrade_router(econtext)
     reply = {u'id': None, u'name': None, u'msg': None, u'detail': u'',
@@ -92,6 +92,7 @@ def _proxy_connect(name, method_name, kwargs, econtext):
             to_text(socket.gethostname()), _error_text(e))
         reply[u'detail'] = getattr(e, 'detail', u'')
         reply[u'kind'] = to_text(type(e).__name__)
+        reply[u'facts'] = getattr(e, 'facts', None)
     else:
         reply[u'id'], reply[u'name'] = child.context_id, child.name
     return reply

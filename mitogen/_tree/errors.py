@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The errors of a tree. Each is also the error that the older interface raises in its place.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Optional
+
+import mitogen.core
+import mitogen.parent
+
+
+class RemoteError(mitogen.core.CallError):
+    """
+    A function that was called on a host raised.
+
+    :ivar host: name of the host.
+
+    The other attributes are those of :class:`mitogen.core.CallError`; `cause`, `context` and `members` are errors of
+    this class, too.
+    """
+    host: Optional[str] = None
+
+    @classmethod
+    def of(cls, error: mitogen.core.CallError, host: Optional[str]) -> RemoteError:
+        """
+        Return the error of this class that tells what another one tells.
+        """
+        new = cls(*error.args)
+        vars(new).update(vars(error))
+        new.host = host
+        for name in ('cause', 'context'):
+            other = getattr(error, name)
+            if isinstance(other, mitogen.core.CallError):
+                setattr(new, name, cls.of(other, host))
+        vars(new)['members'] = [cls.of(member, host) for member in error.members]
+        _note(new, host)
+        return new
+
+    @property
+    def reason(self) -> str:
+        """
+        One line that says why.
+        """
+        return _first_line(self)
+
+
+class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
+    """
+    A host cannot be reached any more, or never could.
+
+    :ivar host: name of the host.
+    :ivar detail: which connection ended, when and why; None if that is not known.
+    """
+    host: Optional[str] = None
+
+    @classmethod
+    def of(cls, error: mitogen.core.ChannelError, host: Optional[str]) -> ConnectionLost:
+        """
+        Return the error of this class that tells what another one tells.
+        """
+        new = cls(*error.args)
+        new.detail = error.detail
+        new.host = host
+        return new
+
+    @property
+    def reason(self) -> str:
+        """
+        One line that says why.
+        """
+        return _first_line(self)
+
+
+class ConnectError(mitogen.parent.ConnectError, ConnectionError):
+    """
+    A host could not be connected. Attributes are None where nothing is known.
+
+    :ivar host: the target, as it was given.
+    :ivar stage: how far the attempt got.
+    :ivar hint: a sentence that says what to do.
+    :ivar returncode: how the program ended that was to connect: its status, or minus the number of a signal.
+    :ivar output: the last lines that were received.
+    """
+    host: Optional[str] = None
+    stage: Optional[str] = None
+    hint: Optional[str] = None
+    returncode: Optional[int] = None
+    output: str = ''
+
+    @property
+    def reason(self) -> str:
+        """
+        One line that says why.
+        """
+        return self.hint or _first_line(self)
+
+
+class AuthError(ConnectError):
+    """The user was not let in, there or by the tool that changes the user."""
+
+
+class HostKeyError(ConnectError):
+    """The key of the host is unknown, or another one."""
+
+
+class HostDown(ConnectError):
+    """The host, or the container, is not there, or does not answer."""
+
+
+class NoPython(ConnectError):
+    """There is no interpreter of that name."""
+
+
+class ConnectTimeout(ConnectError, mitogen.core.TimeoutError):
+    """The host was not ready in time."""
+
+
+#: Kind of a failure, as `mitogen.parent` tells it -> class.
+_CLASSES = {'auth': AuthError, 'key': HostKeyError, 'down': HostDown, 'python': NoPython, 'timeout': ConnectTimeout}
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error.args[0]) if error.args else ''
+    return text.strip().partition('\n')[0] or type(error).__name__
+
+
+def _note(error: BaseException, host: Optional[str]) -> None:
+    if sys.version_info >= (3, 11) and host:
+        error.add_note('on host %s' % (host,))
+
+
+def connect_error(error: BaseException, target: str) -> ConnectError:
+    """
+    Return the ConnectError for what an attempt to connect raised.
+    """
+    facts: dict[str, Any] = mitogen.parent._facts_of_failure(error)
+    new = _CLASSES.get(facts['kind'], ConnectError)(mitogen.parent._error_text(error))
+    new.detail = getattr(error, 'detail', '')
+    new.host = target
+    for name in ('stage', 'hint', 'returncode', 'output'):
+        setattr(new, name, facts[name])
+    return new
+
+
+def as_target(error: ConnectError, target: str) -> ConnectError:
+    """
+    Return the error of a target for one that may be of another, with which it shares the way.
+    """
+    if error.host == target:
+        return error
+    new = type(error)(*error.args)
+    vars(new).update(vars(error))
+    new.host = target
+    return new
+
+
+def told(error: BaseException, host: Any) -> BaseException:
+    """
+    Return the error of a tree for one of the older interface that has to do with a host.
+    """
+    if isinstance(error, mitogen.core.CallError) and not isinstance(error, RemoteError):
+        return RemoteError.of(error, host.name)
+    if isinstance(error, mitogen.core.ChannelError) and not isinstance(error, ConnectionLost):
+        return ConnectionLost.of(error, host.name)
+    return error
+
+
+#: What the older interface raises where a call fails.
+OLDER = (mitogen.core.CallError, mitogen.core.ChannelError)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Groups of hosts, and the results of a call on each.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import queue
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union
+
+from mitogen._tree import caller, errors
+from mitogen._tree.host import Host
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec('P')
+
+T = TypeVar('T')
+
+
+@dataclasses.dataclass
+class Result(Generic[T]):
+    """
+    The result of a call on one host of a group.
+
+    :ivar host: name of the host.
+    :ivar ok: whether there is a value.
+    :ivar value: what the function returned; None if it did not.
+    :ivar error: why there is no value, or None.
+    :ivar seconds: how long it took.
+    """
+    host: str
+    ok: bool
+    value: Optional[T]
+    error: Optional[BaseException]
+    seconds: float
+
+    def unwrap(self) -> T:
+        """
+        Return the value, or raise what went wrong.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]
+
+
+class DownHost(caller.Caller):
+    """
+    A member of a group that could not be connected. Each call raises why.
+
+    :ivar name: the target.
+    :ivar error: the :class:`ConnectError`.
+    """
+    def __init__(self, name: str, error: errors.ConnectError) -> None:
+        self.name = name
+        self.error = error
+
+    def __repr__(self) -> str:
+        return 'DownHost(%r, %r)' % (self.name, self.error.reason)
+
+    def _target(self) -> Host:
+        raise self.error
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
+        return caller.failed(self.error)
+
+
+Member = Union[Host, DownHost]
+
+
+class Group(Sequence[Member]):
+    """
+    Hosts, in the order of their targets. One that could not be connected is a :class:`DownHost`.
+    """
+    def __init__(self, members: Sequence[Member], concurrency: Optional[int] = None) -> None:
+        self._members = tuple(members)
+        self._concurrency = concurrency
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self)(self._members[index], self._concurrency)
+        return self._members[index]
+
+    def __repr__(self) -> str:
+        return 'Group(%r)' % (list(self._members),)
+
+    @property
+    def failed(self) -> Mapping[str, errors.ConnectError]:
+        """
+        Target -> error of those that could not be connected.
+        """
+        return {member.name: member.error for member in self._members if isinstance(member, DownHost)}
+
+    @property
+    def alive(self) -> list[Host]:
+        """
+        The hosts that were connected and are not lost.
+        """
+        return [member for member in self._members if isinstance(member, Host) and member.lost is None]
+
+    def options(self, *, concurrency: Optional[int] = None) -> Group:
+        """
+        Return the same group with other options.
+
+        :param concurrency: on how many hosts a call of `map` runs at a time; None for all.
+        """
+        if concurrency is not None and concurrency < 1:
+            raise ValueError('concurrency must be at least 1')
+        return type(self)(self._members, concurrency)
+
+    def map(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Result[T]]:
+        """
+        Call the same function on every host, and return an iterator of results: one for each host, as they come. It
+        raises nothing that has to do with a host.
+        """
+        calls = _Calls(self._members, lambda member: member.submit(fn, *args, **kwargs))
+        calls.begin(self._concurrency or len(self._members))
+        return calls.results()
+
+
+class _Calls:
+    """
+    The calls of one `Group.map`.
+    """
+    def __init__(self, members: Sequence[Member], submit: Callable[[Member], concurrent.futures.Future[Any]]) -> None:
+        self._left = iter(members)
+        self._count = len(members)
+        self._submit = submit
+        self._done: queue.SimpleQueue[Result[Any]] = queue.SimpleQueue()
+
+    def begin(self, count: int) -> None:
+        for _, member in zip(range(count), self._left):
+            started = time.monotonic()
+            try:
+                future = self._submit(member)
+            except errors.OLDER as e:
+                future = caller.failed(errors.told(e, member))
+            future.add_done_callback(lambda future, member=member, started=started: self._note(  # type: ignore[misc]
+                member, started, future))
+
+    def _note(self, member: Member, started: float, future: concurrent.futures.Future[Any]) -> None:
+        seconds = time.monotonic() - started
+        try:
+            error = future.exception()
+        except concurrent.futures.CancelledError as e:
+            error = e
+        self._done.put(Result(
+            str(member.name), error is None, None if error else future.result(), error, seconds))
+
+    def results(self) -> Iterator[Result[Any]]:
+        for _ in range(self._count):
+            result = self._done.get()
+            self.begin(1)
+            yield result

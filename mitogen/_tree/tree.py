@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Tree: a router with the ways of today.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+import mitogen.core
+import mitogen.master
+import mitogen.parent
+from mitogen._tree import errors, target as targets
+from mitogen._tree.future import Callbacks
+from mitogen._tree.group import DownHost, Group
+from mitogen._tree.host import Host
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Methods whose child runs where its parent does: an interpreter of the same path is there, too.
+_SAME_MACHINE = ('local', 'fork', 'sudo', 'su', 'doas')
+
+
+class _Broker(mitogen.master.Broker):
+    """
+    A broker that ends with the program, and not with the thread that happened to make it.
+    """
+    def __init__(self) -> None:
+        super().__init__(install_watcher=False)
+        self._watcher = mitogen.master.ThreadWatcher.watch(threading.main_thread(), self.shutdown)
+
+
+class Tree(mitogen.master.Router):
+    """
+    All hosts of a program: a :class:`mitogen.master.Router`. Any thread may make and use it. The end of its block of
+    ``with`` ends all hosts.
+
+    :param limits: names and values of :class:`mitogen.limits.Limits`.
+    :param max_message_size: bytes that one message may have.
+    """
+    broker_class = _Broker
+    context_class = Host
+
+    def __init__(self, *, limits: Optional[Mapping[str, float]] = None, max_message_size: Optional[int] = None) -> None:
+        super().__init__(max_message_size=max_message_size)
+        self._callbacks = Callbacks(self.broker)
+        for name, value in (limits or {}).items():
+            setattr(self.limits, name, value)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """
+        End all hosts and wait until that is done. Any thread but the broker's; may be repeated.
+        """
+        self.broker.shutdown()
+        self.broker.join()
+        self._callbacks.join()
+
+    @property
+    def hosts(self) -> list[Host]:
+        """
+        The hosts that are connected.
+        """
+        return [host for host in list(self._context_by_id.values())
+                if isinstance(host, Host) and host._watched and host.lost is None]
+
+    def connect(  # type: ignore[override]
+        self, target: str = 'local:', /, name: Optional[str] = None, *, via: Optional[mitogen.parent.Context] = None,
+        timeout: Optional[float] = None, **options: Any,
+    ) -> Host:
+        """
+        Start a Python where a target says, and return its host. Not on the broker's thread.
+
+        A target is ``local:``, ``ssh://user@host:port``, the name of a host for ssh, ``sudo:user``, ``su:``, ``doas:``,
+        ``docker:name``, ``podman:``, ``k8s:namespace/pod``, ``lxc:``, ``setns:kind/name``, or a chain of them with a
+        slash between: ``ssh://bastion/ssh://web1/sudo:``. The bare name of a method of connection, such as ``ssh``, is
+        that method, as ever.
+
+        :param name: of the host, for people.
+        :param via: the host that is to connect it in our place.
+        :param timeout: seconds for the whole chain.
+        :param options: those of the last method.
+        :raises ConnectError: the host could not be connected.
+        :raises ValueError: that is no target.
+        """
+        if via is not None and getattr(via, 'router', self) is not self:
+            mitogen.parent._raise_foreign(self, via)
+        if _is_method(target):
+            hops = [(target, {})]
+        else:
+            hops = targets.parse(target)
+        return self._follow(hops, _Shared(), target, via, _Clock(timeout), dict(options, name=name))
+
+    def _follow(
+        self, hops: list[targets.Hop], shared: _Shared, target: str, via: Optional[mitogen.parent.Context], clock: _Clock,
+        options: dict[str, Any],
+    ) -> Host:
+        """
+        Connect one hop after the other, and return the last host.
+        """
+        for i, (method, own) in enumerate(hops[:-1]):
+            def make(method: str = method, own: dict[str, Any] = own, via: Any = via) -> Host:
+                return self._hop(method, target, via, clock, own)
+            via = shared.get(hops[:i + 1], make)
+        method, own = hops[-1]
+        return self._hop(method, target, via, clock, dict(own, **options))
+
+    def _hop(
+        self, method: str, target: str, via: Optional[mitogen.parent.Context], clock: _Clock, options: dict[str, Any],
+    ) -> Host:
+        if method not in _SAME_MACHINE:
+            options.setdefault('python_path', 'python3')
+        if via is not None:
+            options['via'] = via
+        try:
+            clock.set(options)
+            host: Host = super().connect(method, **options)
+        except (mitogen.core.StreamError, mitogen.core.ChannelError) as e:
+            raise errors.connect_error(e, target) from e
+        host._watch()
+        return host
+
+    def connect_all(
+        self, targets_: Iterable[str], /, *, concurrency: int = 32, timeout: Optional[float] = None, **options: Any,
+    ) -> Group:
+        """
+        Connect many hosts at a time and return them as a group. Hosts that stand at the beginning of several targets
+        are connected once. A host that cannot be connected raises nothing here: the group has it, with its error.
+
+        :param concurrency: how many are being connected at a time.
+        :param timeout: seconds for each.
+        :param options: those of the last method of each.
+        :raises ValueError: one is no target.
+        """
+        names = list(targets_)
+        chains = [targets.parse(name) for name in names]
+        shared = _Shared()
+
+        def connect(name: str, hops: list[targets.Hop]) -> Any:
+            try:
+                return self._follow(hops, shared, name, None, _Clock(timeout), dict(options))
+            except errors.ConnectError as e:
+                return DownHost(name, errors.as_target(e, name))
+
+        with concurrent.futures.ThreadPoolExecutor(concurrency, 'mitogen.connect') as pool:
+            futures = [pool.submit(connect, name, hops) for name, hops in zip(names, chains)]
+            try:
+                return Group([future.result() for future in futures])
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _is_method(target: str) -> bool:
+    """
+    Tell whether a target is the bare name of a method of connection, as the older interface has it.
+    """
+    return target in _METHODS
+
+
+#: Names of the methods of connection.
+_METHODS = frozenset(['buildah', 'doas', 'docker', 'fork', 'incus', 'jail', 'kubectl', 'local', 'lxc', 'lxd', 'podman',
+                      'setns', 'ssh', 'su', 'sudo'])
+
+
+class _Clock:
+    """
+    The time that is left for a chain.
+    """
+    def __init__(self, timeout: Optional[float]) -> None:
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def set(self, options: dict[str, Any]) -> None:
+        """
+        Limit a method to what is left.
+
+        :raises StreamError: nothing is.
+        """
+        if self._deadline is None:
+            return
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            error = mitogen.parent.ConnectError(mitogen.parent.Router.connection_timeout_msg)
+            error.facts = {'timeout': True}
+            raise error
+        options['connect_timeout'] = left
+
+
+class _Shared:
+    """
+    The hosts on the way to others, each connected once.
+    """
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hosts: dict[str, concurrent.futures.Future[Host]] = {}
+
+    def get(self, hops: list[targets.Hop], make: Callable[[], Host]) -> Host:
+        """
+        Return the host that some hops lead to; `make` connects it unless another thread does.
+        """
+        key = repr(hops)
+        with self._lock:
+            mine = key not in self._hosts
+            future = self._hosts.setdefault(key, concurrent.futures.Future())
+        if mine:
+            try:
+                future.set_result(make())
+            except BaseException as e:
+                future.set_exception(e)
+        return future.result()
+
+
+def connect(target: str = 'local:', /, **options: Any) -> Host:
+    """
+    Return a host with a tree of its own, which ends with it::
+
+        with mitogen.connect('ssh://web1') as web:
+            print(web.call(os.uname))
+
+    :param options: those of :meth:`Tree.connect`.
+    """
+    tree = Tree()
+    try:
+        host = tree.connect(target, **options)
+    except BaseException:
+        tree.close()
+        raise
+    host._owns_tree = True
+    return host

@@ -1,0 +1,33 @@
+"""
+One tree, and one host in it, for all tests of a file. What a test connects besides ends with it.
+"""
+
+import threading
+
+import pytest
+
+import mitogen
+
+
+@pytest.fixture(scope='module')
+def whole():
+    with mitogen.Tree() as tree:
+        # The thread for callbacks is started by the first one, and stays.
+        called = threading.Event()
+        tree.connect('local:', name='shared').submit(int).add_done_callback(lambda future: called.set())
+        called.wait()
+        yield tree
+
+
+@pytest.fixture(scope='module')
+def host(whole):
+    return next(host for host in whole.hosts if host.name == 'shared')
+
+
+@pytest.fixture
+def tree(whole):
+    before = whole.hosts
+    yield whole
+    for child in whole.hosts:
+        if child not in before and child.via in before + [None]:
+            child.close()
