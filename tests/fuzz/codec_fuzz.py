@@ -304,6 +304,7 @@ def main():
     parser.add_argument('--seconds', type=float, default=60)
     parser.add_argument('--seed', type=int)
     parser.add_argument('--sanitize', action='store_true')
+    parser.add_argument('--built', help='a codec that codec_build has built, in place of one built now')
     parser.add_argument('--last', help='where to keep the input being tried')
     parser.add_argument('--replay', nargs='+', metavar='FILE')
     args = parser.parse_args()
@@ -317,7 +318,7 @@ def main():
         flags = ['-O1', '-fno-omit-frame-pointer', '-fsanitize=address,undefined']
     folder = tempfile.mkdtemp()
     try:
-        codec = codec_build.build(folder, flags)
+        codec = codec_build.load(args.built) if args.built else codec_build.build(folder, flags)
         codec.configure(codec_build.CONFIG)
         if args.replay:
             replay(codec, args.replay)

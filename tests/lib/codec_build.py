@@ -38,7 +38,7 @@ def build(folder, flags=()):
     target = os.path.join(str(folder), '_codec_test' + sysconfig.get_config_var('EXT_SUFFIX'))
     sources = sorted(glob.glob(os.path.join(SOURCES, 'codec', '*.c'))) + [os.path.join(places.LIB, 'codec_testmod.c')]
     sources += [os.path.join(ENGINE, name) for name in ('base/alloc.c', 'base/block.c', 'wire/peek.c')]
-    command = compiler + ['-shared', '-fPIC', '-g', '-O2'] + list(WARNINGS) + list(flags)
+    command = compiler + ['-shared', '-fPIC', '-g', '-O1'] + list(WARNINGS) + list(flags)
     # So that the short byte strings of tests are long ones.
     command += ['-DMG_LANDING_MIN=4']
     if sysconfig.get_platform().startswith('macosx'):

@@ -288,7 +288,7 @@ VALUES = st.recursive(st.one_of(ATOMS, OBJECTS), containers_and_kwargs, max_leav
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(VALUES, max_size=3))
 def test_values_come_back_as_they_were(values):
     data = codec.pickle(*values)
@@ -299,7 +299,7 @@ def test_values_come_back_as_they_were(values):
         assert same(standard_read(reader, data, len(values)), values)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(VALUES, max_size=2), st.lists(VALUES, max_size=2), st.integers(300, 700))
 def test_a_long_byte_string_may_stand_elsewhere(before, after, length):
     content = os.urandom(length)
@@ -1003,6 +1003,7 @@ def test_reference_counts_are_as_before():
 @pytest.mark.slow
 def test_the_fuzzer_runs():
     proc = subprocess.run(
-        [sys.executable, os.path.join(places.FUZZ, 'codec_fuzz.py'), '--seconds', '2', '--seed', '1'],
+        [sys.executable, os.path.join(places.FUZZ, 'codec_fuzz.py'), '--seconds', '2', '--seed', '1',
+         '--built', codec.__file__],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
     assert proc.returncode == 0, proc.stdout.decode()
