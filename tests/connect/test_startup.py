@@ -251,16 +251,16 @@ def test_what_a_child_needs_at_once_is_not_left_out(router, option, tmp_path, mo
     assert (len(list(tmp_path.glob('mitogen.*.log'))) > 0) == (option == 'debug')
 
 
-@pytest.mark.parametrize('name', pythons.NAMES)
 @pytest.mark.parametrize('middle', ['python2.7', 'python3.8'])
-def test_a_child_starts_children_of_every_version(router, name, middle, monkeypatch):
+def test_a_child_starts_children_of_every_version(router, middle, monkeypatch):
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
     first = router.local(python_path=elsewhere(pythons.find_python(middle)))
-    second = router.local(via=first, python_path=pythons.find_python(name))
-    version = second.call(startup_target.evaluate, '"python%d.%d" % __import__("sys").version_info[:2]')
-    assert mitogen.core.to_text(version) == name
-    names = [mitogen.core.to_text(found) for found in core_names(second)]
-    assert names == SELDOM
+    for name in filter(pythons.is_here, pythons.NAMES):
+        second = router.local(via=first, python_path=pythons.find_python(name))
+        version = second.call(startup_target.evaluate, '"python%d.%d" % __import__("sys").version_info[:2]')
+        assert mitogen.core.to_text(version) == name
+        names = [mitogen.core.to_text(found) for found in core_names(second)]
+        assert names == SELDOM, name
 
 
 def test_a_core_that_could_not_be_reduced_is_passed_on_to_another_version(router, monkeypatch):

@@ -127,15 +127,15 @@ def send(frames):
     return stream.write(b''.join(pack(**frame) for frame in frames))
 
 
-def flood(frame, count, start=0, reading=True, seconds=30):
+def flood(frame, count, start=0, reading=True, seconds=30, dst_step=0):
     """
-    Send a frame many times; ``%d`` in its data becomes a number.
+    Send a frame many times; ``%d`` in its data becomes a number, and its destination grows by a step.
     """
     done = 0
     batch = []
     for i in range(start, start + count):
         data = frame.get('data', '')
-        batch.append(pack(**dict(frame, data=data.replace('%d', str(i)))))
+        batch.append(pack(**dict(frame, data=data.replace('%d', str(i)), dst=frame.get('dst', 0) + dst_step * i)))
         if len(batch) == 200 or i == start + count - 1:
             block = b''.join(batch)
             taken = stream.write(block, reading, seconds)

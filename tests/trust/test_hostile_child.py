@@ -153,8 +153,7 @@ def test_destinations_at_the_edges_are_answered(tree):
 def test_many_destinations_cost_no_memory(quiet_tree):
     tree = quiet_tree
     with bounded(tree):
-        for start in range(0, 100000, 50000):
-            tree.liar.send(frames=[dict(dst=start * 7 + i, handle=5) for i in range(50000)])
+        tree.liar.flood(frame=dict(dst=0, handle=5), dst_step=3, count=80000)
         assert tree.liar.sync()['alive']
     if not tree.middle:
         stream = tree.router.stream_by_id(tree.liar.id)
@@ -274,8 +273,8 @@ def test_asking_for_modules_without_end_costs_no_memory(quiet_tree, monkeypatch)
 
 def test_asking_for_modules_with_endless_names_costs_no_memory(quiet_tree):
     tree = quiet_tree
-    with bounded(tree):
-        for i in range(30):
+    with bounded(tree, 48 * MEBIBYTE):
+        for i in range(16):
             tree.liar.tell(dict(dst=tree.parent_id, handle=GET_MODULE, data='%d' % i + 'x', repeat=4 * MEBIBYTE))
     assert 'module with a name of' in tree.logs.wait('module with a name of')[0].getMessage()
 
@@ -537,7 +536,7 @@ def test_loggers_without_end_cost_no_memory(quiet_tree):
     tree = quiet_tree
     before = len(logging.Logger.manager.loggerDict)
     with bounded(tree):
-        tree.liar.flood(frame=dict(dst=0, handle=FORWARD_LOG, data='made.up%d\x0010\0text'), count=12000)
+        tree.liar.flood(frame=dict(dst=0, handle=FORWARD_LOG, data='made.up%d\x0010\0text'), count=6000)
         assert tree.liar.sync()['alive']
         tree.sibling.call(targets.log, u'mark', 50, u'the end')
         tree.logs.wait('the end', seconds=60)
