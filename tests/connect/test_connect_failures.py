@@ -60,8 +60,8 @@ class Target(object):
         assert re.search(r'^(Connection timed out after .* seconds\. )?Context 1 \(%s.*\): ' % self.method, text, re.M)
         assert re.search(r'^Times: starting the process [0-9.]+ s(, |\.$)', text, re.M)
         assert command in re.search('Command was: (.*)', text).group(1)
-        # The router is none the worse for it.
-        assert self.connect(self.account.python).call(targets.identity, 1) == 1
+        # The router is none the worse for it. That each method succeeds is seen below, by what is slow or noisy.
+        assert self.router.local().call(targets.identity, 1) == 1
         return text
 
 
@@ -208,7 +208,7 @@ def test_a_slow_target(target, make_python):
     'printf "\\377\\376\\n\\0\\r\\n\\033[1m"',
     # More than is looked at again and again, with no line end.
     'head -c 300000 /dev/zero',
-    'head -c 200000 /dev/zero | tr "\\000" "\\n"',
+    'head -c 50000 /dev/zero | tr "\\000" "\\n"',
 ])
 def test_noise_before_the_marker(target, make_python, noise):
     assert target.connect(make_python(noise + '\nexec PYTHON "$@"\n')).call(targets.identity, 1) == 1
@@ -216,8 +216,8 @@ def test_noise_before_the_marker(target, make_python, noise):
 
 @pytest.mark.parametrize('target', ['docker', 'kubectl', 'sudo', 'su'], indirect=True)
 @pytest.mark.parametrize('flood', [
-    'yes "a line of no interest" | head -c 2000000 >&2',
-    'head -c 2000000 /dev/zero | tr "\\000" x >&2',
+    'yes "a line of no interest" | head -c 400000 >&2',
+    'head -c 400000 /dev/zero | tr "\\000" x >&2',
 ])
 def test_a_flood_on_stderr(target, make_python, flood):
     assert target.connect(make_python(flood + '\nexec PYTHON "$@"\n')).call(targets.identity, 1) == 1
