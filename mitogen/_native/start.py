@@ -18,6 +18,21 @@ def why_not():
     pass
 
 
+#: How many pickles the compiled code has left to Python. Two threads may count
+#: one together: it only has to change.
+_left_to_python = [0]
+
+
+def _python_pickles():
+    """Return how many pickles Python has written so far."""
+    return _left_to_python[0]
+
+
+def _fallback_pickle(*objs):
+    _left_to_python[0] += 1
+    return mitogen.core._pure['Message'].pickled(*objs).data
+
+
 _c.configure({
     'message_type': Message, 'receiver_type': Receiver,
     'TimeoutError': core.TimeoutError, 'LatchError': core.LatchError,
@@ -35,8 +50,7 @@ _c.configure({
     'unpickle_context': lambda msg, *args:
         (msg._read_context if msg else mitogen.core._unpickle_context)(*args),
     'unpickle_sender': lambda msg, *args: msg._read_sender(*args),
-    'fallback_pickle': lambda *objs:
-        mitogen.core._pure['Message'].pickled(*objs).data,
+    'fallback_pickle': _fallback_pickle,
 })
 _c.set_neighbour_policies(_NATIVE_POLICIES[1:])
 spin = core._spin_wanted()

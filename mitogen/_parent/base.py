@@ -40,6 +40,7 @@ import fcntl
 import functools
 import getpass
 import heapq
+import itertools
 import logging
 import marshal
 import math

@@ -15,7 +15,7 @@ import types  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _refuse_foreign, _routers, LOG, PY3  # house
+from mitogen.parent import _python_pickles, _refuse_foreign, _refuse_unsendable, _routers, LOG, PY3  # house
 
 
 #: Where functions keep what they closed over and methods what they are bound
@@ -232,10 +232,15 @@ class CallChain(object):
                 if type(arg) is bytes and len(arg) > _RAW_MIN:
                     return self._make_raw_msg(
                         (chain_id, module, klass, name), args, kwargs)
-        return mitogen.core.Message.pickled(
+        before = _python_pickles()
+        msg = mitogen.core.Message.pickled(
             (chain_id, module, klass, name, args, kwargs),
             handle=mitogen.core.CALL_FUNCTION,
         )
+        if _python_pickles() != before:
+            _refuse_unsendable(
+                CallSpec(fn, args, kwargs), getattr(self.context, 'router', None), msg.data)
+        return msg
 
     def _make_raw_msg(self, names, args, kwargs):
         """

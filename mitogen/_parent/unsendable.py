@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Which argument of a call may not cross, and what to send in its place. The other end can only name the class.
+"""
+
+from __future__ import absolute_import  # house
+
+import itertools  # house
+import re  # house
+
+import mitogen.core  # house
+from mitogen.core import to_text  # house
+
+
+#: How classes look in a pickle. Text may look so, too: a match proves nothing.
+_CLASS_NAMES = re.compile(br'c([A-Za-z_][\w.]*)\n([A-Za-z_][\w.]*)\n')
+
+_PERMITTED = frozenset([
+    (b'_codecs', b'encode'), (b'__builtin__', b'bytes'), (b'mitogen.core', b'Kwargs'),
+    (b'mitogen.core', b'Blob'), (b'mitogen.core', b'Secret'), (b'mitogen.core', b'_unpickle_context'),
+    (b'mitogen.core', b'_unpickle_sender'), (b'mitogen.core', b'_unpickle_call_error'),
+])
+
+#: Bytes of a message that are looked through.
+_LOOKED_THROUGH = 65536
+
+#: Name of a type -> what to send in its place.
+_REMEDIES = {
+    u'set': u'list(value), and make a set of it there',
+    u'frozenset': u'list(value), and make a frozenset of it there',
+    u'bytearray': u'bytes(value)',
+    u'complex': u'(value.real, value.imag)',
+    u'datetime': u'value.isoformat()',
+    u'date': u'value.isoformat()',
+    u'Decimal': u'str(value)',
+    u'Fraction': u'str(value)',
+    u'UUID': u'str(value)',
+    u'PosixPath': u'str(value)',
+    u'OrderedDict': u'dict(value), or list(value.items())',
+    u'defaultdict': u'dict(value)',
+    u'Counter': u'dict(value)',
+    u'deque': u'list(value)',
+}
+_OTHER_REMEDY = u'what it consists of: text, bytes, numbers, lists, tuples and dicts of these'
+
+if mitogen.core.CORE == 'native':
+    _python_pickles = mitogen.core._native._python_pickles
+else:
+    # Python writes all of them.
+    _python_pickles = itertools.count().__next__ if mitogen.core.PY3 else itertools.count().next
+
+
+def _why_unreadable(router, value):
+    """
+    Return why nobody may read a value that is sent, or None.
+    """
+    msg = mitogen.core.Message.pickled(value)
+    msg.router = router
+    fp = mitogen.core.BytesIO(bytes(msg.data))
+    try:
+        # Not `unpickle`, which would log it.
+        mitogen.core.Unpickler(fp, msg._find_global).load()
+    except mitogen.core.StreamError as e:
+        return str(e)
+    except Exception:
+        # The other end will say what is wrong.
+        pass
+    return None
+
+
+def _refuse_unsendable(spec, router, data):
+    """
+    Raise a CallError if an argument of a call may not cross, as the call
+    itself would.
+
+    :param CallSpec spec: the call.
+    :param bytes data: the pickle of all of it, which Python has written.
+    """
+    if all(names in _PERMITTED for names in _CLASS_NAMES.findall(data[:_LOOKED_THROUGH])):
+        return
+    named = [(u'argument %d' % (i,), arg) for i, arg in enumerate(spec.args, 1)]
+    named += [(u'argument %s' % (to_text(key),), arg) for key, arg in sorted(spec.kwargs.items())]
+    for name, value in named:
+        why = _why_unreadable(router, value)
+        if why:
+            kind = to_text(why.rpartition("'/'")[2].strip("'"))
+            raise mitogen.core.CallError(
+                u'mitogen.core.StreamError: %s\n%s of %s is, or has in it, a value of type %s, which may not be '
+                u'sent. Send %s.' % (why, name, spec._name(), kind, _REMEDIES.get(kind, _OTHER_REMEDY)))
