@@ -53,7 +53,20 @@ class ExternalContext(object):
         if self.detached:
             self._on_detached()
         else:
+            self._end()
+
+    def _end(self):
+        """The parent wants us to end, or is gone. A main thread that waits for
+        a call ends first, as in any program, but not for long."""
+        if self.dispatcher._busy:
             self.broker.shutdown()
+        else:
+            self.dispatcher.recv.close()
+            thread.start_new_thread(self._hurry, ())
+
+    def _hurry(self):
+        time.sleep(1)
+        self.broker.shutdown()
 
     @_seldom
     def _on_detached(self):
@@ -64,7 +77,7 @@ class ExternalContext(object):
 
     def _on_shutdown_msg(self, msg):
         if not msg.is_dead:
-            self.broker.shutdown()
+            self._end()
 
     @_seldom
     def detach(self):
@@ -305,6 +318,11 @@ class ExternalContext(object):
             if self._collects:
                 gc.enable()
             _profile_hook('mitogen.child_main', self.dispatcher.run)
+            # What a parent that we are a copy of has registered is not ours.
+            if 'atexit' in sys.modules and self.config.get('setup_package', True):
+                sys.modules['atexit']._run_exitfuncs()
+            for fp in sys.stdout, sys.stderr:
+                fp and fp.flush()
         except BaseException:
             if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
                 LOG.exception('the external context main crashed')

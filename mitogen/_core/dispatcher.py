@@ -22,6 +22,8 @@ class Dispatcher(object):
     """
     #: Receiver of CALL_SERVICE until there is a pool to take it over.
     _service_recv = None
+    #: The main thread is in a call.
+    _busy = False
 
     def __init__(self, econtext):
         self.econtext = econtext
@@ -101,7 +103,10 @@ class Dispatcher(object):
             return chain_id, error
 
     def _serve(self, msg):
+        self._busy = True
         chain_id, result = self._dispatch_one(msg)
+        # Before the answer: who gets it may want us to end.
+        self._busy = False
         if msg.reply_to:
             try:
                 reply = Message.pickled(result)

@@ -60,6 +60,13 @@ class IoLoggerProtocol(DelimitedProtocol):
     def on_line_received(self, line):
         self._log.info('%s', UnicodeType(line, 'utf-8', 'replace'))
 
+    def on_disconnect(self, broker):
+        # The last line need not end.
+        if self._trailer:
+            self.on_line_received(self._trailer)
+        self._trailer = b''
+        DelimitedProtocol.on_disconnect(self, broker)
+
     def on_partial_line_received(self, line):
         if len(line) > self.MAX_LINE:
             self._trailer = b''
