@@ -79,17 +79,24 @@ def check(found, name):
     assert found['file_up'] and found['file_down']
 
 
-def pytest_generate_tests(metafunc):
+def chosen(config):
     # Other masters run the pure core in any case, so the half of the suite for that has them.
-    chosen = [pair for pair in sorted(set(pairs())) if pair[0] == OWN or metafunc.config.option.core != 'native']
-    metafunc.parametrize('master,child', chosen, ids=lambda name: name.replace('python', ''))
+    return [pair for pair in sorted(set(pairs())) if pair[0] == OWN or config.option.core != 'native']
 
 
-def test_a_master_a_child_and_a_grandchild(package, master, child):
-    python = sys.executable if master == OWN else pythons.find_python(master)
-    child_path = pythons.find_python(child)
+def pytest_generate_tests(metafunc):
+    metafunc.parametrize('master,child', chosen(metafunc.config), ids=lambda name: name.replace('python', ''))
+
+
+def grandchild_of(child):
     here = [name for name in pythons.NAMES if pythons.is_here(name)]
-    grandchild = here[-1] if child == here[0] else here[0]
+    return here[-1] if child == here[0] else here[0]
+
+
+def run_master(master, children, package):
+    """
+    Run the program on one interpreter for some children; return (what it found of each in turn, its errors).
+    """
     env = dict(os.environ)
     for name in ('PYTHONPATH', 'MITOGEN_CORE', 'MITOGEN_LOG_LEVEL'):
         env.pop(name, None)
@@ -98,14 +105,43 @@ def test_a_master_a_child_and_a_grandchild(package, master, child):
         env['PYTHONPATH'] = os.path.dirname(os.path.dirname(mitogen.__file__))
     else:
         env['PYTHONPATH'] = package
-    proc = subprocess.run([python, '-W', 'error', PROGRAM, child_path, pythons.find_python(grandchild)], env=env, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, timeout=100)
-    assert proc.returncode == 0, proc.stderr
-    found = json.loads(proc.stdout.splitlines()[-1])
+    python = sys.executable if master == OWN else pythons.find_python(master)
+    paths = [pythons.find_python(name) for child in children for name in (child, grandchild_of(child))]
+    proc = subprocess.run([python, '-W', 'error', PROGRAM] + paths, env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=280)
+    found = [json.loads(line) for line in proc.stdout.splitlines() if line.startswith('{')]
+    # It ends with the first child that fails.
+    return dict(zip(children, found)), proc.stderr
+
+
+@pytest.fixture(scope='module')
+def outcome(request, package):
+    """
+    A function that returns what a master found of a child, and the master's errors. All children that are here are tried
+    by one process of each master, the first time that one is asked for.
+    """
+    outcomes = {}
+
+    def of(master, child):
+        if master not in outcomes:
+            children = [name for other, name in chosen(request.config) if other == master and pythons.is_here(name)]
+            outcomes[master] = run_master(master, children, package)
+        found, errors = outcomes[master]
+        assert child in found, errors
+        return found[child], errors
+
+    return of
+
+
+@pytest.mark.seconds(300)
+def test_a_master_a_child_and_a_grandchild(outcome, master, child):
+    for name in (master, child):
+        pythons.find_python(name)
+    found, errors = outcome(master, child)
     assert found['master'] == version(master)
     assert found['core'] == (mitogen.core.CORE if master == OWN else 'pure')
     check(found['child'], child)
-    check(found['grandchild'], grandchild)
+    check(found['grandchild'], grandchild_of(child))
     assert found['logs'] and found['gone']
     assert found['complaints'] == []
-    assert proc.stderr == ''
+    assert errors == ''

@@ -116,6 +116,7 @@ def test_everything_works_and_lets_others_run_where_threads_are_patched(run, nam
     assert run(PATCHES[name], USE, core) == ('pure True True 6 True True', '')
 
 
+@pytest.mark.once
 @pytest.mark.parametrize('name', sorted(PATCHES))
 def test_the_compiled_core_is_refused_where_threads_are_patched(run, name):
     out, err = run(PATCHES[name], USE, 'native')

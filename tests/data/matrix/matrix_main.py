@@ -1,7 +1,7 @@
 # -*- coding: utf-8 -*-
 """
-A master on any Python, and one child (with a child of its own) on any other. Its argument is the child's interpreter, and
-that of the grandchild. It prints one line of JSON: what it found.
+A master on any Python, and one after the other children (each with a child of its own) on any others. Its arguments are
+pairs of interpreters, one for a child and one for that one's child. For each pair it prints one line of JSON: what it found.
 """
 
 from __future__ import print_function
@@ -92,36 +92,41 @@ def try_context(router, context, found):
         os.unlink(path)
 
 
-def main(router, python, other):
-    records = Records()
-    logging.getLogger().addHandler(records)
-    logging.getLogger().setLevel(logging.INFO)
+def main(router, pythons):
+    router.files = mitogen.service.FileService(router)
+    pool = mitogen.service.Pool(router, services=[matrix_child.Adder(router), router.files], size=2)
+    try:
+        for python, other in zip(pythons[::2], pythons[1::2]):
+            records = Records()
+            logging.getLogger().addHandler(records)
+            print(json.dumps(try_pair(router, python, other, records)))
+            logging.getLogger().removeHandler(records)
+    finally:
+        pool.stop()
+
+
+def try_pair(router, python, other, records):
+    found = {'master': '%d.%d' % sys.version_info[:2], 'core': mitogen.core.CORE}
     # Without the variable the child has no package of its own: it is sent the core.
     clean = ['env', '-u', 'PYTHONPATH', '-u', 'MITOGEN_CORE']
     strict = ['-W', 'error']
-    router.files = mitogen.service.FileService(router)
-    pool = mitogen.service.Pool(router, services=[matrix_child.Adder(router), router.files], size=2)
-    found = {'master': '%d.%d' % sys.version_info[:2], 'core': mitogen.core.CORE}
-    try:
-        child = router.local(name=u'child', python_path=clean + [python] + strict)
-        try_context(router, child, found.setdefault('child', {}))
-        grandchild = router.local(name=u'grandchild', python_path=clean + [other] + strict, via=child)
-        try_context(router, grandchild, found.setdefault('grandchild', {}))
+    child = router.local(name=u'child', python_path=clean + [python] + strict)
+    try_context(router, child, found.setdefault('child', {}))
+    grandchild = router.local(name=u'grandchild', python_path=clean + [other] + strict, via=child)
+    try_context(router, grandchild, found.setdefault('grandchild', {}))
 
-        for context in child, grandchild:
-            context.call(matrix_child.speak, u'gr\xfc\xdfe')
-        found['logs'] = wait_for(lambda: all(
-            ('matrix.[%s]' % name, u'logged gr\xfc\xdfe') in records.found and
-            ('stdout.[%s]' % name, u'printed') in records.found for name in ('child', 'child.grandchild')))
+    for context in child, grandchild:
+        context.call(matrix_child.speak, u'gr\xfc\xdfe')
+    found['logs'] = wait_for(lambda: all(
+        ('matrix.[%s]' % name, u'logged gr\xfc\xdfe') in records.found and
+        ('stdout.[%s]' % name, u'printed') in records.found for name in ('child', 'child.grandchild')))
 
-        pids = [child.call(os.getpid), grandchild.call(os.getpid)]
-        child.shutdown(wait=True)
-        found['gone'] = wait_for(lambda: not any(is_running(pid) for pid in pids))
-        # A warning that cannot be raised, as from a destructor, is printed.
-        found['complaints'] = [record for record in records.found if record[0].startswith('stderr.')]
-    finally:
-        pool.stop()
-    print(json.dumps(found))
+    pids = [child.call(os.getpid), grandchild.call(os.getpid)]
+    child.shutdown(wait=True)
+    found['gone'] = wait_for(lambda: not any(is_running(pid) for pid in pids))
+    # A warning that cannot be raised, as from a destructor, is printed.
+    found['complaints'] = [record for record in records.found if record[0].startswith('stderr.')]
+    return found
 
 
 def is_running(pid):
@@ -133,5 +138,6 @@ def is_running(pid):
 
 
 if __name__ == '__main__':
+    logging.getLogger().setLevel(logging.INFO)
     with mitogen.master.Router() as the_router:
-        main(the_router, *sys.argv[1:])
+        main(the_router, sys.argv[1:])
