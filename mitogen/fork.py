@@ -230,6 +230,8 @@ class Connection(mitogen.parent.Connection):
         Become the child. Does not return.
         """
         on_fork()
+        # Ctrl-C at the terminal is for the parent.
+        os.setsid()
         if self.options.on_fork:
             self.options.on_fork()
         # To look for garbage is to write to each page with an object.

@@ -11,7 +11,7 @@ import socket  # house
 import subprocess  # house
 
 import mitogen.core  # house
-from mitogen.parent import PopenProcess  # house
+from mitogen.parent import PopenProcess, PY3  # house
 
 
 try:
@@ -119,10 +119,28 @@ def _is_inherited(fd):
         return False
 
 
+def _own_session(preexec_fn):
+    """
+    Return the arguments of `popen` that give a process a session of its own:
+    Ctrl-C at our terminal is for us, and ends no child and no ssh client.
+
+    :param preexec_fn: called in the child before exec, or None.
+    """
+    if PY3:
+        return {'start_new_session': True, 'preexec_fn': preexec_fn}
+
+    def begin():
+        os.setsid()
+        if preexec_fn is not None:
+            preexec_fn()
+
+    return {'preexec_fn': begin}
+
+
 def create_child(args, merge_stdio=False, stderr_pipe=False,
                  escalates_privilege=False, preexec_fn=None):
     """
-    Start a process that talks over a socket pair.
+    Start a process that talks over a socket pair, in a session of its own.
 
     :param list args: the command line.
     :param bool merge_stdio: the same socket is its stderr, too.
@@ -146,7 +164,7 @@ def create_child(args, merge_stdio=False, stderr_pipe=False,
             stderr = stderr_w
 
         proc = popen(args=args, stdin=child_r, stdout=child_w, stderr=stderr,
-                     close_fds=True, preexec_fn=preexec_fn)
+                     close_fds=True, **_own_session(preexec_fn))
     except BaseException:
         _close_all(parent_r, parent_w, stderr_r)
         raise
