@@ -43,6 +43,7 @@ def test_the_demonstration_on_a_pipe():
     assert re.search(r'^100% ', proc.stdout, re.M)
 
 
+@pytest.mark.once
 def test_the_demonstration_on_a_terminal():
     master, slave = pty.openpty()
     proc = subprocess.Popen([sys.executable, DEMO], stdout=slave, stderr=slave, stdin=slave)
