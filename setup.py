@@ -272,6 +272,14 @@ UNFIT = why_not_native()
 if UNFIT and env_flag('MITOGEN_REQUIRE_NATIVE'):
     raise SystemExit('MITOGEN_REQUIRE_NATIVE is set, but: ' + UNFIT)
 
+#: Folders that Ansible looks into, and their files that are not Python's. None is a package: others have files there.
+ANSIBLE_FOLDERS = {
+    'ansible_collections.mitogen.fast': ['meta/*.yml'],
+    'ansible_collections.mitogen.fast.plugins.connection': [],
+    'ansible_collections.mitogen.fast.plugins.doc_fragments': [],
+    'ansible_mitogen.plugins.strategy': [],
+}
+
 # Without the extension on purpose, the wheel is one for every Python.
 OPTIONS = {'bdist_wheel': {'python_tag': 'py2.py3'}} if env_flag('MITOGEN_PURE') else {}
 
@@ -284,8 +292,9 @@ setup(
     license='BSD-3-Clause',
     license_files=['LICENSE', 'LICENSE.libev'],
     author='the authors of this project',
-    packages=['mitogen', 'mitogen._tree'],
-    package_data={'mitogen': ['py.typed', '*.pyi']},
+    packages=['mitogen', 'mitogen._tree', 'mitogen.ansible'] + sorted(ANSIBLE_FOLDERS),
+    package_data=dict({'mitogen': ['py.typed', '*.pyi'], 'mitogen.ansible': ['plugins/connection/*.py']}, **ANSIBLE_FOLDERS),
+    entry_points={'console_scripts': ['mitogen = mitogen.command:main']},
     ext_modules=[] if UNFIT or not native_sources() else [native_extension(VERSION)],
     options=OPTIONS,
     cmdclass={'build_py': BuildPy, 'build_ext': BuildExt},

@@ -61,6 +61,7 @@ PACKAGE = [
     ['_tree'],
     # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
     ['__init__'],
+    ['command'],
 ]
 
 #: The part of `mitogen.core` that imports `mitogen._native`. That is made of what stands in the parts before this one.

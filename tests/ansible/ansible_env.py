@@ -57,7 +57,8 @@ def core_requirement():
 class Environment(object):
     """
     :ivar folder: of the virtual environment.
-    :ivar strategy: folder of the strategy plugins.
+    :ivar packages: folder of installed packages.
+    :ivar upstream: folder with upstream's `ansible_mitogen`.
     """
 
     def __init__(self, kind):
@@ -71,12 +72,12 @@ class Environment(object):
         return os.path.join(self.folder, *names)
 
     @property
-    def strategy(self):
-        if self.kind == 'ours':
-            folder = self.path('upstream')
-        else:
-            folder = self.run(self.python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip()
-        return os.path.join(folder, 'ansible_mitogen', 'plugins', 'strategy')
+    def packages(self):
+        return self.path('lib', 'python%d.%d' % sys.version_info[:2], 'site-packages')
+
+    @property
+    def upstream(self):
+        return self.path('upstream') if self.kind == 'ours' else self.packages
 
     def run(self, *args, **env):
         environ = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK='1', **env)
@@ -132,13 +133,12 @@ class Environment(object):
         """
         Copy what is installed here: the tests are about that, and it need not be compiled once more.
         """
-        site = self.run(self.python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip()
-        for name in os.listdir(site):
-            if re.match(r'(mitogen|mitogen-.*|_mitogen_core.*)$', name):
-                path = os.path.join(site, name)
+        for name in os.listdir(self.packages):
+            if re.match(r'(mitogen|mitogen-.*|_mitogen_core.*|ansible_mitogen|ansible_collections)$', name):
+                path = os.path.join(self.packages, name)
                 shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
         for file in installed_files():
-            target = os.path.join(site, str(file))
+            target = os.path.join(self.packages, str(file))
             os.makedirs(os.path.dirname(target), exist_ok=True)
             shutil.copy2(str(file.locate()), target)
 
@@ -155,7 +155,8 @@ def locked(path):
 
 
 def installed_files():
-    files = importlib.metadata.files('mitogen')
+    # A program's first line names an interpreter, and not that of the environment.
+    files = [file for file in importlib.metadata.files('mitogen') if '..' not in file.parts]
     if not [file for file in files if file.name.startswith('_mitogen_core')]:
         raise EnvironmentError_('mitogen is installed in %s without its extension' % (sys.prefix,))
     return files

@@ -1,325 +1,46 @@
 """
-Ansible on this package: playbooks over a real ssh server, with Ansible's own strategy and with that of upstream's
-`ansible_mitogen` on our `mitogen`, over each core; all must tell the same. See docs/ansible.rst.
+Ansible on this package: playbooks over a real ssh server, by Ansible itself, by our connection plugins, and by the
+strategy of upstream's `ansible_mitogen` on our `mitogen`. All must tell the same. See docs/ansible.rst.
 
 It needs PyPI, or another place where pip finds ansible-core and upstream's release, and runs when asked for:
-``pytest --ansible``, or with ``CI`` in the environment.
+``pytest --ansible``, or with ``CI`` in the environment. Each core, and each way to switch our plugins on, with the
+long playbook: ``make test-ansible``.
 """
 
 import contextlib
-import json
 import os
-import random
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 
 import pytest
 
 import mitogen.core
 
 import accounts
-import ansible_env
 import testlib
-from sshd import free_ports, make_key
+from playbooks import HERE, Run
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-#: One run of plain Ansible is compared with one over each of these.
+#: The cores that this run of the tests is about.
 CORES = os.environ.get('MITOGEN_TEST_ANSIBLE_CORES', mitogen.core.CORE).split()
 
-CONFIG = '''
-ListenAddress 127.0.0.1:{port}
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/authorized
-AllowUsers {users}
-PidFile none
-StrictModes no
-UsePAM no
-UseDNS no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-MaxSessions 100
-MaxStartups 100
-Subsystem sftp internal-sftp
-'''
+#: Whether there is time for everything.
+ALL = bool(os.environ.get('MITOGEN_TEST_ANSIBLE_ALL'))
 
-ANSIBLE_CFG = '''
-[defaults]
-inventory = {folder}/hosts.json
-strategy_plugins = {strategies}
-library = {here}/library
-module_utils = {here}/module_utils
-callback_plugins = {here}/plugins/callback
-callbacks_enabled = record
-retry_files_enabled = false
-interpreter_python = {python}
-timeout = 30
-forks = 5
-home = {folder}/ansible
-local_tmp = {folder}/ansible/tmp
-remote_tmp = {target}/tmp-$USER
-deprecation_warnings = false
-localhost_warning = false
+WAYS = ['command', 'path', 'collection', 'strategy']
 
-[connection]
-pipelining = true
+#: Why a command is none for us.
+USUAL = {'it gives such a command a terminal', 'a command here costs little'}
 
-[ssh_connection]
-ssh_args = -F /dev/null -o IdentityAgent=none -o UserKnownHostsFile={known} -o GlobalKnownHostsFile=/dev/null \
--o ControlMaster=auto -o ControlPersist=60s
-control_path_dir = {folder}/cp
-'''
+IN_USE = 'mitogen: connections are fast, on the %s core'
 
 
-class Server(object):
+def long_runs():
     """
-    An ssh server that lets some users in by one key, until `close`.
+    Return (way, core) of each run of the long playbook besides the plain one.
     """
-
-    def __init__(self, folder, users):
-        self.folder = folder
-        for name in 'host_key', 'user_key':
-            make_key(self.path(name))
-        os.rename(self.path('user_key.pub'), self.path('authorized'))
-        if not os.path.isdir('/run/sshd'):
-            os.mkdir('/run/sshd', 0o755)
-        sshd = accounts.need_program('sshd', 'openssh-server')
-        for _ in range(5):
-            # Somebody else may take a port before the server does.
-            self.port, self.closed_port = free_ports(2)
-            with open(self.path('config'), 'w') as fp:
-                fp.write(CONFIG.format(folder=folder, port=self.port, users=' '.join(users)))
-            with open(self.path('log'), 'wb') as log:
-                self.proc = subprocess.Popen([sshd, '-D', '-e', '-f', self.path('config')], stderr=log)
-            testlib.wait_for(lambda: 'Server listening' in self.log() or self.proc.poll() is not None)
-            if self.proc.poll() is None:
-                break
-        else:
-            pytest.fail('sshd does not start: ' + self.log())
-        with open(self.path('host_key.pub')) as fp:
-            key = ' '.join(fp.read().split()[:2])
-        with open(self.path('known'), 'w') as fp:
-            fp.write('[127.0.0.1]:%d %s\n' % (self.port, key))
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def log(self):
-        with open(self.path('log')) as fp:
-            return fp.read()
-
-    def close(self):
-        self.proc.terminate()
-        self.proc.wait()
-
-
-class Site(object):
-    """
-    Two users on a server, and what is needed to run playbooks there.
-    """
-
-    def __init__(self, env, stack):
-        self.env = env
-        self.users = []
-        for _ in range(2):
-            account = accounts.Account()
-            stack.callback(account.close)
-            self.users.append(account)
-        # Short, as sockets have their names below it.
-        self.folder = tempfile.mkdtemp(prefix=accounts.PREFIX)
-        stack.callback(shutil.rmtree, self.folder)
-        os.chmod(self.folder, 0o755)
-        self.server = Server(self.make_folder('ssh'), [user.name for user in self.users])
-        stack.callback(self.server.close)
-        stack.enter_context(accounts.sudoers(
-            'Defaults:{0} timestamp_timeout=0\n{0} ALL=(ALL) ALL\n'.format(self.users[0].name)))
-        self.source = self.make_folder('source')
-        make_sources(self.source)
-
-    def make_folder(self, *names):
-        path = os.path.join(self.folder, *names)
-        os.makedirs(path)
-        return path
-
-    def inventory(self):
-        hosts = {}
-        for name, user, port in [
-            ('one', self.users[0], self.server.port),
-            ('two', self.users[1], self.server.port),
-            ('gone', self.users[1], self.server.closed_port),
-        ]:
-            hosts[name] = {
-                'ansible_host': '127.0.0.1',
-                'ansible_port': port,
-                'ansible_user': user.name,
-                'ansible_become_password': user.password,
-                'ansible_ssh_private_key_file': self.server.path('user_key'),
-            }
-        hosts['localhost'] = {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable}
-        return {'all': {'hosts': hosts}}
-
-
-def make_sources(folder):
-    """
-    Make the files that are sent to targets, the same in each run.
-    """
-    chance = random.Random(1)
-    os.makedirs(os.path.join(folder, 'tree', 'below'))
-    for name, size in [
-        ('small', 1024), ('medium', 126976), ('large', 20 << 20), ('tree/a', 10), ('tree/below/b', 200000),
-    ]:
-        with open(os.path.join(folder, name), 'wb') as fp:
-            fp.write(chance.randbytes(size))
-        os.chmod(os.path.join(folder, name), 0o644)
-
-
-class Run(object):
-    """
-    One ansible-playbook.
-    """
-
-    def __init__(self, site, name, strategy, core=None):
-        self.site = site
-        self.folder = site.make_folder(name)
-        self.tmp = site.make_folder(name, 'tmp')
-        # Where files go on targets. Each run finds the same state there.
-        self.target = os.path.join(self.folder, 'target')
-        os.mkdir(self.target)
-        os.chmod(self.target, 0o1777)
-        self.fetched = os.path.join(self.folder, 'fetched')
-        with open(os.path.join(self.folder, 'hosts.json'), 'w') as fp:
-            json.dump(site.inventory(), fp)
-        self.config = os.path.join(self.folder, 'ansible.cfg')
-        with open(self.config, 'w') as fp:
-            fp.write(ANSIBLE_CFG.format(
-                folder=self.folder, target=self.target, strategies=site.env.strategy, here=HERE, python=site.users[0].python,
-                known=site.server.path('known')))
-        self.record = os.path.join(self.folder, 'record')
-        self.environ = dict(
-            (name, value) for name, value in os.environ.items()
-            if not name.startswith(('ANSIBLE_', 'MITOGEN_', 'PYTHON', 'SSH_', 'XDG_')) or name == 'MITOGEN_TEST_MARK'
-        )
-        self.environ.update(
-            ANSIBLE_CONFIG=self.config, ANSIBLE_STRATEGY=strategy, RECORD_TO=self.record, TMPDIR=self.tmp,
-            HOME=self.folder, LC_ALL='C.UTF-8', PATH=accounts.PATH)
-        if core is not None:
-            self.environ['MITOGEN_CORE'] = core
-
-    def start(self, playbook, *args, **variables):
-        variables.update(
-            folder=self.target, source=self.site.source, fetched=self.fetched, other=self.site.users[1].name)
-        self.output = open(os.path.join(self.folder, 'output'), 'w')
-        self.proc = subprocess.Popen(
-            [self.site.env.playbook, os.path.join(HERE, playbook), '-e', json.dumps(variables)] + list(args),
-            env=self.environ, cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT)
-        return self
-
-    def wait(self):
-        """
-        Wait for the end, and end what Ansible leaves on purpose. Return the exit status.
-        """
-        status = self.proc.wait()
-        self.output.close()
-        folder = os.path.join(self.folder, 'cp')
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            subprocess.call(['ssh', '-F', '/dev/null', '-O', 'exit', '-o', 'ControlPath=' + os.path.join(folder, name),
-                             'any'], stderr=subprocess.DEVNULL)
-        return status
-
-    def kill(self):
-        """
-        End it with no time for a farewell.
-        """
-        self.proc.kill()
-        self.proc.wait()
-        self.output.close()
-
-    def printed(self):
-        with open(self.output.name) as fp:
-            return fp.read()
-
-    def records(self):
-        with contextlib.suppress(FileNotFoundError), open(self.record) as fp:
-            return [json.loads(line) for line in fp]
-        return []
-
-    def one_record(self, event):
-        records = [record for record in self.records() if record['event'] == event]
-        assert len(records) == 1, self.printed()
-        return records[0]
-
-    def results(self):
-        """
-        Return what is comparable with other runs: {(task, host): [(event, result), ...]}.
-        """
-        found = {}
-        for record in self.records():
-            if 'task' in record:
-                result = record['result']
-                if record['task'] in OTHER_WORDS:
-                    result = dict((key, result[key]) for key in ('failed', 'unreachable', 'changed') if key in result)
-                item = record['event'], comparable(result, self.folder)
-                found.setdefault('%(task)s, on %(host)s' % record, []).append(item)
-        return found
-
-    def sockets(self):
-        return [name for _, _, names in os.walk(self.tmp) for name in names if name.startswith('mitogen_unix')]
-
-
-#: Tasks whose failure the two describe in words of their own.
-OTHER_WORDS = ('ping', 'a module that crashes', 'with a wrong password', 'as nobody that exists')
-
-#: What differs from run to run, or what `ansible_mitogen` itself adds or leaves out.
-PASSING = frozenset([
-    'start', 'end', 'delta', 'atime', 'ctime', 'mtime', 'inode', 'version', 'attempts', 'ansible_job_id',
-    'results_file', 'data', 'invocation', 'warnings', 'deprecations',
-])
-
-#: Facts that may change between two looks at a machine.
-PASSING_FACTS = re.compile(
-    'ansible_(date_time|env|interfaces|mem.*|swap.*|mounts|uptime_seconds|loadavg|virtualization_.*|all_ipv._addresses|'
-    'devices|device_links)$')
-
-TEMPORARY = re.compile(r'^[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/')
-
-
-def comparable(value, folder):
-    if isinstance(value, dict):
-        changed = {}
-        facts = value.get('ansible_facts', {})
-        names = facts.get('ansible_interfaces', ())
-        for key, item in value.items():
-            if key in PASSING or PASSING_FACTS.match(key):
-                continue
-            if key in ('started', 'finished'):
-                # Of an asynchronous task that was just started; 0 and 1 with one of the two.
-                item = bool(item)
-            if key == 'ansible_facts':
-                item = dict((name, facts[name]) for name in facts if name[len('ansible_'):] not in names)
-            changed[key] = comparable(item, folder)
-        if 'ansible_env' in value:
-            changed['ansible_env'] = sorted(value['ansible_env'])
-        return changed
-    if isinstance(value, list):
-        return [comparable(item, folder) for item in value]
-    if isinstance(value, str):
-        return TEMPORARY.sub('/TEMPORARY/', value.replace(folder, 'FOLDER'))
-    return value
-
-
-@pytest.fixture(scope='module')
-def site():
-    accounts.need_root()
-    try:
-        env = ansible_env.Environment('ours').make()
-    except ansible_env.EnvironmentError_ as error:
-        pytest.fail('no environment with Ansible can be made: %s' % (error,), pytrace=False)
-    with contextlib.ExitStack() as stack:
-        yield Site(env, stack)
+    if ALL:
+        return [(way, core) for core in CORES for way in WAYS + ['upstream']]
+    # Our plugins use little of a core: one will do. So will one for upstream's.
+    return [('command', CORES[0]), ('upstream', CORES[-1])]
 
 
 def read(path):
@@ -328,25 +49,24 @@ def read(path):
 
 
 @pytest.mark.seconds(600)
-def test_playbooks_tell_the_same_with_both_strategies(site):
-    plain = Run(site, 'plain', 'linear').start('everything.yml')
-    ours = [Run(site, core, 'mitogen_linear', core).start('everything.yml') for core in CORES]
-    runs = [plain] + ours
+def test_playbooks_tell_the_same_in_each_way(site):
+    plain = Run(site, 'plain').start('everything.yml', '-v')
+    ours = [(way, core, Run(site, way + '-' + core, way, core).start('everything.yml', '-v')) for way, core in long_runs()]
+    runs = [plain] + [run for _, _, run in ours]
     statuses = [run.wait() for run in runs]
     # The second host fails at the end, the last one cannot be reached.
     assert statuses == [4] * len(runs), '\n'.join(run.printed() for run in runs)
 
     assert plain.one_record('core')['core'] is None
-    expected = plain.results()
-    for core, run in zip(CORES, ours):
-        used, path = run.one_record('core')['core']
-        assert used == core
-        assert path.startswith(site.env.folder)
+    for way, core, run in ours:
+        assert_in_use(run, way, core)
         assert run.one_record('stats') == plain.one_record('stats')
-        found = run.results()
+        # Upstream's describes some failures in words of its own.
+        words = way != 'upstream'
+        expected, found = plain.results(words), run.results(words)
         assert sorted(found) == sorted(expected)
         for name in expected:
-            assert (core, name, found[name]) == (core, name, expected[name])
+            assert (way, core, name, found[name]) == (way, core, name, expected[name])
         assert len([event for event, _ in found['a hundred commands, on one'] if event == 'item ok']) == 100
         assert not run.sockets()
 
@@ -358,21 +78,68 @@ def test_playbooks_tell_the_same_with_both_strategies(site):
         assert read(run.fetched + '/one' + run.target + '/of-root') == read(os.path.join(site.source, 'small'))
 
 
-@pytest.mark.parametrize('core', CORES)
+def assert_in_use(run, way, core):
+    """
+    The connections of a run were those that they should be, on that core.
+    """
+    if way == 'upstream':
+        used, path = run.one_record('core')['core']
+        assert used == core
+        assert path.startswith(run.site.env.folder)
+    else:
+        assert run.printed().count(IN_USE % (core,)) == 1, run.printed()
+
+
+@pytest.mark.seconds(120)
+def test_each_way_switches_the_plugins_on(site):
+    runs = [(way, Run(site, 'way-' + way, way, CORES[0]).start('ways.yml', '-vvv')) for way in WAYS]
+    plain = Run(site, 'way-plain').start('ways.yml', '-v')
+    assert plain.wait() == 0, plain.printed()
+    assert 'mitogen:' not in plain.printed()
+    for way, run in runs:
+        assert run.wait() == 0, run.printed()
+        assert_in_use(run, way, CORES[0])
+        assert set(re.findall("Ansible's own way is used: (.*)", run.printed())) <= USUAL
+        assert (way, run.results()) == (way, plain.results())
+        # Nothing is sent as a file, so nothing is left.
+        assert not [name for name in os.listdir(run.target) if name.startswith('tmp-') and os.listdir(run.target + '/' + name)]
+
+
 @pytest.mark.parametrize('method', [False, True], ids=['login', 'sudo'])
-def test_nothing_remains_of_a_killed_controller(site, method, core):
-    run = Run(site, 'killed-%s-%d' % (core, method), 'mitogen_linear', core)
+@pytest.mark.parametrize('way', ['upstream', 'path'])
+def test_nothing_remains_of_a_killed_controller(site, method, way):
+    run = Run(site, 'killed-%s-%d' % (way, method), way, CORES[-1])
     run.start('waits.yml', become=method)
+    wait_for_task(run)
+    # Ansible's own worker outlives its controller until its task is done, and only then lets go of upstream's. That
+    # they are gone is seen to by what checks every test.
+    run.kill()
+    if way == 'upstream':
+        assert len(run.sockets()) == 1
+        os.unlink(os.path.join(run.target, 'waiting'))
+    testlib.wait_for(lambda: not run.sockets(), what='the socket has been removed')
+    testlib.wait_for(lambda: not python_processes(site.users[0].uid), 20, what='the interpreters on the target have ended')
+    if os.path.exists(os.path.join(run.target, 'waiting')):
+        testlib.wait_for(lambda: not waiting(run), 20, what='the task has ended')
+
+
+def wait_for_task(run):
     waiting = os.path.join(run.target, 'waiting')
     testlib.wait_for(lambda: os.path.exists(waiting) or run.proc.poll() is not None, 60)
     assert run.proc.poll() is None, run.printed()
-    assert len(run.sockets()) == 1
-    # Ansible's own worker outlives its controller until its task is done, and only then lets go of ours. That they
-    # are gone is seen to by what checks every test.
-    run.kill()
-    os.unlink(waiting)
-    testlib.wait_for(lambda: not run.sockets(), what='the socket has been removed')
-    testlib.wait_for(lambda: not python_processes(site.users[0].uid), 20, what='the interpreters on the target have ended')
+
+
+def waiting(run):
+    """
+    Return the processes that have the name of the run's file in their environment or arguments.
+    """
+    found, wanted = [], os.path.join(run.target, 'waiting').encode()
+    for name in os.listdir('/proc'):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if b'F=' + wanted in read('/proc/%s/environ' % name).split(b'\0'):
+                    found.append(int(name))
+    return found
 
 
 def python_processes(uid):
@@ -380,6 +147,6 @@ def python_processes(uid):
     for pid in accounts.processes_of(uid):
         # One that has just ended is none of them.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if b'mitogen' in read('/proc/%d/cmdline' % pid):
+            if b'mitogen' in read('/proc/%d/cmdline' % pid).lower():
                 found.append(pid)
     return found

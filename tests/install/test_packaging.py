@@ -110,6 +110,9 @@ def test_every_file_of_the_package_is_in_every_wheel(native_wheel, pure_wheel):
     folder = os.path.join(places.ROOT, 'mitogen')
     wanted = set('mitogen/' + name for name in os.listdir(folder)
                  if name.endswith(('.py', '.pyi')) or name == 'py.typed')
+    for root in 'mitogen/ansible', 'ansible_collections', 'ansible_mitogen':
+        for base, _, files in os.walk(os.path.join(places.ROOT, root)):
+            wanted.update(os.path.relpath(os.path.join(base, name), places.ROOT) for name in files if not name.endswith('.pyc'))
     wanted.remove('mitogen/_house.py')  # it joins the parts when a wheel is built, and is not installed
     for wheel in (native_wheel, pure_wheel):
         with zipfile.ZipFile(wheel) as archive:

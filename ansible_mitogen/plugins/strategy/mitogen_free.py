@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Ansible's strategy `free`, with Mitogen's connection plugins. For configurations that name it; others need none.
+"""
+
+import mitogen.ansible.strategy
+
+DOCUMENTATION = '''
+name: mitogen_free
+short_description: free, with Mitogen's connection plugins
+description:
+  - Works as C(ansible.builtin.free) does, and switches on the connection plugins of Mitogen. A configuration that names
+    those itself needs no strategy.
+author: the authors of Mitogen with its core in C
+'''
+
+StrategyModule = mitogen.ansible.strategy.derive('free')

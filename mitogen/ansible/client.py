@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The daemon, as a worker sees it: where it listens, and how it is started.
+"""
+
+from __future__ import absolute_import
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+
+from mitogen.ansible import wire
+
+#: File in the folder of a run.
+SOCKET = 'mitogen'
+
+#: Variable that names the file for the log of the daemon.
+LOG = 'MITOGEN_ANSIBLE_LOG'
+
+#: Bytes that the address of a socket may have.
+LONGEST = 100
+
+
+class DaemonError(Exception):
+    """
+    There is no daemon, or none any more.
+    """
+    pass
+
+
+class Client(object):
+    """
+    A worker's connection to the daemon.
+
+    :param str folder: that only this run uses, and nobody else may enter.
+    :param int controller: process with which the daemon ends.
+    """
+    sock = None
+
+    def __init__(self, folder, controller):
+        self.folder, self.controller = folder, controller
+
+    def ask(self, *request):
+        """
+        Return the answer, or the first of several: see `more`.
+
+        :raises DaemonError: there is none.
+        """
+        if self.sock is None:
+            self.sock = connect(self.folder, self.controller)
+        return self.exchange(request)
+
+    def more(self, *answer):
+        """
+        Answer a question of the daemon's, and return what it says then.
+        """
+        return self.exchange(answer)
+
+    def exchange(self, value):
+        try:
+            wire.send(self.sock, value)
+            return wire.receive(self.sock)
+        except wire.GoneError as error:
+            self.close()
+            raise DaemonError('the daemon has ended: %s' % (error,))
+        except BaseException:
+            # A time limit, for example. What the daemon answers is no answer
+            # to the next question, and it ends what it is at.
+            self.close()
+            raise
+
+    def close(self):
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+
+@contextlib.contextmanager
+def address(folder):
+    """
+    Yield the name of a run's socket, in a form that is short enough.
+    """
+    path = os.path.join(folder, SOCKET)
+    if len(os.fsencode(path)) <= LONGEST:
+        yield path
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield '/proc/self/fd/%d/%s' % (fd, SOCKET)
+    finally:
+        os.close(fd)
+
+
+def connect(folder, controller):
+    """
+    Return a socket to the daemon of this run, which is started if need be.
+    """
+    try:
+        sock = try_to_connect(folder)
+        if sock is None:
+            start(folder, controller)
+            sock = try_to_connect(folder)
+    except (IOError, OSError, subprocess.SubprocessError) as error:
+        raise DaemonError('the daemon cannot be started: %s' % (error,))
+    if sock is None:
+        raise DaemonError('the daemon does not listen')
+    if not wire.is_same_user(sock):
+        sock.close()
+        raise DaemonError('the daemon is not ours')
+    return sock
+
+
+def try_to_connect(folder):
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        with address(folder) as name:
+            sock.connect(name)
+    except (IOError, OSError):
+        sock.close()
+        return None
+    return sock
+
+
+def start(folder, controller):
+    """
+    Start a daemon, unless another worker was faster. It listens at once: our
+    connection waits until it has all it needs.
+    """
+    status = os.lstat(folder)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise OSError('others may enter %s' % (folder,))
+    with open(os.path.join(folder, SOCKET + '.lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sock = try_to_connect(folder)
+        if sock is not None:
+            return sock.close()
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, SOCKET))
+        with socket.socket(socket.AF_UNIX) as listener:
+            with address(folder) as name:
+                listener.bind(name)
+            listener.listen(1024)
+            launch(listener, controller, os.path.join(folder, SOCKET))
+
+
+def launch(listener, controller, path):
+    """
+    Run the daemon. Nothing of it is seen by the terminal, and the import path
+    is ours.
+    """
+    folders = [os.path.abspath(folder) for folder in sys.path if folder]
+    code = 'import sys; sys.path[:] = %r; from mitogen.ansible.daemon import main; main()' % (folders,)
+    with open(os.environ.get(LOG) or os.devnull, 'ab') as log:
+        subprocess.Popen(
+            [sys.executable, '-S', '-c', code, str(listener.fileno()), str(controller), path],
+            pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+            start_new_session=True, cwd='/')

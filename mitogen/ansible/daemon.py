@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The daemon of a run: owns the contexts of all hosts while one of Ansible's
+commands runs, and works for its workers, each of which is another process.
+
+It is started with a socket that listens, and ends with the controller.
+"""
+
+from __future__ import absolute_import
+
+import logging
+import marshal
+import os
+import select
+import socket
+import sys
+import threading
+
+import mitogen.core
+import mitogen.master
+import mitogen.ansible.payload
+import mitogen.ansible.target
+from mitogen.ansible import wire
+
+LOG = logging.getLogger('mitogen.ansible')
+
+#: Seconds between two looks whether a worker that waits is still there.
+LOOK = 1.0
+
+
+class Worker(threading.Thread):
+    """
+    Serves one worker, for as long as it has its socket open.
+    """
+
+    def __init__(self, daemon, sock):
+        super(Worker, self).__init__()
+        self.daemon = True
+        self.owner, self.sock = daemon, sock
+        self.targets = daemon.targets
+
+    def run(self):
+        try:
+            with self.sock:
+                while True:
+                    request = wire.receive(self.sock)
+                    wire.send(self.sock, self.answer(*request))
+        except wire.GoneError:
+            # Its task is done, or has been given up.
+            pass
+
+    def answer(self, word, *args):
+        """
+        Return what the worker is told at last.
+        """
+        try:
+            return getattr(self, 'on_' + word)(*args)
+        except wire.GoneError:
+            raise
+        except mitogen.ansible.target.ConnectError as error:
+            return 'fail', 'connect', str(error), self.owner.is_new(args[0])
+        except mitogen.core.ChannelError as error:
+            return 'fail', 'gone', str(error), False
+        except Exception as error:
+            LOG.debug('%s%r', word, args[:1], exc_info=True)
+            return 'fail', 'error', '%s: %s' % (type(error).__name__, error), False
+
+    def on_greet(self):
+        """
+        Return the core that runs here, to the first worker that asks.
+        """
+        core, self.owner.core = self.owner.core, None
+        return 'done', core
+
+    def on_payload(self, digest, name, archive):
+        self.owner.payloads[digest] = digest, name, mitogen.ansible.payload.unpack(archive)
+        return 'done',
+
+    def on_job(self, spec, key, start, frame, digest):
+        """
+        Have a zygote do something, and wait for it.
+        """
+        payload = None
+        if digest is not None:
+            if digest not in self.owner.payloads:
+                return 'need',
+            digest, name, contents = self.owner.payloads[digest]
+            if contents is None:
+                return 'unknown',
+            payload = (digest, name) + contents
+        target = self.targets.get(spec)
+        job = target.start_job(key, start, frame, payload)
+        try:
+            return self.follow(target, job)
+        except wire.GoneError:
+            target.cancel(job)
+            raise
+        finally:
+            job.close()
+
+    def follow(self, target, job):
+        while True:
+            try:
+                event = marshal.loads(job.get(LOOK))
+            except mitogen.core.TimeoutError:
+                self.look()
+                continue
+            if event[0] != 'prompt':
+                return event + (True,) if event[0] == 'fail' else event
+            wire.send(self.sock, event)
+            word, data = wire.receive(self.sock)
+            if word == 'give up':
+                target.cancel(job)
+                return 'done',
+            if data:
+                target.say(job.key, data)
+
+    def look(self):
+        """
+        :raises GoneError: the worker has closed its socket.
+        """
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        if poll.poll(0):
+            # It says nothing while it waits, so this is the end of it.
+            raise wire.GoneError('the worker has given up')
+
+    def on_fragment(self, spec, operation):
+        return 'done', self.targets.get(spec).fragment(operation)
+
+    def on_put(self, spec, local, path):
+        self.targets.get(spec).put(local, path)
+        return 'done',
+
+    def on_get(self, spec, path, local):
+        self.targets.get(spec).get(path, local)
+        return 'done',
+
+    def on_reset(self, spec):
+        self.targets.reset(spec)
+        return 'done',
+
+
+class Daemon(object):
+    """
+    :param listener: socket.
+    :param int controller: process that it works for.
+    """
+
+    def __init__(self, listener, controller):
+        self.listener, self.controller = listener, controller
+        self.router = mitogen.master.Router()
+        self.targets = mitogen.ansible.target.Targets(self.router)
+        self.payloads = {}  # digest -> (digest, name, contents or None)
+        self.said = set()
+        self.core = mitogen.core.CORE
+
+    def is_new(self, spec):
+        """
+        Return whether nobody has been told yet of what is wrong with a target.
+        """
+        new = spec not in self.said
+        self.said.add(spec)
+        return new
+
+    def run(self):
+        """
+        Accept workers until the controller ends.
+        """
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        life = life_of(self.controller)
+        if life is not None:
+            poll.register(life, select.POLLIN)
+        while True:
+            ready = poll.poll(None if life is not None else 1000)
+            if any(fd == life for fd, _ in ready) or (life is None and not is_alive(self.controller)):
+                return
+            if ready:
+                sock, _ = self.listener.accept()
+                if wire.is_same_user(sock):
+                    Worker(self, sock).start()
+                else:
+                    sock.close()
+
+    def close(self):
+        self.targets.close()
+        self.router.broker.shutdown()
+        self.router.broker.join()
+
+
+def life_of(pid):
+    """
+    Return a descriptor that is ready once a process has ended, or None where
+    the system has no such thing.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def remove(path, controller):
+    """
+    Remove the socket, and the folder that a controller which was killed has
+    left.
+    """
+    try:
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        # The controller has done it, or has other things there.
+        pass
+
+
+def main():
+    fd, controller, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    listener = socket.socket(fileno=fd)
+    os.set_inheritable(fd, False)
+    if os.environ.get('MITOGEN_ANSIBLE_LOG'):
+        logging.basicConfig(filename=os.environ['MITOGEN_ANSIBLE_LOG'], level=logging.DEBUG)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+    daemon = Daemon(listener, controller)
+    try:
+        daemon.run()
+    finally:
+        remove(path, controller)
+        listener.close()
+        daemon.close()
+        # A thread that waits for a file system must not hold us.
+        os._exit(0)
+
+
+if __name__ == '__main__':
+    main()

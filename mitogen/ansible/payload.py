@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+A module as Ansible sends it: a wrapper's text with an archive in it. Here it
+is taken apart, so that the archive travels once, and the wrapper not at all.
+"""
+
+from __future__ import absolute_import
+
+import base64
+import hashlib
+import io
+import re
+import zipfile
+
+#: Where the archive stands.
+ARCHIVE = re.compile(br'''(?:'|"{1,3})([A-Za-z0-9+/=]{2048,})(?:'|"{1,3})''')
+
+#: The last statement of the wrapper, since ansible-core 2.19.
+CALL = b'\nif __name__ == "__main__":\n    _ansiballz_main('
+
+LOADER = 'ansible.module_utils._internal._ansiballz._loader'
+
+#: The wrapper before 2.19. Nothing stands between the two statements unless
+#: somebody measures coverage.
+OLD_RUN = re.compile(
+    r"basic\._ANSIBLE_ARGS = json_params\n\s+runpy\.run_module\(mod_name='([\w.]+)', "
+    r"init_globals=dict\(_module_fqn='\1', _modlib_path=modlib_path\),\s+run_name='__main__', alter_sys=True\)")
+OLD_PARAMS = re.compile(r'^    ANSIBALLZ_PARAMS = (.*)$', re.M)
+
+#: A module with one of these looks for the archive in the file system.
+NEEDS_FILE = ('ansible/module_utils/common/respawn.py',)
+
+
+class Payload(object):
+    """
+    :ivar digest: of the archive.
+    :ivar archive: bytes, base64.
+    :ivar name: short name of the module.
+    :ivar call: how it is run; see `zygote.py`.
+    """
+
+    def __init__(self, archive, name, call):
+        self.digest, self.archive, self.name, self.call = hashlib.sha1(archive).digest(), archive, name, call
+
+
+def take_apart(data):
+    """
+    Return the `Payload` in what Ansible would pipe into an interpreter, or
+    None if it is something else.
+    """
+    if b'_ansiballz_main' not in data[:20000] and b'_ansiballz_main' not in data[-20000:]:
+        return None
+    found = ARCHIVE.search(data)
+    if not found:
+        return None
+    head, tail = data[:found.start(1)], data[found.end(1):]
+    split = head.rfind(CALL)
+    if split >= 0:
+        return read_call(found.group(1), head[split:] + tail)
+    return read_old(found.group(1), (head + tail).decode('utf-8'))
+
+
+def read_call(archive, text):
+    """
+    Read the call at the end of a wrapper of 2.19 and newer. It is a Python expression of Ansible's own making.
+    """
+    import datetime
+    found = {}
+
+    def note(**arguments):
+        found.update(arguments)
+
+    exec(compile(text, '<ansiballz>', 'exec', dont_inherit=True),
+         {'__name__': '__main__', 'datetime': datetime, '_ansiballz_main': note})
+    for name in 'zip_data', 'date_time':
+        found.pop(name, None)
+    name = found.pop('ansible_module')
+    call = {'way': 'loader', 'loader': LOADER, 'files': found.pop('rlimit_nofile', 0)}
+    found['json_params'] = found.pop('params').encode('utf-8')
+    call['arguments'] = found
+    return Payload(archive, name, call)
+
+
+def read_old(archive, text):
+    run, params = OLD_RUN.search(text), OLD_PARAMS.search(text)
+    if not run or not params or 'import resource' in text:
+        return None
+    import ast
+    return Payload(archive, run.group(1).rpartition('.')[2], {
+        'way': 'runpy', 'module': run.group(1), 'params': ast.literal_eval(params.group(1)).encode('utf-8')})
+
+
+def unpack(archive):
+    """
+    Return ([(path, digest of the text)], {digest: text}) of an archive, or
+    None if a module would miss something that is not in these.
+    """
+    members, texts = [], {}
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(archive))) as opened:
+        names = opened.namelist()
+        if set(names) & set(NEEDS_FILE) or not all(name.endswith('.py') for name in names):
+            return None
+        for name in names:
+            text = opened.read(name)
+            digest = hashlib.sha1(text).digest()
+            members.append((name, digest))
+            texts[digest] = text
+    return members, texts

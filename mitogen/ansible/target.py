@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Targets, as the daemon has them: a host and login with its context and hub, and
+the controller's own machine, whose hub is in the daemon itself.
+"""
+
+from __future__ import absolute_import
+
+import os
+import pkgutil
+import queue
+import shlex
+import threading
+import time
+
+import mitogen.core
+import mitogen.parent
+import mitogen.ansible.hub
+import mitogen.ansible.remote
+
+#: Seconds for which nobody tries again what has just failed.
+FORGET = 60.0
+
+#: Bytes of a file in one message, and how many of these may be on their way.
+PIECE, WINDOW = 1 << 17, 16
+
+#: Runs the first interpreter there is; `$MITOGEN_PYTHON` is the one that Ansible would use, if it has told.
+FIND_PYTHON = (
+    'for p in %s python3 /usr/libexec/platform-python /usr/local/bin/python3; do '
+    'command -v "$p" >/dev/null 2>&1 && exec "$p" "$@"; done; echo "no python3 here" >&2; exit 127')
+
+
+def zygote_source():
+    return pkgutil.get_data('mitogen.ansible', 'zygote.py')
+
+
+class ConnectError(Exception):
+    """
+    There is no way to the target, or no interpreter there.
+    """
+    pass
+
+
+class Options(mitogen.parent.Options):
+    """
+    :param list argv: command line that Ansible's own plugin made, up to where
+        the command for the remote shell begins.
+    """
+
+    def __init__(self, argv=(), **options):
+        super(Options, self).__init__(**options)
+        self.argv = list(argv)
+
+
+class Connection(mitogen.parent.Connection):
+    """
+    A child at the end of a command line, which hands ours to a shell.
+    """
+    options_class = Options
+    child_is_immediate_subprocess = False
+    create_child_args = {'stderr_pipe': True}
+
+    def _get_name(self):
+        return u'ansible.' + mitogen.core.to_text(self.options.argv[-1])
+
+    def get_boot_command(self):
+        boot = super(Connection, self).get_boot_command()
+        return self.options.argv + [shlex.quote(mitogen.core.to_text(word)) for word in boot]
+
+
+class Job(object):
+    """
+    Something that a zygote does. Events come from `get`, marshalled.
+    """
+
+    def __init__(self, target, key, number):
+        self.target, self.key, self.number = target, key, number
+        self.events = queue.SimpleQueue()
+
+    def get(self, timeout):
+        """
+        :raises mitogen.core.TimeoutError: nothing came in time.
+        :raises mitogen.core.ChannelError: the host is gone.
+        """
+        try:
+            return self.events.get(timeout=timeout)
+        except queue.Empty:
+            raise mitogen.core.TimeoutError('nothing yet')
+
+    def close(self):
+        pass
+
+
+class RemoteJob(Job):
+    def __init__(self, target, key, number):
+        super(RemoteJob, self).__init__(target, key, number)
+        self.receiver = mitogen.core.Receiver(target.router, respondent=target.context)
+
+    def get(self, timeout):
+        return bytes(self.receiver.get(timeout).unpickle())
+
+    def close(self):
+        self.receiver.close()
+
+
+class Target(object):
+    """
+    :ivar lock: held while payloads and jobs are handed to the hub, so that the one is there before the other.
+    """
+    job_class = Job
+
+    def __init__(self, router):
+        self.router = router
+        self.lock = threading.Lock()
+        self.numbers = 0
+        self.payloads, self.texts = set(), set()
+
+    def start_job(self, key, start, frame, payload=None):
+        """
+        :param payload: (digest, name, members, texts) that it needs.
+        :raises ConnectError: there is no context.
+        """
+        with self.lock:
+            self.numbers += 1
+            job = self.job_class(self, key, self.numbers)
+            if payload is not None and payload[0] not in self.payloads:
+                self.give(*payload)
+            self.request(job, start, frame, payload and payload[0])
+        return job
+
+    def give(self, digest, name, members, texts):
+        missing = [(key, texts[key]) for _, key in members if key not in self.texts]
+        self.add_payload(digest, name, members, missing)
+        self.payloads.add(digest)
+        self.texts.update(key for key, _ in missing)
+
+
+class LocalTarget(Target):
+    """
+    The controller's own machine.
+    """
+
+    def __init__(self, router):
+        super(LocalTarget, self).__init__(router)
+        self.hub = mitogen.ansible.hub.Hub(zygote_source())
+
+    def request(self, job, start, frame, digest):
+        self.hub.request(job.events.put, job.key, start, job.number, frame, digest)
+
+    def add_payload(self, digest, name, members, texts):
+        self.hub.add_payload(digest, name, members, dict(texts))
+
+    def say(self, key, data):
+        self.hub.say(key, data)
+
+    def cancel(self, job):
+        self.hub.cancel(job.key, job.number)
+
+    def close(self):
+        self.hub.close()
+
+
+class RemoteTarget(Target):
+    """
+    A host, as a login there.
+
+    :param tuple argv: see `Options`.
+    :param pythons: interpreters to try first.
+    """
+    job_class = RemoteJob
+
+    def __init__(self, router, argv, pythons, timeout):
+        super(RemoteTarget, self).__init__(router)
+        find = FIND_PYTHON % (' '.join(map(shlex.quote, pythons)),)
+        self.context = router._connect(
+            Connection, argv=list(argv), python_path=['/bin/sh', '-c', find, 'sh'], connect_timeout=timeout)
+        self.lost = False
+        mitogen.core.listen(self.context, 'disconnect', self.on_disconnect)
+        self.tell(mitogen.ansible.remote.begin, mitogen.core.Blob(zygote_source()))
+
+    def on_disconnect(self):
+        self.lost = True
+
+    def tell(self, func, *args):
+        self.context.call_no_reply(func, *args)
+
+    def request(self, job, start, frame, digest):
+        self.tell(mitogen.ansible.remote.request, job.receiver.to_sender(), job.key, start, job.number,
+                  mitogen.core.Blob(frame), blob(digest))
+
+    def add_payload(self, digest, name, members, texts):
+        self.tell(mitogen.ansible.remote.add_payload, blob(digest), name,
+                  [(path, blob(key)) for path, key in members], [(blob(key), blob(text)) for key, text in texts])
+
+    def say(self, key, data):
+        self.tell(mitogen.ansible.remote.say, key, mitogen.core.Blob(data))
+
+    def cancel(self, job):
+        self.tell(mitogen.ansible.remote.cancel, job.key, job.number)
+
+    def close(self):
+        self.context.shutdown(wait=True)
+
+    def fragment(self, operation):
+        return self.context.call(mitogen.ansible.remote.fragment, operation)
+
+    def put(self, local, path):
+        """
+        Send a file.
+        """
+        calls = []
+        with open(local, 'rb') as fp:
+            mode = os.fstat(fp.fileno()).st_mode & 0o777
+            first = True
+            while True:
+                data = fp.read(PIECE)
+                if not data and not first:
+                    break
+                calls.append(self.context.call_async(
+                    mitogen.ansible.remote.put, path, mode, mitogen.core.Blob(data), first))
+                first = False
+                if len(calls) >= WINDOW:
+                    calls.pop(0).get().unpickle()
+        for call in calls:
+            call.get().unpickle()
+
+    def get(self, path, local):
+        """
+        Fetch a regular file.
+        """
+        size, mode = self.context.call(mitogen.ansible.remote.describe, path)
+        offsets = list(range(0, size, PIECE))
+        fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode | 0o200)
+        with os.fdopen(fd, 'wb') as fp:
+            calls = []
+            while offsets or calls:
+                while offsets and len(calls) < WINDOW:
+                    calls.append(self.context.call_async(mitogen.ansible.remote.get, path, offsets.pop(0), PIECE))
+                fp.write(calls.pop(0).get().unpickle())
+
+
+def blob(data):
+    return data if data is None else mitogen.core.Blob(data)
+
+
+class Targets(object):
+    """
+    All of them, each made when it is asked for.
+    """
+
+    def __init__(self, router):
+        self.router = router
+        #: Guards the rest.
+        self.lock = threading.Lock()
+        self.known = {}   # specification -> Target
+        self.making = {}  # specification -> Lock
+        self.failed = {}  # specification -> (time, text)
+
+    def get(self, spec):
+        """
+        :param spec: ('local',) or ('ssh', command line, interpreters, seconds).
+        :raises ConnectError: it cannot be had, or could not a moment ago.
+        """
+        name = spec[:2]
+        with self.lock:
+            target = self.known.get(name)
+            if target is not None and not getattr(target, 'lost', False):
+                return target
+            making = self.making.setdefault(name, threading.Lock())
+        with making:
+            with self.lock:
+                target = self.known.get(name)
+                if target is not None and not getattr(target, 'lost', False):
+                    return target
+                when, text = self.failed.get(spec, (0, ''))
+            if text and time.time() < when + FORGET:
+                raise ConnectError(text)
+            target = self.make(spec)
+            with self.lock:
+                self.known[name] = target
+            return target
+
+    def make(self, spec):
+        try:
+            if spec[0] == 'local':
+                return LocalTarget(self.router)
+            return RemoteTarget(self.router, *spec[1:])
+        except (mitogen.core.Error, OSError) as error:
+            with self.lock:
+                self.failed[spec] = time.time(), str(error)
+            raise ConnectError(str(error))
+
+    def reset(self, spec):
+        """
+        Forget a target, and end its context.
+        """
+        with self.lock:
+            self.failed = dict((key, value) for key, value in self.failed.items() if key[:2] != spec[:2])
+            target = self.known.pop(spec[:2], None)
+        if target is not None:
+            target.close()
+
+    def close(self):
+        with self.lock:
+            targets = list(self.known.values())
+        for target in targets:
+            if isinstance(target, LocalTarget):
+                target.close()

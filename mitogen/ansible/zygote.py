@@ -1,0 +1,595 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The zygote: a warm interpreter over there that forks a child for each task.
+
+This text runs alone, in an interpreter of its own that has nothing of Mitogen
+in it and no threads, so a fork is cheap and its child is clean. It is started
+by :mod:`mitogen.ansible.hub`, which says what is to be done in frames on our
+standard input and gets the answers on our standard output. At the end of the
+input it ends what still runs and itself.
+
+A frame is a job's number and the length of what follows, four bytes each, and
+then a marshalled tuple that begins with a word.
+"""
+
+import atexit
+import gc
+import marshal
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import types
+
+from importlib.machinery import ModuleSpec
+
+HEADER = struct.Struct('>II')
+
+#: What we tell each other marshalled in: every Python 3 reads it.
+MARSHAL = 2
+
+#: Seconds that a job has between being asked to end and being killed.
+MERCY = 1.0
+
+STDLIB = getattr(sys, 'stdlib_module_names', frozenset(sys.builtin_module_names))
+
+#: Packages that modules of Ansible get from their payload only.
+OURS = ('ansible', 'ansible_collections')
+
+
+def is_ours(name):
+    return name.partition('.')[0] in OURS
+
+
+class Payload(object):
+    """
+    What a module is made of: its own text and that of everything below
+    `ansible` that it may import.
+
+    :param list members: of (path in the archive, digest).
+    """
+    #: Whether a run has shown what it imports.
+    learned = False
+
+    def __init__(self, zygote, name, members):
+        self.zygote = zygote
+        #: Never made: modules use it to name their own files.
+        self.path = '/tmp/ansible_%s_payload/ansible_%s_payload.zip' % (name, name)
+        self.modules = {}
+        for path, digest in members:
+            name, is_package = path[:-len('.py')].replace('/', '.'), False
+            if name.endswith('.__init__'):
+                name, is_package = name[:-len('.__init__')], True
+            self.modules[name] = (path, digest, is_package)
+
+    def compile_all(self):
+        """Compile here, once, what each child would have to compile."""
+        for name in self.modules:
+            try:
+                self.code(name)
+            except (SyntaxError, ValueError):
+                # It may be for another Python, and never imported here.
+                pass
+
+    def code(self, name):
+        path, digest, _ = self.modules[name]
+        found = self.zygote.codes.get((name, digest))
+        if found is None:
+            found = compile(self.zygote.texts[digest], os.path.join(self.path, path), 'exec', dont_inherit=True)
+            self.zygote.codes[name, digest] = found
+        return found
+
+
+class Loader(object):
+    """
+    Imports from a payload.
+    """
+
+    def __init__(self, payload):
+        self.payload = payload
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        name = module.__name__
+        zygote = self.payload.zygote
+        zygote.loaded[name] = self.payload.modules[name][1]
+        exec(self.payload.code(name), module.__dict__)
+
+    def get_code(self, name):
+        return self.payload.code(name)
+
+    def get_source(self, name):
+        return self.payload.zygote.texts[self.payload.modules[name][1]].decode('utf-8')
+
+    def get_filename(self, name):
+        return os.path.join(self.payload.path, self.payload.modules[name][0])
+
+    def is_package(self, name):
+        return self.payload.modules[name][2]
+
+
+class Finder(object):
+    """
+    Finds in the payload of the task at hand.
+    """
+    payload = None
+
+    def find_spec(self, name, path=None, target=None):
+        if self.payload is None or name not in self.payload.modules:
+            return None
+        loader = Loader(self.payload)
+        filename = loader.get_filename(name)
+        spec = ModuleSpec(name, loader, origin=filename, is_package=loader.is_package(name))
+        spec.has_location = True
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations.append(os.path.dirname(filename))
+        return spec
+
+
+class Job(object):
+    """
+    A process that does one thing, and what is read from it.
+
+    :param dict files: descriptor -> name of what comes from there.
+    """
+    stdin = None
+    payload = None
+    deadline = None
+
+    def __init__(self, number, pid, files):
+        self.number, self.pid, self.files = number, pid, files
+        self.open = set(files)
+        self.parts = dict((name, []) for name in files.values())
+
+    def text(self, name):
+        return b''.join(self.parts.get(name, ()))
+
+    def kill(self, number):
+        try:
+            os.killpg(self.pid, number)
+        except OSError:
+            # It has ended, or never got as far as to have a group.
+            pass
+
+
+def pipe():
+    """
+    Return (end to read, end to write), above the numbers that modules expect to be free. Neither survives an exec.
+    """
+    import fcntl
+    ends = []
+    for fd in os.pipe():
+        ends.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64))
+        os.close(fd)
+    return ends
+
+
+class Zygote(object):
+
+    def __init__(self, infd, outfd):
+        self.infd, self.outfd = infd, outfd
+        self.poll = select.poll()
+        self.poll.register(infd, select.POLLIN)
+        self.buffer = bytearray()
+        self.jobs = {}      # number -> Job
+        self.by_file = {}   # descriptor -> Job
+        self.texts = {}     # digest -> source
+        self.codes = {}     # (module, digest) -> code
+        self.payloads = {}  # digest -> Payload
+        self.loaded = {}    # module -> digest of what it was made of here
+        self.tried = set()  # modules that children imported
+        self.lessons = []   # (names, payload) to be imported when there is time
+        self.known = 0      # how many modules there were when they were frozen
+        self.finder = Finder()
+        sys.meta_path.insert(0, self.finder)
+
+    # The loop.
+
+    def run(self):
+        while True:
+            if self.lessons:
+                ready = self.poll.poll(0)
+                if not ready:
+                    self.learn(*self.lessons.pop())
+                    continue
+            else:
+                ready = self.poll.poll(self.timeout())
+            for fd, event in ready:
+                if fd == self.infd:
+                    if not self.receive():
+                        return
+                elif fd in self.by_file:
+                    self.on_file(self.by_file[fd], fd, event)
+            self.kill_late()
+
+    def timeout(self):
+        return 100 if any(job.deadline for job in self.jobs.values()) else None
+
+    def receive(self):
+        try:
+            chunk = os.read(self.infd, 1 << 18)
+        except OSError:
+            # A terminal whose other end is gone.
+            chunk = b''
+        self.buffer += chunk
+        while len(self.buffer) >= HEADER.size:
+            number, length = HEADER.unpack_from(self.buffer)
+            end = HEADER.size + length
+            if len(self.buffer) < end:
+                break
+            request = marshal.loads(bytes(self.buffer[HEADER.size:end]))
+            del self.buffer[:end]
+            try:
+                getattr(self, 'on_' + request[0])(number, *request[1:])
+            except Exception as error:
+                self.answer(number, ('fail', 'zygote', '%s: %s' % (type(error).__name__, error)))
+        return bool(chunk)
+
+    def answer(self, number, value):
+        data = marshal.dumps(value, MARSHAL)
+        data = memoryview(HEADER.pack(number, len(data)) + data)
+        while data:
+            data = data[os.write(self.outfd, data):]
+
+    # What can be asked for.
+
+    def on_payload(self, number, digest, name, members, texts):
+        self.texts.update(texts)
+        self.payloads[digest] = payload = Payload(self, name, members)
+        payload.compile_all()
+
+    def on_run(self, number, digest, call, environ, folder):
+        """
+        Run a module. `call` is how: see :func:`begin_module`.
+        """
+        payload = self.payloads[digest]
+        if not self.warm_up(payload, call):
+            return self.answer(number, ('unknown',))
+        self.freeze()
+        out_r, out_w = pipe()
+        err_r, err_w = pipe()
+        files = {out_r: 'out', err_r: 'err'}
+        new_w = None
+        if not payload.learned:
+            new_r, new_w = pipe()
+            files[new_r] = 'new'
+        pid = os.fork()
+        if not pid:
+            self.be_child(payload, call, environ, folder, out_w, err_w, new_w, list(files))
+        for fd in (out_w, err_w, new_w):
+            if fd is not None:
+                os.close(fd)
+        self.start(Job(number, pid, files)).payload = payload
+
+    def on_command(self, number, text, data, folder):
+        """
+        Run a shell's command, with `data` as its standard input.
+        """
+        proc = subprocess.Popen(
+            ['/bin/sh', '-c', text] if isinstance(text, str) else list(text), cwd=folder or None, start_new_session=True,
+            stdin=subprocess.PIPE if data else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        files = {}
+        for stream, name in (proc.stdout, 'out'), (proc.stderr, 'err'):
+            files[os.dup(stream.fileno())] = name
+            stream.close()
+        job = self.start(Job(number, proc.pid, files))
+        # Its status is ours to take.
+        proc.returncode = 0
+        if data:
+            job.stdin, job.data = os.dup(proc.stdin.fileno()), memoryview(data)
+            proc.stdin.close()
+            os.set_blocking(job.stdin, False)
+            self.by_file[job.stdin] = job
+            self.poll.register(job.stdin, select.POLLOUT)
+
+    def on_cancel(self, number, wanted):
+        job = self.jobs.get(wanted)
+        if job is not None and job.deadline is None:
+            job.deadline = time.time() + MERCY
+            job.kill(signal.SIGTERM)
+
+    # Jobs.
+
+    def start(self, job):
+        self.jobs[job.number] = job
+        for fd in job.files:
+            self.by_file[fd] = job
+            self.poll.register(fd, select.POLLIN)
+        return job
+
+    def on_file(self, job, fd, event):
+        if fd == job.stdin:
+            return self.feed(job)
+        chunk = os.read(fd, 1 << 16)
+        if chunk:
+            job.parts[job.files[fd]].append(chunk)
+        else:
+            self.forget(fd)
+            job.open.discard(fd)
+            if not job.open:
+                self.finish(job)
+
+    def feed(self, job):
+        try:
+            job.data = job.data[os.write(job.stdin, job.data[:1 << 16]):]
+        except BlockingIOError:
+            return
+        except OSError:
+            job.data = b''
+        if not job.data:
+            self.forget(job.stdin)
+            job.stdin = None
+
+    def forget(self, fd):
+        self.poll.unregister(fd)
+        del self.by_file[fd]
+        os.close(fd)
+
+    def finish(self, job):
+        if job.stdin is not None:
+            self.forget(job.stdin)
+        del self.jobs[job.number]
+        _, status = os.waitpid(job.pid, 0)
+        self.answer(job.number, ('done', exit_status(status), job.text('out'), job.text('err')))
+        if job.payload is not None and not job.payload.learned:
+            self.lessons.append((job.text('new').decode().split(), job.payload))
+
+    def kill_late(self):
+        for job in list(self.jobs.values()):
+            if job.deadline and time.time() > job.deadline:
+                job.kill(signal.SIGKILL)
+                # Whoever holds its files now is none of ours.
+                for fd in list(job.open):
+                    self.forget(fd)
+                job.open.clear()
+                self.finish(job)
+
+    def end(self):
+        for number in signal.SIGTERM, signal.SIGKILL:
+            for job in self.jobs.values():
+                job.kill(number)
+            end = time.time() + MERCY
+            while number == signal.SIGTERM and time.time() < end and any(map(is_running, self.jobs.values())):
+                time.sleep(0.02)
+
+    # Being warm.
+
+    def warm_up(self, payload, call):
+        """
+        Import what every module needs, and return whether the payload can be
+        run in the way that `call` tells.
+        """
+        self.finder.payload = payload
+        names = ['ansible.module_utils.basic']
+        if call['way'] == 'loader':
+            names.append(call['loader'])
+        for name in names:
+            self.tried.add(name)
+            if name not in sys.modules:
+                __import__(name)
+        if call['way'] != 'loader':
+            return True
+        return takes(sys.modules[call['loader']].run_module, ['modlib_path'] + list(call['arguments']))
+
+    def learn(self, names, payload):
+        """
+        Import what a child has imported, where that is safe: modules of the standard library and Ansible's own.
+        """
+        self.finder.payload = payload
+        payload.learned = True
+        for name in names:
+            if name in self.tried:
+                continue
+            self.tried.add(name)
+            known = name.startswith('ansible.module_utils.') and name in payload.modules
+            if known or name.partition('.')[0] in STDLIB:
+                try:
+                    __import__(name)
+                except BaseException:
+                    # The child that needs it gets the same.
+                    pass
+
+    def freeze(self):
+        """
+        Keep the collector from writing to what is shared with children.
+        """
+        if self.known != len(sys.modules):
+            gc.collect()
+            getattr(gc, 'freeze', gc.collect)()
+            self.known = len(sys.modules)
+
+    # In the child.
+
+    def be_child(self, payload, call, environ, folder, out_w, err_w, new_w, theirs):
+        status = 1
+        try:
+            try:
+                os.setsid()
+                self.let_go(theirs)
+                os.dup2(out_w, 1)
+                os.dup2(err_w, 2)
+                os.close(out_w)
+                os.close(err_w)
+                before, own = set(sys.modules), os.getpid()
+                if new_w is not None:
+                    # A module may leave a process that lives on.
+                    os.register_at_fork(after_in_child=lambda: os.close(new_w))
+                status = self.be_module(payload, call, environ, folder)
+                status = leave(status)
+                if new_w is not None and os.getpid() == own:
+                    new = [name for name in sys.modules if name not in before]
+                    os.write(new_w, ' '.join(new).encode()[:60000])
+            except BaseException:
+                import traceback
+                os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(status)
+
+    def let_go(self, theirs):
+        """
+        Close what is the zygote's, and put back what it changed.
+        """
+        for fd in [self.infd, self.outfd] + theirs + list(self.by_file):
+            try:
+                os.close(fd)
+            except OSError:
+                # One of the job's own is in no list yet.
+                pass
+        for number in signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        atexit._clear()
+        # This module is what `__main__` was, and must outlive its name.
+        self.keep = sys.modules['__main__']
+
+    def be_module(self, payload, call, environ, folder):
+        os.environ.update(environ)
+        if 'TZ' in environ:
+            time.tzset()
+        if folder:
+            os.chdir(folder)
+        self.drop_others(payload)
+        self.finder.payload = payload
+        sys.argv = ['']
+        main = sys.modules['__main__'] = types.ModuleType('__main__')
+        main.__loader__ = None
+        try:
+            begin_module(payload, call)
+        except SystemExit as error:
+            return exit_code(error)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        return 1
+
+    def drop_others(self, payload):
+        """
+        Forget what was made of other texts than those in this payload.
+        """
+        if all(payload.modules.get(name, (None, digest))[1] == digest for name, digest in self.loaded.items()):
+            return
+        for name in list(sys.modules):
+            if is_ours(name):
+                del sys.modules[name]
+
+
+def takes(func, arguments):
+    """
+    Return whether `func` takes all of these keyword arguments, and needs no
+    others.
+    """
+    code = func.__code__
+    names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    optional = set(func.__kwdefaults__ or ()) | set(names[code.co_argcount - len(func.__defaults__ or ()):code.co_argcount])
+    return set(arguments) <= set(names) <= set(arguments) | optional
+
+
+def begin_module(payload, call):
+    """
+    Do as the wrapper of a module does once it has unpacked itself.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        try:
+            os.chdir(os.path.expanduser('~'))
+        except OSError:
+            os.chdir('/')
+    limit_files(call.get('files'))
+    sys.path[:] = [payload.path] + [path for path in sys.path if path not in ('', '.')]
+    if call['way'] == 'loader':
+        arguments = dict(call['arguments'], modlib_path=payload.path)
+        sys.modules[call['loader']].run_module(**arguments)
+        return
+    import runpy
+    sys.modules['ansible.module_utils.basic']._ANSIBLE_ARGS = call['params']
+    runpy.run_module(
+        call['module'], init_globals={'_module_fqn': call['module'], '_modlib_path': payload.path},
+        run_name='__main__', alter_sys=True)
+    print('{"msg": "New-style module did not handle its own exit", "failed": true}')
+    sys.exit(1)
+
+
+def limit_files(wanted):
+    """
+    Set the limit of open files to what the configuration of Ansible says.
+    """
+    if not wanted:
+        return
+    import resource
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, wanted), hard))
+    except ValueError:
+        pass
+
+
+def exit_code(error):
+    """
+    Return the status that an interpreter ends with for this SystemExit.
+    """
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 255
+    sys.stderr.write('%s\n' % (error.code,))
+    return 1
+
+
+def leave(status):
+    """
+    Do what an interpreter does as it ends: wait for threads, call who asked
+    for it, and write what is still in memory.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in sys.stdout, sys.stderr:
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            # Closed, or replaced, by the module.
+            pass
+        except OSError:
+            status = 120
+    return status
+
+
+def exit_status(status):
+    """
+    Return what a shell would say of a process that ended so.
+    """
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
+
+
+def is_running(job):
+    try:
+        return os.waitpid(job.pid, os.WNOHANG) == (0, 0)
+    except OSError:
+        return False
+
+
+def main():
+    import fcntl
+    infd, outfd = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (0, 1)]
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    # Nothing but frames may get there.
+    os.dup2(2, 1)
+    os.close(null)
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+        # It ends with its input; terminals and managers of sessions need not ask.
+        # An exec makes it the default again, as it would not with SIG_IGN.
+        signal.signal(number, lambda number, frame: None)
+    zygote = Zygote(infd, outfd)
+    try:
+        zygote.run()
+    finally:
+        zygote.end()
