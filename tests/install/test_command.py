@@ -14,7 +14,7 @@ import testlib
 def run(*args, **env):
     done = subprocess.run(
         [sys.executable, '-m', 'mitogen.command'] + list(args), env=dict(os.environ, **env), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True)
+        stderr=subprocess.STDOUT, text=True, cwd='/')
     return done.returncode, done.stdout
 
 
@@ -39,7 +39,7 @@ def test_it_runs_a_program_of_ansible_with_the_plugins_switched_on(tmp_path):
     other.symlink_to(os.path.realpath(sys.executable))
     code = 'import sys; sys.executable = %r; import mitogen.command; sys.exit(mitogen.command.main(sys.argv[1:]))' % (str(other),)
     done = subprocess.run(
-        [sys.executable, '-c', code, 'ansible-playbook', '--check', 'play.yml', '-h'], stdout=subprocess.PIPE, text=True,
+        [sys.executable, '-c', code, 'ansible-playbook', '--check', 'play.yml', '-h'], stdout=subprocess.PIPE, text=True, cwd='/',
         env=dict(os.environ, ANSIBLE_CONNECTION_PLUGINS='/mine'))
     assert done.returncode == 3
     assert done.stdout == mitogen.ansible.plugin_path() + ':/mine\n--check play.yml -h\n'
