@@ -539,6 +539,29 @@ def _on_answer(fakessh, answer):
     fakessh.send(mitogen.core.Message(handle=mitogen.core.SHUTDOWN))
 
 
+def _with_our_ssh(args, path):
+    """
+    Return the command line of a program that does not look for `ssh` by PATH:
+    scp of OpenSSH has the path of its own, and its newer protocol needs a
+    subsystem of the server, where there is none.
+
+    :param path: of our `ssh`.
+    """
+    if os.path.basename(args[0]) not in ('scp', b'scp') or '-S' in args:
+        return args
+    more = ['-S', path]
+    try:
+        proc = mitogen.parent.popen(args=[args[0], '-O'], stdin=subprocess.PIPE,
+                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        # Both tell how scp is used; one that does not know it also says so.
+        if b' option -- ' not in proc.communicate()[0]:
+            more.append('-O')
+    except OSError:
+        # The program is not there, as its start is about to say.
+        pass
+    return args[:1] + more + args[1:]
+
+
 # A dispatcher fills these two in.
 @mitogen.core.takes_router
 @mitogen.core.takes_econtext
@@ -555,7 +578,8 @@ def run(dest, router, args,
     :param mitogen.core.Context dest:
     :param mitogen.core.Router router:
     :param args:
-        List of the program and its arguments.
+        List of the program and its arguments. It has to find `ssh` by PATH;
+        scp, which does not, is told of ours if it is the program itself.
     :param deadline:
         Not used.
     :param mitogen.core.ExternalContext econtext:
@@ -587,7 +611,8 @@ def run(dest, router, args,
         env['ARGV0'] = mitogen.parent.get_sys_executable()
         env['SSH_PATH'] = path
         options = {'pass_fds': [theirs.fileno()]} if mitogen.core.PY3 else {}
-        proc = mitogen.parent.popen(args=args, env=env, **options)
+        proc = mitogen.parent.popen(args=_with_our_ssh(list(args), path), env=env,
+                                    **options)
         theirs.close()
         status = proc.wait()
         answer.close()

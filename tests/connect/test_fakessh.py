@@ -145,8 +145,7 @@ def test_rsync_tells_of_what_is_missing(router, tmp_path):
 def test_scp_to_a_grandchild_and_back(router, tree, tmp_path):
     child = router.local(via=router.local())
     there, back = str(tmp_path / 'there'), str(tmp_path / 'back')
-    # In the old way that is a remote scp; in the new one, a subsystem of the server.
-    scp = ['scp', '-O', '-q', '-p', '-r', '-S', 'ssh']
+    scp = ['scp', '-q', '-p', '-r']
     os.unlink(tree + '/link')
     assert run(child, router, scp + [tree, 'host:' + there]) == 0
     assert run(child, router, scp + ['me@host:' + there, back]) == 0

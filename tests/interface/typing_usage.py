@@ -82,6 +82,8 @@ def calls(context: mitogen.parent.Context, router: mitogen.master.Router) -> Non
     results: list[int] = mitogen.select.Select.all([receiver])
     try:
         context.call(print, results)
+    except mitogen.parent.ConnectError as error:
+        assert_type(error.detail, str)
     except (mitogen.core.CallError, mitogen.core.ChannelError, mitogen.ssh.HostKeyError) as error:
         print(error.args[0])
 
