@@ -44,7 +44,7 @@ PARTS = {
         'base', 'errors', 'nonce', 'terminal', 'argv', 'timers', 'pollers',
         'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
-        'connection', 'belonging', 'unsendable', 'calls', 'context', 'losses', 'room', 'requests',
+        'connection', 'belonging', 'unsendable', 'lent', 'calls', 'context', 'losses', 'room', 'requests',
         'grants', 'routes', 'id_allocator', 'forwarder', 'module_forwarder',
         'resource_forwarder', 'router', 'upgrade', 'keys', 'depth', 'guard',
         'broken_pipe',

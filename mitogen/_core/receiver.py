@@ -27,6 +27,7 @@ class _ReceiverBase(object):
     raise_channelerror = True
     #: Called without arguments when it is closed: by a select.
     _on_close = None
+    _failed = False
     closed_msg = 'the Receiver has been closed'
 
     @_seldom
@@ -65,11 +66,14 @@ class _ReceiverBase(object):
         return self.size() == 0
 
     def __iter__(self):
-        """Yield messages until a dead one or `close`."""
+        """Yield messages until a dead one or `close`. If the call has failed
+        that was to send them, raise a ChannelError with the reason."""
         while True:
             try:
                 msg = self.get()
             except ChannelError:
+                if self._failed:
+                    raise
                 return
             yield msg
             # Not held while waiting for the next: it may be large.

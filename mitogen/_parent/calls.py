@@ -15,7 +15,7 @@ import types  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _python_pickles, _refuse_foreign, _refuse_unsendable, _routers, LOG, PY3  # house
+from mitogen.parent import _handles_given, _Lending, _python_pickles, _refuse_foreign, _refuse_unsendable, _routers, LOG, PY3  # house
 
 
 #: Where functions keep what they closed over and methods what they are bound
@@ -306,6 +306,10 @@ class CallChain(object):
         """
         self._log_call('call', fn, args, kwargs)
         msg = self.make_msg(fn, *args, **kwargs)
+        handles = _handles_given(args, kwargs)
+        if handles:
+            spec = CallSpec(fn, args, kwargs)
+            return _Lending(self.context.router, handles, spec).send_async(self.context, msg)
         return self.context.send_async(msg)
 
     def call(self, fn, *args, **kwargs):
@@ -317,7 +321,7 @@ class CallChain(object):
             went away.
         :raises TypeError: see `make_msg`.
         """
-        if self._direct and not LOG.isEnabledFor(logging.DEBUG):
+        if self._direct and not LOG.isEnabledFor(logging.DEBUG) and not _handles_given(args, kwargs):
             return self.context.send_async(
                 self._make_msg(fn, args, kwargs, self.chain_id)
             ).get().unpickle()

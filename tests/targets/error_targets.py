@@ -5,6 +5,9 @@ Functions that fail, each in its own way. Python 2 runs them, too.
 import os
 import sys
 
+import mitogen.core
+from mitogen.core import takes_router
+
 
 class Group(Exception):
     """
@@ -106,3 +109,24 @@ class OutOfOrder(BaseException):
 
 def fails_as_no_exception():
     raise OutOfOrder('not an Exception')
+
+
+@takes_router
+def waits_for(sender, count, router):
+    receiver = mitogen.core.Receiver(router)
+    sender.send(receiver.handle)
+    for _ in range(count):
+        sender.send(receiver.get().unpickle())
+    return 'done'
+
+
+def sends(sender, count, then=None):
+    for i in range(count):
+        sender.send(i)
+    if then == 'raise':
+        raise ValueError('after %d' % count)
+    if then == 'kill':
+        os.kill(os.getpid(), 9)
+    if then == 'close':
+        sender.close()
+    return 'done'
