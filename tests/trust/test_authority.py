@@ -13,9 +13,10 @@ from mitogen.core import ChannelError, Context, Message, Receiver, Sender
 
 import targets
 import testlib
-from test_hostile_child import ADD_ROUTE, CALL_FUNCTION, DEL_ROUTE, tree
+from hostile_tree import family, tree
+from liar import ADD_ROUTE, CALL_FUNCTION, DEL_ROUTE
 
-__all__ = ['tree']
+__all__ = ['family', 'tree']
 
 
 def given(tree, value):

@@ -24,71 +24,13 @@ import hostile_services
 import service_targets
 import targets
 import testlib
+from hostile_tree import family, own_tree, quiet_tree, tree
 from liar import (ADD_ROUTE, ALLOCATE_ID, CALL_FUNCTION, CALL_SERVICE, DEL_ROUTE, DETACHING, FORWARD_LOG, FORWARD_MODULE,
                   GET_MODULE, GET_RESOURCE, IS_DEAD, Liar, LOAD_MODULE, LOAD_RESOURCE, SHUTDOWN)
 
+__all__ = ['family', 'own_tree', 'quiet_tree', 'tree']
+
 MEBIBYTE = 1 << 20
-
-
-class Tree(object):
-    """
-    A liar, its parent, its sibling, and what was logged.
-    """
-
-
-class WithoutTracebacks(testlib.LogCapture):
-    """
-    A keeper of records, as pytest is until a test ends, keeps with a traceback all that its functions had: a million
-    lists, of which a handler did not approve, are 100 MB.
-    """
-    def emit(self, record):
-        testlib.LogCapture.emit(self, record)
-        if record.exc_info:
-            self.format(record)
-            record.exc_info = None
-
-
-@contextlib.contextmanager
-def make_tree(shape, router, tmp_path, level):
-    tree = Tree()
-    tree.router = router
-    # Who is told so much may need a while to be done with it.
-    router.broker.shutdown_timeout = testlib.patience()
-    with WithoutTracebacks('', level) as tree.logs:
-        tree.middle = router.local(name=u'middle') if shape == 'grandchild' else None
-        kwargs = {'via': tree.middle} if tree.middle else {}
-        tree.parent_id = tree.middle.context_id if tree.middle else 0
-        tree.sibling = router.local(name=u'sibling', **kwargs)
-        tree.sibling.call(targets.identity, 0)
-        tree.liar = Liar(router, tmp_path, **kwargs)
-        yield tree
-        check(tree)
-        tree.liar.close()
-
-
-@pytest.fixture(params=['child', 'grandchild'])
-def tree(request, router, tmp_path):
-    with make_tree(request.param, router, tmp_path, logging.DEBUG) as tree:
-        yield tree
-
-
-@pytest.fixture(params=['child', 'grandchild'])
-def quiet_tree(request, router, tmp_path):
-    """
-    The same, for floods: what is logged of each request would fill the memory of the test.
-    """
-    with make_tree(request.param, router, tmp_path, logging.ERROR) as tree:
-        yield tree
-
-
-def check(tree):
-    """
-    All but the liar are well.
-    """
-    assert tree.sibling.call(targets.identity, 1) == 1
-    if tree.middle:
-        assert tree.middle.call(targets.identity, 2) == 2
-    assert not tree.logs.find('broker crashed')
 
 
 def memory(tree, measure):
@@ -220,7 +162,8 @@ def test_adding_and_removing_a_route_leaves_nothing(tree):
 
 # ---- frames
 
-def test_an_oversize_frame_ends_the_stream(tree):
+def test_an_oversize_frame_ends_the_stream(own_tree):
+    tree = own_tree
     with bounded(tree):
         tree.liar.send(frames=[dict(dst=0, handle=5, length=2 ** 32 - 1)])
         assert tree.liar.ended()
@@ -245,7 +188,8 @@ def test_rubbish_ends_the_stream(tree):
     assert 'liar' in tree.logs.wait('Corruption detected')[0].getMessage()
 
 
-def test_an_announced_payload_that_never_comes_costs_no_memory(tree):
+def test_an_announced_payload_that_never_comes_costs_no_memory(own_tree):
+    tree = own_tree
     with bounded(tree):
         tree.liar.send(frames=[dict(dst=tree.parent_id, handle=5, length=128 * MEBIBYTE)])
         tree.liar.raw(data='x' * 1000)
@@ -395,7 +339,8 @@ BOMBS = {
 }
 
 
-def test_an_answer_that_is_a_bomb_harms_nobody(tree):
+def test_an_answer_that_is_a_bomb_harms_nobody(own_tree):
+    tree = own_tree
     for name in sorted(BOMBS):
         with bounded(tree), bounded(tree, 256 * MEBIBYTE, targets.peak):
             tree.liar.start('answer', data=BOMBS[name])
@@ -408,7 +353,8 @@ def test_an_answer_that_is_a_bomb_harms_nobody(tree):
             del result
 
 
-def test_a_request_that_is_a_bomb_harms_nobody(tree):
+def test_a_request_that_is_a_bomb_harms_nobody(own_tree):
+    tree = own_tree
     for name in sorted(BOMBS):
         with bounded(tree), bounded(tree, 256 * MEBIBYTE, targets.peak):
             tree.liar.tell(*[dict(dst=tree.parent_id, handle=handle, data=BOMBS[name], magic=0x4d4a, reply_to=5)
@@ -525,7 +471,8 @@ def test_a_garbled_record_harms_nobody(tree):
         'name\x00-1\0text', 'name\x0020', '\x0020\0')])
 
 
-def test_a_logger_with_a_million_dots_harms_nobody(tree):
+def test_a_logger_with_a_million_dots_harms_nobody(own_tree):
+    tree = own_tree
     with bounded(tree):
         tree.liar.tell(dict(dst=0, handle=FORWARD_LOG, data='a.' * 500000 + '\x0030\0text'))
         tree.logs.wait('ignoring a bad log record from')

@@ -13,8 +13,9 @@ from mitogen.core import ChannelError, Context, Latch, Message, Receiver
 
 import targets
 import testlib
+from hostile_tree import own_tree as tree
 from liar import ADD_ROUTE, ALLOCATE_ID, DEL_ROUTE, FORWARD_LOG, Liar
-from test_hostile_child import frames_to, tree
+from test_hostile_child import frames_to
 
 __all__ = ['tree']
 

@@ -17,11 +17,11 @@ from mitogen.core import _printable
 
 import targets
 import testlib
-import test_hostile_child
+from hostile_tree import own_tree as tree, quiet_tree
 from liar import FORWARD_LOG, Liar
 from test_sizes import Caller
 
-tree, quiet_tree = test_hostile_child.tree, test_hostile_child.quiet_tree
+__all__ = ['quiet_tree', 'tree']
 
 #: One of each kind: ends of lines, what a terminal obeys, what turns the direction of writing round, half a character.
 EVIL = [u'\n', u'\r', u'\x1b', u'\0', u'\x07', u'\x08', u'\x0b', u'\x0c', u'\x1c', u'\x1d', u'\x1e', u'\x7f', u'\x80', u'\x85',

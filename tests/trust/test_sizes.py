@@ -21,10 +21,10 @@ from mitogen.core import Message, Receiver
 import places
 import targets
 import testlib
-import test_hostile_child
+from hostile_tree import own_tree as tree
 from liar import ADD_ROUTE, ALLOCATE_ID, CALL_SERVICE, DEL_ROUTE, FORWARD_LOG, GET_RESOURCE
 
-tree = test_hostile_child.tree
+__all__ = ['tree']
 
 #: Seconds that a sibling may wait for an answer, at most. Each attack took many times as long, before it was refused.
 BOUND = testlib.patience() / 4
