@@ -17,12 +17,28 @@ class _BySource(object):
         #: as a whole, so no lock is needed.
         self._made = {}
 
+    def find(self, fullname, source):
+        """
+        Return what was made when `fullname` had this source before, or
+        :data:`None`.
+        """
+        pair = self._made.get(fullname)
+        if pair is not None and pair[0] == source:
+            return pair[1]
+
+    def add(self, fullname, source, made):
+        """
+        Remember, and return, what was made.
+        """
+        self._made[fullname] = source, made
+        return made
+
     def get(self, fullname, source, make, *args):
         """
         Return ``make(*args)``, or what that returned when `fullname` had this
         source before. What `make` raises is not remembered.
         """
-        pair = self._made.get(fullname)
-        if pair is None or pair[0] != source:
-            pair = self._made[fullname] = source, make(*args)
-        return pair[1]
+        made = self.find(fullname, source)
+        if made is None:
+            made = self.add(fullname, source, make(*args))
+        return made

@@ -139,11 +139,6 @@ class ModuleFinder(object):
                 return loader.get_code(fullname)
         return compile(source, path, 'exec', 0, True)
 
-    def _list_imports(self, fullname, path, source):
-        import mitogen.imports
-        code = self._get_code(fullname, path, source)
-        return list(mitogen.imports.codeobj_imports(code))
-
     def _generate_imports(self, fullname, imports):
         """
         Yield the absolute names that a module may mean by its imports.
@@ -187,9 +182,9 @@ class ModuleFinder(object):
             return []
 
         names = set(self.generate_parent_names(fullname))
+        imports = _imports_by_source.find(fullname, source)
         try:
-            imports = _imports_by_source.get(
-                fullname, source, self._list_imports, fullname, path, source)
+            code = imports is None and self._get_code(fullname, path, source)
         except SyntaxError:
             FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
                              exc_info=True)
@@ -197,6 +192,11 @@ class ModuleFinder(object):
             _log_swallowed(FINDER_LOG, 'cannot compile %r, so children fetch '
                            'what it imports one by one', fullname)
         else:
+            if imports is None:
+                import mitogen.imports
+                imports = _imports_by_source.add(
+                    fullname, source,
+                    list(mitogen.imports.codeobj_imports(code)))
             names.update(self._generate_imports(fullname, imports))
 
         related = sorted(name for name in names if self._is_related(name))

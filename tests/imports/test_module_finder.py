@@ -566,6 +566,7 @@ def test_a_module_that_cannot_be_looked_through_is_named_in_one_warning(finder, 
         raise ValueError('bytecode that is not known')
 
     monkeypatch.setattr(mitogen.imports, 'codeobj_imports', fail)
+    monkeypatch.setattr(mitogen.master, '_imports_by_source', mitogen.master._BySource())
     for _ in range(2):
         assert finder.find_related('lonely') == []
     text, = warnings_of(caplog)
