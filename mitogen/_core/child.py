@@ -280,10 +280,11 @@ class ExternalContext(object):
             self.stream.transmit_side.write(
                 ('MITO002%s\n' % config.get('marker', '')).encode())
         self.broker._make_thread()
-        self.broker._thread.start()
         # Not before that: what our start imports never comes from the parent.
+        # And before a message comes, which a thread may import for.
         if self.importer not in sys.meta_path:
             sys.meta_path.insert(0, self.importer)
+        self.broker._thread.start()
         self.log_handler.uncork()
         if LazyLogger.sink and 'logging' in sys.modules:
             # Imported before the importer could notice.

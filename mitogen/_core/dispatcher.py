@@ -8,9 +8,8 @@ from __future__ import absolute_import  # house
 import os  # house
 import sys  # house
 
-from mitogen.core import _seldom, CALL_FUNCTION, CALL_SERVICE, CallError, Error, has_parent_authority  # house
-from mitogen.core import import_module, LatchError, listen, LOG, Message, Receiver, STUB_CALL_SERVICE  # house
-from mitogen.core import takes_econtext  # house
+from mitogen.core import _seldom, CALL_AT_ONCE, CALL_FUNCTION, CALL_SERVICE, CallError, Error, has_parent_authority  # house
+from mitogen.core import import_module, listen, LOG, Message, Receiver, takes_econtext, thread  # house
 
 
 class Dispatcher(object):
@@ -34,6 +33,8 @@ class Dispatcher(object):
         Dispatcher._service_recv = Receiver(econtext.router, CALL_SERVICE,
                                             policy=has_parent_authority)
         Dispatcher._service_recv.notify = self._on_call_service
+        econtext.router.add_handler(self._on_call_at_once, CALL_AT_ONCE,
+                                    policy=has_parent_authority)
         listen(econtext.broker, 'shutdown', self._on_broker_shutdown)
 
     @_seldom
@@ -48,14 +49,14 @@ class Dispatcher(object):
             self._service_recv.notify = None
         self.recv.close()
 
+    def _on_call_at_once(self, msg):
+        if not msg.is_dead:
+            thread.start_new_thread(self._serve, (msg, False))
+
     def _on_call_service(self, _recv):
-        """Have the main thread make the pool: it imports, and the broker
-        thread must not."""
-        try:
-            self.recv._on_receive(Message(handle=STUB_CALL_SERVICE))
-        except LatchError:
-            # The child is shutting down.
-            pass
+        """Have a thread make the pool: it imports, and the broker thread must
+        not. What the main thread is in may wait for that very call."""
+        thread.start_new_thread(self._make_pool, ())
 
     @_seldom
     def _make_pool(self):
@@ -102,11 +103,12 @@ class Dispatcher(object):
                 self._error_by_chain_id[chain_id] = error
             return chain_id, error
 
-    def _serve(self, msg):
-        self._busy = True
+    def _serve(self, msg, on_main=True):
+        self._busy = self._busy or on_main
         chain_id, result = self._dispatch_one(msg)
         # Before the answer: who gets it may want us to end.
-        self._busy = False
+        if on_main:
+            self._busy = False
         if msg.reply_to:
             try:
                 reply = Message.pickled(result)
@@ -126,9 +128,5 @@ class Dispatcher(object):
         if self.econtext.config.get('on_start'):
             self.econtext.config['on_start'](self.econtext)
         for msg in self.recv:
-            # Only `_on_call_service` can have put that handle here.
-            if msg.handle == STUB_CALL_SERVICE:
-                self._make_pool()
-            else:
-                self._serve(msg)
+            self._serve(msg)
             msg = None

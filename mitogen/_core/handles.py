@@ -18,6 +18,9 @@ CALL_SERVICE = 110
 STUB_CALL_SERVICE = 111
 GET_RESOURCE = 112
 LOAD_RESOURCE = 113
+#: As CALL_FUNCTION, for a call that does not wait for the main thread: our
+#: parents start children of ours by it.
+CALL_AT_ONCE = 130
 IS_DEAD = 999
 #: No context has this id. A message with this `auth_id` gives orders to none.
 NOBODY = 0xffffffff

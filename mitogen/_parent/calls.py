@@ -235,7 +235,7 @@ class CallChain(object):
         before = _python_pickles()
         msg = mitogen.core.Message.pickled(
             (chain_id, module, klass, name, args, kwargs),
-            handle=mitogen.core.CALL_FUNCTION,
+            handle=getattr(fn, '_call_handle', mitogen.core.CALL_FUNCTION),
         )
         if _python_pickles() != before:
             _refuse_unsendable(

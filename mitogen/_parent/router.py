@@ -272,14 +272,7 @@ class Router(mitogen.core.Router):
         """
         if getattr(via_context, 'router', self) is not self:
             _raise_foreign(self, via_context)
-        reply = via_context.call(
-            # A function of the part above this one. Here it is only named, to
-            # be called in the other context.
-            mitogen.parent._proxy_connect,
-            name=name,
-            method_name=to_text(method_name),
-            kwargs=mitogen.core.Kwargs(kwargs),
-        )
+        reply = self._ask_to_connect(via_context, method_name, name, kwargs)
         reply = reply if isinstance(reply, dict) else {}
         if reply.get('msg') is not None:
             failure = _failure_class(method_name, reply.get('kind'))(
@@ -304,6 +297,54 @@ class Router(mitogen.core.Router):
             child_name.encode('utf-8')))
         context.via = via_context
         return context
+
+    #: Seconds that an intermediary has beyond those of the child: it may have to
+    #: fetch what starts children first.
+    via_grace = 5.0
+
+    def _ask_to_connect(self, via_context, method_name, name, kwargs):
+        """
+        Have another context start a child, and return its answer.
+
+        :raises ConnectError: it does not answer in time.
+        """
+        receiver = via_context.call_async(
+            # A function of the part above this one. Here it is only named, to
+            # be called in the other context.
+            mitogen.parent._proxy_connect,
+            name=name,
+            method_name=to_text(method_name),
+            kwargs=mitogen.core.Kwargs(kwargs),
+        )
+        seconds = self.via_grace + float(
+            kwargs.get('connect_timeout') or
+            get_connection_class(method_name).options_class.connect_timeout)
+        try:
+            return receiver.get(timeout=seconds).unpickle()
+        except mitogen.core.ChannelError as e:
+            if e.args[0] != self.invalid_handle_msg:
+                raise
+            # Another version, met at a UNIX socket.
+            return via_context.send_async(mitogen.core.Message.pickled(
+                (None, u'mitogen.parent', None, u'_proxy_connect', (),
+                 mitogen.core.Kwargs({'name': name, 'method_name': to_text(method_name),
+                                      'kwargs': mitogen.core.Kwargs(kwargs)})),
+                handle=mitogen.core.CALL_FUNCTION)).get().unpickle()
+        except mitogen.core.TimeoutError:
+            receiver.notify = self._on_late_child
+            failure = ConnectError(self.connection_timeout_msg)
+            failure.detail = u'%r did not answer within %.2f seconds.' % (via_context, seconds)
+        raise failure
+
+    def _on_late_child(self, receiver):
+        """A child that nobody waits for any more was started: end it. Broker
+        thread."""
+        try:
+            reply = receiver.get(block=False).unpickle()
+            if reply.get('id'):
+                self.context_by_id(reply['id']).shutdown()
+        except (mitogen.core.Error, AttributeError):
+            LOG.debug('a child that was started too late', exc_info=True)
 
     def _may_have_started(self, via_context, context_id):
         """

@@ -96,3 +96,7 @@ def _proxy_connect(name, method_name, kwargs, econtext):
     else:
         reply[u'id'], reply[u'name'] = child.context_id, child.name
     return reply
+
+
+#: The main thread may be in a call.
+_proxy_connect._call_handle = mitogen.core.CALL_AT_ONCE

@@ -3,6 +3,8 @@ Contexts started through other contexts: names, ids, ten deep, failures far away
 """
 
 import os
+import signal
+import sys
 import time
 
 import pytest
@@ -11,6 +13,7 @@ import mitogen.core
 import mitogen.parent
 from mitogen.core import CallError, Receiver, StreamError
 
+import pythons
 import targets
 import testlib
 
@@ -203,3 +206,43 @@ def test_a_child_starts_children_by_itself(router):
 def test_a_child_that_was_not_upgraded_has_the_core_classes(router):
     child = router.local()
     assert child.call(targets.router_class) == 'mitogen.core.Router'
+
+
+# ---- an intermediary that is busy
+
+def test_an_intermediary_in_a_call_starts_children_at_once(router):
+    child = router.local()
+    busy = child.call_async(targets.sleep, 600)
+    below = router.local(via=child)
+    assert below.call(targets.identity, 5) == 5
+    assert busy.empty()
+
+
+@pytest.mark.parametrize('python', ['python2.7', 'python3.6'])
+def test_an_intermediary_of_an_old_python_does_so_too(router, python):
+    child = router.local(python_path=pythons.find_python(python))
+    busy = child.call_async(targets.sleep, 600)
+    assert router.local(via=child, python_path=sys.executable).call(targets.identity, 5) == 5
+    assert busy.empty()
+
+
+def test_the_time_to_connect_holds_for_an_intermediary_that_is_stopped(router, monkeypatch):
+    monkeypatch.setattr(router, 'via_grace', 0.5)
+    child = router.local()
+    pid = child.call(os.getpid)
+    testlib.stop_process(pid)
+    with pytest.raises(mitogen.parent.ConnectError) as caught:
+        router.local(via=child, connect_timeout=0.5)
+    assert caught.value.args[0] == router.connection_timeout_msg
+    assert caught.value.detail == "%r did not answer within 1.00 seconds." % (child,)
+    # It was asked, and nobody wants what it starts now.
+    os.kill(pid, signal.SIGCONT)
+    stream = router.stream_by_id(child.context_id)
+    testlib.wait_for(lambda: router.route_monitor.gave(child.context_id, child.context_id + 1))
+    testlib.wait_for(lambda: router.route_monitor.get_routes(stream) == {child.context_id})
+
+
+def test_an_intermediary_that_has_no_such_handle_is_asked_as_upstreams_is(router):
+    child = router.local()
+    child.call(targets.forget_handle, mitogen.core.CALL_AT_ONCE)
+    assert router.local(via=child).call(targets.identity, 5) == 5

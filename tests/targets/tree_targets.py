@@ -298,3 +298,8 @@ def make_child(econtext):
     import mitogen.parent
     mitogen.parent.upgrade_router(econtext)
     return econtext.router.local()
+
+
+@takes_router
+def forget_handle(handle, router):
+    router.del_handler(handle)
