@@ -10,7 +10,7 @@ import sys  # house
 from _codecs import utf_8_encode  # house
 
 import mitogen  # house
-from mitogen.core import _complete, _Fetcher, _importer_log, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
+from mitogen.core import _complete, _Fetcher, _importer_log, _module, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
 from mitogen.core import has_parent_authority, LazyLogger, LOAD_MODULE, Message, PY3, ResourceReader  # house
 from mitogen.core import ResourceRequester, thread, to_text  # house
 
@@ -300,8 +300,8 @@ class Importer(_Fetcher):
     def get_source(self, fullname):
         """Return a module's source as `str`, or None if nothing is known."""
         if self.get_filename(fullname):
-            import zlib
-            source = zlib.decompress(self._cache[fullname][3])
+            # The broker thread shows an error, for example.
+            source = _module('zlib').decompress(self._cache[fullname][3])
             if PY3:
                 from importlib.util import decode_source
                 source = decode_source(source)

@@ -13,7 +13,9 @@ import sys
 import pytest
 
 import accounts
+import error_targets
 import places
+import pythons
 import testlib
 
 
@@ -270,3 +272,8 @@ def test_a_child_that_never_lets_go_of_the_interpreter(tmp_path):
     master.stdin.close()
     master.stdout.close()
     testlib.wait_for(lambda: not testlib.is_running(pid), 60)
+
+
+def test_a_broker_of_python_2_shows_an_error_while_another_thread_imports(router):
+    child = router.local(python_path=pythons.find_python('python2.7'))
+    assert b'return 1 // 0' in child.call(error_targets.show_error_on_broker_thread)

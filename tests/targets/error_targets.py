@@ -6,7 +6,7 @@ import os
 import sys
 
 import mitogen.core
-from mitogen.core import takes_router
+from mitogen.core import takes_econtext, takes_router
 
 
 class Group(Exception):
@@ -130,3 +130,26 @@ def sends(sender, count, then=None):
     if then == 'close':
         sender.close()
     return 'done'
+
+
+@takes_econtext
+def show_error_on_broker_thread(econtext):
+    """
+    Format a traceback there while this thread holds the import lock of Python 2.
+    """
+    import imp
+    import linecache
+    import traceback
+
+    def show():
+        try:
+            return 1 // 0
+        except ZeroDivisionError:
+            linecache.clearcache()
+            return traceback.format_exc()
+
+    imp.acquire_lock()
+    try:
+        return econtext.broker.defer_sync(show)
+    finally:
+        imp.release_lock()
