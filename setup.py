@@ -18,6 +18,7 @@ Environment variables:
 """
 
 import glob
+import hashlib
 import os
 import platform
 import re
@@ -57,6 +58,27 @@ def get_version():
     """
     found = re.search(r'^__version__\s*=\s*\(([^)]*)\)', read('mitogen', '__init__.py'), re.M)
     return str('.'.join(part.strip().strip('\'"') for part in found.group(1).split(',') if part.strip()))
+
+
+def get_checksum():
+    """
+    Return a short checksum of the sources: two builds of one version are the
+    same if it is.
+    """
+    names = glob.glob(os.path.join(HERE, 'mitogen', '*.py')) + glob.glob(os.path.join(HERE, 'mitogen', '*', '*.py'))
+    for folder in NATIVE_FOLDERS:
+        names += glob.glob(os.path.join(HERE, folder, '*.[ch]'))
+    found = hashlib.sha256()
+    for name in sorted(os.path.relpath(name, HERE).replace(os.sep, '/') for name in names):
+        found.update((name + '\n' + read(*name.split('/')).replace('\r\n', '\n')).encode('utf-8'))
+    return found.hexdigest()[:12]
+
+
+def with_checksum(text):
+    """
+    Return the text of ``mitogen/__init__.py`` as it is built.
+    """
+    return re.sub(r'^__build__ = .*$', "__build__ = '%s+%s'" % (get_version(), get_checksum()), text, count=1, flags=re.M)
 
 
 def env_flag(name):
@@ -143,6 +165,10 @@ class BuildPy(build_py):
         if module in HOUSE['PARTS'] and not getattr(self, 'editable_mode', False):
             with open(built[0], 'wb') as fp:
                 fp.write(HOUSE['join'](module_file).encode('utf-8'))
+        elif (package, module) == ('mitogen', '__init__') and not getattr(self, 'editable_mode', False):
+            text = with_checksum(read('mitogen', '__init__.py'))
+            with open(built[0], 'wb') as fp:
+                fp.write(text.encode('utf-8'))
         return built
 
     def run(self):

@@ -8,9 +8,12 @@ contexts. In a child the same names are set by the bootstrap. It imports
 nothing, because every child that has the package installed pays for it.
 """
 
-#: Version as a tuple; joined by dots it is what both ends of a connection
-#: compare before a child uses its own installed copy.
+#: Version as a tuple.
 __version__ = (1, 0, 0, 'dev0')
+
+#: What both ends of a connection compare before a child uses its own installed
+#: copy. `setup.py` puts a checksum of the sources behind the version.
+__build__ = '.'.join(map(str, __version__))
 
 #: True in the process that started the tree, False in every child.
 is_master = True

@@ -9,6 +9,7 @@ from mitogen._tree import (
 
 _T = TypeVar('_T')
 
+__build__: str
 __version__: tuple[int | str, ...]
 is_master: bool
 context_id: int

@@ -22,7 +22,7 @@ _DECODER = (
 #: the payload that its header announces: frames follow on the same descriptor.
 #:
 #: It waits with select() before each read, so that it does not matter whether
-#: fd 0 blocks. `s` says at first whether this version of the package is here;
+#: fd 0 blocks. `s` says at first whether this build of the package is here;
 #: its core is then imported while the parent's answer is on the way. The
 #: answer may still be the source (kind S), whose first line is `_UNPACK`.
 _FIRST_STAGE = r'''
@@ -32,7 +32,7 @@ s=0
 if os.environ.get('MITOGEN_CORE')!='pure':
  try:
   import mitogen;mitogen.__path__
-  s='.'.join(map(str,mitogen.__version__))==sys.argv[3]
+  s=mitogen.__build__==sys.argv[3]
  except Exception:0
 os.write(1,('MITO000 %d %x %s\n'%(s,sys.hexversion,sys.argv[4])).encode())
 if s:import mitogen.core

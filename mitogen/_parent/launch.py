@@ -19,7 +19,10 @@ from mitogen.parent import PartialZlib, PY3  # house
 
 
 def _version_str():
-    return '.'.join([str(part) for part in mitogen.__version__])
+    """
+    Return what a child must have installed in order to use it.
+    """
+    return mitogen.__build__
 
 
 def _literal(obj):
@@ -137,6 +140,7 @@ class _Launch(object):
             'log_levels': get_log_levels(),
             'max_message_size': int(self.options.max_message_size),
             'version': tuple(mitogen.__version__),
+            'build': _version_str(),
             'import_blocks': sorted(policy.blocks),
             'import_overrides': sorted(policy.overrides),
             'remote_name': self.options.remote_name,

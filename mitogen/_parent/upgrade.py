@@ -8,6 +8,7 @@ from __future__ import absolute_import  # house
 import logging  # house
 import socket  # house
 
+import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _error_text, _upgrade_lock, get_connection_class, LOG, PREFERRED_POLLER  # house
@@ -58,6 +59,9 @@ def upgrade_router(econtext):
 
     :param mitogen.core.ExternalContext econtext: filled in by the dispatcher.
     """
+    # For children of our own. One that was sent the core has no other.
+    mitogen.__build__ = econtext.config.get('build', '')
+
     def upgrade():
         _upgrade_broker(econtext.broker)
         # All that hold the router go on holding the same one.

@@ -60,7 +60,7 @@ def test_the_boot_command_is_small_and_needs_no_escapes(fake_router):
     conn = make_connection(fake_router, python_path='/usr/bin/python3', remote_name=u'root@localhost:12345')
     command = conn.get_boot_command()
     assert command[:2] == ['/usr/bin/python3', '-c']
-    assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__)), conn._stage_nonce]
+    assert command[4:] == ['root@localhost:12345', mitogen.__build__, conn._stage_nonce]
     assert all(isinstance(word, str) for word in command)
     assert len(' '.join(command)) < 756
     assert not set(' '.join(command)) & set('\n\t"\'$`\\!')
@@ -71,7 +71,7 @@ def test_an_interpreter_of_ours_is_given_the_first_stage_as_it_is(fake_router):
     command = conn.get_boot_command()
     assert command[:2] == [sys.executable, '-c']
     assert 'MITO000' in command[2] and 'binascii' not in command[2]
-    assert command[4:] == ['root@localhost:12345', '.'.join(map(str, mitogen.__version__)), conn._stage_nonce]
+    assert command[4:] == ['root@localhost:12345', mitogen.__build__, conn._stage_nonce]
 
 
 def test_a_method_that_wraps_the_command_gets_one_without_quotes(fake_router):
@@ -116,6 +116,7 @@ def test_the_configuration_is_complete(fake_router):
         'log_levels': mitogen.parent.get_log_levels(),
         'max_message_size': 1 << 20,
         'version': mitogen.__version__,
+        'build': mitogen.__build__,
         'import_blocks': ['b'],
         'import_overrides': ['a', 'mitogen'],
         'remote_name': u'm\xfcller',
@@ -192,11 +193,11 @@ def python(request):
 @pytest.fixture
 def installed(tmp_path):
     """
-    A folder that holds a package of our name and version.
+    A folder that holds a package of our name and build.
     """
     package = tmp_path / 'mitogen'
     package.mkdir()
-    (package / '__init__.py').write_text('__version__ = %r\n' % (mitogen.__version__,))
+    (package / '__init__.py').write_text('__build__ = %r\n' % (mitogen.__build__,))
     (package / 'core.py').write_text(
         'import os\n'
         'class ExternalContext(object):\n'
@@ -231,8 +232,10 @@ def test_an_installed_package_gives_way_to_shipped_source(python, installed):
     assert (status, out.partition(b'\n')[2], err) == (0, FAKE_FACTS, b'')
 
 
-@pytest.mark.parametrize('how', [{'version': '0.9'}, {'MITOGEN_CORE': 'pure'}])
-def test_another_version_or_the_pure_core_claims_nothing(python, installed, how):
+@pytest.mark.parametrize('how', [
+    {'version': '0.9'}, {'version': '.'.join(map(str, mitogen.__version__)) + '+0123456789ab'}, {'MITOGEN_CORE': 'pure'},
+])
+def test_another_build_or_the_pure_core_claims_nothing(python, installed, how):
     status, out, err = run_first_stage(python, SHIPPED, PYTHONPATH=installed, **how)
     assert out.startswith(b'MITO000 0 ')
     assert (status, out.partition(b'\n')[2], err) == (0, FAKE_FACTS, b'')

@@ -3,6 +3,7 @@ The package itself: which core runs and why, @mitogen.main(), what importing cos
 """
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -32,6 +33,10 @@ def test_a_master_has_these_globals():
     assert mitogen.parent_id is None
     assert mitogen.parent_ids == []
     assert isinstance(mitogen.__version__, tuple)
+
+
+def test_the_build_is_told_by_a_checksum_of_the_sources():
+    assert re.match(re.escape(VERSION) + r'\+[0-9a-f]{12}$', mitogen.__build__)
 
 
 def test_the_core_module_knows_the_package():

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import mitogen
 import mitogen.core
 import mitogen.parent
 from mitogen.core import CallError, Receiver, StreamError
@@ -246,3 +247,9 @@ def test_an_intermediary_that_has_no_such_handle_is_asked_as_upstreams_is(router
     child = router.local()
     child.call(targets.forget_handle, mitogen.core.CALL_AT_ONCE)
     assert router.local(via=child).call(targets.identity, 5) == 5
+
+
+def test_a_child_that_was_sent_the_core_knows_which_build_it_is_of(router, monkeypatch):
+    monkeypatch.setenv('MITOGEN_SHIP', '1')
+    child, _ = chain(router, 2)
+    assert child.call(mitogen.parent._version_str) == mitogen.__build__
