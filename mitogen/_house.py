@@ -51,7 +51,7 @@ PARTS = {
     ],
     'master': [
         'base', 'swallowed', 'core_source', 'stdlib', 'loaders', 'source_files',
-        'by_source', 'finder_methods', 'module_finder', 'server', 'main_guard',
+        'by_source', 'finder_methods', 'module_finder', 'server', 'main_guard', 'main_imports',
         'module_responder', 'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],

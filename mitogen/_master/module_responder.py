@@ -7,14 +7,15 @@ from __future__ import absolute_import  # house
 
 import os  # house
 import re  # house
+import sys  # house
 import zlib  # house
 
 import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _BySource, _cut_main, _log_swallowed, _Server, b, get_child_modules  # house
-from mitogen.master import is_stdlib_path, ModuleFinder, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _BySource, _cut_main, _log_swallowed, _Server, _with_absolute_imports, b  # house
+from mitogen.master import get_child_modules, is_stdlib_path, ModuleFinder, PY3, RESPONDER_LOG, to_text  # house
 
 
 #: Module name -> its source minified, and module name -> what is sent of it
@@ -177,7 +178,10 @@ class ModuleResponder(_Server):
         if self.minify_safe_re.search(source):
             source = self._minify(fullname, path, source)
         if fullname == '__main__':
-            return self.neutralize_main(path, source)
+            source = self.neutralize_main(path, source)
+            package = getattr(sys.modules.get(fullname), '__package__', None)
+            if package:
+                source = _with_absolute_imports(source, package)
         return source
 
     def _build_tuple(self, fullname):

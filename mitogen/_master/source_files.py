@@ -22,12 +22,14 @@ SPECIAL_FILE_PATHS = set([
 ])
 
 
-_PRINTABLE = frozenset(bytearray(string.printable.encode('ascii')))
+#: Bytes that no text has, in whatever coding of those that Python reads: control
+#: characters other than blanks. The first block of any executable has some.
+_BINARY = frozenset(range(32)) - frozenset(bytearray(string.whitespace.encode('ascii'))) | frozenset([127])
 
 
 def _looks_like_script(path):
     """
-    Return :data:`True` if the file begins with plain ASCII text.
+    Return :data:`True` if the file begins with text.
     """
     if os.path.isdir(path):
         return False
@@ -36,7 +38,7 @@ def _looks_like_script(path):
     except (IOError, OSError):
         return False
     try:
-        return _PRINTABLE.issuperset(bytearray(fp.read(512)))
+        return not _BINARY.intersection(bytearray(fp.read(512)))
     finally:
         fp.close()
 

@@ -13,6 +13,7 @@ import struct  # house
 import sys  # house
 import types  # house
 
+import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _handles_given, _Lending, _python_pickles, _refuse_foreign, _refuse_unsendable, _routers, LOG, PY3  # house
@@ -106,6 +107,12 @@ class CallChain(object):
         '%s cannot be called in another context: it was defined inside of a '
         'function, and has no name to look it up by there.'
     )
+    _sourceless_msg = (
+        '%s cannot be called in another context: the main program was not read '
+        'from a file, but typed at a prompt or given by -c or on standard input, '
+        'so there is no source that the context could be sent. Put the function '
+        'into a module.'
+    )
     _nameless_msg = (
         '%r cannot be called in another context: it has no name, or no module, '
         'to look it up by there.'
@@ -174,7 +181,8 @@ class CallChain(object):
             # Most are functions of a module. A closure may be one, too.
             module, name = fn.__module__, fn.__name__
             if (getattr(sys.modules.get(module), name, None) is fn and
-                    fn.__closure__ is None and name != '<lambda>'):
+                    fn.__closure__ is None and name != '<lambda>' and
+                    (module != '__main__' or self._has_main_source())):
                 return module, None, name
         # Plain functions have nothing to be bound to.
         name = path = getattr(fn, '__name__', None)
@@ -194,12 +202,27 @@ class CallChain(object):
                 raise TypeError(self.method_msg)
         if not (name and module):
             raise TypeError(self._nameless_msg % (fn,))
+        if module == '__main__' and not self._has_main_source():
+            raise TypeError(self._sourceless_msg % (name,))
         if module in sys.modules and not _leads_to(fn, module, path):
             path = self._find_within(fn, module, path)
         klass, _, name = path.rpartition('.')
         if PY3:
             return module, klass or None, name
         return to_text(module), to_text(klass) or None, to_text(name)
+
+    def _has_main_source(self):
+        """
+        Return whether the main program has a source that a child could be sent.
+        """
+        path = getattr(sys.modules.get('__main__'), '__file__', None)
+        if path and path[0] != '<' or not mitogen.is_master:
+            return True
+        responder = getattr(getattr(self.context, 'router', None), 'responder', None)
+        if responder is None:
+            return True
+        # A program may say what it is.
+        return responder._finder.get_module_source('__main__')[1] is not None
 
     def _find_within(self, fn, module, path):
         """

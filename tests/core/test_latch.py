@@ -469,3 +469,19 @@ def test_a_latch_that_lies_in_another_one_ends_with_that():
     del target
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.once
+def test_an_item_that_an_interrupted_wait_gives_back_is_the_next_again(monkeypatch):
+    latch = mitogen.core._pure['Latch']()
+
+    class Interrupted(mitogen.core._Sleeper):
+        def sleep(self, timeout):
+            latch.put('given to who slept')
+            latch.put('put after that')
+            raise KeyboardInterrupt()
+
+    monkeypatch.setattr(mitogen.core, '_Sleeper', Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        latch.get()
+    assert [latch.get(block=False), latch.get(block=False)] == ['given to who slept', 'put after that']

@@ -267,7 +267,7 @@ def test_a_main_program_that_is_no_script(main_script, finder):
 
 def test_a_main_module_that_is_not_ascii_at_its_start(main_script, finder):
     expected = main_script('program.py', u'# \u20ac\nx = 1\n'.encode('utf-8'))
-    assert DefectivePython3xMainMethod().find('__main__') is None
+    assert DefectivePython3xMainMethod().find('__main__') == expected
     assert finder.get_module_source('__main__') == expected
 
 
@@ -291,7 +291,7 @@ def test_file_names(name, expected):
 def test_scripts_are_recognised_by_their_first_bytes(tmp_path):
     script, binary = tmp_path / 'script', tmp_path / 'binary'
     script.write_bytes(b'#!/bin/sh\n\t' + b'x' * 600 + b'\x00')
-    binary.write_bytes(b'x' * 511 + b'\x80')
+    binary.write_bytes(b'x' * 511 + b'\x01')
     assert mitogen.master._looks_like_script(str(script))
     assert not mitogen.master._looks_like_script(str(binary))
     assert not mitogen.master._looks_like_script(str(tmp_path))
