@@ -31,8 +31,8 @@ parent_ids = []
 
 #: Names of :mod:`mitogen._tree`, which is imported when one is first used.
 _TREE_NAMES = frozenset([
-    'AuthError', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DownHost', 'Group', 'Host', 'HostDown',
-    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Tree', 'connect',
+    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group', 'Host', 'HostDown',
+    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ])
 
 

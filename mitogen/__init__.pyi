@@ -2,9 +2,9 @@ from typing import Any, Callable, Optional, TypeVar
 
 import mitogen.master
 from mitogen._tree import (
-    AuthError as AuthError, connect as connect, ConnectError as ConnectError, ConnectionLost as ConnectionLost,
-    ConnectTimeout as ConnectTimeout, DownHost as DownHost, Group as Group, Host as Host, HostDown as HostDown,
-    HostKeyError as HostKeyError, NoPython as NoPython, RemoteError as RemoteError, Result as Result, Tree as Tree,
+    AuthError as AuthError, CallOptions as CallOptions, connect as connect, ConnectError as ConnectError, ConnectionLost as ConnectionLost,
+    ConnectTimeout as ConnectTimeout, DeadlineExceeded as DeadlineExceeded, DownHost as DownHost, Group as Group, Host as Host, HostDown as HostDown,
+    HostKeyError as HostKeyError, NoPython as NoPython, RemoteError as RemoteError, Result as Result, Stream as Stream, Tree as Tree,
 )
 
 _T = TypeVar('_T')

@@ -51,7 +51,7 @@ PACKAGE = [
     ['_shrink'],
     ['_native'],
     ['core'],
-    ['select', 'limits', 'debug', 'os_fork', '__main__'],
+    ['select', 'limits', 'debug', 'os_fork', '_tasks', '__main__'],
     ['service'],
     ['parent'],
     ['master'],

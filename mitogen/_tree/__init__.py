@@ -9,13 +9,15 @@ stands on the interface of :mod:`mitogen.master` and changes nothing there: a tr
 from __future__ import annotations
 
 from mitogen._tree.errors import (
-    AuthError, ConnectError, ConnectionLost, ConnectTimeout, HostDown, HostKeyError, NoPython, RemoteError,
+    AuthError, ConnectError, ConnectionLost, ConnectTimeout, DeadlineExceeded, HostDown, HostKeyError, NoPython, RemoteError,
 )
 from mitogen._tree.group import DownHost, Group, Result
 from mitogen._tree.host import Host
+from mitogen._tree.options import CallOptions
+from mitogen._tree.stream import Stream
 from mitogen._tree.tree import connect, Tree
 
 __all__ = [
-    'AuthError', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DownHost', 'Group', 'Host', 'HostDown',
-    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Tree', 'connect',
+    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group', 'Host', 'HostDown',
+    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ]

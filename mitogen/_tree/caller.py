@@ -5,11 +5,15 @@ Caller: what can run functions.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from mitogen._tree import errors
+from mitogen._tree import errors, worker
 from mitogen._tree.future import HostFuture
+from mitogen._tree.options import CallOptions, DEFAULT
+from mitogen._tree.stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -23,8 +27,10 @@ T = TypeVar('T')
 
 class Caller:
     """
-    What can run functions: a host, for example.
+    What can run functions: a host, or a host with options.
     """
+    _options = DEFAULT
+
     def _target(self) -> Host:
         """
         Return the host that functions run on.
@@ -37,19 +43,93 @@ class Caller:
 
         :raises RemoteError: the function raised.
         :raises ConnectionLost: the host went away, or has gone before.
+        :raises DeadlineExceeded: it was not done within the option `timeout`.
         :raises TypeError: the function has no name that leads to it.
         """
-        return self.submit(fn, *args, **kwargs).result()
+        future = self.submit(fn, *args, **kwargs)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C, for example, while it runs.
+            future.cancel()
+            raise
+        finally:
+            # The traceback refers to this frame.
+            del future
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
         """
         Have a function called there, and return a future of its result. Any thread. Functions that were given to one
-        host run in the order in which they were given, one at a time, as those of `call` do.
+        host run in the order in which they were given, one at a time, as those of `call` do; more at a time if the tree
+        has more `threads`.
+        """
+        host, options = self._target(), self._options
+        if options.worker:
+            return worker.submit(host, options, fn, args, kwargs)
+        queue = host._tasks.queue(host.tree.threads)
+        future = HostFuture(host, queue.number)
+        # By its own name a function may have any keyword.
+        msg = host.default_call_chain._make_msg(fn, args, kwargs, None)
+        msg.handle = queue.handle
+        if options.timeout is not None:
+            future._limit(options.timeout)
+        future._send(msg)
+        return future
+
+    def stream(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
+        """
+        Call a generator there, and return an iterator of what it yields. To be closed, best by ``with``.
         """
         host = self._target()
-        future = HostFuture(host)
-        future._send(host.default_call_chain.make_msg(fn, *args, **kwargs))
-        return future
+        return Stream(host, self._options, host._tasks.queue(host.tree.threads), fn, args, kwargs)
+
+    def map(self, fn: Callable[..., T], /, *iterables: Iterable[Any]) -> Iterator[T]:
+        """
+        Call a function there with each item of the iterables, as the built-in `map` does, and return an iterator of the
+        results, in order. Items are taken as results are: at most as many calls as the option `window` says are
+        outstanding.
+        """
+        return in_order(self.submit, self._options.window, fn, zip(*iterables))
+
+    def options(self, **changes: Any) -> Caller:
+        """
+        Return a caller of the same host with other options, see :class:`CallOptions`.
+        """
+        return Tuned(self._target(), self._options.changed(changes))
+
+
+class Tuned(Caller):
+    """
+    A host with options.
+    """
+    def __init__(self, host: Host, options: CallOptions) -> None:
+        self._host = host
+        self._options = options
+
+    def __repr__(self) -> str:
+        return '%r.options(%r)' % (self._host, self._options)
+
+    def _target(self) -> Host:
+        return self._host
+
+
+def in_order(
+    submit: Callable[..., concurrent.futures.Future[T]], window: int, fn: Callable[..., T], items: Iterable[Any],
+) -> Iterator[T]:
+    """
+    Yield results in the order of the items, with a window of calls outstanding. Those are cancelled at an early end.
+    """
+    futures: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+    try:
+        for args in items:
+            futures.append(submit(fn, *args))
+            if len(futures) >= window:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def failed(error: BaseException) -> concurrent.futures.Future[Any]:
@@ -66,7 +146,9 @@ def call_directly(host: Host, fn: Callable[..., Any], args: tuple[Any, ...], kwa
     Call a function as :meth:`mitogen.parent.Context.call` does, without a future.
     """
     try:
-        return host.default_call_chain.call(fn, *args, **kwargs)
+        chain = host.default_call_chain
+        chain._log_call('call', fn, args, kwargs)
+        return host.send_async(chain._make_msg(fn, args, kwargs, None)).get().unpickle()
     except errors.OLDER as e:
         # Not within the block: the older error would be shown first, and says the same.
         error = errors.told(e, host)

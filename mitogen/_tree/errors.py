@@ -118,6 +118,35 @@ class ConnectTimeout(ConnectError, mitogen.core.TimeoutError):
     """The host was not ready in time."""
 
 
+class DeadlineExceeded(mitogen.core.TimeoutError):
+    """
+    What was asked of a host was not done in time, and was stopped.
+
+    :ivar host: name of the host.
+    :ivar began: whether it had begun; None if the host did not say so in time.
+    """
+    host: Optional[str] = None
+    began: Optional[bool] = None
+
+    @classmethod
+    def after(cls, seconds: float, host: Optional[str], began: Optional[bool]) -> DeadlineExceeded:
+        """
+        Return the error for something that may take some seconds.
+        """
+        how = {True: 'it was told to stop', False: 'it had not begun, and was dropped',
+               None: 'the host does not say that it was stopped'}[began]
+        new = cls('not done within %g seconds on %s: %s' % (seconds, host, how))
+        new.host, new.began = host, began
+        return new
+
+    @property
+    def reason(self) -> str:
+        """
+        One line that says why.
+        """
+        return _first_line(self)
+
+
 #: Kind of a failure, as `mitogen.parent` tells it -> class.
 _CLASSES = {'auth': AuthError, 'key': HostKeyError, 'down': HostDown, 'python': NoPython, 'timeout': ConnectTimeout}
 

@@ -62,18 +62,24 @@ class Callbacks:
 class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """
     A :class:`concurrent.futures.Future` of a function that runs on a host. Callbacks run on a thread of the tree, and
-    may block.
+    may block. `cancel` also ends a function that runs.
 
     :ivar host: the :class:`Host`.
     """
-    def __init__(self, host: Host) -> None:
+    #: Seconds that a host has to say whether what was not done in time had begun.
+    grace = 1.0
+
+    def __init__(self, host: Host, queue: int = 0) -> None:
         super().__init__()
         self.host = host
+        self._queue = queue
         self._handle: Optional[int] = None
+        self._timer: Any = None
 
     def _send(self, msg: Any) -> None:
         router = self.host.router
-        msg.reply_to = self._handle = router.add_handler(self._on_reply, persist=False, respondent=self.host)
+        self._handle = router.add_handler(self._on_reply, persist=False, respondent=self.host)
+        msg.reply_to = self._handle
         try:
             self.host.send(msg)
         except BaseException:
@@ -99,14 +105,48 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._settle(value, error)
 
     def _settle(self, value: Any, error: Optional[BaseException]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         try:
             if error is None:
                 self.set_result(value)
             else:
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
-            # It was cancelled.
+            # It was cancelled, or was late.
             pass
+
+    def cancel(self) -> bool:
+        """
+        Have the function not called, or ended if it runs, and return whether there was still something to cancel. Does
+        not wait for that.
+        """
+        if self.done():
+            return self.cancelled()
+        if not super().cancel():
+            return False
+        self._forget()
+        self.host._tasks.cancel(self._handle, self._queue)
+        return True
+
+    # Deadlines. All on the broker's thread.
+
+    def _limit(self, seconds: float) -> None:
+        broker = self.host.router.broker
+
+        def begin() -> None:
+            if not self.done():
+                self._timer = broker.timers.schedule(mitogen.core.now() + seconds, lambda: self._on_late(seconds))
+        broker.defer(begin)
+
+    def _on_late(self, seconds: float) -> None:
+        self._forget()
+
+        def tell(began: Optional[bool]) -> None:
+            self._settle(None, errors.DeadlineExceeded.after(seconds, self.host.name, began))
+        timers = self.host.router.broker.timers
+        self._timer = timers.schedule(mitogen.core.now() + self.grace, lambda: tell(None))
+        self.host._tasks.cancel(self._handle, self._queue, tell)
 
     def _invoke_callbacks(self) -> None:
         if self._done_callbacks:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Uni
 
 from mitogen._tree import caller, errors
 from mitogen._tree.host import Host
+from mitogen._tree.options import CallOptions, DEFAULT
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -77,16 +78,19 @@ class Group(Sequence[Member]):
     """
     Hosts, in the order of their targets. One that could not be connected is a :class:`DownHost`.
     """
-    def __init__(self, members: Sequence[Member], concurrency: Optional[int] = None) -> None:
+    def __init__(
+        self, members: Sequence[Member], concurrency: Optional[int] = None, options: CallOptions = DEFAULT,
+    ) -> None:
         self._members = tuple(members)
         self._concurrency = concurrency
+        self._options = options
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return type(self)(self._members[index], self._concurrency)
+            return type(self)(self._members[index], self._concurrency, self._options)
         return self._members[index]
 
     def __repr__(self) -> str:
@@ -106,22 +110,29 @@ class Group(Sequence[Member]):
         """
         return [member for member in self._members if isinstance(member, Host) and member.lost is None]
 
-    def options(self, *, concurrency: Optional[int] = None) -> Group:
+    def options(self, *, concurrency: Optional[int] = None, **changes: Any) -> Group:
         """
         Return the same group with other options.
 
         :param concurrency: on how many hosts a call of `map` runs at a time; None for all.
+        :param changes: see :class:`CallOptions`.
         """
         if concurrency is not None and concurrency < 1:
             raise ValueError('concurrency must be at least 1')
-        return type(self)(self._members, concurrency)
+        return type(self)(self._members, concurrency, self._options.changed(changes))
 
     def map(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Result[T]]:
         """
         Call the same function on every host, and return an iterator of results: one for each host, as they come. It
         raises nothing that has to do with a host.
         """
-        calls = _Calls(self._members, lambda member: member.submit(fn, *args, **kwargs))
+        options = self._options
+
+        def submit(member: Member) -> concurrent.futures.Future[Any]:
+            if isinstance(member, DownHost) or options is DEFAULT:
+                return member.submit(fn, *args, **kwargs)
+            return caller.Tuned(member, options).submit(fn, *args, **kwargs)
+        calls = _Calls(self._members, submit)
         calls.begin(self._concurrency or len(self._members))
         return calls.results()
 

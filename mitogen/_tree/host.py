@@ -5,11 +5,13 @@ Host: a context with the ways of today.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
 from mitogen._tree import caller, errors
+from mitogen._tree.tasks import HostTasks
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self
@@ -35,6 +37,10 @@ class Host(caller.Caller, mitogen.parent.Context):
     _owns_tree = False
     _watched = False
 
+    def __init__(self, router: Any, context_id: int, name: Optional[str] = None) -> None:
+        super().__init__(router, context_id, name)
+        self._tasks = HostTasks(self)
+
     @property
     def tree(self) -> Tree:
         """
@@ -57,6 +63,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         self.lost = errors.ConnectionLost.of(mitogen.core.ChannelError(text), self.name)
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self.tree.threads != 1 or inspect.iscoroutinefunction(fn):
+            return super().call(fn, *args, **kwargs)
         return caller.call_directly(self, fn, args, kwargs)  # type: ignore[no-any-return]
     call.__doc__ = caller.Caller.call.__doc__
 

@@ -42,12 +42,19 @@ class Tree(mitogen.master.Router):
 
     :param limits: names and values of :class:`mitogen.limits.Limits`.
     :param max_message_size: bytes that one message may have.
+    :param threads: of each host, that run functions. With one, which is its main thread, functions run in the order in
+        which they were given.
     """
     broker_class = _Broker
     context_class = Host
 
-    def __init__(self, *, limits: Optional[Mapping[str, float]] = None, max_message_size: Optional[int] = None) -> None:
+    def __init__(
+        self, *, limits: Optional[Mapping[str, float]] = None, max_message_size: Optional[int] = None, threads: int = 1,
+    ) -> None:
+        if threads < 1:
+            raise ValueError('threads must be at least 1')
         super().__init__(max_message_size=max_message_size)
+        self.threads = threads
         self._callbacks = Callbacks(self.broker)
         for name, value in (limits or {}).items():
             setattr(self.limits, name, value)

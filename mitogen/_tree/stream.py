@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Streams: what a generator yields on a host, item by item.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
+
+import mitogen._tasks
+import mitogen.core
+from mitogen._tree import errors, tasks
+from mitogen._tree.options import CallOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from mitogen._tree.host import Host
+
+T = TypeVar('T')
+
+
+class Stream(Iterator[T]):
+    """
+    The items of a generator that runs on a host, as an iterator. The end of its block of ``with``, or `close`, ends the
+    generator, too. An exception of the generator is raised here once, after its items. One thread at a time.
+
+    The host is at most a window of items, or of bytes, ahead of who iterates.
+    """
+    def __init__(
+        self, host: Host, options: CallOptions, queue: tasks.Queue, fn: Callable[..., Any], args: Any, kwargs: Any,
+    ) -> None:
+        self._host = host
+        self._options = options
+        self._queue = queue
+        self._taken = self._bytes = 0
+        self._told = self._told_bytes = 0
+        self._ack_handle: Optional[int] = None
+        self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self._answer: Any = None
+        # What a host may send that keeps to no window: the last item may have any size.
+        room = options.window_bytes + host.router.max_message_size
+        self._items: Optional[Any] = mitogen.core.Receiver(host.router, respondent=host, max_bytes=room)
+        try:
+            self._begin(fn, args, kwargs)
+        except BaseException:
+            self._end()
+            raise
+
+    def _begin(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        host, options = self._host, self._options
+        chain = host.default_call_chain
+        msg = chain.make_msg(
+            mitogen._tasks.stream, chain._find(fn), args, mitogen.core.Kwargs(kwargs), self._items.to_sender(),
+            options.window, options.window_bytes)
+        msg.handle = self._queue.handle
+        answer = _Answer(self, self._items)
+        msg.reply_to = self._task_handle = host.router.add_handler(answer.take, persist=False, respondent=host)
+        host.send(msg)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        if self._items is None:
+            raise StopIteration
+        try:
+            msg = self._next_message()
+            if self._ack_handle is None:
+                self._ack_handle = msg.unpickle()
+                msg = self._next_message()
+        except mitogen.core.ChannelError as e:
+            self._finish(e)
+            raise StopIteration
+        self._taken += 1
+        self._bytes += len(msg.data)
+        options = self._options
+        if (2 * (self._taken - self._told) >= options.window or
+                2 * (self._bytes - self._told_bytes) >= options.window_bytes):
+            self._tell()
+        try:
+            return msg.unpickle()  # type: ignore[no-any-return]
+        except mitogen.core.StreamError:
+            self.close()
+            raise
+
+    def _next_message(self) -> Any:
+        left = None if self._deadline is None else max(0, self._deadline - time.monotonic())
+        try:
+            return self._items.get(left)  # type: ignore[union-attr]
+        except mitogen.core.TimeoutError:
+            pass
+        self.close()
+        raise errors.DeadlineExceeded.after(self._options.timeout or 0, self._host.name, True)
+
+    def _tell(self) -> None:
+        """
+        Tell the host how much was taken.
+        """
+        self._told, self._told_bytes = self._taken, self._bytes
+        self._host.send(mitogen.core.Message.pickled(self._taken, handle=self._ack_handle))
+
+    def _finish(self, end: mitogen.core.ChannelError) -> None:
+        """
+        Raise what the generator raised, or that it is not known how it ended.
+        """
+        if self._answer is None:
+            self.close()
+            raise errors.told(end, self._host)
+        self._end()
+        try:
+            self._answer.unpickle()
+            return
+        except errors.OLDER as e:
+            error = errors.told(e, self._host)
+        raise error
+
+    def _end(self) -> None:
+        if self._items is not None:
+            self._items.close()
+            self._items = None
+
+    def close(self) -> None:
+        """
+        End the generator: ``GeneratorExit`` or ``TaskCancelled`` is raised in it. Does not wait for that; repeatable.
+        """
+        if self._items is not None:
+            self._end()
+            try:
+                self._host.router.del_handler(self._task_handle)
+            except KeyError:
+                # It has ended.
+                return
+            self._host._tasks.cancel(self._task_handle, self._queue.number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, '_items', None) is not None:
+            self.close()
+
+
+class _Answer:
+    """
+    Takes the answer, which comes after the last item, and ends the iteration. Refers to the stream weakly: one that is
+    forgotten ends.
+    """
+    def __init__(self, stream: Stream[Any], items: Any) -> None:
+        self._stream = weakref.ref(stream)
+        self._items = items
+
+    def take(self, msg: Any) -> None:
+        """
+        Handle the answer. Broker thread.
+        """
+        stream = self._stream()
+        if stream is not None and not msg.is_dead:
+            stream._answer = msg
+        try:
+            self._items._on_receive(mitogen.core.Message.dead())
+        except mitogen.core.LatchError:
+            # Nobody iterates any more.
+            pass

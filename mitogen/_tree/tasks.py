@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+HostTasks: what makes calls of one host tasks, which can be cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+
+import mitogen._tasks
+import mitogen.core
+from mitogen._tree.future import HostFuture
+
+if TYPE_CHECKING:
+    from mitogen._tree.host import Host
+
+LOG = logging.getLogger('mitogen.tree')
+
+
+class Queue(NamedTuple):
+    """
+    Where a host waits for tasks: the number by which it knows the queue, and its handle.
+    """
+    number: int
+    handle: int
+
+
+#: That of the main thread, which plain calls go to, too.
+MAIN = Queue(0, mitogen.core.CALL_FUNCTION)
+
+
+class HostTasks:
+    """
+    The tasks of one host. It is told to make calls tasks before the first one. Any thread.
+    """
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lock = threading.RLock()
+        #: Held while the host makes the pool. Never waited for by the broker's thread.
+        self._pool_lock = threading.Lock()
+        self._started: Optional[HostFuture] = None
+        self._pool: Optional[Queue] = None
+
+    def start(self) -> HostFuture:
+        """
+        Have the host make calls tasks, and return the future of its handles for CANCEL and KILL. Does not wait: what is sent
+        after this is a task.
+        """
+        with self._lock:
+            if self._started is None:
+                future = HostFuture(self._host)
+                future._send(self._host.default_call_chain.make_msg(mitogen._tasks.start))
+                self._started = future
+            return self._started
+
+    def queue(self, threads: int) -> Queue:
+        """
+        Return the queue for tasks of a tree, which is served by so many threads.
+        """
+        self.start()
+        if threads == 1:
+            return MAIN
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = self.new_pool(threads)
+            return self._pool
+
+    def new_pool(self, threads: int) -> Queue:
+        """
+        Return a new queue. Waits for the host.
+        """
+        self.start()
+        return Queue(*self._host.default_call_chain.call(mitogen._tasks.start_pool, threads))
+
+    def cancel(self, handle: Any, queue: int, tell: Optional[Callable[[Optional[bool]], None]] = None) -> None:
+        """
+        Have the task ended whose answer goes to a handle. Does not wait.
+
+        :param tell: called with whether it had begun, or None if the host does not know tasks. Broker's thread.
+        """
+        started = self.start()
+        # A callback of its own thread only if the host has not answered yet.
+        started.add_done_callback(lambda started: self._send_cancel(started, handle, queue, tell))
+
+    def _send_cancel(self, started: Any, handle: int, queue: int, tell: Optional[Callable[[Optional[bool]], None]]) -> None:
+        router = self._host.router
+        if started.exception() is not None:
+            LOG.debug('%r cannot end a task: %s', self._host, started.exception())
+            if tell is not None:
+                router.broker.defer(tell, None)
+            return
+        msg = mitogen.core.Message.pickled((handle, queue), handle=started.result()[0])
+        if tell is not None:
+            def on_answer(msg: Any) -> None:
+                tell(None if msg.is_dead else msg.unpickle())
+            msg.reply_to = router.add_handler(on_answer, persist=False, respondent=self._host)
+        try:
+            self._host.send(msg)
+        except mitogen.core.Error:
+            # The tree has ended, and the task with it.
+            pass
+
+    def kill(self, context_id: int) -> None:
+        """
+        Have the host kill the process of a child that it has started. Waits for the host only if it does not know tasks
+        yet.
+        """
+        self._host.send(mitogen.core.Message.pickled(context_id, handle=self.start().result()[1]))

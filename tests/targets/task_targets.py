@@ -1,0 +1,153 @@
+"""
+Functions that run as tasks. Python 3 only.
+"""
+
+import asyncio
+import os
+import threading
+import time
+
+import mitogen._tasks
+
+_seen = []
+
+
+def seen():
+    return list(_seen)
+
+
+def forget():
+    del _seen[:]
+
+
+_listeners = []
+
+
+def tell(*senders):
+    """
+    Have these senders told of what is noted.
+    """
+    _listeners[:] = senders
+
+
+def note(value):
+    _seen.append(value)
+    for sender in _listeners:
+        sender.send(value)
+    return value
+
+
+def sleep_and_note(seconds, value):
+    """
+    Sleep, and note whether that was ended.
+    """
+    try:
+        note('begun')
+        time.sleep(seconds)
+    except BaseException as e:
+        note(type(e).__name__)
+        raise
+    return note(value)
+
+
+def spin(seconds):
+    """
+    Run Python all the time.
+    """
+    note('begun')
+    end = time.time() + seconds
+    while time.time() < end:
+        pass
+
+
+def read_a_pipe():
+    """
+    Wait in a system call for what never comes.
+    """
+    r, w = os.pipe()
+    try:
+        note('begun')
+        os.read(r, 1)
+    finally:
+        os.close(r)
+        os.close(w)
+
+
+def ignore_the_first_cancel(seconds):
+    try:
+        note('begun')
+        time.sleep(seconds)
+    except mitogen._tasks.TaskCancelled:
+        note('ignored')
+    time.sleep(seconds)
+
+
+async def double_later(value, seconds=0):
+    note('begun')
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        note('cancelled')
+        raise
+    return 2 * value
+
+
+def thread_name():
+    return threading.current_thread().name
+
+
+_barrier = threading.Barrier(4)
+
+
+def meet():
+    """
+    Return when four threads are here at once.
+    """
+    _barrier.wait(60)
+    return thread_name()
+
+
+def count(stop, fail_at=None):
+    try:
+        for i in range(stop):
+            if i == fail_at:
+                raise ValueError('at %d' % i)
+            _seen.append(i)
+            yield i
+    finally:
+        note('closed')
+
+
+def sleepy_count():
+    try:
+        yield 0
+        time.sleep(600)
+    finally:
+        note('closed')
+
+
+def blobs(count, size):
+    for i in range(count):
+        _seen.append(i)
+        yield b'x' * size
+
+
+def highest():
+    return _seen[-1]
+
+
+def whole_list():
+    return [1, 2, 3]
+
+
+def unpicklable():
+    return object()
+
+
+def not_even_pickled():
+    return lambda: None
+
+
+def yields_what_cannot_travel():
+    yield 1
+    yield object()
