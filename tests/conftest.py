@@ -21,9 +21,11 @@ pytest_plugins = ['both_cores', 'costs', 'garbage', 'hanging', 'left_behind', 'l
 
 #: What takes longest comes first and in this order, so that nothing is waited for at the end.
 LONG_FILES = (
-    'test_ansible.py', 'test_hostile_child.py', 'test_no_orphans.py', 'test_connect_failures.py', 'test_packaging.py',
-    'test_codec.py', 'test_install.py', 'test_native_faults.py', 'test_responder.py', 'test_leaks.py', 'test_startup.py',
-    'test_fork_anywhere.py', 'test_serialization.py', 'test_ssh.py', 'test_typing.py', 'test_minify.py',
+    'test_ansible.py', 'test_no_orphans.py', 'test_matrix.py', 'test_packaging.py', 'test_hostile_child.py',
+    'test_taken_away.py', 'test_connect_failures.py', 'test_responder.py', 'test_ssh.py', 'test_fork_anywhere.py',
+    'test_startup.py', 'test_leaks.py', 'test_examples_hosts.py', 'test_fakessh.py', 'test_minify.py', 'test_codec.py',
+    'test_docs.py', 'test_native_faults.py', 'test_containers.py', 'test_fuzzers.py', 'test_examples.py', 'test_imports.py',
+    'test_typing.py', 'test_serialization.py', 'test_sizes.py', 'test_identity.py', 'test_install.py',
 )
 
 #: Folders of the tests that find most in the shortest time.

@@ -10,6 +10,9 @@ import pytest
 
 import mitogen.core
 
+# Each is a program of its own with a large library.
+pytestmark = pytest.mark.slow
+
 PATCHES = {
     'gevent': 'from gevent import monkey; monkey.patch_all()',
     'eventlet': 'import eventlet; eventlet.monkey_patch()',

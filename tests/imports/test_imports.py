@@ -51,7 +51,7 @@ def test_imports_under_if_and_try_count_unless_the_compiler_pruned_them():
     assert scan('if True:\n    import a\nelse:\n    import b\n') == [(0, 'a', ())]
 
 
-@pytest.mark.parametrize('before', [200, 300, 70000])
+@pytest.mark.parametrize('before', [200, 300, pytest.param(70000, marks=pytest.mark.slow)])
 def test_operands_too_large_for_one_instruction(before):
     source = ''.join('name_%d = %d\n' % (i, i + 1000) for i in range(before))
     assert scan(source + 'import zz.yy\nfrom ..aa import bb, cc\n') == [
@@ -79,6 +79,7 @@ source += 'import a; import e, e.f as g\\nfrom ..j import k, m as n\\ndef f():\\
 print(list(mitogen.imports.codeobj_imports(compile(source, 'x', 'exec', 0, True))))
 '''
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', pythons.NAMES)
 def test_every_interpreter_at_hand_reads_its_own_bytecode(name):
     level = -1 if name == 'python2.7' else 0

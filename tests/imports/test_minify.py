@@ -178,6 +178,7 @@ print(len(sys.argv))
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', pythons.NAMES)
 def test_every_interpreter_at_hand_can_minify_and_compile_the_package(name):
     args = [pythons.find_python(name), '-c', PROGRAM, os.path.dirname(PACKAGE)] + PACKAGE_FILES

@@ -67,6 +67,7 @@ def test_a_block_that_is_used_up_is_followed_by_another(router):
     assert ids == list(range(2, 1002)) + list(range(1002, 1007))
 
 
+@pytest.mark.slow
 def test_ten_deep(router):
     contexts = chain(router, 10)
     pids = [context.call(os.getpid) for context in contexts]
