@@ -45,14 +45,15 @@ PARTS = {
         'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
         'connection', 'belonging', 'unsendable', 'lent', 'calls', 'context', 'losses', 'room', 'requests',
-        'grants', 'routes', 'id_allocator', 'forwarder', 'module_forwarder',
+        'grants', 'routes', 'id_allocator', 'announcement', 'forwarder', 'module_forwarder',
         'resource_forwarder', 'router', 'upgrade', 'keys', 'depth', 'guard',
         'broken_pipe',
     ],
     'master': [
         'base', 'swallowed', 'core_source', 'stdlib', 'loaders', 'source_files',
-        'by_source', 'finder_methods', 'module_finder', 'server', 'main_guard', 'main_imports',
-        'module_responder', 'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
+        'by_source', 'finder_methods', 'module_finder', 'file_cache', 'bytecode', 'closure',
+        'parcels', 'shipments', 'push', 'server', 'main_guard', 'main_imports', 'module_responder',
+        'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],
     'service': [

@@ -34,6 +34,7 @@ class Connection(mitogen.parent.Connection):
     The client asks for a terminal in the pod, and lets go of the wish when it
     finds that it has none itself.
     """
+    _is_far = True
     options_class = Options
     create_child_args = {'merge_stdio': True}
 

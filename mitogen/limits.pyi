@@ -15,6 +15,9 @@ class Limits:
     requests: float
     request_bytes: float
     unread_bytes: float
+    announcement_bytes: float
+    pushed_modules: float
+    pushed_bytes: float
     id_blocks: float
     id_blocks_below: float
     routes: float

@@ -227,6 +227,7 @@ class Connection(mitogen.parent.Connection):
     are few. Then the client asks there, and keeps it as its stderr; otherwise
     its stderr is a pipe.
     """
+    _is_far = True
     options_class = Options
     diag_protocol_class = SetupProtocol
     child_is_immediate_subprocess = False

@@ -228,6 +228,8 @@ class ExternalContext(object):
                 ImportPolicy(self.config.get('import_overrides', ()),
                              self.config.get('import_blocks', ())))
         self.importer = self.router.importer = importer
+        if PY3:
+            importer._told = False
         if _core_source and self.config.get('setup_package', True):
             for name in 'mitogen', 'mitogen.core':
                 sys.modules[name].__loader__ = importer

@@ -13,6 +13,10 @@ class _Fetcher(object):
     Ask the parent for things by key, each once, whoever waits. The lock is
     never held while sending or calling back: the broker thread takes it too.
     """
+    # Requests that wait while the parent sends things of its own accord, or
+    # None. Guarded by the lock.
+    _held = None
+
     def __init__(self, router, context):
         self._context = context
         #: key -> answer; kept for ever, "absent" too.
@@ -27,7 +31,8 @@ class _Fetcher(object):
             context = key not in self._cache and self._context
             if context:
                 waiting = self._callbacks.setdefault(key, [])
-                first = not waiting
+                first = not waiting and (
+                    self._held is None or self._held.append(make_msg))
                 waiting.append(callback)
         if not context:
             callback()
@@ -49,6 +54,7 @@ class _Fetcher(object):
         self._lock = thread.allocate_lock()
         self._callbacks = {}
         self._context = None
+        self._held = None
 
     def _answer(self, key, value):
         with self._lock:

@@ -11,8 +11,8 @@ from _codecs import utf_8_encode  # house
 
 import mitogen  # house
 from mitogen.core import _complete, _Fetcher, _importer_log, _module, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
-from mitogen.core import has_parent_authority, LazyLogger, LOAD_MODULE, Message, PY3, ResourceReader  # house
-from mitogen.core import ResourceRequester, thread, to_text  # house
+from mitogen.core import has_parent_authority, HAVE_MODULES, LazyLogger, LOAD_MODULE, Message, PY3  # house
+from mitogen.core import ResourceReader, ResourceRequester, _SOURCE_RESOURCE, thread, to_text  # house
 
 if not PY3:  # house
     import imp  # house
@@ -29,6 +29,8 @@ class Importer(_Fetcher):
     #: Modules that are useless, or harmful, in another interpreter.
     ALWAYS_BLACKLIST = ['builtins', '__builtin__', 'msvcrt', 'thread',
                         'nt', '_winapi', 'org'] + ['cStringIO'] * PY3
+    # False in a child whose parent does not know what is here.
+    _told = True
     if _SELDOM:
         absent_msg = (
             'the parent is unable to serve %r: it is missing there too, or is a '
@@ -101,8 +103,59 @@ class Importer(_Fetcher):
         if msg.is_dead:
             return self._abandon()
         tup = msg.unpickle()
+        if not tup[0]:
+            return self._load_many(msg)
         _importer_log.debug('received %r', tup[0])
         self._answer(tup[0], tup)
+
+    @_seldom
+    def _load_many(self, msg):
+        """Take modules that the parent sends of its own accord. As long as it
+        says that there are more, nothing is asked for."""
+        (_, more, entries), data = msg.unpickle_iter()
+        with self._lock:
+            if self._held is None:
+                self._held = []
+        start = 0
+        for name, present, path, needs, size in entries:
+            _importer_log.debug('received %r', name)
+            content = None if path is None else data[start:start + size]
+            self._answer(name, (name, present, path, content, needs))
+            start += size
+        if more:
+            return
+        with self._lock:
+            held, self._held = self._held, None
+        # What was wanted meanwhile and has not come.
+        for msg in [make_msg() for make_msg in held]:
+            if to_text(msg.data) not in self._cache and self._context:
+                self._context.send(msg)
+        for func in vars(self).pop('_waiting', ()):
+            func()
+
+    def _tell(self):
+        """Tell the parent what it need not send: names on our path."""
+        import zlib
+        self._told = True
+        names = [sys.version]
+        for path in sys.path:
+            try:
+                names += os.listdir(path)
+            except OSError:
+                pass
+        # There is no answer.
+        self._request(0, int, lambda: Message(
+            data=zlib.compress(ascii(names).encode()), handle=HAVE_MODULES))
+
+    def _look_ahead(self, fullname):
+        """Ask for the module for which this one, a package, is imported."""
+        if fullname not in self._cache:
+            self._told or self._tell()
+            frame = sys._getframe(3)
+            while 'importlib' in frame.f_code.co_filename[:17]:
+                fullname = frame.f_locals.get('name', fullname)
+                frame = frame.f_back
+            self._request_module(fullname, int)
 
     def _request_module(self, fullname, callback):
         """Call `callback()` when `_cache` has the module: now, or on the
@@ -133,6 +186,7 @@ class Importer(_Fetcher):
     def _fetch(self, fullname):
         """Return (sub-module names or None, file name) once it is known."""
         self._refuse_imports(fullname)
+        self._look_ahead(fullname)
         self._get(self._request_module, fullname)
         path = self.get_filename(fullname)
         if path is None:
@@ -144,13 +198,28 @@ class Importer(_Fetcher):
 
     def _execute(self, module, fullname, path):
         import zlib
+        source = zlib.decompress(self._cache[fullname][3])
         try:
-            code = compile(zlib.decompress(self._cache[fullname][3]), path,
-                           'exec', 0, 1)
+            code = self._read_code(fullname, source, path) \
+                if b'\0' in source[:9] else \
+                compile(source, path, 'exec', 0, 1)
         except SyntaxError:
             _importer_log.exception('while importing %r', fullname)
             raise
         exec(code, module.__dict__)
+
+    @_seldom
+    def _read_code(self, fullname, data, path):
+        """Return the code of a module whose parent has sent bytecode, as a
+        file would have it: a head of 16 bytes, then what marshal writes."""
+        import _imp
+        import marshal
+        from _frozen_importlib_external import MAGIC_NUMBER
+        if data[:4] != MAGIC_NUMBER:
+            return compile(self.get_source(fullname), path, 'exec', 0, 1)
+        code = marshal.loads(memoryview(data)[16:])
+        _imp._fix_co_filename(code, path)
+        return code
 
     def _decide(self, fullname):
         """Return None for "not from here", False for "only if nobody else has
@@ -303,7 +372,13 @@ class Importer(_Fetcher):
         if self.get_filename(fullname):
             # The broker thread shows an error, for example.
             source = _module('zlib').decompress(self._cache[fullname][3])
-            if PY3:
+            if b'\0' in source[:9]:
+                if thread.get_ident() == self._router.broker._ident:
+                    # It would wait for itself.
+                    return
+                source = self._resource_requester._get_resource(
+                    fullname, _SOURCE_RESOURCE)
+            if PY3 and source is not None:
                 from importlib.util import decode_source
                 source = decode_source(source)
             return source

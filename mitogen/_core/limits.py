@@ -75,6 +75,16 @@ class _Limits(object):
     #: resource is answered. If there are more, the request waits.
     unread_bytes = 67108864
 
+    #: Bytes of the names that a child says it has, before its first request for
+    #: a module.
+    announcement_bytes = 262144
+
+    #: Modules that are sent unasked with the one that is asked for.
+    pushed_modules = 2000
+
+    #: Bytes of them.
+    pushed_bytes = 33554432
+
     #: How many times a master hands a peer a block of 1,000 context ids, which
     #: are for the whole tree and are never used again.
     id_blocks = 1000

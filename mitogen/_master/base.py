@@ -13,6 +13,7 @@ from __future__ import absolute_import
 
 import collections
 import logging
+import marshal
 import os
 import re
 import string

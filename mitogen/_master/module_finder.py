@@ -158,6 +158,56 @@ class ModuleFinder(object):
                 for name in names:
                     yield '%s%s.%s' % (prefix, modname, name)
 
+    def _is_altered(self, fullname):
+        """
+        Tell whether what is served for a module is not what is in the file.
+        """
+        return fullname in self._altered
+
+    def _forget(self, fullname):
+        """
+        Look for a module anew when it is asked for again.
+        """
+        self._found_cache.pop(fullname, None)
+        self._related_cache.pop(fullname, None)
+
+    def _find_imports(self, fullname, is_pkg, get_code=None):
+        """
+        Yield what a module imports at its top level, in order: pairs of name
+        and whether that is a module for sure, since a name that is imported
+        from a package may be anything. A module that does not compile here
+        imports nothing.
+
+        :param get_code:
+            Function that returns the code of the module, if there is a better
+            way than to compile the source.
+        """
+        path, source, _ = self.get_module_source(fullname)
+        imports = _imports_by_source.find(fullname, source)
+        if imports is None:
+            import mitogen.imports
+            try:
+                code = get_code() if get_code else \
+                    compile(source, path, 'exec', 0, True)
+                imports = list(mitogen.imports.codeobj_imports(code))
+            except Exception:
+                FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
+                                 exc_info=True)
+                imports = []
+            _imports_by_source.add(fullname, source, imports)
+        package = fullname if is_pkg else fullname.rpartition('.')[0]
+        for level, modname, names in imports:
+            base = modname
+            if level > 0:
+                parts = package.split('.')
+                above = parts[:len(parts) - level + 1]
+                base = '.'.join(above + [modname] if modname else above)
+                if not all(above) or level > len(parts):
+                    continue
+            yield base, True
+            for name in names:
+                yield '%s.%s' % (base, name), False
+
     def _is_related(self, name):
         return (
             sys.modules.get(name) is not None

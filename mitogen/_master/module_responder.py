@@ -14,8 +14,9 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _BySource, _cut_main, _log_swallowed, _Server, _with_absolute_imports, b  # house
-from mitogen.master import get_child_modules, is_stdlib_path, ModuleFinder, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _BySource, _cut_main, _log_swallowed, _Parcels, _Push, _Server, _Shipments  # house
+from mitogen.master import _with_absolute_imports, b, get_child_modules, is_stdlib_path, ModuleFinder, PY3  # house
+from mitogen.master import RESPONDER_LOG, to_text  # house
 
 
 #: Module name -> its source minified, and module name -> what is sent of it
@@ -48,9 +49,10 @@ class ModuleResponder(_Server):
     COUNTERS = (
         'bad_load_module_count', 'good_load_module_count',
         'good_load_module_size', 'get_module_count', 'get_module_secs',
-        'minify_secs',
+        'minify_secs', 'pushed_module_count',
     )
 
+    _minify_word = b('minify_safe')
     minify_safe_re = re.compile(b(r'\s#[ \t]*!mitogen:[ \t]*minify_safe'))
 
     MAIN_RE = re.compile(
@@ -77,9 +79,12 @@ class ModuleResponder(_Server):
         self._packed_cache = {}
         #: Context id -> set of module names already forwarded to it.
         self._forwarded_by_context = {}
+        self._parcels = _Parcels(self)
+        self._shipments = _Shipments(self)
 
         for counter in self.COUNTERS:
             setattr(self, counter, 0)
+        mitogen.parent._receive_announcements(router)
         # Last: a request may come in at once.
         super(ModuleResponder, self).__init__(
             router, mitogen.core.GET_MODULE,
@@ -135,6 +140,11 @@ class ModuleResponder(_Server):
         RESPONDER_LOG.error(self.main_guard_msg, path)
         raise ImportError(self.main_guard_msg % (path,))
 
+    def _is_minify_safe(self, source):
+        # Few are, and the expression is slow.
+        return self._minify_word in source and \
+            self.minify_safe_re.search(source) is not None
+
     def _minify(self, fullname, path, source):
         """
         Return `source` minified, or as it is if that is not possible.
@@ -171,11 +181,37 @@ class ModuleResponder(_Server):
             return None, None, None
         return found
 
+    def _get_source(self, fullname):
+        """
+        Return the text that a child is to run as bytes, :data:`None` if there is
+        no such module. The policy is not asked.
+        """
+        fullname = mitogen.parent._native_str(fullname)
+        path, source, _ = self._find_servable(fullname)
+        if source is not None:
+            return self._prepare(fullname, path, source)
+
+    def _forget(self, fullname):
+        """
+        Forget what was made of a module that has changed.
+        """
+        self._finder._forget(fullname)
+        self._cache.pop(fullname, None)
+        self._packed_cache.pop(fullname, None)
+
+    def _is_sent_as_it_is(self, fullname):
+        """
+        Tell whether children run just what is in the file of a module.
+        """
+        return fullname != '__main__' and \
+            fullname.partition('.')[0] != 'mitogen' and \
+            not self._is_minify_safe(self._find_servable(fullname)[1])
+
     def _prepare(self, fullname, path, source):
         """
         Return the text a child is to run, as bytes.
         """
-        if self.minify_safe_re.search(source):
+        if self._is_minify_safe(source):
             source = self._minify(fullname, path, source)
         if fullname == '__main__':
             source = self.neutralize_main(path, source)
@@ -337,13 +373,28 @@ class ModuleResponder(_Server):
         began = mitogen.core.now()
         name = self._name_in(msg)
         self.get_module_count += 1
-        if name in stream.protocol.sent_modules:
+        if name in stream.protocol.sent_modules and \
+                not mitogen.parent._announced_by(stream):
             RESPONDER_LOG.warning('duplicate request for %r from %s', name,
                                   stream)
         else:
             RESPONDER_LOG.debug('%s asks for %r', stream, name)
-        self._send_module_and_related(stream, name)
+        if mitogen.parent._announced_by(stream):
+            self._push(stream, name)
+        else:
+            self._send_module_and_related(stream, name)
         self.get_module_secs += mitogen.core.now() - began
+
+    def _push(self, stream, fullname):
+        """
+        Answer a child that takes more than it has asked for.
+        """
+        push = getattr(stream.protocol, '_push', None)
+        if push is None:
+            # What it has not fetched of the core reads what follows.
+            self._send_late_core(stream)
+            push = stream.protocol._push = _Push(self, stream)
+        push.answer(fullname)
 
     def _forward_one_module(self, context, stream, fullname):
         forwarded = self._forwarded_by_context[context.context_id]

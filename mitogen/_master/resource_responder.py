@@ -74,6 +74,22 @@ class ResourceResponder(_Server):
         finally:
             fp.close()
 
+    def _get_content(self, package, resource):
+        """
+        Return what answers a request.
+
+        :raises Exception:
+            There is no such thing, or the child may not have it.
+        """
+        content = mitogen.parent.get_late_source(package, resource)
+        if content is None:
+            responder = self._router.responder
+            responder.policy.denied_raise(package)
+            if resource == mitogen.core._SOURCE_RESOURCE:
+                return responder._get_source(package)
+            content = self._get_resource(package, resource)
+        return content
+
     def _on_get_resource(self, msg):
         stream = self._stream_of(msg)
         if stream is None:
@@ -84,10 +100,7 @@ class ResourceResponder(_Server):
             if not mitogen.parent.is_sane_resource(request):
                 raise ValueError('not two names')
             package, resource = request
-            content = mitogen.parent.get_late_source(package, resource)
-            if content is None:
-                self._router.responder.policy.denied_raise(to_text(package))
-                content = self._get_resource(package, resource)
+            content = self._get_content(to_text(package), to_text(resource))
         except Exception:
             # The child must have an answer, whatever it is.
             content = None

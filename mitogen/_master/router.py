@@ -81,7 +81,9 @@ class Router(mitogen.parent.Router):
             Dictionary: `get_module_count` requests received and
             `get_module_secs` spent on them, `good_load_module_count` modules
             sent, `good_load_module_size` bytes of them,
-            `bad_load_module_count` refusals, `minify_secs` spent minifying.
+            `bad_load_module_count` refusals, `minify_secs` spent minifying,
+            `pushed_module_count` modules and refusals that nobody had asked
+            for.
         """
         return dict((counter, getattr(self.responder, counter))
                     for counter in self.responder.COUNTERS)

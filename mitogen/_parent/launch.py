@@ -75,6 +75,9 @@ class _Launch(object):
     context = None
     proc = None
 
+    #: The child is on another machine, so that bytes cost time.
+    _is_far = False
+
     #: The child was sent the core without what is seldom used, and has not
     #: asked for that yet.
     _lacks_core = False

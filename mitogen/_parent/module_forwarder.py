@@ -5,10 +5,48 @@ ModuleForwarder: children get modules that came from the parent.
 
 from __future__ import absolute_import  # house
 
+import zlib  # house
+
 import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import b, to_text  # house
-from mitogen.parent import _Forwarder, _handle, ABSENT_MAX, is_immediate_child, LOG, REQUEST_MAX, Throttle  # house
+from mitogen.parent import _announced_by, _Forwarder, _handle, _pack_modules, _receive_announcements  # house
+from mitogen.parent import _send_load_module, ABSENT_MAX, is_immediate_child, LOG, PY3, REQUEST_MAX, Throttle  # house
+
+
+class _Needs(object):
+    """
+    What a module needs of the modules that came from the parent.
+
+    :param dict cache: of the importer.
+    """
+    def __init__(self, cache):
+        self._cache = cache
+        self._seen = set()
+
+    def walk(self, fullname):
+        """
+        Yield the names of the module, of the packages that hold it, and of those
+        that these need, in order of need.
+        """
+        stack = [mitogen.core.module_lineage(fullname)]
+        while stack:
+            for name in stack[-1]:
+                if name in self._cache and name not in self._seen:
+                    self._seen.add(name)
+                    yield name
+                    stack.append(map(to_text, self._cache[name][4]))
+                    break
+            else:
+                stack.pop()
+
+
+def _is_bytecode(content):
+    """
+    Tell whether the content of a module is what an interpreter has compiled.
+    """
+    return content is not None and \
+        b('\0') in zlib.decompressobj().decompress(bytes(content), 9)
 
 
 class ModuleForwarder(_Forwarder):
@@ -21,6 +59,7 @@ class ModuleForwarder(_Forwarder):
     def __init__(self, router, parent_context, importer):
         super(ModuleForwarder, self).__init__(router, parent_context)
         self.importer = importer
+        _receive_announcements(router)
         _handle(router, mitogen.core.GET_MODULE,
                 Throttle(router, self._on_get_module), is_immediate_child)
         _handle(router, mitogen.core.FORWARD_MODULE,
@@ -38,7 +77,7 @@ class ModuleForwarder(_Forwarder):
         def on_cached():
             stream = self._stream_to(child_id)
             if stream is not None:
-                self._send_with_related(stream, fullname)
+                self._when_complete(lambda: self._answer(stream, fullname))
 
         if (fullname not in self.importer._cache and
                 len(self.importer._cache) >= ABSENT_MAX):
@@ -50,7 +89,18 @@ class ModuleForwarder(_Forwarder):
                 self._send(stream, mitogen.core.LOAD_MODULE,
                            (fullname, None, None, None, ()))
             return
+        if PY3 and not self.importer._told:
+            self.importer._tell()
         self.importer._request_module(fullname, on_cached)
+
+    def _when_complete(self, func):
+        """
+        Call a function once our parent has sent all that it has said it would.
+        """
+        if self.importer._held is None:
+            func()
+        else:
+            vars(self.importer).setdefault('_waiting', []).append(func)
 
     def _on_forward_module(self, msg):
         id_bytes, _, name_bytes = mitogen.core.bytes_partition(
@@ -64,7 +114,7 @@ class ModuleForwarder(_Forwarder):
         if fullname in stream.protocol.sent_modules:
             return
 
-        def on_cached():
+        def pass_on():
             self._send_with_related(stream, fullname)
             # Each context on the way to the target does the same.
             next_id = stream.protocol.remote_id
@@ -75,22 +125,129 @@ class ModuleForwarder(_Forwarder):
                     data=msg.data,
                 ))
 
+        def on_cached():
+            self._when_runnable(stream, self._related(fullname), pass_on)
+
         self.importer._request_module(fullname, on_cached)
+
+    def _answer(self, stream, fullname):
+        """
+        Send a module that was asked for, and those that it needs.
+        """
+        announcement = _announced_by(stream)
+        if announcement is None or fullname not in self.importer._cache:
+            self._when_runnable(
+                stream, self._related(fullname),
+                lambda: self._send_with_related(stream, fullname))
+            return
+        self._send_late_core(stream)
+        announcement.names.discard(fullname.partition('.')[0])
+        sent, has = stream.protocol.sent_modules, announcement.names
+        names = [
+            name for name in _Needs(self.importer._cache).walk(fullname)
+            if name == fullname or
+            name not in sent and name.partition('.')[0] not in has
+        ]
+        sent.update(names)
+        self._when_runnable(stream, names,
+                            lambda: self._send_many(stream, names))
+
+    def _send_late_core(self, stream):
+        """
+        Send the rest of the core, which reads what follows, to a child that was
+        sent the same part of it as we.
+        """
+        key = u'mitogen', u'core.late'
+        late = self.importer._resource_requester._cache.get(key)
+        if late and not hasattr(stream.protocol, '_has_late_core'):
+            stream.protocol._has_late_core = True
+            self._send(stream, mitogen.core.LOAD_RESOURCE, key, late)
+
+    #: Bytes of content in one message, about.
+    _chunk = 131072
+
+    def _send_many(self, stream, names):
+        entries, contents, size = [], [], 0
+        for name in names:
+            present, path, content, needs = self._entry(stream, name)
+            entries.append((name, present, path, list(needs), len(content)))
+            contents.append(content)
+            size += len(content)
+            if size > self._chunk:
+                _send_load_module(self.router, stream,
+                                  _pack_modules(True, entries, contents))
+                entries, contents, size = [], [], 0
+        _send_load_module(self.router, stream,
+                          _pack_modules(False, entries, contents))
+
+    def _related(self, fullname):
+        """
+        Return the names of a module and of those that it asks for itself, as
+        far as we have them.
+        """
+        cache = self.importer._cache
+        if fullname not in cache:
+            return []
+        return [to_text(name) for name in cache[fullname][4]
+                if name in cache] + [fullname]
+
+    @staticmethod
+    def _runs_our_bytecode(stream):
+        announcement = _announced_by(stream)
+        return announcement is not None and announcement.runs_our_bytecode()
+
+    def _when_runnable(self, stream, names, func):
+        """
+        Call a function when we have what the child can run of modules: the
+        source, if our parent has sent us what only our kind of interpreter
+        runs.
+        """
+        missing = [] if self._runs_our_bytecode(stream) else [
+            name for name in names
+            if _is_bytecode(self.importer._cache[name][3])]
+        left = [len(missing)]
+
+        def on_source():
+            left[0] -= 1
+            if left[0] == 0:
+                func()
+
+        if not missing:
+            return func()
+        for name in missing:
+            self.importer._resource_requester._request_resource(
+                name, mitogen.core._SOURCE_RESOURCE, on_source)
+
+    def _entry(self, stream, name):
+        """
+        Return what a child is told about a module, without its name: a content
+        is bytes, also if there is no module.
+        """
+        _, present, path, content, needs = self.importer._cache[name]
+        if not self._runs_our_bytecode(stream) and _is_bytecode(content):
+            source = self.importer._resource_requester._cache.get(
+                (name, mitogen.core._SOURCE_RESOURCE))
+            if source is None:
+                # It has gone meanwhile, or our parent has.
+                present = path = None
+            content = zlib.compress(source or b(''), 1)
+        return present, path, b('') if path is None else bytes(content), needs
 
     def _send_with_related(self, stream, fullname):
         """
         Send a module that is in the cache, and before it those that it will
         ask for, unless they were sent on this stream before.
         """
-        cache = self.importer._cache
-        if fullname not in cache:
+        if fullname not in self.importer._cache:
             # Our parent was lost before it could answer.
             self._send(stream, mitogen.core.LOAD_MODULE,
                        (fullname, None, None, None, ()))
             return
-        related = [to_text(name) for name in cache[fullname][4]
-                   if name in cache]
-        for name in related + [fullname]:
+        for name in self._related(fullname):
             if name not in stream.protocol.sent_modules:
                 stream.protocol.sent_modules.add(name)
-                self._send(stream, mitogen.core.LOAD_MODULE, cache[name])
+                present, path, content, needs = self._entry(stream, name)
+                self._send(stream, mitogen.core.LOAD_MODULE, (
+                    name, present, path,
+                    None if path is None else mitogen.core.Blob(content),
+                    needs))

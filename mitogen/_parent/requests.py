@@ -28,6 +28,7 @@ _LIMITS = {
     # Have limits of their own.
     mitogen.core.GET_MODULE: None,
     mitogen.core.GET_RESOURCE: None,
+    mitogen.core.HAVE_MODULES: 'announcement_bytes',
 }
 
 

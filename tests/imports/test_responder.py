@@ -700,9 +700,9 @@ def test_records_are_made_by_the_factory(router):
 # ---- the router and its broker
 
 def test_handlers_of_a_master(router):
-    for handle in (100, 102, 103, 104, 105, 109, 112):
+    for handle in (100, 102, 103, 104, 105, 109, 112, 114):
         assert handle in router._handle_map
-    assert len(router._handle_map) == 7
+    assert len(router._handle_map) == 8
 
 
 def test_the_largest_message_is_handed_down(make_router):
@@ -739,7 +739,7 @@ def test_statistics_are_logged_at_the_end(broker):
     router = mitogen.master.Router(broker)
     assert sorted(router.get_stats()) == [
         'bad_load_module_count', 'get_module_count', 'get_module_secs', 'good_load_module_count',
-        'good_load_module_size', 'minify_secs']
+        'good_load_module_size', 'minify_secs', 'pushed_module_count']
     with testlib.LogCapture('mitogen') as logs:
         broker.shutdown()
         broker.join()

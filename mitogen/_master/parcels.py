@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Parcels: modules as they travel to children that take several at once.
+"""
+
+from __future__ import absolute_import  # house
+
+import collections  # house
+import marshal  # house
+import zlib  # house
+
+import mitogen.core  # house
+
+from mitogen.master import _file_cache, _get_bytecode, _stamp_of, _with_head, _with_packages  # house
+from mitogen.master import get_child_modules, to_text  # house
+
+
+#: What a child is told about a module, but for its content. The path is
+#: :data:`None` if there is no such module, or none that may be served.
+_Parcel = collections.namedtuple('_Parcel', 'name present path stamp')
+
+
+class _Parcels(object):
+    """
+    Finds each module once, and makes its contents once for all children. Files
+    that were edited are looked at anew. Broker thread.
+
+    :param ModuleResponder responder:
+        Finds the source, and makes what children are to run of it.
+    """
+    def __init__(self, responder):
+        self._responder = responder
+        self._parcels = {}
+        self._needs = {}
+
+    def get(self, fullname):
+        """
+        Return the :class:`_Parcel` of a module. The policy is not asked.
+        """
+        parcel = self._parcels.get(fullname)
+        if parcel is not None and self.is_fresh(parcel):
+            return parcel
+        if parcel is not None:
+            self._responder._forget(fullname)
+            self._needs.pop(fullname, None)
+        parcel = self._find(fullname)
+        if self._responder._keeps(parcel, self._parcels):
+            self._parcels[fullname] = parcel
+        return parcel
+
+    @staticmethod
+    def is_fresh(parcel):
+        """
+        Tell whether the file of a module is as it was.
+        """
+        return parcel.stamp is None or parcel.stamp == _stamp_of(parcel.path)
+
+    def _find(self, fullname):
+        path, source, is_pkg = self._responder._find_servable(fullname)
+        if source is None:
+            return _Parcel(to_text(fullname), None, None, None)
+        is_altered = self._responder._finder._is_altered(fullname)
+        return _Parcel(
+            to_text(fullname),
+            get_child_modules(path, fullname) if is_pkg else None,
+            to_text(path),
+            None if is_altered else _stamp_of(path),
+        )
+
+    def has_inside(self, fullname, name):
+        """
+        Tell whether a package has a module directly inside.
+        """
+        return to_text(name) in (self.get(fullname).present or ())
+
+    def _has_bytecode(self, parcel):
+        return (parcel.stamp is not None and parcel.path.endswith('.py') and
+                self._responder._is_sent_as_it_is(parcel.name))
+
+    def content(self, parcel, as_bytecode, level):
+        """
+        Return the content of a module, compressed.
+
+        :param bool as_bytecode: if that can be had.
+        :param int level: of the compression.
+        :raises Exception: it cannot be made.
+        """
+        as_bytecode = as_bytecode and self._has_bytecode(parcel)
+        if parcel.name.partition('.')[0] == 'mitogen':
+            # What is passed on to many.
+            level = 9
+
+        def make():
+            return zlib.compress(self._make(parcel, as_bytecode), level)
+
+        return _file_cache.get(parcel.path, parcel.stamp,
+                               (parcel.name, as_bytecode, level), make)
+
+    def _make(self, parcel, as_bytecode):
+        if as_bytecode:
+            try:
+                return _with_head(_get_bytecode(parcel.name, parcel.path,
+                                                parcel.stamp))
+            except Exception:
+                # The child is to fail as we would.
+                pass
+        return self._responder._get_source(parcel.name)
+
+    def needs(self, fullname):
+        """
+        Return the modules that a module imports, as a list of pairs of name and
+        whether that is a module for sure.
+        """
+        needs = self._needs.get(fullname)
+        if needs is None:
+            needs = list(_with_packages(self._find_needs(fullname)))
+            self._needs[fullname] = needs
+        return needs
+
+    def _find_needs(self, fullname):
+        parcel = self.get(fullname)
+        if parcel.path is None:
+            return []
+        get_code = None
+        if self._has_bytecode(parcel):
+            def get_code():
+                return marshal.loads(_get_bytecode(fullname, parcel.path,
+                                                   parcel.stamp))
+        return self._responder._finder._find_imports(
+            fullname, parcel.present is not None, get_code)

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Push: a child that asks for a module is sent all that this module needs.
+"""
+
+from __future__ import absolute_import  # house
+
+import collections  # house
+import sys  # house
+
+import mitogen.core  # house
+import mitogen.parent  # house
+
+from mitogen.master import _Closure, _log_swallowed, b, RESPONDER_LOG, to_text  # house
+
+
+class _Batch(object):
+    """
+    Modules that go into one message.
+
+    :param float until: when it is to be sent, be it as small as it may.
+    """
+    def __init__(self, until):
+        self.until = until
+        self.size = 0
+        self._parcels = []
+        self._entries = []
+        self._contents = []
+
+    def add(self, parcel, content, needs):
+        """
+        Add a module, or the news that there is none of that name.
+        """
+        self._parcels.append(parcel)
+        self._entries.append((parcel.name, parcel.present, parcel.path, needs,
+                              len(content)))
+        self._contents.append(content)
+        self.size += len(content)
+
+    def add_failure(self, name):
+        """
+        Add the news that a module cannot be sent now. That is not remembered,
+        as the reason may go away.
+        """
+        self._entries.append((to_text(name), None, None, (), 0))
+
+    def pack(self):
+        """
+        Return the content of the message, and the parcels in it.
+        """
+        data = mitogen.parent._pack_modules(True, self._entries, self._contents)
+        return data, self._parcels
+
+
+class _Push(object):
+    """
+    Answers the requests of one child that has announced itself. Each is answered
+    with the module, then with those that it needs and the child lacks, in order
+    of need, and with the names that nobody has. The work is done in slices:
+    other children have their turn in between. Broker thread.
+
+    :param ModuleResponder responder:
+    :param stream: to the child.
+    """
+    #: Bytes of content in one message, if there is time to collect them.
+    chunk = 131072
+
+    #: Seconds of work in one slice.
+    turn = 0.004
+
+    def __init__(self, responder, stream):
+        self._responder = responder
+        self._parcels = responder._parcels
+        self._router = responder._router
+        self._stream = stream
+        self._sent = stream.protocol.sent_modules
+        self._announcement = mitogen.parent._announced_by(stream)
+        self._kind = (self._announcement.runs_our_bytecode(),
+                      1 if mitogen.parent._is_far(stream) else 0)
+        self._roots = collections.deque()
+        self._messages = None
+
+    def answer(self, fullname):
+        """
+        Have a request answered. The work begins when others that have come with
+        it are known.
+        """
+        if self._messages is not None and fullname in self._sent:
+            # It is on its way. The child has asked for what is inside, too.
+            return
+        self._roots.append(fullname)
+        if self._messages is None:
+            self._messages = self._make_messages()
+            self._router._room.call_later(0.0, self._go_on)
+
+    def _go_on(self):
+        """
+        Do one slice of the work.
+        """
+        stream = self._stream
+        if self._router.stream_by_id(stream.protocol.remote_id) is not stream:
+            return
+        began = mitogen.core.now()
+        data = next(self._messages, None)
+        self._responder.get_module_secs += mitogen.core.now() - began
+        if data is None:
+            self._messages = None
+            return
+        self._responder.good_load_module_size += len(data)
+        mitogen.parent._send_load_module(self._router, stream, data)
+        room = self._router._room
+        if room.is_there(stream):
+            self._router._room.call_later(0.0, self._go_on)
+        else:
+            room.when_there(stream, self._go_on)
+
+    def _make_messages(self):
+        """
+        Yield the contents of messages, as long as there are requests.
+        """
+        while self._roots:
+            while self._roots:
+                for data in self._make_for_next():
+                    yield data
+            # Another request may come before the next slice.
+            yield mitogen.parent._pack_modules(False, [], [])
+
+    def _make_for_next(self):
+        root = self._roots.popleft()
+        # The child says that it has some of this, and yet it asks.
+        self._announcement.names.discard(root.partition('.')[0])
+        return self._responder._shipments.get(
+            self._kind, root, self._announcement.names, self._sent,
+            self._make_for_root)
+
+    def _make_for_root(self, root):
+        """
+        Yield pairs of the content of a message and the parcels in it.
+        """
+        batch = _Batch(mitogen.core.now() + self.turn)
+        for name in self._walk(root):
+            self._add(batch, name, name == root)
+            if batch.size >= self.chunk or mitogen.core.now() >= batch.until:
+                yield batch.pack()
+                batch = _Batch(mitogen.core.now() + self.turn)
+        yield batch.pack()
+
+    def _walk(self, root):
+        """
+        Yield the names of what is sent for a module.
+        """
+        self._root, self._pushed = root, 0
+        lineage = list(mitogen.core.module_lineage(root))
+        closure = _Closure(self._parcels.needs, self._is_wanted)
+        for count, name in enumerate(closure.walk(lineage)):
+            yield name
+            if self._is_enough(count):
+                break
+        # What was asked for is answered in any case.
+        for name in lineage:
+            if not closure.has_seen(name) and self._is_wanted(name, True):
+                yield name
+
+    def _is_enough(self, count):
+        limits = self._router.limits
+        return count >= limits.pushed_modules or \
+            self._pushed >= limits.pushed_bytes
+
+    def _is_wanted(self, fullname, is_sure):
+        if fullname == self._root:
+            return True
+        top, _, rest = fullname.partition('.')
+        policy = self._responder.policy
+        if (fullname in self._sent or
+                fullname == '__main__' or
+                top in sys.builtin_module_names or
+                top in self._announcement.names and
+                not policy.overriden(fullname) or policy.denied(fullname)):
+            return False
+        if rest:
+            package, _, name = fullname.rpartition('.')
+            return self._parcels.has_inside(package, name)
+        return is_sure
+
+    def _add(self, batch, name, is_root):
+        try:
+            self._responder.policy.denied_raise(name)
+            parcel = self._parcels.get(name)
+            content = b('') if parcel.path is None else \
+                self._parcels.content(parcel, *self._kind)
+            needs = self._list_needs(name)
+        except Exception as e:
+            if isinstance(e, ImportError):
+                RESPONDER_LOG.debug('%r cannot be served to %s', name,
+                                    self._stream, exc_info=True)
+            else:
+                _log_swallowed(RESPONDER_LOG, 'cannot send %r to a child', name)
+            # Others are asked for if they are wanted.
+            if is_root:
+                self._responder.bad_load_module_count += 1
+                batch.add_failure(name)
+            return
+        self._pushed += len(content)
+        batch.add(parcel, content, needs)
+
+    def _list_needs(self, fullname):
+        names = self._announcement.names
+        return [
+            to_text(name) for name, _ in self._parcels.needs(fullname)
+            if name.partition('.')[0] not in names
+        ]

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Shipments: whole answers, kept for further children that lack the same.
+"""
+
+from __future__ import absolute_import  # house
+
+import collections  # house
+
+
+class _Shipments(object):
+    """
+    Answers to requests of children that have the same interpreter and the same
+    modules, as many do: each is made once. Broker thread.
+
+    :param ModuleResponder responder: whose counters count what is sent.
+    """
+    #: Answers that are kept, and bytes of them.
+    most = 64
+    most_bytes = 64 * 1048576
+
+    def __init__(self, responder):
+        self._responder = responder
+        #: Key -> list of (content of a message, parcels in it).
+        self._kept = collections.OrderedDict()
+        self._size = 0
+
+    def get(self, kind, root, names, sent, make):
+        """
+        Yield the contents of the messages that answer a request.
+
+        :param kind: in what form modules travel to the child.
+        :param root: what it asks for.
+        :param set names: names that it has.
+        :param set sent: names of modules that it was sent, which grows.
+        :param make:
+            Function that makes the answer for a root: it yields pairs of
+            content and parcels.
+        """
+        policy = self._responder.policy
+        key = (kind, root, frozenset(names), frozenset(sent),
+               frozenset(policy.overrides), frozenset(policy.blocks))
+        kept = self._kept.get(key)
+        if kept is not None and self._is_fresh(kept):
+            for data, parcels in kept:
+                self._note(parcels, root, sent)
+                yield data
+            return
+        made = []
+        for data, parcels in make(root):
+            made.append((data, parcels))
+            self._note(parcels, root, sent)
+            yield data
+        self._keep(key, made)
+
+    def _is_fresh(self, made):
+        parcels = self._responder._parcels
+        return all(parcels.is_fresh(parcel)
+                   for _, batch in made for parcel in batch)
+
+    def _keep(self, key, made):
+        if not any(parcels for _, parcels in made):
+            return
+        self._size += sum(len(data) for data, _ in made)
+        self._kept[key] = made
+        while len(self._kept) > self.most or self._size > self.most_bytes:
+            _, gone = self._kept.popitem(last=False)
+            self._size -= sum(len(data) for data, _ in gone)
+
+    def _note(self, parcels, root, sent):
+        """
+        Count modules that are about to be sent.
+        """
+        responder = self._responder
+        for parcel in parcels:
+            if responder._keeps(parcel, sent):
+                sent.add(parcel.name)
+            if parcel.path is None:
+                responder.bad_load_module_count += 1
+            else:
+                responder.good_load_module_count += 1
+            if parcel.name != root:
+                responder.pushed_module_count += 1

@@ -1,0 +1,228 @@
+"""
+A child that asks for a module is sent all that this module needs and the child lacks.
+
+The packages are made for each test. They are on the path of this process, and on no child's. Children are asked by
+`eval`, which they have.
+"""
+
+import sys
+import textwrap
+
+import pytest
+
+from mitogen.core import CallError
+
+import closure_child
+import liar
+import pythons
+import testlib
+
+IMPORTER = "[f for f in __import__('sys').meta_path if type(f).__name__ == 'Importer'][0]"
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """
+    A function that writes files, given as relative path -> text, below a folder that this process imports from.
+    """
+    # One that nobody has looked into.
+    folder = tmp_path / 'site'
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
+
+    def write(files):
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+        return folder
+
+    yield write
+    assert not [name for name in set(sys.modules) - before if name.startswith('clo_')], 'the master has imported'
+
+
+def imported(child, name, what):
+    """
+    Have a child import a module, and return the value of an expression in it.
+    """
+    return child.call(eval, "(__import__(%r), eval(%r, vars(__import__('sys').modules[%r])))[1]" % (name, what, name))
+
+
+def requests(router):
+    return router.get_stats()['get_module_count']
+
+
+CHAIN = {
+    'clo_top.py': '''
+        try:
+            import clo_nowhere
+        except ImportError:
+            clo_nowhere = None
+        import clo_pkg.inner
+        from clo_pkg import sibling, value
+        total = clo_pkg.inner.number + sibling.number + value
+        ''',
+    'clo_pkg/__init__.py': 'value = 1\nfrom .early import number\n',
+    'clo_pkg/early.py': 'number = 10\n',
+    'clo_pkg/inner.py': 'from . import deep\nnumber = deep.number + 100\n',
+    'clo_pkg/deep.py': 'import json, os.path\nnumber = 1000\n',
+    'clo_pkg/sibling.py': 'number = 10000\n',
+    'clo_pkg/unwanted.py': '',
+}
+
+
+def test_all_that_a_module_needs_comes_with_one_request(router, make):
+    make(CHAIN)
+    child = router.local()
+    assert imported(child, 'clo_top', 'total') == 11101
+    assert requests(router) == 1
+    stats = router.get_stats()
+    assert (stats['good_load_module_count'], stats['bad_load_module_count'], stats['pushed_module_count']) == (6, 1, 6)
+
+
+def test_modules_come_in_the_order_of_need(router, make):
+    make(CHAIN)
+    child = router.local()
+    imported(child, 'clo_top', '0')
+    assert [name for name in child.call(eval, 'list(%s._cache)' % IMPORTER) if name.startswith('clo_')] == [
+        'clo_top', 'clo_nowhere', 'clo_pkg', 'clo_pkg.early', 'clo_pkg.inner', 'clo_pkg.deep', 'clo_pkg.sibling']
+
+
+def test_packages_and_what_is_in_them_are_asked_for_at_once(router, make):
+    make({'clo_a/__init__.py': '', 'clo_a/b/__init__.py': '', 'clo_a/b/c.py': 'import clo_z', 'clo_z.py': ''})
+    child = router.local()
+    with testlib.LogCapture('mitogen.responder') as logs:
+        imported(child, 'clo_a.b.c', '0')
+    assert [record.args[1] for record in logs.records if 'asks for' in record.msg] == ['clo_a.b.c', 'clo_a']
+
+
+def test_a_name_that_nobody_has_costs_no_request(router, make):
+    make(CHAIN)
+    child = router.local()
+    imported(child, 'clo_top', '0')
+    before = requests(router)
+    with pytest.raises(CallError) as e:
+        child.call(__import__, 'clo_nowhere')
+    assert 'ModuleNotFoundError' in str(e.value)
+    assert requests(router) == before
+
+
+def test_what_a_child_has_is_not_sent(router, make, tmp_path):
+    make(CHAIN)
+    over_there = tmp_path / 'over_there' / 'clo_pkg'
+    over_there.mkdir(parents=True)
+    for name in 'inner', 'sibling':
+        (over_there / (name + '.py')).write_text('number = 1\n')
+    (over_there / '__init__.py').write_text('value = 1\n')
+    child = router.local(python_path=['/usr/bin/env', 'PYTHONPATH=%s' % over_there.parent, sys.executable])
+    assert imported(child, 'clo_top', 'total') == 3
+    assert router.get_stats()['good_load_module_count'] == 1
+
+
+def test_a_child_of_the_same_python_is_sent_bytecode_that_shows_its_source(router, make):
+    make({'clo_fails.py': 'def fail():\n    raise ValueError("over there")\n'})
+    child = router.local()
+    assert imported(child, 'clo_fails', '__file__').startswith('master:/')
+    assert child.call(eval, "b'\\0' in __import__('zlib').decompress(%s._cache['clo_fails'][3])[:9]" % IMPORTER)
+    trace = child.call(eval, '''[i for i in [__import__('traceback')] for m in [__import__('clo_fails')]] and (
+        lambda t: (t.__class__, __import__('inspect').getsource(__import__('clo_fails').fail)))('')[1]''')
+    assert trace == 'def fail():\n    raise ValueError("over there")\n'
+    with pytest.raises(CallError) as e:
+        child.call(eval, "__import__('clo_fails').fail()")
+    assert 'clo_fails.py", line 2, in fail' in str(e.value)
+    assert 'master:/' in str(e.value)
+
+
+@pytest.mark.parametrize('name', ['python2.7', 'python3.6', 'python3.9'])
+def test_a_child_of_another_python_is_sent_source(router, make, name):
+    make(CHAIN)
+    child = router.local(python_path=pythons.find_python(name))
+    assert child.call(closure_child.value_in, 'clo_top', 'total') == 11101
+
+
+@pytest.mark.parametrize('name', ['python2.7', 'python3.9', None])
+def test_a_context_in_the_middle_answers_from_what_it_has(router, make, name):
+    make(CHAIN)
+    middle = router.local()
+    imported(middle, 'clo_top', '0')
+    below = router.local(via=middle, python_path=pythons.find_python(name) if name else sys.executable)
+    before = requests(router)
+    assert below.call(closure_child.value_in, 'clo_top', 'total') == 11101
+    assert requests(router) == before + 1
+
+
+def test_the_closure_reaches_a_grandchild(router, make):
+    make(CHAIN)
+    middle = router.local()
+    below = router.local(via=middle)
+    before = requests(router)
+    assert imported(below, 'clo_top', 'total') == 11101
+    assert requests(router) == before + 1
+
+
+def test_an_edited_file_is_sent_as_it_is(router, make):
+    make({'clo_user.py': 'import clo_edited as e', 'clo_edited.py': 'value = 1'})
+    assert imported(router.local(), 'clo_user', 'e.value') == 1
+    make({'clo_edited.py': 'value = 22'})
+    assert imported(router.local(), 'clo_user', 'e.value') == 22
+
+
+def test_an_answer_is_made_once_for_children_that_lack_the_same(router, make, monkeypatch):
+    make(CHAIN)
+    imported(router.local(), 'clo_top', '0')
+    monkeypatch.setattr(router.responder._parcels, 'content', None)
+    assert imported(router.local(), 'clo_top', 'total') == 11101
+
+
+def test_what_is_denied_is_not_sent_with_others(router, make):
+    make(CHAIN)
+    router.responder.blacklist_prefix('clo_pkg')
+    with pytest.raises(CallError) as e:
+        imported(router.local(), 'clo_top', '0')
+    assert 'ModuleDeniedByBlocksError' in str(e.value)
+    assert router.get_stats()['good_load_module_count'] == 1
+
+
+@pytest.mark.parametrize('limit', ['pushed_modules', 'pushed_bytes'])
+def test_what_is_beyond_the_limit_is_asked_for(router, make, limit):
+    make(CHAIN)
+    setattr(router.limits, limit, 2)
+    assert imported(router.local(), 'clo_top', 'total') == 11101
+    assert requests(router) > 1
+
+
+def test_a_module_that_does_not_compile_fails_over_there(router, make):
+    make({'clo_user.py': 'import clo_broken', 'clo_broken.py': 'x = 1\nthis is no Python\n'})
+    with pytest.raises(CallError) as e:
+        imported(router.local(), 'clo_user', '0')
+    assert 'SyntaxError' in str(e.value) and 'clo_broken.py, line 2' in str(e.value)
+
+
+def test_modules_that_import_each_other(router, make):
+    make({'clo_one.py': 'import clo_two\nx = 1', 'clo_two.py': 'import clo_one\ny = 2'})
+    child = router.local()
+    assert imported(child, 'clo_one', 'clo_two.y') == 2
+    assert requests(router) == 1
+
+
+def test_threads_import_while_modules_come(router, make):
+    files = dict(('clo_m%d.py' % i, 'import clo_m%d\nvalue = %d\n' % (i + 1, i)) for i in range(60))
+    files['clo_m60.py'] = 'value = 60\n'
+    files.update(('clo_n%d.py' % i, 'value = %d\n' % i) for i in range(20))
+    make(files)
+    child = router.local()
+    code = '''(lambda t, l: ([t.start_new_thread(lambda n=n: l.put(__import__('clo_n%d' % n).value), ()) for n in range(20)],
+        __import__('clo_m0'), sorted(l.get() for _ in range(20)))[2])(
+        __import__('_thread'), __import__('mitogen.core').core.Latch())'''
+    assert child.call(eval, code.replace('\n', ' ')) == list(range(20))
+
+
+def test_an_announcement_that_is_nonsense_does_no_harm(router, make, tmp_path):
+    make(CHAIN)
+    child = liar.Liar(router, tmp_path)
+    frames = [dict(dst=0, handle=114, data=data) for data in ('x', '', 'y' * 300000)]
+    child.send(frames=frames + [dict(dst=0, handle=liar.GET_MODULE, data='clo_top')])
+    testlib.wait_for(lambda: router.stats()['refusals'].get('announcement_bytes'))
+    assert imported(router.local(), 'clo_top', 'total') == 11101
+    child.close()
