@@ -88,7 +88,7 @@ class _Push(object):
         if self._messages is not None and fullname in self._sent:
             # It is on its way. The child has asked for what is inside, too.
             return
-        self._roots.append(fullname)
+        self._roots.append((fullname, fullname in self._sent))
         if self._messages is None:
             self._messages = self._make_messages()
             self._router._room.call_later(0.0, self._go_on)
@@ -126,7 +126,10 @@ class _Push(object):
             yield mitogen.parent._pack_modules(False, [], [])
 
     def _make_for_next(self):
-        root = self._roots.popleft()
+        root, was_sent = self._roots.popleft()
+        if root in self._sent and not was_sent:
+            # It has gone with what was asked for before.
+            return ()
         # The child says that it has some of this, and yet it asks.
         self._announcement.names.discard(root.partition('.')[0])
         return self._responder._shipments.get(

@@ -433,7 +433,10 @@ def test_a_grandchild_is_served_by_its_parent(router):
     for context in grandchildren:
         assert context.call(simple_pkg.a.subtract_one_add_two, 3) == 4
     after = counts(router)
-    assert tuple(b - a for a, b in zip(before, after)) == (1, 3, 0)
+    asked, sent, refused = (b - a for a, b in zip(before, after))
+    assert (sent, refused) == (3, 0)
+    # The package is asked for, too, unless it has come with what is in it.
+    assert asked in (1, 2)
 
 
 @pytest.mark.usefixtures('worked_out_nothing')
