@@ -8,6 +8,8 @@ from __future__ import absolute_import  # house
 import os  # house
 import threading  # house
 
+import mitogen.core  # house
+
 
 class _FileCache(object):
     """

@@ -9,7 +9,6 @@ import collections  # house
 import marshal  # house
 import zlib  # house
 
-import mitogen.core  # house
 
 from mitogen.master import _file_cache, _get_bytecode, _stamp_of, _with_head, _with_packages  # house
 from mitogen.master import get_child_modules, to_text  # house
