@@ -9,7 +9,6 @@ It is started with a socket that listens, and ends with the controller.
 from __future__ import absolute_import
 
 import logging
-import marshal
 import os
 import select
 import socket
@@ -20,7 +19,7 @@ import mitogen.core
 import mitogen.master
 import mitogen.ansible.payload
 import mitogen.ansible.target
-from mitogen.ansible import wire
+from mitogen.ansible import answers, wire
 
 LOG = logging.getLogger('mitogen.ansible')
 
@@ -101,7 +100,7 @@ class Worker(threading.Thread):
     def follow(self, target, job):
         while True:
             try:
-                event = marshal.loads(job.get(LOOK))
+                event = answers.read(job.get(LOOK))
             except mitogen.core.TimeoutError:
                 self.look()
                 continue

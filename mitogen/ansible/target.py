@@ -6,6 +6,8 @@ the controller's own machine, whose hub is in the daemon itself.
 
 from __future__ import absolute_import
 
+import collections
+import itertools
 import os
 import pkgutil
 import queue
@@ -228,15 +230,20 @@ class RemoteTarget(Target):
         """
         Fetch a regular file.
         """
-        size, mode = self.context.call(mitogen.ansible.remote.describe, path)
-        offsets = list(range(0, size, PIECE))
-        fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode | 0o200)
+        size, mode = map(int, self.context.call(mitogen.ansible.remote.describe, path))
+        # The host says how large it is: nothing is made of that before it comes.
+        offsets = iter(range(0, size, PIECE))
+        fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode & 0o777 | 0o200)
         with os.fdopen(fd, 'wb') as fp:
-            calls = []
-            while offsets or calls:
-                while offsets and len(calls) < WINDOW:
-                    calls.append(self.context.call_async(mitogen.ansible.remote.get, path, offsets.pop(0), PIECE))
-                fp.write(calls.pop(0).get().unpickle())
+            calls = collections.deque()
+            self.ask_for_pieces(calls, path, itertools.islice(offsets, WINDOW))
+            while calls:
+                fp.write(bytes(calls.popleft().get().unpickle())[:PIECE])
+                self.ask_for_pieces(calls, path, itertools.islice(offsets, 1))
+
+    def ask_for_pieces(self, calls, path, offsets):
+        for offset in offsets:
+            calls.append(self.context.call_async(mitogen.ansible.remote.get, path, offset, PIECE))
 
 
 def blob(data):

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Read the answers of a host's hub and zygotes.
+
+They are marshalled tuples, and the host may send any bytes in their place:
+:func:`marshal.loads` trusts what it reads, and ends the process over some. So
+the daemon reads the few types that an answer has here, and checks its shape.
+"""
+
+from __future__ import absolute_import
+
+import struct
+
+INT = struct.Struct('<i')
+
+#: First word of an answer -> the types of what follows.
+SHAPES = {
+    'done': (int, bytes, bytes),
+    'fail': (str, str),
+    'prompt': (bytes,),
+    'unknown': (),
+}
+
+
+class DamagedError(Exception):
+    """
+    The bytes are no answer.
+    """
+    pass
+
+
+class Reader(object):
+    """
+    :param bytes data: one marshalled tuple, of version 2 of the format.
+    """
+
+    def __init__(self, data):
+        self.data, self.at = memoryview(data), 0
+
+    def take(self, size):
+        found = self.data[self.at:self.at + size]
+        if size < 0 or len(found) != size:
+            raise DamagedError('an answer ends too early')
+        self.at += size
+        return found
+
+    def number(self):
+        return INT.unpack(self.take(INT.size))[0]
+
+    def value(self):
+        kind = bytes(self.take(1))
+        if kind == b'i':
+            return self.number()
+        if kind not in (b's', b'u'):
+            raise DamagedError('an answer has a value of type %r' % (kind,))
+        data = bytes(self.take(self.number()))
+        return data if kind == b's' else data.decode('utf-8', 'surrogatepass')
+
+    def items(self):
+        if bytes(self.take(1)) != b'(':
+            raise DamagedError('an answer is no tuple')
+        count = self.number()
+        if not 0 < count < 5:
+            raise DamagedError('an answer has %d values' % (count,))
+        found = tuple([self.value() for _ in range(count)])
+        if self.at != len(self.data):
+            raise DamagedError('more follows an answer')
+        return found
+
+
+def read(data):
+    """
+    Return an answer: a tuple of a word of `SHAPES` and the values it has there.
+
+    :raises DamagedError: these bytes are none.
+    """
+    try:
+        found = Reader(data).items()
+    except UnicodeDecodeError as error:
+        raise DamagedError(str(error))
+    if not isinstance(found[0], str) or found[0] not in SHAPES or \
+            tuple(type(value) for value in found[1:]) != SHAPES[found[0]]:
+        raise DamagedError('an answer has the wrong shape')
+    return found
