@@ -94,6 +94,10 @@ class Worker(threading.Thread):
         except wire.GoneError:
             target.cancel(job)
             raise
+        except Exception as error:
+            # It may have begun, so nobody may begin it once more in another way.
+            LOG.debug('job %d', job.number, exc_info=True)
+            return 'fail', 'gone', '%s: %s' % (type(error).__name__, error), False
         finally:
             job.close()
 
