@@ -39,8 +39,10 @@ class _Limits(object):
     :raises ValueError:
         A limit is set to what is no number, or is negative.
     """
-    #: Seconds that a peer may leave what waits for it unread. Then its stream
-    #: is ended, if something of this process waits for it meanwhile.
+    #: Seconds that a peer may leave what waits for it unread, or read less than
+    #: 64 KiB of it. Then its stream is ended, if something waits for it
+    #: meanwhile. Children take over what is set when they start, and divide it
+    #: by the number of contexts from the master to them: by 2, 3, and so on.
     stalled_seconds = 60.0
 
     #: Calls of services that wait for a thread of the pool; and of one service

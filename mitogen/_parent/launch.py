@@ -134,7 +134,7 @@ class _Launch(object):
             policy = responder.policy
         else:
             policy = self._router.importer.policy
-        return {
+        config = {
             'parent_ids': [mitogen.context_id] + list(mitogen.parent_ids),
             'context_id': self.context.context_id,
             'debug': bool(self.options.debug),
@@ -150,6 +150,11 @@ class _Launch(object):
             # Not as the child says it: somebody may echo this.
             'marker': ' ' + self._ready_nonce,
         }
+        stalled = self._router.limits.stalled_seconds
+        if stalled != mitogen.core._Limits.stalled_seconds:
+            # Infinity is no literal.
+            config['stalled_seconds'] = min(stalled, 1e9)
+        return config
 
     def _get_short_preamble(self):
         """

@@ -50,8 +50,16 @@ class _Room(object):
     has left a function: messages for it are forwarded, and until there is room
     nothing is read from the streams that they come by. Its siblings would wait.
 
+    The further down the tree a context is, the shorter it waits. One in between
+    reads nothing, either, while it waits for its child: it has to give up that
+    child before its own parent gives it up.
+
     :param Router router: whose streams these are.
     """
+    #: Bytes that a peer has to read in that time, lest one that reads a byte now
+    #: and then keeps its siblings waiting for ever.
+    least_read = 65536
+
     #: Seconds between two looks at the streams that something waits for.
     delay = 0.01
 
@@ -69,6 +77,14 @@ class _Room(object):
         self._ended = False
         mitogen.core.listen(router.broker, 'shutdown', self._end)
         router._unwaiting = self._unwaiting = set()
+
+    def patience(self):
+        """
+        Return for how many seconds a peer of this context may read nothing. Any
+        thread.
+        """
+        return (self._router.limits.stalled_seconds /
+                float(1 + len(mitogen.parent_ids)))
 
     def is_there(self, stream):
         """
@@ -127,7 +143,8 @@ class _Room(object):
                           for i in full)
         for stream in full:
             self._check_progress(stream, self._full[stream])
-        self.call_later(min(self._router.limits.stalled_seconds / 4.0,
+        # So often that each context is quicker than its parent, rounds included.
+        self.call_later(min(self.patience() / (4 + len(mitogen.parent_ids)),
                             self.longest_round), self._make_round)
 
     def __enter__(self):
@@ -181,13 +198,15 @@ class _Room(object):
 
     def _check_progress(self, stream, wait):
         written, now = _written(stream), mitogen.core.now()
-        if written != wait.written:
+        read = written - wait.written
+        if read >= min(self.least_read, self._router.high_water // 4):
             wait.written, wait.since = written, now
         elif stream.protocol.remote_id != mitogen.parent_id and \
-                now - wait.since > self._router.limits.stalled_seconds:
+                now - wait.since > self.patience():
             self._router.refuse(
                 stream, 'stalled_seconds', 'it is cut off, for it has read '
-                'nothing for %.1f seconds of the %d bytes that wait for it',
+                '%s for %.1f seconds of the %d bytes that wait for it',
+                'only %d bytes' % (read,) if read else 'nothing',
                 now - wait.since, stream.protocol.pending_bytes())
             stream.why = 'it has stopped reading'
             broker = self._router.broker

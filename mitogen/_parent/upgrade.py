@@ -70,6 +70,9 @@ def upgrade_router(econtext):
             importer=econtext.importer,
             parent=econtext.parent,
         )
+        if 'stalled_seconds' in econtext.config:
+            econtext.router.limits.stalled_seconds = \
+                econtext.config['stalled_seconds']
 
     with _upgrade_lock:
         if not isinstance(econtext.router, Router):

@@ -163,6 +163,8 @@ def nap(size, seconds):
         stream.rest += os.read(0, size)
     except BlockingIOError:
         pass
+    except OSError:
+        stream.ended = True
     time.sleep(seconds)
 
 

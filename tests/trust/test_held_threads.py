@@ -4,6 +4,8 @@ and in the end it is the liar that is cut off.
 """
 
 import logging
+import os
+import socket
 import threading
 
 import pytest
@@ -111,6 +113,39 @@ def test_a_child_that_does_not_read_what_is_forwarded_to_it_keeps_its_sibling_wa
     assert sibling.call(targets.context_id) == sibling.context_id
     lost.get(timeout=testlib.patience())
     liar.close()
+
+
+@pytest.mark.parametrize('levels', [1, 2])
+def test_a_context_gives_up_a_child_that_does_not_read_before_it_is_given_up_itself(router, tmp_path, levels):
+    router.limits.stalled_seconds = 4.0
+    pool = mitogen.service.Pool(router, services=[hostile_services.Offers(router)], size=2)
+    above = [router.local()]
+    for _ in range(levels - 1):
+        above.append(router.local(via=above[-1]))
+    sibling = router.local(via=above[-1])
+    liar = Liar(router, tmp_path, via=above[-1])
+    lost = mitogen.core.Latch()
+    mitogen.core.listen(liar.context, 'disconnect', lost.put)
+    liar.flood(frame=call(hostile_services.Offers, 'large'), count=200, reading=False, seconds=1)
+    for context in above + [sibling]:
+        assert context.call_async(targets.identity, 1).get(timeout=testlib.patience()).unpickle() == 1
+    lost.get(timeout=testlib.patience())
+    assert all(router.stream_by_id(context.context_id) for context in above)
+    liar.close()
+    pool.stop()
+
+
+def test_a_peer_that_reads_a_byte_now_and_then_loses_its_stream(cast):
+    cast.router.limits.stalled_seconds = 1
+    lost = mitogen.core.Latch()
+    mitogen.core.listen(cast.liar.context, 'disconnect', lost.put)
+    # So that the system takes a little more whenever a little was read.
+    with socket.socket(fileno=os.dup(cast.stream.transmit_side.fd)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    cast.liar.flood(frame=call(hostile_services.Offers, 'large'), count=60, reading=False, seconds=0.1)
+    testlib.wait_for(lambda: cast.liar.nap(size=2000, seconds=0.1) or lost.size())
+    assert cast.logs.find('it is cut off')
+    cast.sibling_is_served()
 
 
 def test_a_peer_that_is_slow_keeps_its_stream(cast):
