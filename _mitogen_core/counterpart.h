@@ -25,6 +25,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD mg_state *st;
     mg_router *router; /* NULL before _open() */
+    PyObject *losses; /* strong, or NULL; another object after each loss of a context. Compared, and not looked into. */
 } RoutedObject;
 
 /* A new reference to an owner; NULL (no exception) when that is gone, or is about to go: between its last reference

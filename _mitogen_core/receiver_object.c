@@ -14,9 +14,9 @@
 #include "router_handlers.h"
 #include "waiting.h"
 
-/* Binds the receiver to a router, and registers it there. */
+/* Binds the receiver to a router, and registers it there; asks as in mg_add_handler(). */
 static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int persist, PyObject *respondent,
-                  PyObject *policy, int overwrite)
+                  PyObject *policy, int overwrite, int asks)
 {
     mg_state *st = self->st;
     mg_router *ours = mg_router_behind(st, router);
@@ -30,7 +30,7 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
         return -1;
     PyObject *add = PyObject_GetAttr(router, st->str_add_handler);
     if (add && ours && mg_is_add_handler(add, router))
-        got = mg_add_handler(router, receive, handle, persist, policy, respondent, overwrite);
+        got = mg_add_handler(router, receive, handle, persist, policy, respondent, overwrite, asks);
     else if (add) {
         /* one that a subclass or a test has put in its place */
         PyObject *no_args = PyTuple_New(0);
@@ -89,13 +89,13 @@ static int receiver_init(PyObject *obj, PyObject *args, PyObject *kwargs)
                                      &policy, &overwrite, &max_bytes) ||
         set_max_bytes(obj, max_bytes, NULL))
         return -1;
-    return set_up((ReceiverObject *) obj, router, handle, persist, respondent, policy, overwrite);
+    return set_up((ReceiverObject *) obj, router, handle, persist, respondent, policy, overwrite, 0);
 }
 
 PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent)
 {
     PyObject *self = mg_latched_new((PyTypeObject *) st->receiver_type, NULL, NULL);
-    if (self && set_up((ReceiverObject *) self, router, Py_None, persist, respondent, Py_None, 0))
+    if (self && set_up((ReceiverObject *) self, router, Py_None, persist, respondent, Py_None, 0, 1))
         Py_CLEAR(self);
     return self;
 }

@@ -31,15 +31,19 @@ static int is_neighbour_policy(mg_state *st, PyObject *policy)
     return 0;
 }
 
-/* Has Python listen for the loss of a respondent, the first time it is one. */
+/* Whether Python listens for the loss of a respondent, and no context was lost since it began to. */
+static int is_watched(PyObject *router, mg_state *st, PyObject *respondent)
+{
+    PyObject *mark = PyObject_GetAttr(respondent, st->str_respondent_of);
+    if (!mark)
+        PyErr_Clear();
+    Py_XDECREF(mark);
+    return mark && mark == ((RoutedObject *) router)->losses;
+}
+
+/* Has Python listen for the loss of a respondent. */
 static int watch_respondent(PyObject *router, mg_state *st, PyObject *respondent)
 {
-    PyObject *known = PyObject_GetAttr(respondent, st->str_respondent_of);
-    if (!known)
-        PyErr_Clear();
-    Py_XDECREF(known);
-    if (known == router)
-        return 0;
     PyObject *r = PyObject_CallMethodObjArgs(router, st->str_watch_respondent, respondent, NULL);
     Py_XDECREF(r);
     return r ? 0 : -1;
@@ -65,8 +69,8 @@ static mg_policy policy_of(mg_state *st, PyObject *policy)
     return is_neighbour_policy(st, policy) ? MG_POLICY_NEIGHBOUR : MG_POLICY_ASK;
 }
 
-/* The id of a respondent, whose loss Python listens for from now on; -1 for None. */
-static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent, int64_t *id)
+/* The id of a respondent, whose loss Python listens for from now on; -1 for None. *losses: see tell_if_lost(). */
+static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent, int64_t *id, void **losses)
 {
     *id = -1;
     if (respondent == Py_None)
@@ -76,7 +80,11 @@ static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent
     int bad = !context_id || mg_parse_id(context_id, "context_id", &number);
     Py_XDECREF(context_id);
     *id = (int64_t) number;
-    return bad || watch_respondent(router, st, respondent) ? -1 : 0;
+    *losses = ((RoutedObject *) router)->losses;
+    if (bad || is_watched(router, st, respondent))
+        return bad ? -1 : 0;
+    *losses = NULL;
+    return watch_respondent(router, st, respondent);
 }
 
 /* The handler that a spec describes, for the entry that Python sees of it. */
@@ -105,6 +113,17 @@ static int tell_if_closed(PyObject *router, mg_router *r)
     return told ? 0 : -1;
 }
 
+/* Has a handler that was just registered told if its respondent is lost. It may have been lost before, or between the
+ * look at `losses`, as they were, and the registration. */
+static int tell_if_lost(PyObject *router, PyObject *respondent, void *losses)
+{
+    if (respondent == Py_None || (losses && losses == ((RoutedObject *) router)->losses))
+        return 0;
+    PyObject *told = PyObject_CallMethod(router, "_tell_if_lost", "O", respondent);
+    Py_XDECREF(told);
+    return told ? 0 : -1;
+}
+
 /* Registers h, and takes over the reference. */
 static PyObject *register_handler(PyObject *router, mg_handler *h, uint32_t number, int overwrite)
 {
@@ -125,7 +144,7 @@ static PyObject *register_handler(PyObject *router, mg_handler *h, uint32_t numb
 }
 
 PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
-                         PyObject *respondent, int overwrite)
+                         PyObject *respondent, int overwrite, int asks)
 {
     mg_state *st = ((RoutedObject *) router)->st;
     uint32_t number = 0;
@@ -133,14 +152,18 @@ PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int p
     if (given < 0 || (given && mg_parse_id(handle, "handle", &number)))
         return NULL;
     mg_handler_spec spec = {.persist = persist, .policy = policy_of(st, policy), .latch = latch_filled_by(st, fn)};
-    if (parse_respondent(router, st, respondent, &spec.respondent))
+    void *losses = NULL;
+    if (parse_respondent(router, st, respondent, &spec.respondent, &losses))
         return NULL;
     if (spec.policy == MG_POLICY_ASK && spec.latch && persist && is_for_guests(policy))
         spec.policy = MG_POLICY_GUEST;
     PyObject *entry = PyTuple_Pack(5, router, fn, policy, persist ? Py_True : Py_False, respondent);
     mg_handler *h = make_handler(&spec, entry);
     Py_XDECREF(entry);
-    return h ? register_handler(router, h, number, overwrite) : NULL;
+    PyObject *result = h ? register_handler(router, h, number, overwrite) : NULL;
+    if (result && !asks && tell_if_lost(router, respondent, losses))
+        Py_CLEAR(result);
+    return result;
 }
 
 PyObject *mg_handlers_add(PyObject *router, PyObject *args, PyObject *kwargs)
@@ -151,7 +174,7 @@ PyObject *mg_handlers_add(PyObject *router, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OpOOp:add_handler", names, &fn, &handle, &persist, &policy,
                                      &respondent, &overwrite))
         return NULL;
-    return mg_add_handler(router, fn, handle, persist, policy, respondent, overwrite);
+    return mg_add_handler(router, fn, handle, persist, policy, respondent, overwrite, 0);
 }
 
 int mg_is_add_handler(PyObject *fn, PyObject *router)

@@ -35,6 +35,7 @@ static int router_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     RouterObject *self = (RouterObject *) obj;
     Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->losses);
     Py_VISIT(self->loop_object);
     Py_VISIT(self->dict);
     return 0;
@@ -43,6 +44,7 @@ static int router_traverse(PyObject *obj, visitproc visit, void *arg)
 static int router_clear(PyObject *obj)
 {
     RouterObject *self = (RouterObject *) obj;
+    Py_CLEAR(self->losses);
     Py_CLEAR(self->dict);
     return 0;
 }
@@ -382,6 +384,7 @@ static PyMethodDef router_methods[] = {
 
 static PyMemberDef router_members[] = {
     {"_loop", T_OBJECT, offsetof(RouterObject, loop_object), READONLY, NULL},
+    {"_losses_mark", T_OBJECT, offsetof(RouterObject, losses), 0, "Another object after each loss of a context."},
     {"__dictoffset__", T_PYSSIZET, offsetof(RouterObject, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(RouterObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};

@@ -11,6 +11,7 @@
 typedef struct {
     PyObject_HEAD mg_state *st; /* as in RoutedObject */
     mg_router *router;
+    PyObject *losses;
     PyObject *loop_object; /* strong */
     PyObject *dict, *weakrefs;
 } RouterObject;

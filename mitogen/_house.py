@@ -32,8 +32,8 @@ PARTS = {
         'sender', 'context', 'stream', 'delimited', 'link', 'router', 'waker',
         'broker', 'choice', 'pure_message', 'sleeper', 'pure_latch',
         'pure_receiver', 'pure_sender', 'channel', 'pure_context', 'writer',
-        'pure_link', 'pure_router', 'pure_broker', 'references', 'io_logger',
-        'fetcher', 'resources', 'importer', 'policy', 'log_handler',
+        'pure_link', 'pure_router', 'pure_broker', 'references', 'lost_ids',
+        'io_logger', 'fetcher', 'resources', 'importer', 'policy', 'log_handler',
         'dispatcher', 'child', 'fork', 'limits',
     ],
     '_native': [
@@ -41,8 +41,8 @@ PARTS = {
         'identity', 'poller', 'router', 'link', 'events', 'broker', 'start',
     ],
     'parent': [
-        'base', 'errors', 'nonce', 'terminal', 'argv', 'timers', 'pollers',
-        'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
+        'base', 'errors', 'tracebacks', 'nonce', 'terminal', 'argv', 'timers',
+        'pollers', 'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
         'connection', 'belonging', 'unsendable', 'lent', 'calls', 'context', 'losses', 'room', 'requests',
         'grants', 'routes', 'id_allocator', 'announcement', 'forwarder', 'module_forwarder',

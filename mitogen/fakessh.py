@@ -408,7 +408,10 @@ def _fakessh_main(dest_context_id, econtext):
     try:
         status = _ssh(dest_context_id, econtext)
     except mitogen.core.Error:
-        sys.stderr.write('ssh (mitogen): %s\n' % (sys.exc_info()[1],))
+        # The user's terminal: the text may be that of the other side.
+        text = mitogen.core._printable(str(sys.exc_info()[1]), u'  ')
+        sys.stderr.write('ssh (mitogen): %s\n' % (
+            mitogen.parent._native_str(text),))
         sys.stderr.flush()
     finally:
         # A broker that exits would have the process end by a signal.

@@ -5,7 +5,7 @@ The pure leaf of Context: how a message is sent there.
 
 from __future__ import absolute_import  # house
 
-from mitogen.core import _chosen, _ContextBase, _seldom, Receiver  # house
+from mitogen.core import _chosen, _ContextBase, _seldom, Receiver, thread  # house
 
 
 @_chosen
@@ -27,7 +27,13 @@ class Context(_ContextBase):
 
         :param bool persist: keep the receiver's handle after the first reply.
         """
-        receiver = Receiver(self.router, persist=persist, respondent=self)
+        asking = getattr(getattr(self.router, '_lost_ids', None), 'asking', set())
+        ident = thread.get_ident()
+        asking.add(ident)
+        try:
+            receiver = Receiver(self.router, persist=persist, respondent=self)
+        finally:
+            asking.discard(ident)
         msg.reply_to = receiver.handle
         try:
             self.send(msg)

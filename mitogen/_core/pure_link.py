@@ -8,7 +8,7 @@ from __future__ import absolute_import  # house
 import itertools  # house
 
 import mitogen  # house
-from mitogen.core import _chosen, _complete, _MitogenProtocolBase, _seldom, BufferedWriter, LOG, Message  # house
+from mitogen.core import _chosen, _complete, _MitogenProtocolBase, _seldom, BufferedWriter, IS_DEAD, LOG, Message  # house
 from mitogen.core import now, Protocol  # house
 
 
@@ -34,6 +34,7 @@ class MitogenProtocol(_MitogenProtocolBase):
         self._want = Message.HEADER_LEN
         # Written by the broker thread; any thread may count what it sends.
         self._messages_in = self._bytes_in = self._forwarded = 0
+        self._refusals = 0
         self._last_in = None
         self._sent = itertools.count()
 
@@ -126,8 +127,17 @@ class MitogenProtocol(_MitogenProtocolBase):
     def _forward(self, msg, feeder):
         """Pass on what came from another stream, which waits if we are full:
         nothing piles up in a router. Broker thread."""
-        self._send(msg)
-        self._hold(feeder)
+        if not msg.is_dead or len(msg.data) > 4096:
+            self._send(msg)
+            self._hold(feeder)
+            return
+        # Contexts send these of their own accord. A peer that does not read
+        # could silence each that refuses its messages, if they waited for it.
+        if self._writer.size <= self._router.high_water:
+            self._refusals = 0
+        self._refusals += 1
+        if self._refusals <= 10000:
+            self._send(msg)
 
     @_seldom
     def _hold(self, feeder):
@@ -149,8 +159,10 @@ class MitogenProtocol(_MitogenProtocolBase):
         size = len(buf) - Message.HEADER_LEN
         if size < 0 or self._have or self._header:
             return
-        enc, dst_id, src_id, auth_id, _, _, length = Message._unpack(buf)
-        if length != size or dst_id == mitogen.context_id:
+        enc, dst_id, src_id, auth_id, _, reply_to, length = \
+            Message._unpack(buf)
+        if length != size or dst_id == mitogen.context_id or \
+                reply_to == IS_DEAD:
             return
         router = self._router
         stream = self.stream

@@ -160,6 +160,7 @@ class Router(_RouterBase):
             listen(respondent, 'disconnect',
                    lambda: self._on_respondent_disconnect(respondent))
         handles.add(handle)
+        self._tell_if_lost(respondent)
 
     def del_handler(self, handle):
         """
@@ -170,12 +171,13 @@ class Router(_RouterBase):
         with self._write_lock:
             respondent = self._handle_map.pop(handle)[3]
             if respondent is not None:
-                self._handles_by_respondent[respondent].discard(handle)
+                self._handles_by_respondent.get(
+                    respondent, set()).discard(handle)
 
     @_seldom
     def _on_respondent_disconnect(self, context):
         with self._write_lock:
-            handles = self._handles_by_respondent.get(context, set())
+            handles = self._handles_by_respondent.pop(context, set())
             lost = []
             while handles:
                 handle = handles.pop()

@@ -8,7 +8,7 @@ from __future__ import absolute_import  # house
 import time  # house
 
 import mitogen  # house
-from mitogen.core import _complete, _RLock, _seldom, _SELDOM, import_module, listen, LOG  # house
+from mitogen.core import _complete, _RLock, _seldom, _SELDOM, import_module, listen, LOG, thread  # house
 
 
 class _RouterBase(object):
@@ -43,6 +43,8 @@ class _RouterBase(object):
     refused = 0
     #: The :class:`_Mentions` of this router, once a message has named a context.
     _mentioned = None
+    #: The :class:`_LostIds`, once there is one.
+    _lost_ids = None
     if _SELDOM:
         #: This process has joined a listener, which stamps our messages with its
         #: own authority unless they claim less. See `mitogen.unix.connect`.
@@ -76,6 +78,30 @@ class _RouterBase(object):
         if context:
             self._note_loss(context, 'says its parent')
             self._tell_lost(context)
+        else:
+            self._lose(target_id)
+
+    @_seldom
+    def _lose(self, context_id):
+        """Note that a context is lost. Broker thread."""
+        with self._write_lock:
+            if not self._lost_ids:
+                self._lost_ids = mitogen.core._LostIds()
+            self._lost_ids.add(context_id)
+
+    @_seldom
+    def _tell_if_lost(self, respondent):
+        """Have a handler that was just added told if its respondent was lost
+        before. Any thread."""
+        lost = self._lost_ids
+        if not lost or respondent.context_id not in lost or \
+                thread.get_ident() in lost.asking:
+            return
+        try:
+            self.broker.defer(self._on_respondent_disconnect, respondent)
+        except mitogen.core.Error:
+            # The broker has exited, which all handlers are told.
+            LOG.debug('%r: nobody is told any more', self)
 
     @_seldom
     def _note_loss(self, context, how):
@@ -85,6 +111,7 @@ class _RouterBase(object):
     @_seldom
     def _tell_lost(self, context):
         """Have whoever waits for a context told that it is lost."""
+        self._lose(context.context_id)
         others = []
         if self._mentioned:
             others = self._mentioned.take(context.context_id)
@@ -111,6 +138,8 @@ class _RouterBase(object):
                     self._tell_lost(context)
                 else:
                     context.on_disconnect()
+            elif _complete():
+                self._lose(context_id)
 
     @_seldom
     def _on_fork(self):

@@ -96,9 +96,12 @@ class ResourceResponder(_Server):
             return
 
         request = msg.unpickle(throw=False)
+        if not mitogen.parent.is_sane_resource(request):
+            # Nobody waits for an answer that would name it.
+            RESPONDER_LOG.debug('%r: ignoring a bad request of %s', self,
+                                stream)
+            return
         try:
-            if not mitogen.parent.is_sane_resource(request):
-                raise ValueError('not two names')
             package, resource = request
             content = self._get_content(to_text(package), to_text(resource))
         except Exception:

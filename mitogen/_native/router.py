@@ -52,6 +52,7 @@ class Router(core._RouterBase, _c.Router):
         self._context_by_id = {}
         #: Contexts that some handler waited for.
         self._respondent_ids = set()
+        self._losses_mark = object()
         self.max_message_size = self.max_message_size
         self.unidirectional = self.unidirectional
         core.listen(broker, 'exit', self._on_broker_exit)
@@ -125,15 +126,23 @@ class Router(core._RouterBase, _c.Router):
 
     def _watch_respondent(self, respondent):
         """Have the loss of a context reach the handlers that wait for it.
-        Called once for each context that is a respondent."""
+        Called for each context that is a respondent, again after each loss of
+        any, and each time for one that is lost."""
+        mark = self._losses_mark
         known = self._canonical(respondent)
         self._respondent_ids.add(known.context_id)
         if known.__dict__.get('_watched_by') is not self:
             core.listen(known, 'disconnect',
                         lambda: self._on_respondent_disconnect(known))
             known._watched_by = self
-        # Last: it may raise MemoryError before.
-        respondent._respondent_of = self
+        if not self._lost_ids or known.context_id not in self._lost_ids:
+            # Last: it may raise MemoryError before.
+            respondent._respondent_of = mark
+
+    def _lose(self, context_id):
+        core._RouterBase._lose(self, context_id)
+        # Last: a handler that is added meanwhile looks once more.
+        self._losses_mark = object()
 
     def _lost_handlers(self, respondent_id):
         while True:

@@ -122,7 +122,16 @@ class Router(mitogen.core.Router):
             raise OverflowError('target_id must be a number from 0 to %d, '
                                 'not %r' % ((1 << 32) - 1, target_id))
         LOG.debug('%r: adding route to %d via %r', self, target_id, stream)
+        self._find_again(target_id)
         self._add_route(target_id, stream)
+
+    def _find_again(self, context_id):
+        """
+        Note that a context which may have been lost has another way.
+        """
+        with self._write_lock:
+            if self._lost_ids:
+                self._lost_ids.discard(context_id)
 
     def del_route(self, target_id):
         """
@@ -145,6 +154,7 @@ class Router(mitogen.core.Router):
         if self._neighbours is None:
             self._neighbours = set()
         self._neighbours.add(stream)
+        self._find_again(context.context_id)
         mitogen.core.listen(stream, 'disconnect',
                             lambda: self._neighbours.discard(stream))
         super(Router, self).register(context, stream)

@@ -136,6 +136,8 @@ class RouteMonitor(object):
                 # A child could name new ones for ever. An id is used once.
                 self._made.discard(target_id)
                 self.router._context_by_id.pop(target_id, None)
+        else:
+            self.router._lose(target_id)
 
     def notice_stream(self, stream):
         """

@@ -3,17 +3,20 @@ Receiver and Sender.
 """
 
 import gc
+import sys
 import threading
 import time
 from unittest import mock
 
 import pytest
 
+import mitogen
 import mitogen.core
 from mitogen.core import CallError, ChannelError, Context, LatchError, Message, Receiver, Sender, TimeoutError
 
 import targets
 import testlib
+import tree_targets
 
 
 def test_a_receiver_gets_a_handle_of_its_own(router):
@@ -407,6 +410,90 @@ def test_a_receiver_whose_respondent_is_lost_learns_it(router):
     with pytest.raises(ChannelError) as caught:
         receiver.get(timeout=60)
     assert caught.value.args[0] == router.respondent_disconnect_msg
+
+
+def lose(router, context):
+    """
+    Have a child end, and wait until the router knows that it is lost.
+    """
+    lost = mitogen.core.Latch()
+    mitogen.core.listen(context, 'disconnect', lost.put)
+    context.shutdown()
+    lost.get(timeout=60)
+    testlib.sync(router.broker)
+
+
+def is_told(receiver, router):
+    with pytest.raises(ChannelError) as caught:
+        receiver.get(timeout=60)
+    return caught.value.args[0] == router.respondent_disconnect_msg
+
+
+def test_a_receiver_made_after_its_respondent_was_lost_learns_it(router):
+    child = router.local()
+    # One that has waited for it before, and one that has not.
+    with Receiver(router, respondent=child), Receiver(router, respondent=Context(router, child.context_id)):
+        lose(router, child)
+    for respondent in child, Context(router, child.context_id), router.context_by_id(child.context_id):
+        for _ in range(2):
+            assert is_told(Receiver(router, respondent=respondent), router)
+    assert [entry[3] for entry in router._handle_map.values() if entry[3] == child] == []
+
+
+def test_a_receiver_made_in_a_child_after_its_respondent_was_lost_learns_it(router):
+    one, other = router.local(), router.local()
+    # It is told of those only that it has sent something to.
+    one.call(tree_targets.call_context, other.context_id, 'identity', 5)
+    other.shutdown(wait=True)
+    testlib.wait_for(lambda: one.call(tree_targets.is_lost, other.context_id))
+    assert one.call(tree_targets.wait_for_loss, other.context_id) == router.respondent_disconnect_msg
+
+
+def test_a_receiver_for_a_grandchild_that_was_lost_learns_it(router):
+    middle = router.local()
+    child = router.local(via=middle)
+    lose(router, child)
+    assert is_told(Receiver(router, respondent=child), router)
+
+
+def test_a_receiver_for_a_context_that_has_another_way_by_now_waits(router):
+    with testlib.Peer(router, 501, child=True) as peer:
+        Receiver(router, respondent=peer.context).close()
+    testlib.wait_for(lambda: router.stream_by_id(501) is None)
+    testlib.sync(router.broker)
+    assert is_told(Receiver(router, respondent=router.context_by_id(501)), router)
+    with testlib.Peer(router, 501, child=True) as peer:
+        with Receiver(router, respondent=router.context_by_id(501)) as receiver:
+            testlib.sync(router.broker)
+            testlib.sync(router.broker)
+            assert not receiver.size()
+            peer.send(handle=receiver.handle, data=b'here')
+            assert receiver.get(timeout=60).data == b'here'
+
+
+def test_who_waits_for_a_context_as_it_is_lost_is_told(router):
+    """
+    Each receiver is made just before, or just after, the loss is told.
+    """
+    for _ in range(10):
+        with testlib.Peer(router, 501, child=True) as peer:
+            context = router.context_by_id(501)
+            peer.close()
+            receivers = []
+            while router.stream_by_id(501):
+                receivers.append(Receiver(router, respondent=context))
+            receivers.append(Receiver(router, respondent=context))
+        for receiver in receivers:
+            assert is_told(receiver, router)
+
+
+def test_very_many_lost_take_little_memory():
+    lost = mitogen.core._LostIds()
+    for context_id in range(0, 300000, 3):
+        lost.add(context_id)
+    lost.discard(3000)
+    assert 2997 in lost and 2999 not in lost and 3000 not in lost and 2 ** 32 - 1 not in lost
+    assert len(lost._pages) < 300 and sys.getsizeof(lost._pages[5]) < 300
 
 
 def test_a_receiver_with_a_private_respondent_object_still_works(router):

@@ -30,6 +30,9 @@ class FakeRouter(object):
     def _note_loss(self, context, how):
         pass
 
+    def _lose(self, context_id):
+        pass
+
     def _tell_lost(self, context):
         context.on_disconnect()
 

@@ -92,6 +92,28 @@ def set_limit(name, value, router):
 
 
 @takes_router
+def unread_bytes(router):
+    return max(stream.protocol.pending_bytes() for stream in router.get_streams())
+
+
+@takes_router
+def is_lost(context_id, router):
+    return bool(router._lost_ids and context_id in router._lost_ids)
+
+
+@takes_router
+def wait_for_loss(context_id, router):
+    """
+    Return what a receiver says that waits for a context, which is lost already.
+    """
+    receiver = mitogen.core.Receiver(router, respondent=router.context_by_id(context_id))
+    try:
+        receiver.get(timeout=60)
+    except mitogen.core.ChannelError:
+        return sys.exc_info()[1].args[0]
+
+
+@takes_router
 def call_context(context_id, function, *args, **kwargs):
     """
     Call a function of ``targets`` in another context, by id, and return the result or the error's text.

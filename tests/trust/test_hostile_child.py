@@ -24,6 +24,7 @@ import hostile_services
 import service_targets
 import targets
 import testlib
+import tree_targets
 from hostile_tree import family, own_tree, quiet_tree, tree
 from liar import (ADD_ROUTE, ALLOCATE_ID, CALL_FUNCTION, CALL_SERVICE, DEL_ROUTE, DETACHING, FORWARD_LOG, FORWARD_MODULE,
                   GET_MODULE, GET_RESOURCE, IS_DEAD, Liar, LOAD_MODULE, LOAD_RESOURCE, SHUTDOWN)
@@ -307,6 +308,36 @@ def test_a_child_that_is_refused_and_does_not_read_costs_no_memory(quiet_tree):
         assert tree.sibling.call(targets.identity, 1) == 1
         if not tree.middle:
             assert pending(tree) < MEBIBYTE
+
+
+def fill(tree):
+    """
+    Have the liar ask for much of its parent, and read nothing of it.
+    """
+    data = pickle.dumps((u'mitogen', u'core.py'), 2).decode('latin-1')
+    tree.liar.flood(frame=dict(dst=tree.parent_id, handle=GET_RESOURCE, data=data), count=200, reading=False, seconds=0.2)
+    testlib.wait_for(lambda: 9 * MEBIBYTE < (
+        tree.middle.call(tree_targets.unread_bytes) if tree.middle else pending(tree)))
+
+
+def test_a_sibling_that_refuses_messages_of_a_child_that_does_not_read_is_not_kept_waiting(quiet_tree):
+    """
+    What a context answers of its own accord is no reason not to read from it until the other one does.
+    """
+    tree = quiet_tree
+    fill(tree)
+    for _ in range(3):
+        tree.liar.flood(frame=dict(dst=tree.sibling.context_id, handle=31337, reply_to=5), count=20, reading=False)
+        assert tree.sibling.call_async(targets.identity, 1).get(timeout=20).unpickle() == 1
+
+
+def test_refusals_of_a_sibling_for_a_child_that_does_not_read_cost_no_memory(quiet_tree):
+    tree = quiet_tree
+    with bounded(tree):
+        fill(tree)
+        tree.liar.flood(frame=dict(dst=tree.sibling.context_id, handle=31337, reply_to=5), count=50000, reading=False,
+                        seconds=2)
+        assert tree.sibling.call_async(targets.identity, 1).get(timeout=60).unpickle() == 1
 
 
 # ---- pickles

@@ -18,7 +18,7 @@ from mitogen.core import _printable
 import targets
 import testlib
 from hostile_tree import own_tree as tree, quiet_tree
-from liar import FORWARD_LOG, Liar
+from liar import FORWARD_LOG, GET_RESOURCE, Liar
 from test_sizes import Caller
 
 __all__ = ['quiet_tree', 'tree']
@@ -124,6 +124,21 @@ def test_a_refused_call_of_a_service_does_not_begin_with_its_callers_words():
     with testlib.LogCapture('mitogen.service') as logs:
         mitogen.service._log_refusal(FORGED, u'x\n', u'not active', None)
     assert logs.records[0].getMessage() == "context 0: the call of 'x\n' of '%s' failed: not active" % FORGED
+
+
+def test_a_traceback_that_the_master_logs_does_not_show_the_words_of_a_child_as_they_are(tree, shown):
+    text = u'x\n%s\x1b[2J' % FORGED
+    # The name of a class, which the error names.
+    data = '\x80\x04\x8c%c%s\x8c\x01y\x93.' % (len(text), text)
+    tree.liar.tell(dict(dst=0, handle=GET_RESOURCE, data=data, magic=0x4d4a))
+    tree.logs.wait('crashed')
+    try:
+        raise mitogen.core.CallError(text)
+    except mitogen.core.CallError:
+        mitogen.core.LOG.exception('failed')
+    check_lines(shown)
+    assert u'  %s\\x1b[2J' % FORGED in shown[1].getvalue()
+    assert shown[1].getvalue().count(u'Traceback') >= 2
 
 
 def test_a_traceback_of_a_child_is_legible(tree, shown):

@@ -55,6 +55,7 @@ typedef struct mg_stream {
     int write_error; /* errno of the failed write, or 0 */
     int wants_write; /* the loop, or the thread that drains, is to write the rest */
     int draining; /* the sender of a large frame writes the rest, and the loop does not */
+    unsigned refusals; /* that were passed on since this stream was not full */
     int64_t sent_at; /* when the last frame was sent from here */
     struct {
         const mg_waiter *by; /* whose frame that was; only compared */

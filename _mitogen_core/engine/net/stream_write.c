@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include "base/clock.h"
+#include "base/well_known.h"
 #include "loop/atfork.h"
 #include "net/stream.h"
 #include "net/stream_body.h"
@@ -23,6 +24,11 @@
 #define DRAIN_BYTES   (64 * 1024)
 #define DRAIN_WAIT_MS 2
 #define DRAIN_WHILE   (MG_SECOND / 50)
+
+/* A peer that does not read could silence each context that refuses its messages, if dead messages were to wait for it
+ * as others do. Short ones are passed on without, and dropped when so many wait for a stream that is full. */
+#define REFUSAL_BYTES 4096
+#define REFUSALS_MAX  10000
 
 /* --- with wmu --- */
 
@@ -273,17 +279,32 @@ static size_t forward_locked(mg_stream *s, mg_frame *f)
     return waiting;
 }
 
+/* Whether a frame is a dead message as contexts send them of their own accord, whoever asked. */
+static int is_refusal(const mg_frame *f)
+{
+    return mg_frame_hdr(f)->reply_to == MG_IS_DEAD && mg_frame_len(f) <= REFUSAL_BYTES;
+}
+
+/* Whether there is a place for a refusal, which does not pause the stream that it came by. */
+static int has_place_for_refusal_locked(mg_stream *s)
+{
+    if (mg_outq_bytes(&s->out) <= mg_sink_high_water(s->sink))
+        s->refusals = 0;
+    return s->refusals++ < REFUSALS_MAX;
+}
+
 void mg_stream_forward(mg_stream *s, mg_frame *f, mg_stream *from)
 {
     size_t waiting = 0;
+    int refusal = is_refusal(f);
     atomic_fetch_add_explicit(&from->frames_forwarded, 1, memory_order_relaxed);
     pthread_mutex_lock(&s->wmu);
-    if (s->wfd < 0)
+    if (s->wfd < 0 || (refusal && !has_place_for_refusal_locked(s)))
         mg_frame_unref(f);
     else
         waiting = forward_locked(s, f);
     pthread_mutex_unlock(&s->wmu);
-    if (waiting > mg_sink_high_water(s->sink))
+    if (waiting > mg_sink_high_water(s->sink) && !refusal)
         mg_stream_pause_for(from, s);
     if (!mg_node_listed(&s->unflushed))
         mg_ilist_append(&s->sink->unflushed, &mg_stream_ref(s)->unflushed);
