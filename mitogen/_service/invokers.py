@@ -44,12 +44,14 @@ def _may_log(msg):
 def _log_refusal(service_name, method_name, error, msg):
     tell, more = _may_log(msg)
     if tell:
-        # The first three may be a caller's words: a line begins with ours.
-        words = [mitogen.core._printable(mitogen.core.to_text(text), u'    ')
-                 for text in (method_name, service_name, error)]
+        # The first three may be a caller's words: each line begins with ours.
+        caller = mitogen.context_id if msg is None else msg.src_id
+        marks = None, None, u'[context %s] ' % (caller,)
+        words = [mitogen.core._printable(mitogen.core.to_text(text), mark)
+                 for text, mark in zip((method_name, service_name, error),
+                                       marks)]
         LOG.warning("context %s: the call of '%s' of '%s' failed: %s%s",
-                    *[mitogen.context_id if msg is None else msg.src_id] +
-                    words + [more])
+                    *[caller] + words + [more])
 
 
 def _reply_quickly(msg, value):

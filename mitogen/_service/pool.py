@@ -88,6 +88,9 @@ class Pool(object):
                  recv=None):
         # Held while a service is loaded, which may have others loaded.
         self._activation_lock = threading.RLock()
+        # Held by a thread that takes calls of other threads from the receiver,
+        # until they are queued: the others come here, and would find nothing.
+        self._queue_lock = threading.Lock()
         self._activator = self.activator_class()
         self.router = router
         self._lock = threading.Lock()
@@ -363,15 +366,26 @@ class Pool(object):
         A call has come, or another thread has queued it already. If more have,
         queue all: the other threads may be busy, and peers are to take turns.
         """
-        if msg is not None:
-            msg = self._usable(msg)
-            more = self._next_of(receiver)
-            if more is None and self._calls.passes(msg):
-                return self._on_service_call(msg)
-            while msg is not None:
-                self._calls.add(msg)
-                msg, more = more, more and self._next_of(receiver)
-        self._serve_next()
+        with self._queue_lock:
+            at_once = msg is not None and self._passes(
+                receiver, self._usable(msg))
+        if at_once:
+            self._on_service_call(msg)
+        else:
+            self._serve_next()
+
+    def _passes(self, receiver, msg):
+        """
+        Return whether a call may be obeyed at once. Otherwise queue it, and all
+        that came after it. With _queue_lock.
+        """
+        more = self._next_of(receiver)
+        if more is None and self._calls.passes(msg):
+            return True
+        while msg is not None:
+            self._calls.add(msg)
+            msg, more = more, more and self._next_of(receiver)
+        return False
 
     def _usable(self, msg):
         if msg.router is None:

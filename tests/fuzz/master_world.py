@@ -23,8 +23,9 @@ import mitogen.service
 import mitogen.unix
 import mitogen.utils
 
-#: Seconds after which a call hangs: longer than any takes, on a machine that has much else to do.
-PATIENCE = 100.0
+#: Seconds after which a call hangs: longer than any takes, on a machine that has much else to do. A peer in between may
+#: be waited for until its limit, and some rounds in which that is looked at, are over.
+PATIENCE = 150.0
 
 SECRET = 'for nobody to be served'
 
@@ -220,7 +221,13 @@ class World(object):
         self.base_handle = receivers[-1].handle
         self.steps = [Grammar(self.rng, self, peer).batch() for peer in self.peers]
         for peer, steps in zip(self.peers, self.steps):
-            peer.driver.start('batch', steps=steps, secret=SECRET)
+            try:
+                peer.driver.start('batch', steps=steps, secret=SECRET)
+            except OSError:
+                # It was cut off since the last batch: it reads nothing in between.
+                peer.close()
+                peer.start()
+                peer.driver.start('batch', steps=[], secret=SECRET)
         self.converse()
         self.await_liars()
         self.converse()

@@ -175,6 +175,32 @@ def test_peers_take_turns(cast):
     assert cast.offers.callers.index(cast.sibling.context_id) <= 2
 
 
+def test_a_call_that_another_thread_is_about_to_queue_is_obeyed(cast, monkeypatch):
+    """
+    One thread takes two calls from the receiver. The thread that the second one woke comes before both are queued.
+    """
+    pool = cast.pool
+    queue, add = pool._calls, type(pool._calls).add
+    late = threading.Thread(target=lambda: pool._on_call(pool._receiver, None))
+
+    def add_slowly(*args, **kwargs):
+        if late.ident is None:
+            late.start()
+            late.join(0.5)
+        add(queue, *args, **kwargs)
+
+    cast.open()
+    first, second = [mitogen.core.Message.pickled(
+        (hostile_services.Offers.name(), u'note', Kwargs({})), handle=CALL_SERVICE, src_id=0, auth_id=0) for _ in range(2)]
+    monkeypatch.setattr(queue, 'add', add_slowly)
+    taken = [second]
+    monkeypatch.setattr(pool, '_next_of', lambda receiver: pool._usable(taken.pop()) if taken else None)
+    pool._on_call(pool._receiver, pool._usable(first))
+    late.join()
+    assert len(cast.offers.callers) == 2
+    assert not queue._calls
+
+
 def test_a_call_that_nobody_may_make_does_not_wait(cast):
     cast.liar.send(frames=[call('order')] * 200)
     answers = cast.answers(200 - 32)

@@ -123,7 +123,10 @@ def test_the_name_of_a_context_is_escaped_as_well(tree, shown):
 def test_a_refused_call_of_a_service_does_not_begin_with_its_callers_words():
     with testlib.LogCapture('mitogen.service') as logs:
         mitogen.service._log_refusal(FORGED, u'x\n', u'not active', None)
-    assert logs.records[0].getMessage() == "context 0: the call of 'x\n' of '%s' failed: not active" % FORGED
+        mitogen.service._log_refusal('y', 'z', 'first\n%s' % FORGED, None)
+    assert logs.records[0].getMessage() == "context 0: the call of 'x\\n' of '%s' failed: not active" % FORGED
+    assert logs.records[1].getMessage() == (
+        "context 0: the call of 'z' of 'y' failed: first\n[context 0] %s" % FORGED)
 
 
 def test_a_traceback_that_the_master_logs_does_not_show_the_words_of_a_child_as_they_are(tree, shown):
