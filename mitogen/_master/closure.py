@@ -17,7 +17,8 @@ class _Closure(object):
     :param needs:
         Function that returns, for the name of a module, the list of those that
         it imports: pairs of name and whether that surely is a module, as it
-        may also be something else that a package has.
+        may also be something else that a package has; :data:`None` if it may be
+        anything.
     :param is_wanted:
         Function that tells whether a module is to be visited: called with its
         name and that truth value.
@@ -59,4 +60,5 @@ def _with_packages(pairs):
         for name in mitogen.core.module_lineage(fullname):
             if name not in seen:
                 seen.add(name)
-                yield name, is_sure or name != fullname
+                yield name, is_sure if name == fullname or \
+                    is_sure is None else True

@@ -5,6 +5,7 @@ ModuleFinder: the source of modules, and which modules a module needs.
 
 from __future__ import absolute_import  # house
 
+import re  # house
 import sys  # house
 
 import mitogen  # house
@@ -18,6 +19,28 @@ from mitogen.master import PkgutilMethod, PY3, SysModulesMethod, to_text  # hous
 #: Module name -> the imports of its source. To load the code of the core and
 #: look through it for each router takes longer than to start a child.
 _imports_by_source = _BySource()
+
+#: The same, with texts that may be names of modules.
+_needs_by_source = _BySource()
+
+
+_NAME_RE = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$')
+
+
+def _imports_by_name(code):
+    """
+    Yield what code that imports by name may import: each text in it that may
+    be the name of a module, as a tuple like those of the imports.
+    """
+    if not set(code.co_names) & set(['__import__', 'import_module']):
+        return
+    consts = list(code.co_consts)
+    while consts:
+        const = consts.pop(0)
+        if isinstance(const, (tuple, frozenset)):
+            consts.extend(const)
+        elif isinstance(const, str) and _NAME_RE.match(const):
+            yield None, const, ()
 
 
 class ModuleFinder(object):
@@ -175,7 +198,7 @@ class ModuleFinder(object):
         """
         Yield what a module imports at its top level, in order: pairs of name
         and whether that is a module for sure, since a name that is imported
-        from a package may be anything. A module that does not compile here
+        from a package may be anything; None if a text may be the name. A module that does not compile here
         imports nothing.
 
         :param get_code:
@@ -183,20 +206,24 @@ class ModuleFinder(object):
             way than to compile the source.
         """
         path, source, _ = self.get_module_source(fullname)
-        imports = _imports_by_source.find(fullname, source)
+        imports = _needs_by_source.find(fullname, source)
         if imports is None:
             import mitogen.imports
             try:
                 code = get_code() if get_code else \
                     compile(source, path, 'exec', 0, True)
-                imports = list(mitogen.imports.codeobj_imports(code))
+                imports = list(mitogen.imports.codeobj_imports(code)) + \
+                    list(_imports_by_name(code))
             except Exception:
                 FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
                                  exc_info=True)
                 imports = []
-            _imports_by_source.add(fullname, source, imports)
+            _needs_by_source.add(fullname, source, imports)
         package = fullname if is_pkg else fullname.rpartition('.')[0]
         for level, modname, names in imports:
+            if level is None:
+                yield modname, None
+                continue
             base = modname
             if level > 0:
                 parts = package.split('.')

@@ -14,6 +14,11 @@ import mitogen.parent  # house
 from mitogen.master import _Closure, _log_swallowed, b, RESPONDER_LOG, to_text  # house
 
 
+#: What modules of the standard library import where they can. Children of other
+#: versions may have more of them.
+_FOREIGN = ('_scproxy', '_winreg', '_wmi', 'java', 'winreg')
+
+
 class _Batch(object):
     """
     Modules that go into one message.
@@ -79,6 +84,7 @@ class _Push(object):
                       1 if mitogen.parent._is_far(stream) else 0)
         self._roots = collections.deque()
         self._messages = None
+        self._foreign = _FOREIGN
 
     def answer(self, fullname):
         """
@@ -141,12 +147,23 @@ class _Push(object):
         Yield pairs of the content of a message and the parcels in it.
         """
         batch = _Batch(mitogen.core.now() + self.turn)
+        self._add_foreign(batch)
         for name in self._walk(root):
             self._add(batch, name, name == root)
             if batch.size >= self.chunk or mitogen.core.now() >= batch.until:
                 yield batch.pack()
                 batch = _Batch(mitogen.core.now() + self.turn)
         yield batch.pack()
+
+    def _add_foreign(self, batch):
+        """
+        Add, to the first answer, the news that nobody has the modules of other
+        systems that the standard library asks for.
+        """
+        names, self._foreign = self._foreign, ()
+        for name in names:
+            if self._parcels.get(name).path is None:
+                batch.add_failure(name)
 
     def _walk(self, root):
         """
@@ -183,7 +200,8 @@ class _Push(object):
         if rest:
             package, _, name = fullname.rpartition('.')
             return self._parcels.has_inside(package, name)
-        return is_sure
+        return is_sure is None and \
+            self._parcels.get(fullname).path is not None or bool(is_sure)
 
     def _add(self, batch, name, is_root):
         try:

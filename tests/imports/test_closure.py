@@ -199,6 +199,27 @@ def test_a_module_that_does_not_compile_fails_over_there(router, make):
     assert 'SyntaxError' in str(e.value) and 'clo_broken.py, line 2' in str(e.value)
 
 
+def test_what_is_imported_by_a_text_comes_along(router, make):
+    make({
+        'clo_user.py': 'for name in ("clo_named", "clo_none", "os"):\n    try:\n        __import__(name)\n'
+                       '    except ImportError:\n        pass\n',
+        'clo_named.py': 'value = 5',
+    })
+    child = router.local()
+    imported(child, 'clo_user', '0')
+    assert child.call(eval, "%s._cache['clo_named'][2]" % IMPORTER).endswith('clo_named.py')
+
+
+def test_modules_of_other_systems_cost_no_request(router, make):
+    make(CHAIN)
+    child = router.local()
+    imported(child, 'clo_top', '0')
+    before = requests(router)
+    with pytest.raises(CallError):
+        child.call(__import__, 'winreg')
+    assert requests(router) == before
+
+
 def test_modules_that_import_each_other(router, make):
     make({'clo_one.py': 'import clo_two\nx = 1', 'clo_two.py': 'import clo_one\ny = 2'})
     child = router.local()
