@@ -5,6 +5,7 @@ The harness of the suite.
 import logging
 import threading
 
+import pytest
 from _pytest.logging import catching_logs
 
 
@@ -46,3 +47,10 @@ def test_no_thread_makes_a_logger_while_pytest_goes_through_all_loggers(monkeypa
     with catching_logs(logging.NullHandler()):
         pass
     assert 'tests.nosy.1' not in table
+
+
+@pytest.mark.once
+def test_what_is_run_once_has_no_router_in_this_process(request):
+    of_a_core = {'broker', 'router', 'make_router', 'family', 'tree', 'own_tree', 'quiet_tree'}
+    assert [item.nodeid for item in request.session.items
+            if item.get_closest_marker('once') and of_a_core & set(item.fixturenames)] == []
