@@ -4,6 +4,7 @@ At the master's terminal: Ctrl-C is for the master, and ends no child and no cli
 
 import os
 import pty
+import subprocess
 import sys
 
 import pytest
@@ -14,8 +15,11 @@ import testlib
 
 #: Makes its children, says so, and after Ctrl-C calls them again.
 MASTER = '''
-import os, signal, sys, time
+import fcntl, os, sys, termios, time
 import mitogen.master
+
+# Begins a session, whose terminal this is from now on.
+fcntl.ioctl(0, termios.TIOCSCTTY)
 
 def start(router):
     if sys.argv[1] == 'local':
@@ -61,9 +65,10 @@ def test_an_interrupt_at_the_terminal_leaves_children_alone(tmp_path, method):
     ssh.chmod(0o755)
     program = tmp_path / 'program.py'
     program.write_text(MASTER)
-    pid, fd = pty.fork()
-    if not pid:
-        os.execv(sys.executable, [sys.executable, str(program), method, str(ssh)])
+    fd, theirs = pty.openpty()
+    proc = subprocess.Popen([sys.executable, str(program), method, str(ssh)], stdin=theirs, stdout=theirs,
+                            stderr=theirs, start_new_session=True)
+    os.close(theirs)
     try:
         text = read_until(fd, b'ready')
         os.write(fd, b'\x03')
@@ -72,7 +77,7 @@ def test_an_interrupt_at_the_terminal_leaves_children_alone(tmp_path, method):
         assert text.startswith(b'groups differ: True')
     finally:
         os.close(fd)
-        testlib.wait_for(lambda: os.waitpid(pid, os.WNOHANG)[0])
+        proc.wait(testlib.patience())
 
 
 def test_a_child_has_a_session_of_its_own_and_its_hook_runs_in_it():
