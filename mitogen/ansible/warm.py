@@ -11,6 +11,7 @@ import os
 import sys
 
 import mitogen.ansible.client
+import mitogen.ansible.closure
 
 _done = False
 
@@ -49,6 +50,11 @@ def load_actions():
         action_loader.get(name, class_only=True)
 
 
+def remember_closures():
+    from ansible.executor import module_common
+    mitogen.ansible.closure.install(module_common)
+
+
 def load_shell():
     from ansible.plugins.loader import get_shell_plugin
     get_shell_plugin(shell_type='sh', executable='/bin/sh')
@@ -74,4 +80,4 @@ def freeze():
     gc.freeze()
 
 
-STEPS = [start_daemon, load_actions, load_shell, load_encoders, load_results, freeze]
+STEPS = [start_daemon, remember_closures, load_actions, load_shell, load_encoders, load_results, freeze]

@@ -52,7 +52,8 @@ class Payload(object):
 
     :param list members: of (path in the archive, digest).
     """
-    #: Whether a run has shown what it imports.
+    #: What the first run imported. It is imported here before the second, as many modules run only once.
+    lesson = None
     learned = False
 
     def __init__(self, zygote, name, members):
@@ -65,15 +66,6 @@ class Payload(object):
             if name.endswith('.__init__'):
                 name, is_package = name[:-len('.__init__')], True
             self.modules[name] = (path, digest, is_package)
-
-    def compile_all(self):
-        """Compile here, once, what each child would have to compile."""
-        for name in self.modules:
-            try:
-                self.code(name)
-            except (SyntaxError, ValueError):
-                # It may be for another Python, and never imported here.
-                pass
 
     def code(self, name):
         path, digest, _ = self.modules[name]
@@ -184,7 +176,6 @@ class Zygote(object):
         self.payloads = {}  # digest -> Payload
         self.loaded = {}    # module -> digest of what it was made of here
         self.tried = set()  # modules that children imported
-        self.lessons = []   # (names, payload) to be imported when there is time
         self.known = 0      # how many modules there were when they were frozen
         self.finder = Finder()
         sys.meta_path.insert(0, self.finder)
@@ -193,14 +184,7 @@ class Zygote(object):
 
     def run(self):
         while True:
-            if self.lessons:
-                ready = self.poll.poll(0)
-                if not ready:
-                    self.learn(*self.lessons.pop())
-                    continue
-            else:
-                ready = self.poll.poll(self.timeout())
-            for fd, event in ready:
+            for fd, event in self.poll.poll(self.timeout()):
                 if fd == self.infd:
                     if not self.receive():
                         return
@@ -241,8 +225,7 @@ class Zygote(object):
 
     def on_payload(self, number, digest, name, members, texts):
         self.texts.update(texts)
-        self.payloads[digest] = payload = Payload(self, name, members)
-        payload.compile_all()
+        self.payloads[digest] = Payload(self, name, members)
 
     def on_run(self, number, digest, call, environ, folder):
         """
@@ -251,6 +234,8 @@ class Zygote(object):
         payload = self.payloads[digest]
         if not self.warm_up(payload, call):
             return self.answer(number, ('unknown',))
+        if payload.lesson is not None:
+            self.learn(payload)
         self.freeze()
         out_r, out_w = pipe()
         err_r, err_w = pipe()
@@ -337,8 +322,8 @@ class Zygote(object):
         del self.jobs[job.number]
         _, status = os.waitpid(job.pid, 0)
         self.answer(job.number, ('done', exit_status(status), job.text('out'), job.text('err')))
-        if job.payload is not None and not job.payload.learned:
-            self.lessons.append((job.text('new').decode().split(), job.payload))
+        if job.payload is not None and not job.payload.learned and job.text('new'):
+            job.payload.lesson = job.text('new').decode().split()
 
     def kill_late(self):
         for job in list(self.jobs.values()):
@@ -377,12 +362,16 @@ class Zygote(object):
             return True
         return takes(sys.modules[call['loader']].run_module, ['modlib_path'] + list(call['arguments']))
 
-    def learn(self, names, payload):
+    def learn(self, payload):
         """
-        Import what a child has imported, where that is safe: modules of the standard library and Ansible's own.
+        Import what a child has imported, where that is safe: modules of the standard library and Ansible's own. Of
+        others, and of the module itself, keep the code.
         """
         self.finder.payload = payload
-        payload.learned = True
+        names, payload.lesson, payload.learned = payload.lesson, None, True
+        for name in payload.modules:
+            if name in names or not name.startswith('ansible.module_utils.'):
+                payload.code(name)
         for name in names:
             if name in self.tried:
                 continue
