@@ -13,6 +13,7 @@ import shlex
 
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
 import mitogen.ansible.become
@@ -53,7 +54,6 @@ class Mixin(object):
     :ivar _fast: client of the daemon.
     """
     has_pipelining = True
-    always_pipeline_modules = True
 
     def __init__(self, *args, **kwargs):
         super(Mixin, self).__init__(*args, **kwargs)
@@ -69,6 +69,12 @@ class Mixin(object):
 
     def is_pipelining_enabled(self, wrap_async=False):
         return self._can_be_fast() and not wrap_async
+
+    def get_option(self, option, hostvars=None):
+        # Ansible before 2.19 asks for this alone.
+        if option == 'pipelining' and self._can_be_fast() and not hasattr(ConnectionBase, 'is_pipelining_enabled'):
+            return True
+        return super(Mixin, self).get_option(option, hostvars=hostvars)
 
     def _can_be_fast(self):
         return not getattr(self._shell, '_IS_WINDOWS', False)
