@@ -6,6 +6,7 @@
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
 #   make test-quick     what finds most in a minute and a half: the C tests plain, and a part of pytest, over both cores
 #   make test-matrix    masters of every installed Python with children of every other, PyPy too
+#   make test-ansible   Ansible's long playbook in each way to switch our plugins on, over each core
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source), and once
 #                       without the calls that only Linux has
@@ -35,7 +36,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
 .PHONY: all build demo test test-quick check check-engine check-extension check-musl check-python flood fuzz soak bench bench-quick \
-    docs wheels test-packaging test-matrix lint format clean
+    docs wheels test-packaging test-matrix test-ansible lint format clean
 
 all: build
 
@@ -87,6 +88,10 @@ check-python:
 test-matrix:
 	@tools/setup matrix
 	MITOGEN_TEST_MATRIX=full $(BIN)/pytest --core both $(PYTEST_ARGS) tests/connect/test_matrix.py
+
+test-ansible:
+	@tools/setup test
+	MITOGEN_TEST_ANSIBLE_ALL=1 $(BIN)/pytest --core both -n 0 --ansible tests/ansible
 
 CHECKS ?= address debug
 check-extension:

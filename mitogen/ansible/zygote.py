@@ -321,7 +321,8 @@ class Zygote(object):
             self.forget(job.stdin)
         del self.jobs[job.number]
         _, status = os.waitpid(job.pid, 0)
-        self.answer(job.number, ('done', exit_status(status), job.text('out'), job.text('err')))
+        complaint = b'' if job.payload is None else epitaph(status)
+        self.answer(job.number, ('done', exit_status(status), job.text('out'), job.text('err') + complaint))
         if job.payload is not None and not job.payload.learned and job.text('new'):
             job.payload.lesson = job.text('new').decode().split()
 
@@ -556,6 +557,16 @@ def exit_status(status):
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)
+
+
+def epitaph(status):
+    """
+    Return what the shell that Ansible has around an interpreter would say of its end. One that is no dash is replaced
+    by the interpreter, and says nothing.
+    """
+    if not os.WIFSIGNALED(status) or not os.path.realpath('/bin/sh').endswith('dash'):
+        return b''
+    return ('%s\n' % (signal.strsignal(os.WTERMSIG(status)),)).encode() if hasattr(signal, 'strsignal') else b''
 
 
 def is_running(job):

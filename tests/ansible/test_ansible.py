@@ -150,3 +150,23 @@ def python_processes(uid):
             if b'mitogen' in read('/proc/%d/cmdline' % pid).lower():
                 found.append(pid)
     return found
+
+
+#: Where another process is killed than plain Ansible has.
+KILLED = re.compile('the interpreter over there is killed|the daemon is killed')
+
+
+@pytest.mark.seconds(240)
+def test_what_goes_wrong_is_told_as_by_ansible_and_the_next_task_works(site):
+    plain = Run(site, 'faults-plain').start('faults.yml')
+    ours = Run(site, 'faults-ours', 'path', CORES[0]).start('faults.yml')
+    statuses = [plain.wait(), ours.wait()]
+    assert statuses == [0, 0], ours.printed()
+    expected, found = plain.results(), ours.results()
+    assert sorted(found) == sorted(expected)
+    for name in expected:
+        if not KILLED.match(name):
+            assert (name, found[name]) == (name, expected[name])
+    events = dict((name, value[0][0]) for name, value in found.items() if KILLED.match(name))
+    assert set(events.values()) <= {'unreachable', 'ignored'}, events
+    testlib.wait_for(lambda: not python_processes(site.users[0].uid), 20, what='the interpreters on the target have ended')
