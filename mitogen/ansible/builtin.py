@@ -12,6 +12,8 @@ import sys
 
 import ansible.plugins.connection
 
+from mitogen.ansible.values import plain
+
 
 def load(name):
     """
@@ -34,6 +36,7 @@ def options(name):
     import yaml
     from ansible.plugins.loader import fragment_loader
     from ansible.utils.plugin_docs import add_fragments
-    documentation = yaml.safe_load(load(name).DOCUMENTATION)
-    add_fragments(documentation, name, fragment_loader=fragment_loader)
-    return yaml.safe_dump({'options': documentation['options']})
+    module = load(name)
+    documentation = yaml.safe_load(module.DOCUMENTATION)
+    add_fragments(documentation, module.__file__, fragment_loader=fragment_loader)
+    return yaml.safe_dump({'options': plain(documentation['options'])})

@@ -7,6 +7,7 @@ name, which does everything that is not understood here.
 from __future__ import absolute_import
 
 import marshal
+import multiprocessing
 import os
 import re
 import shlex
@@ -57,8 +58,8 @@ class Mixin(object):
 
     def __init__(self, *args, **kwargs):
         super(Mixin, self).__init__(*args, **kwargs)
-        self._controller = int(kwargs.get('ansible_playbook_pid') or os.getppid())
-        self._fast = mitogen.ansible.client.Client(plain(constants.DEFAULT_LOCAL_TMP), self._controller)
+        controller = int(kwargs.get('ansible_playbook_pid') or controller_pid())
+        self._fast = mitogen.ansible.client.Client(plain(constants.DEFAULT_LOCAL_TMP), controller)
         self._becoming = None
         self._interpreter = ''
         self._notes = mitogen.ansible.fragments.Notes(self._shell)
@@ -202,24 +203,25 @@ class SSHMixin(Mixin):
     def _target(self):
         self.host = self.get_option('host') or self._play_context.remote_addr
         argv = self._build_command(self.get_option('ssh_executable'), 'ssh', self.host)
-        if self._has_password():
-            self._log_in(argv)
-        return ('ssh', tuple(os.fsdecode(bytes(word)) for word in argv),
+        spec = ('ssh', tuple(os.fsdecode(bytes(word)) for word in argv),
                 (self._interpreter,) if self._interpreter else (), float(self.get_option('timeout') or 10) + 20)
+        if self._has_password():
+            self._log_in(argv, spec)
+        return spec
 
     def _has_password(self):
         return bool(self.get_option('password') or self._play_context.password)
 
     _logged_in = False
 
-    def _log_in(self, argv):
+    def _log_in(self, argv, spec):
         """
         Have Ansible's plugin answer for the password. Afterwards ssh needs none, if it keeps a connection.
         """
         if not self._persistence_controls(argv)[0]:
             raise FallBack('a password is needed for each connection, as ssh_args has no ControlPersist',
                            usual=False)
-        if not self._logged_in:
+        if not self._logged_in and not self._ask('is_connected', spec)[1]:
             super(SSHMixin, self).exec_command('true', sudoable=False)
             self._logged_in = True
 
@@ -284,6 +286,13 @@ class LocalMixin(Mixin):
 
     def _folder(self):
         return plain(os.fsdecode(self.cwd or ''))
+
+
+def controller_pid():
+    """
+    Return the process that forks workers: our parent, if we are one.
+    """
+    return os.getpid() if multiprocessing.parent_process() is None else os.getppid()
 
 
 def split(cmd):

@@ -128,6 +128,9 @@ class Worker(threading.Thread):
             # It says nothing while it waits, so this is the end of it.
             raise wire.GoneError('the worker has given up')
 
+    def on_is_connected(self, spec):
+        return 'done', self.targets.is_connected(spec)
+
     def on_fragment(self, spec, operation):
         return 'done', self.targets.get(spec).fragment(operation)
 

@@ -287,6 +287,11 @@ class Targets(object):
                 self.known[name] = target
             return target
 
+    def is_connected(self, spec):
+        with self.lock:
+            target = self.known.get(spec[:2])
+            return target is not None and not getattr(target, 'lost', False)
+
     def make(self, spec):
         try:
             if spec[0] == 'local':
