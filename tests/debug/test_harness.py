@@ -51,6 +51,6 @@ def test_no_thread_makes_a_logger_while_pytest_goes_through_all_loggers(monkeypa
 
 @pytest.mark.once
 def test_what_is_run_once_has_no_router_in_this_process(request):
-    of_a_core = {'broker', 'router', 'make_router', 'family', 'tree', 'own_tree', 'quiet_tree'}
+    of_a_core = {'broker', 'router', 'make_router', 'family', 'own_tree', 'quiet_tree'}
     assert [item.nodeid for item in request.session.items
             if item.get_closest_marker('once') and of_a_core & set(item.fixturenames)] == []
