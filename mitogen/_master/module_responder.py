@@ -89,7 +89,9 @@ class ModuleResponder(_Server):
         super(ModuleResponder, self).__init__(
             router, mitogen.core.GET_MODULE,
             mitogen.parent.Throttle(router, self._on_get_module,
-                                    self._refuse_module))
+                                    self._refuse_module),
+            # As for resources.
+            mitogen.parent.is_immediate_child)
 
     def add_source_modifier(self, fullname, callable):
         """

@@ -22,7 +22,10 @@ class ResourceResponder(_Server):
         super(ResourceResponder, self).__init__(
             router, mitogen.core.GET_RESOURCE,
             mitogen.parent.Throttle(router, self._on_get_resource,
-                                    self._refuse_resource))
+                                    self._refuse_resource),
+            # The answer goes to the neighbour, which would keep what somebody
+            # behind it has asked for.
+            mitogen.parent.is_immediate_child)
 
     def _search_locations(self, fullname):
         """

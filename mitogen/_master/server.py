@@ -14,10 +14,12 @@ class _Server(object):
 
     :param respond:
         Function to call with each message.
+    :param policy:
+        Handler policy.
     """
-    def __init__(self, router, handle, respond):
+    def __init__(self, router, handle, respond, policy=None):
         self._router = router
-        mitogen.parent._handle(router, handle, respond)
+        mitogen.parent._handle(router, handle, respond, policy)
 
     def __repr__(self):
         return type(self).__name__

@@ -91,6 +91,12 @@ def set_limit(name, value, router):
     setattr(router.limits, name, value)
 
 
+@takes_econtext
+def kept_answers(econtext):
+    importer = econtext.importer
+    return len(importer._cache), len(importer._resource_requester._cache)
+
+
 @takes_router
 def unread_bytes(router):
     return max(stream.protocol.pending_bytes() for stream in router.get_streams())

@@ -133,7 +133,7 @@ def test_a_traceback_that_the_master_logs_does_not_show_the_words_of_a_child_as_
     text = u'x\n%s\x1b[2J' % FORGED
     # The name of a class, which the error names.
     data = '\x80\x04\x8c%c%s\x8c\x01y\x93.' % (len(text), text)
-    tree.liar.tell(dict(dst=0, handle=GET_RESOURCE, data=data, magic=0x4d4a))
+    tree.liar.tell(dict(dst=tree.parent_id, handle=GET_RESOURCE, data=data, magic=0x4d4a))
     tree.logs.wait('crashed')
     try:
         raise mitogen.core.CallError(text)
