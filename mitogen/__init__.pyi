@@ -2,9 +2,25 @@ from typing import Any, Callable, Optional, TypeVar
 
 import mitogen.master
 from mitogen._tree import (
-    AuthError as AuthError, CallOptions as CallOptions, connect as connect, ConnectError as ConnectError, ConnectionLost as ConnectionLost,
-    ConnectTimeout as ConnectTimeout, DeadlineExceeded as DeadlineExceeded, DownHost as DownHost, Group as Group, Host as Host, HostDown as HostDown,
-    HostKeyError as HostKeyError, NoPython as NoPython, RemoteError as RemoteError, Result as Result, Stream as Stream, Tree as Tree,
+    AuthError as AuthError,
+    CallOptions as CallOptions,
+    ConnectError as ConnectError,
+    ConnectionLost as ConnectionLost,
+    ConnectTimeout as ConnectTimeout,
+    DeadlineExceeded as DeadlineExceeded,
+    DownHost as DownHost,
+    Group as Group,
+    Host as Host,
+    HostDown as HostDown,
+    HostExecutor as HostExecutor,
+    HostKeyError as HostKeyError,
+    NoPython as NoPython,
+    RemoteError as RemoteError,
+    Result as Result,
+    Stream as Stream,
+    Tree as Tree,
+    aio as aio,
+    connect as connect,
 )
 
 _T = TypeVar('_T')

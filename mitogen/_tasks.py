@@ -249,12 +249,12 @@ class _Tasks(object):
 
     def _on_cancel(self, msg):
         """
-        Handle CANCEL: handle of the answer, and number of the queue. The answer is whether the task had begun. Broker
-        thread.
+        Handle CANCEL: handle of the answer, number of the queue, and whether to let a task go on that has begun. The
+        answer is whether it had. Broker thread.
         """
         if msg.is_dead:
             return
-        handle, queue = msg.unpickle()
+        handle, queue, gently = msg.unpickle()
         key = msg.src_id, handle
         if not isinstance(handle, int) or queue not in range(len(self.queues)):
             raise ValueError('bad CANCEL')
@@ -264,7 +264,7 @@ class _Tasks(object):
                 # It waits, or has ended. When the queue has come to the next message, either way nothing is left.
                 self._dropped.add(key)
                 self._send_forget(self.queues[queue], key)
-            else:
+            elif not gently:
                 task.cancelled, task.struck = True, False
                 self._interrupt(task)
         if msg.reply_to:
@@ -357,6 +357,13 @@ def start_pool(threads, econtext):
     """
     start(econtext=econtext)
     return _tasks.add_pool(threads)
+
+
+def stop_pool(number):
+    """
+    End the threads of a queue. Those that run a task end after it.
+    """
+    _tasks.queues[number].close()
 
 
 # Streams.

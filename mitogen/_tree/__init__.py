@@ -9,8 +9,10 @@ stands on the interface of :mod:`mitogen.master` and changes nothing there: a tr
 from __future__ import annotations
 
 from mitogen._tree.errors import (
-    AuthError, ConnectError, ConnectionLost, ConnectTimeout, DeadlineExceeded, HostDown, HostKeyError, NoPython, RemoteError,
+    AuthError, ConnectError, ConnectionLost, ConnectTimeout, DeadlineExceeded, HostDown, HostKeyError, NoPython,
+    RemoteError,
 )
+from mitogen._tree.executor import HostExecutor
 from mitogen._tree.group import DownHost, Group, Result
 from mitogen._tree.host import Host
 from mitogen._tree.options import CallOptions
@@ -18,6 +20,14 @@ from mitogen._tree.stream import Stream
 from mitogen._tree.tree import connect, Tree
 
 __all__ = [
-    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group', 'Host', 'HostDown',
-    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
+    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group',
+    'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == 'aio':
+        # Not before: it imports asyncio.
+        import mitogen._tree.aio
+        return mitogen._tree.aio
+    raise AttributeError(name)

@@ -59,6 +59,19 @@ class Callbacks:
             thread.join()
 
 
+def notify_cancel(future: concurrent.futures.Future[Any], cancel: Callable[[], bool]) -> bool:
+    """
+    Cancel a future, and tell those who wait for it, which the standard library leaves to its executors.
+    """
+    with future._condition:
+        first = not future.cancelled()
+        if not cancel():
+            return False
+        if first:
+            future.set_running_or_notify_cancel()
+    return True
+
+
 class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """
     A :class:`concurrent.futures.Future` of a function that runs on a host. Callbacks run on a thread of the tree, and
@@ -75,6 +88,8 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._queue = queue
         self._handle: Optional[int] = None
         self._timer: Any = None
+        #: Called once it is done, on any thread, before callbacks are.
+        self._on_done: Optional[Callable[[], None]] = None
 
     def _send(self, msg: Any) -> None:
         router = self.host.router
@@ -123,7 +138,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         """
         if self.done():
             return self.cancelled()
-        if not super().cancel():
+        if not notify_cancel(self, super().cancel):
             return False
         self._forget()
         self.host._tasks.cancel(self._handle, self._queue)
@@ -148,6 +163,18 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._timer = timers.schedule(mitogen.core.now() + self.grace, lambda: tell(None))
         self.host._tasks.cancel(self._handle, self._queue, tell)
 
+    def _drop(self) -> None:
+        """
+        Cancel it if it has not begun. Does not wait.
+        """
+        def tell(began: Optional[bool]) -> None:
+            # Of one that has ended, the answer came before.
+            if began is False and notify_cancel(self, super(HostFuture, self).cancel):
+                self._forget()
+        self.host._tasks.cancel(self._handle, self._queue, tell, gently=True)
+
     def _invoke_callbacks(self) -> None:
+        if self._on_done is not None:
+            self._on_done()
         if self._done_callbacks:
             self.host.tree._callbacks.run(super()._invoke_callbacks)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 import mitogen.core
 import mitogen.parent
 from mitogen._tree import caller, errors
+from mitogen._tree.executor import HostExecutor
 from mitogen._tree.tasks import HostTasks
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ class Host(caller.Caller, mitogen.parent.Context):
         if callable(password):
             password = password()
         return self.connect('sudo:' + user, password=password, **options)
+
+    def executor(self, max_workers: Optional[int] = None, *, processes: bool = False) -> HostExecutor:
+        """
+        Return a :class:`concurrent.futures.Executor` whose workers are threads of this host, or processes below it.
+
+        :param max_workers: how many functions run at a time; the number of processors there if None.
+        """
+        return HostExecutor(self, max_workers, processes)
 
     def close(self, timeout: Optional[float] = None) -> None:
         """

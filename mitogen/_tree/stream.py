@@ -65,13 +65,26 @@ class Stream(Iterator[T]):
         return self
 
     def __next__(self) -> T:
+        left = None if self._deadline is None else max(0, self._deadline - time.monotonic())
+        try:
+            return self._take(left)
+        except mitogen.core.TimeoutError:
+            pass
+        self.close()
+        raise errors.DeadlineExceeded.after(self._options.timeout or 0, self._host.name, True)
+
+    def _take(self, timeout: Optional[float]) -> T:
+        """
+        Return the next item.
+
+        :raises TimeoutError: it did not come in time.
+        """
         if self._items is None:
             raise StopIteration
         try:
-            msg = self._next_message()
             if self._ack_handle is None:
-                self._ack_handle = msg.unpickle()
-                msg = self._next_message()
+                self._ack_handle = self._items.get(timeout).unpickle()
+            msg = self._items.get(timeout)
         except mitogen.core.ChannelError as e:
             self._finish(e)
             raise StopIteration
@@ -86,15 +99,6 @@ class Stream(Iterator[T]):
         except mitogen.core.StreamError:
             self.close()
             raise
-
-    def _next_message(self) -> Any:
-        left = None if self._deadline is None else max(0, self._deadline - time.monotonic())
-        try:
-            return self._items.get(left)  # type: ignore[union-attr]
-        except mitogen.core.TimeoutError:
-            pass
-        self.close()
-        raise errors.DeadlineExceeded.after(self._options.timeout or 0, self._host.name, True)
 
     def _tell(self) -> None:
         """

@@ -67,6 +67,12 @@ class HostTasks:
                 self._pool = self.new_pool(threads)
             return self._pool
 
+    def is_ready(self, threads: int) -> bool:
+        """
+        Return whether `queue` would not wait.
+        """
+        return self._pool is not None or (threads == 1 and self._started is not None)
+
     def new_pool(self, threads: int) -> Queue:
         """
         Return a new queue. Waits for the host.
@@ -74,24 +80,27 @@ class HostTasks:
         self.start()
         return Queue(*self._host.default_call_chain.call(mitogen._tasks.start_pool, threads))
 
-    def cancel(self, handle: Any, queue: int, tell: Optional[Callable[[Optional[bool]], None]] = None) -> None:
+    def cancel(
+        self, handle: Any, queue: int, tell: Optional[Callable[[Optional[bool]], None]] = None, gently: bool = False,
+    ) -> None:
         """
         Have the task ended whose answer goes to a handle. Does not wait.
 
+        :param gently: do nothing to it if it has begun.
         :param tell: called with whether it had begun, or None if the host does not know tasks. Broker's thread.
         """
         started = self.start()
         # A callback of its own thread only if the host has not answered yet.
-        started.add_done_callback(lambda started: self._send_cancel(started, handle, queue, tell))
+        started.add_done_callback(lambda started: self._send_cancel(started, (handle, queue, gently), tell))
 
-    def _send_cancel(self, started: Any, handle: int, queue: int, tell: Optional[Callable[[Optional[bool]], None]]) -> None:
+    def _send_cancel(self, started: Any, what: Any, tell: Optional[Callable[[Optional[bool]], None]]) -> None:
         router = self._host.router
         if started.exception() is not None:
             LOG.debug('%r cannot end a task: %s', self._host, started.exception())
             if tell is not None:
                 router.broker.defer(tell, None)
             return
-        msg = mitogen.core.Message.pickled((handle, queue), handle=started.result()[0])
+        msg = mitogen.core.Message.pickled(what, handle=started.result()[0])
         if tell is not None:
             def on_answer(msg: Any) -> None:
                 tell(None if msg.is_dead else msg.unpickle())

@@ -168,6 +168,23 @@ class Tree(mitogen.master.Router):
                 raise
 
 
+    def connect_below(self, via: Host, count: int) -> list[Host]:
+        """
+        Have a host start some others on its machine, at a time, and return them.
+
+        :raises ConnectError: one could not be started; then none is.
+        """
+        with concurrent.futures.ThreadPoolExecutor(min(count, 32), 'mitogen.connect') as pool:
+            futures = [pool.submit(self.connect, 'local:', via=via) for _ in range(count)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                if future.exception() is None:
+                    future.result().close()
+            raise
+
+
 def _is_method(target: str) -> bool:
     """
     Tell whether a target is the bare name of a method of connection, as the older interface has it.

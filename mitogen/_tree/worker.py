@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import mitogen.core
 from mitogen._tree import errors
+from mitogen._tree.future import notify_cancel
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
@@ -37,7 +38,7 @@ class WorkerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         """
         if self.done():
             return self.cancelled()
-        if not super().cancel():
+        if not notify_cancel(self, super().cancel):
             return False
         self._over.set()
         return True

@@ -267,10 +267,10 @@ def test_a_sibling_cancels_nothing(host, tree):
 
 
 def send_cancel(context, handle, task):
-    context.send(Message.pickled((task, 0), handle=handle))
+    context.send(Message.pickled((task, 0, False), handle=handle))
 
 
-@pytest.mark.parametrize('payload', [(1,), (u'x', 0), (1, 5), (1, -1), None, 5])
+@pytest.mark.parametrize('payload', [(1,), (u'x', 0, False), (1, 5, False), (1, -1, False), None, 5])
 def test_a_cancel_that_is_nonsense_harms_nobody(host, payload):
     handle = host._tasks.start().result()[0]
     host.send(Message.pickled(payload, handle=handle))

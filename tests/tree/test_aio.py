@@ -1,0 +1,171 @@
+"""
+The same nouns for asyncio.
+"""
+
+import asyncio
+import gc
+import importlib.util
+import os
+import time
+
+import pytest
+
+import mitogen
+import mitogen.core
+
+import targets
+import task_targets
+import testlib
+
+
+#: Kinds of loops that are here.
+LOOPS = ['asyncio'] + ['uvloop'] * (importlib.util.find_spec('uvloop') is not None)
+
+
+@pytest.fixture(params=LOOPS)
+def run(request, whole):
+    """
+    A function that runs a coroutine function with a tree and a host, in a loop of a kind.
+    """
+    if request.param == 'uvloop':
+        import uvloop
+    shared = next(host for host in whole.hosts if host.name == 'shared')
+    shared.call(task_targets.forget)
+    shared.call(task_targets.tell)
+
+    def run(func):
+        async def main():
+            await func(mitogen.aio.Tree(whole), mitogen.aio.Host(shared))
+
+        loop = uvloop.new_event_loop() if request.param == 'uvloop' else asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(asyncio.wait_for(main(), testlib.patience()))
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+    yield run
+    gc.collect()
+
+
+def test_a_call_is_awaited(run):
+    async def main(tree, host):
+        assert await host.call(targets.add, 1, 2) == 3
+        assert host.name == 'shared'
+    run(main)
+
+
+def test_many_calls_are_outstanding(run):
+    async def main(tree, host):
+        assert await asyncio.gather(*(host.call(targets.add, i, i) for i in range(1000))) == [2 * i for i in range(1000)]
+    run(main)
+
+
+def test_errors_are_those_of_a_tree(run):
+    async def main(tree, host):
+        with pytest.raises(mitogen.RemoteError, match='on purpose'):
+            await host.call(targets.fail)
+        with pytest.raises(TypeError):
+            await host.call(lambda: None)
+        with pytest.raises(mitogen.NoPython):
+            await tree.connect('local:/nothing/here')
+    run(main)
+
+
+def test_a_call_that_is_cancelled_is_cancelled_over_there(run):
+    async def main(tree, host):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(host.call(task_targets.sleep_and_note, 600, 'late'), 0.2)
+        assert 'late' not in await host.call(task_targets.seen)
+    run(main)
+
+
+def test_hosts_end_with_their_block(run):
+    async def main(tree, host):
+        async with await tree.connect() as child:
+            pid = await child.call(os.getpid)
+            async with await child.connect('local:') as below:
+                assert await below.call(os.getppid) == pid
+        testlib.wait_for(lambda: not testlib.is_running(pid))
+        with pytest.raises(mitogen.ConnectionLost):
+            await child.call(os.getpid)
+    run(main)
+
+
+def test_a_host_that_is_lost_ends_what_is_awaited(run):
+    async def main(tree, host):
+        child = await tree.connect()
+        call = asyncio.ensure_future(child.call(time.sleep, 600))
+        await asyncio.sleep(0)
+        await child.close()
+        with pytest.raises(mitogen.ConnectionLost):
+            await call
+    run(main)
+
+
+def test_items_of_a_stream(run):
+    async def main(tree, host):
+        async with host.stream(task_targets.count, 1000) as stream:
+            assert [item async for item in stream] == list(range(1000))
+        async with host.stream(task_targets.count, 5, fail_at=3) as stream:
+            found = []
+            with pytest.raises(mitogen.RemoteError, match='at 3'):
+                async for item in stream:
+                    found.append(item)
+            assert found == [0, 1, 2]
+    run(main)
+
+
+def test_a_stream_ends_with_its_block(run):
+    async def main(tree, host):
+        async with host.stream(task_targets.sleepy_count) as stream:
+            assert await stream.__anext__() == 0
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(stream.__anext__(), 0.1)
+        assert await host.call(task_targets.highest) == 'closed'
+    run(main)
+
+
+def test_a_window_of_a_stream(run):
+    async def main(tree, host):
+        async with host.options(window=1).stream(task_targets.count, 50) as stream:
+            assert [item async for item in stream] == list(range(50))
+        with pytest.raises(TypeError):
+            host.options(timeout=1)
+    run(main)
+
+
+def test_a_thread_uses_the_same_host_meanwhile(run):
+    async def main(tree, host):
+        loop = asyncio.get_running_loop()
+        in_thread = loop.run_in_executor(None, lambda: [host.sync.call(targets.add, i, 1) for i in range(100)])
+        assert [await host.call(targets.add, i, 2) for i in range(100)] == list(range(2, 102))
+        assert await in_thread == list(range(1, 101))
+    run(main)
+
+
+def test_a_loop_that_closes_under_a_call_harms_nobody(host):
+    async def main():
+        asyncio.ensure_future(mitogen.aio.Host(host).call(time.sleep, 0.2))
+        await asyncio.sleep(0.05)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert host.call(targets.add, 1, 2) == 3
+    del loop
+    gc.collect()
+
+
+def test_a_tree_of_its_own_ends_with_its_block():
+    async def main():
+        async with mitogen.aio.Tree(threads=2) as tree:
+            host = await tree.connect()
+            pid = await host.call(os.getpid)
+        return pid
+
+    pid = asyncio.run(main())
+    testlib.wait_for(lambda: not testlib.is_running(pid))
+    gc.collect()

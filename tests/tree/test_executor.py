@@ -1,0 +1,127 @@
+"""
+The executor of a host, which is one of the standard library's kind.
+"""
+
+import concurrent.futures
+import os
+import time
+
+import pytest
+
+import mitogen
+import mitogen.core
+
+import targets
+import task_targets
+import testlib
+
+@pytest.fixture(scope='module')
+def shared(whole):
+    return whole.connect(name='executor')
+
+
+@pytest.fixture(scope='module')
+def four(shared):
+    with shared.executor(4) as executor:
+        yield executor
+
+
+def test_a_map_is_in_order(four):
+    assert list(four.map(targets.add, range(50), range(50))) == [2 * i for i in range(50)]
+
+
+def test_as_many_run_at_a_time_as_there_are_workers(four):
+    assert len({future.result() for future in [four.submit(task_targets.meet) for _ in range(4)]}) == 4
+
+
+def test_what_raises_raises_a_remote_error(four):
+    with pytest.raises(mitogen.RemoteError, match='on purpose'):
+        four.submit(targets.fail).result()
+
+
+def test_after_a_shutdown_nothing_is_taken(shared):
+    executor = shared.executor(1)
+    future = executor.submit(targets.add, 1, 2)
+    executor.shutdown()
+    assert future.result() == 3
+    with pytest.raises(RuntimeError):
+        executor.submit(targets.add, 1, 2)
+    executor.shutdown()
+
+
+def test_a_shutdown_may_drop_what_has_not_begun(shared):
+    with mitogen.core.Receiver(shared.router) as told:
+        shared.call(task_targets.tell, told.to_sender())
+        executor = shared.executor(1)
+        first = executor.submit(task_targets.sleep_and_note, 0.5, 'first')
+        others = [executor.submit(task_targets.note, 'other') for _ in range(10)]
+        told.get(testlib.patience())
+        executor.shutdown(cancel_futures=True)
+        shared.call(task_targets.tell)
+    assert first.result() == 'first'
+    assert all(other.cancelled() for other in others)
+
+
+def test_submit_while_others_shut_it_down(shared):
+    executor = shared.executor(2)
+    executor.submit(time.sleep, 0.1)
+    executor.shutdown(wait=False)
+    with pytest.raises(RuntimeError):
+        executor.submit(time.sleep, 0.1)
+    executor.shutdown(wait=True)
+
+
+def test_threads_of_an_executor_end_with_it(shared):
+    with shared.executor(3) as executor:
+        executor.submit(int).result()
+    testlib.wait_for(lambda: shared.call(threads_named, 'mitogen.task.') in (0, 4))
+
+
+def threads_named(start):
+    import threading
+    return sum(1 for thread in threading.enumerate() if thread.name.startswith(start))
+
+
+def test_processes_are_below_the_host(shared):
+    with shared.executor(2, processes=True) as executor:
+        pids = {future.result() for future in [executor.submit(os.getpid) for _ in range(8)]}
+        assert len(pids) == 2 and shared.call(os.getpid) not in pids
+    for pid in pids:
+        testlib.wait_for(lambda: not testlib.is_running(pid))
+
+
+def test_a_bad_number_of_workers(shared):
+    for number in (0, -1):
+        with pytest.raises(ValueError):
+            shared.executor(number)
+
+
+def test_a_host_that_is_lost_fails_what_is_outstanding(tree):
+    child = tree.connect()
+    executor = child.executor(1)
+    futures = [executor.submit(time.sleep, 600) for _ in range(3)]
+    child.close()
+    for future in futures:
+        with pytest.raises(mitogen.ConnectionLost):
+            future.result(testlib.patience())
+    executor.shutdown()
+
+
+def test_as_completed_takes_futures_of_both_kinds(four):
+    with concurrent.futures.ThreadPoolExecutor(1) as local:
+        futures = [four.submit(targets.add, 1, 2), local.submit(targets.add, 1, 2)]
+        assert [future.result() for future in concurrent.futures.as_completed(futures)] == [3, 3]
+
+
+def test_wait_tells_of_what_was_cancelled(four):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        futures = [four.submit(task_targets.spin, 600) for _ in range(5)]
+        waiting = pool.submit(concurrent.futures.wait, futures, testlib.patience())
+        for future in futures:
+            assert future.cancel()
+        assert waiting.result().not_done == set()
+    assert list(four.map(targets.add, range(5), range(5))) == [0, 2, 4, 6, 8]
+
+
+def test_keywords_belong_to_the_function(four):
+    assert four.submit(targets.keywords, fn=1, timeout=2).result() == {'fn': 1, 'timeout': 2}
