@@ -22,9 +22,9 @@ from mitogen.core import _module, _seldom, _SELDOM, integer_types, PY3, to_text,
 if _SELDOM:
     #: Characters that these lines have at most; that the text, the traceback
     #: and a note of one exception have at most.
-    _TOLD_MAX, _TEXT_MAX, _FRAMES_MAX, _NOTE_MAX = 4000, 500, 1000, 500
+    _told_max, _text_max, _frames_max, _note_max = 4000, 500, 1000, 500
     #: Exceptions below one another, and altogether.
-    _DEPTH_MAX, _RELATED_MAX = 8, 20
+    _depth_max, _related_max = 8, 20
 
 
 @_seldom
@@ -63,7 +63,7 @@ def _facts_about(exc, text):
     if isinstance(number, integer_types) and u'[Errno %d]' % number not in text:
         yield u'errno', u'%d' % number
     for note in _listed(exc, '__notes__'):
-        yield u'note', to_text(note)[:_NOTE_MAX]
+        yield u'note', to_text(note)[:_note_max]
 
 
 @_seldom
@@ -99,12 +99,12 @@ def _lines_about(exc, text, seen, depth=0):
     for key, other in _related(exc):
         if any([other is known for known in seen]):
             continue
-        if depth == _DEPTH_MAX or len(seen) > _RELATED_MAX:
+        if depth == _depth_max or len(seen) > _related_max:
             return lines + _entry(u'left out', u'more')
         seen.append(other)
-        text = _text_of(other)[:_TEXT_MAX]
+        text = _text_of(other)[:_text_max]
         frames = _frames_of(getattr(other, '__traceback__', None))
-        lines += _entry(key, text + u'\n' + frames[-_FRAMES_MAX:])
+        lines += _entry(key, text + u'\n' + frames[-_frames_max:])
         lines += [u'| ' + line for line in
                   _lines_about(other, text, seen, depth + 1)]
     return lines
@@ -128,8 +128,8 @@ def _tell(exc, text):
 @_seldom
 def _within(told):
     """Return as many of the lines as fit."""
-    if len(told) > _TOLD_MAX:
-        told = told[:_TOLD_MAX].rpartition(u'\n')[0] + u'\n| left out: more'
+    if len(told) > _told_max:
+        told = told[:_told_max].rpartition(u'\n')[0] + u'\n| left out: more'
     return told
 
 
@@ -186,7 +186,7 @@ def _understand(error, text, depth=0):
             error.errno = _number(value)
         elif key == u'note':
             error.notes.append(value)
-        elif key in (u'cause', u'context', u'member') and depth < _DEPTH_MAX:
+        elif key in (u'cause', u'context', u'member') and depth < _depth_max:
             other = error.__class__(value + below)
             _understand(other, value + below, depth + 1)
             if key == u'member':

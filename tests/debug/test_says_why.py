@@ -132,6 +132,7 @@ def test_a_wait_that_ended_is_not_told():
 
 def test_a_description_tells_all(router):
     child = router.local(name=u'bob')
+    child.call(os.getpid)
     call = child.call_async(targets.sleep, 600)
     with Sleeping(call.get, child.shutdown):
         text = mitogen.debug.describe()

@@ -20,6 +20,7 @@ enum {
     MG_GET_RESOURCE = 112,
     MG_LOAD_RESOURCE = 113,
     MG_HAVE_MODULES = 114,
+    MG_CALL_AT_ONCE = 130,
     MG_IS_DEAD = 999,     /* not a handle: in reply_to it marks a dead message */
     MG_FIRST_HANDLE = 1000 /* the first one a router gives out */
 };
