@@ -63,6 +63,8 @@ class Peer(object):
     def start(self):
         self.count += 1
         self.driver = self.connect(tempfile.mkdtemp(dir=self.world.folder))
+        # Each may fill the stream of the other one, which is cut off in time.
+        self.driver.sock.settimeout(2 * PATIENCE)
         self.id = self.driver.id
         self.first_id = read_pickle(self.driver.ask(handle=105, dst=self.parent_id))[0]
 
