@@ -33,7 +33,7 @@ PARTS = {
         'broker', 'choice', 'pure_message', 'sleeper', 'pure_latch',
         'pure_receiver', 'pure_sender', 'channel', 'pure_context', 'writer',
         'pure_link', 'pure_router', 'pure_broker', 'references', 'lost_ids',
-        'io_logger', 'fetcher', 'resources', 'importer', 'policy', 'log_handler',
+        'io_logger', 'fetcher', 'resources', 'importer', 'loader', 'policy', 'log_handler',
         'dispatcher', 'child', 'fork', 'limits',
     ],
     '_native': [

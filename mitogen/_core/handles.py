@@ -18,7 +18,6 @@ CALL_SERVICE = 110
 STUB_CALL_SERVICE = 111
 GET_RESOURCE = 112
 LOAD_RESOURCE = 113
-HAVE_MODULES = 114
 #: As CALL_FUNCTION, for a call that does not wait for the main thread: our
 #: parents start children of ours by it.
 CALL_AT_ONCE = 130
@@ -31,5 +30,6 @@ if _SELDOM:
     ALLOCATE_ID = 105
     FORWARD_MODULE = 108
     DETACHING = 109
+    HAVE_MODULES = 114
     #: Name of the resource that is a module's source.
     _SOURCE_RESOURCE = u'\0source'

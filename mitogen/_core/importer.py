@@ -11,7 +11,7 @@ from _codecs import utf_8_encode  # house
 
 import mitogen  # house
 from mitogen.core import _complete, _Fetcher, _importer_log, _module, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
-from mitogen.core import has_parent_authority, HAVE_MODULES, LazyLogger, LOAD_MODULE, Message, PY3  # house
+from mitogen.core import has_parent_authority, LazyLogger, LOAD_MODULE, Message, PY3  # house
 from mitogen.core import ResourceReader, ResourceRequester, _SOURCE_RESOURCE, thread, to_text  # house
 
 if not PY3:  # house
@@ -105,7 +105,6 @@ class Importer(_Fetcher):
         tup = msg.unpickle()
         if not tup[0]:
             return self._load_many(msg)
-        _importer_log.debug('received %r', tup[0])
         self._answer(tup[0], tup)
 
     @_seldom
@@ -135,7 +134,6 @@ class Importer(_Fetcher):
 
     def _tell(self):
         """Tell the parent what it need not send: names on our path."""
-        import zlib
         self._told = True
         names = [sys.version]
         for path in sys.path:
@@ -143,16 +141,17 @@ class Importer(_Fetcher):
                 names += os.listdir(path)
             except OSError:
                 pass
-        # There is no answer.
+        # There is no answer. The handle is HAVE_MODULES: its name would be sent
+        # to each child.
         self._request(0, int, lambda: Message(
-            data=zlib.compress(ascii(names).encode()), handle=HAVE_MODULES))
+            data=ascii(names).encode(), handle=114))
 
     def _look_ahead(self, fullname):
         """Ask for the module for which this one, a package, is imported."""
         if fullname not in self._cache:
             self._told or self._tell()
             frame = sys._getframe(3)
-            while 'importlib' in frame.f_code.co_filename[:17]:
+            while frame.f_code.co_filename[:8] == '<frozen ':
                 fullname = frame.f_locals.get('name', fullname)
                 frame = frame.f_back
             self._request_module(fullname, int)
@@ -234,7 +233,6 @@ class Importer(_Fetcher):
             if suffix not in (
                     self._present.get(pkgname, ()) if pkgname != 'mitogen'
                     else self.MITOGEN_PKG_CONTENT):
-                _importer_log.debug('%r has no %r', pkgname, suffix)
                 return None
             pkg = sys.modules.get(pkgname)
             if getattr(pkg, '__loader__', None) is not self:
@@ -267,7 +265,6 @@ class Importer(_Fetcher):
                 return spec
         if mine is None:
             return None
-        _importer_log.debug('will ask for %r', fullname)
         return ModuleSpec(fullname, self, is_package=fullname in self._present)
 
     def create_module(self, spec):

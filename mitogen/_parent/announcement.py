@@ -6,7 +6,6 @@ Announcement: what a child has before it asks for its first module.
 from __future__ import absolute_import  # house
 
 import sys  # house
-import zlib  # house
 
 import mitogen.core  # house
 from mitogen.core import b, to_text  # house
@@ -20,14 +19,12 @@ class _Announcement(object):
     asked for.
 
     :param bytes data:
-        Compressed: :data:`sys.version` and the names as a list in Python.
-    :param int most:
-        Bytes of the text that are read. The child may be lying.
-    :raises zlib.error: that is not compressed.
+        :data:`sys.version` and the names as a list in Python. The child may be
+        lying.
+    :raises UnicodeDecodeError: that is no text.
     """
-    def __init__(self, data, most):
-        text = to_text(zlib.decompressobj().decompress(data, int(most)))
-        words = text[2:-2].split(u"', '")
+    def __init__(self, data):
+        words = to_text(data)[2:-2].split(u"', '")
         self.version = words[0]
         #: Names of modules and packages at the top level.
         self.names = set(word.partition(u'.')[0] for word in words[1:])
@@ -57,7 +54,7 @@ def _receive_announcements(router):
             return
         try:
             stream.protocol._announcement = _Announcement(
-                bytes(msg.data), router.limits.announcement_bytes)
+                bytes(msg.data))
         except Exception:
             LOG.debug('%r: an announcement that cannot be read', stream,
                       exc_info=True)
