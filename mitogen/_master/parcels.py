@@ -113,7 +113,9 @@ class _Parcels(object):
         needs = self._needs.get(fullname)
         if needs is None:
             needs = list(_with_packages(self._find_needs(fullname)))
-            self._needs[fullname] = needs
+            if fullname in self._parcels:
+                # A child may ask for any number of those that do not exist.
+                self._needs[fullname] = needs
         return needs
 
     def _find_needs(self, fullname):

@@ -11,6 +11,7 @@ import os
 import pickle
 import struct
 import sys
+import zlib
 
 import pytest
 
@@ -18,7 +19,7 @@ import mitogen.core
 import mitogen.master
 import mitogen.parent
 import mitogen.service
-from mitogen.core import CallError, ChannelError
+from mitogen.core import HAVE_MODULES, CallError, ChannelError
 
 import hostile_services
 import service_targets
@@ -214,6 +215,20 @@ def test_asking_for_modules_without_end_costs_no_memory(quiet_tree, monkeypatch)
             assert len(responder._cache) < 1100
             assert len(responder._finder._found_cache) < 1100
             assert not tree.middle or tree.middle.call(targets.count_known_modules) < 1100
+
+
+def test_asking_for_modules_without_end_after_an_announcement_costs_no_memory(router, tmp_path, monkeypatch):
+    monkeypatch.setattr(mitogen.parent, 'ABSENT_MAX', 100)
+    liar = Liar(router, tmp_path)
+    have = zlib.compress(ascii([sys.version, 'os.py']).encode()).decode('latin-1')
+    liar.tell(dict(dst=0, handle=HAVE_MODULES, data=have))
+    liar.flood(frame=dict(dst=0, handle=GET_MODULE, data='no_such_module_%d'), count=400)
+    assert liar.sync()['alive']
+    responder = router.responder
+    testlib.wait_for(lambda: responder.bad_load_module_count >= 400)
+    kept = [responder._parcels._parcels, responder._parcels._needs, responder._cache, responder._finder._found_cache]
+    assert [len(i) < 150 for i in kept] == [True] * len(kept)
+    liar.close()
 
 
 def test_asking_for_modules_with_endless_names_costs_no_memory(quiet_tree):
