@@ -34,7 +34,6 @@ class MitogenProtocol(_MitogenProtocolBase):
         self._want = Message.HEADER_LEN
         # Written by the broker thread; any thread may count what it sends.
         self._messages_in = self._bytes_in = self._forwarded = 0
-        self._refusals = 0
         self._last_in = None
         self._sent = itertools.count()
 
@@ -133,9 +132,8 @@ class MitogenProtocol(_MitogenProtocolBase):
             return
         # Contexts send these of their own accord. A peer that does not read
         # could silence each that refuses its messages, if they waited for it.
-        if self._writer.size <= self._router.high_water:
-            self._refusals = 0
-        self._refusals += 1
+        full = self._writer.size > self._router.high_water
+        self._refusals = full and getattr(self, '_refusals', 0) + 1
         if self._refusals <= 10000:
             self._send(msg)
 

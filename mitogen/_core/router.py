@@ -43,9 +43,9 @@ class _RouterBase(object):
     refused = 0
     #: The :class:`_Mentions` of this router, once a message has named a context.
     _mentioned = None
-    #: The :class:`_LostIds`, once there is one.
-    _lost_ids = None
     if _SELDOM:
+        #: The :class:`_LostIds`, once there is one.
+        _lost_ids = None
         #: This process has joined a listener, which stamps our messages with its
         #: own authority unless they claim less. See `mitogen.unix.connect`.
         _is_client = False
