@@ -32,12 +32,15 @@ parent_ids = []
 #: Names of :mod:`mitogen._tree`, which is imported when one is first used.
 _TREE_NAMES = frozenset([
     'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group',
-    'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'aio',
-    'connect',
+    'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ])
 
 
 def __getattr__(name):
+    if name == 'aio':
+        # Not before: it imports asyncio.
+        import mitogen.aio
+        return mitogen.aio
     if name not in _TREE_NAMES:
         raise AttributeError('module %r has no attribute %r' % (__name__, name))
     import mitogen._tree

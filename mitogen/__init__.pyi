@@ -1,6 +1,7 @@
 from typing import Any, Callable, Optional, TypeVar
 
 import mitogen.master
+from mitogen import aio as aio
 from mitogen._tree import (
     AuthError as AuthError,
     CallOptions as CallOptions,
@@ -19,7 +20,6 @@ from mitogen._tree import (
     Result as Result,
     Stream as Stream,
     Tree as Tree,
-    aio as aio,
     connect as connect,
 )
 

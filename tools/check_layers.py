@@ -59,6 +59,7 @@ PACKAGE = [
     ['doas'],
     ['fakessh', 'unix', 'utils'],
     ['_tree'],
+    ['aio'],
     # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
     ['__init__'],
     ['command'],

@@ -23,11 +23,3 @@ __all__ = [
     'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group',
     'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name == 'aio':
-        # Not before: it imports asyncio.
-        import mitogen._tree.aio
-        return mitogen._tree.aio
-    raise AttributeError(name)

@@ -515,12 +515,23 @@ def test_notify_of_a_receiver_is_called_though_nobody_refers_to_the_receiver(rou
     assert sorted(told.get(timeout=60) for _ in range(5)) == [(i, None) for i in range(5)]
 
 
+def call_and_notify(router, context, latch):
+    """
+    Call a function, and return the receiver, which is put into the latch with the answer, however soon that comes.
+    """
+    receiver = Receiver(router, persist=False, respondent=context)
+    receiver.notify = latch.put
+    msg = context.default_call_chain.make_msg(time.sleep, 0)
+    msg.reply_to = receiver.handle
+    context.send(msg)
+    return receiver
+
+
 def test_a_receiver_comes_out_of_the_latch_it_was_put_in_though_its_notify_has_changed(router):
     latch = mitogen.core.Latch()
     context = router.local()
     for i in range(5):
-        receiver = context.call_async(time.sleep, 0)
-        receiver.notify = latch.put
+        receiver = call_and_notify(router, context, latch)
         while receiver.size() == 0 or latch.size() == i:
             time.sleep(0.001)
         receiver.notify = None
@@ -535,7 +546,7 @@ def test_a_receiver_comes_out_of_the_latch_it_was_put_in_though_nobody_refers_to
     latch = mitogen.core.Latch()
     context = router.local()
     for _ in range(5):
-        context.call_async(time.sleep, 0.02).notify = latch.put
+        call_and_notify(router, context, latch)
     for _ in range(5):
         receiver = latch.get(timeout=60)
         assert receiver.get(block=False).unpickle() is None
