@@ -6,9 +6,9 @@ A task is a call as any other: its message goes to CALL_FUNCTION, or to the hand
 handle that its answer goes to, together with the context that asked. A child that has called :func:`start` also has a
 handle for CANCEL, which takes such a name, and one for KILL, which takes the id of a child that it has started.
 
-What ends a task depends on what it does. One that has not begun is dropped. The loop of a coroutine cancels it. On the
-main thread a signal ends even a sleep, and its handler raises :class:`TaskCancelled`. In another thread Python raises that
-when it next runs a line of Python.
+The way in which a task is cancelled depends on what it does. One that has not begun is dropped. The loop of a coroutine
+cancels it. On the main thread a signal ends even a sleep, and its handler raises :class:`TaskCancelled`. In another
+thread Python raises that when it next runs a line of Python.
 """
 # !mitogen: minify_safe
 

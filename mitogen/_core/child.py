@@ -321,7 +321,7 @@ class ExternalContext(object):
             if self._collects:
                 gc.enable()
             _profile_hook('mitogen.child_main', self.dispatcher.run)
-            # What a parent that we are a copy of has registered is not ours.
+            # A copy of its parent does not run what that has registered.
             if 'atexit' in sys.modules and self.config.get('setup_package', True):
                 sys.modules['atexit']._run_exitfuncs()
             for fp in sys.stdout, sys.stderr:

@@ -125,7 +125,7 @@ class Importer(_Fetcher):
             return
         with self._lock:
             held, self._held = self._held, None
-        # What was wanted meanwhile and has not come.
+        # Modules that were wanted meanwhile and have not come.
         for msg in [make_msg() for make_msg in held]:
             if to_text(msg.data) not in self._cache and self._context:
                 self._context.send(msg)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What the importer tells of modules that came from the parent, as loaders do.
+The importer as a loader: facts about modules that came from the parent.
 """
 
 from __future__ import absolute_import  # house

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What was made from files of modules, once for all routers of this process.
+Results that were made from files of modules, once for all routers of this process.
 """
 
 from __future__ import absolute_import  # house

@@ -393,7 +393,7 @@ class ModuleResponder(_Server):
         """
         push = getattr(stream.protocol, '_push', None)
         if push is None:
-            # What it has not fetched of the core reads what follows.
+            # The part of the core that it lacks reads the next messages.
             self._send_late_core(stream)
             push = stream.protocol._push = _Push(self, stream)
         push.answer(fullname)

@@ -86,7 +86,7 @@ class _Parcels(object):
         """
         as_bytecode = as_bytecode and self._has_bytecode(parcel)
         if parcel.name.partition('.')[0] == 'mitogen':
-            # What is passed on to many.
+            # It is passed on to many.
             level = 9
 
         def make():

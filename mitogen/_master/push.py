@@ -14,7 +14,7 @@ import mitogen.parent  # house
 from mitogen.master import _Closure, _log_swallowed, b, RESPONDER_LOG, to_text  # house
 
 
-#: What modules of the standard library import where they can. Children of other
+#: Names that modules of the standard library import where they can. Children of other
 #: versions may have more of them.
 _FOREIGN = ('_scproxy', '_winreg', '_wmi', 'java', 'winreg')
 
@@ -176,7 +176,7 @@ class _Push(object):
             yield name
             if self._is_enough(count):
                 break
-        # What was asked for is answered in any case.
+        # The request itself is answered in any case.
         for name in lineage:
             if not closure.has_seen(name) and self._is_wanted(name, True):
                 yield name

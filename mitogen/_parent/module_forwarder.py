@@ -16,7 +16,7 @@ from mitogen.parent import _send_load_module, ABSENT_MAX, is_immediate_child, LO
 
 class _Needs(object):
     """
-    What a module needs of the modules that came from the parent.
+    The modules, of those that came from the parent, that a module needs.
 
     :param dict cache: of the importer.
     """

@@ -20,6 +20,7 @@ from mitogen._tree.stream import Stream
 from mitogen._tree.tree import connect, Tree
 
 __all__ = [
-    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group',
-    'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
+    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost',
+    'Group', 'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree',
+    'connect',
 ]

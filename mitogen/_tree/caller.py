@@ -27,7 +27,7 @@ T = TypeVar('T')
 
 class Caller:
     """
-    What can run functions: a host, or a host with options.
+    A host, or a host with options: functions run there.
     """
     _options = DEFAULT
 

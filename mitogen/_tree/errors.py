@@ -120,7 +120,7 @@ class ConnectTimeout(ConnectError, mitogen.core.TimeoutError):
 
 class DeadlineExceeded(mitogen.core.TimeoutError):
     """
-    What was asked of a host was not done in time, and was stopped.
+    A host did not finish in time, and its work was stopped.
 
     :ivar host: name of the host.
     :ivar began: whether it had begun; None if the host did not say so in time.

@@ -41,7 +41,7 @@ class Stream(Iterator[T]):
         self._ack_handle: Optional[int] = None
         self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self._answer: Any = None
-        # What a host may send that keeps to no window: the last item may have any size.
+        # A host may send this much if it keeps to no window: the last item may have any size.
         room = options.window_bytes + host.router.max_message_size
         self._items: Optional[Any] = mitogen.core.Receiver(host.router, respondent=host, max_bytes=room)
         try:

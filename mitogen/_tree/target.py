@@ -13,7 +13,8 @@ Hop = tuple[str, dict[str, Any]]
 
 _CHAIN = re.compile(r'(?<!/)/(?=(?:[a-z][a-z0-9]*):)')
 _SCHEME = re.compile(r'([a-z][a-z0-9]*):(.*)\Z', re.S)
-_ADDRESS = re.compile(r'(?:(?P<user>[^@]*)@)?(?:\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[^@:/\[\]]+))(?::(?P<port>\d+))?\Z')
+_ADDRESS = re.compile(
+    r'(?:(?P<user>[^@]*)@)?(?:\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[^@:/\[\]]+))(?::(?P<port>\d+))?\Z')
 
 
 class TargetError(ValueError):

@@ -45,8 +45,8 @@ class HostTasks:
 
     def start(self) -> HostFuture:
         """
-        Have the host make calls tasks, and return the future of its handles for CANCEL and KILL. Does not wait: what is sent
-        after this is a task.
+        Have the host make calls tasks, and return the future of its handles for CANCEL and KILL. Does not wait: a call
+        that is sent after this is a task.
         """
         with self._lock:
             if self._started is None:

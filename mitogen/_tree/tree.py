@@ -109,8 +109,8 @@ class Tree(mitogen.master.Router):
         return self._follow(hops, _Shared(), target, via, _Clock(timeout), dict(options, name=name))
 
     def _follow(
-        self, hops: list[targets.Hop], shared: _Shared, target: str, via: Optional[mitogen.parent.Context], clock: _Clock,
-        options: dict[str, Any],
+        self, hops: list[targets.Hop], shared: _Shared, target: str, via: Optional[mitogen.parent.Context],
+        clock: _Clock, options: dict[str, Any],
     ) -> Host:
         """
         Connect one hop after the other, and return the last host.

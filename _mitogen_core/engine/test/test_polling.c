@@ -69,7 +69,7 @@ static void a_thread_whose_waits_were_short_spins_before_it_sleeps_and_then_says
     mg_loop_unref(loop);
 }
 
-/* What is waited for comes with the twentieth poll. */
+/* The item that the thread waits for comes with the twentieth poll. */
 static int push_at_last(void *arg)
 {
     struct polls *polls = arg;
