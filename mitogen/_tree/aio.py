@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The same nouns for asyncio: what blocks in :mod:`mitogen` is a coroutine here. Any loop of that interface will do.
+
+An awaiting task that is cancelled, by `asyncio.timeout` or a TaskGroup for example, cancels over there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
+
+import mitogen._tasks
+import mitogen.core
+from mitogen._tree import errors
+from mitogen._tree.host import Host as _Host
+from mitogen._tree.options import CallOptions, DEFAULT
+from mitogen._tree.tree import Tree as _Tree
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, Self
+
+    P = ParamSpec('P')
+
+T = TypeVar('T')
+
+
+class _Bridge:
+    """
+    Has functions called in a loop, for threads that are not the loop's. All that wait are called at one wake-up.
+    """
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._queue: collections.deque[tuple[Callable[..., object], Any]] = collections.deque()
+        self._is_told = False
+        # The loop refers to nothing of ours but what it is to call, so it can be freed.
+        self._loop = weakref.ref(loop)
+
+    def put(self, func: Callable[..., object], arg: Any) -> None:
+        """
+        Have a function called with an argument. Any thread.
+        """
+        self._queue.append((func, arg))
+        if self._is_told:
+            return
+        self._is_told = True
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._drain)
+        except RuntimeError:
+            # The loop is closed, and nobody waits there any more.
+            self._queue.clear()
+
+    def _drain(self) -> None:
+        # First: what is put from now on tells again.
+        self._is_told = False
+        queue = self._queue
+        while queue:
+            func, arg = queue.popleft()
+            func(arg)
+
+
+_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Bridge] = weakref.WeakKeyDictionary()
+
+
+def _bridge() -> _Bridge:
+    """
+    Return the bridge of the running loop.
+    """
+    loop = asyncio.get_running_loop()
+    bridge = _bridges.get(loop)
+    if bridge is None:
+        bridge = _bridges[loop] = _Bridge(loop)
+    return bridge
+
+
+async def _in_thread(func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(func, *args, **kwargs))
+
+
+class Host:
+    """
+    A host, for coroutines.
+
+    :ivar sync: the :class:`mitogen.Host`, which threads may use at the same time.
+    """
+    def __init__(self, sync: _Host, options: CallOptions = DEFAULT) -> None:
+        self.sync = sync
+        self._options = options
+
+    def __repr__(self) -> str:
+        return 'aio.Host(%r)' % (self.sync,)
+
+    @property
+    def name(self) -> Optional[str]:
+        """
+        Text for people.
+        """
+        return self.sync.name  # type: ignore[no-any-return]
+
+    def options(self, **changes: Any) -> Host:
+        """
+        Return the same host with other options, see :class:`mitogen.CallOptions`. Time is limited by `asyncio.timeout`.
+        """
+        if changes.get('timeout') is not None or changes.get('worker'):
+            raise TypeError('the options of a coroutine are window and window_bytes; for time see asyncio.timeout')
+        return Host(self.sync, self._options.changed(changes))
+
+    async def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Call a function there and return its result. Errors are those of :meth:`mitogen.Host.call`.
+        """
+        sync = self.sync
+        router = sync.router
+        if not sync._tasks.is_ready(sync.tree.threads):
+            await self._start()
+        queue = sync._tasks.queue(sync.tree.threads)
+        put = _bridge().put
+        future = asyncio.get_running_loop().create_future()
+        settle = functools.partial(_settle, future, sync)
+        msg = sync.default_call_chain._make_msg(fn, args, kwargs, None)
+        msg.handle = queue.handle
+        handle = msg.reply_to = router.add_handler(lambda msg: put(settle, msg), persist=False, respondent=sync)
+        try:
+            sync.send(msg)
+            return await future  # type: ignore[no-any-return]
+        except (asyncio.CancelledError, mitogen.core.Error):
+            if _forget(router, handle):
+                sync._tasks.cancel(handle, queue.number)
+            raise
+
+    async def _start(self) -> None:
+        """
+        Have the host know tasks, and have its threads. Waits for the host the first time only.
+        """
+        await _in_thread(self.sync._tasks.queue, self.sync.tree.threads)
+
+    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream:
+        """
+        Call a generator there, and return an asynchronous iterator of what it yields.
+        """
+        return Stream(self, fn, args, kwargs)
+
+    async def connect(self, target: str, /, **options: Any) -> Host:
+        """
+        Have this host start another one, and return that.
+        """
+        return Host(await _in_thread(self.sync.connect, target, **options))
+
+    async def close(self, timeout: Optional[float] = None) -> None:
+        """
+        End it, and all hosts below it.
+        """
+        await _in_thread(self.sync.close, timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+def _forget(router: Any, handle: int) -> bool:
+    try:
+        router.del_handler(handle)
+        return True
+    except KeyError:
+        # The answer came meanwhile.
+        return False
+
+
+def _settle(future: asyncio.Future[Any], host: _Host, msg: Any) -> None:
+    """
+    Have a future of the loop take an answer. The loop's thread.
+    """
+    if future.done():
+        return
+    try:
+        future.set_result(msg.unpickle())
+    except Exception as e:
+        future.set_exception(errors.told(e, host))
+
+
+class Stream:
+    """
+    The items of a generator that runs on a host, as an asynchronous iterator. To be closed, best by ``async with``.
+    """
+    def __init__(self, host: Host, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self._host = host
+        self._call = fn, args, kwargs
+        self._inner: Any = None
+        self._waiter: Optional[asyncio.Future[None]] = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._inner is None:
+            fn, args, kwargs = self._call
+            await self._host._start()
+            sync = self._host.sync
+            self._inner = sync.options(**vars(self._host._options)).stream(fn, *args, **kwargs)
+            put = _bridge().put
+            if self._inner._items is not None:
+                self._inner._items.notify = lambda _recv: put(self._wake, None)
+        inner = self._inner
+        while True:
+            # First: what comes from now on wakes it.
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                return inner._take(0)
+            except mitogen.core.TimeoutError:
+                await self._waiter
+            except StopIteration:
+                raise StopAsyncIteration
+
+    def _wake(self, _nothing: None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def aclose(self) -> None:
+        """
+        End the generator over there. Does not wait for that; repeatable.
+        """
+        if self._inner is not None:
+            self._inner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+class Tree:
+    """
+    A tree, for coroutines.
+
+    :param sync: the :class:`mitogen.Tree` to use, which others may use at the same time and which somebody else ends; a
+        new one by default.
+    :param options: of the new one.
+    :ivar sync: the tree.
+    """
+    def __init__(self, sync: Optional[_Tree] = None, **options: Any) -> None:
+        self._owns = sync is None
+        self.sync = _Tree(**options) if sync is None else sync
+
+    async def connect(self, target: str = 'local:', /, **options: Any) -> Host:
+        """
+        Start a Python where a target says, and return its host: as :meth:`mitogen.Tree.connect`.
+        """
+        return Host(await _in_thread(self.sync.connect, target, **options))
+
+    async def close(self) -> None:
+        """
+        End all hosts of a tree of our own.
+        """
+        if self._owns:
+            await _in_thread(self.sync.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
