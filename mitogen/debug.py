@@ -418,7 +418,8 @@ def _describe_router(router):
     if importer is not None:
         for kind, fetcher in (('module', importer),
                               ('resource', importer._resource_requester)):
-            for key in sorted(fetcher._callbacks):
+            # 0 stands for what the parent is told, and does not answer.
+            for key in sorted(filter(None, fetcher._callbacks)):
                 lines.append('  asked of the parent, not answered yet: %s %s'
                              % (kind, key))
     return lines

@@ -38,7 +38,7 @@ if not _REDUCED:
             is something else than the two.
         """
         wanted = os.environ.get('MITOGEN_CORE', '').lower()
-        if wanted not in ('', 'native', 'pure'):
+        if wanted not in ('', 'auto', 'native', 'pure'):
             raise ImportError('MITOGEN_CORE is %r, and must be "pure" or "native", '
                               'or not set' % (os.environ['MITOGEN_CORE'],))
         # A text that the bootstrap has sent has no extension beside it.

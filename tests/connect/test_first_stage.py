@@ -46,6 +46,7 @@ def fake_router():
     router = mock.Mock()
     router.responder.policy = mitogen.core.ImportPolicy(blocks=['b'], overrides=['a', 'mitogen'])
     router.importer.policy = router.responder.policy
+    router.limits = mitogen.core._Limits()
     return router
 
 

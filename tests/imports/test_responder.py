@@ -73,6 +73,7 @@ def worked_out_nothing(monkeypatch):
     """
     for name in ('_imports_by_source', '_minified_by_source', '_compressed_by_source'):
         monkeypatch.setattr(mitogen.master, name, mitogen.master._BySource())
+    monkeypatch.setattr(mitogen.master, '_file_cache', mitogen.master._FileCache(1 << 28))
 
 
 # ---- a responder by itself

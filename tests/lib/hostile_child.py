@@ -24,6 +24,9 @@ MAGIC = 0x4d49
 #: Nobody receives there, so that there is always an answer; and where that goes to.
 NOBODY, HERE = 31337, 9
 
+#: Handles that calls come to: CALL_FUNCTION and CALL_AT_ONCE.
+CALLS = 101, 130
+
 
 class Stream(object):
     """
@@ -200,7 +203,7 @@ def answer(data, repeat=1, magic=0x4d4a, reply_to=0):
     """
     Wait for a call, and answer it with any bytes.
     """
-    call = stream.wait(lambda frame: frame[4] == 101)
+    call = stream.wait(lambda frame: frame[4] in CALLS)
     send([dict(dst=call[2], handle=call[5], reply_to=reply_to, data=data, repeat=repeat, magic=magic)])
     return call[5]
 
@@ -209,7 +212,7 @@ def call_handle():
     """
     Wait for a call, and return the handle that its answer is due at.
     """
-    return stream.wait(lambda frame: frame[4] == 101)[5]
+    return stream.wait(lambda frame: frame[4] in CALLS)[5]
 
 
 def unread(frames, times, seconds):
@@ -229,7 +232,7 @@ def answer_calls(answers):
     """
     if select.select([0], [], [], 0.1)[0]:
         stream.read()
-    calls = [frame for frame in stream.frames if frame[4] == 101]
+    calls = [frame for frame in stream.frames if frame[4] in CALLS]
     del stream.frames[:]
     for call, data in zip(calls, answers * len(calls)):
         send([dict(dst=call[2], handle=call[5], data=data, magic=0x4d4a)])
