@@ -11,7 +11,7 @@ import zlib  # house
 
 
 from mitogen.master import _file_cache, _get_bytecode, _stamp_of, _with_head, _with_packages  # house
-from mitogen.master import get_child_modules, to_text  # house
+from mitogen.master import get_child_modules, PY3, to_text  # house
 
 
 #: What a child is told about a module, but for its content. The path is
@@ -73,7 +73,7 @@ class _Parcels(object):
         return to_text(name) in (self.get(fullname).present or ())
 
     def _has_bytecode(self, parcel):
-        return (parcel.stamp is not None and parcel.path.endswith('.py') and
+        return (PY3 and parcel.stamp is not None and parcel.path.endswith('.py') and
                 self._responder._is_sent_as_it_is(parcel.name))
 
     def content(self, parcel, as_bytecode, level):

@@ -49,11 +49,11 @@ class _Batch(object):
         """
         self._entries.append((to_text(name), None, None, (), 0))
 
-    def pack(self):
+    def pack(self, more=True):
         """
         Return the content of the message, and the parcels in it.
         """
-        data = mitogen.parent._pack_modules(True, self._entries, self._contents)
+        data = mitogen.parent._pack_modules(more, self._entries, self._contents)
         return data, self._parcels
 
 
@@ -107,7 +107,12 @@ class _Push(object):
         if self._router.stream_by_id(stream.protocol.remote_id) is not stream:
             return
         began = mitogen.core.now()
-        data = next(self._messages, None)
+        try:
+            data = next(self._messages, None)
+        except Exception:
+            _log_swallowed(RESPONDER_LOG, 'cannot answer %s', stream)
+            self._messages = iter([self._give_up()])
+            data = next(self._messages)
         self._responder.get_module_secs += mitogen.core.now() - began
         if data is None:
             self._messages = None
@@ -119,6 +124,17 @@ class _Push(object):
             self._router._room.call_later(0.0, self._go_on)
         else:
             room.when_there(stream, self._go_on)
+
+    def _give_up(self):
+        """
+        Return the content of a message that answers all requests: none of the
+        modules can be had now.
+        """
+        batch = _Batch(0)
+        for name in [self._root] + [root for root, _ in self._roots]:
+            batch.add_failure(name)
+        self._roots.clear()
+        return batch.pack(False)[0]
 
     def _make_messages(self):
         """
@@ -133,6 +149,7 @@ class _Push(object):
 
     def _make_for_next(self):
         root, was_sent = self._roots.popleft()
+        self._root = root
         if root in self._sent and not was_sent:
             # It has gone with what was asked for before.
             return ()
@@ -171,7 +188,7 @@ class _Push(object):
         """
         self._root, self._pushed = root, 0
         lineage = list(mitogen.core.module_lineage(root))
-        closure = _Closure(self._parcels.needs, self._is_wanted)
+        closure = _Closure(self._find_needs, self._is_wanted)
         for count, name in enumerate(closure.walk(lineage)):
             yield name
             if self._is_enough(count):
@@ -180,6 +197,14 @@ class _Push(object):
         for name in lineage:
             if not closure.has_seen(name) and self._is_wanted(name, True):
                 yield name
+
+    def _find_needs(self, fullname):
+        try:
+            return self._parcels.needs(fullname)
+        except Exception:
+            # So much the fewer are sent.
+            _log_swallowed(RESPONDER_LOG, 'cannot find what %r needs', fullname)
+            return []
 
     def _is_enough(self, count):
         limits = self._router.limits
@@ -197,11 +222,15 @@ class _Push(object):
                 top in self._announcement.names and
                 not policy.overriden(fullname) or policy.denied(fullname)):
             return False
-        if rest:
-            package, _, name = fullname.rpartition('.')
-            return self._parcels.has_inside(package, name)
-        return is_sure is None and \
-            self._parcels.get(fullname).path is not None or bool(is_sure)
+        try:
+            if rest:
+                package, _, name = fullname.rpartition('.')
+                return self._parcels.has_inside(package, name)
+            return is_sure is None and \
+                self._parcels.get(fullname).path is not None or bool(is_sure)
+        except Exception:
+            _log_swallowed(RESPONDER_LOG, 'cannot find %r', fullname)
+            return False
 
     def _add(self, batch, name, is_root):
         try:

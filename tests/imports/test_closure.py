@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+import mitogen.master
 from mitogen.core import CallError
 
 import closure_child
@@ -247,3 +248,18 @@ def test_an_announcement_that_is_nonsense_does_no_harm(router, make, tmp_path):
     testlib.wait_for(lambda: router.stats()['refusals'].get('announcement_bytes'))
     assert imported(router.local(), 'clo_top', 'total') == 11101
     child.close()
+
+
+def test_a_push_that_fails_leaves_no_child_waiting(router, make, monkeypatch):
+    make({'clo_one.py': 'x = 1', 'clo_two.py': 'x = 2', 'clo_three.py': 'x = 3'})
+    child = router.local()
+
+    def fail(_push, _root):
+        raise ValueError('on purpose')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mitogen.master._Push, '_make_for_root', fail)
+        for name in 'clo_one', 'clo_two':
+            with pytest.raises(CallError, match='ModuleNotFoundError'):
+                imported(child, name, 'x')
+    assert imported(child, 'clo_three', 'x') == 3

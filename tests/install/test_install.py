@@ -32,7 +32,7 @@ def tree(tmp_path):
     tree.mkdir()
     for name in ('setup.py', 'pyproject.toml', 'README.rst', 'LICENSE', 'MANIFEST.in'):
         shutil.copy(os.path.join(places.ROOT, name), str(tree / name))
-    for name in ('mitogen', '_mitogen_core'):
+    for name in ('mitogen', '_mitogen_core', 'ansible_collections', 'ansible_mitogen'):
         shutil.copytree(os.path.join(places.ROOT, name), str(tree / name), ignore=shutil.ignore_patterns('build', '__pycache__'))
     return tree
 
