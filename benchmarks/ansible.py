@@ -117,7 +117,7 @@ def run_once(site, group, envs, kind, play, number):
     clock = time.time() - start
     if status:
         sys.exit(run.printed())
-    # What the run leaves ends by itself, and counts.
+    # Processes that the run leaves end by themselves, and count.
     time.sleep(1.5)
     return group.seconds() - used, clock
 

@@ -72,7 +72,7 @@ def _setns(text: str, target: str) -> Hop:
     return 'setns', dict({'kind': kind, 'container': name}, **({'username': user} if user else {}))
 
 
-#: What stands before the colon -> what reads the rest.
+#: The word before the colon -> the function that reads the rest.
 SCHEMES: dict[str, Callable[[str, str], Hop]] = {
     'local': _local, 'ssh': _ssh, 'sudo': _account('sudo'), 'su': _account('su'), 'doas': _account('doas'),
     'docker': _container('docker', True), 'podman': _container('podman', True), 'buildah': _container('buildah'),

@@ -14,7 +14,7 @@ from mitogen.ansible.values import plain
 
 class Become(object):
     """
-    What is noted of a become plugin while a task makes its command.
+    Notes about a become plugin while a task makes its command.
 
     :param plugin: of Ansible's. Its method is wrapped.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What a module imports, remembered from run to run.
+The files that a module imports, remembered from run to run.
 
 Ansible parses and compiles a module, and all that it imports, to find out which files belong into its archive: some
 three tenths of a second for each module in each run. The names of these files are kept here, with digests of their

@@ -5,7 +5,7 @@ said to them and what they answer.
 
 A host's hub is in the context over there; that of the controller's own
 machine is in the daemon. There is one zygote for each user and interpreter.
-What a task needs of large texts is kept here, so a second user's zygote gets
+The large texts that a task needs are kept here, so a second user's zygote gets
 them without another trip over the link.
 """
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What the daemon calls in the context of a host: the hub, and files.
+Functions that the daemon calls in the context of a host: the hub, and files.
 """
 
 from __future__ import absolute_import

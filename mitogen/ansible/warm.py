@@ -18,7 +18,7 @@ _done = False
 
 def warm():
     """
-    Warm up, once in a process. What fails is left to whoever needs it.
+    Warm up, once in a process. An import that fails is left to the task that needs it.
     """
     global _done
     if _done:

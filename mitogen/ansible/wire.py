@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What a worker and the daemon say to each other: marshalled tuples, each after
+The frames of a worker and the daemon: marshalled tuples, each after
 four bytes with its length, over a socket in a folder that only their user may
 enter. Either looks at the other's user, too.
 """

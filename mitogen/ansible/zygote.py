@@ -47,7 +47,7 @@ def is_ours(name):
 
 class Payload(object):
     """
-    What a module is made of: its own text and that of everything below
+    The parts of a module: its own text and that of everything below
     `ansible` that it may import.
 
     :param list members: of (path in the archive, digest).
@@ -221,7 +221,7 @@ class Zygote(object):
         while data:
             data = data[os.write(self.outfd, data):]
 
-    # What can be asked for.
+    # Requests.
 
     def on_payload(self, number, digest, name, members, texts):
         self.texts.update(texts)
@@ -330,7 +330,7 @@ class Zygote(object):
         for job in list(self.jobs.values()):
             if job.deadline and time.time() > job.deadline:
                 job.kill(signal.SIGKILL)
-                # Whoever holds its files now is none of ours.
+                # Another process holds its files now, and is none of ours.
                 for fd in list(job.open):
                     self.forget(fd)
                 job.open.clear()

@@ -312,7 +312,7 @@ class Run(object):
 #: Tasks whose failure upstream's describes in words of its own.
 OTHER_WORDS = ('ping', 'a module that crashes', 'with a wrong password', 'as nobody that exists')
 
-#: What differs from run to run, or what `ansible_mitogen` itself adds or leaves out.
+#: Keys that differ from run to run, or that `ansible_mitogen` itself adds or leaves out.
 PASSING = frozenset([
     'start', 'end', 'delta', 'atime', 'ctime', 'mtime', 'inode', 'version', 'attempts', 'ansible_job_id',
     'results_file', 'data', 'invocation', 'warnings', 'deprecations',

@@ -1,5 +1,5 @@
 """
-What a host answers is read without trust.
+Answers of a host are read without trust.
 """
 
 import marshal

@@ -1,5 +1,5 @@
 """
-What children of Python 2 call, which has no module `builtins`.
+Functions that children of Python 2 call, which has no module `builtins`.
 """
 
 import sys

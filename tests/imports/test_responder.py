@@ -69,7 +69,7 @@ def context(router):
 @pytest.fixture
 def worked_out_nothing(monkeypatch):
     """
-    What other routers of this process have worked out from sources is not there.
+    The results that other routers of this process have worked out from sources are not there.
     """
     for name in ('_imports_by_source', '_minified_by_source', '_compressed_by_source'):
         monkeypatch.setattr(mitogen.master, name, mitogen.master._BySource())

@@ -57,8 +57,7 @@ def test_the_examples_use_the_interface_as_the_stubs_have_it(cache):
         'mypy', '--strict', '--check-untyped-defs', '--allow-untyped-defs', '--allow-incomplete-defs',
         '--allow-untyped-calls', '--disable-error-code', 'var-annotated', '--cache-dir', cache,
     ] + names, folder)
-    # What the standard library's stub says of logging.Handler.lock, in the words of one mypy or another, is not
-    # about us.
+    # Errors that a version of mypy finds in the standard library's stub of logging.Handler.lock are not about us.
     errors = [line for line in out.splitlines()
               if ': error:' in line and not re.search(r'"(RLock \| None|Optional\[(RLock|LockType)\])"', line)]
     assert errors == [], out

@@ -41,7 +41,7 @@ class Family(object):
     """
     def __init__(self, shape, level):
         self.router = mitogen.master.Router(mitogen.master.Broker())
-        # Who is told so much may need a while to be done with it.
+        # A peer that is told so much may need a while to be done with it.
         self.router.broker.shutdown_timeout = testlib.patience()
         # Children log what is logged here when they start.
         with testlib.LogCapture('', level):

@@ -856,7 +856,7 @@ def test_the_first_call_does_not_wait_for_the_main_thread(router):
         busy = child.call_async(service_targets.hold_main_thread, ready.to_sender())
         release = result_of(ready)
         call = child.call_service_async(PLAIN, 'unprivileged')
-        # What the main thread waits for may be what the service does.
+        # The main thread may wait for the service.
         assert result_of(call) == 'unprivileged'
         assert busy.empty()
         release.send('released')

@@ -11,7 +11,7 @@ from mitogen.core import takes_econtext, takes_router
 
 class Group(Exception):
     """
-    What a group of exceptions looks like, on any Python.
+    A class that looks like a group of exceptions, on any Python.
     """
     def __init__(self, text, exceptions):
         Exception.__init__(self, text)
