@@ -358,7 +358,7 @@ def fill(tree):
 
 def test_a_sibling_that_refuses_messages_of_a_child_that_does_not_read_is_not_kept_waiting(quiet_tree):
     """
-    What a context answers of its own accord is no reason not to read from it until the other one does.
+    The router goes on reading from a context that refuses messages, also while the peer it refuses does not read.
     """
     tree = quiet_tree
     fill(tree)
