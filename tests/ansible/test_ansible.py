@@ -158,8 +158,8 @@ KILLED = re.compile('the interpreter over there is killed|the daemon is killed')
 
 @pytest.mark.seconds(240)
 def test_what_goes_wrong_is_told_as_by_ansible_and_the_next_task_works(site):
-    plain = Run(site, 'faults-plain').start('faults.yml')
-    ours = Run(site, 'faults-ours', 'path', CORES[0]).start('faults.yml')
+    plain = Run(site, 'faults-plain', LATE_SECONDS='61').start('faults.yml')
+    ours = Run(site, 'faults-ours', 'path', CORES[0], LATE_SECONDS='62').start('faults.yml')
     statuses = [plain.wait(), ours.wait()]
     assert statuses == [0, 0], ours.printed()
     expected, found = plain.results(), ours.results()

@@ -5,6 +5,7 @@ process and is removed again; what a killed run left is removed by the next.
 
 import contextlib
 import fcntl
+import itertools
 import os
 import pwd
 import re
@@ -181,13 +182,17 @@ def account():
     account.close()
 
 
+#: Numbers the files of this process: a test has its rules while those of the session stand.
+counter = itertools.count(1)
+
+
 @contextlib.contextmanager
 def sudoers(text):
     """
     More rules for sudo, for the length of a block.
     """
     folder = '/etc/sudoers.d'
-    path = os.path.join(folder, PREFIX + str(os.getpid()))
+    path = os.path.join(folder, '%s%d-%d' % (PREFIX, os.getpid(), next(counter)))
     with etc_locked():
         for name in os.listdir(folder):
             if is_stale(name):

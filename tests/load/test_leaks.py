@@ -70,6 +70,8 @@ def run(program, seconds=115):
 @pytest.mark.slow
 def test_connect_call_and_shutdown_lose_nothing():
     run('''
+# The last losses are remembered, for the errors of later calls; here fewer than happen before the measurement.
+mitogen.parent._Losses.count_max = 4
 router = mitogen.master.Router()
 
 def step():
@@ -140,6 +142,8 @@ compare('routers', step, 20, 300, 0, 2000)
 def test_streams_that_end_badly_lose_nothing():
     run('''
 import testlib
+# The last losses are remembered, for the errors of later calls; here fewer than happen before the measurement.
+mitogen.parent._Losses.count_max = 10
 router = mitogen.master.Router()
 
 def step():
@@ -154,8 +158,6 @@ def step():
 
 import logging
 logging.getLogger('mitogen').setLevel(logging.CRITICAL)
-# The last losses are remembered, for the errors of later calls; here fewer than happen before the measurement.
-mitogen.parent._Losses.count_max = 10
 compare('streams', step, 20, 300, 2, 2000)
 router.broker.shutdown()
 router.broker.join()
