@@ -52,7 +52,8 @@ PARTS = {
     'master': [
         'base', 'swallowed', 'core_source', 'stdlib', 'loaders', 'source_files',
         'by_source', 'finder_methods', 'module_finder', 'file_cache', 'bytecode', 'closure',
-        'parcels', 'shipments', 'push', 'server', 'main_guard', 'main_imports', 'module_responder',
+        'platform_tags', 'distribution_files', 'installed', 'archive', 'freight', 'parcels', 'shipments', 'push', 'server',
+        'main_guard', 'main_imports', 'module_responder',
         'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],

@@ -18,6 +18,8 @@ class Limits:
     announcement_bytes: float
     pushed_modules: float
     pushed_bytes: float
+    shipped_bytes: float
+    shipped_data_bytes: float
     id_blocks: float
     id_blocks_below: float
     routes: float

@@ -87,6 +87,15 @@ class _Limits(object):
     #: Bytes of them.
     pushed_bytes = 33554432
 
+    #: Bytes, compressed, of a distribution that travels whole because it has
+    #: native extensions or reads data by path. Those that `router.ship` names
+    #: have no limit.
+    shipped_bytes = 16777216
+
+    #: Bytes of the data of a distribution that travels whole only since its
+    #: modules look for data by path.
+    shipped_data_bytes = 4194304
+
     #: How many times a master hands a peer a block of 1,000 context ids, which
     #: are for the whole tree and are never used again.
     id_blocks = 1000

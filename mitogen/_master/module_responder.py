@@ -14,7 +14,7 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _BySource, _cut_main, _log_swallowed, _Parcels, _Push, _Server, _Shipments  # house
+from mitogen.master import _BySource, _cut_main, _Freight, _log_swallowed, _Parcels, _Push, _Server, _Shipments  # house
 from mitogen.master import _with_absolute_imports, b, get_child_modules, is_stdlib_path, ModuleFinder, PY3  # house
 from mitogen.master import RESPONDER_LOG, to_text  # house
 
@@ -79,8 +79,8 @@ class ModuleResponder(_Server):
         self._packed_cache = {}
         #: Context id -> set of module names already forwarded to it.
         self._forwarded_by_context = {}
-        self._parcels = _Parcels(self)
-        self._shipments = _Shipments(self)
+        self._forget_parcels()
+        self._freight = _Freight(self, router)
 
         for counter in self.COUNTERS:
             setattr(self, counter, 0)
@@ -200,6 +200,13 @@ class ModuleResponder(_Server):
         self._finder._forget(fullname)
         self._cache.pop(fullname, None)
         self._packed_cache.pop(fullname, None)
+
+    def _forget_parcels(self):
+        """
+        Look at all modules anew for children that ask from now on.
+        """
+        self._parcels = _Parcels(self)
+        self._shipments = _Shipments(self)
 
     def _is_sent_as_it_is(self, fullname):
         """

@@ -16,7 +16,8 @@ from mitogen.master import get_child_modules, PY3, to_text  # house
 
 #: What a child is told about a module, but for its content. The path is
 #: :data:`None` if there is no such module, or none that may be served.
-_Parcel = collections.namedtuple('_Parcel', 'name present path stamp')
+#: `load` tells of modules of a distribution that travels whole; :data:`None` for all others.
+_Parcel = collections.namedtuple('_Parcel', 'name present path stamp load')
 
 
 class _Parcels(object):
@@ -56,15 +57,38 @@ class _Parcels(object):
 
     def _find(self, fullname):
         path, source, is_pkg = self._responder._find_servable(fullname)
-        if source is None:
-            return _Parcel(to_text(fullname), None, None, None)
         is_altered = self._responder._finder._is_altered(fullname)
+        load = None if is_altered else \
+            self._responder._freight.find(fullname, path)
+        if source is None:
+            if load is None or load.text is None:
+                return _Parcel(to_text(fullname), None, None, None, load)
+            return _Parcel(to_text(fullname), load.present, to_text(load.path),
+                           _stamp_of(load.path), load)
         return _Parcel(
             to_text(fullname),
             get_child_modules(path, fullname) if is_pkg else None,
             to_text(path),
             None if is_altered else _stamp_of(path),
+            load,
         )
+
+    @staticmethod
+    def _stands_for_another(parcel):
+        """
+        Tell whether what is sent only says how to have a module.
+        """
+        return parcel.load is not None and parcel.load.text is not None
+
+    def is_carried(self, fullname, refused):
+        """
+        Tell whether a module comes with its distribution.
+
+        :param set refused: distributions that do not come.
+        """
+        load = self.get(fullname).load
+        return load is not None and load.text is None and \
+            load.distribution.label not in refused
 
     def has_inside(self, fullname, name):
         """
@@ -73,7 +97,8 @@ class _Parcels(object):
         return to_text(name) in (self.get(fullname).present or ())
 
     def _has_bytecode(self, parcel):
-        return (PY3 and parcel.stamp is not None and parcel.path.endswith('.py') and
+        return (PY3 and not self._stands_for_another(parcel) and
+                parcel.stamp is not None and parcel.path.endswith('.py') and
                 self._responder._is_sent_as_it_is(parcel.name))
 
     def content(self, parcel, as_bytecode, level):
@@ -84,6 +109,8 @@ class _Parcels(object):
         :param int level: of the compression.
         :raises Exception: it cannot be made.
         """
+        if self._stands_for_another(parcel):
+            return zlib.compress(parcel.load.text.encode('utf-8'))
         as_bytecode = as_bytecode and self._has_bytecode(parcel)
         if parcel.name.partition('.')[0] == 'mitogen':
             # It is passed on to many.
@@ -122,6 +149,8 @@ class _Parcels(object):
         parcel = self.get(fullname)
         if parcel.path is None:
             return []
+        if self._stands_for_another(parcel):
+            return [('mitogen._freight', True)]
         get_code = None
         if self._has_bytecode(parcel):
             def get_code():

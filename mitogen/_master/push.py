@@ -11,7 +11,7 @@ import sys  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _Closure, _log_swallowed, b, RESPONDER_LOG, to_text  # house
+from mitogen.master import _Closure, _log_swallowed, _refused_by, b, RESPONDER_LOG, to_text  # house
 
 
 #: Names that modules of the standard library import where they can. Children of other
@@ -82,6 +82,8 @@ class _Push(object):
         self._announcement = mitogen.parent._announced_by(stream)
         self._kind = (self._announcement.runs_our_bytecode(),
                       1 if mitogen.parent._is_far(stream) else 0)
+        #: Distributions whose modules are sent one by one.
+        self._refused = _refused_by(stream)
         self._roots = collections.deque()
         self._messages = None
         self._foreign = _FOREIGN
@@ -156,8 +158,8 @@ class _Push(object):
         # The child says that it has some of this, and yet it asks.
         self._announcement.names.discard(root.partition('.')[0])
         return self._responder._shipments.get(
-            self._kind, root, self._announcement.names, self._sent,
-            self._make_for_root)
+            (self._kind, frozenset(self._refused)), root, self._announcement.names,
+            self._sent, self._make_for_root)
 
     def _make_for_root(self, root):
         """
@@ -225,7 +227,8 @@ class _Push(object):
         try:
             if rest:
                 package, _, name = fullname.rpartition('.')
-                return self._parcels.has_inside(package, name)
+                return self._parcels.has_inside(package, name) and \
+                    not self._parcels.is_carried(fullname, self._refused)
             return is_sure is None and \
                 self._parcels.get(fullname).path is not None or bool(is_sure)
         except Exception:

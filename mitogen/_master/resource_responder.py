@@ -93,6 +93,23 @@ class ResourceResponder(_Server):
             content = self._get_resource(package, resource)
         return content
 
+    def _answer_with_files(self, stream, request):
+        """
+        Answer a request for a whole distribution, now or later, and return
+        whether it is one.
+        """
+        package, resource = map(to_text, request)
+        if not resource.startswith(u'\0'):
+            return False
+        responder = self._router.responder
+        responder.policy.denied_raise(package)
+
+        def reply(content):
+            if self._router.stream_by_id(stream.protocol.remote_id) is stream:
+                self._answer(stream, request, content)
+
+        return responder._freight.answer(stream, package, resource, reply)
+
     def _on_get_resource(self, msg):
         stream = self._stream_of(msg)
         if stream is None:
@@ -106,6 +123,8 @@ class ResourceResponder(_Server):
             return
         try:
             package, resource = request
+            if self._answer_with_files(stream, request):
+                return
             content = self._get_content(to_text(package), to_text(resource))
         except Exception:
             # The child must have an answer, whatever it is.

@@ -88,6 +88,28 @@ class Router(mitogen.parent.Router):
         return dict((counter, getattr(self.responder, counter))
                     for counter in self.responder.COUNTERS)
 
+    def ship(self, *names, **kwargs):
+        """
+        Have distributions travel whole to the children that import them,
+        whatever their size: as files, into a private folder of the child, which
+        is gone with it. Any thread; does not block.
+
+        Distributions that have native extensions, or read small data beside
+        their modules, do so by themselves up to `limits.shipped_bytes`.
+
+        :param str names:
+            Names of distributions, as an index has them.
+        :param wheels:
+            Folder with files of wheels, for children of another kind than the
+            master: of those of that name, the one that fits the child is sent.
+            ``pip download --platform`` makes such a folder.
+        :raises ValueError:
+            There is no wheel of that name in the folder.
+        """
+        self.responder._freight.ship(names, kwargs.pop('wheels', None))
+        if kwargs:
+            raise TypeError('unknown arguments: %s' % (sorted(kwargs),))
+
     def enable_debug(self):
         """
         Write a debug log file here, and in every child started from now on.

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Distributions, and the files that they consist of.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import re  # house
+
+from mitogen.master import _read_file, _stamp_of, to_text  # house
+
+
+#: Files that no running program needs.
+_IDLE = ('.pyi', '.a', '.pyc', '.pyo')
+
+#: Words of a module that looks for files beside itself.
+_BY_PATH_RE = re.compile(br'\b(?:__file__|__path__)\b')
+
+#: Words of one that looks which files there are.
+_LISTS_RE = re.compile(br'\b(?:listdir|scandir|iterdir|i?glob|walk|iter_modules|walk_packages)\s*\(')
+
+
+def _normalize(name):
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def _is_inside(path):
+    """
+    Tell whether a path with slashes stays in the folder that it is relative to.
+    """
+    return not ({'', '.', '..'} & set(path.split('/')) or
+                set('\\\0\n') & set(path))
+
+
+def _module_of(path):
+    """
+    Return the name of the module whose file has that path, and whether it is a
+    native extension. The name is None for any other file.
+    """
+    base, _, name = path.rpartition('/')
+    parts = base.split('/') if base else []
+    stem, _, suffix = name.partition('.')
+    is_native = suffix == 'so' or suffix.endswith('.so')
+    if not is_native and suffix != 'py' or not all(
+            re.match(r'[^\W\d]\w*$', part) for part in parts + [stem]):
+        return None, False
+    if stem == '__init__':
+        if not parts:
+            return None, False
+    else:
+        parts.append(stem)
+    return '.'.join(parts), is_native
+
+
+def _owner_of(path):
+    """
+    Return the name of the module to which a file belongs, or of the package that
+    it is in; empty if there is none.
+    """
+    base, _, name = path.rpartition('/')
+    if base.endswith('/__pycache__') and name.endswith('.pyc'):
+        path = '%s/%s.py' % (base.rpartition('/')[0], name.partition('.')[0])
+    return _module_of(path)[0] or base.replace('/', '.')
+
+
+def _top_of(path):
+    """
+    Return the name of the folder or module at the top.
+    """
+    top, slash, _ = path.partition('/')
+    return top if slash else top.partition('.')[0]
+
+
+class _DistributionFiles(object):
+    """
+    A distribution: files by their path, with slashes, below the folder that they
+    are installed in.
+
+    :param str name:
+    :param str version:
+    :param tags: of its wheel.
+    :param files: their paths.
+    """
+    def __init__(self, name, version, tags, files):
+        self.name = name
+        self.version = version
+        self.tags = tags
+        self.files = [path for path in files if _is_inside(path)]
+        #: Module -> path of its file.
+        self.modules = {}
+        #: Modules that are native extensions and nothing else.
+        self.natives = set()
+        for path in self.files:
+            self._add_module(path)
+        self._by_path = None
+
+    @property
+    def label(self):
+        """
+        Name and version.
+        """
+        return '%s-%s' % (self.name, self.version)
+
+    def _add_module(self, path):
+        fullname, is_native = _module_of(path)
+        if fullname is None:
+            return
+        if fullname.endswith('__mypyc'):
+            # Only an extension that stands beside a module of its name needs it.
+            return
+        if is_native and fullname not in self.modules:
+            self.natives.add(fullname)
+        if not is_native:
+            self.natives.discard(fullname)
+        if not is_native or fullname in self.natives:
+            self.modules[fullname] = path
+
+    def outermost(self, fullname):
+        """
+        Return the first of a module, and of the packages that hold it, that has
+        a file here.
+        """
+        parts = fullname.split('.')
+        for count in range(1, len(parts) + 1):
+            name = '.'.join(parts[:count])
+            if name in self.modules:
+                return name
+
+    def children(self, fullname):
+        """
+        Return the names, without those of packages, of the modules in a package;
+        None if that is none.
+        """
+        if not self.modules[fullname].endswith('/__init__.py'):
+            return None
+        prefix = fullname + '.'
+        return sorted(set(to_text(name[len(prefix):].partition('.')[0])
+                          for name in self.modules if name.startswith(prefix)))
+
+    @property
+    def stamp(self):
+        """
+        What changes when another is installed in its place.
+        """
+        return self.label, _stamp_of(self.origin)
+
+    def data(self):
+        """
+        Return the paths of files in its packages that are no code.
+        """
+        return [path for path in self.files
+                if '/' in path and _module_of(path)[0] is None and
+                not path.endswith(_IDLE + ('/py.typed',)) and
+                '.dist-info/' not in path]
+
+    def reads_by_path(self, most):
+        """
+        Tell whether its modules look for data beside themselves, as far as their
+        text says so, and whether that data is small.
+
+        :param int most: bytes of data that are small.
+        """
+        if self._by_path is None:
+            self._by_path = self._find_by_path(most)
+        return self._by_path
+
+    def _find_by_path(self, most):
+        data = self.data()
+        if sum(self.size_of(path) for path in data) > most:
+            return False
+        for path in self.modules.values():
+            if path.endswith('.py'):
+                text = self.read(path)
+                if _BY_PATH_RE.search(text) and (data or _LISTS_RE.search(text)):
+                    return True
+        return False
+
+    def _load(self, read, is_denied, magic):
+        """
+        Yield what travels: tuples of path, whether it is a program, time, and
+        content.
+
+        :param read: function that returns the content of a file.
+        :param is_denied: function that tells whether a module may not travel.
+        :param bytes magic:
+            Magic number of the bytecode that is of use, None if none is.
+        """
+        # What is beside the packages, as metadata and libraries, is no module.
+        tops = set(name.partition('.')[0] for name in self.modules)
+        for path in self.files:
+            fullname = _top_of(path) in tops and _owner_of(path)
+            if path.endswith('.pyc'):
+                if magic is None:
+                    continue
+            elif path.endswith(_IDLE):
+                continue
+            if fullname and is_denied(fullname):
+                continue
+            try:
+                content = read(path)
+            except (IOError, OSError):
+                # It was removed after it was installed.
+                continue
+            if not path.endswith('.pyc') or content[:4] == magic:
+                yield path, self.is_program(path), self.time_of(path), content
+
+
+class _InstalledFiles(_DistributionFiles):
+    """
+    A distribution that is installed in a folder of the path.
+
+    :param str folder:
+    :param str info: name of the folder inside it with the metadata.
+    :raises Exception: that does not say what it consists of.
+    """
+    def __init__(self, folder, info):
+        self.folder = folder
+        self._info = os.path.join(folder, info)
+        self.origin = os.path.join(self._info, 'RECORD')
+        name, _, version = info[:-len('.dist-info')].partition('-')
+        super(_InstalledFiles, self).__init__(
+            name, version, self._read_tags(), self._read_record())
+
+    def _read_text(self, name):
+        return _read_file(os.path.join(self._info, name)).decode('utf-8')
+
+    def _read_record(self):
+        import csv
+        import io
+        return [row[0] for row in csv.reader(io.StringIO(self._read_text('RECORD')))
+                if row]
+
+    def _read_tags(self):
+        try:
+            return re.findall(r'^Tag:\s*(\S+)', self._read_text('WHEEL'), re.M)
+        except (IOError, OSError):
+            return []
+
+    def _full(self, path):
+        return os.path.join(self.folder, path)
+
+    def read(self, path):
+        return _read_file(self._full(path))
+
+    def load(self, is_denied, magic):
+        return self._load(self.read, is_denied, magic)
+
+    def size_of(self, path):
+        try:
+            return os.path.getsize(self._full(path))
+        except OSError:
+            return 0
+
+    def time_of(self, path):
+        return int(os.path.getmtime(self._full(path)))
+
+    def is_program(self, path):
+        return os.access(self._full(path), os.X_OK)
+
+    def full_path(self, fullname):
+        """
+        Return the path of the file of a module.
+        """
+        return self._full(self.modules[fullname])
+
+
+class _WheelFiles(_DistributionFiles):
+    """
+    A distribution in a file as the index has it.
+
+    :param str path: of the file.
+    :raises Exception: it is none.
+    """
+    def __init__(self, path):
+        import zipfile
+        self.origin = path
+        words = os.path.basename(path)[:-len('.whl')].split('-')
+        if len(words) not in (5, 6):
+            raise ValueError('not the name of a wheel: %r' % (path,))
+        name, version = words[:2]
+        #: Path where it is installed -> member of the archive.
+        self._members = {}
+        data = '%s-%s.data/' % (name, version)
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+        for info in infos:
+            target = info.filename
+            if target.startswith(data):
+                kind, _, target = target[len(data):].partition('/')
+                if kind not in ('purelib', 'platlib'):
+                    continue
+            if not target.endswith('/'):
+                self._members[target] = info
+        super(_WheelFiles, self).__init__(name, version, ['-'.join(words[-3:])],
+                                     sorted(self._members))
+
+    def load(self, is_denied, magic):
+        import zipfile
+        with zipfile.ZipFile(self.origin) as archive:
+            for found in self._load(
+                    lambda path: archive.read(self._members[path]), is_denied, magic):
+                yield found
+
+    def time_of(self, path):
+        return 315532800    # the first that a zip file can have
+
+    def is_program(self, path):
+        return bool(self._members[path].external_attr >> 16 & 0o100)
+
+    def full_path(self, fullname):
+        return os.path.join(self.origin, self.modules[fullname])

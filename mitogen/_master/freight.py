@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Freight: distributions that travel whole, since modules would not do.
+"""
+
+from __future__ import absolute_import  # house
+
+import collections  # house
+import os  # house
+import threading  # house
+
+from mitogen.master import _Archive, _find_spec, _log_swallowed, _normalize, _Platform, _Sites, _TooLarge  # house
+from mitogen.master import _WheelFiles, b, is_stdlib_path, PY3, RESPONDER_LOG  # house
+
+
+_TAKE = u'\0take '
+_PIECE = u'\0piece '
+
+#: The text of a module that stands for one of a distribution that travels whole.
+_STUB = 'import mitogen._freight\nmitogen._freight.take(%r, %r)\n'
+
+#: The text of a native extension that does not travel.
+_REFUSAL = 'import mitogen._freight\nmitogen._freight.refuse(%r, %r, %r)\n'
+
+_NO_RECORD = (
+    'it is a native extension, and no installed distribution of the master has '
+    'it in its RECORD; install it from a wheel there')
+
+_NOT_HERE = 'it is a native extension, and %s has not come'
+
+
+class _Load(object):
+    """
+    What is sent in place of a module.
+
+    :ivar distribution: that it belongs to, :data:`None` if there is none.
+    :ivar str path: of its file.
+    :ivar str text:
+        The module that is sent. :data:`None` if it comes with its distribution,
+        so that it is sent only if it is asked for.
+    """
+    def __init__(self, distribution, path, present, text):
+        self.distribution = distribution
+        self.path = path
+        self.present = present
+        self.text = text
+
+
+def _refused_by(stream):
+    """
+    Return the set of labels of distributions that the child at the other end of a
+    stream was refused.
+    """
+    protocol = stream.protocol
+    refused = getattr(protocol, '_refused_distributions', None)
+    if not isinstance(refused, set):
+        refused = protocol._refused_distributions = set()
+    return refused
+
+
+class _Freight(object):
+    """
+    Decides which distributions of one router travel whole, and answers the
+    children that ask for them. Broker thread, but for :meth:`ship` and where
+    it is said.
+
+    :param ModuleResponder responder:
+    """
+    #: Archives that are kept, in bytes.
+    most_kept = 64 * 1048576
+
+    def __init__(self, responder, router):
+        self._responder = responder
+        self._router = router
+        self._sites = _Sites()
+        #: Normalized name -> its wheels, for those that the program wants to
+        #: travel. Any thread; never changed in place.
+        self._chosen = {}
+        self._own = None
+        #: (path, stamp, magic, limit) -> _Archive, or text that says why there is none.
+        self._made = collections.OrderedDict()
+        #: Key as above -> functions that wait for it.
+        self._wanted = {}
+
+    def ship(self, names, wheels):
+        """
+        Have distributions travel whole, whatever their size. Any thread.
+
+        :param names: of the distributions.
+        :param wheels: folder with files of wheels, or :data:`None`.
+        :raises ValueError: there is no such wheel in the folder.
+        :raises OSError: the folder cannot be read.
+        """
+        chosen = dict(self._chosen)
+        for name in names:
+            found = []
+            if wheels is not None:
+                found = [_WheelFiles(os.path.join(wheels, entry))
+                         for entry in sorted(os.listdir(wheels))
+                         if entry.endswith('.whl') and
+                         _normalize(entry.partition('-')[0]) == _normalize(name)]
+                if not found:
+                    raise ValueError('%r has no wheel of %r' % (wheels, name))
+            chosen[_normalize(name)] = found
+        self._chosen = chosen
+        self._router.broker.defer(self._responder._forget_parcels)
+
+    def _find(self, fullname):
+        """
+        Return the distribution that has a module, or :data:`None`.
+        """
+        for wheels in self._chosen.values():
+            for wheel in wheels:
+                if fullname in wheel.modules:
+                    return wheel
+        return self._sites.find(fullname)
+
+    def _is_whole(self, distribution):
+        """
+        Tell whether a distribution travels whole.
+        """
+        return bool(_normalize(distribution.name) in self._chosen or
+                    distribution.natives or
+                    distribution.reads_by_path(self._router.limits.shipped_data_bytes))
+
+    def find(self, fullname, path):
+        """
+        Return the :class:`_Load` for a module, :data:`None` if it is served as
+        any other.
+
+        :param path: of its source, :data:`None` if there is none.
+        """
+        if not PY3 or fullname.partition('.')[0] in ('mitogen', '__main__'):
+            return None
+        distribution = self._find(fullname)
+        if distribution is None:
+            return self._find_stray(fullname) if path is None else None
+        is_there = isinstance(distribution, _WheelFiles) or path is None or \
+            os.path.abspath(path) == os.path.abspath(distribution.full_path(fullname))
+        if not is_there or not self._is_whole(distribution):
+            return None
+        text = None
+        if fullname == distribution.outermost(fullname):
+            text = _STUB % (fullname, distribution.label)
+        elif fullname in distribution.natives:
+            text = _REFUSAL % (fullname, distribution.label,
+                               _NOT_HERE % (distribution.label,))
+        return _Load(distribution, distribution.full_path(fullname),
+                     distribution.children(fullname), text)
+
+    def _find_stray(self, fullname):
+        """
+        Return the :class:`_Load` for a native extension of no distribution.
+        """
+        import importlib.machinery
+        try:
+            spec = _find_spec(fullname)
+        except Exception:
+            return None
+        origin = getattr(spec, 'origin', None) or ''
+        if not origin.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)) or \
+                is_stdlib_path(os.path.abspath(origin)):
+            return None
+        return _Load(None, origin, None, _REFUSAL % (fullname, '', _NO_RECORD))
+
+    def answer(self, stream, fullname, resource, reply):
+        """
+        Answer a request, now or later.
+
+        :param stream: that it came by.
+        :param resource: text that says what is wanted.
+        :param reply: function to call with the content.
+        :returns: False if the request is none of ours.
+        """
+        if resource.startswith(_TAKE):
+            self._take(stream, fullname, resource[len(_TAKE):], reply)
+        elif resource.startswith(_PIECE):
+            reply(self._get_piece(resource[len(_PIECE):]))
+        else:
+            return False
+        return True
+
+    def _get_piece(self, text):
+        digest, _, number = text.partition(' ')
+        for key, made in self._made.items():
+            if getattr(made, 'digest', None) == digest:
+                # It goes last.
+                self._made[key] = self._made.pop(key)
+                return made.pieces[int(number)]
+
+    def _take(self, stream, fullname, description, reply):
+        """
+        Answer a child that wants the distribution of a module.
+        """
+        if self._own is None:
+            import mitogen._freight
+            self._own = _Platform(mitogen._freight.describe())
+        platform = _Platform(description)
+        first = self._find(fullname)
+        if first is None or not self._is_whole(first):
+            return reply(b('no it is not among those that travel whole'))
+
+        def on_made(made):
+            if not isinstance(made, _Archive):
+                # From now on its modules are sent one by one.
+                _refused_by(stream).add(first.label)
+            reply(self._describe(made))
+
+        distribution, why = self._choose(first, fullname, platform)
+        if distribution is None:
+            on_made(why)
+        else:
+            import binascii
+            self._get_archive(distribution, binascii.unhexlify(platform.magic),
+                              on_made)
+
+    def _choose(self, first, fullname, platform):
+        """
+        Return the distribution that runs on a platform, and why there is none.
+
+        :param first: the one that has the module, wherever it runs.
+        """
+        candidates = [wheel for wheel in self._chosen.get(_normalize(first.name), ())
+                      if fullname in wheel.modules]
+        installed = self._sites.find(fullname)
+        if installed is not None and self._is_whole(installed):
+            candidates.append(installed)
+        reasons = []
+        for candidate in candidates:
+            why = platform.why_not(candidate.tags or self._guess_tags(candidate),
+                                   self._own)
+            if why is None:
+                return candidate, None
+            reasons.append(why)
+        return None, '%s cannot go there because of %s; give it wheels for that ' \
+            'child: router.ship(%r, wheels=...)' % (
+                first.label, '; '.join(reasons), str(first.name))
+
+    def _guess_tags(self, distribution):
+        """
+        Return the tags of what was not installed from a wheel.
+        """
+        if not distribution.natives:
+            return ['py3-none-any']
+        own = self._own
+        return ['%s-%s-%s' % (own.python, own.abi, own.platform)]
+
+    @staticmethod
+    def _describe(made):
+        """
+        Return what a child is told of an archive.
+        """
+        if not isinstance(made, _Archive):
+            return ('no ' + made).encode('utf-8')
+        head = 'ok %s %d %d\n' % (made.digest, made.size, len(made.pieces))
+        return head.encode('utf-8') + made.pieces[0]
+
+    def _get_archive(self, distribution, magic, func):
+        """
+        Call a function with an archive, or with text that says why there is none,
+        once that is known.
+        """
+        most = self._most_of(distribution)
+        key = distribution.origin, distribution.stamp, magic, most
+        made = self._made.get(key)
+        if made is not None:
+            return func(made)
+        waiting = self._wanted.setdefault(key, [])
+        waiting.append(func)
+        if len(waiting) == 1:
+            thread = threading.Thread(
+                target=self._make, name='mitogen-freight',
+                args=(key, distribution, magic, most))
+            thread.daemon = True
+            thread.start()
+
+    def _most_of(self, distribution):
+        if _normalize(distribution.name) in self._chosen:
+            return float('inf')
+        return self._router.limits.shipped_bytes
+
+    def _make(self, key, distribution, magic, most):
+        """
+        Make an archive. A thread of its own, as that takes seconds.
+        """
+        try:
+            made = _Archive(distribution.load(self._responder.policy.denied, magic),
+                            most)
+        except _TooLarge:
+            made = ('the size of %s: compressed it has more than the %d bytes of '
+                    'limits.shipped_bytes; call router.ship(%r)' % (
+                        distribution.label, most, str(distribution.name)))
+        except Exception as e:
+            _log_swallowed(RESPONDER_LOG, 'cannot pack %s', distribution.label)
+            made = '%s cannot be read: %s' % (distribution.label, e)
+        self._router.broker.defer(self._finish, key, made)
+
+    def _finish(self, key, made):
+        # A child may come again for what is gone from here: it is made anew.
+        self._made[key] = made
+        while len(self._made) > 1 and sum(
+                getattr(other, 'packed_size', 0)
+                for other in self._made.values()) > self.most_kept:
+            self._made.popitem(last=False)
+        for func in self._wanted.pop(key):
+            func(made)

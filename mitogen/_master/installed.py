@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Which installed distribution a module belongs to.
+"""
+
+from __future__ import absolute_import  # house
+
+import os  # house
+import re  # house
+import sys  # house
+
+from mitogen.master import _InstalledFiles, _log_swallowed, _read_file, _stamp_of, FINDER_LOG, PY3  # house
+
+
+#: First part of each path in a record.
+_TOP_RE = re.compile(br'^"?([^/,\r\n]+)', re.M)
+
+
+class _Site(object):
+    """
+    The distributions in one folder of the path, each read when it is first
+    wanted.
+
+    :param str folder:
+    """
+    def __init__(self, folder):
+        self._folder = folder
+        self._read = {}     # name of the folder with metadata -> _InstalledFiles, None
+        #: Name of a module at the top -> names of folders with metadata.
+        self._tops = {}
+        for info in os.listdir(folder):
+            if info.endswith('.dist-info'):
+                self._note(info)
+
+    def _note(self, info):
+        try:
+            record = _read_file(os.path.join(self._folder, info, 'RECORD'))
+        except (IOError, OSError):
+            return
+        for top in set(_TOP_RE.findall(record)):
+            name = top.decode('utf-8', 'replace').partition('.')[0]
+            self._tops.setdefault(name, []).append(info)
+
+    def _get(self, info):
+        if info not in self._read:
+            self._read[info] = None
+            try:
+                self._read[info] = _InstalledFiles(self._folder, info)
+            except Exception:
+                _log_swallowed(FINDER_LOG, 'cannot read %r in %r', info,
+                               self._folder)
+        return self._read[info]
+
+    def find(self, fullname):
+        """
+        Return the :class:`_InstalledFiles` that has a module, or :data:`None`.
+        """
+        for info in self._tops.get(fullname.partition('.')[0], ()):
+            found = self._get(info)
+            if found is not None and fullname in found.modules:
+                return found
+
+
+class _Sites(object):
+    """
+    The distributions on the path of this process. Broker thread.
+    """
+    def __init__(self):
+        self._sites = {}    # folder -> (stamp, _Site)
+
+    def _get(self, folder):
+        stamp = _stamp_of(folder)
+        if stamp is None:
+            return None
+        known, site = self._sites.get(folder, (None, None))
+        if known != stamp:
+            try:
+                site = _Site(folder)
+            except (IOError, OSError):
+                site = None
+            self._sites[folder] = stamp, site
+        return site
+
+    def find(self, fullname):
+        """
+        Return the :class:`_InstalledFiles` that has a module, or :data:`None`.
+        """
+        if PY3:
+            for folder in sys.path:
+                site = self._get(folder or os.curdir)
+                found = site and site.find(fullname)
+                if found:
+                    return found

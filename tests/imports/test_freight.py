@@ -1,0 +1,266 @@
+"""
+Distributions that modules do not suffice for travel whole, into a private folder of the child.
+
+They are made for the tests. They are on the path of this process, and on no child's.
+"""
+
+import os
+import stat
+import sys
+
+import pytest
+
+from mitogen.core import CallError
+
+import made_distributions
+import pythons
+import testlib
+
+FOLDER = "__import__('mitogen._private_folder')._private_folder._base"
+
+
+@pytest.fixture(scope='module')
+def extension(tmp_path_factory):
+    """
+    The content of a built extension, ``fre_ext._native``.
+    """
+    with open(made_distributions.build_extension(tmp_path_factory.mktemp('ext'), '_native'), 'rb') as fp:
+        return fp.read()
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """
+    A folder that this process imports from.
+    """
+    folder = tmp_path / 'site'
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
+    yield folder
+    assert not [name for name in set(sys.modules) - before if name.startswith('fre_')], 'the master has imported'
+
+
+@pytest.fixture
+def native(site, extension):
+    """
+    A distribution with an extension, and metadata that somebody asks for.
+    """
+    def make(tag=made_distributions.TAG):
+        made_distributions.install(site, 'fre-ext', {
+            'fre_ext/__init__.py': 'from fre_ext import _native\nfrom fre_ext.more import more\n',
+            'fre_ext/more.py': 'more = 7\n',
+            'fre_ext/_native.abi3.so': extension,
+        }, tag=tag)
+
+    make()
+    return make
+
+
+def imported(child, name, what):
+    """
+    Have a child import a module, and return the value of an expression in it.
+    """
+    return child.call(eval, "(__import__(%r), eval(%r, vars(__import__('sys').modules[%r])))[1]" % (name, what, name))
+
+
+def failure(child, name):
+    with pytest.raises(CallError) as e:
+        child.call(__import__, name)
+    return str(e.value)
+
+
+def test_an_extension_comes_with_its_distribution(router, native):
+    child = router.local()
+    assert imported(child, 'fre_ext', '_native.answer() + more') == 49
+    folder = child.call(eval, FOLDER)
+    assert imported(child, 'fre_ext', '__file__').startswith(folder)
+    assert child.call(eval, "__import__('sys').path[-1]").startswith(folder)
+    version = "__import__('importlib.metadata').metadata.version('fre-ext')"
+    assert child.call(eval, version) == '1.0'
+
+
+@pytest.mark.parametrize('name', ['python3.6', 'python3.8', 'python3.12'])
+def test_an_extension_comes_to_another_python_that_can_load_it(router, native, name):
+    child = router.local(python_path=pythons.find_python(name))
+    assert imported(child, 'fre_ext', '_native.answer() + more') == 49
+
+
+def test_the_folder_is_private_and_goes_with_the_child(router, native):
+    child = router.local()
+    imported(child, 'fre_ext', '0')
+    folder = child.call(eval, FOLDER)
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    for base, folders, files in os.walk(folder):
+        for name in folders + files:
+            assert stat.S_IMODE(os.stat(os.path.join(base, name)).st_mode) & 0o077 == 0
+    child.shutdown(wait=True)
+    testlib.wait_for(lambda: not os.path.exists(folder))
+
+
+def test_the_folder_goes_with_a_child_that_is_killed(router, native):
+    child = router.local()
+    imported(child, 'fre_ext', '0')
+    folder = child.call(eval, FOLDER)
+    os.kill(child.call(os.getpid), 9)
+    testlib.wait_for(lambda: not os.path.exists(folder))
+
+
+def test_a_folder_that_was_left_behind_is_removed_by_a_later_run(router, native):
+    import mitogen._private_folder
+    import tempfile
+    left = tempfile.mkdtemp(prefix=mitogen._private_folder.PREFIX)
+    os.close(mitogen._private_folder._hold(left))
+    lived_in = tempfile.mkdtemp(prefix=mitogen._private_folder.PREFIX)
+    fd = mitogen._private_folder._hold(lived_in)
+    try:
+        imported(router.local(), 'fre_ext', '0')
+        assert not os.path.exists(left)
+        assert os.path.exists(lived_in)
+    finally:
+        os.close(fd)
+        os.unlink(os.path.join(lived_in, mitogen._private_folder.LOCK))
+        os.rmdir(lived_in)
+
+
+def test_a_grandchild_gets_it_through_the_context_in_the_middle(router, native):
+    below = router.local(via=router.local())
+    assert imported(below, 'fre_ext', '_native.answer() + more') == 49
+
+
+@pytest.mark.parametrize('tag,word', [
+    ('cp36-abi3-macosx_11_0_arm64', 'platform'),
+    ('cp27-cp27mu-linux_x86_64', 'ABI'),
+    ('cp36-abi3-manylinux_9_99_' + os.uname()[4], 'C library'),
+])
+def test_an_error_says_what_forbids_an_extension(router, native, tag, word):
+    native(tag)
+    text = failure(router.local(), 'fre_ext')
+    assert 'ImportError' in text and 'because of the %s: it is for %s' % (word, tag) in text
+    assert 'router.ship(' in text
+
+
+def test_a_module_that_does_without_its_extension_is_loaded_alone(router, site, extension):
+    made_distributions.install(site, 'fre-opt', {
+        'fre_opt/__init__.py': 'try:\n    from fre_opt import _native\nexcept ImportError as e:\n    why = str(e)\n'
+                               'from fre_opt.more import more\n',
+        'fre_opt/more.py': 'more = 7\n',
+        'fre_opt/_native.abi3.so': extension,
+    }, tag='cp36-abi3-win32')
+    child = router.local()
+    assert imported(child, 'fre_opt', 'more') == 7
+    assert 'platform' in imported(child, 'fre_opt', 'why')
+    assert imported(child, 'fre_opt', '__file__').startswith('master:')
+
+
+def test_an_extension_beside_a_module_of_that_name_is_not_needed(router, site, extension):
+    made_distributions.install(site, 'fre-both', {
+        'fre_both/__init__.py': '',
+        'fre_both/_native.py': 'def answer():\n    return 1\n',
+        'fre_both/_native.abi3.so': extension,
+    }, tag=made_distributions.TAG)
+    child = router.local()
+    assert imported(child, 'fre_both', '__file__').startswith('master:')
+
+
+def test_one_that_is_too_large_says_what_to_do(router, native):
+    router.limits.shipped_bytes = 100
+    text = failure(router.local(), 'fre_ext')
+    assert 'limits.shipped_bytes' in text and "router.ship('fre_ext')" in text
+    router.ship('fre-ext')
+    assert imported(router.local(), 'fre_ext', '_native.answer()') == 42
+
+
+def test_an_extension_of_no_distribution_says_so(router, site, extension):
+    (site / 'fre_stray.abi3.so').write_bytes(extension)
+    text = failure(router.local(), 'fre_stray')
+    assert 'ImportError' in text and 'RECORD' in text
+
+
+def test_data_that_is_read_by_path_comes_along(router, site):
+    made_distributions.install(site, 'fre-data', {
+        'fre_data/__init__.py': 'import os\n'
+                                'value = open(os.path.join(os.path.dirname(__file__), "d", "x.json")).read()\n',
+        'fre_data/d/x.json': '{"a": 1}',
+    })
+    assert imported(router.local(), 'fre_data', 'value') == '{"a": 1}'
+
+
+def test_a_package_that_lists_its_own_folder_finds_its_modules(router, site):
+    made_distributions.install(site, 'fre-list', {
+        'fre_list/__init__.py': 'import pkgutil\nnames = [m[1] for m in pkgutil.iter_modules(__path__)]\n',
+        'fre_list/one.py': '', 'fre_list/two.py': '',
+    })
+    assert imported(router.local(), 'fre_list', 'names') == ['one', 'two']
+
+
+def test_much_data_travels_only_if_the_program_says_so(router, site):
+    made_distributions.install(site, 'fre-much', {
+        'fre_much/__init__.py': 'import os\n'
+                                'def has():\n    return os.path.exists(os.path.join(os.path.dirname(__file__), "x"))\n',
+        'fre_much/x': b'x' * 100000,
+    })
+    router.limits.shipped_data_bytes = 50000
+    assert imported(router.local(), 'fre_much', 'has()') is False
+    router.ship('fre_much')
+    assert imported(router.local(), 'fre_much', 'has()') is True
+
+
+def test_a_wheel_is_sent_to_a_child_that_the_installed_one_is_not_for(router, native, extension, tmp_path):
+    native('cp36-abi3-win32')
+    wheels = tmp_path / 'wheels'
+    wheels.mkdir()
+    files = {'fre_ext/__init__.py': 'from fre_ext import _native\n', 'fre_ext/_native.abi3.so': extension}
+    for tag in made_distributions.TAG, 'cp36-abi3-macosx_11_0_arm64':
+        made_distributions.make_wheel(wheels, 'fre_ext', files, '2.0', tag)
+    router.ship('fre-ext', wheels=str(wheels))
+    assert imported(router.local(), 'fre_ext', '_native.answer()') == 42
+    with pytest.raises(ValueError):
+        router.ship('fre_other', wheels=str(wheels))
+
+
+def test_a_wheel_serves_for_what_is_not_installed_here(router, site, tmp_path):
+    made_distributions.make_wheel(tmp_path, 'fre_wheel', {
+        'fre_wheel/__init__.py': 'from fre_wheel.sub import value\n',
+        'fre_wheel/sub/__init__.py': 'value = 3\n',
+        'fre_wheel-1.0.data/purelib/fre_lib.py': 'value = 4\n',
+        'fre_wheel-1.0.data/scripts/run': '',
+        '../outside.py': '', '/outside.py': '',
+    })
+    router.ship('fre_wheel', wheels=str(tmp_path))
+    child = router.local()
+    assert imported(child, 'fre_wheel.sub', 'value') == 3
+    assert imported(child, 'fre_lib', 'value') == 4
+
+
+def test_a_record_that_leads_elsewhere_leads_nowhere(router, site, extension):
+    made_distributions.install(site, 'fre-out', {
+        'fre_out/__init__.py': '', 'fre_out/_native.abi3.so': extension,
+    }, tag=made_distributions.TAG, listed=['../../etc/passwd', '/etc/passwd', 'fre_out/gone.txt'])
+    child = router.local()
+    folder = os.path.dirname(os.path.dirname(imported(child, 'fre_out', '__file__')))
+    assert sorted(os.listdir(folder)) == ['fre_out', 'fre_out-1.0.dist-info']
+
+
+def test_what_is_denied_does_not_travel_with_the_rest(router, native):
+    router.responder.blacklist_prefix('fre_ext.more')
+    assert "No module named 'fre_ext.more'" in failure(router.local(), 'fre_ext')
+    router.responder.blacklist_prefix('fre_ext')
+    assert 'ModuleDeniedByBlocksError' in failure(router.local(), 'fre_ext')
+
+
+def test_a_distribution_in_the_list_of_those_that_may_travel(router, native):
+    router.responder.whitelist_prefix('fre_ext')
+    assert imported(router.local(), 'fre_ext', '_native.answer() + more') == 49
+
+
+def test_threads_that_import_modules_of_one_distribution_share_it(router, site, extension):
+    made_distributions.install(site, 'fre-two', {
+        'fre_a/__init__.py': 'from fre_a import _native\nvalue = 1\n', 'fre_a/_native.abi3.so': extension,
+        'fre_b.py': 'value = 2\n',
+    }, tag=made_distributions.TAG)
+    child = router.local()
+    code = '''(lambda t, l: ([t.start_new_thread(lambda n=n: l.put(__import__(n).value), ())
+        for n in ('fre_a', 'fre_b')], sorted(l.get() for _ in range(2)))[1])(__import__('_thread'), __import__('mitogen.core').core.Latch())'''
+    assert child.call(eval, code.replace('\n', ' ')) == [1, 2]
+    assert child.call(eval, "[p for p in __import__('sys').path if %s in p].__len__()" % FOLDER) == 1
