@@ -72,6 +72,8 @@ class ExternalContext(object):
     def _on_detached(self):
         mitogen.parent_id, mitogen.parent_ids = None, []
         self.importer._abandon()
+        # The parent may have been in the middle of sending modules.
+        self.importer._on_last_module()
         self.importer._resource_requester._abandon()
         LOG.info('detached')
 

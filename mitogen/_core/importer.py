@@ -121,12 +121,16 @@ class Importer(_Fetcher):
             content = None if path is None else data[start:start + size]
             self._answer(name, (name, present, path, content, needs))
             start += size
-        if more:
-            return
+        if not more:
+            self._on_last_module()
+
+    @_seldom
+    def _on_last_module(self):
+        """The parent sends no more of its own accord. Broker thread."""
         with self._lock:
             held, self._held = self._held, None
         # Modules that were wanted meanwhile and have not come.
-        for msg in [make_msg() for make_msg in held]:
+        for msg in [make_msg() for make_msg in held or ()]:
             if to_text(msg.data) not in self._cache and self._context:
                 self._context.send(msg)
         for func in vars(self).pop('_waiting', ()):

@@ -803,6 +803,35 @@ def test_a_grandchild_whose_parent_leaves_the_tree(make_router, tmp_path, what, 
         testlib.wait_for(lambda: not testlib.is_running(pid), SECONDS)
 
 
+def test_a_grandchild_whose_parent_leaves_the_tree_in_the_middle_of_an_answer(make_router, tmp_path, monkeypatch):
+    # The module has come, and the master has said that there is more to come.
+    router = make_router()
+    child = router.local()
+    grandchild = router.local(via=child)
+    pid = grandchild.call(os.getpid)
+    for context, name in (child, 'ready'), (grandchild, 'ready2'):
+        context.call(waiting_targets.start_waiting, 'import_module', 'json', str(tmp_path / name))
+    pack, packed = mitogen.parent._pack_modules, Latch()
+
+    def pack_without_end(more, entries, contents):
+        packed.put([entry[0] for entry in entries])
+        return pack(True, entries, contents)
+
+    monkeypatch.setattr(mitogen.parent, '_pack_modules', pack_without_end)
+    path = str(tmp_path / 'outcome')
+    grandchild.call(waiting_targets.start_waiting, 'import_module', 'shipped_unicode', path)
+    assert packed.get(timeout=SECONDS) == ['shipped_unicode']
+    # This is behind the module, on the same way.
+    child.call(os.getpid)
+    top = detached(router, child)
+    try:
+        testlib.wait_for(lambda: os.path.exists(path), SECONDS)
+        assert open(path).read() == "returned 'shipped_unicode'"
+    finally:
+        end(top)
+        testlib.wait_for(lambda: not testlib.is_running(pid), SECONDS)
+
+
 # ---- clients of a UNIX socket
 
 LISTENER = '''
