@@ -1,7 +1,7 @@
 """
 The harness of the suite. Its parts are in tests/lib: ``both_cores`` runs the suite over each core, ``hanging`` ends a
 test that hangs, ``left_behind`` looks for what a test leaves, ``loggers`` keeps threads from making loggers while
-pytest goes through them. Here are the order of the files and the fixtures.
+pytest goes through them, ``scheduler`` gives files to processes. Here are the order of the files and the fixtures.
 """
 
 import os
@@ -17,7 +17,7 @@ sys.path[:0] = [os.path.join(HERE, name) for name in ('lib', 'targets', 'data', 
 
 import places  # noqa: E402
 
-pytest_plugins = ['both_cores', 'costs', 'garbage', 'hanging', 'left_behind', 'loggers']
+pytest_plugins = ['both_cores', 'costs', 'garbage', 'hanging', 'left_behind', 'loggers', 'scheduler']
 
 #: What takes longest comes first and in this order, so that nothing is waited for at the end.
 LONG_FILES = (

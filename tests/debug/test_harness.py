@@ -3,10 +3,15 @@ The harness of the suite.
 """
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 from _pytest.logging import catching_logs
+
+import places
 
 
 def make_logger_unless_locked(name):
@@ -54,3 +59,39 @@ def test_what_is_run_once_has_no_router_in_this_process(request):
     of_a_core = {'broker', 'router', 'make_router', 'family', 'own_tree', 'quiet_tree'}
     assert [item.nodeid for item in request.session.items
             if item.get_closest_marker('once') and of_a_core & set(item.fixturenames)] == []
+
+
+HANGS = '''
+import os, time
+
+def test_before():
+    pass
+
+def test_hangs():
+    # The copy keeps what it can of its parent's.
+    if not os.fork():
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+
+def test_after():
+    pass
+'''
+
+
+@pytest.mark.once
+def test_a_test_that_hangs_is_named_and_the_rest_of_its_file_runs(tmp_path):
+    pytest.importorskip('xdist')
+    (tmp_path / 'conftest.py').write_text('import sys\nsys.path[:0] = [%r]\npytest_plugins = ["hanging", "scheduler"]\n' % (
+        places.LIB,))
+    (tmp_path / 'test_hangs.py').write_text(HANGS)
+    # What is written goes to a file: the copy would hold a pipe open.
+    with open(str(tmp_path / 'output'), 'w+') as output:
+        subprocess.call(
+            [sys.executable, '-m', 'pytest', '-p', 'xdist', '-n', '1', '--dist', 'loadfile', '-p', 'no:cacheprovider',
+             '--rootdir', str(tmp_path), str(tmp_path)], stdout=output, stderr=output, cwd=str(tmp_path),
+            env=dict(os.environ, MITOGEN_TEST_SECONDS='2', PYTEST_DISABLE_PLUGIN_AUTOLOAD='1', PYTEST_ADDOPTS=''), timeout=100)
+        output.seek(0)
+        text = output.read()
+    assert '1 failed, 2 passed' in text
+    assert "crashed while running 'test_hangs.py::test_hangs'" in text

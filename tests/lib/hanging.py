@@ -1,5 +1,5 @@
 """
-A test that hangs: every thread's stack is printed, and the process ends.
+A test that hangs: every thread's stack is printed, and the process ends. ``scheduler`` says what becomes of the others.
 """
 
 import faulthandler
@@ -14,6 +14,31 @@ from both_cores import REPORT
 TEST_SECONDS = float(os.environ.get('MITOGEN_TEST_SECONDS', '120'))
 
 STDERR = pytest.StashKey()
+
+
+class LeaveToParent(object):
+    """
+    A plugin of a process that pytest-xdist has started: a copy that a test makes by ``os.fork()`` does not keep its
+    pipes. Otherwise the end of the process would be seen only with the end of the copy, which may hang, too.
+    """
+    def __init__(self, channel):
+        pipes = channel.gateway._io
+        self._fds = [pipes.infile.fileno(), pipes.outfile.fileno()]
+        os.register_at_fork(after_in_child=self.leave)
+
+    def leave(self):
+        # Not closed: the copy still has the objects that close them.
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in self._fds:
+            os.dup2(null, fd, inheritable=False)
+        os.close(null)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session):
+    for plugin in session.config.pluginmanager.get_plugins():
+        if hasattr(session.config, 'workerinput') and hasattr(plugin, 'channel'):
+            LeaveToParent(plugin.channel)
 
 
 def pytest_configure(config):
