@@ -70,7 +70,8 @@ def test_before():
 def test_hangs():
     # The copy keeps what it can of its parent's.
     if not os.fork():
-        time.sleep(60)
+        while not os.path.exists('done'):
+            time.sleep(0.05)
         os._exit(0)
     time.sleep(60)
 
@@ -87,10 +88,13 @@ def test_a_test_that_hangs_is_named_and_the_rest_of_its_file_runs(tmp_path):
     (tmp_path / 'test_hangs.py').write_text(HANGS)
     # What is written goes to a file: the copy would hold a pipe open.
     with open(str(tmp_path / 'output'), 'w+') as output:
-        subprocess.call(
-            [sys.executable, '-m', 'pytest', '-p', 'xdist', '-n', '1', '--dist', 'loadfile', '-p', 'no:cacheprovider',
-             '--rootdir', str(tmp_path), str(tmp_path)], stdout=output, stderr=output, cwd=str(tmp_path),
-            env=dict(os.environ, MITOGEN_TEST_SECONDS='2', PYTEST_DISABLE_PLUGIN_AUTOLOAD='1', PYTEST_ADDOPTS=''), timeout=100)
+        try:
+            subprocess.call(
+                [sys.executable, '-m', 'pytest', '-p', 'xdist', '-n', '1', '--dist', 'loadfile', '-p', 'no:cacheprovider',
+                 '--rootdir', str(tmp_path), str(tmp_path)], stdout=output, stderr=output, cwd=str(tmp_path), timeout=100,
+                env=dict(os.environ, MITOGEN_TEST_SECONDS='2', PYTEST_DISABLE_PLUGIN_AUTOLOAD='1', PYTEST_ADDOPTS=''))
+        finally:
+            (tmp_path / 'done').touch()
         output.seek(0)
         text = output.read()
     assert '1 failed, 2 passed' in text

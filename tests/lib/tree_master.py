@@ -20,26 +20,39 @@ import targets          # noqa: E402
 import waiting_targets  # noqa: E402
 
 
-def build(router, kind, python, user):
+#: Name of a context -> that of its parent. While a test takes away c, b, a and the master, one after the other, those
+#: below b, a and the master are as many levels as before: x, y with z, and e with f and g. And d, e and what is below
+#: it go on, until their turn comes.
+PARENTS = {
+    'a': 'master', 'b': 'a', 'c': 'b', 'x': 'b', 'd': 'a', 'y': 'a', 'z': 'y', 'e': 'master', 'f': 'e', 'g': 'f',
+}
+
+#: Of kinds that have two levels.
+PAIRS = {
+    'pair': {'a': 'master', 'b': 'a'},
+    'pairs': {'a': 'master', 'b': 'a', 'e': 'master', 'f': 'e', 'y': 'master', 'z': 'y'},
+}
+
+#: The levels that are other users' by sudo, or forks.
+SUDO = {'sudo': 'ae', 'sudo_below': 'cxzg'}
+ROOT = {'root': 'byf'}
+FORKS = {'fork': 'aecxzg'}
+
+
+def build(router, kind, parents, python, user):
     """
-    Return {name: (context, name of the parent)}; three levels below the master, or only the first two.
+    Return {name: context}.
     """
-    sudo = {'username': user, 'python_path': python}
-    a = router.sudo(**sudo) if kind == 'sudo' else router.fork() if kind == 'fork' else router.local()
-    b = router.sudo(via=a, username='root', python_path=python) if kind == 'root' else router.local(via=a)
-    if kind == 'pair':
-        return {'a': (a, 'master'), 'b': (b, 'a')}
-    if kind == 'fork':
-        c = router.fork(via=b)
-    elif kind == 'sudo_below':
-        c = router.sudo(via=b, **sudo)
-    else:
-        c = router.local(via=b)
-    return {
-        'a': (a, 'master'), 'b': (b, 'a'), 'c': (c, 'b'),
-        # Beside them, what must go on when they end.
-        'd': (router.local(via=a), 'a'), 'e': (router.local(), 'master'),
-    }
+    tree = {}
+    for name, parent in parents.items():
+        via = tree.get(parent)
+        if name in SUDO.get(kind, ''):
+            tree[name] = router.sudo(via=via, username=user, python_path=python)
+        elif name in ROOT.get(kind, ''):
+            tree[name] = router.sudo(via=via, username='root', python_path=python)
+        else:
+            tree[name] = (router.fork if name in FORKS.get(kind, '') else router.local)(via=via)
+    return tree
 
 
 def keep_busy(context, how, started):
@@ -58,21 +71,24 @@ def keep_busy(context, how, started):
 
 def main(kind, how, python, user):
     router = mitogen.master.Router()
-    tree = build(router, kind, python, user)
-    pids = dict((name, context.call(os.getpid)) for name, (context, _) in tree.items())
+    parents = PAIRS.get(kind, PARENTS)
+    tree = build(router, kind, parents, python, user)
+    pids = dict((name, context.call(os.getpid)) for name, context in tree.items())
     with mitogen.core.Receiver(router) as started:
-        for context, _ in tree.values():
+        for context in tree.values():
             keep_busy(context, how, started.to_sender())
         if how in ('sleep', 'spin', 'deaf', 'service'):
             for _ in tree:
                 started.get()
     for line in iter(sys.stdin.readline, ''):
-        # Asked which of the others still answer.
+        # Asked what the tree is, or which of the others still answer.
         words = line.split()
         if words[0] == 'pids':
             answer = dict(pids, master=os.getpid())
+        elif words[0] == 'parents':
+            answer = parents
         elif words[0] == 'call':
-            context = tree[words[1]][0]
+            context = tree[words[1]]
             try:
                 answer = context.call(os.getpid)
             except mitogen.core.ChannelError:
@@ -84,11 +100,10 @@ def main(kind, how, python, user):
                     router.local(via=via)
                 except mitogen.core.Error:
                     pass
-            for via in (None, tree['a'][0], tree['b'][0]):
-                for _ in range(2):
-                    thread = threading.Thread(target=start, args=(via,))
-                    thread.daemon = True
-                    thread.start()
+            for via in [None] + [tree[name] for name in words[2:]]:
+                thread = threading.Thread(target=start, args=(via,))
+                thread.daemon = True
+                thread.start()
             time.sleep(float(words[1]))
             answer = True
         print(json.dumps(answer))

@@ -23,18 +23,19 @@ import testlib
 #: machine that has much else to do.
 SECONDS = testlib.patience()
 
-#: Name of a process -> the processes that end with it.
-BELOW = {'master': 'abcde', 'a': 'bcd', 'b': 'c', 'c': '', 'd': '', 'e': ''}
+#: In this order each has below it, when its turn comes, as many levels as if it were the first: see tree_master.py.
+VICTIMS = 'c', 'b', 'a', 'master'
 
 #: Seconds after which a process is taken away whose children are starting.
-MOMENTS = [0, 0.01, 0.03, 0.06, 0.1, 0.15]
+MOMENTS = [0, 0.02, 0.06, 0.15]
 
 account = accounts.account
 
 
 class Tree(object):
     """
-    A master in a process of its own, three levels below it.
+    A master in a process of its own, three levels below it, more than once: so one tree serves for taking away a
+    process of each level, one after the other.
     """
     def __init__(self, kind, how='idle', python=sys.executable, user='root'):
         self.proc = subprocess.Popen(
@@ -42,24 +43,27 @@ class Tree(object):
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
         try:
             self.pids = self.ask('pids')
+            self.parents = self.ask('parents')
+            self.lost = set()
         except BaseException:
             self.close()
             raise
 
     def below(self, name):
         """
-        Return the names of those contexts of this tree that end with one of them.
+        Return the names of those contexts of this tree that live, and end with one of them.
         """
-        return [other for other in BELOW[name] if other in self.pids]
+        found = [child for child, parent in self.parents.items() if parent == name and child not in self.lost]
+        return found + [below for child in found for below in self.below(child)]
 
     def ask(self, *words):
         self.proc.stdin.write(' '.join(words) + '\n')
         self.proc.stdin.flush()
         return json.loads(self.proc.stdout.readline())
 
-    def all_below(self, top='master'):
+    def all_below(self, top=None):
         """
-        Return the ids of all processes below one, as /proc tells, whether contexts or tools between them.
+        Return the ids of all processes below one, or the master, as /proc tells, whether contexts or tools between them.
         """
         children = {}
         for name in os.listdir('/proc'):
@@ -71,7 +75,7 @@ class Tree(object):
                     continue
                 if fields[0] not in 'ZX':
                     children.setdefault(int(fields[1]), []).append(int(name))
-        found, todo = [], [self.pids[top]]
+        found, todo = [], [top or self.pids['master']]
         while todo:
             pid = todo.pop()
             todo += children.get(pid, [])
@@ -114,70 +118,57 @@ def strike(tree, victim, take):
     Take one process away; check that what is below it ends, and that the rest goes on.
     """
     # Tools between the contexts, too, and children that are starting.
-    before = tree.all_below(victim)
+    before = tree.all_below(tree.pids[victim])
+    lost = [victim] + tree.below(victim)
     take(tree.pids[victim])
-    all_gone([tree.pids[name] for name in [victim] + tree.below(victim)] + before)
-    if victim == 'master':
-        return
-    for name in tree.below('master'):
-        if name != victim and name not in BELOW[victim]:
+    all_gone([tree.pids[name] for name in lost] + before)
+    tree.lost.update(lost)
+    if victim != 'master':
+        for name in tree.below('master'):
             assert testlib.is_running(tree.pids[name]), name
 
 
-def answers(tree, victim):
-    for name in BELOW['master']:
-        expected = None if name == victim or name in BELOW[victim] else tree.pids[name]
-        if victim != 'master':
-            assert tree.ask('call', name) == expected
+def answers(tree):
+    for name in tree.parents:
+        assert tree.ask('call', name) == (None if name in tree.lost else tree.pids[name])
+
+
+def strike_each(tree, take, idle=False):
+    for victim in VICTIMS:
+        strike(tree, victim, take)
+        if idle and victim != 'master':
+            answers(tree)
 
 
 WAYS = [kill, terminate, stop_then_kill]
 
 
 @pytest.mark.parametrize('take', WAYS)
-@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
-def test_an_idle_tree(victim, take):
-    with Tree('local') as tree:
-        strike(tree, victim, take)
-        answers(tree, victim)
+@pytest.mark.parametrize('kind', ['local', 'fork'])
+def test_an_idle_tree(kind, take):
+    with Tree(kind) as tree:
+        strike_each(tree, take, idle=True)
 
 
-@pytest.mark.parametrize('how', ['sleep', 'spin', 'threads', 'deaf', 'service'])
-@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
-def test_a_busy_tree(victim, how):
-    # "deaf": SIGTERM is ignored, by which a child ends itself.
-    with Tree('local', how) as tree:
-        strike(tree, victim, kill)
+# "deaf": SIGTERM is ignored, by which a child ends itself.
+@pytest.mark.parametrize('kind, how', [('local', how) for how in ('sleep', 'spin', 'threads', 'deaf', 'service')] + [
+    ('fork', how) for how in ('sleep', 'deaf')])
+def test_a_busy_tree(kind, how):
+    with Tree(kind, how) as tree:
+        strike_each(tree, kill)
 
 
-@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
 @pytest.mark.parametrize('take', [terminate, stop_then_kill])
-def test_a_busy_tree_in_other_ways(victim, take):
+def test_a_busy_tree_in_other_ways(take):
     with Tree('local', 'sleep') as tree:
-        strike(tree, victim, take)
-
-
-@pytest.mark.parametrize('take', WAYS)
-@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
-def test_a_tree_with_forks(victim, take):
-    with Tree('fork') as tree:
-        strike(tree, victim, take)
-        answers(tree, victim)
-
-
-@pytest.mark.parametrize('how', ['sleep', 'deaf'])
-@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
-def test_a_busy_tree_with_forks(victim, how):
-    with Tree('fork', how) as tree:
-        strike(tree, victim, kill)
+        strike_each(tree, take)
 
 
 @pytest.mark.parametrize('kind', ['sudo', 'sudo_below', 'root'])
-@pytest.mark.parametrize('victim', ['master', 'a', 'b', 'c'])
-def test_a_tree_with_sudo(account, kind, victim):
+def test_a_tree_with_sudo(account, kind):
     accounts.need_program('sudo', 'sudo')
     with Tree(kind, 'sleep', account.python, account.name) as tree:
-        strike(tree, victim, kill)
+        strike_each(tree, kill)
 
 
 @pytest.mark.parametrize('kind', ['sudo', 'sudo_below'])
@@ -187,11 +178,14 @@ def test_a_tree_whose_sudo_is_killed(account, kind):
     with Tree(kind, 'idle', account.python, account.name) as tree:
         victim = 'a' if kind == 'sudo' else 'c'
         tools = [pid for pid in tree.all_below() if command(pid).startswith('sudo ') or '/sudo ' in command(pid)]
+        tools = [pid for pid in tools if tree.pids[victim] in tree.all_below(pid)]
         assert tools
         for pid in tools:
             kill(pid)
-        all_gone(tools + [tree.pids[name] for name in victim + BELOW[victim]])
-        answers(tree, victim)
+        lost = [victim] + tree.below(victim)
+        all_gone(tools + [tree.pids[name] for name in lost])
+        tree.lost.update(lost)
+        answers(tree)
 
 
 def command(pid):
@@ -202,18 +196,19 @@ def command(pid):
         return ''
 
 
-def strike_while_children_start(victim, after):
-    with Tree('pair') as tree:
-        tree.ask('start', str(after))
-        strike(tree, victim, kill)
-        assert victim == 'master' or tree.ask('pids')
+def strike_while_children_start(after):
+    # A pair for each victim, as the pair is gone with it.
+    with Tree('pairs') as tree:
+        for victim, pair in ('f', 'ef'), ('a', 'ab'), ('master', 'yz'):
+            tree.ask('start', str(after), *pair)
+            strike(tree, victim, kill)
+            assert victim == 'master' or tree.ask('pids')
 
 
-@pytest.mark.parametrize('victim', ['master', 'a', 'b'])
-def test_a_tree_whose_children_are_starting(victim):
+def test_a_tree_whose_children_are_starting():
     # A tree for each moment, all of them at the same time.
     for error in testlib.in_threads(
-            [functools.partial(strike_while_children_start, victim, after) for after in MOMENTS], seconds=100):
+            [functools.partial(strike_while_children_start, after) for after in MOMENTS], seconds=100):
         if error is not None:
             raise error
 
@@ -222,9 +217,9 @@ def test_a_tree_whose_children_are_starting(victim):
 @pytest.mark.parametrize('victim', ['master', 'a'])
 def test_children_that_hang_in_their_start(victim, stage, tmp_path):
     # Real interpreters, stopped from the outside while their parent waits for them.
-    with Tree('local') as tree:
+    with Tree('pair') as tree:
         known = set(tree.all_below())
-        tree.ask('start', '0')
+        tree.ask('start', '0', 'a', 'b')
         new = testlib.wait_for(lambda: set(tree.all_below()) - known, SECONDS)
         stopped = []
         for pid in new:
@@ -241,7 +236,7 @@ def test_children_that_hang_in_their_start(victim, stage, tmp_path):
         if victim == 'master':
             all_gone(list(new) + list(known))
         else:
-            all_gone([tree.pids[name] for name in 'abcd'])
+            all_gone([tree.pids[name] for name in 'ab'])
 
 
 KEEPS_THE_GIL = '''
