@@ -16,15 +16,17 @@ class _Archive(object):
 
     :param files: as of :meth:`_DistributionFiles.load`.
     :param int most: bytes that the pieces may have together.
+    :param extra:
+        More such files, which are left out from where there is no room left.
     :raises _TooLarge: they have more.
     """
     #: Bytes of a piece.
     piece_size = 262144
 
-    #: Of the compression. Most of it is machine code, and the child waits.
-    level = 3
+    #: Of the compression. It is done once for all children.
+    level = 6
 
-    def __init__(self, files, most):
+    def __init__(self, files, extra, most):
         import hashlib
         #: Bytes of the files.
         self.size = 0
@@ -33,18 +35,26 @@ class _Archive(object):
         self.pieces = []
         self._rest = b('')
         self._hash = hashlib.sha256()
-        packer = zlib.compressobj(self.level)
-        for path, is_program, time, content in files:
-            head = '%s %d %d %s\n' % ('x' if is_program else '-', time,
-                                      len(content), path)
-            self.size += len(content)
-            self._add(packer.compress(head.encode('utf-8')))
-            self._add(packer.compress(content))
+        self._packer = zlib.compressobj(self.level)
+        for entry in files:
+            self._add_file(*entry)
             self._check(most)
-        self._add(packer.compress(b('\n')) + packer.flush())
+        # What the compression still holds back is in any case less than that.
+        for entry in extra:
+            if self.packed_size + len(entry[-1]) + 65536 > most:
+                break
+            self._add_file(*entry)
+        self._add(self._packer.compress(b('\n')) + self._packer.flush())
         self._check(most)
         self.pieces.append(self._rest)
         self.digest = self._hash.hexdigest()
+
+    def _add_file(self, path, is_program, time, content):
+        head = '%s %d %d %s\n' % ('x' if is_program else '-', time, len(content),
+                                  path)
+        self.size += len(content)
+        self._add(self._packer.compress(head.encode('utf-8')))
+        self._add(self._packer.compress(content))
 
     def _check(self, most):
         if self.packed_size > most:

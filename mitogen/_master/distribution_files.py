@@ -176,34 +176,40 @@ class _DistributionFiles(object):
                     return True
         return False
 
-    def _load(self, read, is_denied, magic):
+    def choose(self, is_denied, with_tests):
         """
-        Yield what travels: tuples of path, whether it is a program, time, and
-        content.
+        Return what travels: the paths of files, then those of bytecode, which is
+        of use to some children.
 
-        :param read: function that returns the content of a file.
         :param is_denied: function that tells whether a module may not travel.
-        :param bytes magic:
-            Magic number of the bytecode that is of use, None if none is.
+        :param bool with_tests: also the folders named `tests` in packages.
         """
         # What is beside the packages, as metadata and libraries, is no module.
         tops = set(name.partition('.')[0] for name in self.modules)
+        paths, bytecode = [], []
         for path in self.files:
             fullname = _top_of(path) in tops and _owner_of(path)
+            if fullname and is_denied(fullname) or \
+                    '/tests/' in path and not with_tests:
+                continue
             if path.endswith('.pyc'):
-                if magic is None:
-                    continue
-            elif path.endswith(_IDLE):
-                continue
-            if fullname and is_denied(fullname):
-                continue
+                bytecode.append(path)
+            elif not path.endswith(_IDLE):
+                paths.append(path)
+        return paths, bytecode
+
+    def _load(self, read, paths):
+        """
+        Yield tuples of path, whether it is a program, time, and content.
+
+        :param read: function that returns the content of a file.
+        """
+        for path in paths:
             try:
-                content = read(path)
+                yield path, self.is_program(path), self.time_of(path), read(path)
             except (IOError, OSError):
                 # It was removed after it was installed.
                 continue
-            if not path.endswith('.pyc') or content[:4] == magic:
-                yield path, self.is_program(path), self.time_of(path), content
 
 
 class _InstalledFiles(_DistributionFiles):
@@ -243,8 +249,8 @@ class _InstalledFiles(_DistributionFiles):
     def read(self, path):
         return _read_file(self._full(path))
 
-    def load(self, is_denied, magic):
-        return self._load(self.read, is_denied, magic)
+    def load(self, paths):
+        return self._load(self.read, paths)
 
     def size_of(self, path):
         try:
@@ -295,11 +301,11 @@ class _WheelFiles(_DistributionFiles):
         super(_WheelFiles, self).__init__(name, version, ['-'.join(words[-3:])],
                                      sorted(self._members))
 
-    def load(self, is_denied, magic):
+    def load(self, paths):
         import zipfile
         with zipfile.ZipFile(self.origin) as archive:
             for found in self._load(
-                    lambda path: archive.read(self._members[path]), is_denied, magic):
+                    lambda path: archive.read(self._members[path]), paths):
                 yield found
 
     def time_of(self, path):

@@ -284,8 +284,7 @@ class _Freight(object):
         Make an archive. A thread of its own, as that takes seconds.
         """
         try:
-            made = _Archive(distribution.load(self._responder.policy.denied, magic),
-                            most)
+            made = self._pack(distribution, magic, most)
         except _TooLarge:
             made = ('the size of %s: compressed it has more than the %d bytes of '
                     'limits.shipped_bytes; call router.ship(%r)' % (
@@ -294,6 +293,13 @@ class _Freight(object):
             _log_swallowed(RESPONDER_LOG, 'cannot pack %s', distribution.label)
             made = '%s cannot be read: %s' % (distribution.label, e)
         self._router.broker.defer(self._finish, key, made)
+
+    def _pack(self, distribution, magic, most):
+        paths, bytecode = distribution.choose(self._responder.policy.denied,
+                                              most == float('inf'))
+        useful = (entry for entry in distribution.load(bytecode)
+                  if entry[-1].startswith(magic))
+        return _Archive(distribution.load(paths), useful, most)
 
     def _finish(self, key, made):
         # A child may come again for what is gone from here: it is made anew.
