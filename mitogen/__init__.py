@@ -31,9 +31,9 @@ parent_ids = []
 
 #: Names of :mod:`mitogen._tree`, which is imported when one is first used.
 _TREE_NAMES = frozenset([
-    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost',
-    'Group', 'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree',
-    'connect',
+    'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
+    'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group', 'Host', 'HostDown', 'HostExecutor', 'HostKeyError',
+    'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ])
 
 

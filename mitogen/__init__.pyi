@@ -5,6 +5,9 @@ from mitogen import aio as aio
 from mitogen._tree import (
     AuthError as AuthError,
     CallOptions as CallOptions,
+    CommandError as CommandError,
+    CommandTimeout as CommandTimeout,
+    Completed as Completed,
     ConnectError as ConnectError,
     ConnectionLost as ConnectionLost,
     ConnectTimeout as ConnectTimeout,

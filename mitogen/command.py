@@ -8,8 +8,6 @@ from __future__ import absolute_import
 import argparse
 import sys
 
-import mitogen.__main__
-import mitogen.ansible.command
 
 
 def add_commands(subparsers):
@@ -21,40 +19,66 @@ def add_commands(subparsers):
 
 
 def about(options, rest):
+    import mitogen.__main__
     mitogen.__main__.main()
     return 0
 
 
-#: Each is called with the object that `add_parser` belongs to. A command sets the default `func`, which is called
-#: with (options, the words that the parser does not know) and returns the exit status. With `takes_rest` there may be
-#: some of these.
-SOURCES = [add_commands, mitogen.ansible.command.add_commands]
+#: Modules with a function `add_commands`, called with the object that `add_parser` belongs to. A command sets the
+#: default `func`, which is called with (options, the words after "--") and returns the exit status. With `takes_rest`
+#: the words are all that follow the command: they are another program's to understand.
+SOURCES = ['mitogen.command', 'mitogen.ansible.command']
+#: Those that are written for a Python of today.
+_NEWER_SOURCES = ['mitogen._cli.run', 'mitogen._cli.ping']
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(prog='mitogen')
+    """
+    Return the parser, and name -> parser of the commands.
+    """
+    parser = argparse.ArgumentParser(
+        prog='mitogen',
+        description='Run Python on machines that have nothing installed. "mitogen COMMAND --help" tells more.')
     subparsers = parser.add_subparsers(metavar='COMMAND', dest='command')
-    for add in SOURCES:
-        add(subparsers)
-    return parser
+    for name in (_NEWER_SOURCES if sys.version_info >= (3, 9) else []) + SOURCES:
+        __import__(name)
+        sys.modules[name].add_commands(subparsers)
+    return parser, subparsers.choices
 
 
 def main(args=None):
     """
     :returns: exit status.
     """
-    args = sys.argv[1:] if args is None else args
-    parser = make_parser()
-    # Options of a command that is another program's are not ours to understand.
-    options, rest = parser.parse_known_args(args[:1])
-    if not options.command:
+    args = list(sys.argv[1:] if args is None else args)
+    parser, commands = make_parser()
+    if not args:
         parser.print_help()
         return 2
-    if getattr(options, 'takes_rest', False):
-        rest = args[1:]
-    else:
-        options, rest = parser.parse_args(args), []
-    return options.func(options, rest)
+    known = commands.get(args[0])
+    if known is not None and known.get_default('takes_rest'):
+        return known.get_default('func')(argparse.Namespace(**known._defaults), args[1:])
+    end = args.index('--') if '--' in args else len(args)
+    options = parser.parse_args(args[:end])
+    if not options.command:
+        parser.error('there is no command in it')
+    return _call(parser, options, args[end + 1:])
+
+
+def _call(parser, options, rest):
+    """
+    Call the function of a command. What a person can mend is told in a line.
+    """
+    try:
+        return options.func(options, rest)
+    except ValueError as error:
+        parser.exit(2, 'mitogen: %s\n' % (error,))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Nobody reads any more, as with "| head".
+        sys.stderr.close()
+        return 141
 
 
 if __name__ == '__main__':

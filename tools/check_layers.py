@@ -52,14 +52,14 @@ PACKAGE = [
     ['_native'],
     ['core'],
     ['select', 'limits', 'debug', 'os_fork', '_tasks', '_private_folder', '__main__'],
-    ['service', '_freight'],
+    ['service', '_freight', '_running'],
     ['parent'],
     ['master'],
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
     ['doas'],
     ['fakessh', 'unix', 'utils'],
     ['_tree'],
-    ['aio'],
+    ['aio', '_cli'],
     # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
     ['__init__'],
     ['command'],
@@ -239,8 +239,10 @@ def check_package():
         yield from check_parts(module, parts[module])
         files += ['%s/%s.py' % (folder_of(module), part) for part in parts[module]]
         modules[folder_of(module)] = module
-    files += ['_tree/%s' % (name,) for name in os.listdir(os.path.join(ROOT, 'mitogen', '_tree')) if name.endswith('.py')]
-    modules['_tree'] = '_tree'
+    for folder in '_tree', '_cli':
+        names = os.listdir(os.path.join(ROOT, 'mitogen', folder))
+        files += ['%s/%s' % (folder, name) for name in names if name.endswith('.py')]
+        modules[folder] = folder
     for file_name in files:
         folder, _, base = file_name.rpartition('/')
         # A part is in its module's place.

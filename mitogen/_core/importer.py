@@ -38,7 +38,8 @@ class Importer(_Fetcher):
         #: Sub-modules of `mitogen` that may be asked for; an import of another
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
-            '_freight', '_private_folder', '_tasks', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
+            '_freight', '_private_folder', '_running', '_tasks', 'ansible', 'buildah',
+            'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh',
             'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
             'master', 'minify', 'os_fork', 'parent', 'podman', 'profiler',

@@ -16,11 +16,12 @@ from mitogen._tree.executor import HostExecutor
 from mitogen._tree.group import DownHost, Group, Result
 from mitogen._tree.host import Host
 from mitogen._tree.options import CallOptions
+from mitogen._tree.running import CommandError, CommandTimeout, Completed
 from mitogen._tree.stream import Stream
 from mitogen._tree.tree import connect, Tree
 
 __all__ = [
-    'AuthError', 'CallOptions', 'ConnectError', 'ConnectionLost', 'ConnectTimeout', 'DeadlineExceeded', 'DownHost',
-    'Group', 'Host', 'HostDown', 'HostExecutor', 'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree',
-    'connect',
+    'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
+    'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group', 'Host', 'HostDown', 'HostExecutor', 'HostKeyError',
+    'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ]

@@ -6,11 +6,12 @@ Host: a context with the ways of today.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors
+from mitogen._tree import caller, errors, running
 from mitogen._tree.executor import HostExecutor
 from mitogen._tree.tasks import HostTasks
 
@@ -84,6 +85,36 @@ class Host(caller.Caller, mitogen.parent.Context):
         if callable(password):
             password = password()
         return self.connect('sudo:' + user, password=password, **options)
+
+    def run(
+        self, args: running.Command, *, input: Union[bytes, str, None] = None, timeout: Optional[float] = None,
+        check: bool = False, text: bool = True, env: Optional[Mapping[str, Optional[str]]] = None,
+        cwd: Optional[str] = None, stdout: Optional[running.Output] = None,
+        stderr: Union[running.Output, int, None] = None, terminal: bool = False,
+    ) -> running.Completed:
+        """
+        Run a process there and wait for its end, in the words of :func:`subprocess.run`. Any thread but the broker's.
+        The process has a group of its own. The group is ended at a timeout, at Ctrl-C here, and with the host: by
+        SIGTERM, and two seconds later by SIGKILL.
+
+        :param args: list of words; or text, a line for the shell over there.
+        :param input: text or bytes for its stdin.
+        :param timeout: seconds; None for no limit.
+        :param check: raise an error unless its exit status is zero.
+        :param text: return text (UTF-8, what is none replaced), not bytes.
+        :param env: variables to add to those of the host; one whose value is None is taken out.
+        :param cwd: folder over there.
+        :param stdout: function that is called with bytes as they are written. The default is to return them.
+        :param stderr: likewise; or `subprocess.STDOUT`, for one pipe.
+        :param terminal: give it a terminal, and so a single output.
+        :raises CommandError: with `check`: its status is not zero. It is a :class:`subprocess.CalledProcessError`, too.
+        :raises CommandTimeout: it did not end in time. It is a :class:`subprocess.TimeoutExpired`, too.
+        :raises RemoteError: it could not be started.
+        :raises ConnectionLost: the host went away.
+        """
+        return running.run(
+            self, args, input=input, timeout=timeout, check=check, text=text, env=env, cwd=cwd, stdout=stdout,
+            stderr=stderr, terminal=terminal)
 
     def executor(self, max_workers: Optional[int] = None, *, processes: bool = False) -> HostExecutor:
         """

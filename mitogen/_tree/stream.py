@@ -50,11 +50,20 @@ class Stream(Iterator[T]):
             self._end()
             raise
 
-    def _begin(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    #: The function over there that calls the one that is wanted, and sends items.
+    _starter = staticmethod(mitogen._tasks.stream)
+
+    def _names(self, fn: Any) -> Any:
+        """
+        Return the names that lead to a function: module, class or None, function.
+        """
+        return self._host.default_call_chain._find(fn)
+
+    def _begin(self, fn: Any, args: Any, kwargs: Any) -> None:
         host, options = self._host, self._options
         chain = host.default_call_chain
         msg = chain.make_msg(
-            mitogen._tasks.stream, chain._find(fn), args, mitogen.core.Kwargs(kwargs), self._items.to_sender(),
+            self._starter, self._names(fn), args, mitogen.core.Kwargs(kwargs), self._items.to_sender(),
             options.window, options.window_bytes)
         msg.handle = self._queue.handle
         answer = _Answer(self, self._items)

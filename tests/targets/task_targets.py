@@ -151,3 +151,8 @@ def not_even_pickled():
 def yields_what_cannot_travel():
     yield 1
     yield object()
+
+
+def prints(word):
+    print(word)
+    return word.upper()

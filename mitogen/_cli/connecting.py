@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Work on many hosts at a time: the options that say which and how, and a thread for each host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import getpass
+import sys
+import time
+from typing import Any, Callable, Optional
+
+from mitogen._cli import display, hosts
+
+#: Exit status: hosts that could not be reached, as ssh has it; Ctrl-C; a wrong command line.
+UNREACHED, INTERRUPTED, WRONG = 255, 130, 2
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """
+    Add what each command that works with hosts understands.
+    """
+    parser.add_argument('hosts', nargs='+', metavar='HOST', help=hosts.HELP)
+    parser.add_argument('-j', '--jobs', type=int, default=32, metavar='N', help='hosts at a time (32)')
+    parser.add_argument(
+        '--connect-timeout', type=float, default=30, metavar='SECONDS', help='for a host to be ready (30)')
+    parser.add_argument('--sudo', action='store_true', help='be root there, by sudo')
+    parser.add_argument('--sudo-user', metavar='USER', help='be another user there, by sudo')
+    parser.add_argument('-K', '--ask-sudo-password', action='store_true', help='ask here for the password of sudo')
+    parser.add_argument('--python', metavar='PATH', help='the interpreter over there (python3)')
+    parser.add_argument('--json', action='store_true', help='print a JSON object for each host')
+
+
+class Work:
+    """
+    The same work on each host of a command line.
+
+    :param options: of the command line.
+    """
+    def __init__(self, options: Any) -> None:
+        if options.jobs < 1:
+            options.parser.error('--jobs must be at least 1')
+        self._options = options
+        self.names = hosts.expand(options.hosts)
+        self._sudo_user: Optional[str] = options.sudo_user or ('root' if options.sudo else None)
+        self._password = getpass.getpass('Password for sudo: ') if options.ask_sudo_password else None
+
+    def display(self, grouped: bool = False) -> display.Display:
+        """
+        Return the display that the command line asks for.
+        """
+        if self._options.json:
+            return display.Json()
+        if grouped:
+            return display.Grouped()
+        if len(self.names) == 1:
+            return display.Display()
+        return display.Prefixed(max(len(display.label(name)) for name in self.names))
+
+    def _connect(self, tree: Any, shared: Any, name: str) -> Any:
+        from mitogen._tree import target, tree as trees
+        text, options = name, {}
+        if self._options.python:
+            options['python_path'] = self._options.python
+        if self._sudo_user:
+            text = '%s/sudo:%s' % (name.rstrip('/'), self._sudo_user)
+            if self._password:
+                options['password'] = self._password
+        clock = trees._Clock(self._options.connect_timeout)
+        return tree._follow(target.parse(text), shared, name, None, clock, dict(options, name=name))
+
+    def run(self, job: Callable[[Any, display.Outcome], None], shown: display.Display) -> list[display.Outcome]:
+        """
+        Connect each host, do the job on it, and let it go. Return how it went, in the order of the hosts.
+
+        :param job: called with a host and its outcome, on a thread for each host.
+        """
+        import mitogen
+        from mitogen._tree import tree as trees
+        outcomes = [display.Outcome(name) for name in self.names]
+        tree = mitogen.Tree()
+        shared = trees._Shared()
+
+        def work(outcome: display.Outcome) -> None:
+            outcome.started = time.monotonic()
+            try:
+                with self._connect(tree, shared, outcome.host) as host:
+                    job(host, outcome)
+            except Exception as e:
+                outcome.error = e
+            outcome.seconds = time.monotonic() - outcome.started
+            shown.done(outcome)
+
+        pool = concurrent.futures.ThreadPoolExecutor(self._options.jobs, 'mitogen.host')
+        futures = [pool.submit(work, outcome) for outcome in outcomes]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            # At Ctrl-C hosts end what they run, and then themselves.
+            pool.shutdown(wait=False, cancel_futures=True)
+            tree.close()
+        return outcomes
+
+
+def status(outcomes: list[display.Outcome]) -> int:
+    """
+    Return the exit status of the command: that of the only host, or 0 if all is well, 255 if some host could not be
+    reached, and otherwise 1.
+    """
+    import mitogen.core
+    lost = mitogen.core.StreamError, mitogen.core.ChannelError
+    if any(isinstance(outcome.error, lost) for outcome in outcomes):
+        return UNREACHED
+    if len(outcomes) == 1 and outcomes[0].error is None:
+        code = outcomes[0].status or 0
+        # As a shell has it.
+        return code if code >= 0 else 128 - code
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def summary(outcomes: list[display.Outcome]) -> None:
+    """
+    Tell which of several hosts failed.
+    """
+    failed = [outcome.label for outcome in outcomes if not outcome.ok]
+    if failed and len(outcomes) > 1:
+        shown = ' '.join(failed[:20]) + (' ...' if len(failed) > 20 else '')
+        print('mitogen: %d of %d hosts failed: %s' % (len(failed), len(outcomes), shown), file=sys.stderr)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Displays: how the outputs of many hosts come to one terminal, or to one file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import threading
+from typing import Any, BinaryIO, Optional
+
+import mitogen.core
+
+STDOUT, STDERR = 1, 2
+
+
+@dataclasses.dataclass
+class Outcome:
+    """
+    How it went on one host.
+
+    :ivar host: the target.
+    :ivar status: exit status; None if it is not known.
+    :ivar value: what a function returned.
+    :ivar error: why there is no status.
+    :ivar seconds: how long it took, with the connection.
+    :ivar started: when it began, by the monotonic clock.
+    """
+    host: str
+    status: Optional[int] = None
+    value: Any = None
+    error: Optional[BaseException] = None
+    seconds: float = 0
+    started: float = 0
+
+    @property
+    def label(self) -> str:
+        """
+        The name of the host for people.
+        """
+        return label(self.host)
+
+    @property
+    def ok(self) -> bool:
+        """
+        Whether all went well.
+        """
+        return self.error is None and not self.status
+
+    @property
+    def reason(self) -> str:
+        """
+        One line that says what went wrong.
+        """
+        if self.error is not None:
+            text = getattr(self.error, 'reason', None) or str(self.error) or type(self.error).__name__
+            return mitogen.core._printable(text.strip().partition('\n')[0])
+        return 'signal %d' % -self.status if (self.status or 0) < 0 else 'exit status %s' % (self.status,)
+
+
+def label(host: str) -> str:
+    """
+    Return the name of a host for people: `local:` is just `local`.
+    """
+    return host.rstrip(':/') or host
+
+
+class Display:
+    """
+    Takes what hosts write. Any thread. This one shows it as it is: for one host.
+    """
+    def __init__(self, out: Optional[BinaryIO] = None, err: Optional[BinaryIO] = None) -> None:
+        self._files = {STDOUT: out or sys.stdout.buffer, STDERR: err or sys.stderr.buffer}
+        self._lock = threading.Lock()
+
+    def write(self, host: str, number: int, data: bytes) -> None:
+        """
+        Show what a host wrote to its stdout or its stderr.
+        """
+        with self._lock:
+            self._put(number, data)
+
+    def done(self, outcome: Outcome) -> None:
+        """
+        Show how it ended.
+        """
+        with self._lock:
+            self._tell(outcome)
+
+    def _put(self, number: int, data: bytes) -> None:
+        self._files[number].write(data)
+        self._files[number].flush()
+
+    def _tell(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._put(STDERR, ('mitogen: %s: %s\n' % (outcome.label, outcome.reason)).encode('utf-8', 'replace'))
+        elif outcome.value is not None:
+            self._put(STDOUT, (_shown(outcome.value) + '\n').encode('utf-8', 'replace'))
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def clean(line: bytes) -> bytes:
+    """
+    Return a line without control characters, so that no host can write in the name of another.
+    """
+    return mitogen.core._printable(line.rstrip(b'\r')).encode('utf-8', 'replace')
+
+
+class Prefixed(Display):
+    """
+    Each line begins with the name of its host. Lines come as hosts write them.
+    """
+    def __init__(self, width: int, **files: Any) -> None:
+        super().__init__(**files)
+        self._width = width
+        self._rest: dict[tuple[str, int], bytes] = {}
+
+    def write(self, host: str, number: int, data: bytes) -> None:
+        with self._lock:
+            *lines, rest = (self._rest.pop((host, number), b'') + data).split(b'\n')
+            if rest:
+                self._rest[host, number] = rest
+            self._lines(host, number, lines)
+
+    def _lines(self, host: str, number: int, lines: list[bytes]) -> None:
+        mark = label(host).ljust(self._width).encode('utf-8', 'replace') + b' | '
+        if lines:
+            self._put(number, b''.join(mark + clean(line) + b'\n' for line in lines))
+
+    def _tell(self, outcome: Outcome) -> None:
+        for number in STDOUT, STDERR:
+            rest = self._rest.pop((outcome.host, number), b'')
+            if rest:
+                self._lines(outcome.host, number, [rest])
+        if outcome.value is not None:
+            self._lines(outcome.host, STDOUT, _shown(outcome.value).encode('utf-8', 'replace').split(b'\n'))
+        if not outcome.ok:
+            self._lines(outcome.host, STDERR, [('mitogen: ' + outcome.reason).encode('utf-8', 'replace')])
+
+
+class _Kept(Display):
+    """
+    Keeps the output of a host until its end.
+    """
+    def __init__(self, **files: Any) -> None:
+        super().__init__(**files)
+        self._texts: dict[str, dict[int, list[bytes]]] = {}
+
+    def write(self, host: str, number: int, data: bytes) -> None:
+        with self._lock:
+            self._texts.setdefault(host, {STDOUT: [], STDERR: []})[number].append(data)
+
+    def _take(self, host: str) -> tuple[bytes, bytes]:
+        texts = self._texts.pop(host, {STDOUT: [], STDERR: []})
+        return b''.join(texts[STDOUT]), b''.join(texts[STDERR])
+
+
+class Grouped(_Kept):
+    """
+    The whole output of a host together, below its name.
+    """
+    def _tell(self, outcome: Outcome) -> None:
+        out, err = self._take(outcome.host)
+        how = 'ok' if outcome.ok else outcome.reason
+        self._put(STDOUT, ('== %s: %s\n' % (outcome.label, how)).encode('utf-8', 'replace'))
+        for number, text in (STDOUT, out), (STDERR, err):
+            lines = text.split(b'\n')
+            if lines[-1] == b'':
+                lines.pop()
+            if lines:
+                self._put(number, b''.join(clean(line) + b'\n' for line in lines))
+        if outcome.value is not None:
+            self._put(STDOUT, (_shown(outcome.value) + '\n').encode('utf-8', 'replace'))
+
+
+class Json(_Kept):
+    """
+    One JSON object for each host, in a line: host, ok, status, stdout, stderr, value, error, stage, hint, seconds.
+    """
+    def _tell(self, outcome: Outcome) -> None:
+        out, err = self._take(outcome.host)
+        line = json.dumps({
+            'host': outcome.host, 'ok': outcome.ok, 'status': outcome.status,
+            'stdout': out.decode('utf-8', 'replace'), 'stderr': err.decode('utf-8', 'replace'),
+            'value': outcome.value, 'error': None if outcome.error is None else outcome.reason,
+            'stage': getattr(outcome.error, 'stage', None), 'hint': getattr(outcome.error, 'hint', None),
+            'seconds': round(outcome.seconds, 3),
+        }, default=repr)
+        self._put(STDOUT, line.encode('ascii') + b'\n')

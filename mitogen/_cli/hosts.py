@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Hosts as they are written on a command line, and the targets that they stand for.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from mitogen._tree import target
+
+HELP = (
+    'a name for ssh, user@host:port, a target such as docker:web, k8s:namespace/pod or ssh://bastion/ssh://web1/sudo:, '
+    'a range web[1-20], a pattern of names in ssh_config "web*", or @FILE with one in each line')
+
+#: Names that one range may stand for.
+RANGE_MAX = 100000
+
+_BRACKET = re.compile(r'\[([0-9,-]+)\]')
+
+
+class HostError(ValueError):
+    """
+    A word that stands for no host. The text says why.
+    """
+
+
+def expand(words: Iterable[str], config: str = '~/.ssh/config') -> list[str]:
+    """
+    Return the targets that words stand for, each once, in order.
+
+    :param config: configuration of ssh that patterns are looked up in.
+    :raises HostError: a word stands for none.
+    """
+    found = list(dict.fromkeys(name for word in words for name in _expand_word(word, config, ())))
+    for name in found:
+        try:
+            target.parse(name)
+        except target.TargetError as e:
+            raise HostError(str(e)) from None
+    return found
+
+
+def _expand_word(word: str, config: str, files: tuple[str, ...]) -> Iterator[str]:
+    """
+    Yield what a word stands for.
+
+    :param files: those that it was read from, one from the other.
+    """
+    if word.startswith('@'):
+        path = os.path.realpath(os.path.expanduser(word[1:]))
+        if path in files:
+            raise HostError('the file of hosts %s names itself' % (path,))
+        for line in _lines_of(path):
+            yield from _expand_word(line, config, files + (path,))
+    elif '*' in word or '?' in word:
+        yield from _matching(word, config)
+    elif _BRACKET.search(word):
+        yield from _expand_range(word)
+    else:
+        yield word
+
+
+def _lines_of(path: str) -> list[str]:
+    try:
+        with open(path, encoding='utf-8') as fp:
+            lines = [line.partition('#')[0].strip() for line in fp]
+    except (OSError, UnicodeDecodeError) as e:
+        raise HostError('cannot read the hosts in %s: %s' % (path, getattr(e, 'strerror', None) or e)) from None
+    return [line for line in lines if line]
+
+
+def _expand_range(word: str) -> Iterator[str]:
+    try:
+        from ClusterShell.NodeSet import NodeSet
+    except ImportError:
+        return _numbers(word)
+    return iter(NodeSet(word))
+
+
+def _numbers(word: str) -> Iterator[str]:
+    """
+    Yield the names of a range such as web[1-3,07]. The width of a number stays.
+    """
+    match = _BRACKET.search(word)
+    if match is None:
+        yield word
+        return
+    for part in match[1].split(','):
+        first, dash, last = part.partition('-')
+        last = last if dash else first
+        if not (first.isdigit() and last.isdigit() and 0 <= int(last) - int(first) < RANGE_MAX):
+            raise HostError('%r: %r is no range; write for example web[1-20] or web[1,3,5-7]' % (word, part))
+        for number in range(int(first), int(last) + 1):
+            yield from _numbers(word[:match.start()] + '%0*d' % (len(first), number) + word[match.end():])
+
+
+def _matching(pattern: str, config: str) -> list[str]:
+    """
+    Return the names that the configuration of ssh has for a pattern.
+    """
+    user, at, pattern = pattern.rpartition('@')
+    names = dict.fromkeys(
+        name for name in _names_in(os.path.expanduser(config), 0) if fnmatch.fnmatchcase(name, pattern))
+    if not names:
+        raise HostError('no host in %s has a name like %s' % (config, pattern))
+    return [user + at + name for name in names]
+
+
+def _names_in(path: str, depth: int) -> Iterator[str]:
+    """
+    Yield the plain names after ``Host`` in a configuration of ssh, and in what it includes.
+    """
+    try:
+        with open(path, encoding='utf-8', errors='replace') as fp:
+            lines = fp.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        words = line.replace('=', ' ', 1).split()
+        if len(words) > 1 and words[0].lower() == 'host':
+            yield from (word.strip('"') for word in words[1:] if not re.search(r'[*?!]', word))
+        elif len(words) > 1 and words[0].lower() == 'include' and depth < 16:
+            for word in words[1:]:
+                inner = os.path.join(os.path.dirname(path), os.path.expanduser(word.strip('"')))
+                for name in sorted(glob.glob(inner)):
+                    yield from _names_in(name, depth + 1)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+``mitogen ping`` and ``mitogen info``: whether hosts answer, how quickly, and what they are.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from mitogen._cli import connecting, display
+
+#: Round trips of which the median is told.
+ROUNDS = 5
+
+
+def add_commands(subparsers: Any) -> None:
+    """
+    Add ours to the parser of ``mitogen``.
+    """
+    for name, func, text in (
+        ('ping', ping, 'tell whether hosts answer, and how quickly'), ('info', info, 'tell what hosts are'),
+    ):
+        parser = subparsers.add_parser(name, help=text, description=text)
+        connecting.add_options(parser)
+        parser.set_defaults(func=func, parser=parser)
+
+
+def _look_at(options: Any, show: Any) -> int:
+    """
+    Ask each host what it is and how far away, and return the exit status.
+    """
+    work = connecting.Work(options)
+    shown = work.display()
+
+    def job(host: Any, outcome: display.Outcome) -> None:
+        connected = time.monotonic() - outcome.started
+        facts = dict(_ask(host), connected=round(connected, 4))
+        outcome.status, outcome.value = 0, facts if options.json else show(facts)
+    return connecting.status(work.run(job, shown))
+
+
+def _ask(host: Any) -> dict[str, Any]:
+    import mitogen._running
+    facts: dict[str, Any] = host.call(mitogen._running.about)
+    seconds = []
+    for _ in range(ROUNDS):
+        before = time.monotonic()
+        host.call(int)
+        seconds.append(time.monotonic() - before)
+    facts['round_trip'] = round(statistics.median(seconds), 6)
+    return facts
+
+
+def ping(options: Any, rest: list[str]) -> int:
+    """
+    Tell in a line for each host how quickly it answers.
+    """
+    return _look_at(options, lambda facts: (
+        'ready in %.2f s, round trip %.2f ms, Python %s' % (
+            facts['connected'], 1000 * facts['round_trip'], facts['python'])))
+
+
+def info(options: Any, rest: list[str]) -> int:
+    """
+    Tell of each host what it is.
+    """
+    return _look_at(options, lambda facts: '\n'.join('%s: %s' % (
+        name, facts[name]) for name in ('hostname', 'user', 'pid', 'python', 'executable', 'platform', 'core')))

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Processes, scripts and functions that run on a host with their output wanted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+
+import mitogen._running
+import mitogen._tasks
+import mitogen.core
+from mitogen._tree import errors
+from mitogen._tree.options import CallOptions, DEFAULT
+from mitogen._tree.stream import Stream
+
+if TYPE_CHECKING:
+    from mitogen._tree.host import Host
+
+#: Words of a command, or a line for the shell.
+Command = Union[Sequence[str], str]
+
+#: Called with what was written, as it comes.
+Output = Callable[[bytes], object]
+
+STDOUT, STDERR, END = 1, 2, 0
+
+
+@dataclasses.dataclass
+class Completed:
+    """
+    A process that has ended on a host, with the attributes of :class:`subprocess.CompletedProcess`.
+
+    :ivar args: its command.
+    :ivar returncode: its exit status, or minus the number of the signal that ended it.
+    :ivar stdout: text, or bytes; None where it was handed to a function.
+    :ivar stderr: likewise.
+    :ivar host: name of the host.
+    """
+    args: Any
+    returncode: int
+    stdout: Any
+    stderr: Any
+    host: Optional[str]
+
+    def check_returncode(self) -> None:
+        """
+        :raises CommandError: the exit status is not zero.
+        """
+        if self.returncode:
+            raise CommandError.of(self)
+
+
+class CommandError(mitogen.core.Error, subprocess.CalledProcessError):
+    """
+    A process on a host ended with another status than zero. Attributes are those of
+    :class:`subprocess.CalledProcessError`.
+
+    :ivar host: name of the host.
+    """
+    host: Optional[str] = None
+
+    @classmethod
+    def of(cls, done: Completed) -> CommandError:
+        """
+        Return the error for a process.
+        """
+        how = 'exit status %d' % done.returncode if done.returncode >= 0 else 'signal %d' % -done.returncode
+        last = _last_line(done.stderr) or _last_line(done.stdout)
+        new = cls('%s on %s ended with %s%s' % (_shown(done.args), done.host, how, ': ' + last if last else ''))
+        new.cmd, new.returncode, new.host = done.args, done.returncode, done.host
+        new.output, new.stderr = done.stdout, done.stderr
+        return new
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CommandTimeout(errors.DeadlineExceeded, subprocess.TimeoutExpired):
+    """
+    A process on a host did not end in time, and was told to. Attributes are those of
+    :class:`subprocess.TimeoutExpired`: `output` and `stderr` have what it had written by then.
+
+    :ivar host: name of the host.
+    """
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _shown(command: Command) -> str:
+    import shlex
+    return command if isinstance(command, str) else ' '.join(shlex.quote(word) for word in command)
+
+
+def _last_line(text: Any) -> str:
+    if isinstance(text, bytes):
+        text = text.decode('utf-8', 'replace')
+    lines = (text or '').strip().splitlines()
+    return mitogen.core._printable(lines[-1]) if lines else ''
+
+
+class Running(Stream[Any]):
+    """
+    Items of what runs on a host: (1, bytes) of stdout, (2, bytes) of stderr, and at last (0, value).
+
+    :param names: module, class or None, and name of a function of the host.
+    """
+    def __init__(self, host: Host, options: CallOptions, starter: Any, names: Any, args: Any, kwargs: Any) -> None:
+        self._starter = starter  # type: ignore[method-assign]
+        super().__init__(host, options, host._tasks.queue(host.tree.threads), names, args, kwargs)
+
+    def _names(self, fn: Any) -> Any:
+        return fn
+
+    def follow(self, outputs: Mapping[int, Output]) -> Any:
+        """
+        Hand what is written to functions, and return the value.
+
+        :param outputs: number of the item -> function.
+        :raises RemoteError: what runs raised.
+        """
+        value = None
+        with self:
+            for number, data in self:
+                if number == END:
+                    value = data
+                elif number in outputs:
+                    outputs[number](data)
+        return value
+
+
+_MODULE = 'mitogen._running'
+
+
+def start_process(host: Host, command: Command, options: CallOptions = DEFAULT, **kwargs: Any) -> Running:
+    """
+    Start a process on a host, and return what comes of it. The keywords are those of
+    :func:`mitogen._running.process`.
+    """
+    command = command if isinstance(command, str) else [str(word) for word in command]
+    return Running(host, options, mitogen._tasks.stream, (_MODULE, None, 'process'), (command,), kwargs)
+
+
+def start_function(host: Host, names: Any, args: Any, options: CallOptions = DEFAULT, **kwargs: Any) -> Running:
+    """
+    Call a function on a host, and return what it writes and what it returns. The main thread of the host does.
+    """
+    return Running(host, options, mitogen._running.with_output, names, args, kwargs)
+
+
+def start_script(
+    host: Host, source: str, path: str, argv: Sequence[str], options: CallOptions = DEFAULT,
+    package: Optional[str] = None,
+) -> Running:
+    """
+    Run the text of a script on a host, and return what it writes and its exit status.
+    """
+    return start_function(host, (_MODULE, None, 'script'), (source, path, list(argv), package), options)
+
+
+def start_module(host: Host, name: str, argv: Sequence[str], options: CallOptions = DEFAULT) -> Running:
+    """
+    Run a module that a host has as ``python -m`` does, and return what it writes and its exit status.
+    """
+    return start_function(host, (_MODULE, None, 'module_as_script'), (name, list(argv)), options)
+
+
+def run(
+    host: Host, args: Command, *, input: Union[bytes, str, None] = None, timeout: Optional[float] = None,
+    check: bool = False, text: bool = True, env: Optional[Mapping[str, Optional[str]]] = None,
+    cwd: Optional[str] = None, stdout: Optional[Output] = None, stderr: Union[Output, int, None] = None,
+    terminal: bool = False,
+) -> Completed:
+    """
+    See :meth:`Host.run`.
+    """
+    if isinstance(input, str):
+        input = input.encode('utf-8')
+    merged = stderr == subprocess.STDOUT
+    chunks: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+    outputs: dict[int, Output] = {
+        STDOUT: stdout or chunks[STDOUT].append,
+        STDERR: stderr if callable(stderr) else chunks[STDERR].append,
+    }
+
+    def written(number: int, given: bool, missing: bool = False) -> Any:
+        data = None if given or missing else b''.join(chunks[number])
+        return data.decode('utf-8', 'replace') if text and data is not None else data
+
+    def outcome() -> tuple[Any, Any]:
+        return written(STDOUT, stdout is not None), written(STDERR, callable(stderr), merged or terminal)
+
+    try:
+        with start_process(
+            host, args, DEFAULT.changed({'timeout': timeout}), data=input or b'',
+            env=None if env is None else dict(env), cwd=None if cwd is None else str(cwd), merged=merged,
+            terminal=terminal,
+        ) as running:
+            returncode = running.follow(outputs)
+    except errors.DeadlineExceeded as e:
+        late = CommandTimeout(*e.args)
+        late.host, late.began, late.cmd, late.timeout = host.name, e.began, args, timeout
+        late.output, late.stderr = outcome()
+    else:
+        done = Completed(args, returncode, *outcome(), host.name)
+        if check:
+            done.check_returncode()
+        return done
+    raise late

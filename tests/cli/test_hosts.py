@@ -1,0 +1,55 @@
+"""
+Hosts as they are written on a command line.
+"""
+
+import pytest
+
+from mitogen._cli import hosts
+
+pytestmark = pytest.mark.once
+
+
+@pytest.mark.parametrize('words, expected', [
+    (['web1', 'root@web2:22', 'docker:web', 'ssh://a/ssh://b/sudo:'],
+     ['web1', 'root@web2:22', 'docker:web', 'ssh://a/ssh://b/sudo:']),
+    (['web[1-3]'], ['web1', 'web2', 'web3']),
+    (['web[08-10,2]'], ['web08', 'web09', 'web10', 'web2']),
+    (['r[1-2]n[1-2]'], ['r1n1', 'r1n2', 'r2n1', 'r2n2']),
+    (['b', 'a', 'b'], ['b', 'a']),
+    (['[::1]:22'], ['[::1]:22'])])
+def test_words_are_targets(words, expected, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'ClusterShell', None)
+    assert hosts.expand(words) == expected
+
+
+@pytest.mark.parametrize('word, text', [
+    ('web[1-]', 'is no range'), ('web[9-1]', 'is no range'), ('web[1-999999999]', 'is no range'),
+    ('nosuch:x', 'is none of'), ('', 'there is no host in it'),
+    ('@/no/such/file', '/no/such/file: No such file'), ('x*', 'has a name like x')])
+def test_a_word_that_is_no_host(word, text, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'ClusterShell', None)
+    with pytest.raises(hosts.HostError, match=text):
+        hosts.expand([word], str(tmp_path / 'config'))
+
+
+def test_a_file_of_hosts(tmp_path):
+    path = tmp_path / 'all'
+    path.write_text('# of the rack\nweb1\n\n  web2 # old\n@%s/more\n' % (tmp_path,))
+    (tmp_path / 'more').write_text('web[3-4]\n')
+    assert hosts.expand(['@%s' % (path,)]) == ['web1', 'web2', 'web3', 'web4']
+
+
+def test_files_that_name_each_other(tmp_path):
+    path = tmp_path / 'all'
+    path.write_text('@%s\n' % (path,))
+    with pytest.raises(hosts.HostError, match='names itself'):
+        hosts.expand(['@%s' % (path,)])
+
+
+def test_patterns_are_names_in_the_configuration_of_ssh(tmp_path):
+    config = tmp_path / 'config'
+    config.write_text('Host web1 web2 !web3 web*\n  User x\nhost=db1\nInclude more/*\nHost *\n')
+    (tmp_path / 'more').mkdir()
+    (tmp_path / 'more' / 'a').write_text('Host "web9" other\nInclude %s\n' % (config,))
+    assert hosts.expand(['web*'], str(config)) == ['web1', 'web2', 'web9']
+    assert hosts.expand(['me@db?'], str(config)) == ['me@db1']
