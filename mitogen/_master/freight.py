@@ -81,6 +81,8 @@ class _Freight(object):
         self._made = collections.OrderedDict()
         #: Key as above -> functions that wait for it.
         self._wanted = {}
+        #: Arguments of `_make` that wait for their turn, the first one's is now.
+        self._packing = collections.deque()
 
     def ship(self, names, wheels):
         """
@@ -210,9 +212,9 @@ class _Freight(object):
         if distribution is None:
             on_made(why)
         else:
-            import binascii
-            self._get_archive(distribution, binascii.unhexlify(platform.magic),
-                              on_made)
+            # A child chooses among two archives. It cannot have more made.
+            magic = self._own.magic if platform.magic == self._own.magic else ''
+            self._get_archive(distribution, magic, on_made)
 
     def _choose(self, first, fullname, platform):
         """
@@ -268,11 +270,17 @@ class _Freight(object):
         waiting = self._wanted.setdefault(key, [])
         waiting.append(func)
         if len(waiting) == 1:
-            thread = threading.Thread(
-                target=self._make, name='mitogen-freight',
-                args=(key, distribution, magic, most))
-            thread.daemon = True
-            thread.start()
+            self._packing.append((key, distribution, magic, most))
+            if len(self._packing) == 1:
+                self._make_next()
+
+    def _make_next(self):
+        """
+        Make the archive whose turn it is. One at a time, as each takes a processor.
+        """
+        thread = threading.Thread(target=self._make, name='mitogen-freight', args=self._packing[0])
+        thread.daemon = True
+        thread.start()
 
     def _most_of(self, distribution):
         if _normalize(distribution.name) in self._chosen:
@@ -295,13 +303,18 @@ class _Freight(object):
         self._router.broker.defer(self._finish, key, made)
 
     def _pack(self, distribution, magic, most):
+        import binascii
         paths, bytecode = distribution.choose(self._responder.policy.denied,
                                               most == float('inf'))
-        useful = (entry for entry in distribution.load(bytecode)
-                  if entry[-1].startswith(magic))
+        start = binascii.unhexlify(magic)
+        useful = (entry for entry in distribution.load(bytecode if magic else ())
+                  if entry[-1].startswith(start))
         return _Archive(distribution.load(paths), useful, most)
 
     def _finish(self, key, made):
+        self._packing.popleft()
+        if self._packing:
+            self._make_next()
         # A child may come again for what is gone from here: it is made anew.
         self._made[key] = made
         while len(self._made) > 1 and sum(

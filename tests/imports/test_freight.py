@@ -7,9 +7,11 @@ They are made for the tests. They are on the path of this process, and on no chi
 import os
 import stat
 import sys
+import threading
 
 import pytest
 
+import mitogen._freight
 from mitogen.core import CallError
 
 import made_distributions
@@ -264,3 +266,19 @@ def test_threads_that_import_modules_of_one_distribution_share_it(router, site, 
         for n in ('fre_a', 'fre_b')], sorted(l.get() for _ in range(2)))[1])(__import__('_thread'), __import__('mitogen.core').core.Latch())'''
     assert child.call(eval, code.replace('\n', ' ')) == [1, 2]
     assert child.call(eval, "[p for p in __import__('sys').path if %s in p].__len__()" % FOLDER) == 1
+
+
+def test_a_child_that_lies_about_its_bytecode_has_no_more_archives_made(router, native):
+    child = router.local()
+    freight, stream = router.responder._freight, router.stream_by_id(child.context_id)
+    replies = []
+
+    def ask():
+        words = mitogen._freight.describe().split(' ')[:-1]
+        for number in range(30):
+            freight._take(stream, 'fre_ext', ' '.join(words + ['%08x' % (number,)]), replies.append)
+        assert len([thread for thread in threading.enumerate() if thread.name == 'mitogen-freight']) <= 1
+    router.broker.defer_sync(ask)
+    testlib.wait_for(lambda: len(replies) == 30)
+    assert [reply.split(b' ')[0] for reply in replies] == [b'ok'] * 30
+    assert len(freight._made) == 1
