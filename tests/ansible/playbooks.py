@@ -22,6 +22,9 @@ from sshd import free_ports, make_key
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
+#: Whether there is time for everything: as often, as large and on as many hosts as there is.
+ALL = bool(os.environ.get('MITOGEN_TEST_ANSIBLE_ALL'))
+
 CONFIG = '''
 ListenAddress 127.0.0.1:{port}
 HostKey {folder}/host_key
@@ -160,7 +163,7 @@ def make_sources(folder):
     chance = random.Random(1)
     os.makedirs(os.path.join(folder, 'tree', 'below'))
     for name, size in [
-        ('small', 1024), ('medium', 126976), ('large', 20 << 20), ('tree/a', 10), ('tree/below/b', 200000),
+        ('small', 1024), ('medium', 126976), ('large', (20 if ALL else 4) << 20), ('tree/a', 10), ('tree/below/b', 200000),
     ]:
         with open(os.path.join(folder, name), 'wb') as fp:
             fp.write(chance.randbytes(size))

@@ -125,6 +125,7 @@ def test_a_process_table_of_several_hosts(config, account):
     assert err.count('\n') == 1
 
 
+@pytest.mark.once
 def test_busy_processes_come_first():
     busy = subprocess.Popen([sys.executable, '-c', 'while True: pass'])
     try:
@@ -218,13 +219,11 @@ def test_installing_without_a_host():
     assert out.startswith('usage: install_app.py')
 
 
-def test_a_dry_run_changes_nothing(prefix):
+def test_an_installation_here(prefix, tmp_path):
     out, _ = run('install_app.py', 'localhost', '--prefix', prefix, '--dry-run')
     assert re.findall(r'^would call: (\w+)', out, re.M) == ['make_release', 'fetch', 'unpack', 'switch']
-    assert not os.path.exists(os.path.dirname(prefix))
+    assert not os.path.exists(os.path.dirname(prefix)), 'a dry run changes nothing'
 
-
-def test_an_installation_here(prefix):
     out, _ = run('install_app.py', 'localhost', '--prefix', prefix)
     assert out.endswith('installed; %s has: current, sample-1.0\n' % (prefix,))
     assert os.readlink(prefix + '/current') == 'sample-1.0'
@@ -233,9 +232,7 @@ def test_an_installation_here(prefix):
     out, _ = run('install_app.py', 'localhost', '--prefix', prefix)
     assert 'sample-1.0 is installed already' in out
 
-
-def test_an_archive_that_is_none_leaves_things_as_they_were(prefix, tmp_path):
-    run('install_app.py', 'localhost', '--prefix', prefix)
+    # An archive that is none leaves things as they were.
     archive = tmp_path / 'broken-2.0.tar.gz'
     archive.write_bytes(os.urandom(5000))
     out, err = run('install_app.py', 'localhost', '--prefix', prefix, '--archive', str(archive), status=1)

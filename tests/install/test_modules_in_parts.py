@@ -64,24 +64,45 @@ def test_no_part_is_left_out_and_none_is_there_twice(module):
     assert '# house' not in joined(module)
 
 
-@pytest.mark.parametrize('name', pythons.NAMES)
-def test_a_checkout_serves_the_joined_text_to_its_children(name):
-    program = '''
+#: Prints what a master serves of its modules, and for each interpreter whether a child of it has a child of its own.
+SERVES = '''
 import os
 import mitogen.core, mitogen.master, mitogen.parent, mitogen.utils
 def source(module):
     return mitogen.master.ModuleFinder().get_module_source(module)[1].decode('utf-8')
 def main(router):
-    child = router.local(python_path=%r)
-    below = router.local(via=child, python_path=%r)
-    return child.call(os.getpid) != below.call(os.getpid)
+    for path in %r:
+        child = router.local(python_path=path)
+        below = router.local(via=child, python_path=path)
+        yield child.call(os.getpid) != below.call(os.getpid)
+        child.shutdown(wait=True)
 print(json.dumps([mitogen.core.get_core_source().decode('utf-8'), source('mitogen.parent'), source('mitogen.master'),
-                  source('mitogen.service'), mitogen.utils.run_with_router(main)]))
+                  source('mitogen.service'), mitogen.utils.run_with_router(lambda router: list(main(router)))]))
 '''
+
+
+def served(parent, children):
+    """
+    Run a master in the checkout; return for each child whether it had a child of its own.
+    """
+    found = in_checkout(SERVES % (children,), parent)
+    assert found[:-1] == [joined('core'), joined('parent'), joined('master'), joined('service')]
+    return dict(zip(children, found[-1]))
+
+
+@pytest.fixture(scope='module')
+def served_here():
+    """
+    The outcome of children of every interpreter, below one master on the running one.
+    """
+    return served(sys.executable, [pythons.find_python(name) for name in pythons.NAMES if pythons.is_here(name)])
+
+
+@pytest.mark.parametrize('name', pythons.NAMES)
+def test_a_checkout_serves_the_joined_text_to_its_children(name, served_here):
     python = pythons.find_python(name)
-    for parent, child in (python, sys.executable), (sys.executable, python):
-        expected = [joined('core'), joined('parent'), joined('master'), joined('service'), True]
-        assert in_checkout(program % (child, child), parent) == expected
+    assert served_here[python] is True
+    assert served(python, [sys.executable]) == {sys.executable: True}
 
 
 @pytest.mark.parametrize('module', MODULES)

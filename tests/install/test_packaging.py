@@ -44,9 +44,9 @@ def native_wheel(sdist, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp('native')
     tree = packages.tool().unpack(sdist, str(folder / 'tree'))
-    # How fast it is is not asked here, and the optimizer takes most of the time.
+    # How fast it is is not asked here, and the optimizer takes most of the time. Nobody debugs it either.
     compiler = folder / 'compiler'
-    compiler.write_text('#!/bin/sh\nexec %s "$@" -O0\n' % (os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc'))
+    compiler.write_text('#!/bin/sh\nexec %s "$@" -O0 -g0\n' % (os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc'))
     compiler.chmod(0o755)
     packages.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(folder), tree],
                  folder, MITOGEN_REQUIRE_NATIVE='1', CC=str(compiler))
