@@ -37,6 +37,7 @@ class Target(object):
 
     def __init__(self, method, router, account):
         self.method, self.router, self.account = method, router, account
+        self.failures = 0
         self.options = {
             'local': {},
             'docker': {'container': 'box', 'docker_path': os.path.join(places.STUBS, 'docker')},
@@ -53,21 +54,25 @@ class Target(object):
         """
         Return the text of the exception, which says that it is about the next context.
         """
+        self.failures += 1
         with pytest.raises(error) as caught:
             self.connect(python, **options)
         text = str(caught.value)
         command = python if isinstance(python, str) else ' '.join(python)
-        assert re.search(r'^(Connection timed out after .* seconds\. )?Context 1 \(%s.*\): ' % self.method, text, re.M)
+        assert re.search(r'^(Connection timed out after .* seconds\. )?Context %d \(%s.*\): ' % (
+            self.failures, self.method), text, re.M)
         assert re.search(r'^Times: starting the process [0-9.]+ s(, |\.$)', text, re.M)
         assert command in re.search('Command was: (.*)', text).group(1)
-        # The router is none the worse for it. That each method succeeds is seen below, by what is slow or noisy.
-        assert self.router.local().call(targets.identity, 1) == 1
         return text
 
 
 @pytest.fixture(params=['local', 'docker', 'kubectl', 'sudo', 'su'])
 def target(request, router, account):
-    return Target(request.param, router, account)
+    target = Target(request.param, router, account)
+    yield target
+    if target.failures:
+        # The router is none the worse for it. That each method succeeds is seen below, by what is slow or noisy.
+        assert router.local().call(targets.identity, 1) == 1
 
 
 @pytest.fixture
@@ -97,9 +102,16 @@ read(min(size, %s))
 '''
 
 
+def before_description(text):
+    """
+    Return what stands before the description of the context, which has what the target printed.
+    """
+    return re.split(r'\nContext \d+ ', text)[0]
+
+
 # ---- the end of it
 
-@pytest.mark.parametrize('stage, text, says', [
+ENDS = [
     (STARTED, 'exit 0', []),
     (STARTED, 'echo out of luck; exit 3', ['out of luck']),
     (STARTED, 'printf MITO00; exit 3', ['MITO00']),
@@ -110,14 +122,18 @@ read(min(size, %s))
     (SENT, SAYS_0 + ';' + READ % 'size' + 'echo no memory; exit 3', ['no memory']),
     (SENT, SAYS_0 + ';' + READ % 'size' + 'echo MITO001; exit 3', []),
     (SENT, SAYS_0 + ';' + READ % 'size' + 'printf MITO002; exit 3', ['MITO002']),
-])
-def test_the_end_of_each_stage(target, make_python, stage, text, says):
-    text = target.fails(mitogen.parent.EofError, make_python(text))
-    assert text.startswith(mitogen.parent.Connection.eof_error_msg)
-    assert ': %s.\n' % stage in text or ': %s.\r\n' % stage in text
-    for word in says:
-        assert word in text.split('\nContext 1 ')[0]
-    assert '\nHint: the %s' % ('command' if stage is STARTED else 'interpreter') in text
+]
+
+
+def test_the_end_of_each_stage(target, make_python):
+    for stage, script, says in ENDS:
+        print(script)
+        text = target.fails(mitogen.parent.EofError, make_python(script))
+        assert text.startswith(mitogen.parent.Connection.eof_error_msg)
+        assert ': %s.\n' % stage in text or ': %s.\r\n' % stage in text
+        for word in says:
+            assert word in before_description(text)
+        assert '\nHint: the %s' % ('command' if stage is STARTED else 'interpreter') in text
 
 
 def test_no_python(target):
@@ -154,18 +170,19 @@ def test_no_terminal(router, account, monkeypatch):
     assert router.local().call(targets.identity, 1) == 1
 
 
-@pytest.mark.parametrize('what, hint', [
-    ('import nothing_of_that_name', 'the interpreter is broken, or older than 2.7.'),
-    ('print "x', 'the interpreter is broken, or older than 2.7.'),
-    ('raise SystemExit("because")', 'the command ended before a Python spoke.'),
-])
-def test_a_broken_python(target, account, make_python, what, hint):
-    # Before it gets to the first stage.
-    path = make_python("exec PYTHON -c '%s' 2>&1\n" % what)
-    text = target.fails(mitogen.parent.EofError, path)
-    assert 'Hint: ' + hint in text
-    words = {'i': 'nothing_of_that_name', 'p': 'SyntaxError', 'r': 'because'}
-    assert words[what[0]] in text.split('\nContext 1 ')[0]
+#: What an interpreter does before it gets to the first stage, what it prints then, and the hint.
+BROKEN = [
+    ('import nothing_of_that_name', 'nothing_of_that_name', 'the interpreter is broken, or older than 2.7.'),
+    ('print "x', 'SyntaxError', 'the interpreter is broken, or older than 2.7.'),
+    ('raise SystemExit("because")', 'because', 'the command ended before a Python spoke.'),
+]
+
+
+def test_a_broken_python(target, account, make_python):
+    for what, word, hint in BROKEN:
+        text = target.fails(mitogen.parent.EofError, make_python("exec PYTHON -c '%s' 2>&1\n" % what))
+        assert 'Hint: ' + hint in text
+        assert word in before_description(text)
 
 
 def test_a_program_that_is_no_python(target):

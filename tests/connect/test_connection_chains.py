@@ -114,26 +114,26 @@ def test_doas_over_ssh(router, server, ssh):
         accounts.change_doas_conf([])
 
 
-@pytest.mark.parametrize('tool, method, options', [
-    ('docker', 'docker', {'container': 'box', 'username': 'ann'}),
-    ('podman', 'podman', {'container': 'box'}),
-    ('buildah', 'buildah', {'container': 'box'}),
-    ('kubectl', 'kubectl', {'pod': 'box'}),
-    ('lxc-attach', 'lxc', {'container': 'box'}),
-    ('lxc', 'lxd', {'container': 'box'}),
-    ('incus', 'incus', {'container': 'box'}),
-    ('jexec', 'jail', {'container': 'box'}),
-])
-def test_a_container_behind_ssh_and_sudo(router, server, ssh, sudo, tool, method, options):
+def test_containers_behind_ssh_and_sudo(router, server, ssh, sudo):
     root = router.sudo(via=ssh(), **sudo)
-    keyword = {'lxc-attach': 'lxc_attach_path'}.get(tool, tool + '_path')
-    options = dict(options, python_path=server.account.python, **{keyword: os.path.join(places.STUBS, tool)})
-    child = getattr(router, method)(via=root, **options)
-    assert child.call(targets.environ, 'STUB_TOOL') == tool
-    check(child, 0, root)
-    # And on from there.
-    inner = router.local(via=child, python_path=server.account.python)
-    check(inner, 0, child)
+    for tool, method, options in [
+        ('docker', 'docker', {'container': 'box', 'username': 'ann'}),
+        ('podman', 'podman', {'container': 'box'}),
+        ('buildah', 'buildah', {'container': 'box'}),
+        ('kubectl', 'kubectl', {'pod': 'box'}),
+        ('lxc-attach', 'lxc', {'container': 'box'}),
+        ('lxc', 'lxd', {'container': 'box'}),
+        ('incus', 'incus', {'container': 'box'}),
+        ('jexec', 'jail', {'container': 'box'}),
+    ]:
+        keyword = {'lxc-attach': 'lxc_attach_path'}.get(tool, tool + '_path')
+        options = dict(options, python_path=server.account.python, **{keyword: os.path.join(places.STUBS, tool)})
+        child = getattr(router, method)(via=root, **options)
+        assert child.call(targets.environ, 'STUB_TOOL') == tool
+        check(child, 0, root)
+        # And on from there.
+        inner = router.local(via=child, python_path=server.account.python)
+        check(inner, 0, child)
 
 
 def test_setns_behind_ssh_and_sudo(router, server, ssh, sudo, tmp_path):

@@ -55,8 +55,13 @@ def stubs(monkeypatch, tmp_path):
     return lambda: log.read_text().splitlines()
 
 
+#: Whether the stubs can make namespaces.
+ISOLATED = subprocess.call(['unshare', '--mount', '--uts', '--ipc', '--pid', '--fork', 'true'],
+                           stderr=subprocess.DEVNULL) == 0
+
+
 @pytest.mark.parametrize('method, options, argv, name', CASES)
-def test_a_child_in_a_container(router, stubs, method, options, argv, name):
+def test_a_container_is_entered_and_left(router, stubs, method, options, argv, name):
     context = getattr(router, method)(**options)
     assert context.name == name
     environ = context.call(targets.environ)
@@ -66,18 +71,6 @@ def test_a_child_in_a_container(router, stubs, method, options, argv, name):
     command = stubs()
     assert command[:command.index(PYTHON)] == argv.split()
     assert command[command.index(PYTHON) + 1] == '-c'
-
-
-#: Whether the stubs can make namespaces.
-ISOLATED = subprocess.call(['unshare', '--mount', '--uts', '--ipc', '--pid', '--fork', 'true'],
-                           stderr=subprocess.DEVNULL) == 0
-
-
-@pytest.mark.parametrize('case', CASES, ids=lambda case: case[2])
-def test_a_container_is_entered_and_left(router, case):
-    method, options, argv, _ = case
-    context = getattr(router, method)(**options)
-    proc = router.stream_by_id(context.context_id).conn.proc
     if ISOLATED:
         for kind in 'pid', 'mnt', 'uts', 'ipc':
             assert context.call(os.readlink, '/proc/self/ns/' + kind) != os.readlink('/proc/self/ns/' + kind)
@@ -87,7 +80,7 @@ def test_a_container_is_entered_and_left(router, case):
     data = b'\0\r\n\xff' * 100000
     assert context.call(targets.identity, data) == data
     gone = mitogen.core.Latch()
-    mitogen.core.listen(proc, 'exit', gone.put)
+    mitogen.core.listen(router.stream_by_id(context.context_id).conn.proc, 'exit', gone.put)
     context.shutdown(wait=True)
     gone.get(timeout=60)
 
@@ -183,13 +176,13 @@ def test_a_container_sees_no_terminal(router, method):
         assert os.readlink('/proc/%d/fd/%d' % (proc.pid, fd)).startswith(('socket:', '/dev/null'))
 
 
-@pytest.mark.parametrize('method', sorted(METHODS))
-def test_a_container_beyond_another_context(router, method):
-    _, options, _, name = METHODS[method]
+def test_containers_beyond_another_context(router):
     child = router.local(name='middle')
-    context = getattr(router, method)(via=child, **options)
-    assert context.name == 'middle.' + name
-    assert context.call(targets.identity, 1) == 1
+    for method in sorted(METHODS):
+        _, options, _, name = METHODS[method]
+        context = getattr(router, method)(via=child, **options)
+        assert context.name == 'middle.' + name
+        assert context.call(targets.identity, 1) == 1
 
 
 @pytest.mark.parametrize('method', sorted(METHODS))

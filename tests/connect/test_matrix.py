@@ -106,6 +106,7 @@ def run_master(master, children, package):
     else:
         env['PYTHONPATH'] = package
     python = sys.executable if master == OWN else pythons.find_python(master)
+    pythons.keep_bytecode(env, python)
     paths = [pythons.find_python(name) for child in children for name in (child, grandchild_of(child))]
     proc = subprocess.run([python, '-W', 'error', PROGRAM] + paths, env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, timeout=280)

@@ -229,6 +229,8 @@ def core_names(context):
     return context.call(startup_target.evaluate, text)
 
 
+# With a master on the compiled core, test_matrix.py has children and grandchildren of each version.
+@pytest.mark.pure
 @pytest.mark.parametrize('name', pythons.NAMES)
 def test_what_is_left_out_is_had_when_asked_for(router, name, monkeypatch):
     monkeypatch.setenv('MITOGEN_CORE', 'pure')
@@ -251,6 +253,8 @@ def test_what_a_child_needs_at_once_is_not_left_out(router, option, tmp_path, mo
     assert (len(list(tmp_path.glob('mitogen.*.log'))) > 0) == (option == 'debug')
 
 
+# With a master on the compiled core, test_matrix.py has children and grandchildren of each version.
+@pytest.mark.pure
 @pytest.mark.parametrize('middle', ['python2.7', 'python3.8'])
 def test_a_child_starts_children_of_every_version(router, middle, monkeypatch):
     monkeypatch.setenv('MITOGEN_CORE', 'pure')

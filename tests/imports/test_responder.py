@@ -381,6 +381,7 @@ def run_program(name, python=sys.executable, **variables):
     # Its own directory is on its path, but not on those of its children.
     env = dict(os.environ, PYTHONPATH=PACKAGE_ROOT, **variables)
     env.pop('MITOGEN_LOG_LEVEL', None)
+    pythons.keep_bytecode(env, python)
     if python != sys.executable and env.get('MITOGEN_CORE') == 'native':
         # The extension was built for this interpreter alone.
         del env['MITOGEN_CORE']
@@ -870,6 +871,8 @@ def test_a_master_on_another_interpreter(name):
     assert 'done' in out
 
 
+# With a master on the compiled core, tests/connect/test_matrix.py has children and grandchildren of each.
+@pytest.mark.pure
 @pytest.mark.slow
 @pytest.mark.parametrize('name', pythons.NAMES)
 def test_a_child_on_another_interpreter(router, name):

@@ -154,25 +154,3 @@ def test_the_version_is_the_packages(tree):
     output = subprocess.check_output([sys.executable, 'setup.py', '-q', '--version'], cwd=str(tree), text=True,
                                      stderr=subprocess.DEVNULL, env=environ_with(MITOGEN_PURE='1'))
     assert output.strip().split('\n')[-1] == '.'.join(str(part) for part in mitogen.__version__)
-
-
-def test_an_sdist_has_headers_tests_and_examples(tmp_path):
-    copy = tmp_path / 'tree'
-    shutil.copytree(places.ROOT, str(copy), symlinks=True, ignore=shutil.ignore_patterns(
-        '.git', '.venv', '.bench', 'build', '__pycache__', '.pytest_cache', '*.egg-info', '.tox', 'dist'))
-    subprocess.check_call([sys.executable, 'setup.py', '-q', 'sdist', '--formats=tar', '-d', str(tmp_path)],
-                          cwd=str(copy), env=environ_with(MITOGEN_PURE='1'), stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL)
-    import tarfile
-    with tarfile.open(str(next(tmp_path.glob('*.tar')))) as tar:
-        names = [name.split('/', 1)[-1] for name in tar.getnames()]
-    for path in ('LICENSE', 'README.rst', 'Makefile', 'setup.py', 'pyproject.toml', 'tox.ini', 'mitogen/core.py',
-                 'tests/conftest.py', 'tests/requirements.txt', 'examples/demo.py', 'tools/setup', '.ci/run',
-                 '_mitogen_core/engine/Makefile', '.clang-format'):
-        assert path in names
-    for pattern in ('_mitogen_core/engine/*/*.h', '_mitogen_core/engine/*/*.c', '_mitogen_core/*.h', '_mitogen_core/*.c',
-                    'examples/demo_pkg/*.py', '_mitogen_core/engine/test/corpus/frame/*'):
-        import glob
-        found = [os.path.relpath(p, places.ROOT) for p in glob.glob(os.path.join(places.ROOT, pattern))]
-        assert found, pattern
-        assert not set(found) - set(names)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 
 import pytest
@@ -54,6 +55,28 @@ def native_wheel(sdist, tmp_path_factory):
     return path
 
 
+def environment_with(wheel, folder):
+    environment = packages.Environment(folder / 'env')
+    environment.install('--no-index', '--no-deps', wheel)
+    return environment
+
+
+@pytest.fixture(scope='module')
+def native_environment(native_wheel, tmp_path_factory):
+    """
+    A clean one with the wheel that has the extension. A test that changes it puts it right.
+    """
+    return environment_with(native_wheel, tmp_path_factory.mktemp('with-extension'))
+
+
+@pytest.fixture(scope='module')
+def pure_environment(pure_wheel, tmp_path_factory):
+    """
+    A clean one with the pure wheel. A test that changes it puts it right.
+    """
+    return environment_with(pure_wheel, tmp_path_factory.mktemp('without'))
+
+
 def check(found, core):
     assert found['version'] == VERSION
     assert (found['core'], found['child_core']) == (core, core)
@@ -61,51 +84,49 @@ def check(found, core):
 
 
 @pytest.mark.seconds(240)
-def test_a_wheel_with_the_extension_in_a_clean_environment(native_wheel, tmp_path):
+def test_a_wheel_with_the_extension_in_a_clean_environment(native_wheel, native_environment):
     name = os.path.basename(native_wheel)
     assert name.startswith('mitogen-%s-cp3%d-cp3%d' % (VERSION, sys.version_info[1], sys.version_info[1])), name
-    environment = packages.Environment(tmp_path / 'env')
-    environment.install('--no-index', '--no-deps', native_wheel)
-    found = environment.describe()
+    found = native_environment.describe()
     check(found, 'native')
-    assert found['file'].startswith(environment.folder)
-    assert 'core    native' in environment.report()
+    assert found['file'].startswith(native_environment.folder)
+    assert 'core    native' in native_environment.report()
 
 
 @pytest.mark.seconds(240)
-def test_the_pure_wheel_in_a_clean_environment(pure_wheel, tmp_path):
+def test_the_pure_wheel_in_a_clean_environment(pure_wheel, pure_environment):
     assert os.path.basename(pure_wheel) == 'mitogen-%s-py2.py3-none-any.whl' % VERSION
-    environment = packages.Environment(tmp_path / 'env')
-    environment.install('--no-index', '--no-deps', pure_wheel)
-    check(environment.describe(), 'pure')
-    report = environment.report()
+    check(pure_environment.describe(), 'pure')
+    report = pure_environment.report()
     assert 'core    pure' in report
     assert 'MITOGEN_PURE was set when the package was built' in ' '.join(report.split())
 
 
 @pytest.mark.seconds(240)
-def test_one_kind_of_wheel_over_the_other(native_wheel, pure_wheel, tmp_path):
-    environment = packages.Environment(tmp_path / 'env')
-    for wheel, core in ((pure_wheel, 'pure'), (native_wheel, 'native'), (pure_wheel, 'pure')):
-        environment.install('--no-index', '--no-deps', '--force-reinstall', wheel)
-        check(environment.describe(), core)
+def test_one_kind_of_wheel_over_the_other(native_wheel, pure_wheel, pure_environment):
+    for wheel, core in ((native_wheel, 'native'), (pure_wheel, 'pure')):
+        pure_environment.install('--no-index', '--no-deps', '--force-reinstall', wheel)
+        check(pure_environment.describe(), core)
 
 
 @pytest.mark.seconds(240)
-def test_an_extension_left_behind_by_another_version(native_wheel, pure_wheel, tmp_path):
+def test_an_extension_left_behind_by_another_version(native_environment):
     """
     The extension of one release and the package of another, as a broken upgrade leaves them.
     """
-    environment = packages.Environment(tmp_path / 'env')
-    environment.install('--no-index', '--no-deps', native_wheel)
+    environment = native_environment
     package, = glob.glob(os.path.join(environment.folder, 'lib', 'python*', 'site-packages', 'mitogen'))
     init = os.path.join(package, '__init__.py')
     with open(init) as fp:
         text = fp.read()
-    with open(init, 'w') as fp:
-        fp.write(text.replace("'dev0')", "'dev99')"))
     program = 'import mitogen.core, mitogen.master; print(mitogen.core.CORE)'
-    out = packages.run([environment.python, '-c', program], environment.cwd)
+    try:
+        with open(init, 'w') as fp:
+            fp.write(text.replace("'dev0')", "'dev99')"))
+        out = packages.run([environment.python, '-c', program], environment.cwd)
+    finally:
+        with open(init, 'w') as fp:
+            fp.write(text)
     assert out.splitlines()[-1] == 'pure'
     assert out.count('RuntimeWarning:') == 1
     assert VERSION in out and VERSION.replace('dev0', 'dev99') in out
@@ -149,3 +170,17 @@ def test_the_sdist_has_the_whole_project(sdist, tmp_path):
     tree = packages.tool().unpack(sdist, str(tmp_path))
     missing = sorted(name for name in tracked() if not os.path.lexists(os.path.join(tree, name)) and name != '.gitignore')
     assert missing == []
+
+
+def test_the_sdist_has_headers_tests_and_examples(sdist):
+    with tarfile.open(sdist) as tar:
+        names = set(name.split('/', 1)[-1] for name in tar.getnames())
+    for path in ('LICENSE', 'README.rst', 'Makefile', 'setup.py', 'pyproject.toml', 'tox.ini', 'mitogen/core.py',
+                 'tests/conftest.py', 'tests/requirements.txt', 'examples/demo.py', 'tools/setup', '.ci/run',
+                 '_mitogen_core/engine/Makefile', '.clang-format'):
+        assert path in names
+    for pattern in ('_mitogen_core/engine/*/*.h', '_mitogen_core/engine/*/*.c', '_mitogen_core/*.h', '_mitogen_core/*.c',
+                    'examples/demo_pkg/*.py', '_mitogen_core/engine/test/corpus/frame/*'):
+        found = [os.path.relpath(p, places.ROOT) for p in glob.glob(os.path.join(places.ROOT, pattern))]
+        assert found, pattern
+        assert not set(found) - names

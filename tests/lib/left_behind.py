@@ -35,6 +35,8 @@ class Belongings(object):
         self.children = child_pids()
         self.ended = ended_children()
         self.mark = mark
+        # None of them can descend from what comes now, and to read the environment of each takes milliseconds.
+        self.others = set(process_ids())
 
     def extras(self):
         """
@@ -56,11 +58,16 @@ class Belongings(object):
         children = child_pids()
         for pid in sorted(children - self.children):
             found.append('child process %d%s: %s' % (pid, ' (zombie)' if is_zombie(pid) else '', command_line(pid)))
-        if self.had_children(children):
-            for pid in marked_processes(self.mark):
-                if pid not in self.children:
-                    found.append('descendant process %d: %s' % (pid, command_line(pid)))
+        if not found and self.had_children(children):
+            for pid in self.descendants():
+                found.append('descendant process %d: %s' % (pid, command_line(pid)))
         return found
+
+    def descendants(self):
+        """
+        Return the pids of the processes that have our mark, however far from this one they are.
+        """
+        return [pid for pid in process_ids() if pid not in self.others and is_marked(pid, self.mark)]
 
     def had_children(self, children):
         """
@@ -128,23 +135,21 @@ def is_zombie(pid):
     return bool(stat) and stat[stat.rindex(')') + 2] == 'Z'
 
 
-def marked_processes(mark):
+def process_ids():
+    return [int(name) for name in os.listdir('/proc') if name.isdigit()]
+
+
+def is_marked(pid, mark):
     """
-    Yield the pid of each process that has the mark in its environment, wherever
-    in the tree of processes it went.
+    Return whether a process has the mark in its environment, wherever in the tree of processes it went.
     """
-    if mark is None:
-        return
-    wanted = ('%s=%s' % (MARK, mark)).encode()
-    me = os.getpid()
-    for name in os.listdir('/proc'):
-        if name.isdigit() and int(name) != me:
-            try:
-                with open('/proc/%s/environ' % name, 'rb') as fp:
-                    if wanted in fp.read().split(b'\0'):
-                        yield int(name)
-            except (IOError, OSError):
-                pass
+    if mark is None or pid == os.getpid():
+        return False
+    try:
+        with open('/proc/%d/environ' % pid, 'rb') as fp:
+            return ('%s=%s' % (MARK, mark)).encode() in fp.read().split(b'\0')
+    except (IOError, OSError):
+        return False
 
 
 def command_line(pid):
@@ -165,7 +170,7 @@ def end_leftovers(before):
     """
     End what a failed test left running, so that the next one starts clean.
     """
-    for pid in child_pids().union(marked_processes(before.mark)):
+    for pid in child_pids().union(before.descendants()):
         if pid not in before.children:
             try:
                 os.kill(pid, signal.SIGKILL)
