@@ -61,7 +61,7 @@ ISOLATED = subprocess.call(['unshare', '--mount', '--uts', '--ipc', '--pid', '--
 
 
 @pytest.mark.parametrize('method, options, argv, name', CASES)
-def test_a_container_is_entered_and_left(router, stubs, method, options, argv, name):
+def test_a_child_in_a_container(router, stubs, method, options, argv, name):
     context = getattr(router, method)(**options)
     assert context.name == name
     environ = context.call(targets.environ)

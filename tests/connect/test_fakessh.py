@@ -261,8 +261,9 @@ def test_a_program_that_does_not_exist(router):
 
 
 def test_what_ssh_cannot_do(router, capfd):
+    child = router.local()
     for args, word in (['host'], 'command'), (['-s', 'host', 'sftp'], 'subsystem'), ([], 'host'), (['-Z'], '-Z'):
-        assert run(router.local(), router, ['ssh'] + args) == mitogen.fakessh.SSH_FAILED
+        assert run(child, router, ['ssh'] + args) == mitogen.fakessh.SSH_FAILED
         assert word in capfd.readouterr().err
 
 

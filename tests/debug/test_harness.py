@@ -11,6 +11,7 @@ import threading
 import pytest
 from _pytest.logging import catching_logs
 
+import loggers
 import places
 
 
@@ -52,6 +53,16 @@ def test_no_thread_makes_a_logger_while_pytest_goes_through_all_loggers(monkeypa
     with catching_logs(logging.NullHandler()):
         pass
     assert 'tests.nosy.1' not in table
+
+
+@pytest.mark.once
+def test_the_loggers_that_children_made_are_forgotten_after_a_test():
+    table = logging.root.manager.loggerDict
+    kept = logging.getLogger('tests.kept')
+    logging.getLogger('tests.made.up.[child.grandchild]')
+    loggers.pytest_runtest_logfinish()
+    assert table['tests.kept'] is kept
+    assert [name for name in table if name.startswith('tests.made')] == []
 
 
 @pytest.mark.once
