@@ -59,7 +59,13 @@ class Work:
             return display.Display()
         return display.Prefixed(max(len(display.label(name)) for name in self.names))
 
-    def _connect(self, tree: Any, shared: Any, name: str) -> Any:
+    def connect(self, tree: Any, shared: Any, name: str) -> Any:
+        """
+        Connect one host and return it.
+
+        :param shared: the hosts on the way to others.
+        :raises ConnectError: it could not be connected.
+        """
         from mitogen._tree import target, tree as trees
         text, options = name, {}
         if self._options.python:
@@ -86,7 +92,7 @@ class Work:
         def work(outcome: display.Outcome) -> None:
             outcome.started = time.monotonic()
             try:
-                with self._connect(tree, shared, outcome.host) as host:
+                with self.connect(tree, shared, outcome.host) as host:
                     job(host, outcome)
             except Exception as e:
                 outcome.error = e
