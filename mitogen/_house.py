@@ -33,7 +33,7 @@ PARTS = {
         'broker', 'choice', 'pure_message', 'sleeper', 'pure_latch',
         'pure_receiver', 'pure_sender', 'channel', 'pure_context', 'writer',
         'pure_link', 'pure_router', 'pure_broker', 'references', 'lost_ids',
-        'io_logger', 'fetcher', 'resources', 'importer', 'loader', 'policy', 'log_handler',
+        'io_logger', 'fetcher', 'resources', 'importer', 'loader', 'entries', 'policy', 'log_handler',
         'dispatcher', 'child', 'fork', 'limits',
     ],
     '_native': [
@@ -50,11 +50,11 @@ PARTS = {
         'broken_pipe',
     ],
     'master': [
-        'base', 'swallowed', 'core_source', 'stdlib', 'loaders', 'source_files',
-        'by_source', 'finder_methods', 'module_finder', 'file_cache', 'bytecode', 'closure',
-        'platform_tags', 'distribution_files', 'installed', 'archive', 'freight', 'parcels', 'shipments', 'push', 'server',
-        'main_guard', 'main_imports', 'module_responder',
-        'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
+        'base', 'swallowed', 'core_source', 'stdlib', 'source_files', 'file_cache', 'portions', 'loaders',
+        'by_source', 'finder_methods', 'module_finder', 'bytecode', 'closure',
+        'platform_tags', 'distribution_files', 'installed', 'archive', 'freight',
+        'parcels', 'shipments', 'push', 'server', 'main_guard', 'main_imports', 'module_responder',
+        'folder_lists', 'distributions', 'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],
     'service': [

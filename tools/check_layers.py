@@ -51,7 +51,7 @@ PACKAGE = [
     ['_shrink'],
     ['_native'],
     ['core'],
-    ['select', 'limits', 'debug', 'os_fork', '_tasks', '_private_folder', '__main__'],
+    ['select', 'limits', 'debug', 'os_fork', '_tasks', '_distributions', '_folders', '_private_folder', '__main__'],
     ['service', '_freight', '_running'],
     ['parent'],
     ['master'],

@@ -33,3 +33,13 @@ if _SELDOM:
     HAVE_MODULES = 114
     #: Name of the resource that is a module's source.
     _SOURCE_RESOURCE = u'\0source'
+    #: The modules that are directly inside a package: their names with a NUL
+    #: between, and a slash behind those of packages.
+    _MODULES_RESOURCE = u'\0modules'
+    #: In the same form what is in a folder of a package, the slash marks
+    #: folders. Further names, with slashes, say which folder.
+    _FOLDER_RESOURCE = u'\0folder'
+    #: What stands in for the package is the name of a distribution, or empty for
+    #: all of them: its name, version, modules at the top level and entry points
+    #: with a NUL between. With a further name: that file of its metadata.
+    _DISTRIBUTION_RESOURCE = u'\0distribution'

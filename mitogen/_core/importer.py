@@ -11,7 +11,7 @@ from _codecs import utf_8_encode  # house
 
 import mitogen  # house
 from mitogen.core import _complete, _Fetcher, _importer_log, _module, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
-from mitogen.core import has_parent_authority, LazyLogger, LOAD_MODULE, Message, PY3  # house
+from mitogen.core import has_parent_authority, import_module, LazyLogger, LOAD_MODULE, Message, PY3  # house
 from mitogen.core import ResourceReader, ResourceRequester, _SOURCE_RESOURCE, thread, to_text  # house
 
 if not PY3:  # house
@@ -38,8 +38,8 @@ class Importer(_Fetcher):
         #: Sub-modules of `mitogen` that may be asked for; an import of another
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
-            '_freight', '_private_folder', '_running', '_tasks', 'ansible', 'buildah',
-            'compat', 'core', 'debug', 'doas', 'docker',
+            '_distributions', '_folders', '_freight', '_private_folder', '_running', '_tasks',
+            'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh',
             'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
             'master', 'minify', 'os_fork', 'parent', 'podman', 'profiler',
@@ -188,20 +188,18 @@ class Importer(_Fetcher):
             os.environ['PBR_VERSION'] = '0.0.0'
 
     def _fetch(self, fullname):
-        """Return (sub-module names or None, file name) once it is known."""
+        """Wait until the parent has told of a module."""
         self._refuse_imports(fullname)
         self._look_ahead(fullname)
         self._get(self._request_module, fullname)
-        path = self.get_filename(fullname)
-        if path is None:
+        if self.get_filename(fullname) is None:
             raise ModuleNotFoundError(self.absent_msg % (fullname,))
-        present = self._cache[fullname][1]
-        if present is not None:
-            self._present[fullname] = present
-        return present, path
+        self._present[fullname] = self._cache[fullname][1] or ()
 
-    def _execute(self, module, fullname, path):
+    @_seldom
+    def _execute(self, module, fullname):
         import zlib
+        path = self.get_filename(fullname)
         source = zlib.decompress(self._cache[fullname][3])
         try:
             code = self._read_code(fullname, source, path) \
@@ -211,6 +209,8 @@ class Importer(_Fetcher):
             _importer_log.exception('while importing %r', fullname)
             raise
         exec(code, module.__dict__)
+        if fullname == 'logging' and LazyLogger.sink:
+            LazyLogger.sink.install()
 
     @_seldom
     def _read_code(self, fullname, data, path):
@@ -240,7 +240,9 @@ class Importer(_Fetcher):
                     else self.MITOGEN_PKG_CONTENT):
                 return None
             pkg = sys.modules.get(pkgname)
-            if getattr(pkg, '__loader__', None) is not self:
+            # Not a package of that name on our disk, unless half of it is here.
+            if getattr(pkg, '__loader__', self) is not self and \
+                    getattr(pkg, '__file__', None):
                 return None
         return fullname == '__main__' or self.policy.overriden(fullname)
 
@@ -262,32 +264,94 @@ class Importer(_Fetcher):
         mine = self._decide(fullname)
         # Also if it is not imported by way of us.
         hook = fullname == 'logging' and LazyLogger.sink and _complete()
+        spec = None
         if not mine and (hook or mine is not None):
             spec = self._ask_others('find_spec', fullname, path, target)
             if spec and hook:
                 spec.loader = _LoggingLoader(spec.loader)
-            if spec:
+            # Without a loader it is a mere folder, which gives way to a module.
+            if spec and spec.loader:
                 return spec
         if mine is None:
             return None
-        return ModuleSpec(fullname, self, is_package=fullname in self._present)
+        spec = ModuleSpec(fullname, self, loader_state=spec)
+        # An import holds a lock now, and waits in `create_module`.
+        return self._know(spec) if fullname in self._present or \
+            sys._getframe(2).f_code.co_name == 'find_spec' else spec
 
     def create_module(self, spec):
         """Loader protocol of Python 3. Waits for the source."""
-        present, spec.origin = self._fetch(spec.name)
-        if present is not None:
-            spec.submodule_search_locations = []
-        module = type(sys)(spec.name)
-        module.__file__ = spec.origin
-        return module
+        try:
+            self._fetch(spec.name)
+        except ImportError:
+            if not vars(spec).get('loader_state'):
+                raise
+        self._fill(spec)
 
     def exec_module(self, module):
         """Run the source of a module. The thread that imports."""
-        spec = module.__spec__
-        # Of a module that is reloaded nothing was created.
-        self._execute(module, spec.name, module.__file__)
-        if spec.name == 'logging' and LazyLogger.sink:
-            LazyLogger.sink.install()
+        self._execute(module, module.__spec__.name)
+
+    @_seldom
+    def _fill(self, spec):
+        """Complete the spec of a module of which the parent has told. If it
+        has nothing better than a folder that is here, too, the module is made
+        from that one, and the parent's is a part of it."""
+        self._settle()
+        path, local = self._path_of(spec.name), spec.loader_state
+        spec.loader_state = None
+        if path and path[-1:] != '/':
+            spec.origin, spec.has_location = path, True
+        if local and spec.origin is None:
+            self._join(spec, local.submodule_search_locations, path)
+        elif self._cache[spec.name][1] is not None:
+            spec.submodule_search_locations = [os.path.dirname(path)]
+
+    @_seldom
+    def _join(self, spec, folders, path):
+        """Make the spec that of a package of which some folders are here, and
+        perhaps one is the parent's."""
+        import _frozen_importlib_external as external
+        kind = getattr(external, 'NamespaceLoader', None) or \
+            external._NamespaceLoader
+        # It has no constructor before Python 3.11. Data files are those here.
+        spec.loader = kind.__new__(kind)
+        spec.loader._path = spec.submodule_search_locations = folders
+        if path:
+            spec.submodule_search_locations = \
+                list(folders) + [os.path.dirname(path)]
+
+    @_seldom
+    def _path_of(self, fullname):
+        """Return the name of a module's file, which ends in a slash if it is
+        only a folder; None if the parent has none."""
+        try:
+            return self.get_filename(fullname)
+        except ImportError:
+            return None
+
+    @_seldom
+    def _know(self, spec):
+        """Return the whole spec of a module that is not imported yet, None if
+        there is no such module. Others may import meanwhile: the broker thread
+        could not bring the answer otherwise."""
+        import _imp
+        held = 0
+        try:
+            while True:
+                _imp.release_lock()
+                held += 1
+        except RuntimeError:
+            # It was not ours any more.
+            pass
+        try:
+            self.create_module(spec)
+            return spec
+        except ImportError:
+            _importer_log.debug('there is no %r', spec.name, exc_info=True)
+        finally:
+            for _ in range(held):
+                _imp.acquire_lock()
 
     if not PY3:
         def find_module(self, fullname, path=None):
@@ -321,17 +385,19 @@ class Importer(_Fetcher):
         def load_module(self, fullname):
             """Loader protocol of Python 2. Waits for the source."""
             fullname = str(fullname)
-            present, path = self._fetch(fullname)
+            self._fetch(fullname)
+            self._settle()
+            path = self.get_filename(fullname)
             module = sys.modules.setdefault(fullname,
                                             imp.new_module(fullname))
             module.__file__ = path
             module.__loader__ = self
             module.__package__ = fullname.rpartition('.')[0] or None
-            if present is not None:
-                module.__path__ = []
+            if self._cache[fullname][1] is not None:
+                module.__path__ = [os.path.dirname(path)]
                 module.__package__ = fullname
             try:
-                self._execute(module, fullname, path)
+                self._execute(module, fullname)
             except:
                 sys.modules.pop(fullname, None)
                 raise
@@ -384,6 +450,12 @@ class Importer(_Fetcher):
                 from importlib.util import decode_source
                 source = decode_source(source)
             return source
+
+    @_seldom
+    def find_distributions(self, context=None):
+        """Yield the distributions that the parent has, and we have not, for
+        `importlib.metadata`."""
+        return import_module('mitogen._distributions')._find(self, context)
 
     @_seldom
     def get_resource_reader(self, fullname):

@@ -37,6 +37,8 @@ if _SELDOM:
         :raises OSError: there is none."""
         best = name = ''
         for package in list(self._present):
+            if not self.is_package(package):
+                continue
             folder = os.path.dirname(self.get_filename(package)) + '/'
             if path.startswith(folder) and len(folder) > len(best):
                 best, name = folder, package

@@ -7,8 +7,8 @@ from __future__ import absolute_import  # house
 
 import sys  # house
 
-from mitogen.core import _Fetcher, _seldom, BytesIO, GET_RESOURCE, has_parent_authority, LOAD_RESOURCE  # house
-from mitogen.core import Message, to_text  # house
+from mitogen.core import _Fetcher, _FOLDER_RESOURCE, _seldom, BytesIO, GET_RESOURCE  # house
+from mitogen.core import has_parent_authority, import_module, LOAD_RESOURCE, Message, to_text  # house
 
 
 class ResourceRequester(_Fetcher):
@@ -36,11 +36,43 @@ class ResourceRequester(_Fetcher):
 
 
 @_seldom
+def _list_names(requester, package, resource):
+    """Return the names that a parent has listed as a dict of name -> whether
+    there is more inside; None if it has no such list."""
+    content = requester._get_resource(package, resource)
+    if content is None:
+        return None
+    return dict((str(name.rstrip('/')), name[-1:] == '/') for name in
+                bytes(content).decode('utf-8').split('\0') if name)
+
+
+@_seldom
+def _register_folders(kind):
+    """Let ``importlib.resources.as_file()`` of old Pythons take folders."""
+    as_file = getattr(sys.modules.get('importlib.resources'), 'as_file', None)
+    if hasattr(as_file, 'register') and sys.version_info < (3, 12):
+        def copy(entry):
+            return import_module('mitogen._folders')._copied(entry)
+
+        as_file.register(kind, copy)
+
+
+@_seldom
 class ResourceReader(object):
     """`importlib.resources` for one package that came from the parent."""
 
     def __init__(self, requester, fullname):
-        self._read = lambda name: requester._get_resource(fullname, name)
+        self._requester = requester
+        self._package = fullname
+
+    def _read(self, name):
+        return self._requester._get_resource(self._package, name)
+
+    def _list(self, *parts):
+        """Return what is in a folder: dict of name -> whether it is a folder,
+        None if it is no folder."""
+        return _list_names(self._requester, self._package,
+                           '/'.join((_FOLDER_RESOURCE,) + parts))
 
     def is_resource(self, name):
         return self._read(name) is not None
@@ -54,24 +86,39 @@ class ResourceReader(object):
         raise FileNotFoundError(resource)
 
     def contents(self):
-        raise NotImplementedError('the parent cannot list resources')
+        return iter(self.files()._inside())
 
     def files(self):
         """Return what ``importlib.resources.files()`` does, 3.10 and later."""
+        _register_folders(self.Entry)
         return self.Entry(self, ())
 
     class Entry(object):
         """
-        A place in the package, whether or not anything is there: what is no
-        file counts as a folder, which cannot be listed.
+        A place in the package, whether or not anything is there. Folders are
+        listed once, files are read once.
         """
         def __init__(self, reader, parts):
             self._reader = reader
             self._parts = parts
-            self.name = parts[-1] if parts else ''
+            self.name = parts[-1] if parts else \
+                reader._package.rpartition('.')[2]
 
         def __repr__(self):
             return 'Entry(%r)' % ('/'.join(self._parts),)
+
+        def _inside(self):
+            found = self._reader._list(*self._parts)
+            if found is None:
+                raise NotADirectoryError('/'.join(self._parts))
+            return found
+
+        def _kind(self):
+            """Return True for a folder, False for a file, None for nothing."""
+            if not self._parts:
+                return True
+            found = self._reader._list(*self._parts[:-1]) or {}
+            return found.get(self._parts[-1])
 
         def joinpath(self, *names):
             parts = '/'.join(map(str, names)).split('/')
@@ -80,20 +127,13 @@ class ResourceReader(object):
         __truediv__ = joinpath
 
         def is_file(self):
-            return bool(self._parts) and \
-                self._reader.is_resource('/'.join(self._parts))
+            return self._kind() is False
 
         def is_dir(self):
-            return not self.is_file()
+            return self._kind() is True
 
         def iterdir(self):
-            # is_resource() of 3.11 and 3.12 lists the package to find the one
-            # name it was asked for: that entry can be given to it.
-            caller = sys._getframe(1)
-            if caller.f_code.co_name == 'is_resource' and \
-                    caller.f_globals.get('__name__', '').endswith('resources._legacy'):
-                return iter([self.joinpath(caller.f_locals['resource'])])
-            return iter(self._reader.contents())
+            return iter([self / name for name in sorted(self._inside())])
 
         def open(self, mode='r', *args, **kwargs):
             import io

@@ -11,8 +11,21 @@ import types  # house
 
 import mitogen.core  # house
 
-from mitogen.master import _find_loader, _log_swallowed, _looks_like_script, _py_filename, _read_file  # house
-from mitogen.master import _to_source_bytes, FINDER_LOG, PY3  # house
+from mitogen.master import _ask_finder, _find_loader, _find_spec, _is_namespace, _locations, _log_swallowed  # house
+from mitogen.master import _looks_like_script, _py_filename, _read_file, _search_path, _to_source_bytes  # house
+from mitogen.master import _with_portions, b, FINDER_LOG, PY3  # house
+
+
+def _source_beside(path, fullname):
+    """
+    Return the path of the source that stands beside a native extension, :data:`None` if there is none: some modules
+    are compiled only to make them faster.
+    """
+    name = os.path.basename(path).partition('.')[0]
+    if not path.endswith(('.so', '.pyd')) or name not in ('__init__', fullname.rpartition('.')[2]):
+        return None
+    path = os.path.join(os.path.dirname(path), name + '.py')
+    return path if os.path.isfile(path) else None
 
 
 class FinderMethod(object):
@@ -175,7 +188,7 @@ class ParentSpecEnumerationMethod(ParentEnumerationMethod):
             if isinstance(finder, mitogen.core.Importer):
                 continue
             try:
-                spec = finder.find_spec(fullname, path)
+                spec = _ask_finder(finder, fullname, path)
             except Exception:
                 _log_swallowed(FINDER_LOG, '%r of sys.meta_path failed',
                                getattr(finder, '__name__',
@@ -192,7 +205,7 @@ class ParentSpecEnumerationMethod(ParentEnumerationMethod):
             if spec is None:
                 return None
             prefix += parts.pop(0) + '.'
-            path = spec.submodule_search_locations
+            path = spec.submodule_search_locations and _locations(spec)
             if not parts:
                 return spec
             if path is None:
@@ -238,9 +251,9 @@ class ParentImpEnumerationMethod(ParentEnumerationMethod):
             fp.close()
         if kind == imp.PKG_DIRECTORY:
             return path, True
-        if kind == imp.PY_SOURCE:
-            return path, False
-        return None
+        if kind == imp.C_EXTENSION:
+            path = _source_beside(path, name)
+        return (path, False) if path and kind in (imp.PY_SOURCE, imp.C_EXTENSION) else None
 
     def find(self, fullname):
         if sys.version_info >= (3, 4) or fullname == '__main__':
@@ -251,7 +264,9 @@ class ParentImpEnumerationMethod(ParentEnumerationMethod):
             if found is None:
                 return None
             path, is_pkg = found
-            search_path = [path]
+            search_path = _with_portions(
+                '.'.join(parts[:index + 1]), [path], os.path.join(path, '__init__.py'),
+                lambda above=search_path or sys.path: above) if is_pkg else None
             if not is_pkg and index + 1 < len(parts):
                 return None
         if is_pkg:
@@ -261,3 +276,41 @@ class ParentImpEnumerationMethod(ParentEnumerationMethod):
             return path, _read_file(path), is_pkg
         except (IOError, OSError):
             return None
+
+
+class SourceBesideMethod(FinderMethod):
+    """
+    Look for the source of a module that is a native extension here.
+    """
+    def find(self, fullname):
+        try:
+            loader = _find_loader(fullname)
+            path = _source_beside(loader.get_filename(fullname), fullname)
+            if path is None:
+                return None
+            return path, _read_file(path), os.path.basename(path) == '__init__.py'
+        except Exception:
+            # As much may be wrong as with a finder that was asked before.
+            return None
+
+
+class NamespaceMethod(FinderMethod):
+    """
+    Find packages that are nothing but folders. The path ends in a slash, and there is no source.
+    """
+    def _folders(self, fullname):
+        module = sys.modules.get(fullname)
+        if isinstance(module, types.ModuleType) and getattr(module, '__spec__', None) is None:
+            # Made by a .pth file.
+            return _search_path(fullname) if getattr(module, '__file__', None) is None else []
+        spec = _find_spec(fullname)
+        return _locations(spec) if spec and _is_namespace(spec) else []
+
+    def find(self, fullname):
+        if not PY3 or fullname == '__main__':
+            return None
+        try:
+            folders = self._folders(fullname)
+        except Exception:
+            return None
+        return (os.path.join(folders[0], ''), b(''), True) if folders else None

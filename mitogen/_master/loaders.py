@@ -5,15 +5,11 @@ Asks the import system about a module, without importing anything for it.
 
 from __future__ import absolute_import  # house
 
+import collections  # house
 import os  # house
 import sys  # house
 
-from mitogen.master import PY3, to_text  # house
-
-
-def _is_namespace(spec):
-    # Its import runs nobody's code.
-    return spec.origin is None and spec.submodule_search_locations is not None
+from mitogen.master import _ask_finder, _loaded_path, _locations, _with_portions, PY3, to_text  # house
 
 
 def _find_spec(fullname):
@@ -25,7 +21,6 @@ def _find_spec(fullname):
     :raises Exception:
         Any exception that a finder raises.
     """
-    import importlib
     import importlib.util
     parent = fullname.rpartition('.')[0]
     if not parent or parent in sys.modules or fullname in sys.modules:
@@ -33,17 +28,48 @@ def _find_spec(fullname):
     spec = _find_spec(parent)
     if spec is None or spec.submodule_search_locations is None:
         return None
-    above = parent.rpartition('.')[0]
-    if _is_namespace(spec) and (not above or above in sys.modules):
-        # Those below one of these are not found before that.
-        importlib.import_module(parent)
-        return importlib.util.find_spec(fullname)
+    path = _spec_path(parent, spec)
     for finder in list(sys.meta_path):
-        find = getattr(finder, 'find_spec', None)
-        found = find and find(fullname, spec.submodule_search_locations)
+        found = _ask_finder(finder, fullname, path)
         if found:
             return found
     return None
+
+
+def _spec_path(fullname, spec):
+    """
+    Return the folders that the modules of a package are looked for in, :data:`None` if it is no package.
+
+    :param spec: of the package.
+    """
+    if spec.submodule_search_locations is None:
+        return None
+    return _with_portions(fullname, _locations(spec), spec.origin if spec.has_location else None,
+                          lambda: _search_path(fullname.rpartition('.')[0]))
+
+
+def _search_path(fullname):
+    """
+    Return the folders that the modules of a package are looked for in, those of the top level if the name is empty.
+    There are none if it is no package.
+
+    :raises Exception:
+        Any exception that a finder raises.
+    """
+    if not fullname:
+        return list(sys.path)
+    found = _loaded_path(fullname)
+    if found is not None:
+        return found
+    if PY3:
+        spec = _find_spec(fullname)
+        return list(spec and _spec_path(fullname, spec) or ())
+    loader = _find_loader(fullname)
+    if loader is None or not loader.is_package(fullname):
+        return []
+    path = loader.get_filename(fullname)
+    return _with_portions(fullname, [os.path.dirname(path)], path,
+                          lambda: _search_path(fullname.rpartition('.')[0]))
 
 
 def _find_loader(fullname):
@@ -64,19 +90,54 @@ def _find_loader(fullname):
     return pkgutil.find_loader(fullname)
 
 
-def _iter_submodules(path, fullname):
-    import pkgutil
-    dirname = os.path.dirname(path)
-    if dirname:
-        return pkgutil.iter_modules([dirname])
+def _iter_loader(fullname):
+    """
+    Yield what the loader of a package without a folder says is inside.
+    """
     try:
-        loader = _find_loader(fullname)
+        return _find_loader(fullname).iter_modules(None)
     except (ImportError, AttributeError, TypeError, ValueError):
         return ()
+
+
+def _iter_plain_folders(folder):
+    """
+    Yield the names of folders in a folder that can be imported: each is a package, even if nothing says so.
+    """
     try:
-        return loader.iter_modules(None)
-    except AttributeError:
-        return ()
+        names = sorted(os.listdir(folder)) if PY3 else ()
+    except (OSError, ValueError):
+        return
+    for name in names:
+        if name.isidentifier() and name != '__pycache__' and os.path.isdir(os.path.join(folder, name)):
+            yield name
+
+
+def _list_submodules(path, fullname):
+    """
+    Return the modules directly inside a package, as a list of pairs of name and whether that is a package.
+
+    :param path:
+        Path of the package's ``__init__.py``.
+    :param fullname:
+        Name of the package, whose loader is asked if `path` has no directory.
+    """
+    import pkgutil
+    dirname = os.path.dirname(path)
+    if not dirname:
+        return [(entry[1], entry[2]) for entry in _iter_loader(fullname)]
+    try:
+        folders = [dirname] + [folder for folder in _search_path(fullname) if folder != dirname]
+    except Exception:
+        # A finder of somebody else's.
+        folders = [dirname]
+    found = collections.OrderedDict()
+    for entry in pkgutil.iter_modules(folders):
+        found.setdefault(entry[1], entry[2])
+    for folder in folders:
+        for name in _iter_plain_folders(folder):
+            found.setdefault(name, True)
+    return list(found.items())
 
 
 def get_child_modules(path, fullname):
@@ -89,4 +150,4 @@ def get_child_modules(path, fullname):
     :param fullname:
         Name of the package, whose loader is asked if `path` has no directory.
     """
-    return [to_text(entry[1]) for entry in _iter_submodules(path, fullname)]
+    return [to_text(name) for name, _ in _list_submodules(path, fullname)]

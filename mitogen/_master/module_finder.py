@@ -12,8 +12,9 @@ import mitogen  # house
 import mitogen.parent  # house
 
 from mitogen.master import _BySource, _log_swallowed, _to_source_bytes, _whole, DefectivePython3xMainMethod  # house
-from mitogen.master import FINDER_LOG, is_stdlib_name, ParentImpEnumerationMethod, ParentSpecEnumerationMethod  # house
-from mitogen.master import PkgutilMethod, PY3, SysModulesMethod, to_text  # house
+from mitogen.master import FINDER_LOG, is_stdlib_name, NamespaceMethod, ParentImpEnumerationMethod  # house
+from mitogen.master import ParentSpecEnumerationMethod, PkgutilMethod, PY3, SourceBesideMethod  # house
+from mitogen.master import SysModulesMethod, to_text  # house
 
 
 #: Module name -> the imports of its source. To load the code of the core and
@@ -56,6 +57,7 @@ class ModuleFinder(object):
         DefectivePython3xMainMethod,
         PkgutilMethod, SysModulesMethod,
         ParentSpecEnumerationMethod, ParentImpEnumerationMethod,
+        SourceBesideMethod, NamespaceMethod,
     )]
 
     def __init__(self):

@@ -10,7 +10,9 @@ import os  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _find_loader, _find_spec, _read_file, _Server, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _Distributions, _find_loader, _find_spec, _list_folder, _list_package, _may_see  # house
+from mitogen.master import _pack_names, _PIECE, _read_file, _search_path, _Server, _TAKE, PY3, RESPONDER_LOG  # house
+from mitogen.master import to_text  # house
 
 
 class ResourceResponder(_Server):
@@ -19,6 +21,7 @@ class ResourceResponder(_Server):
     thread.
     """
     def __init__(self, router):
+        self._distributions = _Distributions()
         super(ResourceResponder, self).__init__(
             router, mitogen.core.GET_RESOURCE,
             mitogen.parent.Throttle(router, self._on_get_resource,
@@ -33,13 +36,39 @@ class ResourceResponder(_Server):
         """
         if PY3:
             spec = _find_spec(fullname)
-            if spec is None:
-                return None, []
-            return spec.loader, list(spec.submodule_search_locations or ())
-        loader = _find_loader(fullname)
-        if loader is None or not loader.is_package(fullname):
-            return None, []
-        return loader, [os.path.dirname(loader.get_filename(fullname))]
+            if spec is None or spec.submodule_search_locations is None:
+                return spec and spec.loader, []
+            return spec.loader, _search_path(fullname)
+        return _find_loader(fullname), _search_path(fullname)
+
+    @staticmethod
+    def _is_inside(parts):
+        """
+        Tell whether parts of a path lead to where the package is.
+        """
+        return not any(part in ('', os.curdir, os.pardir) or os.sep in part or '\0' in part
+                       for part in parts)
+
+    def _get_names(self, fullname, resource):
+        """
+        Return the list of what is in a package, or in a folder of it.
+
+        :raises Exception:
+            There is no such thing, or the child may not have it.
+        """
+        policy = self._router.responder.policy
+        if not fullname:
+            # That would be the whole path.
+            return None
+        if resource == mitogen.core._MODULES_RESOURCE:
+            return _pack_names(_list_package(fullname, policy))
+        parts = resource.split('/')[1:]
+        if not self._is_inside(parts) or not _may_see(policy, fullname, parts):
+            return None
+        loader, locations = self._search_locations(fullname)
+        names = _list_folder(loader, locations, fullname, parts)
+        return _pack_names(dict((name, names[name]) for name in names
+                                if _may_see(policy, fullname, parts + [name])))
 
     def _get_resource(self, fullname, resource):
         """
@@ -53,9 +82,7 @@ class ResourceResponder(_Server):
             child is not to read whatever the master can.
         """
         parts = resource.split('/')
-        if os.path.isabs(resource) or '\0' in resource or \
-                any(part in ('', os.curdir, os.pardir) or os.sep in part
-                    for part in parts):
+        if not self._is_inside(parts):
             return None
         loader, locations = self._search_locations(fullname)
         get_data = getattr(loader, 'get_data', _read_file)
@@ -87,10 +114,16 @@ class ResourceResponder(_Server):
         content = mitogen.parent.get_late_source(package, resource)
         if content is None:
             responder = self._router.responder
+            kind, _, name = resource.partition('/')
+            if kind == mitogen.core._DISTRIBUTION_RESOURCE:
+                return self._distributions.answer(responder.policy, package, name)
             responder.policy.denied_raise(package)
             if resource == mitogen.core._SOURCE_RESOURCE:
                 return responder._get_source(package)
-            content = self._get_resource(package, resource)
+            if kind in (mitogen.core._MODULES_RESOURCE, mitogen.core._FOLDER_RESOURCE):
+                return self._get_names(package, resource)
+            content = self._get_resource(package, resource) if \
+                _may_see(responder.policy, package, resource.split('/')) else None
         return content
 
     def _answer_with_files(self, stream, request):
@@ -99,7 +132,7 @@ class ResourceResponder(_Server):
         whether it is one.
         """
         package, resource = map(to_text, request)
-        if not resource.startswith(u'\0'):
+        if not resource.startswith((_TAKE, _PIECE)):
             return False
         responder = self._router.responder
         responder.policy.denied_raise(package)

@@ -138,11 +138,12 @@ def test_a_module_is_made_from_its_source(serve):
     assert not hasattr(module, '__path__')
 
 
-def test_a_package_has_an_empty_path(serve):
+def test_the_path_of_a_package_is_the_parents_folder(serve):
     served = serve(entry('fake', '', pkg_present=['a']))
     package = served.load('fake')
-    assert list(package.__path__) == []
-    assert package.__spec__.submodule_search_locations == []
+    assert list(package.__path__) == ['master:fake/fake']
+    assert package.__spec__.submodule_search_locations == package.__path__
+    assert package.__spec__.has_location
 
 
 def test_source_and_file_name_can_be_asked_for(serve):
@@ -336,8 +337,9 @@ def test_denied_raise():
 
 def test_a_reader_gives_what_its_requester_gets():
     requester = mock.Mock()
-    requester._get_resource.side_effect = lambda package, name: {('pkg', 'here'): b'content', ('pkg', 'empty'): b''}.get(
-        (package, name))
+    requester._get_resource.side_effect = lambda package, name: {
+        ('pkg', 'here'): b'content', ('pkg', 'empty'): b'', ('pkg', '\0folder'): b'empty\0here\0sub/',
+    }.get((package, name))
     reader = mitogen.core.ResourceReader(requester, 'pkg')
     assert reader.is_resource('here') is True
     assert reader.is_resource('empty') is True
@@ -348,16 +350,18 @@ def test_a_reader_gives_what_its_requester_gets():
         reader.open_resource('gone')
     with pytest.raises(FileNotFoundError):
         reader.resource_path('here')
-    with pytest.raises(NotImplementedError):
-        reader.contents()
+    assert sorted(reader.contents()) == ['empty', 'here', 'sub']
 
 
 def test_the_files_of_a_reader():
     requester = mock.Mock()
     requester._get_resource.side_effect = lambda package, name: {
-        ('pkg', 'here'): b'content\n', ('pkg', 'sub/there'): b'gr\xfc\xdfe'}.get((package, name))
+        ('pkg', 'here'): b'content\n', ('pkg', 'sub/there'): b'gr\xfc\xdfe', ('pkg', '\0folder'): b'here\0sub/',
+        ('pkg', '\0folder/sub'): b'there'}.get((package, name))
     top = mitogen.core.ResourceReader(requester, 'pkg').files()
-    assert (top.name, top.is_dir(), top.is_file()) == ('', True, False)
+    assert (top.name, top.is_dir(), top.is_file()) == ('pkg', True, False)
+    assert [item.name for item in top.iterdir()] == ['here', 'sub']
+    assert [(item.name, item.is_file()) for item in (top / 'sub').iterdir()] == [('there', True)]
     here = top / 'here'
     assert (here.name, here.is_dir(), here.is_file()) == ('here', False, True)
     assert here.read_bytes() == b'content\n'
@@ -371,26 +375,27 @@ def test_the_files_of_a_reader():
             assert fp.read() == 'gr\ufffd\ufffde'
     gone = top / 'gone'
     assert not gone.is_file()
+    assert not gone.is_dir()
     with pytest.raises(FileNotFoundError):
         gone.read_text()
-    with pytest.raises(NotImplementedError):
-        top.iterdir()
+    for no_folder in gone, here:
+        with pytest.raises(NotADirectoryError):
+            no_folder.iterdir()
 
 
 @pytest.mark.filterwarnings('ignore:is_resource is deprecated:DeprecationWarning')
 @pytest.mark.filterwarnings('ignore:.*contents is deprecated:DeprecationWarning')
 def test_the_standard_library_asks_a_reader():
     requester = mock.Mock()
-    requester._get_resource.side_effect = lambda package, name: {('pkg', 'here'): b'content'}.get((package, name))
+    requester._get_resource.side_effect = lambda package, name: {
+        ('pkg', 'here'): b'content', ('pkg', '\0folder'): b'here'}.get((package, name))
     loader = mock.Mock(spec=['get_resource_reader'])
     loader.get_resource_reader.side_effect = lambda name: mitogen.core.ResourceReader(requester, name)
     package = types.ModuleType('pkg')
     package.__spec__ = importlib.machinery.ModuleSpec('pkg', loader, is_package=True)
     for name, expected in (('here', True), ('gone', False), ('', False)):
         assert importlib.resources.is_resource(package, name) is expected
-    # Nobody who asks for a list is given a part of it.
-    with pytest.raises(NotImplementedError):
-        list(importlib.resources.contents(package))
+    assert list(importlib.resources.contents(package)) == ['here']
 
 
 def test_an_importer_has_a_reader_for_each_package(serve):

@@ -16,13 +16,13 @@ import mitogen._shrink
 import mitogen.imports
 import mitogen.master
 from mitogen.master import (
-    DefectivePython3xMainMethod, ModuleFinder, ParentImpEnumerationMethod, ParentSpecEnumerationMethod,
-    PkgutilMethod, SysModulesMethod, get_child_modules, is_stdlib_name, is_stdlib_path,
+    DefectivePython3xMainMethod, ModuleFinder, NamespaceMethod, ParentImpEnumerationMethod, ParentSpecEnumerationMethod,
+    PkgutilMethod, SourceBesideMethod, SysModulesMethod, get_child_modules, is_stdlib_name, is_stdlib_path,
 )
 
 ALL_METHODS = [
     DefectivePython3xMainMethod, PkgutilMethod, SysModulesMethod, ParentSpecEnumerationMethod,
-    ParentImpEnumerationMethod,
+    ParentImpEnumerationMethod, SourceBesideMethod, NamespaceMethod,
 ]
 
 
@@ -73,9 +73,16 @@ def test_a_submodule_is_found_without_importing_its_parents():
 
 
 @pytest.mark.parametrize('name', ['sys', '_socket', 'no_such_module', 'simple_pkg.no_such', 'no_such.module',
-                                  'namespace_pkg', 'simple_pkg.', '.', 'namespace_pkg.inside'])
+                                  'simple_pkg.', '.'])
 def test_what_has_no_source_is_found_by_none(name):
     assert found_by(name) == []
+
+
+@pytest.mark.parametrize('name', ['namespace_pkg', 'namespace_pkg.inside'])
+def test_a_package_that_is_only_a_folder_has_an_empty_source(name):
+    path = os.path.join(places.IMPORTER_DATA, *name.split('.'))
+    assert found_by(name) == [NamespaceMethod]
+    assert NamespaceMethod().find(name) == (path + '/', b'', True)
 
 
 def test_a_module_in_a_namespace_package():
