@@ -57,8 +57,13 @@ def _with_packages(pairs):
     """
     seen = set()
     for fullname, is_sure in pairs:
-        for name in mitogen.core.module_lineage(fullname):
-            if name not in seen:
-                seen.add(name)
-                yield name, is_sure if name == fullname or \
-                    is_sure is None else True
+        if fullname in seen:
+            continue
+        package = fullname.rpartition('.')[0]
+        if package and package not in seen:
+            for name in mitogen.core.module_lineage(package):
+                if name not in seen:
+                    seen.add(name)
+                    yield name, None if is_sure is None else True
+        seen.add(fullname)
+        yield fullname, is_sure

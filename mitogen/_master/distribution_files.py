@@ -8,6 +8,8 @@ from __future__ import absolute_import  # house
 import os  # house
 import re  # house
 
+import mitogen.core  # house
+
 from mitogen.master import _read_file, _stamp_of, to_text  # house
 
 
@@ -21,36 +23,30 @@ _BY_PATH_RE = re.compile(br'\b(?:__file__|__path__)\b')
 _LISTS_RE = re.compile(br'\b(?:listdir|scandir|iterdir|i?glob|walk|iter_modules|walk_packages)\s*\(')
 
 
+#: A path that does not stay in the folder that it is relative to.
+_OUTSIDE_RE = re.compile(r'(?:^|/)\.{0,2}(?:/|\Z)|[\\\0\n]')
+
+_NAME_PART_RE = re.compile(r'[^\W\d]\w*\Z')
+
+
 def _normalize(name):
     return re.sub(r'[-_.]+', '-', name).lower()
 
 
-def _is_inside(path):
-    """
-    Tell whether a path with slashes stays in the folder that it is relative to.
-    """
-    return not ({'', '.', '..'} & set(path.split('/')) or
-                set('\\\0\n') & set(path))
-
-
 def _module_of(path):
     """
-    Return the name of the module whose file has that path, and whether it is a
-    native extension. The name is None for any other file.
+    Return the name of the module whose file has that path, be it in Python or a
+    native extension; :data:`None` for any other file.
     """
     base, _, name = path.rpartition('/')
     parts = base.split('/') if base else []
     stem, _, suffix = name.partition('.')
-    is_native = suffix == 'so' or suffix.endswith('.so')
-    if not is_native and suffix != 'py' or not all(
-            re.match(r'[^\W\d]\w*$', part) for part in parts + [stem]):
-        return None, False
-    if stem == '__init__':
-        if not parts:
-            return None, False
-    else:
-        parts.append(stem)
-    return '.'.join(parts), is_native
+    if suffix not in ('py', 'so') and not suffix.endswith('.so'):
+        return None
+    parts.append(stem)
+    if not all(map(_NAME_PART_RE.match, parts)):
+        return None
+    return '.'.join(parts[:-1] if stem == '__init__' else parts) or None
 
 
 def _owner_of(path):
@@ -61,7 +57,7 @@ def _owner_of(path):
     base, _, name = path.rpartition('/')
     if base.endswith('/__pycache__') and name.endswith('.pyc'):
         path = '%s/%s.py' % (base.rpartition('/')[0], name.partition('.')[0])
-    return _module_of(path)[0] or base.replace('/', '.')
+    return _module_of(path) or base.replace('/', '.')
 
 
 def _top_of(path):
@@ -80,19 +76,19 @@ class _DistributionFiles(object):
     :param str name:
     :param str version:
     :param tags: of its wheel.
-    :param files: their paths.
+    :param files: dict of path -> bytes, :data:`None` if that is not known.
     """
+    #: Bytes of modules that are looked through, if there is no data.
+    most_text = 1048576
+
     def __init__(self, name, version, tags, files):
         self.name = name
         self.version = version
         self.tags = tags
-        self.files = [path for path in files if _is_inside(path)]
-        #: Module -> path of its file.
-        self.modules = {}
-        #: Modules that are native extensions and nothing else.
-        self.natives = set()
-        for path in self.files:
-            self._add_module(path)
+        self.files = dict((path, files[path]) for path in files
+                          if not _OUTSIDE_RE.search(path))
+        #: Module -> path, of modules that are native extensions and nothing else.
+        self.natives = dict(self._find_natives())
         self._by_path = None
 
     @property
@@ -102,29 +98,33 @@ class _DistributionFiles(object):
         """
         return '%s-%s' % (self.name, self.version)
 
-    def _add_module(self, path):
-        fullname, is_native = _module_of(path)
-        if fullname is None:
-            return
-        if fullname.endswith('__mypyc'):
-            # Only an extension that stands beside a module of its name needs it.
-            return
-        if is_native and fullname not in self.modules:
-            self.natives.add(fullname)
-        if not is_native:
-            self.natives.discard(fullname)
-        if not is_native or fullname in self.natives:
-            self.modules[fullname] = path
+    def _find_source(self, fullname):
+        base = fullname.replace('.', '/')
+        for path in base + '/__init__.py', base + '.py':
+            if path in self.files:
+                return path
+
+    def _find_natives(self):
+        for path in self.files:
+            fullname = '.so' in path and _module_of(path)
+            # One of the second kind is used by an extension beside a module only.
+            if fullname and not fullname.endswith('__mypyc') and \
+                    self._find_source(fullname) is None:
+                yield fullname, path
+
+    def path_of(self, fullname):
+        """
+        Return the path of the file of a module, :data:`None` if it has none.
+        """
+        return self._find_source(fullname) or self.natives.get(fullname)
 
     def outermost(self, fullname):
         """
         Return the first of a module, and of the packages that hold it, that has
         a file here.
         """
-        parts = fullname.split('.')
-        for count in range(1, len(parts) + 1):
-            name = '.'.join(parts[:count])
-            if name in self.modules:
+        for name in mitogen.core.module_lineage(fullname):
+            if self.path_of(name):
                 return name
 
     def children(self, fullname):
@@ -132,11 +132,13 @@ class _DistributionFiles(object):
         Return the names, without those of packages, of the modules in a package;
         None if that is none.
         """
-        if not self.modules[fullname].endswith('/__init__.py'):
+        folder, _, name = self.path_of(fullname).rpartition('/')
+        if name.partition('.')[0] != '__init__':
             return None
-        prefix = fullname + '.'
+        prefix = folder.replace('/', '.') + '.'
+        names = (_module_of(path) for path in self.files if path.startswith(folder))
         return sorted(set(to_text(name[len(prefix):].partition('.')[0])
-                          for name in self.modules if name.startswith(prefix)))
+                          for name in names if name and name.startswith(prefix)))
 
     @property
     def stamp(self):
@@ -150,9 +152,14 @@ class _DistributionFiles(object):
         Return the paths of files in its packages that are no code.
         """
         return [path for path in self.files
-                if '/' in path and _module_of(path)[0] is None and
-                not path.endswith(_IDLE + ('/py.typed',)) and
-                '.dist-info/' not in path]
+                if '/' in path and '.dist-info/' not in path and
+                not path.endswith(_IDLE + ('.py', '/py.typed')) and
+                not ('.so' in path and _module_of(path))]
+
+    def _sum(self, paths):
+        sizes = ((path, self.files[path]) for path in paths)
+        return sum(self.size_of(path) if size is None else size
+                   for path, size in sizes)
 
     def reads_by_path(self, most):
         """
@@ -167,13 +174,15 @@ class _DistributionFiles(object):
 
     def _find_by_path(self, most):
         data = self.data()
-        if sum(self.size_of(path) for path in data) > most:
+        texts = [path for path in self.files
+                 if path.endswith('.py') and '/tests/' not in path]
+        if self._sum(data) > most or \
+                self._sum(texts) > (most if data else self.most_text):
             return False
-        for path in self.modules.values():
-            if path.endswith('.py'):
-                text = self.read(path)
-                if _BY_PATH_RE.search(text) and (data or _LISTS_RE.search(text)):
-                    return True
+        for path in texts:
+            text = self.read(path)
+            if _BY_PATH_RE.search(text) and (data or _LISTS_RE.search(text)):
+                return True
         return False
 
     def choose(self, is_denied, with_tests):
@@ -185,7 +194,8 @@ class _DistributionFiles(object):
         :param bool with_tests: also the folders named `tests` in packages.
         """
         # What is beside the packages, as metadata and libraries, is no module.
-        tops = set(name.partition('.')[0] for name in self.modules)
+        tops = set(_top_of(path) for path in self.files
+                   if path.endswith('.py') or '.so' in path and _module_of(path))
         paths, bytecode = [], []
         for path in self.files:
             fullname = _top_of(path) in tops and _owner_of(path)
@@ -234,8 +244,9 @@ class _InstalledFiles(_DistributionFiles):
     def _read_record(self):
         import csv
         import io
-        return [row[0] for row in csv.reader(io.StringIO(self._read_text('RECORD')))
-                if row]
+        return dict((row[0], int(row[2]) if row[2:] and row[2].isdigit() else None)
+                    for row in csv.reader(io.StringIO(self._read_text('RECORD')))
+                    if row)
 
     def _read_tags(self):
         try:
@@ -268,7 +279,7 @@ class _InstalledFiles(_DistributionFiles):
         """
         Return the path of the file of a module.
         """
-        return self._full(self.modules[fullname])
+        return self._full(self.path_of(fullname))
 
 
 class _WheelFiles(_DistributionFiles):
@@ -298,8 +309,9 @@ class _WheelFiles(_DistributionFiles):
                     continue
             if not target.endswith('/'):
                 self._members[target] = info
-        super(_WheelFiles, self).__init__(name, version, ['-'.join(words[-3:])],
-                                     sorted(self._members))
+        super(_WheelFiles, self).__init__(
+            name, version, ['-'.join(words[-3:])],
+            dict((path, self._members[path].file_size) for path in self._members))
 
     def load(self, paths):
         import zipfile
@@ -315,4 +327,4 @@ class _WheelFiles(_DistributionFiles):
         return bool(self._members[path].external_attr >> 16 & 0o100)
 
     def full_path(self, fullname):
-        return os.path.join(self.origin, self.modules[fullname])
+        return os.path.join(self.origin, self.path_of(fullname))

@@ -113,7 +113,7 @@ class _Freight(object):
         """
         for wheels in self._chosen.values():
             for wheel in wheels:
-                if fullname in wheel.modules:
+                if wheel.path_of(fullname):
                     return wheel
         return self._sites.find(fullname)
 
@@ -223,7 +223,7 @@ class _Freight(object):
         :param first: the one that has the module, wherever it runs.
         """
         candidates = [wheel for wheel in self._chosen.get(_normalize(first.name), ())
-                      if fullname in wheel.modules]
+                      if wheel.path_of(fullname)]
         installed = self._sites.find(fullname)
         if installed is not None and self._is_whole(installed):
             candidates.append(installed)

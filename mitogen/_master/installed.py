@@ -9,6 +9,8 @@ import os  # house
 import re  # house
 import sys  # house
 
+import mitogen.core  # house
+
 from mitogen.master import _InstalledFiles, _log_swallowed, _read_file, _stamp_of, FINDER_LOG, PY3  # house
 
 
@@ -57,7 +59,7 @@ class _Site(object):
         """
         for info in self._tops.get(fullname.partition('.')[0], ()):
             found = self._get(info)
-            if found is not None and fullname in found.modules:
+            if found is not None and found.path_of(fullname):
                 return found
 
 
@@ -66,19 +68,23 @@ class _Sites(object):
     The distributions on the path of this process. Broker thread.
     """
     def __init__(self):
-        self._sites = {}    # folder -> (stamp, _Site)
+        self._sites = {}    # folder -> (when it is to be looked at, stamp, _Site)
+
+    #: Seconds for which a folder is taken to be as it was.
+    period = 0.5
 
     def _get(self, folder):
+        moment = mitogen.core.now()
+        until, known, site = self._sites.get(folder, (0, None, None))
+        if moment < until:
+            return site
         stamp = _stamp_of(folder)
-        if stamp is None:
-            return None
-        known, site = self._sites.get(folder, (None, None))
-        if known != stamp:
+        if stamp != known:
             try:
                 site = _Site(folder)
             except (IOError, OSError):
                 site = None
-            self._sites[folder] = stamp, site
+        self._sites[folder] = moment + self.period, stamp, site
         return site
 
     def find(self, fullname):
