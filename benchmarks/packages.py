@@ -9,6 +9,7 @@ by an interpreter without packages: imported, and asked for its version, or used
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -80,8 +81,7 @@ def bare(root, python):
 
 def run(own, child, items):
     """Yield (name, what it gave, seconds, requests) for each item."""
-    import json
-    process = subprocess.Popen([own, '-c' if False else os.path.join(os.path.dirname(child), 'use_packages.py'), child],
+    process = subprocess.Popen([own, os.path.join(os.path.dirname(child), 'use_packages.py'), child],
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd='/')
     process.stdin.write(json.dumps(items))
     process.stdin.close()
