@@ -422,6 +422,12 @@ static PyObject *get_size(PyObject *self, void *closure)
     return PyLong_FromSsize_t(mg_payload_size(&((MessageObject *) self)->payload));
 }
 
+static PyObject *get_is_special(PyObject *self, void *closure)
+{
+    (void) closure;
+    return PyBool_FromLong(mg_payload_is_special(&((MessageObject *) self)->payload));
+}
+
 static PyObject *get_is_dead(PyObject *self, void *closure)
 {
     (void) closure;
@@ -442,10 +448,12 @@ static PyMemberDef message_members[] = {FIELD(dst_id), FIELD(src_id),   FIELD(au
                                         FIELD(handle), FIELD(reply_to), FIELD(enc),
                                         FIELD(router), FIELD(receiver), {NULL, 0, 0, 0, NULL}};
 
-static PyGetSetDef message_getset[] = {{"data", get_data, set_data, "The payload, bytes.", NULL},
-                                       {"_size", get_size, NULL, "Bytes of the payload.", NULL},
-                                       {"is_dead", get_is_dead, NULL, "True for a dead message.", NULL},
-                                       {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef message_getset[] = {
+    {"data", get_data, set_data, "The payload, bytes.", NULL},
+    {"_size", get_size, NULL, "Bytes of the payload.", NULL},
+    {"_is_special", get_is_special, NULL, "False if no Sender is in the payload, and Python did not write it.", NULL},
+    {"is_dead", get_is_dead, NULL, "True for a dead message.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot message_slots[] = {{Py_tp_new, message_new},
                                       {Py_tp_init, message_init},

@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "binding_event_kinds.h"
+#include "callee.h"
 #include "context_object.h"
 #include "gil.h"
 #include "latch_object.h"
@@ -91,6 +92,8 @@ static PyMethodDef functions[] = {
     {"set_own_id", set_own_id, METH_O, "mitogen.context_id, for new messages."},
     {"set_spin", set_spin, METH_O, "How long a thread polls before it sleeps, in seconds; 0 switches that off."},
     {"socketpair", make_socket_pair, METH_NOARGS, "socketpair() -> two connected ends, closed on exec. OSError."},
+    {"callee_names", mg_callee_names, METH_O,
+     "callee_names(f) -> (module, None, name) of a plain function that its name leads to, else None."},
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
     {NULL, NULL, 0, NULL}};
 

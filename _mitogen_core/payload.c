@@ -38,6 +38,11 @@ Py_ssize_t mg_payload_size(const mg_payload *p)
                         : 0;
 }
 
+int mg_payload_is_special(const mg_payload *p)
+{
+    return p->data || !p->pickled || p->pickled->is_special;
+}
+
 /* --- places for large bytes --- */
 
 void mg_payload_came(mg_state *st, PyObject *router, size_t len)

@@ -23,6 +23,9 @@ typedef struct {
 int mg_payload_clear(mg_payload *p);
 int mg_payload_traverse(const mg_payload *p, visitproc visit, void *arg);
 
+/* Whether it is not known to have been pickled here, without help of Python and without a Sender in it. */
+int mg_payload_is_special(const mg_payload *p);
+
 /* In bytes. */
 Py_ssize_t mg_payload_size(const mg_payload *p);
 

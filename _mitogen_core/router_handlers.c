@@ -76,7 +76,7 @@ static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent
     if (respondent == Py_None)
         return 0;
     uint32_t number = 0;
-    PyObject *context_id = PyObject_GetAttrString(respondent, "context_id");
+    PyObject *context_id = PyObject_GetAttr(respondent, st->codec.str_context_id);
     int bad = !context_id || mg_parse_id(context_id, "context_id", &number);
     Py_XDECREF(context_id);
     *id = (int64_t) number;

@@ -5,6 +5,7 @@ void mg_pickled_init(mg_pickled *out)
     out->segs = out->segs_inline;
     out->nsegs = 0;
     out->total = 0;
+    out->is_special = 0;
     out->head = out->head_inline;
     out->head_len = 0;
     out->head_cap = sizeof out->head_inline;

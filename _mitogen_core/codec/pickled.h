@@ -22,6 +22,7 @@ typedef struct {
     mg_piece *segs; /* in order; none is empty */
     size_t nsegs;
     size_t total; /* bytes in all segs */
+    int is_special; /* a Sender is in it, or the fallback wrote it */
     /* private */
     uint8_t *head;
     size_t head_len, head_cap, run_start, segs_cap;

@@ -81,6 +81,7 @@ static int write_by_fallback(mg_codec *codec, PyObject *const *objs, Py_ssize_t 
         Py_DECREF(payload);
         return -1;
     }
+    out->is_special = 1;
     return mg_out_add_seg(out, (const uint8_t *) PyBytes_AS_STRING(payload), (size_t) PyBytes_GET_SIZE(payload),
                           payload);
 }

@@ -123,6 +123,7 @@ static int write_context(mg_writer *w, PyObject *obj, int shared)
 static int write_sender(mg_writer *w, PyObject *obj, int shared)
 {
     PyObject *context = NULL, *id = NULL, *handle = NULL;
+    w->out->is_special = 1;
     int rc = get_attribute(obj, w->codec->str_context, &context);
     if (rc == 0)
         rc = needs_no_authority(w, context);

@@ -37,12 +37,14 @@ static int memo_grow(mg_writer *w)
 
 void mg_writer_fini(mg_writer *w)
 {
-    if (w->memo_used != 0) {
-        for (size_t i = 0; i <= w->memo_mask; i++)
-            Py_XDECREF(w->memo[i].obj);
+    if (w->memo == w->memo_inline) {
+        for (size_t i = 0; i < w->memo_used; i++)
+            Py_DECREF(w->memo_inline[w->places[i]].obj);
+        return;
     }
-    if (w->memo != w->memo_inline)
-        PyMem_Free(w->memo);
+    for (size_t i = 0; i <= w->memo_mask; i++)
+        Py_XDECREF(w->memo[i].obj);
+    PyMem_Free(w->memo);
 }
 
 int mg_write_get(mg_writer *w, uint32_t index)
@@ -72,6 +74,8 @@ int mg_memo_put(mg_writer *w, PyObject *obj)
     Py_INCREF(obj);
     entry->obj = obj;
     entry->index = w->next_index;
+    if (w->memo == w->memo_inline)
+        w->places[w->memo_used] = (uint8_t) (entry - w->memo);
     w->memo_used++;
     return write_put(w);
 }

@@ -18,18 +18,7 @@ def why_not():
     pass
 
 
-#: How many pickles the compiled code has left to Python. Two threads may count
-#: one together: it only has to change.
-_left_to_python = [0]
-
-
-def _python_pickles():
-    """Return how many pickles Python has written so far."""
-    return _left_to_python[0]
-
-
 def _fallback_pickle(*objs):
-    _left_to_python[0] += 1
     return mitogen.core._pure['Message'].pickled(*objs).data
 
 

@@ -16,7 +16,7 @@ import types  # house
 import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _handles_given, _Lending, _python_pickles, _refuse_foreign, _refuse_unsendable, _routers, LOG, PY3  # house
+from mitogen.parent import _handles_given, _Lending, _refuse_foreign, _refuse_unsendable, _routers, LOG, PY3  # house
 
 
 #: Where functions keep what they closed over and methods what they are bound
@@ -28,6 +28,17 @@ if PY3:
     _CLASS_TYPES = (type,)
 else:
     _CLASS_TYPES = (type, types.ClassType)
+
+
+if mitogen.core.CORE == 'native':
+    from _mitogen_core import callee_names as _callee_names
+else:
+    def _callee_names(fn):
+        """
+        Return (module, None, name) of a plain function that its name leads to,
+        if that is soon seen.
+        """
+        return None
 
 
 class CallSpec(object):
@@ -242,8 +253,27 @@ class CallChain(object):
 
         :param chain_id: text, or None for a call outside of the chain.
         :raises TypeError: `fn` cannot be found by name in another process.
+        :raises CallError: an argument may not cross.
         """
-        module, klass, name = self._find(fn)
+        msg = self._pickle(fn, args, kwargs, chain_id)
+        if msg._is_special:
+            self._look_at_arguments(msg, fn, args, kwargs)
+        return msg
+
+    def _look_at_arguments(self, msg, fn, args, kwargs):
+        router = getattr(self.context, 'router', None)
+        _refuse_unsendable(CallSpec(fn, args, kwargs), router, msg.data)
+
+    def _pickle(self, fn, args, kwargs, chain_id):
+        """
+        As `_make_msg`, but nobody has looked at arguments that Python pickled.
+        """
+        handle = mitogen.core.CALL_FUNCTION
+        names = _callee_names(fn)
+        if names is None:
+            names = self._find(fn)
+            handle = getattr(fn, '_call_handle', handle)
+        module, klass, name = names
         if len(_routers) > 1:
             _refuse_foreign(self.context, args, kwargs)
         if kwargs:
@@ -255,15 +285,10 @@ class CallChain(object):
                 if type(arg) is bytes and len(arg) > _RAW_MIN:
                     return self._make_raw_msg(
                         (chain_id, module, klass, name), args, kwargs)
-        before = _python_pickles()
-        msg = mitogen.core.Message.pickled(
+        return mitogen.core.Message.pickled(
             (chain_id, module, klass, name, args, kwargs),
-            handle=getattr(fn, '_call_handle', mitogen.core.CALL_FUNCTION),
+            handle=handle,
         )
-        if _python_pickles() != before:
-            _refuse_unsendable(
-                CallSpec(fn, args, kwargs), getattr(self.context, 'router', None), msg.data)
-        return msg
 
     def _make_raw_msg(self, names, args, kwargs):
         """
@@ -329,6 +354,12 @@ class CallChain(object):
         """
         self._log_call('call', fn, args, kwargs)
         msg = self.make_msg(fn, *args, **kwargs)
+        return self._send_special(msg, fn, args, kwargs)
+
+    def _send_special(self, msg, fn, args, kwargs):
+        """
+        Send the message of a call that may have senders among its arguments.
+        """
         handles = _handles_given(args, kwargs)
         if handles:
             spec = CallSpec(fn, args, kwargs)
@@ -344,8 +375,10 @@ class CallChain(object):
             went away.
         :raises TypeError: see `make_msg`.
         """
-        if self._direct and not LOG.isEnabledFor(logging.DEBUG) and not _handles_given(args, kwargs):
-            return self.context.send_async(
-                self._make_msg(fn, args, kwargs, self.chain_id)
-            ).get().unpickle()
+        if self._direct and not LOG.isEnabledFor(logging.DEBUG):
+            msg = self._pickle(fn, args, kwargs, self.chain_id)
+            if not msg._is_special:
+                return self.context.send_async(msg).get().unpickle()
+            self._look_at_arguments(msg, fn, args, kwargs)
+            return self._send_special(msg, fn, args, kwargs).get().unpickle()
         return self.call_async(fn, *args, **kwargs).get().unpickle()

@@ -5,7 +5,6 @@ Which argument of a call may not cross, and what to send in its place. The other
 
 from __future__ import absolute_import  # house
 
-import itertools  # house
 import re  # house
 
 import mitogen.core  # house
@@ -43,11 +42,9 @@ _REMEDIES = {
 }
 _OTHER_REMEDY = u'what it consists of: text, bytes, numbers, lists, tuples and dicts of these'
 
-if mitogen.core.CORE == 'native':
-    _python_pickles = mitogen.core._native._python_pickles
-else:
+if mitogen.core.CORE == 'pure':
     # Python writes all of them.
-    _python_pickles = itertools.count().__next__ if mitogen.core.PY3 else itertools.count().next
+    mitogen.core.Message._is_special = True
 
 
 def _why_unreadable(router, value):
