@@ -31,7 +31,7 @@ BINDING = [
     'codec/limits', 'codec/depth', 'codec/config', 'codec/globals',
     'codec/pickled', 'codec/writer', 'codec/write_values', 'codec/write_containers', 'codec/write_objects', 'codec/write',
     'codec/unpickler', 'codec/probes', 'codec/read_values', 'codec/read_containers', 'codec/read_objects', 'codec/read',
-    'module_state', 'errors', 'arguments', 'binding_event_kinds', 'counterpart',
+    'module_state', 'errors', 'arguments', 'callee', 'binding_event_kinds', 'counterpart',
     'payload', 'message_object', 'items', 'waiting', 'latch_object',
     'router_tables', 'router_handlers', 'receiver_object', 'sender_object', 'context_object',
     'watch_object', 'event_object', 'loop_object', 'link_object', 'router_object',

@@ -8,6 +8,7 @@ from __future__ import absolute_import  # house
 import threading  # house
 
 import mitogen.core  # house
+import mitogen.parent  # house
 
 from mitogen.master import _Server, LOG  # house
 
@@ -30,7 +31,9 @@ class IdAllocator(_Server):
         #: The least id that nobody has. Guarded by `_lock`.
         self._unused = 1
         super(IdAllocator, self).__init__(
-            router, mitogen.core.ALLOCATE_ID, self.on_allocate_id)
+            router, mitogen.core.ALLOCATE_ID, self.on_allocate_id,
+            # Others ask by way of their parent, which knows how much each has.
+            mitogen.parent.is_immediate_child)
 
     def __repr__(self):
         return 'IdAllocator(%r)' % (self._router,)

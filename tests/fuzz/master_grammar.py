@@ -3,6 +3,7 @@ Random messages of a lying peer: rows of steps for tests/lib/hostile_child.py, a
 """
 
 import pickle
+import sys
 
 import codec_fuzz
 
@@ -11,7 +12,7 @@ from mitogen.core import Context, Kwargs, Message, Sender
 
 GET_MODULE, CALL_FUNCTION, FORWARD_LOG, ADD_ROUTE, DEL_ROUTE, ALLOCATE_ID = 100, 101, 102, 103, 104, 105
 SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, DETACHING, CALL_SERVICE = 106, 107, 108, 109, 110
-GET_RESOURCE, LOAD_RESOURCE = 112, 113
+GET_RESOURCE, LOAD_RESOURCE, HAVE_MODULES, CALL_AT_ONCE = 112, 113, 114, 130
 
 #: Frames whose payload is as it is, and pickles.
 RAW, PICKLE, BLOB = 0x4d49, 0x4d4a, 0x4d4b
@@ -29,7 +30,7 @@ EDGES = (0, 1, 27, 28, 29, 4095, 4096, 4097, 8191, 8192, 8193, 9999, 10000, 1000
 ANNOUNCED = 50
 
 #: Handles that take orders, from contexts with authority only. A client of a UNIX socket has authority.
-ORDERS = (CALL_FUNCTION, SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, DETACHING, CALL_SERVICE, LOAD_RESOURCE, 111)
+ORDERS = (CALL_FUNCTION, CALL_AT_ONCE, SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, DETACHING, CALL_SERVICE, LOAD_RESOURCE, 111)
 
 
 def text(data):
@@ -62,8 +63,8 @@ class Grammar(object):
 
     def some_handle(self):
         return self.rng.choice((
-            GET_MODULE, FORWARD_LOG, ADD_ROUTE, DEL_ROUTE, ALLOCATE_ID, GET_RESOURCE) + ORDERS + (
-            0, 1, 114, 999, 1000, 2 ** 31, 2 ** 32 - 1, self.world.next_handle(self.rng.randrange(20))))
+            GET_MODULE, FORWARD_LOG, ADD_ROUTE, DEL_ROUTE, ALLOCATE_ID, GET_RESOURCE, HAVE_MODULES) + ORDERS +
+            tuple(self.world.task_handles) + (0, 1, 999, 1000, 2 ** 31, 2 ** 32 - 1, self.world.next_handle(self.rng.randrange(20))))
 
     def some_text(self):
         words = [self.rng.choice((u'x', u'disk', u'\u05e9', self.rng.choice(EVIL), self.rng.choice(EVIL) + FORGED))
@@ -109,14 +110,36 @@ class Grammar(object):
 
     def get_module(self):
         name = self.rng.choice((
-            u'whole_tree', u'os', u'mitogen.service', u'a.b.c', u'', u'\xff', u'no.%d' % self.rng.randrange(10 ** 6),
+            u'whole_tree', u'os', u'mitogen.service', u'mitogen.master', u'json.decoder', u'pkg_resources', u'a.b.c',
+            u'', u'\xff', u'\0', u'a..b', u'.' * 900, u'no.%d' % self.rng.randrange(10 ** 6),
             u'x' * self.rng.choice((100, 8192, 10001)), self.some_text()))
         return self.frame(GET_MODULE, text(name.encode('utf-8')))
+
+    def have_modules(self):
+        """
+        Make what a child says of its interpreter and its modules. Those of a child that runs our bytecode are others.
+        """
+        version = self.rng.choice((sys.version, sys.version, u'2.7.18 (x)', u'3.4.2 [PyPy 7.3]', u'', self.some_text()))
+        names = self.rng.choice(((), (u'os.py', u'json', u'mitogen'), [u'n%d' % i for i in range(5000)],
+                                 [self.some_text() for _ in range(5)]))
+        data = self.rng.choice((repr([version] + list(names)), self.some_bytes()))
+        return self.frame(HAVE_MODULES, text(data.encode('utf-8')), reply_to=self.rng.choice((0, 0, 5)))
+
+    def cancel(self):
+        """
+        Make what would cancel a task of somebody honest, or end his child, if it came from above.
+        """
+        handle, value = self.rng.choice((
+            (0, (self.world.next_handle(self.rng.randrange(-5, 30)), 0, False)), (0, self.some_value()),
+            (1, self.some_id()), (1, self.some_value())))
+        handles = self.world.task_handles or (5, 6)
+        return self.frame(handles[handle], pickled(value), dst=self.rng.choice(self.world.honest_ids()), magic=PICKLE)
 
     def get_resource(self):
         value = self.rng.choice((
             (u'mitogen', u'core.py'), (u'mitogen', u'../../etc/passwd'), (u'mitogen', u'a/' * 3000), (u'os', u''),
-            (u'x', u'y'), 5, (1, 2), (self.some_text(), self.some_text())))
+            (u'whole_tree', u'\0source'), (u'mitogen', u'core.late'), (u'x', u'y'), 5, (1, 2),
+            (self.some_text(), self.some_text())))
         return self.frame(GET_RESOURCE, pickled(value), magic=PICKLE)
 
     def add_route(self):
@@ -174,7 +197,7 @@ class Grammar(object):
         """
         dst = self.some_id()
         call = (None, u'whole_tree', None, u'note', (u'by %d' % self.peer.id,), Kwargs({}))
-        handle = self.rng.choice((CALL_FUNCTION, CALL_FUNCTION, SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, CALL_SERVICE,
+        handle = self.rng.choice((CALL_FUNCTION, CALL_FUNCTION, CALL_AT_ONCE, CALL_AT_ONCE, SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, CALL_SERVICE,
                                   LOAD_RESOURCE))
         data = self.rng.choice((pickled(call), pickled((u'whole_tree', None, None, None, ())), self.some_pickle()))
         return self.frame(handle, data, dst=dst, magic=PICKLE)
@@ -191,7 +214,7 @@ class Grammar(object):
                           magic=self.rng.choice((RAW, PICKLE, BLOB)),
                           reply_to=self.rng.choice((0, 5, 999, 1, 2 ** 32 - 1, self.some_handle())))
 
-    FRAMES = (get_module, get_resource, add_route, add_route, del_route, del_route, allocate_id, forward_log,
+    FRAMES = (get_module, get_module, have_modules, cancel, get_resource, add_route, add_route, del_route, del_route, allocate_id, forward_log,
               forward_log, call_service, call_service, file_call, file_call, order, forged_answer, anything, anything)
 
     def one_frame(self):
@@ -210,7 +233,8 @@ class Grammar(object):
         elif r < 0.3 and len(frame['data']) < 1000:
             frame['repeat'] = self.rng.choice((2, 100, 1000))
         # An order of somebody with authority is obeyed, and so it should be.
-        if self.peer.has_authority and frame['handle'] in ORDERS and frame['dst'] not in (0, self.peer.id):
+        orders = ORDERS + tuple(self.world.task_handles)
+        if self.peer.has_authority and frame['handle'] in orders and frame['dst'] not in (0, self.peer.id):
             frame['handle'] = FORWARD_LOG
         # This is how the peer asks whether it is heard.
         if frame['reply_to'] == 9:

@@ -17,6 +17,7 @@ import lying_client
 import whole_tree
 from master_grammar import EVIL, FORGED, Grammar, read_pickle
 
+import mitogen._tasks
 import mitogen.core
 import mitogen.master
 import mitogen.service
@@ -147,6 +148,7 @@ class World(object):
         self.sibling = self.router.local(name=u'sibling', **kwargs)
         self.grandchild = self.router.local(name=u'grandchild', via=self.sibling)
         self.honest = [c for c in (self.middle, self.sibling, self.grandchild) if c]
+        self.task_handles = self.sibling.call(mitogen._tasks.start)
         self.facts = dict((c.context_id, self.facts_of(c)) for c in self.honest)
         self.pids = dict((c.context_id, c.call(whole_tree.who, 0)[0]) for c in self.honest)
         self.peers = []

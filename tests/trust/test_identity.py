@@ -157,6 +157,16 @@ def test_a_grandchild_leaves_ids_to_its_sibling(router, tmp_path):
     liar.close()
 
 
+def test_a_grandchild_that_asks_past_its_parent_takes_no_ids(router, tmp_path):
+    middle = router.local(name=u'middle')
+    liar = Liar(router, tmp_path, via=middle)
+    liar.flood(frame=dict(dst=0, handle=ALLOCATE_ID, reply_to=5), count=3000)
+    assert liar.sync()['alive']
+    sibling = router.local(via=middle)
+    assert sibling.call(targets.allocate_ids, 1)
+    liar.close()
+
+
 def test_a_chain_of_contexts_has_ids_of_its_own_at_each_level(router):
     chain = [router.local()]
     for _ in range(3):
