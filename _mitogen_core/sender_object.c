@@ -17,8 +17,9 @@ static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
     PyObject *value, *enc = NULL, *msg, *result = NULL;
     if (!st || mg_need_configured(st) || !PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:send", names, &value, &enc))
         return NULL;
-    PyObject *context = PyObject_GetAttrString(obj, "context");
-    PyObject *handle = context ? PyObject_GetAttrString(obj, "dst_handle") : NULL; /* never with an exception set */
+    PyObject *context = PyObject_GetAttr(obj, st->codec.str_context);
+    PyObject *handle =
+        context ? PyObject_GetAttr(obj, st->codec.str_dst_handle) : NULL; /* never with an exception set */
     if (!handle || (st->value_check && look_at(st, context, value)))
         goto done;
     int overflow;
