@@ -345,12 +345,12 @@ static void log_bad_payload(MessageObject *m)
     Py_XDECREF(tb);
 }
 
-/* ValueError for a message that holds no pickle. */
+/* DamagedError, which is a ValueError, for a message that holds no pickle. */
 static int need_pickle(MessageObject *m)
 {
     long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
     if (enc == MG_ENC_BIN)
-        PyErr_SetString(PyExc_ValueError, "a message of ENC_BIN holds bytes, not a pickle: use decode()");
+        PyErr_SetString(m->st->codec.UnpicklingError, "a message of ENC_BIN holds bytes, not a pickle: use decode()");
     return enc == MG_ENC_BIN || (enc == -1 && PyErr_Occurred()) ? -1 : 0;
 }
 

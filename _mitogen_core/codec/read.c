@@ -18,7 +18,8 @@ enum { MAX_PROTOCOL = 5 };
 /* Data of which no value can be made is a bad message, also where a constructor of Python's has found it out. */
 static void translate_error(mg_unpickler *up)
 {
-    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+    if (PyErr_ExceptionMatches(up->codec->UnpicklingError) ||
+        (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError)))
         return;
     PyObject *text;
 #if PY_VERSION_HEX >= 0x030c0000

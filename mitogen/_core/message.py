@@ -147,7 +147,7 @@ class _MessageBase(object):
     def unpickle_iter(self, throw=True, throw_dead=True, find_class=find_deny):
         """Yield every object carried. By default no class may be named."""
         if self.enc == self.ENC_BIN:
-            raise ValueError('message is not pickled')
+            raise mitogen.core.DamagedError('not pickled')
         if throw_dead and self.is_dead:
             self._throw_dead()
         fp = BytesIO(self.data)

@@ -12,7 +12,7 @@ from mitogen.core import _seldom, BytesType, pickle, PY3, StreamError, UnicodeTy
 
 
 @_seldom
-class DamagedError(StreamError, UnpicklingError, EOFError):
+class DamagedError(StreamError, UnpicklingError, EOFError, ValueError):
     """A message holds no pickle, or part of one, or one that is made to do
     harm. It is also what the interpreter's own unpickler raises, for programs
     that look for that."""

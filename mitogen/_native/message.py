@@ -30,7 +30,7 @@ class Message(core._MessageBase, _c.Message):
                 yield obj
             return
         if self.enc == self.ENC_BIN:
-            raise ValueError('message is not pickled')
+            raise core.DamagedError('not pickled')
         if throw_dead and self.is_dead:
             self._throw_dead()
         objs, error = self._unpickle_all(True)

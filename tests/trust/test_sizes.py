@@ -233,11 +233,10 @@ def test_a_request_whose_keys_collide_stops_nobody(tree):
 
 @pytest.mark.parametrize('handle', [ADD_ROUTE, DEL_ROUTE, ALLOCATE_ID])
 def test_a_message_about_routes_or_ids_has_a_size(tree, handle):
-    parent = 0 if handle == ALLOCATE_ID else tree.parent_id
-    tree.liar.tell(dict(dst=parent, handle=handle, data='1', repeat=10000, reply_to=5))
+    tree.liar.tell(dict(dst=tree.parent_id, handle=handle, data='1', repeat=10000, reply_to=5))
     (found,) = tree.logs.wait('a message of 10000 bytes, for handle %d' % handle)
     assert found.levelname == 'ERROR'
-    if not parent:
+    if not tree.parent_id:
         assert tree.router.stats()['refusals'] == {'control_bytes': 1}
 
 
@@ -325,6 +324,15 @@ def test_a_damaged_answer_is_an_error_of_ours(tree):
         with pytest.raises(mitogen.core.Error):
             tree.liar.context.call(targets.identity, 1)
         tree.liar.finish()
+
+
+def test_an_answer_that_is_bytes_and_no_pickle_is_an_error_of_ours(tree):
+    tree.liar.start('answer', data='raw', magic=Message.ENC_BIN)
+    with pytest.raises(mitogen.core.Error) as caught:
+        tree.liar.context.call(targets.identity, 1)
+    # As for whoever reads such a message in the wrong way.
+    assert isinstance(caught.value, ValueError)
+    tree.liar.finish()
 
 
 # ---- a program's own mistakes
