@@ -84,6 +84,18 @@ def router(broker):
     return mitogen.master.Router(broker)
 
 
+@pytest.fixture(scope='module')
+def shared_child():
+    """
+    A child for those tests of a module that do no more than call it; its router is ``shared_child.router``.
+    """
+    import mitogen.master
+    broker = mitogen.master.Broker()
+    yield mitogen.master.Router(broker).local()
+    broker.shutdown()
+    broker.join()
+
+
 @pytest.fixture
 def importer_data(monkeypatch):
     """

@@ -24,26 +24,26 @@ def child(router):
 
 # ---- what can be called
 
-def test_a_function_of_the_standard_library(child):
-    assert child.call(os.getpid) != os.getpid()
+def test_a_function_of_the_standard_library(shared_child):
+    assert shared_child.call(os.getpid) != os.getpid()
 
 
-def test_arguments_and_keywords(child):
-    assert child.call(targets.identity, 1, u'two', b'three') == (1, u'two', b'three')
-    assert child.call(targets.keywords, a=1, b=u'two') == {'a': 1, 'b': u'two'}
+def test_arguments_and_keywords(shared_child):
+    assert shared_child.call(targets.identity, 1, u'two', b'three') == (1, u'two', b'three')
+    assert shared_child.call(targets.keywords, a=1, b=u'two') == {'a': 1, 'b': u'two'}
 
 
-def test_a_class_method(child):
-    assert child.call(targets.Holder.class_method, 5) == (u'Holder', 5)
+def test_a_class_method(shared_child):
+    assert shared_child.call(targets.Holder.class_method, 5) == (u'Holder', 5)
 
 
-def test_a_lambda_is_refused(child):
+def test_a_lambda_is_refused(shared_child):
     with pytest.raises(TypeError) as caught:
-        child.call(lambda: None)
+        shared_child.call(lambda: None)
     assert caught.value.args[0] == mitogen.parent.CallChain.lambda_msg
 
 
-def test_a_closure_is_refused_before_a_lambda(child):
+def test_a_closure_is_refused_before_a_lambda(shared_child):
     value = 1
 
     def closure():
@@ -51,13 +51,13 @@ def test_a_closure_is_refused_before_a_lambda(child):
 
     for function in (closure, lambda: value):
         with pytest.raises(TypeError) as caught:
-            child.call(function)
+            shared_child.call(function)
         assert caught.value.args[0] == mitogen.parent.CallChain.closures_msg
 
 
-def test_a_bound_method_is_refused(child):
+def test_a_bound_method_is_refused(shared_child):
     with pytest.raises(TypeError) as caught:
-        child.call(targets.Holder().method)
+        shared_child.call(targets.Holder().method)
     assert caught.value.args[0] == mitogen.parent.CallChain.method_msg
 
 
@@ -77,23 +77,23 @@ def test_an_argument_that_cannot_be_pickled_raises_here_and_leaves_nothing(route
     assert child.call(targets.identity, 1) == 1
 
 
-def test_a_static_method_is_called_and_not_the_function_of_its_name(child):
-    assert child.call(named_targets.Holder.identity, 1) == (u'Holder.identity', 1)
+def test_a_static_method_is_called_and_not_the_function_of_its_name(shared_child):
+    assert shared_child.call(named_targets.Holder.identity, 1) == (u'Holder.identity', 1)
 
 
-def test_a_method_of_a_class_inside_of_a_class_is_called(child):
-    assert child.call(named_targets.Holder.Inner.class_method, 1) == (u'Holder.Inner', 1)
-    assert child.call(named_targets.Holder.Inner.identity, 1) == (u'Holder.Inner.identity', 1)
-    assert child.call(named_targets.Inner.class_method, 1) == (u'Inner', 1)
+def test_a_method_of_a_class_inside_of_a_class_is_called(shared_child):
+    assert shared_child.call(named_targets.Holder.Inner.class_method, 1) == (u'Holder.Inner', 1)
+    assert shared_child.call(named_targets.Holder.Inner.identity, 1) == (u'Holder.Inner.identity', 1)
+    assert shared_child.call(named_targets.Inner.class_method, 1) == (u'Inner', 1)
 
 
-def test_a_wrapped_function_is_called_as_its_wrapper(child):
-    assert child.call(named_targets.wrapped, 1) == (u'wrapped', 1)
-    assert child.call(named_targets.counted, 1) == (u'counted', 1)
+def test_a_wrapped_function_is_called_as_its_wrapper(shared_child):
+    assert shared_child.call(named_targets.wrapped, 1) == (u'wrapped', 1)
+    assert shared_child.call(named_targets.counted, 1) == (u'counted', 1)
 
 
-def test_a_function_that_was_renamed_is_called_by_its_name_of_now(child):
-    assert child.call(named_targets.known_as, 1) == (u'renamed', 1)
+def test_a_function_that_was_renamed_is_called_by_its_name_of_now(shared_child):
+    assert shared_child.call(named_targets.known_as, 1) == (u'renamed', 1)
 
 
 def test_a_function_of_before_a_reload_is_called(child):
@@ -128,46 +128,46 @@ def test_a_function_that_another_one_would_run_for_is_refused(router, child, fun
 
 # ---- extras given by the child
 
-def test_a_function_may_ask_for_the_econtext(child):
-    assert child.call(targets.econtext_class) == u'ExternalContext'
-    assert child.call(targets.Holder.class_method_with_econtext) == u'ExternalContext'
+def test_a_function_may_ask_for_the_econtext(shared_child):
+    assert shared_child.call(targets.econtext_class) == u'ExternalContext'
+    assert shared_child.call(targets.Holder.class_method_with_econtext) == u'ExternalContext'
 
 
-def test_a_function_may_ask_for_the_router(child):
-    assert child.call(targets.router_is_econtexts) is True
-    assert child.call(targets.router_class).endswith(u'Router')
+def test_a_function_may_ask_for_the_router(shared_child):
+    assert shared_child.call(targets.router_is_econtexts) is True
+    assert shared_child.call(targets.router_class).endswith(u'Router')
 
 
-def test_a_keyword_of_the_caller_wins(child):
-    assert child.call(targets.given_econtext, econtext=5) == 5
-    assert child.call(targets.given_econtext) == u'ours'
+def test_a_keyword_of_the_caller_wins(shared_child):
+    assert shared_child.call(targets.given_econtext, econtext=5) == 5
+    assert shared_child.call(targets.given_econtext) == u'ours'
 
 
 # ---- errors
 
-def test_an_exception_becomes_a_call_error(child):
+def test_an_exception_becomes_a_call_error(shared_child):
     with pytest.raises(CallError) as caught:
-        child.call(targets.fail, u'the text')
+        shared_child.call(targets.fail, u'the text')
     text = str(caught.value)
     assert text.startswith('builtins.ValueError: the text\n')
     assert 'targets.py' in text
     assert 'in fail' in text
 
 
-def test_a_returned_call_error_is_raised(child):
+def test_a_returned_call_error_is_raised(shared_child):
     with pytest.raises(CallError) as caught:
-        child.call(targets.return_call_error)
+        shared_child.call(targets.return_call_error)
     assert caught.value.args[0] == 'returned, not raised'
 
 
-def test_a_module_that_is_nowhere(child):
+def test_a_module_that_is_nowhere(shared_child):
     module = type(sys)('no_such_module_anywhere')
     exec('def function(): pass', module.__dict__)
     module.function.__module__ = module.__name__
     with pytest.raises(CallError) as caught:
-        child.call(module.function)
+        shared_child.call(module.function)
     assert 'no_such_module_anywhere' in str(caught.value)
-    assert child.call(targets.identity, 1) == 1
+    assert shared_child.call(targets.identity, 1) == 1
 
 
 @pytest.mark.parametrize('payload', [
@@ -175,25 +175,25 @@ def test_a_module_that_is_nowhere(child):
     (None, u'os', u'NoSuchClass', u'x', (), {}), (None, 5, None, u'x', (), {}), (None, u'os', None, u'getpid', 5, {}),
     (None, u'', None, u'x', (), {}), (None, u'os', None, u'name', (), {}),
 ], ids=repr)
-def test_a_malformed_call_gives_a_call_error(router, child, payload):
-    receiver = child.send_async(Message.pickled(payload, handle=mitogen.core.CALL_FUNCTION))
+def test_a_malformed_call_gives_a_call_error(shared_child, payload):
+    receiver = shared_child.send_async(Message.pickled(payload, handle=mitogen.core.CALL_FUNCTION))
     with pytest.raises(CallError):
         receiver.get(timeout=60).unpickle()
-    assert child.call(targets.identity, 1) == 1
+    assert shared_child.call(targets.identity, 1) == 1
 
 
 @pytest.mark.parametrize('data', [b'', b'rubbish', b'\x80\x02', b'\xff' * 100])
-def test_a_call_that_cannot_be_unpickled_gives_a_call_error(router, child, data):
-    receiver = child.send_async(Message(data=data, handle=mitogen.core.CALL_FUNCTION))
+def test_a_call_that_cannot_be_unpickled_gives_a_call_error(shared_child, data):
+    receiver = shared_child.send_async(Message(data=data, handle=mitogen.core.CALL_FUNCTION))
     with pytest.raises(CallError):
         receiver.get(timeout=60).unpickle()
-    assert child.call(targets.identity, 1) == 1
+    assert shared_child.call(targets.identity, 1) == 1
 
 
-def test_an_exception_whose_text_cannot_be_made_is_still_reported(child):
+def test_an_exception_whose_text_cannot_be_made_is_still_reported(shared_child):
     with pytest.raises(CallError):
-        child.call(targets.raise_unprintable)
-    assert child.call(targets.identity, 1) == 1
+        shared_child.call(targets.raise_unprintable)
+    assert shared_child.call(targets.identity, 1) == 1
 
 
 def test_a_keyboard_interrupt_ends_the_child_quietly(router, child):
@@ -213,8 +213,8 @@ def test_a_dead_message_to_the_call_handle_ends_the_child(router, child):
 
 # ---- ways of calling
 
-def test_call_async_returns_a_receiver(child):
-    receiver = child.call_async(targets.add, 1, 2)
+def test_call_async_returns_a_receiver(shared_child):
+    receiver = shared_child.call_async(targets.add, 1, 2)
     assert isinstance(receiver, Receiver)
     assert receiver.get(timeout=60).unpickle() == 3
 
@@ -224,10 +224,10 @@ def test_call_no_reply_runs_the_function_and_returns_none(child):
     assert child.call(targets.notes) == [5]
 
 
-def test_a_failed_call_without_reply_is_logged(child):
+def test_a_failed_call_without_reply_is_logged(shared_child):
     with testlib.LogCapture('') as logs:
-        child.call_no_reply(targets.fail, u'nobody listens')
-        child.call(targets.identity, 1)
+        shared_child.call_no_reply(targets.fail, u'nobody listens')
+        shared_child.call(targets.identity, 1)
         assert [r for r in logs.wait('nobody listens') if r.levelname == 'ERROR']
 
 
@@ -237,9 +237,9 @@ def test_calls_run_one_after_the_other_in_their_order(child):
         assert receiver.get(timeout=60).unpickle() == list(range(i + 1))
 
 
-def test_threads_may_call_at_the_same_time(child):
+def test_threads_may_call_at_the_same_time(shared_child):
     def many(start):
-        return lambda: [child.call(targets.identity, start + i) for i in range(50)]
+        return lambda: [shared_child.call(targets.identity, start + i) for i in range(50)]
 
     results = testlib.in_threads([many(n * 50) for n in range(4)])
     assert results == [list(range(n * 50, n * 50 + 50)) for n in range(4)]
@@ -251,20 +251,20 @@ def test_children_work_at_the_same_time(router):
     assert [receiver.get(timeout=60).unpickle() for receiver in receivers] == [0, 1, 2, 3]
 
 
-def test_many_calls(child):
+def test_many_calls(shared_child):
     for i in range(2000):
-        assert child.call(targets.identity, i) == i
+        assert shared_child.call(targets.identity, i) == i
 
 
 @pytest.mark.parametrize('size', [0, 1, 100, 16383, 16384, 65536, 131071, 131072, 131073, 1 << 20, 10 << 20])
-def test_sizes_of_arguments_and_results(child, size):
+def test_sizes_of_arguments_and_results(shared_child, size):
     data = (os.urandom(1024) * (size // 1024 + 1))[:size]
-    assert child.call(targets.identity, data) == data
+    assert shared_child.call(targets.identity, data) == data
 
 
-def test_a_large_result_while_a_large_argument_is_on_its_way(child):
+def test_a_large_result_while_a_large_argument_is_on_its_way(shared_child):
     data = os.urandom(8 << 20)
-    receivers = [child.call_async(targets.identity, data) for _ in range(4)]
+    receivers = [shared_child.call_async(targets.identity, data) for _ in range(4)]
     for receiver in receivers:
         assert receiver.get(timeout=60).unpickle() == data
 
@@ -280,10 +280,10 @@ def test_a_call_of_somebody_without_authority_is_refused(router, child):
     receiver.close()
 
 
-def test_the_receiver_of_a_finished_call_can_be_closed(child):
-    receiver = child.call_async(targets.identity, 1)
+def test_the_receiver_of_a_finished_call_can_be_closed(shared_child):
+    receiver = shared_child.call_async(targets.identity, 1)
     receiver.close()
-    assert child.call(targets.identity, 2) == 2
+    assert shared_child.call(targets.identity, 2) == 2
 
 
 def test_a_call_with_a_blob_a_secret_and_a_sender(router, child):

@@ -22,14 +22,16 @@ def wait_for(predicate, seconds=None, what=None):
     Return the first truthy value of predicate(); AssertionError when there is none in time: by default patience().
     """
     seconds = patience() if seconds is None else seconds
-    deadline = time.time() + seconds
+    began = time.time()
     while True:
         value = predicate()
         if value:
             return value
-        if time.time() > deadline:
+        waited = time.time() - began
+        if waited > seconds:
             raise AssertionError('not within %g s: %s' % (seconds, what or predicate))
-        time.sleep(0.005)
+        # A wait that is long already may be a little longer: others need the processor.
+        time.sleep(min(0.1, max(0.005, waited / 20)))
 
 
 def patience():

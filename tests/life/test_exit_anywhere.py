@@ -50,7 +50,6 @@ def calls():
 
 def held_back():
     router.high_water = 1 << 16
-    other = router.local()
     pid = other.call(os.getpid)
     os.kill(pid, signal.SIGSTOP)
     with open(sys.argv[1] + '.new', 'w') as fp:
@@ -78,7 +77,8 @@ def brokers():
 #: What threads do when the main thread ends.
 ALL = '''
 pool()
-sleeper = router.local()
+# Before there are threads, and at less cost than others.
+sleeper, other = router.fork(), router.fork()
 for func in (calls, Latch().get, lambda: Latch().get(timeout=600), Receiver(router).get, selects, connects,
              lambda: sleeper.call(targets.sleep, 600), lambda: broker.join(), held_back):
     start(func)

@@ -121,7 +121,7 @@ def calls(context, size):
 def test_while_threads_call(router, size):
     child = router.local()
     with Busy(calls(child, size), calls(child, size)) as busy:
-        for _ in range(10):
+        for _ in range(6):
             check_fork(lambda: None)
         check_fork(use_new_router)
         busy.end()
@@ -206,7 +206,7 @@ def test_while_brokers_come_and_go():
                 router.myself()
 
     with Busy(come_and_go, come_and_go) as busy:
-        for _ in range(30):
+        for _ in range(15):
             check_fork(lambda: None)
         check_fork(use_new_router)
         busy.end()
@@ -228,7 +228,7 @@ def test_threads_that_fork_at_the_same_time(router):
     child = router.local()
 
     def forks():
-        for _ in range(10):
+        for _ in range(6):
             check_fork(lambda: None)
         assert child.call(targets.add, 1, 2) == 3
 
@@ -439,14 +439,15 @@ for _ in range(2):
     thread = threading.Thread(target=work)
     thread.daemon = True
     thread.start()
-pids = []
-for i in range(6):
-    pid = os.fork()
-    if not pid:
-        %s
-    pids.append(pid)
-for pid in pids:
-    assert os.waitpid(pid, 0)[1] == 0
+for end in %r:
+    pids = []
+    for i in range(4):
+        pid = os.fork()
+        if not pid:
+            exec(end)
+        pids.append(pid)
+    for pid in pids:
+        assert os.waitpid(pid, 0)[1] == 0, end
 assert child.call(targets.add, 1, 2) == 3
 router.broker.shutdown()
 router.broker.join()
@@ -454,14 +455,13 @@ print('fine')
 '''
 
 
-@pytest.mark.parametrize('end', [
-    'sys.exit(0)',
-    'router.broker.shutdown(); router.broker.join(); sys.exit(0)',
-    'fork_targets.use_new_router(); sys.exit(0)',
-    'del router, child; import gc; gc.collect(); sys.exit(0)',
-])
-def test_the_copy_ends_as_usual(tmp_path, end):
-    assert run_script(tmp_path, FORKS_AND_ENDS % (end,)) == 'fine\n'
+def test_the_copy_ends_as_usual(tmp_path):
+    assert run_script(tmp_path, FORKS_AND_ENDS % ((
+        'sys.exit(0)',
+        'router.broker.shutdown(); router.broker.join(); sys.exit(0)',
+        'fork_targets.use_new_router(); sys.exit(0)',
+        'del router, child; import gc; gc.collect(); sys.exit(0)',
+    ),)) == 'fine\n'
 
 
 @pytest.mark.parametrize('method', multiprocessing.get_all_start_methods())

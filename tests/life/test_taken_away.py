@@ -840,80 +840,113 @@ sys.path.insert(0, %r)
 import mitogen.master, mitogen.unix, targets
 if __name__ == "__main__":
     router = mitogen.master.Router()
-    child = router.local()
+    children = [router.fork() for _ in range(int(sys.argv[2]))]
     listener = mitogen.unix.Listener.build_stream(router, path=sys.argv[1])
-    print(os.getpid(), child.context_id, child.call(os.getpid))
+    print(os.getpid(), *["%%d:%%d" %% (child.context_id, child.call(os.getpid)) for child in children])
     sys.stdout.flush()
     sys.stdin.read()
 ''' % (places.TARGETS,)
 
+#: A client for each of its arguments, in a process of its own.
 CLIENT = '''
 import os, sys
 sys.path.insert(0, %r)
 import mitogen.core, mitogen.parent, mitogen.unix, waiting_targets
-router, listener = mitogen.unix.connect(sys.argv[1])
-kind, context_id = sys.argv[2], int(sys.argv[3])
-if kind.startswith("known"):
-    context = router.context_by_id(context_id)
-else:
-    context = mitogen.parent.Context(router, context_id)
-if kind.endswith("listener"):
-    with mitogen.core.Receiver(router, respondent=router.context_by_id(0)) as receiver:
-        print("waiting", flush=True)
-        print(waiting_targets.outcome_of(receiver.get), flush=True)
-elif kind.endswith("call"):
-    with mitogen.core.Receiver(router) as started:
-        call = context.call_async(waiting_targets.say_and_sleep, started.to_sender())
-        started.get()
-        print("waiting", flush=True)
-        print(waiting_targets.outcome_of(call.get), flush=True)
-else:
-    os.kill(int(sys.argv[4]), 19)
-    latch = context.shutdown()
-    print("waiting", flush=True)
-    print(waiting_targets.outcome_of(latch.get), flush=True)
-router.broker.shutdown()
-router.broker.join()
+
+def tell(index, text):
+    os.write(1, ("%%d %%s\\n" %% (index, text.splitlines()[0])).encode())
+
+def run(index, kind, context_id, pid):
+    router, listener = mitogen.unix.connect(sys.argv[1])
+    if kind.startswith("known"):
+        context = router.context_by_id(context_id)
+    else:
+        context = mitogen.parent.Context(router, context_id)
+    if kind.endswith("listener"):
+        with mitogen.core.Receiver(router, respondent=router.context_by_id(0)) as receiver:
+            tell(index, "waits")
+            tell(index, waiting_targets.outcome_of(receiver.get))
+    elif kind.endswith("call"):
+        with mitogen.core.Receiver(router) as started:
+            call = context.call_async(waiting_targets.say_and_sleep, started.to_sender())
+            started.get()
+            tell(index, "waits")
+            tell(index, waiting_targets.outcome_of(call.get))
+    else:
+        os.kill(pid, 19)
+        latch = context.shutdown()
+        tell(index, "waits")
+        tell(index, waiting_targets.outcome_of(latch.get))
+    router.broker.shutdown()
+    router.broker.join()
+
+for index, words in enumerate(sys.argv[2:]):
+    if not os.fork():
+        try:
+            kind, context_id, pid = words.split(":")
+            run(index, kind, int(context_id), int(pid))
+        finally:
+            os._exit(0)
+for _ in sys.argv[2:]:
+    os.wait()
 ''' % (places.TARGETS,)
 
+#: What a client waits for, and who is taken away.
+CLIENTS = [(kind, whom) for whom in ('child', 'listener')
+           for kind in ('known call', 'own call', 'known shutdown', 'own shutdown')] + [('known listener', 'listener')]
 
-@pytest.mark.parametrize('whom', ['listener', 'child'])
-@pytest.mark.parametrize('kind', ['known call', 'own call', 'known shutdown', 'own shutdown', 'known listener'])
-def test_a_client_of_a_socket(tmp_path, take, kind, whom):
-    if (whom, kind) == ('child', 'known listener'):
-        return
+
+def test_clients_of_a_socket(tmp_path, take):
     (tmp_path / 'listener.py').write_text(LISTENER)
     (tmp_path / 'client.py').write_text(CLIENT)
     path = str(tmp_path / 'socket')
-    listener = subprocess.Popen([sys.executable, str(tmp_path / 'listener.py'), path],
+    listener = subprocess.Popen([sys.executable, str(tmp_path / 'listener.py'), path, str(len(CLIENTS))],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    client = None
+    clients, pids = None, []
     try:
-        pid, context_id, child_pid = [int(word) for word in listener.stdout.readline().split()]
-        client = subprocess.Popen([sys.executable, str(tmp_path / 'client.py'), path, kind,
-                                   str(context_id), str(child_pid)], stdout=subprocess.PIPE)
-        assert client.stdout.readline() == b'waiting\n'
-        take(pid if whom == 'listener' else child_pid)
-        if 'shutdown' in kind and whom == 'child':
-            testlib.send_signal(child_pid, signal.SIGCONT)
-        outcome = Waiter(client.stdout.readline).outcome().decode()
-        if 'shutdown' in kind:
-            assert outcome == 'returned None\n'
-        else:
-            assert outcome.startswith('ChannelError: ' + mitogen.core.Router.respondent_disconnect_msg)
-        client.wait(SECONDS)
+        words = listener.stdout.readline().decode().split()
+        pids = [int(word.split(':')[1]) for word in words[1:]]
+        clients = subprocess.Popen(
+            [sys.executable, str(tmp_path / 'client.py'), path] + [
+                '%s:%s' % (kind, word) for (kind, _), word in zip(CLIENTS, words[1:])], stdout=subprocess.PIPE)
+        assert lines_of(clients, len(CLIENTS)) == dict.fromkeys(range(len(CLIENTS)), 'waits')
+        for index, (kind, whom) in enumerate(CLIENTS):
+            if whom == 'child':
+                take(pids[index])
+                if 'shutdown' in kind:
+                    testlib.send_signal(pids[index], signal.SIGCONT)
+                assert_ended(kind, lines_of(clients, 1)[index])
+        take(int(words[0]))
+        outcomes = lines_of(clients, 5)
+        assert sorted(outcomes) == [index for index, (_, whom) in enumerate(CLIENTS) if whom == 'listener']
+        for index, outcome in outcomes.items():
+            assert_ended(CLIENTS[index][0], outcome)
+        clients.wait(SECONDS)
     finally:
-        try:
-            os.kill(child_pid, signal.SIGCONT)
-        except OSError:
-            pass
-        for proc in listener, client:
+        for pid in pids:
+            testlib.send_signal(pid, signal.SIGCONT)
+        for proc in listener, clients:
             if proc is not None:
                 proc.kill()
                 proc.wait()
                 proc.stdout.close()
         listener.stdin.close()
-    testlib.wait_for(lambda: not testlib.is_running(child_pid), SECONDS)
+    testlib.wait_for(lambda: not any(testlib.is_running(pid) for pid in pids), SECONDS)
+
+
+def lines_of(clients, count):
+    """
+    Return {number of a client: what it has said}, of the next so many.
+    """
+    lines = [Waiter(clients.stdout.readline).outcome().decode().partition(' ') for _ in range(count)]
+    return dict((int(index), text.rstrip()) for index, _, text in lines)
+
+
+def assert_ended(kind, outcome):
+    if 'shutdown' in kind:
+        assert outcome == 'returned None'
+    else:
+        assert outcome.startswith('ChannelError: ' + mitogen.core.Router.respondent_disconnect_msg)
 
 
 def test_a_client_whose_listener_is_taken_away_before_it_answers(tmp_path):

@@ -103,7 +103,7 @@ def step():
         pass
     child.call_no_reply(targets.identity, 1)
 
-compare('calls', step, 200, 3000, 0, 30)
+compare('calls', step, 200, 1600, 0, 30)
 router.broker.shutdown()
 router.broker.join()
 ''')
@@ -183,7 +183,7 @@ def step():
 
 import logging
 logging.getLogger('mitogen').setLevel(logging.CRITICAL)
-compare('objects', step, 2000, 20000, 0, 5)
+compare('objects', step, 1000, 6000, 0, 5)
 ''')
 
 
@@ -205,7 +205,7 @@ def step():
     except mitogen.core.ChannelError:
         pass
 
-compare('receivers', step, 200, 2000, 0, 50)
+compare('receivers', step, 200, 1300, 0, 50)
 router.broker.shutdown()
 router.broker.join()
 ''')

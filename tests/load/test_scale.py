@@ -31,14 +31,14 @@ def open_descriptors():
     return len(os.listdir('/proc/self/fd'))
 
 
-def test_idle_tree_of_fifty_contexts_is_asleep(router):
+def test_idle_tree_of_twenty_contexts_is_asleep(router):
     """
     Not one wake-up of any thread of any of them within a second.
     """
-    contexts = [router.local() for _ in range(10)]
-    for parent in contexts[:10]:
+    contexts = [router.local() for _ in range(4)]
+    for parent in contexts[:4]:
         contexts += [router.local(via=parent) for _ in range(4)]
-    assert len(contexts) == 50
+    assert len(contexts) == 20
     pids = [context.call(os.getpid) for context in contexts]
 
     def asleep():

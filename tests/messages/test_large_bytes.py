@@ -25,8 +25,8 @@ def digest(data):
 
 
 @pytest.mark.parametrize('length', LENGTHS)
-def test_each_of_many_results_is_its_own(router, length):
-    context = router.local()
+def test_each_of_many_results_is_its_own(shared_child, length):
+    context = shared_child
     sent = [os.urandom(length) for _ in range(6)]
     got = [context.call(targets.identity, data) for data in sent]
     assert [type(data) for data in got] == [bytes] * 6
@@ -90,8 +90,8 @@ def test_several_threads_and_children(router):
     lambda data: data, lambda data: Blob(data), lambda data: [data, data[:100000], u'x'], lambda data: {u'key': data},
     lambda data: data.hex(), lambda data: (data[:1000], data),
 ], ids=['bytes', 'blob', 'list', 'dict', 'text', 'after short bytes'])
-def test_whatever_they_are_part_of(router, wrap):
-    context = router.local()
+def test_whatever_they_are_part_of(shared_child, wrap):
+    context = shared_child
     for _ in range(5):
         value = wrap(os.urandom(131072))
         back = context.call(targets.identity, value)

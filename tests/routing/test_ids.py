@@ -46,8 +46,8 @@ def test_no_handler_is_added_to_a_handle_beyond_32_bits(router, beyond):
 
 @pytest.mark.parametrize('field', ['dst_id', 'src_id', 'auth_id', 'handle', 'reply_to'])
 @pytest.mark.parametrize('beyond', BEYOND)
-def test_a_message_with_a_number_beyond_32_bits_does_not_leave(router, field, beyond):
-    context = router.local()
+def test_a_message_with_a_number_beyond_32_bits_does_not_leave(shared_child, field, beyond):
+    context = shared_child
     msg = Message(handle=mitogen.core.CALL_FUNCTION)
     msg.dst_id = context.context_id
     setattr(msg, field, beyond)

@@ -215,7 +215,7 @@ def test_objects_that_a_message_has_once_are_read():
 # ---- the same from a child
 
 def test_an_answer_whose_keys_collide_stops_nobody(tree):
-    data = dict_of(equal_numbers(60000)).decode('latin-1')
+    data = dict_of(equal_numbers(20000)).decode('latin-1')
     with Caller(tree.sibling):
         tree.liar.start('answer', data=data)
         with pytest.raises(mitogen.core.Error):
@@ -224,7 +224,7 @@ def test_an_answer_whose_keys_collide_stops_nobody(tree):
 
 
 def test_a_request_whose_keys_collide_stops_nobody(tree):
-    data = dict_of(equal_numbers(60000)).decode('latin-1')
+    data = dict_of(equal_numbers(20000)).decode('latin-1')
     with Caller(tree.sibling):
         tree.liar.tell(*[dict(dst=tree.parent_id, handle=handle, data=data, magic=0x4d4a)
                          for handle in (GET_RESOURCE, ADD_ROUTE, CALL_SERVICE, ALLOCATE_ID)])
