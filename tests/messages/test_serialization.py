@@ -466,8 +466,8 @@ def test_an_object_that_raises_pickling_error_travels_as_a_call_error():
     (u'a', bytes(bytearray(range(256))) * 300), ([b'x' * 70000], {b'k': b'y' * 70000}, b'z' * 70000),
     (b'X\x20\0\0\0' * 20000, b'T\xff\xff\0\0.' * 20000),
 ], ids=lambda args: '%d' % len(args))
-def test_long_byte_strings_arrive_as_arguments(router, args):
-    child = router.local()
+def test_long_byte_strings_arrive_as_arguments(shared_child, args):
+    child = shared_child
     assert child.call(targets.identity, args) == args
     assert child.call(targets.all_of, *args) == args
     assert child.call(targets.all_of, *args, key=args) == args + (args,)
@@ -669,7 +669,7 @@ def test_a_long_exception_text_reaches_the_caller(router):
     None, True, 0, 2 ** 70, 1.5, u'\xe9', b'\xff', [1, u'a', b'b'], {u'k': (b'v', None)}, Blob(b'b'), Secret(u's'),
     b'\xff' * (1 << 20), u'\u20ac' * (1 << 18),
 ], ids=lambda v: repr(v)[:20])
-def test_values_make_the_round_trip_through_a_child(router, value):
-    back = router.local().call(targets.identity, value)
+def test_values_make_the_round_trip_through_a_child(shared_child, value):
+    back = shared_child.call(targets.identity, value)
     assert back == value
     assert type(back) is type(value)
