@@ -159,7 +159,7 @@ def test_a_flood_of_calls_costs_no_memory(cast):
     cast.liar.flood(frame=call('note'), count=16000)
     assert cast.liar.sync()['alive']
     assert targets.resident() - before < 64 * MEBIBYTE
-    assert cast.router.stats()['refusals']['service_calls'] > 8000
+    assert cast.router.stats()['refusals']['service_calls'] > 5000
     assert cast.sibling.call(targets.identity, 1) == 1
 
 
@@ -275,7 +275,7 @@ def test_a_flood_of_refused_frames_keeps_nobody_waiting(cast, reading):
 
     thread = threading.Thread(target=keep_calling)
     thread.start()
-    cast.liar.flood(frame=dict(dst=0, handle=NOBODY, reply_to=6), count=20000, reading=reading, seconds=2)
+    cast.liar.flood(frame=dict(dst=0, handle=NOBODY, reply_to=6), count=50000, reading=reading, seconds=2)
     cast.open()
     thread.join(testlib.patience())
     assert not thread.is_alive()
