@@ -64,18 +64,22 @@ def test_no_part_is_left_out_and_none_is_there_twice(module):
     assert '# house' not in joined(module)
 
 
-#: Prints what a master serves of its modules, and for each interpreter whether a child of it has a child of its own.
+#: Prints what a master serves of its modules, and for each interpreter whether a child of it has a child of its own, or why
+#: it has none.
 SERVES = '''
-import os
+import os, traceback
 import mitogen.core, mitogen.master, mitogen.parent, mitogen.utils
 def source(module):
     return mitogen.master.ModuleFinder().get_module_source(module)[1].decode('utf-8')
 def main(router):
     for path in %r:
-        child = router.local(python_path=path)
-        below = router.local(via=child, python_path=path)
-        yield child.call(os.getpid) != below.call(os.getpid)
-        child.shutdown(wait=True)
+        try:
+            child = router.local(python_path=path)
+            below = router.local(via=child, python_path=path)
+            yield child.call(os.getpid) != below.call(os.getpid)
+            child.shutdown(wait=True)
+        except mitogen.core.Error:
+            yield traceback.format_exc()
 print(json.dumps([mitogen.core.get_core_source().decode('utf-8'), source('mitogen.parent'), source('mitogen.master'),
                   source('mitogen.service'), mitogen.utils.run_with_router(lambda router: list(main(router)))]))
 '''
