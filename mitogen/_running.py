@@ -12,13 +12,16 @@ This module is fetched by a host that is asked to run something. It needs Python
 
 from __future__ import absolute_import
 
+import contextlib
 import errno
+import io
 import linecache
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -371,7 +374,7 @@ def with_output(names, args, kwargs, sender, items, size, econtext):
         recv.close()
 
 
-def script(source, path, argv, package=None):
+def script(source, path, argv, package=None, data=None):
     """
     Run the text of a script as a program would be: `__name__` is ``__main__``. Return its exit status.
 
@@ -379,12 +382,37 @@ def script(source, path, argv, package=None):
     :param str path: its name, for tracebacks.
     :param list argv: its arguments.
     :param package: what its relative imports start from, or None.
+    :param data: bytes of its stdin; None leaves that of the process, which is empty.
     """
     module = types.ModuleType('__main__')
     module.__file__ = path
     module.__package__ = package
     linecache.cache[path] = len(source), None, source.splitlines(True), path
-    return _as_program(module, [path] + list(argv), lambda: eval(compile(source, path, 'exec'), module.__dict__))
+    with _stdin(data):
+        return _as_program(module, [path] + list(argv), lambda: eval(compile(source, path, 'exec'), module.__dict__))
+
+
+@contextlib.contextmanager
+def _stdin(data):
+    """
+    Have bytes come from the stdin of this process.
+    """
+    if data is None:
+        yield
+        return
+    saved, saved_fd = sys.stdin, os.dup(0)
+    try:
+        with tempfile.TemporaryFile() as fp:
+            fp.write(data)
+            fp.flush()
+            fp.seek(0)
+            os.dup2(fp.fileno(), 0)
+        with io.open(0, closefd=False) as sys.stdin:
+            yield
+    finally:
+        sys.stdin = saved
+        os.dup2(saved_fd, 0)
+        os.close(saved_fd)
 
 
 def module_as_script(name, argv):

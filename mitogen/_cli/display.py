@@ -55,7 +55,9 @@ class Outcome:
         One line that says what went wrong.
         """
         if self.error is not None:
-            text = getattr(self.error, 'reason', None) or str(self.error) or type(self.error).__name__
+            # How a connection was lost says more than that it was.
+            how = self.error.detail if isinstance(self.error, mitogen.core.ChannelError) else None
+            text = how or getattr(self.error, 'reason', None) or str(self.error) or type(self.error).__name__
             return mitogen.core._printable(text.strip().partition('\n')[0])
         return 'signal %d' % -self.status if (self.status or 0) < 0 else 'exit status %s' % (self.status,)
 

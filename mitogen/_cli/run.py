@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from mitogen._cli import connecting, display
 
@@ -95,16 +95,21 @@ def _starter(options: Any, rest: list[str]) -> Callable[[Any], Any]:
     if not any(ways):
         if not rest:
             options.parser.error('there is nothing to run: write it after "--", or -c, or -m')
-        if rest[0].endswith('.py') and (os.sep not in rest[0] or os.path.exists(rest[0])):
-            source = _read_script(options, rest[0])
-            return lambda host: running.start_script(host, source, rest[0], rest[1:], limits)
-        return _process_starter(options, rest, limits)
-    for name in 'stdin', 'terminal', 'chdir', 'env':
+        if not rest[0].endswith('.py') or (os.sep in rest[0] and not os.path.exists(rest[0])):
+            return _process_starter(options, rest, limits)
+    for name in 'terminal', 'chdir', 'env':
         if getattr(options, name):
-            options.parser.error('--%s is for commands, not for -c or -m' % (name,))
+            options.parser.error('--%s is for commands, and not for Python that is here' % (name,))
+    if not any(ways):
+        source = _read_script(options, rest[0])
+        data = _read_stdin(options)
+        return lambda host: running.start_script(host, source, rest[0], rest[1:], limits, data=data)
     sys.path.insert(0, os.getcwd())
     if options.code:
-        return lambda host: running.start_script(host, options.code, '-c', rest, limits)
+        data = _read_stdin(options)
+        return lambda host: running.start_script(host, options.code, '-c', rest, limits, data=data)
+    if options.stdin:
+        options.parser.error('--stdin is for commands and scripts, and not for -m')
     module, colon, function = options.module.partition(':')
     if not colon:
         return _module_starter(module, rest, limits)
@@ -138,10 +143,17 @@ def _module_starter(name: str, rest: list[str], limits: Any) -> Callable[[Any], 
 def _process_starter(options: Any, rest: list[str], limits: Any) -> Callable[[Any], Any]:
     from mitogen._tree import running
     command = rest[0] if len(rest) == 1 else rest
-    data = sys.stdin.buffer.read() if options.stdin else b''
+    data = _read_stdin(options) or b''
     env = dict(_variable(options, text) for text in options.env)
     return lambda host: running.start_process(
         host, command, limits, data=data, env=env, cwd=options.chdir, terminal=options.terminal)
+
+
+def _read_stdin(options: Any) -> Optional[bytes]:
+    """
+    Return what comes in here, None unless it is wanted.
+    """
+    return sys.stdin.buffer.read() if options.stdin else None
 
 
 def _variable(options: Any, text: str) -> tuple[str, str]:

@@ -153,12 +153,13 @@ def start_function(host: Host, names: Any, args: Any, options: CallOptions = DEF
 
 def start_script(
     host: Host, source: str, path: str, argv: Sequence[str], options: CallOptions = DEFAULT,
-    package: Optional[str] = None,
+    package: Optional[str] = None, data: Optional[bytes] = None,
 ) -> Running:
     """
-    Run the text of a script on a host, and return what it writes and its exit status.
+    Run the text of a script on a host, and return what it writes and its exit status. The parameters are those of
+    :func:`mitogen._running.script`.
     """
-    return start_function(host, (_MODULE, None, 'script'), (source, path, list(argv), package), options)
+    return start_function(host, (_MODULE, None, 'script'), (source, path, list(argv), package, data), options)
 
 
 def start_module(host: Host, name: str, argv: Sequence[str], options: CallOptions = DEFAULT) -> Running:

@@ -177,7 +177,8 @@ class _Answer:
         if stream is not None and not msg.is_dead:
             stream._answer = msg
         try:
-            self._items._on_receive(mitogen.core.Message.dead())
+            # One that is dead tells why.
+            self._items._on_receive(msg if msg.is_dead else mitogen.core.Message.dead())
         except mitogen.core.LatchError:
             # Nobody iterates any more.
             pass

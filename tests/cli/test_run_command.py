@@ -108,6 +108,24 @@ def test_input_folder_variables_and_terminal(command, tmp_path, monkeypatch):
     assert 'no terminal' not in command('run', HERE, '-t', '--', 'tty || echo no terminal')[1]
 
 
+def test_input_of_a_script(command, tmp_path, monkeypatch):
+    with open(str(tmp_path / 'input'), 'w+') as fp:
+        for args in ['-c', 'print(input(), input())'], ['--', str(tmp_path / 'asks.py')]:
+            (tmp_path / 'asks.py').write_text('import sys\nprint(*sys.stdin.read().split())\n')
+            fp.seek(0)
+            fp.write('one\ntwo\n')
+            fp.seek(0)
+            monkeypatch.setattr(sys, 'stdin', fp)
+            assert command('run', HERE, '--stdin', *args) == (0, 'one two\n', '')
+    status, out, err = command('run', HERE, '-c', 'input()')
+    assert status == 1 and err.endswith('EOFError: EOF when reading a line\n')
+
+
+def test_a_host_that_is_lost_says_how(command):
+    status, out, err = command('run', HERE, '-c', 'import os; os._exit(5)')
+    assert status == 255 and ' was lost at ' in err and len(err.splitlines()) == 1
+
+
 def test_a_command_over_its_time(command):
     status, out, err = command('run', HERE, '--timeout', '1', '--', 'echo $$; exec sleep 600')
     assert status == 1 and 'not done within 1 seconds' in err
@@ -118,7 +136,9 @@ def test_a_command_over_its_time(command):
     (['run', HERE], 'there is nothing to run'),
     (['run', HERE, '-c', 'x', '-m', 'y'], 'exclude each other'),
     (['run', HERE, '--', 'missing.py'], 'No such file'),
-    (['run', HERE, '-c', 'x', '--stdin'], 'is for commands'),
+    (['run', HERE, '-m', 'x', '--stdin'], 'is for commands'),
+    (['run', HERE, '-c', 'x', '-t'], 'is for commands'),
+    (['run', HERE, '--chdir', '/', '--', __file__], 'is for commands'),
     (['run', HERE, '-e', 'x', '--', 'true'], 'write NAME=VALUE'),
     (['run', 'web[3-1]', '--', 'true'], 'is no range'),
     (['run', 'nosuch:web', '--', 'true'], 'is none of'),

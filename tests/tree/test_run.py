@@ -130,8 +130,9 @@ def test_a_process_ends_with_its_host(tree):
     assert testlib.is_running(pid)
     host.close()
     testlib.wait_for(lambda: not testlib.is_running(pid))
-    with pytest.raises(mitogen.ConnectionLost):
+    with pytest.raises(mitogen.ConnectionLost) as caught:
         next(stream)
+    assert 'was lost at' in caught.value.detail
 
 
 def test_a_program_that_is_not_there(host):
