@@ -52,7 +52,7 @@ PACKAGE = [
     ['_native'],
     ['core'],
     ['select', 'limits', 'debug', 'os_fork', '_tasks', '_distributions', '_folders', '_private_folder', '__main__'],
-    ['service', '_freight', '_running'],
+    ['service', '_freight', '_running', '_spawning'],
     ['parent'],
     ['master'],
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],

@@ -35,11 +35,12 @@ class Importer(_Fetcher):
         absent_msg = (
             'the parent is unable to serve %r: it is missing there too, or is a '
             'native extension; see the debug log of the master')
+        _lost_msg = 'the parent was lost before it could serve %r'
         #: Sub-modules of `mitogen` that may be asked for; an import of another
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
-            '_distributions', '_folders', '_freight', '_private_folder', '_running', '_tasks',
-            'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
+            '_distributions', '_folders', '_freight', '_private_folder', '_running', '_spawning',
+            '_tasks', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh',
             'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
             'master', 'minify', 'os_fork', 'parent', 'podman', 'profiler',
@@ -193,7 +194,7 @@ class Importer(_Fetcher):
         self._look_ahead(fullname)
         self._get(self._request_module, fullname)
         if self.get_filename(fullname) is None:
-            raise ModuleNotFoundError(self.absent_msg % (fullname,))
+            raise ModuleNotFoundError(self._lost_msg % (fullname,))
         self._present[fullname] = self._cache[fullname][1] or ()
 
     @_seldom
@@ -263,12 +264,13 @@ class Importer(_Fetcher):
         from _frozen_importlib import ModuleSpec
         mine = self._decide(fullname)
         # Also if it is not imported by way of us.
-        hook = fullname == 'logging' and LazyLogger.sink and _complete()
+        hook = (fullname == 'logging' and LazyLogger.sink or
+                fullname == 'multiprocessing.spawn') and _complete()
         spec = None
         if not mine and (hook or mine is not None):
             spec = self._ask_others('find_spec', fullname, path, target)
             if spec and hook:
-                spec.loader = _LoggingLoader(spec.loader)
+                spec.loader = _HookLoader(spec.loader, self)
             # Without a loader it is a mere folder, which gives way to a module.
             if spec and spec.loader:
                 return spec
@@ -464,21 +466,30 @@ class Importer(_Fetcher):
 
 
 @_seldom
-class _LoggingLoader(object):
-    """Load `logging` with its own loader, then let the child's log handler
-    take its place before anybody can use the module."""
+class _HookLoader(object):
+    """Load a module with its own loader, then change it before anybody can
+    use it: `logging` gets the child's log handler, and processes that
+    `multiprocessing.spawn` starts get modules that came from the parent."""
 
-    def __init__(self, loader):
+    def __init__(self, loader, importer):
         self._loader = loader
+        self._importer = importer
 
     def create_module(self, spec):
         pass
 
     def exec_module(self, module):
-        loader = self._loader
+        loader, name = self._loader, module.__name__
         module.__loader__ = module.__spec__.loader = loader
         # Before Python 3.10 there is no `exec_module` for zip files.
         getattr(loader, 'exec_module',
-                lambda _module: loader.load_module('logging'))(module)
-        if LazyLogger.sink:
+                lambda _module: loader.load_module(name))(module)
+        if name != 'logging':
+            self._hook_spawn(sys.modules[name])
+        elif LazyLogger.sink:
             LazyLogger.sink.install()
+
+    def _hook_spawn(self, spawn):
+        prepare = spawn.get_preparation_data
+        spawn.get_preparation_data = lambda name: import_module(
+            'mitogen._spawning')._prepare(self._importer, prepare, name)
