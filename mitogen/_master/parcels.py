@@ -7,6 +7,7 @@ from __future__ import absolute_import  # house
 
 import collections  # house
 import marshal  # house
+import os  # house
 import zlib  # house
 
 
@@ -17,7 +18,9 @@ from mitogen.master import get_child_modules, PY3, to_text  # house
 #: What a child is told about a module, but for its content. The path is
 #: :data:`None` if there is no such module, or none that may be served.
 #: `load` tells of modules of a distribution that travels whole; :data:`None` for all others.
-_Parcel = collections.namedtuple('_Parcel', 'name present path stamp load')
+#: `folder` is what :func:`_stamp_of` returns for that of a package.
+_Parcel = collections.namedtuple('_Parcel', 'name present path stamp load folder')
+_Parcel.__new__.__defaults__ = (None,)
 
 
 class _Parcels(object):
@@ -53,7 +56,9 @@ class _Parcels(object):
         """
         Tell whether the file of a module is as it was.
         """
-        return parcel.stamp is None or parcel.stamp == _stamp_of(parcel.path)
+        return parcel.stamp is None or (
+            parcel.stamp == _stamp_of(parcel.path) and
+            (parcel.folder is None or parcel.folder == _stamp_of(os.path.dirname(parcel.path))))
 
     def _find(self, fullname):
         path, source, is_pkg = self._responder._find_servable(fullname)
@@ -71,6 +76,7 @@ class _Parcels(object):
             to_text(path),
             None if is_altered else _stamp_of(path),
             load,
+            _stamp_of(os.path.dirname(path)) if is_pkg and not is_altered else None,
         )
 
     @staticmethod

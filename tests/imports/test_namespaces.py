@@ -248,7 +248,8 @@ def test_children_of_other_pythons(router, tmp_path, monkeypatch, name):
     here, there = tmp_path / 'here', tmp_path / 'there'
     write(here, {'nsp_n/ours.py': 'x = 1', 'nsp_o/__init__.py': EXTEND, 'nsp_o/ours.py': 'x = 2', 'nsp_p.py': 'x = 3',
                  'nsp_q/__init__.py': '', 'nsp_q/sub/mod.py': 'x = 4'})
-    write(there, {'nsp_o/__init__.py': EXTEND, 'nsp_o/theirs.py': 'x = 5', 'nsp_p/readme.txt': '', 'nsp_n/readme.txt': ''})
+    write(there, {'nsp_o/__init__.py': EXTEND, 'nsp_o/theirs.py': 'x = 5', 'nsp_p/readme.txt': '',
+                  'nsp_n/readme.txt': ''})
     monkeypatch.syspath_prepend(str(here))
     child = router.local(python_path=['/usr/bin/env', 'PYTHONPATH=%s' % there, pythons.find_python(name)])
     names = ['nsp_p', 'nsp_n.ours', 'nsp_o.theirs', 'nsp_o.ours', 'nsp_q.sub.mod']

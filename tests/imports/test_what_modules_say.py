@@ -231,6 +231,10 @@ TREE = {'__init__.py': b'x = 1\n', 'mod.py': b'x = 2\n', 'text.txt': b'text\n', 
         'sub': {'__init__.py': b'', 'deep.py': b'x = 3\n'}, 'data': {'a': {'b.txt': b'b\n'}, 'c.txt': b'c\n'}}
 
 
+needs_files = pytest.mark.skipif(sys.version_info < (3, 10), reason='files() looks at the disk only')
+
+
+@needs_files
 def test_resources_are_files_and_folders(ask, home):
     write(home, PACKAGE)
     assert ask('files', 'say_pkg') == TREE
@@ -242,6 +246,7 @@ def test_resources_are_files_and_folders(ask, home):
     assert ask('entry', 'say_pkg', 'no_such', 'inside') == ('inside', False, False)
 
 
+@needs_files
 def test_resources_become_real_files_for_a_while(ask, home):
     write(home, PACKAGE)
     assert ask('copied', 'say_pkg', 'text.txt')[::2] == (b'text\n', False)
@@ -253,6 +258,7 @@ def test_the_older_functions_for_resources(ask, home):
     assert ask('contents', 'say_pkg') == (sorted(TREE), True)
 
 
+@needs_files
 def test_packages_in_an_archive(ask, home, monkeypatch):
     # The master finds a module once.
     path = str(home / 'say.zip')
@@ -270,7 +276,8 @@ def test_packages_in_an_archive(ask, home, monkeypatch):
 # ---- distributions
 
 DISTRIBUTION = {
-    'say_dist/__init__.py': 'def plugin():\n    return 42\n', 'say_dist/data.txt': 'd\u00e4ta', 'say_single.py': 'x = 1\n',
+    'say_dist/__init__.py': 'def plugin():\n    return 42\n', 'say_dist/data.txt': 'd\u00e4ta',
+    'say_single.py': 'x = 1\n',
     'say_dist-1.2.dist-info/METADATA': '''\
         Metadata-Version: 2.1
         Name: Say.Dist
@@ -297,7 +304,8 @@ DISTRIBUTION = {
 
 def test_versions(ask, home):
     write(home, DISTRIBUTION)
-    assert [ask('version', name) for name in ('say-dist', 'SAY_DIST', 'say_egg', 'say-file')] == ['1.2', '1.2', '3', '4']
+    names = 'say-dist', 'SAY_DIST', 'say_egg', 'say-file'
+    assert [ask('version', name) for name in names] == ['1.2', '1.2', '3', '4']
     assert ask('version', 'say-broken') == 'none: say-broken'
     assert ask('version', 'say-no-such') == 'none: say-no-such'
 
