@@ -2,10 +2,11 @@
 """
 Which current packages of an index can be used in a bare child, that has none of them.
 
-    benchmarks/packages.py [--child-python PYTHON] [--rst] [DISTRIBUTION ...]
+    benchmarks/packages.py [--child-python PYTHON] [--rst] [NAME ...]
 
-The packages of ``package_list.py``, or those that are named, are installed for the master. Each is used in a fresh child
-by an interpreter without packages: imported, and asked for its version, or used by the lines that stand in the list.
+The packages of ``package_list.py``, or those that are named, are installed for the master. Each is used in a fresh
+child by an interpreter without packages: imported, and asked for its version, or used by the lines that stand in the
+list. Lines that begin with ``# shipped`` need ``router.ship``, as much data is read by path.
 """
 
 import argparse
@@ -31,6 +32,8 @@ def main():
     with mitogen.master.Router() as router:
         for name, code in items:
             before, began = router.get_stats(), time.time()
+            if '# shipped' in code:
+                router.ship(name)
             try:
                 context = router.local(python_path=[child, '-I'], connect_timeout=60)
                 context.call(use, 'x = None')
@@ -40,7 +43,8 @@ def main():
             except Exception as e:
                 found = 'FAILS: %s' % str(e).split(chr(10))[0][:300]
             after = router.get_stats()
-            print(json.dumps([name, found, time.time() - began, after['get_module_count'] - before['get_module_count']]))
+            count = after['get_module_count'] - before['get_module_count']
+            print(json.dumps([name, found, time.time() - began, count]))
             sys.stdout.flush()
 
 if __name__ == '__main__':
@@ -116,7 +120,7 @@ def main():
             count += good
             failed += not good
             if args.rst:
-                print('   * - %s\n     - ``%s``' % (name, found))
+                print('   * - %s\n     - ``%s``\n     - %d' % (name, found, requests))
             else:
                 print('%-28s %6.2f s %3d requests  %s' % (name, seconds, requests, found))
             sys.stdout.flush()

@@ -18,15 +18,13 @@ class _Archive(object):
     :param int most: bytes that the pieces may have together.
     :param extra:
         More such files, which are left out from where there is no room left.
+    :param int level: of the compression.
     :raises _TooLarge: they have more.
     """
     #: Bytes of a piece.
     piece_size = 262144
 
-    #: Of the compression. It is done once for all children.
-    level = 6
-
-    def __init__(self, files, extra, most):
+    def __init__(self, files, extra, most, level):
         import hashlib
         #: Bytes of the files.
         self.size = 0
@@ -35,7 +33,7 @@ class _Archive(object):
         self.pieces = []
         self._rest = b('')
         self._hash = hashlib.sha256()
-        self._packer = zlib.compressobj(self.level)
+        self._packer = zlib.compressobj(level)
         for entry in files:
             self._add_file(*entry)
             self._check(most)

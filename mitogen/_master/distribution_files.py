@@ -17,7 +17,7 @@ from mitogen.master import _read_file, _stamp_of, to_text  # house
 _IDLE = ('.pyi', '.a', '.pyc', '.pyo')
 
 #: Words of a module that looks for files beside itself.
-_BY_PATH_RE = re.compile(br'\b(?:__file__|__path__)\b')
+_BY_PATH_RE = re.compile(br'\b(?:__file__|__path__)\b|\bstr\(\s*(?:\w+\.)*files\(')
 
 #: Words of one that looks which files there are.
 _LISTS_RE = re.compile(br'\b(?:listdir|scandir|iterdir|i?glob|walk|iter_modules|walk_packages)\s*\(')
@@ -156,7 +156,10 @@ class _DistributionFiles(object):
                 not path.endswith(_IDLE + ('.py', '/py.typed')) and
                 not ('.so' in path and _module_of(path))]
 
-    def _sum(self, paths):
+    def size_of_all(self, paths):
+        """
+        Return how many bytes some files have.
+        """
         sizes = ((path, self.files[path]) for path in paths)
         return sum(self.size_of(path) if size is None else size
                    for path, size in sizes)
@@ -176,8 +179,8 @@ class _DistributionFiles(object):
         data = self.data()
         texts = [path for path in self.files
                  if path.endswith('.py') and '/tests/' not in path]
-        if self._sum(data) > most or \
-                self._sum(texts) > (most if data else self.most_text):
+        if self.size_of_all(data) > most or \
+                self.size_of_all(texts) > (most if data else self.most_text):
             return False
         for path in texts:
             text = self.read(path)

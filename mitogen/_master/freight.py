@@ -309,7 +309,10 @@ class _Freight(object):
         start = binascii.unhexlify(magic)
         useful = (entry for entry in distribution.load(bytecode if magic else ())
                   if entry[-1].startswith(start))
-        return _Archive(distribution.load(paths), useful, most)
+        # Children wait for it, unless it would not go at all otherwise.
+        size = distribution.size_of_all(paths)
+        return _Archive(distribution.load(paths), useful, most,
+                        6 if 2 * most < size < 8 * most else 2)
 
     def _finish(self, key, made):
         self._packing.popleft()
