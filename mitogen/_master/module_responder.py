@@ -403,7 +403,11 @@ class ModuleResponder(_Server):
             # The part of the core that it lacks reads the next messages.
             self._send_late_core(stream)
             push = stream.protocol._push = _Push(self, stream)
-        push.answer(fullname)
+        if push.is_full():
+            # It is not answered: that would have to wait, too.
+            self._router.refuse(stream, 'requests', 'dropping a request: it asks for too many modules')
+        else:
+            push.answer(fullname)
 
     def _forward_one_module(self, context, stream, fullname):
         forwarded = self._forwarded_by_context[context.context_id]

@@ -88,6 +88,13 @@ class _Push(object):
         self._messages = None
         self._foreign = _FOREIGN
 
+    def is_full(self):
+        """
+        Tell whether as many requests wait as may: answers go only as fast as
+        they are read.
+        """
+        return len(self._roots) >= self._router.limits.requests
+
     def answer(self, fullname):
         """
         Have a request answered. The work begins when others that have come with

@@ -19,6 +19,9 @@ class _Shipments(object):
     most = 64
     most_bytes = 64 * 1048576
 
+    #: What a name costs in such a set.
+    name_bytes = 128
+
     def __init__(self, responder):
         self._responder = responder
         #: Key -> list of (content of a message, parcels in it).
@@ -61,11 +64,22 @@ class _Shipments(object):
     def _keep(self, key, made):
         if not any(parcels for _, parcels in made):
             return
-        self._size += sum(len(data) for data, _ in made)
+        if key in self._kept:
+            # Some file of it was edited.
+            self._size -= self._weigh(key, self._kept.pop(key))
         self._kept[key] = made
+        self._size += self._weigh(key, made)
         while len(self._kept) > self.most or self._size > self.most_bytes:
-            _, gone = self._kept.popitem(last=False)
-            self._size -= sum(len(data) for data, _ in gone)
+            self._size -= self._weigh(*self._kept.popitem(last=False))
+
+    def _weigh(self, key, made):
+        """
+        Return about how many bytes an answer takes with the names that it is
+        kept by, of which a child may say any number.
+        """
+        _, _, names, sent = key[:4]
+        return sum(len(data) for data, _ in made) + \
+            self.name_bytes * (len(names) + len(sent))
 
     def _note(self, parcels, root, sent):
         """

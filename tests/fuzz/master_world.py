@@ -78,7 +78,8 @@ class LyingChild(Peer):
         kwargs = {'via': self.world.middle} if self.world.middle else {}
         if self.world.middle:
             self.parent_id = self.world.middle.context_id
-        return liar.Liar(self.world.router, folder, **kwargs)
+        # Its parent may have to give up the one before it first.
+        return liar.Liar(self.world.router, folder, connect_timeout=PATIENCE, **kwargs)
 
 
 class LyingClient(Peer):

@@ -3,12 +3,14 @@ The limits of a router, each with a peer that goes beyond it.
 """
 
 import logging
+import sys
 import threading
 
 import pytest
 
 import mitogen.core
 import mitogen.limits
+import mitogen.master
 import mitogen.parent
 import mitogen.service
 from mitogen.core import CallError, Kwargs, Message
@@ -17,7 +19,7 @@ import hostile_services
 import service_targets
 import targets
 import testlib
-from liar import CALL_SERVICE, GET_MODULE, IS_DEAD, Liar, NOBODY
+from liar import CALL_SERVICE, GET_MODULE, HAVE_MODULES, IS_DEAD, Liar, NOBODY
 
 MEBIBYTE = 1 << 20
 OFFERS = u'hostile_services.Offers'
@@ -291,3 +293,35 @@ def test_requests_for_modules_beyond_the_limit_are_refused(cast, monkeypatch):
     cast.liar.send(frames=[dict(dst=0, handle=GET_MODULE, data='x' * 20000)])
     testlib.wait_for(lambda: cast.router.stats()['refusals'].get('request_bytes'))
     assert cast.sibling.call(targets.identity, 1) == 1
+
+
+def announcement(names):
+    return dict(dst=0, handle=HAVE_MODULES, data=repr([sys.version] + names))
+
+
+def test_requests_that_wait_for_their_turn_to_be_answered_are_limited(cast, monkeypatch):
+    cast.sibling.call(targets.identity, 1)
+    cast.router.limits.requests = 10
+    # They come faster than answers are made.
+    monkeypatch.setattr(mitogen.master._Push, '_go_on', lambda push: None)
+    monkeypatch.setattr(mitogen.parent.Throttle, 'burst', 1000)
+    cast.liar.send(frames=[announcement([])])
+    cast.liar.flood(frame=dict(dst=0, handle=GET_MODULE, data='no_such_module_%d'), count=100)
+    assert cast.liar.sync()['alive']
+    push = cast.router.stream_by_id(cast.liar.id).protocol._push
+    assert len(push._roots) == 10
+    assert cast.router.stats()['refusals'] == {'requests': 90}
+    assert cast.sibling.call(targets.identity, 1) == 1
+
+
+def test_names_that_a_child_says_it_has_are_not_kept_without_end(cast):
+    names = ['%x' % i for i in range(30000)]
+    shipments = cast.router.responder._shipments
+    cast.liar.send(frames=[announcement(names)])
+    cast.liar.flood(frame=dict(dst=0, handle=GET_MODULE, data='no_such_module_%d'), count=30)
+    testlib.wait_for(lambda: cast.router.responder.get_module_count >= 30 and
+                     not cast.router.stream_by_id(cast.liar.id).protocol._push._roots)
+    kept = list(shipments._kept)
+    assert kept
+    # Each name is an object of its own, and has a place in a set.
+    assert 100 * sum(len(key[2]) + len(key[3]) for key in kept) < shipments.most_bytes
