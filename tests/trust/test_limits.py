@@ -277,7 +277,11 @@ def test_a_flood_of_refused_frames_keeps_nobody_waiting(cast, reading):
 
     thread = threading.Thread(target=keep_calling)
     thread.start()
-    cast.liar.flood(frame=dict(dst=0, handle=NOBODY, reply_to=6), count=50000, reading=reading, seconds=2)
+    for count in [50000] + [10000] * 20:
+        cast.liar.flood(frame=dict(dst=0, handle=NOBODY, reply_to=6), count=count, reading=reading, seconds=2)
+        # A busy machine may have been done with so much before the sibling had its turn as often.
+        if len(calls) > 5:
+            break
     cast.open()
     thread.join(testlib.patience())
     assert not thread.is_alive()
