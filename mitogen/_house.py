@@ -58,7 +58,7 @@ PARTS = {
         'thread_watcher', 'broker', 'router',
     ],
     'service': [
-        'base', 'declarations', 'policies', 'hurry', 'tally', 'calls',
+        'base', 'declarations', 'policies', 'hurry', 'tally', 'coming_calls', 'calls',
         'invokers', 'activator', 'admission', 'service', 'pool', 'process_pool',
         'file_common', 'below', 'transfer', 'file_stream_state',
         'push_file_service', 'file_service',

@@ -21,9 +21,12 @@ class _CallQueue(object):
 
     :param wake:
         Function to have a number of threads come and :meth:`take`.
+    :param _ComingCalls coming:
+        Told of what is taken.
     """
-    def __init__(self, wake):
+    def __init__(self, wake, coming=None):
         self._wake = wake
+        self._coming = coming
         #: Of the calls that were admitted and are not taken yet.
         self.tally = _Tally()
         self._lock = threading.Lock()
@@ -40,6 +43,7 @@ class _CallQueue(object):
         """
         if self._calls or not _has_room(msg.router.stream_by_id(msg.src_id)):
             return False
+        self._coming.add(msg)
         self.tally.give(self._ticket_of(msg))
         return True
 
@@ -94,6 +98,8 @@ class _CallQueue(object):
                 continue
             calls = self._calls[peer]
             call, ticket = calls.popleft()
+            if self._coming is not None:
+                self._coming.add(call)
             if calls:
                 self._turns.append(peer)
             else:

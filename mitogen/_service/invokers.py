@@ -194,6 +194,9 @@ class SerializedInvoker(Invoker):
     Runs one call of the service at a time, of each peer in the order of
     arrival, and on one thread of the pool for as long as there are more.
     """
+    #: It says itself when a call has come.
+    _keeps_order = True
+
     def __init__(self, **kwargs):
         super(SerializedInvoker, self).__init__(**kwargs)
         self._calls = _CallQueue(self._wake)
@@ -205,7 +208,18 @@ class SerializedInvoker(Invoker):
         Obey a call now, or leave it to the thread that obeys another one.
         """
         ticket = None if msg is None else self._calls.tally.take(msg)
-        self._calls.add(msg, (method_name, kwargs, msg), ticket)
+        thread = threading.current_thread()
+
+        def queue():
+            self._calls.add(msg, (method_name, kwargs, msg), ticket)
+            if threading.current_thread() is not thread:
+                self._wake(1)
+
+        pool = getattr(self.service.router, '_service_pool', None)
+        if pool is None or msg is None:
+            queue()
+        else:
+            pool._coming.has_come(msg, queue)
         self._drain()
         return _NO_REPLY
 

@@ -11,7 +11,7 @@ import threading  # house
 import mitogen.core  # house
 import mitogen.select  # house
 
-from mitogen.service import _Admission, _CallQueue, _log_refusal, _may_log, _reply, Activator, Error  # house
+from mitogen.service import _Admission, _CallQueue, _ComingCalls, _log_refusal, _may_log, _reply, Activator, Error  # house
 from mitogen.service import get_thread_name, LOG  # house
 
 
@@ -37,13 +37,13 @@ mitogen.core._fork_hooks.append(_forget_selects)
 class _PoolSelect(mitogen.select.Select):
     """
     A select that remembers of which member select an event is. A wake-up of a
-    receiver is an event also if another thread has taken all it had.
+    receiver is an event without a message: those are taken in order.
     """
     def _take(self, waker):
-        event = super(_PoolSelect, self)._take(waker)
-        if event is None and isinstance(waker, mitogen.core.Receiver):
-            event = mitogen.select.Event()
-            event.source = waker
+        if not isinstance(waker, mitogen.core.Receiver):
+            return super(_PoolSelect, self)._take(waker)
+        event = mitogen.select.Event()
+        event.source = waker
         return event
 
     def _take_nested(self, inner):
@@ -88,8 +88,8 @@ class Pool(object):
                  recv=None):
         # Held while a service is loaded, which may have others loaded.
         self._activation_lock = threading.RLock()
-        # Held by a thread that takes calls of other threads from the receiver,
-        # until they are queued: the others come here, and would find nothing.
+        # Held by a thread that takes calls from the receiver, until they are
+        # queued: others would find nothing here, or come with later ones.
         self._queue_lock = threading.Lock()
         self._activator = self.activator_class()
         self.router = router
@@ -123,7 +123,8 @@ class Pool(object):
         :raises mitogen.core.Error:
             The router has a pool already.
         """
-        self._calls = _CallQueue(self._wake)
+        self._coming = _ComingCalls()
+        self._calls = _CallQueue(self._wake, self._coming)
         self._receiver = mitogen.core.Receiver(
             self.router, mitogen.core.CALL_SERVICE, overwrite=overwrite,
             policy=_Admission(self))
@@ -359,16 +360,16 @@ class Pool(object):
             func, args, kwargs = event.data
             func(*args, **kwargs)
         else:
-            self._on_call(event.source, event.data)
+            self._on_call(event.source)
 
-    def _on_call(self, receiver, msg):
+    def _on_call(self, receiver):
         """
         A call has come, or another thread has queued it already. If more have,
         queue all: the other threads may be busy, and peers are to take turns.
         """
         with self._queue_lock:
-            at_once = msg is not None and self._passes(
-                receiver, self._usable(msg))
+            msg = self._next_of(receiver)
+            at_once = msg is not None and self._passes(receiver, msg)
         if at_once:
             self._on_service_call(msg)
         else:
@@ -400,6 +401,7 @@ class Pool(object):
         try:
             while receiver.size():
                 msg = receiver.get(block=False, throw_dead=False)
+                msg.receiver = receiver
                 if not msg.is_dead:
                     return self._usable(msg)
         except (mitogen.core.TimeoutError, mitogen.core.LatchError,
@@ -445,6 +447,8 @@ class Pool(object):
         try:
             service_name, method_name, kwargs = self._parse(msg)
             invoker = self.get_invoker(service_name, msg)
+            if not getattr(invoker, '_keeps_order', False):
+                self._coming.has_come(msg)
             invoker.invoke(method_name, kwargs, msg)
         except mitogen.core.CallError:
             error = sys.exc_info()[1]
@@ -458,3 +462,5 @@ class Pool(object):
                 LOG.exception('%r: the call of %r of %r failed%s', self,
                               method_name, service_name, more)
             _reply(msg, error)
+        finally:
+            self._coming.has_come(msg)

@@ -407,6 +407,53 @@ def test_serialized_calls_never_overlap(router, make_pool):
     assert service.gate.most == 1
 
 
+class Ordered(Service):
+    invoker_class = SerializedInvoker
+
+    def __init__(self, router):
+        super(Ordered, self).__init__(router)
+        self.order = []
+
+    @expose(AllowAny())
+    def note(self, value):
+        self.order.append(value)
+
+
+class SlowToLook(Pool):
+    """
+    Its first call is not with its service until another thread is done with another call.
+    """
+    def __init__(self, *args, **kwargs):
+        self.looks = iter([True])
+        self.done = Latch()
+        super(SlowToLook, self).__init__(*args, **kwargs)
+
+    def get_invoker(self, name, msg):
+        if next(self.looks, False):
+            self.done.get(timeout=60)
+        return super(SlowToLook, self).get_invoker(name, msg)
+
+    def _on_service_call(self, msg):
+        super(SlowToLook, self)._on_service_call(msg)
+        self.done.put()
+
+
+@pytest.mark.parametrize('first', ['note', 'no_such_method'])
+def test_serialized_calls_keep_their_order_though_one_takes_longer_to_reach_the_service(router, first):
+    service = Ordered(router)
+    pool = SlowToLook(router, services=[service], size=2)
+    try:
+        late = receiver_of_call(router, Ordered, first, value=0)
+        receivers = [receiver_of_call(router, Ordered, 'note', value=i) for i in (1, 2)]
+        for receiver in receivers:
+            result_of(receiver)
+        late.get(timeout=60)
+    finally:
+        pool.stop()
+    assert service.order == ([0] if first == 'note' else []) + [1, 2]
+    assert pool._coming._calls == []
+
+
 def test_errors_of_a_serialized_service(router, make_pool):
     service, call = gated(router, make_pool, SerializedGated)
     with testlib.LogCapture('mitogen.service') as log:
