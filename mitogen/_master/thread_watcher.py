@@ -6,9 +6,25 @@ ThreadWatcher: tells when a thread has ended.
 from __future__ import absolute_import  # house
 
 import os  # house
+import sys  # house
 import threading  # house
+import time  # house
 
 from mitogen.master import LOG  # house
+
+
+def _wait_for_end(thread):
+    """
+    Join a thread. From Python 3.13 on, eventlet's threads are the main thread
+    to the interpreter, and a join of that returns at once, or raises.
+    """
+    while thread.is_alive():
+        try:
+            thread.join()
+        except RuntimeError:
+            LOG.debug('%r: %s', thread, sys.exc_info()[1])
+        if thread.is_alive():
+            time.sleep(0.1)
 
 
 class ThreadWatcher(object):
@@ -37,7 +53,7 @@ class ThreadWatcher(object):
 
     @classmethod
     def _join_thread(cls, thread):
-        thread.join()
+        _wait_for_end(thread)
         with cls._lock:
             watchers = cls._watchers.pop(thread, [])
         for watcher in watchers:
