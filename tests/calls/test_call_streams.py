@@ -90,6 +90,7 @@ def test_a_select_takes_the_result_of_such_a_call(router, child):
 def test_nothing_is_left_of_such_calls(router, child):
     receiver = Receiver(router)
     child.call(error_targets.sends, receiver.to_sender(), 1)
+    testlib.sync(router.broker)
     before = len(router._handle_map)
     for then in 'raise', None, 'raise':
         call = child.call_async(error_targets.sends, receiver.to_sender(), 1, then)
