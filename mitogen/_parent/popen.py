@@ -9,6 +9,7 @@ import fcntl  # house
 import os  # house
 import socket  # house
 import subprocess  # house
+import sys  # house
 
 import mitogen.core  # house
 from mitogen.parent import PopenProcess, PY3  # house
@@ -36,11 +37,24 @@ def _read_selinux_enabled():
 SELINUX_ENABLED = _read_selinux_enabled()
 
 
+def _environment(args):
+    """
+    Return the environment of a new process, :data:`None` for our own. PYTHON_GIL
+    is for our own interpreter: 0 keeps one that cannot do without the GIL from
+    starting.
+    """
+    if 'PYTHON_GIL' not in os.environ or args[:1] == [sys.executable]:
+        return None
+    return dict((name, os.environ[name]) for name in os.environ
+                if name != 'PYTHON_GIL')
+
+
 def popen(**kwargs):
     """
     Start a process and return its :class:`subprocess.Popen`. Takes the same
     keyword arguments, with one difference: :data:`_preexec_hook`, if set, runs
-    in the child before `preexec_fn`.
+    in the child before `preexec_fn`. Another interpreter than ours does not
+    inherit PYTHON_GIL.
 
     Without either of the two nothing runs between fork and exec, and recent
     Pythons start the process by vfork(), which is many times faster for a
@@ -56,6 +70,8 @@ def popen(**kwargs):
             if preexec_fn is not None:
                 preexec_fn()
         kwargs['preexec_fn'] = run_hooks
+    if 'env' not in kwargs:
+        kwargs['env'] = _environment(list(kwargs['args']))
     return subprocess.Popen(**kwargs)
 
 

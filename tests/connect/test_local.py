@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import zlib
@@ -411,6 +412,17 @@ def test_a_process_can_be_terminated(router):
     proc.kill()
     latch.get(timeout=60)
     assert proc.poll() == -9
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13) and not sysconfig.get_config_var('Py_GIL_DISABLED'),
+                    reason='this Python does not start with that')
+def test_another_interpreter_does_not_inherit_whether_there_is_a_gil(router, monkeypatch, tmp_path):
+    other = tmp_path / 'python'
+    other.symlink_to(sys.executable)
+    monkeypatch.setenv('PYTHON_GIL', '0')
+    inherited = '__import__("os").environ.get("PYTHON_GIL")'
+    assert router.local().call(eval, inherited) == '0'
+    assert router.local(python_path=str(other)).call(eval, inherited) is None
 
 
 def fails_with_a_traceback():
