@@ -19,6 +19,7 @@ import re
 import string
 import sys
 import threading
+import time
 import types
 import zlib
 
