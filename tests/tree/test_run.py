@@ -146,14 +146,14 @@ def test_a_program_that_is_not_there(host):
 
 def test_descriptors_are_given_back(host):
     count = 'ls /proc/$PPID/fd | wc -l'
-    before = host.run(count).stdout
-    for _ in range(5):
+    before = int(host.run(count).stdout)
+    for _ in range(10):
         host.run('echo x')
         host.run('echo x', terminal=True)
         with running.start_process(host, 'echo x; sleep 600') as stream:
             next(stream)
-    # Those of a test before may still have been open then.
-    assert int(host.run(count).stdout) <= int(before)
+    # A core may keep some for threads that wait. One for each process would be ten.
+    assert int(host.run(count).stdout) < before + 10
 
 
 # ---- scripts
