@@ -33,7 +33,10 @@ def _list_disk(path):
 
     :raises OSError: it is none, or may not be read.
     """
-    return dict((name, os.path.isdir(os.path.join(path, name))) for name in os.listdir(path))
+    found = {}
+    for name in os.listdir(path):
+        found[name] = os.path.isdir(os.path.join(path, name))
+    return found
 
 
 def _list_archive(loader, path):
