@@ -19,7 +19,12 @@ import sys
 from driver import environments
 
 PACKAGES = ['requests', 'django', 'boto3', 'rich']
-MODULES = ['requests', 'django.db.models', 'boto3', 'rich.console']
+#: The last one is made here: a package of 500 modules.
+LARGE = 'five_hundred'
+MODULES = ['requests', 'django.db.models', 'boto3', 'rich.console', LARGE]
+
+#: How many children import at once for the last row, and which module.
+CROWD, CROWD_MODULE = 50, 'django.db.models'
 
 RELAY = '''
 import collections, os, subprocess, sys, threading, time
@@ -86,6 +91,20 @@ finally:
 print(json.dumps(found))
 '''
 
+CROWD_MASTER = '''
+import os, sys, time
+import mitogen.master
+child, module, count = sys.argv[1:]
+with mitogen.master.Router() as router:
+    contexts = [router.local(python_path=child) for _ in range(int(count))]
+    for context in contexts:
+        context.call(os.getpid)
+    cpu = time.process_time()
+    for receiver in [context.call_async(eval, '__import__(%r) and None' % module) for context in contexts]:
+        receiver.get().unpickle()
+    print(time.process_time() - cpu)
+'''
+
 FLOOR = 'import sys, time; t = time.time(); __import__(sys.argv[1]); print(time.time() - t)'
 
 
@@ -95,6 +114,24 @@ def bare(root, python):
     if not os.path.exists(folder):
         subprocess.check_call([python, '-m', 'venv', '--without-pip', folder])
     return os.path.join(folder, 'bin', 'python')
+
+
+def make_large(folder):
+    """Make the package of 500 modules."""
+    os.makedirs(os.path.join(folder, LARGE), exist_ok=True)
+    for number in range(500):
+        with open(os.path.join(folder, LARGE, 'm%d.py' % number), 'w') as fp:
+            fp.write('import os\n\n\n' + '\n\n'.join(
+                'def f%d(a, b=%d):\n    """Return one of them."""\n    return [a, b][a > b]\n' % (i, i) for i in range(20)))
+    with open(os.path.join(folder, LARGE, '__init__.py'), 'w') as fp:
+        fp.write(''.join('from %s import m%d\n' % (LARGE, number) for number in range(500)))
+
+
+def measure_crowd(environment, child, count):
+    """Return the processor time of a master while some children import a module at once."""
+    return float(subprocess.check_output(
+        [environment.python, '-c', CROWD_MASTER, child, CROWD_MODULE, str(count)],
+        env=environment.variables, cwd=os.path.dirname(child)))
 
 
 def measure(environment, child, module, delay):
@@ -144,6 +181,8 @@ def main():
     packages = os.path.join(root, 'packages')
     if not os.path.exists(packages):
         subprocess.check_call([peers['upstream'].python, '-m', 'pip', 'install', '-q', '-t', packages] + PACKAGES)
+    if not os.path.exists(os.path.join(packages, LARGE)):
+        make_large(packages)
         subprocess.check_call([peers['upstream'].python, '-m', 'compileall', '-q', packages])
     for peer in peers.values():
         # Not by the environment, which children inherit.
@@ -165,6 +204,11 @@ def main():
                     floors.append(floor(child, packages, module, kind == 'same'))
                 report(module, kind, delay, rows, floors)
                 sys.stdout.flush()
+    if CROWD_MODULE in args.modules:
+        one, many = [statistics.median(measure_crowd(peers['ours'], kinds[0][1], count) for _ in range(args.rounds))
+                     for count in (1, CROWD)]
+        print('%d children import %s: processor time of the master %.3f s, of one child %.3f s, ratio %.2f' % (
+            CROWD, CROWD_MODULE, many, one, many / one))
 
 
 if __name__ == '__main__':

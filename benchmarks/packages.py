@@ -94,13 +94,24 @@ def run(own, child, items):
     process.wait()
 
 
+def print_table(own, names):
+    """Print names and versions as a table of the manual."""
+    code = 'import importlib.metadata, sys\nfor name in sys.argv[1:]: print(name, importlib.metadata.version(name))'
+    cells = subprocess.check_output([own, '-c', code] + names, text=True).splitlines()
+    cells += [''] * (-len(cells) % 3)
+    print('.. list-table::\n   :widths: auto\n')
+    for start in range(0, len(cells), 3):
+        print('\n'.join((lead + cell).rstrip() for lead, cell in zip(
+            ('   * - ', '     - ', '     - '), cells[start:start + 3])))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--python', default=sys.executable, help='interpreter of the master')
     parser.add_argument('--own', help='interpreter that has this checkout and the packages already')
     parser.add_argument('--child-python', help='interpreter of the children, if it is another')
     parser.add_argument('--kind', choices=['native', 'pure', 'uses'], action='append')
-    parser.add_argument('--rst', action='store_true', help='print tables for the manual')
+    parser.add_argument('--rst', action='store_true', help='print tables of what works, for the manual; all else goes to stderr')
     parser.add_argument('names', nargs='*')
     args = parser.parse_args()
 
@@ -110,20 +121,21 @@ def main():
     child = bare(root, args.child_python or args.python)
     with open(os.path.join(os.path.dirname(child), 'use_packages.py'), 'w') as fp:
         fp.write(MASTER)
-    failed = 0
+    failed, log = 0, sys.stderr if args.rst else sys.stdout
     for kind in args.kind or ['native', 'pure', 'uses']:
         items = [item for item in items_of(kind) if not args.names or item[0] in args.names]
         own = args.own or environment(root, args.python, checkout, [name for name, _ in items])
-        count = 0
+        count, worked = 0, []
         for name, found, seconds, requests in run(own, child, items):
             good = not found.startswith('FAILS')
             count += good
             failed += not good
-            if args.rst:
-                print('   * - %s\n     - ``%s``\n     - %d' % (name, found, requests))
-            else:
-                print('%-28s %6.2f s %3d requests  %s' % (name, seconds, requests, found))
-            sys.stdout.flush()
+            print('%-28s %6.2f s %3d requests  %s' % (name, seconds, requests, found), file=log)
+            log.flush()
+            if good:
+                worked.append(name)
+        if args.rst:
+            print_table(own, worked)
         print('.. %s: %d of %d (%s)' % (kind, count, len(items), time.strftime('%Y-%m-%d')))
     return failed > 0
 
