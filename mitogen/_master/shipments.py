@@ -27,6 +27,8 @@ class _Shipments(object):
         #: Key -> list of (content of a message, parcels in it).
         self._kept = collections.OrderedDict()
         self._size = 0
+        #: Key -> (list as above, iterator over the rest), of those that are made.
+        self._begun = {}
 
     def get(self, kind, root, names, sent, make):
         """
@@ -49,12 +51,33 @@ class _Shipments(object):
                 self._note(parcels, root, sent)
                 yield data
             return
-        made = []
-        for data, parcels in make(root):
-            made.append((data, parcels))
+        making = self._begun.get(key)
+        if making is None:
+            making = self._begun[key] = [], make(root)
+        for data, parcels in self._follow(key, *making):
             self._note(parcels, root, sent)
             yield data
-        self._keep(key, made)
+
+    def _follow(self, key, made, rest):
+        """
+        Yield all of an answer that is being made: the rest of it is made by the one
+        who is first to need it, as several children may have asked at once.
+        """
+        count = 0
+        while True:
+            if count == len(made):
+                try:
+                    batch = next(rest, None)
+                except Exception:
+                    self._begun.pop(key, None)
+                    raise
+                if batch is None:
+                    break
+                made.append(batch)
+            yield made[count]
+            count += 1
+        if self._begun.pop(key, None) is not None:
+            self._keep(key, made)
 
     def _is_fresh(self, made):
         parcels = self._responder._parcels

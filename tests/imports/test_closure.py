@@ -176,6 +176,26 @@ def test_an_answer_is_made_once_for_children_that_lack_the_same(router, make, mo
     assert imported(router.local(), 'clo_top', 'total') == 11101
 
 
+def test_an_answer_is_made_once_for_children_that_ask_at_once(router, make, monkeypatch):
+    make(CHAIN)
+    # As many messages as there are modules, with the others' turns in between.
+    monkeypatch.setattr(mitogen.master._Push, 'chunk', 1)
+    made = []
+    add = mitogen.master._Push._add
+    monkeypatch.setattr(mitogen.master._Push, '_add', lambda push, batch, name, is_root: (
+        made.append(name), add(push, batch, name, is_root))[1])
+    children = [router.local() for _ in range(3)]
+    for child in children:
+        child.call(eval, '0')
+    code = "(__import__('clo_top'), __import__('sys').modules['clo_top'].total)[1]"
+    held = mitogen.core.Latch()
+    router.broker.defer(lambda: held.get())
+    receivers = [child.call_async(eval, code) for child in children]
+    held.put()
+    assert [receiver.get().unpickle() for receiver in receivers] == [11101] * 3
+    assert sorted(made) == sorted(set(made))
+
+
 def test_what_is_denied_is_not_sent_with_others(router, make):
     make(CHAIN)
     router.responder.blacklist_prefix('clo_pkg')
