@@ -34,6 +34,7 @@ class Refused(Exception):
     """
     The master cannot send a distribution. The text says why.
     """
+    pass
 
 
 # Guards what follows, and is held while a distribution comes.

@@ -71,3 +71,4 @@ class _TooLarge(Exception):
     """
     An archive has more bytes than it may have.
     """
+    pass
