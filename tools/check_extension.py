@@ -84,7 +84,8 @@ def build(variant, python, flags):
     source = os.path.join(BUILD, 'source')
     shutil.rmtree(source, ignore_errors=True)
     os.makedirs(source)
-    for name in 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.rst', 'LICENSE', 'LICENSE.libev', 'mitogen', '_mitogen_core':
+    for name in 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.rst', 'LICENSE', 'LICENSE.libev', 'mitogen', '_mitogen_core', \
+            'ansible_collections', 'ansible_mitogen':
         path = os.path.join(ROOT, name)
         if os.path.isdir(path):
             shutil.copytree(path, os.path.join(source, name), ignore=shutil.ignore_patterns('build', '__pycache__'))
