@@ -6,6 +6,7 @@ Broker: the broker of a master.
 from __future__ import absolute_import  # house
 
 import os  # house
+import threading  # house
 
 import mitogen  # house
 import mitogen.core  # house
@@ -29,6 +30,11 @@ class Broker(mitogen.core.Broker):
     _watcher = None
 
     def __init__(self, install_watcher=True):
+        # Before anything is made that would have to be ended.
+        if not getattr(threading, '_daemon_threads_allowed', lambda: True)():
+            raise mitogen.core.Error(
+                'a broker can be had in the main interpreter only: this one '
+                'has no daemon threads')
         super(Broker, self).__init__()
         self.timers = mitogen.parent.TimerList()
         if install_watcher:

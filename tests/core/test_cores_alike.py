@@ -499,7 +499,10 @@ def test_a_time_limit_as_long_as_you_like(seconds):
         broker.join()
 
 
-def test_a_subinterpreter_has_the_pure_core():
+def in_a_subinterpreter(text):
+    """
+    Return what the text writes to the descriptor ``out`` in an interpreter of its own.
+    """
     interpreters = None
     for name in ('_interpreters', '_xxsubinterpreters'):
         try:
@@ -515,12 +518,27 @@ def test_a_subinterpreter_has_the_pure_core():
             'import os, sys\n'
             'os.environ = {}\n'
             'sys.path[:] = %r\n'
-            'import mitogen.core\n'
-            'latch = mitogen.core.Latch()\n'
-            'latch.put("x")\n'
-            'os.write(%d, (mitogen.core.CORE + latch.get()).encode())\n' % (sys.path, write)))
+            'out = %d\n' % (sys.path, write) + text))
         os.close(write)
-        assert os.read(read, 100) == b'purex'
+        return os.read(read, 1000).decode()
     finally:
         os.close(read)
         interpreters.destroy(identity)
+
+
+def test_a_subinterpreter_has_the_pure_core():
+    assert in_a_subinterpreter(
+        'import mitogen.core\n'
+        'latch = mitogen.core.Latch()\n'
+        'latch.put("x")\n'
+        'os.write(out, (mitogen.core.CORE + latch.get()).encode())\n') == 'purex'
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason='before 3.12 it has no threads at all, and Python says so')
+def test_a_subinterpreter_is_told_that_it_can_have_no_broker():
+    assert in_a_subinterpreter(
+        'import mitogen.master, threading\n'
+        'try:\n'
+        '    mitogen.master.Router()\n'
+        'except mitogen.core.Error as e:\n'
+        '    os.write(out, str(e).encode())\n').startswith('a broker can be had in the main interpreter only')
