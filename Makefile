@@ -12,6 +12,8 @@
 #                       without the calls that only Linux has
 #   make check-extension  the extension under ASan and UBSan, and with a debug build of Python; CHECKS=thread, valgrind
 #                       or dev for others
+#   make test-free-threaded  a CPython without a GIL: the tests of the core, warnings as errors, and many threads at once
+#                       (THREADS_SECONDS=60 for each of three parts)
 #   make flood          4 GiB through a context in the middle, and floods in both directions, over both cores
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap, both cores at once, a master (FUZZ_SECONDS=60 each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
@@ -36,7 +38,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
 .PHONY: all build demo test test-quick check check-engine check-extension check-musl check-python flood fuzz soak bench bench-quick \
-    docs wheels test-packaging test-matrix test-ansible lint format clean
+    docs wheels test-packaging test-matrix test-ansible test-free-threaded lint format clean
 
 all: build
 
@@ -92,6 +94,15 @@ test-matrix:
 test-ansible:
 	@tools/setup test
 	MITOGEN_TEST_ANSIBLE_ALL=1 $(BIN)/pytest --core both -n 0 --ansible tests/ansible
+
+FREE = .venv-free-threaded/bin
+THREADS_SECONDS ?= 60
+test-free-threaded:
+	@tools/setup free-threaded
+	$(FREE)/python -W error tests/load/many_threads.py --seconds $(THREADS_SECONDS)
+	MITOGEN_CORE=pure $(FREE)/python -W error tests/load/many_threads.py --seconds $(THREADS_SECONDS)
+	$(FREE)/pytest --core native $(PYTEST_ARGS) --ignore tests/core/test_green_threads.py tests/core tests/messages tests/calls \
+	    tests/service
 
 CHECKS ?= address debug
 check-extension:
@@ -158,7 +169,7 @@ format:
 	$(BIN)/clang-format -i $(C_FILES)
 
 clean:
-	rm -rf .venv .venv-ansible .tox build dist docs/_build .fuzz .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .venv-ansible .venv-free-threaded .tox build dist docs/_build .fuzz .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find mitogen tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f _mitogen_core*.so
 	if [ -f $(ENGINE)/Makefile ]; then $(MAKE) -C $(ENGINE) clean; fi

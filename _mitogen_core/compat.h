@@ -1,4 +1,4 @@
-/* Names that CPython 3.9 does not have yet. */
+/* Names that older CPythons, from 3.9 on, do not have yet. */
 #ifndef MG_COMPAT_H
 #define MG_COMPAT_H
 
@@ -25,6 +25,12 @@ static inline int PyModule_AddObjectRef(PyObject *mod, const char *name, PyObjec
         Py_XDECREF(value);
     return r;
 }
+#endif
+
+/* Before 3.13 there is a GIL always. */
+#ifndef Py_BEGIN_CRITICAL_SECTION
+#define Py_BEGIN_CRITICAL_SECTION(obj) {
+#define Py_END_CRITICAL_SECTION()      }
 #endif
 
 #endif

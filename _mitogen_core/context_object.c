@@ -3,6 +3,7 @@
 #include <structmember.h>
 
 #include "arguments.h"
+#include "fields.h"
 #include "message_object.h"
 #include "receiver_object.h"
 
@@ -51,6 +52,11 @@ static void context_dealloc(PyObject *obj)
 /* A message to a context that was named to us carries the authority that it was named with. */
 static int lower(ContextObject *self, PyObject *msg)
 {
+    PyObject *auth_id = mg_field((PyObject *) self, &self->auth_id);
+    int is_ours = !auth_id || auth_id == Py_None;
+    Py_XDECREF(auth_id);
+    if (is_ours)
+        return 0;
     PyObject *r = PyObject_CallMethod((PyObject *) self, "_lower", "O", msg);
     Py_XDECREF(r);
     return r ? 0 : -1;
@@ -59,15 +65,14 @@ static int lower(ContextObject *self, PyObject *msg)
 /* Addresses msg and hands it to the router. */
 static int send_to(ContextObject *self, PyObject *msg)
 {
-    if (!self->router || !self->context_id) {
+    PyObject *router = mg_field((PyObject *) self, &self->router), *r = NULL;
+    PyObject *context_id = mg_field((PyObject *) self, &self->context_id);
+    if (!router || !context_id)
         PyErr_SetString(PyExc_AttributeError, "Context.__init__ was not called");
-        return -1;
-    }
-    if (mg_message_set(self->st, msg, MG_FIELD_DST_ID, self->context_id))
-        return -1;
-    if (self->auth_id && self->auth_id != Py_None && lower(self, msg))
-        return -1;
-    PyObject *r = PyObject_CallMethodObjArgs(self->router, self->st->str_route, msg, NULL);
+    else if (!mg_message_set(self->st, msg, MG_FIELD_DST_ID, context_id) && !lower(self, msg))
+        r = PyObject_CallMethodObjArgs(router, self->st->str_route, msg, NULL);
+    Py_XDECREF(context_id);
+    Py_XDECREF(router);
     Py_XDECREF(r);
     return r ? 0 : -1;
 }
@@ -94,13 +99,16 @@ static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwa
     int persist = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|p:send_async", names, &msg, &persist) || mg_need_configured(st))
         return NULL;
-    PyObject *receiver = mg_receiver_for(st, self->router ? self->router : Py_None, persist, obj);
+    PyObject *router = mg_field(obj, &self->router);
+    PyObject *receiver = mg_receiver_for(st, router ? router : Py_None, persist, obj);
+    Py_XDECREF(router);
     if (!receiver)
         return NULL;
-    PyObject *sent = NULL;
-    if (!mg_message_set(st, msg, MG_FIELD_REPLY_TO, ((ReceiverObject *) receiver)->handle))
+    PyObject *handle = mg_field(receiver, &((ReceiverObject *) receiver)->handle), *sent = NULL;
+    if (!mg_message_set(st, msg, MG_FIELD_REPLY_TO, handle ? handle : Py_None))
         /* By name: a program may have put a method of its own there. */
         sent = PyObject_CallMethodObjArgs(obj, st->str_send, msg, NULL);
+    Py_XDECREF(handle);
     Py_XDECREF(sent);
     if (!sent) {
         PyObject *type, *value, *tb;
@@ -121,16 +129,17 @@ static PyMethodDef context_methods[] = {{"send", (PyCFunction) (void (*)(void)) 
                                         {NULL, NULL, 0, NULL}};
 
 static PyMemberDef context_members[] = {
+    /* without a value: AttributeError. Python reads these as mg_field() does. */
     {"router", T_OBJECT_EX, offsetof(ContextObject, router), 0, "The router, or None."},
     {"context_id", T_OBJECT_EX, offsetof(ContextObject, context_id), 0, "Its number."},
-    {"auth_id", T_OBJECT, offsetof(ContextObject, auth_id), 0,
-     "The auth_id of messages to this context. None: our own."},
     {"__dictoffset__", T_PYSSIZET, offsetof(ContextObject, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(ContextObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};
 
-static PyGetSetDef dict_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-                                    {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef context_getset[] = {
+    MG_FIELD(ContextObject, auth_id, "The auth_id of messages to this context. None: our own."),
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot context_slots[] = {{Py_tp_new, context_new},
                                       {Py_tp_dealloc, context_dealloc},
@@ -138,7 +147,7 @@ static PyType_Slot context_slots[] = {{Py_tp_new, context_new},
                                       {Py_tp_clear, context_clear},
                                       {Py_tp_methods, context_methods},
                                       {Py_tp_members, context_members},
-                                      {Py_tp_getset, dict_getset},
+                                      {Py_tp_getset, context_getset},
                                       {Py_tp_doc, "Another context, as seen from here."},
                                       {0, NULL}};
 PyType_Spec mg_context_spec = {"_mitogen_core.Context", sizeof(ContextObject), 0,

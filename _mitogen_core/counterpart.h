@@ -1,7 +1,9 @@
 /* An object of the engine and the Python object that stands for it: from the one to the other.
  *
  * The Python object holds a counted reference to the engine's. The way back is a borrowed pointer, the engine
- * object's `owner`, which the Python object clears when it goes. It is read with the GIL held. */
+ * object's `owner`, which the Python object clears when it goes. It is read with the GIL held; where there is none, it is
+ * read, and cleared, under a lock (mg_owner_lock), so that the object is still there when the reader takes a
+ * reference. */
 #ifndef MG_COUNTERPART_H
 #define MG_COUNTERPART_H
 
@@ -9,6 +11,7 @@
 #include <Python.h>
 
 #include "compat.h"
+#include "locks.h"
 #include "module_state.h"
 #include "net/router.h"
 #include "net/stream.h"
@@ -18,7 +21,8 @@
 typedef struct {
     PyObject_HEAD mg_state *st; /* borrowed: the type keeps the module alive */
     mg_latch *latch;
-    uint32_t n_kept; /* tokens of it that lie in latches which keep it alive until they are taken */
+    uint32_t n_kept; /* tokens of it that lie in latches which keep it alive until they are taken. Under the lock of all
+                      * watchers. */
 } LatchedObject;
 
 /* How a Router begins. */
@@ -28,23 +32,23 @@ typedef struct {
     PyObject *losses; /* strong, or NULL; another object after each loss of a context. Compared, and not looked into. */
 } RoutedObject;
 
+/* The lock of the owner of an object of the engine's. */
+mg_lock *mg_owner_lock(const void *of);
+
+/* For a new object, which is going to be an owner. */
+void mg_owner_begin(PyObject *obj);
+
 /* A new reference to an owner; NULL (no exception) when that is gone, or is about to go: between its last reference
- * and its dealloc other code may run. */
-static inline PyObject *mg_owner(void *owner)
-{
-    return owner && Py_REFCNT((PyObject *) owner) > 0 ? Py_NewRef((PyObject *) owner) : NULL;
-}
+ * and its dealloc other code may run. With its lock. */
+PyObject *mg_owner(void *owner);
 
 /* The Latch or Receiver, or the Link. */
-static inline PyObject *mg_latch_object(mg_latch *l)
-{
-    return mg_owner(mg_latch_owner(l));
-}
+PyObject *mg_latch_object(mg_latch *l);
+PyObject *mg_link_object(mg_stream *s);
 
-static inline PyObject *mg_link_object(mg_stream *s)
-{
-    return mg_owner(mg_stream_owner(s));
-}
+/* For the dealloc of the owner of a latch: runs its finalizer and returns whether the object stays after all. Otherwise
+ * it is the owner no more. ours: the finalizer of the binding, which runs no code of a program. l may be NULL. */
+int mg_owner_finalize(PyObject *obj, mg_latch *l, destructor ours);
 
 /* The engine's router of a Router of ours that was opened, or NULL. Borrowed. */
 static inline mg_router *mg_router_behind(mg_state *st, PyObject *obj)

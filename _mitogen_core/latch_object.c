@@ -5,9 +5,23 @@
 
 #include "arguments.h"
 #include "errors.h"
+#include "fields.h"
 #include "items.h"
 #include "later.h"
+#include "locks.h"
 #include "waiting.h"
+
+static mg_lock watchers;
+
+void mg_watchers_lock(void)
+{
+    MG_LOCK(&watchers);
+}
+
+void mg_watchers_unlock(void)
+{
+    MG_UNLOCK(&watchers);
+}
 
 /* The latch that `value` puts into, when it is the bound put method of a Latch of ours; borrowed. */
 static LatchObject *latch_of_put(mg_state *st, PyObject *value)
@@ -21,29 +35,60 @@ static LatchObject *latch_of_put(mg_state *st, PyObject *value)
     return (LatchObject *) self;
 }
 
-int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always)
+/* REQUIRES(watchers). Whether items of l are told of to `told` already, by way of others if need be. */
+static int tells(const mg_latch *l, const mg_latch *told)
+{
+    while (l && l != told)
+        l = mg_latch_watcher(l);
+    return l != NULL;
+}
+
+/* REQUIRES(watchers). Returns what notify was before. */
+static PyObject *start_telling(PyObject *self, PyObject **field, PyObject *value, LatchObject *target, int watch_always)
 {
     LatchedObject *obj = (LatchedObject *) self;
-    LatchObject *target = NULL;
-    if (!value || value == Py_None)
-        value = NULL;
-    else
-        target = latch_of_put(obj->st, value);
-    /* watchers are changed with the GIL only */
-    for (const mg_latch *at = target ? target->latch : NULL; at; at = mg_latch_watcher(at))
-        if (at == obj->latch) {
-            PyErr_SetString(PyExc_ValueError, "a latch cannot notify itself, not by way of others either");
-            return -1;
-        }
-    Py_XINCREF(value);
-    PyObject *old = *slot;
-    *slot = value;
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = *field;
+    *field = Py_XNewRef(value);
+    Py_END_CRITICAL_SECTION();
     mg_latch_watch(obj->latch, target ? target->latch : NULL, watch_always);
     mg_keep_for_tokens(self, old);
-    if (target && loop && !target->loop)
-        target->loop = mg_loop_ref(loop); /* who waits there may lead where the items come from */
+    return old;
+}
+
+int mg_call_notify(PyObject *notify, PyObject *self)
+{
+    PyObject *r = PyObject_CallOneArg(notify, self);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
+
+int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **field, PyObject *value, int watch_always)
+{
+    LatchedObject *obj = (LatchedObject *) self;
+    if (value == Py_None)
+        value = NULL;
+    LatchObject *target = value ? latch_of_put(obj->st, value) : NULL;
+    PyObject *old = NULL;
+    mg_watchers_lock();
+    int circular = target && tells(target->latch, obj->latch);
+    if (!circular)
+        old = start_telling(self, field, value, target, watch_always);
+    if (!circular && target && loop && !atomic_load(&target->loop))
+        atomic_store(&target->loop, mg_loop_ref(loop)); /* who waits there may lead where the items come from */
+    mg_watchers_unlock();
     Py_XDECREF(old);
-    return 0;
+    if (circular)
+        PyErr_SetString(PyExc_ValueError, "a latch cannot notify itself, not by way of others either");
+    return circular ? -1 : 0;
+}
+
+void mg_end_watching(mg_latch *l)
+{
+    mg_watchers_lock();
+    mg_latch_watch(l, NULL, 0);
+    mg_watchers_unlock();
 }
 
 void mg_keep_for_tokens(PyObject *self, PyObject *notify)
@@ -62,23 +107,27 @@ void mg_keep_for_tokens(PyObject *self, PyObject *notify)
 /* A token of obj was taken: ends what mg_keep_for_tokens has done for that one. */
 static void end_keeping(LatchObject *self, PyObject *obj)
 {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->kept); i++)
+    mg_watchers_lock();
+    for (Py_ssize_t i = 0; self->kept && i < PyList_GET_SIZE(self->kept); i++)
         if (PyList_GET_ITEM(self->kept, i) == obj) {
             if (PyList_SetSlice(self->kept, i, i + 1, NULL))
                 PyErr_Clear();
             else
                 ((LatchedObject *) obj)->n_kept--;
-            return;
+            break;
         }
+    mg_watchers_unlock();
 }
 
 /* No token will be taken here any more. */
 static void end_keeping_all(LatchObject *self)
 {
+    mg_watchers_lock();
     PyObject *kept = self->kept;
     self->kept = NULL;
     for (Py_ssize_t i = 0; kept && i < PyList_GET_SIZE(kept); i++)
         ((LatchedObject *) PyList_GET_ITEM(kept, i))->n_kept--;
+    mg_watchers_unlock();
     Py_XDECREF(kept);
 }
 
@@ -99,6 +148,7 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    mg_owner_begin((PyObject *) self);
     mg_latch_set_owner(self->latch, self);
     return (PyObject *) self;
 }
@@ -111,7 +161,7 @@ PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop)
     self->st = st;
     self->shared = 1;
     self->latch = mg_latch_ref(l);
-    self->loop = loop ? mg_loop_ref(loop) : NULL;
+    atomic_init(&self->loop, loop ? mg_loop_ref(loop) : NULL);
     return (PyObject *) self;
 }
 
@@ -148,24 +198,24 @@ static void latch_finalize(PyObject *obj)
         return;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
+    mg_watchers_lock();
     mg_keep_for_tokens(obj, self->notify);
+    mg_watchers_unlock();
     PyErr_Restore(type, value, traceback);
 }
 
 static void latch_dealloc(PyObject *obj)
 {
-    if (PyObject_CallFinalizerFromDealloc(obj))
-        return;
     LatchObject *self = (LatchObject *) obj;
+    if (mg_owner_finalize(obj, self->shared ? NULL : self->latch, latch_finalize))
+        return;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
-    if (self->latch && !self->shared)
-        mg_latch_set_owner(self->latch, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->latch) {
         if (!self->shared)
-            mg_latch_watch(self->latch, NULL, 0);
+            mg_end_watching(self->latch);
         mg_latch_unref(self->latch);
     }
     mg_loop_unref(self->loop);
@@ -173,6 +223,15 @@ static void latch_dealloc(PyObject *obj)
     mg_run_later();
     type->tp_free(obj);
     Py_DECREF(type);
+}
+
+/* Calls `notify`, if Python has to. */
+static PyObject *call_notify(LatchObject *self)
+{
+    PyObject *notify = mg_field((PyObject *) self, &self->notify); /* it may replace itself */
+    int failed = notify && !latch_of_put(self->st, notify) && mg_call_notify(notify, (PyObject *) self);
+    Py_XDECREF(notify);
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *latch_put(PyObject *obj, PyObject *args, PyObject *kwargs)
@@ -189,15 +248,7 @@ static PyObject *latch_put(PyObject *obj, PyObject *args, PyObject *kwargs)
         Py_DECREF(value);
         return mg_raise(self->st, err);
     }
-    if (self->notify && !woken.waiter && !latch_of_put(self->st, self->notify)) {
-        PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
-        PyObject *r = PyObject_CallOneArg(notify, obj);
-        Py_DECREF(notify);
-        if (!r)
-            return NULL;
-        Py_DECREF(r);
-    }
-    Py_RETURN_NONE;
+    return woken.waiter ? Py_NewRef(Py_None) : call_notify(self);
 }
 
 static PyObject *latch_get(PyObject *obj, PyObject *args, PyObject *kwargs)
@@ -218,7 +269,7 @@ static PyObject *latch_get(PyObject *obj, PyObject *args, PyObject *kwargs)
         if (bad)
             return bad > 0 ? mg_raise(st, MG_ECLOSED) : NULL;
         PyObject *got = mg_item_object(st, item, NULL);
-        if (got && item.kind == MG_ITEM_TOKEN && self->kept)
+        if (got && item.kind == MG_ITEM_TOKEN)
             end_keeping(self, got);
         if (got || PyErr_Occurred())
             return got;
@@ -278,8 +329,8 @@ static PyObject *get_closed(PyObject *obj, void *closure)
 static PyObject *get_notify(PyObject *obj, void *closure)
 {
     (void) closure;
-    PyObject *notify = ((LatchObject *) obj)->notify;
-    return Py_NewRef(notify ? notify : Py_None);
+    PyObject *notify = mg_field(obj, &((LatchObject *) obj)->notify);
+    return notify ? notify : Py_NewRef(Py_None);
 }
 
 static int set_notify(PyObject *obj, PyObject *value, void *closure)

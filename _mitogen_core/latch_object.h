@@ -14,9 +14,10 @@ typedef struct {
     PyObject_HEAD mg_state *st; /* as in LatchedObject */
     mg_latch *latch;
     uint32_t n_kept;
-    mg_loop *loop; /* with a reference, or NULL: the loop that a waiting thread may lead */
-    PyObject *notify; /* strong or NULL */
-    PyObject *kept; /* a list, or NULL: nobody else refers to these, but their tokens lie here */
+    _Atomic(mg_loop *) loop; /* with a reference, or NULL: the loop that a waiting thread may lead. Set once. */
+    PyObject *notify; /* strong or NULL, read by mg_field() */
+    PyObject *kept; /* a list, or NULL: nobody else refers to these, but their tokens lie here. Under the lock of all
+                     * watchers. */
     int shared; /* the latch belongs to a receiver */
     PyObject *dict, *weakrefs;
 } LatchObject;
@@ -29,13 +30,23 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 /* A Latch for a latch that is somebody else's. New reference, or NULL with an exception. */
 PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop);
 
+/* Who watches whom, and what a latch keeps alive, changes under one lock. */
+void mg_watchers_lock(void);
+void mg_watchers_unlock(void);
+
+/* Ends what a latch of ours is to tell. For a dealloc. */
+void mg_end_watching(mg_latch *l);
+
 /* Sets what self, a Latch or a Receiver, is to tell of items: None, the put method of a latch of ours, or any other
  * callable. A latch of ours that was told of some before gets self, whatever becomes of it. watch_always: also when a
  * sleeper gets the item. 0, or -1 with an exception. */
-int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **slot, PyObject *value, int watch_always);
+int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **field, PyObject *value, int watch_always);
+
+/* Calls notify(self): 0, or -1 with an exception. */
+int mg_call_notify(PyObject *notify, PyObject *self);
 
 /* For a finalizer. Where self's `notify` is the put method of a latch of ours, and tokens of self lie there, that
- * latch keeps self alive until they are taken. */
+ * latch keeps self alive until they are taken. With the lock of all watchers. */
 void mg_keep_for_tokens(PyObject *self, PyObject *notify);
 
 #endif

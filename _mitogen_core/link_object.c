@@ -6,6 +6,7 @@
 #include "arguments.h"
 #include "counterpart.h"
 #include "errors.h"
+#include "fields.h"
 #include "gil.h"
 #include "later.h"
 #include "loop/atfork.h"
@@ -111,11 +112,18 @@ static void route_after_hook(void *arg)
 static void close_stream(LinkObject *self)
 {
     mg_stream *s = self->stream;
-    mg_lifeline_end(self->lifeline);
-    self->lifeline = NULL;
+    mg_lifeline_end(atomic_exchange(&self->lifeline, NULL));
     if (!s)
         return;
     mg_with_loop(mg_stream_loop(s), end_stream, s);
+}
+
+static void disown(mg_stream *s)
+{
+    mg_lock *lock = mg_owner_lock(s);
+    MG_LOCK(lock);
+    mg_stream_set_owner(s, NULL);
+    MG_UNLOCK(lock);
 }
 
 static void link_dealloc(PyObject *obj)
@@ -124,7 +132,7 @@ static void link_dealloc(PyObject *obj)
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
     if (self->stream)
-        mg_stream_set_owner(self->stream, NULL);
+        disown(self->stream);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->stream) {
@@ -139,6 +147,7 @@ static void link_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
+/* REQUIRES(self). */
 static void apply(LinkObject *self)
 {
     if (!self->stream)
@@ -149,20 +158,30 @@ static void apply(LinkObject *self)
     mg_stream_set_hooked(self->stream, self->hooked);
 }
 
+/* REQUIRES(self). Whether there is memory for it. */
+static int open_stream(LinkObject *self, int rfd, int wfd)
+{
+    mg_stream *s = mg_router_new_stream(self->router, self->remote_id, rfd, wfd);
+    if (!s)
+        return 0;
+    mg_owner_begin((PyObject *) self);
+    mg_stream_set_owner(s, self);
+    self->stream = s;
+    apply(self);
+    return 1;
+}
+
 static PyObject *link_open(PyObject *obj, PyObject *args)
 {
     LinkObject *self = (LinkObject *) obj;
     int rfd, wfd;
     if (!PyArg_ParseTuple(args, "ii:open", &rfd, &wfd))
         return NULL;
-    if (!self->stream) {
-        self->stream = mg_router_new_stream(self->router, self->remote_id, rfd, wfd);
-        if (!self->stream)
-            return PyErr_NoMemory();
-        mg_stream_set_owner(self->stream, self);
-        apply(self);
-    }
-    Py_RETURN_NONE;
+    int is_open;
+    Py_BEGIN_CRITICAL_SECTION(obj);
+    is_open = self->stream || open_stream(self, rfd, wfd);
+    Py_END_CRITICAL_SECTION();
+    return is_open ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
 static mg_stream *need_stream(LinkObject *self)
@@ -211,9 +230,13 @@ static PyObject *link_end_with(PyObject *obj, PyObject *grace)
     double seconds = s ? PyFloat_AsDouble(grace) : -1.0;
     if (!s || (seconds == -1.0 && PyErr_Occurred()))
         return NULL;
-    if (!self->lifeline)
-        self->lifeline = mg_lifeline_start(mg_stream_loop(s), mg_stream_read_fd(s), (int64_t) (seconds * 1e9));
-    return PyBool_FromLong(self->lifeline != NULL);
+    if (self->lifeline)
+        Py_RETURN_TRUE;
+    mg_lifeline *none = NULL;
+    mg_lifeline *line = mg_lifeline_start(mg_stream_loop(s), mg_stream_read_fd(s), (int64_t) (seconds * 1e9));
+    if (line && !atomic_compare_exchange_strong(&self->lifeline, &none, line))
+        mg_lifeline_end(line); /* another thread was quicker */
+    return PyBool_FromLong(line != NULL);
 }
 
 static PyObject *link_feed(PyObject *obj, PyObject *bytes)
@@ -349,7 +372,11 @@ static PyObject *link_stats(PyObject *obj, PyObject *unused)
 static PyObject *get_remote_id(PyObject *obj, void *closure)
 {
     (void) closure;
-    return PyLong_FromUnsignedLong(((LinkObject *) obj)->remote_id);
+    uint32_t id;
+    Py_BEGIN_CRITICAL_SECTION(obj);
+    id = ((LinkObject *) obj)->remote_id;
+    Py_END_CRITICAL_SECTION();
+    return PyLong_FromUnsignedLong(id);
 }
 
 static int set_remote_id(PyObject *obj, PyObject *value, void *closure)
@@ -358,15 +385,20 @@ static int set_remote_id(PyObject *obj, PyObject *value, void *closure)
     uint32_t id = 0;
     if (value && mg_parse_id(value, "remote_id", &id))
         return -1;
+    Py_BEGIN_CRITICAL_SECTION(obj);
     ((LinkObject *) obj)->remote_id = id;
     apply((LinkObject *) obj);
+    Py_END_CRITICAL_SECTION();
     return 0;
 }
 
 static PyObject *get_auth_id(PyObject *obj, void *closure)
 {
     (void) closure;
-    int64_t stamp = ((LinkObject *) obj)->auth_stamp;
+    int64_t stamp;
+    Py_BEGIN_CRITICAL_SECTION(obj);
+    stamp = ((LinkObject *) obj)->auth_stamp;
+    Py_END_CRITICAL_SECTION();
     if (stamp < 0)
         Py_RETURN_NONE;
     return PyLong_FromLongLong(stamp);
@@ -382,15 +414,21 @@ static int set_auth_id(PyObject *obj, PyObject *value, void *closure)
             return -1;
         stamp = (int64_t) id;
     }
+    Py_BEGIN_CRITICAL_SECTION(obj);
     ((LinkObject *) obj)->auth_stamp = stamp;
     apply((LinkObject *) obj);
+    Py_END_CRITICAL_SECTION();
     return 0;
 }
 
 static PyObject *get_flag(PyObject *obj, void *closure)
 {
     LinkObject *self = (LinkObject *) obj;
-    return PyBool_FromLong(closure ? self->hooked : self->privileged);
+    int on;
+    Py_BEGIN_CRITICAL_SECTION(obj);
+    on = closure ? self->hooked : self->privileged;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(on);
 }
 
 static int set_flag(PyObject *obj, PyObject *value, void *closure)
@@ -399,8 +437,10 @@ static int set_flag(PyObject *obj, PyObject *value, void *closure)
     int on = value ? PyObject_IsTrue(value) : 0;
     if (on < 0)
         return -1;
+    Py_BEGIN_CRITICAL_SECTION(obj);
     *(closure ? &self->hooked : &self->privileged) = on;
     apply(self);
+    Py_END_CRITICAL_SECTION();
     return 0;
 }
 
@@ -425,14 +465,14 @@ static PyMethodDef link_methods[] = {
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef link_getset[] = {
+    MG_FIELD(LinkObject, protocol, "The MitogenProtocol."),
     {"remote_id", get_remote_id, set_remote_id, "The neighbour's context id.", NULL},
     {"auth_id", get_auth_id, set_auth_id, "None, or what all that comes in is stamped with.", NULL},
     {"privileged", get_flag, set_flag, "Exempt from unidirectional mode.", NULL},
     {"hooked", get_flag, set_flag, "Each frame is shown to on_message first.", "h"},
     {NULL, NULL, NULL, NULL, NULL}};
 
-static PyMemberDef link_members[] = {{"protocol", T_OBJECT, offsetof(LinkObject, protocol), 0, "The MitogenProtocol."},
-                                     {"__weaklistoffset__", T_PYSSIZET, offsetof(LinkObject, weakrefs), READONLY, NULL},
+static PyMemberDef link_members[] = {{"__weaklistoffset__", T_PYSSIZET, offsetof(LinkObject, weakrefs), READONLY, NULL},
                                      {NULL, 0, 0, 0, NULL}};
 
 static PyType_Slot link_slots[] = {{Py_tp_new, link_new},

@@ -14,9 +14,10 @@
 typedef struct {
     PyObject_HEAD mg_state *st;
     mg_router *router; /* with a reference */
-    mg_stream *stream; /* with a reference, NULL before open() */
-    PyObject *protocol; /* strong or NULL: the Python object this link belongs to */
-    mg_lifeline *lifeline; /* owned, or NULL */
+    _Atomic(mg_stream *) stream; /* with a reference, NULL before open(). Set once. */
+    PyObject *protocol; /* strong or NULL: the Python object this link belongs to. Read by mg_field(). */
+    _Atomic(mg_lifeline *) lifeline; /* owned, or NULL */
+    /* all below in a critical section of the link */
     uint32_t remote_id;
     int64_t auth_stamp;
     int privileged, hooked;

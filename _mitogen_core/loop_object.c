@@ -63,21 +63,33 @@ static PyObject *loop_wait(PyObject *obj, PyObject *timeout)
     return mg_none_or_raise(self->st, err == MG_ENOMEM ? err : MG_OK);
 }
 
+/* Takes an event, unless there is none or an exception. *t: its tuple, or NULL for one that says nothing any more. */
+static int next_event(LoopObject *self, PyObject **t)
+{
+    mg_event ev;
+    *t = NULL;
+    MG_LOCK(&self->reading);
+    int found = mg_loop_peek_event(self->loop, &ev);
+    if (found)
+        *t = mg_event_tuple(self->st, &ev);
+    int taken = found && (*t || !PyErr_Occurred()); /* else it is the next one still */
+    if (taken)
+        mg_loop_pop_event(self->loop, &ev);
+    MG_UNLOCK(&self->reading);
+    if (taken)
+        mg_event_drop(&ev);
+    return taken;
+}
+
 static PyObject *loop_next_event(PyObject *obj, PyObject *unused)
 {
     (void) unused;
     LoopObject *self = (LoopObject *) obj;
-    mg_event ev;
-    while (mg_loop_peek_event(self->loop, &ev)) {
-        PyObject *t = mg_event_tuple(self->st, &ev);
-        if (!t && PyErr_Occurred())
-            return NULL; /* it is the next one still */
-        mg_loop_pop_event(self->loop, &ev);
-        mg_event_drop(&ev);
+    PyObject *t;
+    while (next_event(self, &t))
         if (t)
             return t;
-    }
-    Py_RETURN_NONE;
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
 /* An event that holds the place of a function that was deferred, among the others. */

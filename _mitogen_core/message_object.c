@@ -1,12 +1,11 @@
 #include "message_object.h"
 
-#include <structmember.h>
-
 #include "arguments.h"
 #include "base/well_known.h"
 #include "codec/read.h"
 #include "codec/write.h"
 #include "errors.h"
+#include "fields.h"
 #include "later.h"
 
 /* --- fields --- */
@@ -39,8 +38,8 @@ static PyObject *message_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     MessageObject *m = message_alloc(st, type);
     if (!m)
         return NULL;
-    m->src_id = Py_NewRef(st->own_id);
-    m->auth_id = Py_NewRef(st->own_id);
+    m->src_id = mg_state_get(&st->own_id);
+    m->auth_id = Py_NewRef(m->src_id);
     m->enc = Py_NewRef(st->enc_mgc);
     m->payload.data = Py_NewRef(st->empty_bytes);
     return (PyObject *) m;
@@ -84,8 +83,10 @@ static int message_init(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     if (set_fields(self, kwargs))
         return -1;
-    PyObject *enc = ((MessageObject *) self)->enc;
-    return enc_of(enc) ? 0 : raise_enc(enc);
+    PyObject *enc = mg_field(self, &((MessageObject *) self)->enc);
+    int bad = enc_of(enc) ? 0 : raise_enc(enc);
+    Py_XDECREF(enc);
+    return bad;
 }
 
 static int message_traverse(PyObject *self, visitproc visit, void *arg)
@@ -138,7 +139,11 @@ static PyObject *get_data(PyObject *self, void *closure)
 {
     (void) closure;
     MessageObject *m = (MessageObject *) self;
-    return mg_payload_data(m->st, &m->payload, m->router);
+    PyObject *data;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    data = mg_payload_data(m->st, &m->payload, m->router);
+    Py_END_CRITICAL_SECTION();
+    return data;
 }
 
 static int set_data(PyObject *self, PyObject *value, void *closure)
@@ -149,14 +154,17 @@ static int set_data(PyObject *self, PyObject *value, void *closure)
                      value ? Py_TYPE(value)->tp_name : "deleted");
         return -1;
     }
-    mg_payload old = ((MessageObject *) self)->payload;
+    mg_payload old;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = ((MessageObject *) self)->payload;
     ((MessageObject *) self)->payload = (mg_payload) {.data = Py_NewRef(value)};
+    Py_END_CRITICAL_SECTION();
     mg_payload_clear(&old);
     mg_run_later();
     return 0;
 }
 
-static int field_u32(PyObject *obj, const char *name, uint32_t *out)
+static int parse_u32(PyObject *obj, const char *name, uint32_t *out)
 {
     *out = 0;
     int found = obj && obj != Py_None ? mg_find_id(obj, out) : 1;
@@ -165,21 +173,45 @@ static int field_u32(PyObject *obj, const char *name, uint32_t *out)
     return found > 0 ? 0 : -1;
 }
 
-Py_ssize_t mg_message_size(MessageObject *m)
+static int field_u32(PyObject *obj, const char *name, uint32_t *out)
 {
-    return mg_payload_size(&m->payload);
+    if (!obj || PyLong_CheckExact(obj))
+        return parse_u32(obj, name, out);
+    Py_INCREF(obj); /* code of a program may run, which may put something else in the field */
+    int bad = parse_u32(obj, name, out);
+    Py_DECREF(obj);
+    return bad;
 }
 
-int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
+Py_ssize_t mg_message_size(MessageObject *m)
+{
+    Py_ssize_t size;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    size = mg_payload_size(&m->payload);
+    Py_END_CRITICAL_SECTION();
+    return size;
+}
+
+/* REQUIRES(m). The size is looked at last, after all that may run code of a program. */
+static int read_hdr(MessageObject *m, mg_hdr *hdr)
 {
     if (field_u32(m->dst_id, "dst_id", &hdr->dst_id) || field_u32(m->src_id, "src_id", &hdr->src_id) ||
         field_u32(m->auth_id, "auth_id", &hdr->auth_id) || field_u32(m->handle, "handle", &hdr->handle) ||
         field_u32(m->reply_to, "reply_to", &hdr->reply_to))
         return -1;
     hdr->enc = enc_of(m->enc);
-    Py_ssize_t size = mg_message_size(m);
+    Py_ssize_t size = mg_payload_size(&m->payload);
     hdr->len = size > (Py_ssize_t) UINT32_MAX ? UINT32_MAX : (uint32_t) size;
     return 0;
+}
+
+int mg_message_hdr(MessageObject *m, mg_hdr *hdr)
+{
+    int bad;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    bad = read_hdr(m, hdr);
+    Py_END_CRITICAL_SECTION();
+    return bad;
 }
 
 int mg_message_set(mg_state *st, PyObject *msg, mg_message_field field, PyObject *value)
@@ -189,14 +221,36 @@ int mg_message_set(mg_state *st, PyObject *msg, mg_message_field field, PyObject
         return PyObject_SetAttrString(msg, names[field], value);
     MessageObject *m = (MessageObject *) msg;
     PyObject **slot = field == MG_FIELD_DST_ID ? &m->dst_id : field == MG_FIELD_HANDLE ? &m->handle : &m->reply_to;
-    Py_XSETREF(*slot, Py_NewRef(value));
+    mg_put_field(msg, slot, Py_NewRef(value));
     return 0;
 }
 
 int mg_message_is_dead(MessageObject *m)
 {
-    int overflow;
-    return m->reply_to && PyLong_Check(m->reply_to) && PyLong_AsLongAndOverflow(m->reply_to, &overflow) == MG_IS_DEAD;
+    int overflow, is_dead;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    is_dead =
+        m->reply_to && PyLong_Check(m->reply_to) && PyLong_AsLongAndOverflow(m->reply_to, &overflow) == MG_IS_DEAD;
+    Py_END_CRITICAL_SECTION();
+    return is_dead;
+}
+
+int mg_message_is_addressed(MessageObject *m)
+{
+    int is_addressed;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    is_addressed = m->dst_id && m->dst_id != Py_None && m->handle && m->handle != Py_None;
+    Py_END_CRITICAL_SECTION();
+    return is_addressed;
+}
+
+int mg_message_has_come(MessageObject *m)
+{
+    int has_come;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    has_come = m->router && m->router != Py_None;
+    Py_END_CRITICAL_SECTION();
+    return has_come;
 }
 
 PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
@@ -224,16 +278,31 @@ PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
     return (PyObject *) m;
 }
 
-mg_frame *mg_message_frame(MessageObject *m)
+/* REQUIRES(m): from the look at the size on, nothing lets others in. */
+static mg_frame *make_frame(MessageObject *m, mg_hdr *hdr)
 {
-    mg_hdr hdr;
-    if (mg_message_hdr(m, &hdr) || (!hdr.enc && raise_enc(m->enc)))
+    if (read_hdr(m, hdr) || !hdr->enc)
         return NULL;
-    if (mg_message_size(m) > (Py_ssize_t) UINT32_MAX) {
+    if (mg_payload_size(&m->payload) > (Py_ssize_t) UINT32_MAX) {
         PyErr_SetString(PyExc_ValueError, "a message payload of 4 GiB or more cannot be sent");
         return NULL;
     }
-    return mg_payload_frame(&m->payload, &hdr);
+    return mg_payload_frame(&m->payload, hdr);
+}
+
+mg_frame *mg_message_frame(MessageObject *m)
+{
+    mg_hdr hdr;
+    mg_frame *frame;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    frame = make_frame(m, &hdr);
+    Py_END_CRITICAL_SECTION();
+    if (!frame && !PyErr_Occurred()) {
+        PyObject *enc = mg_field((PyObject *) m, &m->enc);
+        raise_enc(enc);
+        Py_XDECREF(enc);
+    }
+    return frame;
 }
 
 /* --- methods --- */
@@ -243,8 +312,8 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
     MessageObject *m = message_alloc(st, cls);
     if (!m)
         return NULL;
-    m->src_id = Py_NewRef(st->own_id);
-    m->auth_id = Py_NewRef(st->own_id);
+    m->src_id = mg_state_get(&st->own_id);
+    m->auth_id = Py_NewRef(m->src_id);
     m->enc = Py_NewRef(st->enc_pkl);
     mg_pickled *pickled = m->payload.pickled = PyMem_Malloc(sizeof *pickled);
     if (!pickled) {
@@ -302,17 +371,26 @@ static int raise_call_error(mg_state *st, PyObject *obj)
  * argument. A borrowed reference. */
 static PyObject *origin_of(MessageObject *m)
 {
-    return m->router && m->router != Py_None ? (PyObject *) m : NULL;
+    return mg_message_has_come(m) ? (PyObject *) m : NULL;
+}
+
+static int look(MessageObject *m, int holes, mg_payload_view *view)
+{
+    int bad;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    holes = holes && m->payload.frame && mg_frame_hdr(m->payload.frame)->enc == MG_ENC_PKL;
+    bad = mg_payload_look(m->st, &m->payload, m->router, holes, view);
+    Py_END_CRITICAL_SECTION();
+    return bad;
 }
 
 /* The first object, by the default look-ups. */
 static PyObject *read_first(MessageObject *m)
 {
     mg_payload_view view;
-    int is_pickle = m->payload.frame && mg_frame_hdr(m->payload.frame)->enc == MG_ENC_PKL;
-    if (mg_payload_look(m->st, &m->payload, m->router, is_pickle, &view))
+    if (look(m, 1, &view))
         return NULL;
-    PyObject *router = Py_XNewRef(m->router); /* what is called may set another one */
+    PyObject *router = mg_field((PyObject *) m, &m->router); /* what is called may set another one */
     mg_unpickler up;
     mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, origin_of(m), 0);
     if (view.hole)
@@ -348,7 +426,9 @@ static void log_bad_payload(MessageObject *m)
 /* DamagedError, which is a ValueError, for a message that holds no pickle. */
 static int need_pickle(MessageObject *m)
 {
-    long enc = m->enc ? PyLong_AsLong(m->enc) : 0;
+    PyObject *obj = mg_field((PyObject *) m, &m->enc);
+    long enc = obj ? PyLong_AsLong(obj) : 0;
+    Py_XDECREF(obj);
     if (enc == MG_ENC_BIN)
         PyErr_SetString(m->st->codec.UnpicklingError, "a message of ENC_BIN holds bytes, not a pickle: use decode()");
     return enc == MG_ENC_BIN || (enc == -1 && PyErr_Occurred()) ? -1 : 0;
@@ -406,7 +486,7 @@ static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
     MessageObject *m = (MessageObject *) self;
     mg_payload_view view;
     int deny = PyObject_IsTrue(arg);
-    if (deny < 0 || mg_payload_look(m->st, &m->payload, m->router, 0, &view))
+    if (deny < 0 || look(m, 0, &view))
         return NULL;
     mg_unpickler up;
     mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, origin_of(m), deny);
@@ -419,13 +499,17 @@ static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
 static PyObject *get_size(PyObject *self, void *closure)
 {
     (void) closure;
-    return PyLong_FromSsize_t(mg_payload_size(&((MessageObject *) self)->payload));
+    return PyLong_FromSsize_t(mg_message_size((MessageObject *) self));
 }
 
 static PyObject *get_is_special(PyObject *self, void *closure)
 {
     (void) closure;
-    return PyBool_FromLong(mg_payload_is_special(&((MessageObject *) self)->payload));
+    int is_special;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    is_special = mg_payload_is_special(&((MessageObject *) self)->payload);
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(is_special);
 }
 
 static PyObject *get_is_dead(PyObject *self, void *closure)
@@ -443,12 +527,16 @@ static PyMethodDef message_methods[] = {
      "_unpickle_all(deny) -> (list of all objects of the payload, None or why it ends there)."},
     {NULL, NULL, 0, NULL}};
 
-#define FIELD(name) {#name, T_OBJECT, offsetof(MessageObject, name), 0, NULL}
-static PyMemberDef message_members[] = {FIELD(dst_id), FIELD(src_id),   FIELD(auth_id),
-                                        FIELD(handle), FIELD(reply_to), FIELD(enc),
-                                        FIELD(router), FIELD(receiver), {NULL, 0, 0, 0, NULL}};
-
+#define FIELD(name) MG_FIELD(MessageObject, name, NULL)
 static PyGetSetDef message_getset[] = {
+    FIELD(dst_id),
+    FIELD(src_id),
+    FIELD(auth_id),
+    FIELD(handle),
+    FIELD(reply_to),
+    FIELD(enc),
+    FIELD(router),
+    FIELD(receiver),
     {"data", get_data, set_data, "The payload, bytes.", NULL},
     {"_size", get_size, NULL, "Bytes of the payload.", NULL},
     {"_is_special", get_is_special, NULL, "False if no Sender is in the payload, and Python did not write it.", NULL},
@@ -461,7 +549,6 @@ static PyType_Slot message_slots[] = {{Py_tp_new, message_new},
                                       {Py_tp_traverse, message_traverse},
                                       {Py_tp_clear, message_clear},
                                       {Py_tp_methods, message_methods},
-                                      {Py_tp_members, message_members},
                                       {Py_tp_getset, message_getset},
                                       {Py_tp_doc, "A message: header fields and payload."},
                                       {0, NULL}};

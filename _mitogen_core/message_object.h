@@ -35,6 +35,9 @@ mg_frame *mg_message_frame(MessageObject *m);
 int mg_message_hdr(MessageObject *m, mg_hdr *hdr);
 
 int mg_message_is_dead(MessageObject *m);
+/* Whether it has a dst_id and a handle; whether a router has brought it. */
+int mg_message_is_addressed(MessageObject *m);
+int mg_message_has_come(MessageObject *m);
 Py_ssize_t mg_message_size(MessageObject *m);
 
 /* Sets a field of a message, also of one of another class (the pure core's, in tests): 0, or -1 with an exception. */

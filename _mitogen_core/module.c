@@ -29,6 +29,13 @@ static mg_state *state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
+static PyObject *replaced(mg_state *st, PyObject **slot, PyObject *value)
+{
+    if (mg_state_replace(st, slot, value))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *configure(PyObject *module, PyObject *dict)
 {
     if (mg_state_configure(state_of(module), dict))
@@ -41,22 +48,19 @@ static PyObject *set_neighbour_policies(PyObject *module, PyObject *policies)
     mg_state *st = state_of(module);
     if (!PyTuple_Check(policies))
         return PyErr_Format(PyExc_TypeError, "a tuple of functions is needed");
-    Py_XSETREF(st->neighbour_policies, Py_NewRef(policies));
-    Py_RETURN_NONE;
+    return replaced(st, &st->neighbour_policies, policies);
 }
 
 static PyObject *set_value_check(PyObject *module, PyObject *function)
 {
     mg_state *st = state_of(module);
-    Py_XSETREF(st->value_check, Py_NewRef(function));
-    Py_RETURN_NONE;
+    return replaced(st, &st->value_check, function);
 }
 
 static PyObject *set_own_id(PyObject *module, PyObject *id)
 {
     mg_state *st = state_of(module);
-    Py_XSETREF(st->own_id, Py_NewRef(id));
-    Py_RETURN_NONE;
+    return replaced(st, &st->own_id, id);
 }
 
 static PyObject *set_spin(PyObject *module, PyObject *arg)
@@ -167,6 +171,9 @@ static void module_free(void *module)
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030C0000
                                    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+                                   {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
                                    {0, NULL}};
 

@@ -60,15 +60,33 @@ int mg_state_init(mg_state *st)
     return 0;
 }
 
-static int take(PyObject **slot, PyObject *dict, const char *name)
+/* Without a GIL another thread may be about to use the object that was there: that one lives as long as the module. */
+int mg_state_replace(mg_state *st, PyObject **slot, PyObject *value)
+{
+    PyObject *old = *slot;
+    if (old == value)
+        return 0;
+#ifdef Py_GIL_DISABLED
+    if (!st->replaced && !(st->replaced = PyList_New(0)))
+        return -1;
+    if (old && PyList_Append(st->replaced, old))
+        return -1;
+#else
+    (void) st;
+#endif
+    __atomic_store_n(slot, Py_NewRef(value), __ATOMIC_RELEASE);
+    Py_XDECREF(old);
+    return 0;
+}
+
+static int take(mg_state *st, PyObject **slot, PyObject *dict, const char *name)
 {
     PyObject *value = PyDict_GetItemString(dict, name); /* borrowed */
     if (!value) {
         PyErr_Format(PyExc_KeyError, "configure() needs %s", name);
         return -1;
     }
-    Py_XSETREF(*slot, Py_NewRef(value));
-    return 0;
+    return mg_state_replace(st, slot, value);
 }
 
 static int need_subclass(PyObject *type, PyTypeObject *base, const char *name)
@@ -86,7 +104,7 @@ int mg_state_configure(mg_state *st, PyObject *dict)
         return -1;
     }
 #define MG_TAKE(name)                                                                                                  \
-    if (take(&st->name, dict, #name))                                                                                  \
+    if (take(st, &st->name, dict, #name))                                                                              \
         return -1;
     MG_STATE_CONFIGURED(MG_TAKE)
 #undef MG_TAKE

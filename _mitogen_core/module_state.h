@@ -28,11 +28,12 @@
 /* Objects of our own.
  *   own_id: mitogen.context_id, for new messages
  *   neighbour_policies: a tuple of the policies that mean "src_id is the stream's neighbour", or NULL
- *   value_check: (context, value), which raises for what must not be sent there; or NULL */
+ *   value_check: (context, value), which raises for what must not be sent there; or NULL
+ *   replaced: a list of what mg_state_replace() has put others in place of, or NULL */
 #define MG_STATE_INTERNAL(X) \
     X(own_id) X(neighbour_policies) X(value_check) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
     X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \
-    X(str_add_handler) X(str_unwaiting)
+    X(str_add_handler) X(str_unwaiting) X(replaced)
 
 /* clang-format on */
 
@@ -54,6 +55,22 @@ int mg_state_init(mg_state *st);
 
 /* Takes what configure() is given: 0, or -1 with an exception. */
 int mg_state_configure(mg_state *st, PyObject *dict);
+
+/* Puts value in place of a member, which other threads may read meanwhile, but not replace: 0, or -1 with an exception. */
+int mg_state_replace(mg_state *st, PyObject **slot, PyObject *value);
+
+/* A member that may be replaced: borrowed, or NULL, for as long as the caller does not let others run, and without a GIL
+ * for as long as the module lives. */
+static inline PyObject *mg_state_look(PyObject *const *slot)
+{
+    return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+}
+
+/* The same, as a new reference. */
+static inline PyObject *mg_state_get(PyObject *const *slot)
+{
+    return Py_XNewRef(mg_state_look(slot));
+}
 
 /* For the module's m_traverse and m_clear. */
 int mg_state_traverse(mg_state *st, visitproc visit, void *arg);

@@ -6,6 +6,7 @@
 #include "binding_event_kinds.h"
 #include "counterpart.h"
 #include "errors.h"
+#include "fields.h"
 #include "items.h"
 #include "latch_object.h"
 #include "later.h"
@@ -14,22 +15,29 @@
 #include "router_handlers.h"
 #include "waiting.h"
 
-/* Binds the receiver to a router, and registers it there; asks as in mg_add_handler(). */
+static void bind(ReceiverObject *self, PyObject *router)
+{
+    mg_router *ours = mg_router_behind(self->st, router);
+    mg_put_field((PyObject *) self, &self->router, Py_NewRef(router));
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (ours && !self->engine) {
+        atomic_store(&self->loop, mg_loop_ref(mg_router_loop(ours)));
+        atomic_store(&self->engine, mg_router_ref(ours));
+    }
+    Py_END_CRITICAL_SECTION();
+}
+
+/* Registers the receiver at a router; asks as in mg_add_handler(). */
 static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int persist, PyObject *respondent,
                   PyObject *policy, int overwrite, int asks)
 {
     mg_state *st = self->st;
-    mg_router *ours = mg_router_behind(st, router);
-    Py_XSETREF(self->router, Py_NewRef(router));
-    if (ours && !self->engine) {
-        self->engine = mg_router_ref(ours);
-        self->loop = mg_loop_ref(mg_router_loop(self->engine));
-    }
+    bind(self, router);
     PyObject *receive = PyObject_GetAttr((PyObject *) self, st->str_on_receive), *got = NULL;
     if (!receive)
         return -1;
     PyObject *add = PyObject_GetAttr(router, st->str_add_handler);
-    if (add && ours && mg_is_add_handler(add, router))
+    if (add && mg_is_add_handler(add, router) && mg_router_behind(st, router))
         got = mg_add_handler(router, receive, handle, persist, policy, respondent, overwrite, asks);
     else if (add) {
         /* one that a subclass or a test has put in its place */
@@ -46,7 +54,7 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
     Py_DECREF(receive);
     if (!got)
         return -1;
-    Py_XSETREF(self->handle, got);
+    mg_put_field((PyObject *) self, &self->handle, got);
     return 0;
 }
 
@@ -134,10 +142,13 @@ static void keep_until_told(ReceiverObject *self)
 {
     if (mg_latch_refs(self->latch) <= (self->latch_object ? 2 : 1))
         return;
-    if (mg_latch_watcher(self->latch)) {
+    mg_watchers_lock();
+    int is_watched = mg_latch_watcher(self->latch) != NULL;
+    if (is_watched)
         mg_keep_for_tokens((PyObject *) self, self->notify);
+    mg_watchers_unlock();
+    if (is_watched)
         return;
-    }
     /* the events that have it called come before this one */
     mg_event ev = {.kind = MG_EV_KEEP, .b = self};
     if (self->loop && !mg_loop_closed(self->loop) && mg_loop_push_event(self->loop, &ev) == MG_OK)
@@ -157,17 +168,15 @@ static void receiver_finalize(PyObject *obj)
 
 static void receiver_dealloc(PyObject *obj)
 {
-    if (PyObject_CallFinalizerFromDealloc(obj))
-        return;
     ReceiverObject *self = (ReceiverObject *) obj;
+    if (mg_owner_finalize(obj, self->latch, receiver_finalize))
+        return;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
-    if (self->latch)
-        mg_latch_set_owner(self->latch, NULL);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(obj);
     if (self->latch) {
-        mg_latch_watch(self->latch, NULL, 0);
+        mg_end_watching(self->latch);
         mg_latch_unref(self->latch);
     }
     clear_fields(self);
@@ -185,21 +194,16 @@ static int counts(ReceiverObject *self, PyObject *msg)
     MessageObject *m = (MessageObject *) msg;
     if (!self->engine || !mg_latch_limit(self->latch) || !PyObject_TypeCheck(msg, self->st->Message))
         return 0;
-    return !mg_message_is_dead(m) || (m->router && m->router != Py_None);
+    return !mg_message_is_dead(m) || mg_message_has_come(m);
 }
 
 /* Calls `notify`, if Python has to. */
 static PyObject *call_notify(ReceiverObject *self)
 {
-    if (!self->notify || mg_latch_watcher(self->latch))
-        Py_RETURN_NONE;
-    PyObject *notify = Py_NewRef(self->notify); /* it may replace itself */
-    PyObject *r = PyObject_CallOneArg(notify, (PyObject *) self);
-    Py_DECREF(notify);
-    if (!r)
-        return NULL;
-    Py_DECREF(r);
-    Py_RETURN_NONE;
+    PyObject *notify = mg_field((PyObject *) self, &self->notify); /* it may replace itself */
+    int failed = notify && !mg_latch_watcher(self->latch) && mg_call_notify(notify, (PyObject *) self);
+    Py_XDECREF(notify);
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 /* As the handler of its handle (for routers that are not ours, and in tests): queue, then notify. */
@@ -242,9 +246,11 @@ static PyObject *message_of(ReceiverObject *self, mg_item item)
         return NULL;
     }
     if (item.kind != MG_ITEM_FRAME)
-        return mg_item_object(self->st, item, self->router);
+        return mg_item_object(self->st, item, NULL);
     mg_frame_ref(item.ptr);
-    PyObject *msg = mg_item_object(self->st, item, self->router);
+    PyObject *router = mg_field((PyObject *) self, &self->router);
+    PyObject *msg = mg_item_object(self->st, item, router);
+    Py_XDECREF(router);
     if (msg)
         mg_frame_unref(item.ptr);
     else
@@ -301,16 +307,24 @@ static PyObject *get_latch(PyObject *obj, void *closure)
 {
     (void) closure;
     ReceiverObject *self = (ReceiverObject *) obj;
-    if (!self->latch_object)
-        self->latch_object = mg_latch_sharing(self->st, self->latch, self->loop);
-    return Py_XNewRef(self->latch_object);
+    PyObject *latch = mg_field(obj, &self->latch_object);
+    PyObject *made = latch ? NULL : mg_latch_sharing(self->st, self->latch, self->loop);
+    if (made) {
+        Py_BEGIN_CRITICAL_SECTION(obj);
+        if (!self->latch_object)
+            self->latch_object = Py_NewRef(made);
+        latch = Py_NewRef(self->latch_object); /* another thread's, if that was quicker */
+        Py_END_CRITICAL_SECTION();
+        Py_DECREF(made);
+    }
+    return latch;
 }
 
 static PyObject *get_notify(PyObject *obj, void *closure)
 {
     (void) closure;
-    PyObject *notify = ((ReceiverObject *) obj)->notify;
-    return Py_NewRef(notify ? notify : Py_None);
+    PyObject *notify = mg_field(obj, &((ReceiverObject *) obj)->notify);
+    return notify ? notify : Py_NewRef(Py_None);
 }
 
 /* The broker's thread tells Python of an item that the loop has pushed. */
@@ -327,8 +341,12 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
     ReceiverObject *self = (ReceiverObject *) obj;
     if (mg_set_notify(obj, self->loop, &self->notify, value, 1))
         return -1;
+    mg_watchers_lock();
+    Py_BEGIN_CRITICAL_SECTION(obj);
     int in_python = self->notify && !mg_latch_watcher(self->latch) && self->loop;
     mg_latch_tell(self->latch, in_python ? push_notify_event : NULL, in_python ? self->loop : NULL);
+    Py_END_CRITICAL_SECTION();
+    mg_watchers_unlock();
     return 0;
 }
 
@@ -342,13 +360,13 @@ static PyMethodDef receiver_methods[] = {
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef receiver_members[] = {
-    {"router", T_OBJECT, offsetof(ReceiverObject, router), 0, "The router."},
-    {"handle", T_OBJECT, offsetof(ReceiverObject, handle), 0, "Number, or None once closed."},
     {"__dictoffset__", T_PYSSIZET, offsetof(ReceiverObject, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(ReceiverObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};
 
 static PyGetSetDef receiver_getset[] = {
+    MG_FIELD(ReceiverObject, router, "The router."),
+    MG_FIELD(ReceiverObject, handle, "Number, or None once closed."),
     {"notify", get_notify, set_notify, "None, or called with this receiver for each message.", NULL},
     {"max_bytes", get_max_bytes, set_max_bytes, "Bytes that may wait here, headers included, or None.", NULL},
     {"_latch", get_latch, NULL, "The queue, as a Latch.", NULL},

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "counterpart.h"
 #include "errors.h"
+#include "fields.h"
 #include "later.h"
 #include "loop/loop.h"
 #include "net/router.h"
@@ -25,8 +26,9 @@ static mg_latch *latch_filled_by(mg_state *st, PyObject *fn)
 
 static int is_neighbour_policy(mg_state *st, PyObject *policy)
 {
-    for (Py_ssize_t i = 0; st->neighbour_policies && i < PyTuple_GET_SIZE(st->neighbour_policies); i++)
-        if (PyTuple_GET_ITEM(st->neighbour_policies, i) == policy)
+    PyObject *policies = mg_state_look(&st->neighbour_policies);
+    for (Py_ssize_t i = 0; policies && i < PyTuple_GET_SIZE(policies); i++)
+        if (PyTuple_GET_ITEM(policies, i) == policy)
             return 1;
     return 0;
 }
@@ -38,7 +40,7 @@ static int is_watched(PyObject *router, mg_state *st, PyObject *respondent)
     if (!mark)
         PyErr_Clear();
     Py_XDECREF(mark);
-    return mark && mark == ((RoutedObject *) router)->losses;
+    return mark && mg_field_is(router, &((RoutedObject *) router)->losses, mark);
 }
 
 /* Has Python listen for the loss of a respondent. */
@@ -80,7 +82,9 @@ static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent
     int bad = !context_id || mg_parse_id(context_id, "context_id", &number);
     Py_XDECREF(context_id);
     *id = (int64_t) number;
-    *losses = ((RoutedObject *) router)->losses;
+    PyObject *now = mg_field(router, &((RoutedObject *) router)->losses);
+    *losses = now;
+    Py_XDECREF(now);
     if (bad || is_watched(router, st, respondent))
         return bad ? -1 : 0;
     *losses = NULL;
@@ -117,7 +121,7 @@ static int tell_if_closed(PyObject *router, mg_router *r)
  * look at `losses`, as they were, and the registration. */
 static int tell_if_lost(PyObject *router, PyObject *respondent, void *losses)
 {
-    if (respondent == Py_None || (losses && losses == ((RoutedObject *) router)->losses))
+    if (respondent == Py_None || (losses && mg_field_is(router, &((RoutedObject *) router)->losses, losses)))
         return 0;
     PyObject *told = PyObject_CallMethod(router, "_tell_if_lost", "O", respondent);
     Py_XDECREF(told);

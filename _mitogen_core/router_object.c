@@ -7,6 +7,7 @@
 #include "codec/limits.h"
 #include "counterpart.h"
 #include "errors.h"
+#include "fields.h"
 #include "gil.h"
 #include "items.h"
 #include "later.h"
@@ -69,13 +70,16 @@ static PyObject *router_open(PyObject *obj, PyObject *loop)
     RouterObject *self = (RouterObject *) obj;
     if (mg_need_type(loop, self->st->Loop, "a Loop"))
         return NULL;
-    if (!self->router) {
+    int is_open;
+    Py_BEGIN_CRITICAL_SECTION(obj);
+    if (!self->router && !self->loop_object) {
         self->router = mg_router_new(((LoopObject *) loop)->loop);
-        if (!self->router)
-            return PyErr_NoMemory();
-        self->loop_object = Py_NewRef(loop);
+        if (self->router)
+            self->loop_object = Py_NewRef(loop);
     }
-    Py_RETURN_NONE;
+    is_open = self->router != NULL;
+    Py_END_CRITICAL_SECTION();
+    return is_open ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
 /* --- settings --- */
@@ -89,14 +93,14 @@ static PyObject *router_set_identity(PyObject *obj, PyObject *args)
     if (!r || !PyArg_ParseTuple(args, "O&OO:_set_identity", mg_id_converter, &own_id, &parent_id, &parent_ids) ||
         (parent_id != Py_None && mg_parse_id(parent_id, "parent_id", &parent)))
         return NULL;
-    PyObject *seq = PySequence_Fast(parent_ids, "parent_ids must be a sequence");
+    PyObject *seq = PySequence_Tuple(parent_ids); /* which nobody changes meanwhile */
     if (!seq)
         return NULL;
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(seq);
+    Py_ssize_t n = PyTuple_GET_SIZE(seq);
     uint32_t *ids = PyMem_Calloc((size_t) n + 1, sizeof *ids);
     int bad = 0;
     for (Py_ssize_t i = 0; ids && !bad && i < n; i++)
-        bad = mg_parse_id(PySequence_Fast_GET_ITEM(seq, i), "parent_ids", &ids[i]);
+        bad = mg_parse_id(PyTuple_GET_ITEM(seq, i), "parent_ids", &ids[i]);
     Py_DECREF(seq);
     mg_err err = MG_ENOMEM;
     if (ids && !bad)
@@ -349,7 +353,7 @@ static PyObject *router_route(PyObject *obj, PyObject *arg)
     uint64_t max_size = mg_router_max_size(r);
     if ((uint64_t) mg_message_size(m) > max_size)
         return answered(self, mg_router_dead(r, &hdr, MG_REASON_TOO_LARGE, 0, NULL, max_size, 0, 0));
-    if (!m->dst_id || m->dst_id == Py_None || !m->handle || m->handle == Py_None)
+    if (!mg_message_is_addressed(m))
         return answered(self, mg_router_dead(r, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0));
     return hdr.dst_id == mg_router_own_id(r) ? route_here(self, m, &hdr) : route_away(self, m, &hdr);
 }
@@ -384,14 +388,15 @@ static PyMethodDef router_methods[] = {
 
 static PyMemberDef router_members[] = {
     {"_loop", T_OBJECT, offsetof(RouterObject, loop_object), READONLY, NULL},
-    {"_losses_mark", T_OBJECT, offsetof(RouterObject, losses), 0, "Another object after each loss of a context."},
     {"__dictoffset__", T_PYSSIZET, offsetof(RouterObject, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(RouterObject, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};
 
-static PyGetSetDef router_getset[] = {{"_handle_map", mg_handlers_map, NULL, "A copy: {handle: entry}.", NULL},
-                                      {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-                                      {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef router_getset[] = {
+    MG_FIELD_AS("_losses_mark", RouterObject, losses, "Another object after each loss of a context."),
+    {"_handle_map", mg_handlers_map, NULL, "A copy: {handle: entry}.", NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot router_slots[] = {{Py_tp_new, router_new},
                                      {Py_tp_dealloc, router_dealloc},

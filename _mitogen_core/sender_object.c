@@ -5,7 +5,11 @@
 /* Whether a value is refused, with an exception: it may name a context of another router. */
 static int look_at(mg_state *st, PyObject *context, PyObject *value)
 {
-    PyObject *r = PyObject_CallFunctionObjArgs(st->value_check, context, value, NULL);
+    PyObject *check = mg_state_get(&st->value_check);
+    if (!check)
+        return 0;
+    PyObject *r = PyObject_CallFunctionObjArgs(check, context, value, NULL);
+    Py_DECREF(check);
     Py_XDECREF(r);
     return r ? 0 : -1;
 }
@@ -20,7 +24,7 @@ static PyObject *sender_send(PyObject *obj, PyObject *args, PyObject *kwargs)
     PyObject *context = PyObject_GetAttr(obj, st->codec.str_context);
     PyObject *handle =
         context ? PyObject_GetAttr(obj, st->codec.str_dst_handle) : NULL; /* never with an exception set */
-    if (!handle || (st->value_check && look_at(st, context, value)))
+    if (!handle || look_at(st, context, value))
         goto done;
     int overflow;
     if (!enc || (PyLong_Check(enc) && PyLong_AsLongAndOverflow(enc, &overflow) == MG_ENC_PKL))

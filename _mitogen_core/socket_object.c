@@ -2,18 +2,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 typedef struct {
-    PyObject_HEAD int is_open; /* false, too, of one that a program makes by calling the type */
-    int fd;
+    PyObject_HEAD _Atomic int number; /* of the descriptor, plus 1; 0 when closed, and of one that a program makes by
+                                       * calling the type */
 } SocketObject;
 
 static int descriptor(PyObject *obj)
 {
-    SocketObject *self = (SocketObject *) obj;
-    return self->is_open ? self->fd : -1;
+    return ((SocketObject *) obj)->number - 1;
 }
 
 static PyObject *socket_fileno(PyObject *obj, PyObject *unused)
@@ -38,8 +38,7 @@ static PyObject *socket_shutdown(PyObject *obj, PyObject *how)
 /* The descriptor is given up whatever close() says: after an error its number may be another file's. */
 static int close_once(PyObject *obj)
 {
-    int fd = descriptor(obj);
-    ((SocketObject *) obj)->is_open = 0;
+    int fd = atomic_exchange(&((SocketObject *) obj)->number, 0) - 1;
     return fd < 0 ? 0 : close(fd);
 }
 
@@ -76,10 +75,9 @@ static int connected_pair(int fds[2])
 static PyObject *socket_new(mg_state *st, int fd)
 {
     SocketObject *self = (SocketObject *) st->Socket->tp_alloc(st->Socket, 0);
-    if (self) {
-        self->fd = fd;
-        self->is_open = 1;
-    } else
+    if (self)
+        self->number = fd + 1;
+    else
         close(fd);
     return (PyObject *) self;
 }

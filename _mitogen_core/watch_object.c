@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <structmember.h>
 
 #include "binding_event_kinds.h"
 #include "counterpart.h"
 #include "errors.h"
+#include "fields.h"
 #include "gil.h"
 
 /* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and disarms itself; the
@@ -17,7 +17,6 @@ struct mg_io {
     mg_loop *loop;
     mg_watch *watch;
     mg_task end; /* with a reference while it is queued */
-    int error; /* errno of the last start, or 0; with the loop acquired */
     _Atomic(void *) owner; /* WatchObject, borrowed; with the GIL */
 };
 
@@ -45,7 +44,11 @@ static void on_ready(void *arg, int events)
 
 PyObject *mg_io_owner(mg_io *io)
 {
-    return mg_owner(atomic_load(&io->owner));
+    mg_lock *lock = mg_owner_lock(io);
+    MG_LOCK(lock);
+    PyObject *watch = mg_owner(atomic_load(&io->owner));
+    MG_UNLOCK(lock);
+    return watch;
 }
 
 static int watch_traverse(PyObject *obj, visitproc visit, void *arg)
@@ -63,11 +66,16 @@ static int watch_clear(PyObject *obj)
 
 /* --- what the leader calls, or mg_with_loop --- */
 
+typedef struct {
+    mg_io *io;
+    int error; /* errno, or 0 */
+} starting;
+
 static void start_watch(void *arg)
 {
-    mg_io *io = arg;
-    io->error = mg_watch_start(io->watch) == MG_OK ? 0 : errno;
-    mg_loop_settle(io->loop);
+    starting *s = arg;
+    s->error = mg_watch_start(s->io->watch) == MG_OK ? 0 : errno;
+    mg_loop_settle(s->io->loop);
 }
 
 static void stop_watch(void *arg)
@@ -84,13 +92,21 @@ static void end_watch(mg_task *task)
 
 /* --- the type --- */
 
+static void disown(mg_io *io)
+{
+    mg_lock *lock = mg_owner_lock(io);
+    MG_LOCK(lock);
+    atomic_store(&io->owner, NULL);
+    MG_UNLOCK(lock);
+}
+
 static void watch_dealloc(PyObject *obj)
 {
     WatchObject *self = (WatchObject *) obj;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject_GC_UnTrack(obj);
     if (self->io) {
-        atomic_store(&self->io->owner, NULL);
+        disown(self->io);
         /* Without waiting: a dealloc may run anywhere, with any lock held. Of a closed loop there is nothing to
          * stop. */
         if (!mg_loop_post(self->io->loop, &self->io->end))
@@ -104,11 +120,11 @@ static void watch_dealloc(PyObject *obj)
 static PyObject *watch_start(PyObject *obj, PyObject *unused)
 {
     (void) unused;
-    mg_io *io = ((WatchObject *) obj)->io;
-    mg_with_loop(io->loop, start_watch, io);
-    if (!io->error)
+    starting s = {.io = ((WatchObject *) obj)->io};
+    mg_with_loop(s.io->loop, start_watch, &s);
+    if (!s.error)
         Py_RETURN_NONE;
-    errno = io->error;
+    errno = s.error;
     return mg_raise(((WatchObject *) obj)->st, MG_EIO);
 }
 
@@ -133,6 +149,7 @@ PyObject *mg_watch_object_new(mg_state *st, mg_loop *loop, int fd, int writing, 
         io->loop = mg_loop_ref(loop);
         io->end.run = end_watch;
         io->watch = mg_watch_new(loop, fd, writing ? MG_WRITE : MG_READ, on_ready, io);
+        mg_owner_begin((PyObject *) w);
         atomic_init(&io->owner, w);
         if (io->watch)
             w->io = io;
@@ -157,14 +174,14 @@ static PyMethodDef watch_methods[] = {
     {"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready. OSError: it is none."},
     {"stop", watch_stop, METH_NOARGS, "Disarm; on return the loop does not know the descriptor any more."},
     {NULL, NULL, 0, NULL}};
-static PyMemberDef watch_members[] = {
-    {"data", T_OBJECT, offsetof(WatchObject, data), 0, "Whatever the caller keeps here."}, {NULL, 0, 0, 0, NULL}};
+static PyGetSetDef watch_getset[] = {MG_FIELD(WatchObject, data, "Whatever the caller keeps here."),
+                                     {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot watch_slots[] = {{Py_tp_new, watch_new},
                                     {Py_tp_dealloc, watch_dealloc},
                                     {Py_tp_traverse, watch_traverse},
                                     {Py_tp_clear, watch_clear},
                                     {Py_tp_methods, watch_methods},
-                                    {Py_tp_members, watch_members},
+                                    {Py_tp_getset, watch_getset},
                                     {0, NULL}};
 PyType_Spec mg_watch_spec = {"_mitogen_core.Watch", sizeof(WatchObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
                              watch_slots};

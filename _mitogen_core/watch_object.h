@@ -14,7 +14,7 @@ typedef struct mg_io mg_io;
 typedef struct {
     PyObject_HEAD mg_state *st;
     mg_io *io;
-    PyObject *data; /* strong */
+    PyObject *data; /* strong, read by mg_field() */
 } WatchObject;
 
 extern PyType_Spec mg_watch_spec;

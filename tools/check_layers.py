@@ -27,7 +27,7 @@ ENGINE = [
 
 #: Parts of the binding, lowest first. A part may use what stands before it, and any header of the engine.
 BINDING = [
-    'compat', 'gil', 'later',
+    'compat', 'fields', 'locks', 'gil', 'later',
     'codec/limits', 'codec/depth', 'codec/config', 'codec/globals',
     'codec/pickled', 'codec/writer', 'codec/write_values', 'codec/write_containers', 'codec/write_objects', 'codec/write',
     'codec/unpickler', 'codec/probes', 'codec/read_values', 'codec/read_containers', 'codec/read_objects', 'codec/read',

@@ -40,16 +40,18 @@ def run(args, cwd=None, **env):
 
 def interpreters():
     """
-    Return the paths of CPython 3.9 and newer that are installed with their headers, one per version.
+    Return the paths of CPython 3.9 and newer that are installed with their headers, one per version, and one more where
+    there is a free-threaded one.
     """
     program = ('import os, platform, sys, sysconfig\n'
                'ok = platform.python_implementation() == "CPython" and os.path.exists('
                'os.path.join(sysconfig.get_paths()["include"], "Python.h"))\n'
-               'print("3.%d" % sys.version_info[1] if ok else "", sys.executable)')
+               'free = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""\n'
+               'print("3.%d%s" % (sys.version_info[1], free) if ok else "", sys.executable)')
     root = os.environ.get('PYENV_ROOT', os.path.expanduser('~/.pyenv'))
     found = {}
-    for minor in range(OLDEST, NEWEST):
-        name = 'python3.%d' % minor
+    for minor, free in [(minor, free) for minor in range(OLDEST, NEWEST) for free in ('', 't')]:
+        name = 'python3.%d%s' % (minor, free)
         paths = sorted(glob.glob(os.path.join(root, 'versions', '*', 'bin', name))) + [shutil.which(name) or name]
         for path in paths:
             try:
@@ -57,9 +59,9 @@ def interpreters():
             except (OSError, subprocess.CalledProcessError):
                 continue
             version, path = out.strip('\n').split(' ', 1)
-            if version == '3.%d' % minor:
-                found.setdefault(minor, path)
-    return [found[minor] for minor in sorted(found)]
+            if 'python' + version == name:
+                found.setdefault((minor, free), path)
+    return [found[key] for key in sorted(found)]
 
 
 def make_sdist(out, work):

@@ -72,7 +72,7 @@ typedef struct mg_latch {
     int overflowed;           /* an item was refused since one was taken */
     size_t on_the_way;        /* items handed to sleepers that have not left yet */
     mg_sleeper *first, *last; /* sleepers without an item, in order of arrival */
-    struct mg_latch *watcher; /* with a reference, or NULL */
+    _Atomic(struct mg_latch *) watcher; /* with a reference, or NULL. Written under mu. */
     int watch_always;         /* notify the watcher also when a sleeper took the item */
     void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */
     void *tell_arg;
@@ -195,10 +195,10 @@ static inline uint32_t mg_latch_tokens(const mg_latch *l)
     return atomic_load(&l->tokens);
 }
 
-/* The watcher, borrowed, or NULL. Only while nobody calls mg_latch_watch. */
+/* The watcher, or NULL: borrowed, for as long as nobody calls mg_latch_watch. */
 static inline mg_latch *mg_latch_watcher(const mg_latch *l)
 {
-    return l->watcher;
+    return atomic_load(&l->watcher);
 }
 
 #endif
