@@ -304,7 +304,7 @@ def test_what_is_sent_needs_no_name_that_it_lacks():
     known = set(names) | set(dir(builtins)) | set(['__module__', '__qualname__'])
     used = global_names(compile(boot, 'boot', 'exec'))
     # Used with a profile or a debug log only, when a child has everything; and after a look whether it is there.
-    used -= set(['enable_profiling', 'enable_debug_logging', '_LoggingLoader'])
+    used -= set(['enable_profiling', 'enable_debug_logging', '_HookLoader'])
     members = set()
     for node in ast.parse(boot).body:
         if isinstance(node, ast.ClassDef):
