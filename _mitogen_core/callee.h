@@ -7,6 +7,6 @@
 
 /* (module, None, name) of a function without attributes that its module has under its own name, as nearly all have. None
  * of anything else: whether and how that can be called takes a longer look. New reference, or NULL with an exception. */
-PyObject *mg_callee_names(PyObject *module, PyObject *function);
+PyObject *mg_callee_names(PyObject *unused, PyObject *function);
 
 #endif
