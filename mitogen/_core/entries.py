@@ -78,7 +78,12 @@ if _SELDOM:
             """Finder protocol of Python 2."""
             if not PY3 and self._is_half(fullname) and \
                     not self._importer.builtin_find_module(fullname, path):
-                return self._importer
+                # Each `import x` in a package asks for a module inside first.
+                try:
+                    self._importer._fetch(fullname)
+                    return self._importer
+                except ImportError:
+                    return None
 
     def _settle(self):
         """Let the import system know of what came from the parent."""

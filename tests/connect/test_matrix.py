@@ -70,7 +70,7 @@ def check(found, name):
     assert found['kinds'] == ['bytes', 'bytes', 'text', 'text', 'other']
     assert found['keywords'] == ['one', 'two']
     assert found['error'] is True
-    assert found['imports'] == ['leaf', 'replaced', 'replaced', 'refused']
+    assert found['imports'] == ['leaf', 'replaced', 'replaced', 'imported']
     has_resources = name == 'pypy3' or tuple(map(int, version(name).split('.'))) >= (3, 7)
     assert found['resource'] == ('a resource\n' if has_resources else None)
     assert found['main'] == ['__main__', True]
