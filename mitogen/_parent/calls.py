@@ -31,7 +31,8 @@ else:
 
 
 if mitogen.core.CORE == 'native':
-    from _mitogen_core import callee_names as _callee_names
+    # No import: a child that is sent this module lacks the extension, or has it.
+    _callee_names = sys.modules['_mitogen_core'].callee_names
 else:
     def _callee_names(fn):
         """

@@ -118,11 +118,13 @@ def test_a_link_that_is_cut_during_an_import(router, make, tmp_path):
     make({'bad_orphan.py': ORPHAN})
     path = tmp_path / 'said'
     child = router.local()
+    proc = router.stream_by_id(child.context_id).conn.proc
     import bad_orphan
     try:
         with pytest.raises(ChannelError):
             child.call(bad_orphan.run, str(path))
         testlib.wait_for(path.exists)
         assert path.read_text() == "ModuleNotFoundError: the parent was lost before it could serve 'bad_no_such_module'"
+        testlib.wait_for(lambda: proc.poll() is not None)
     finally:
         del sys.modules['bad_orphan']

@@ -39,7 +39,8 @@ def test_sender_waits_for_a_reader_that_is_stopped(router):
 
     thread = threading.Thread(target=send)
     thread.start()
-    testlib.wait_for(lambda: len(sent) >= 8)
+    # The eighth, with its header, is more than a MiB. It waits unless the kernel has taken some of it already.
+    testlib.wait_for(lambda: len(sent) >= 7)
     # Whatever the kernel takes, and a MiB of ours: far from all.
     thread.join(0.5)
     assert len(sent) < 40 and thread.is_alive()

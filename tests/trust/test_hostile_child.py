@@ -629,7 +629,9 @@ def test_ids_are_not_handed_out_without_end(quiet_tree):
     # As many as the bound lets through would be the same.
     assert tree.router.limits.id_blocks * tree.router.id_allocator.BLOCK_SIZE < 2 ** 21
     tree.router.limits.id_blocks = 100
-    tree.liar.flood(frame=dict(dst=0, handle=ALLOCATE_ID, reply_to=5), count=300)
+    # Past its parent a grandchild gets none at all.
+    parent = tree.middle.context_id if tree.middle else 0
+    tree.liar.flood(frame=dict(dst=parent, handle=ALLOCATE_ID, reply_to=5), count=300)
     assert tree.liar.sync()['alive']
     tree.logs.wait('asks for too many ids', seconds=60)
     if not tree.middle:

@@ -183,7 +183,7 @@ def test_a_call_that_another_thread_is_about_to_queue_is_obeyed(cast, monkeypatc
     """
     pool = cast.pool
     queue, add = pool._calls, type(pool._calls).add
-    late = threading.Thread(target=lambda: pool._on_call(pool._receiver, None))
+    late = threading.Thread(target=lambda: pool._on_call(pool._receiver))
 
     def add_slowly(*args, **kwargs):
         if late.ident is None:
@@ -195,9 +195,9 @@ def test_a_call_that_another_thread_is_about_to_queue_is_obeyed(cast, monkeypatc
     first, second = [mitogen.core.Message.pickled(
         (hostile_services.Offers.name(), u'note', Kwargs({})), handle=CALL_SERVICE, src_id=0, auth_id=0) for _ in range(2)]
     monkeypatch.setattr(queue, 'add', add_slowly)
-    taken = [second]
+    taken = [second, first]
     monkeypatch.setattr(pool, '_next_of', lambda receiver: pool._usable(taken.pop()) if taken else None)
-    pool._on_call(pool._receiver, pool._usable(first))
+    pool._on_call(pool._receiver)
     late.join()
     assert len(cast.offers.callers) == 2
     assert not queue._calls
@@ -306,8 +306,10 @@ def announcement(names):
 def test_requests_that_wait_for_their_turn_to_be_answered_are_limited(cast, monkeypatch):
     cast.sibling.call(targets.identity, 1)
     cast.router.limits.requests = 10
-    # They come faster than answers are made.
-    monkeypatch.setattr(mitogen.master._Push, '_go_on', lambda push: None)
+    # They come faster than answers are made. Those to the sibling may still be on their way.
+    go_on = mitogen.master._Push._go_on
+    monkeypatch.setattr(mitogen.master._Push, '_go_on',
+                        lambda push: None if push._stream is cast.stream else go_on(push))
     monkeypatch.setattr(mitogen.parent.Throttle, 'burst', 1000)
     cast.liar.send(frames=[announcement([])])
     cast.liar.flood(frame=dict(dst=0, handle=GET_MODULE, data='no_such_module_%d'), count=100)
