@@ -31,7 +31,7 @@ else:
 
 
 if mitogen.core.CORE == 'native':
-    # No import: a child that is sent this module lacks the extension, or has it.
+    # Not imported: to the finder of modules, what needs this one would need the extension.
     _callee_names = sys.modules['_mitogen_core'].callee_names
 else:
     def _callee_names(fn):
