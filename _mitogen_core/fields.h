@@ -9,7 +9,7 @@
 
 #include "compat.h"
 
-/* What a field of obj holds: a new reference, or NULL, without an exception, for nothing. */
+/* A new reference to the content of a field of obj, or NULL, without an exception, if it is empty. */
 static inline PyObject *mg_field(PyObject *obj, PyObject *const *field)
 {
     PyObject *value;

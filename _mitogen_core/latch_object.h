@@ -30,7 +30,7 @@ PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 /* A Latch for a latch that is somebody else's. New reference, or NULL with an exception. */
 PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop);
 
-/* Who watches whom, and what a latch keeps alive, changes under one lock. */
+/* Guards the watchers of all latches, and the objects that latches keep alive. */
 void mg_watchers_lock(void);
 void mg_watchers_unlock(void);
 

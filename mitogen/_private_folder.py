@@ -78,7 +78,7 @@ def _why_not(place, size):
     if found.f_flag & getattr(os, 'ST_NOEXEC', 8):
         return 'nothing can be run from there'
     free = found.f_bavail * found.f_frsize
-    # What is in memory is not to be filled by us.
+    # A file system in memory is not to be filled by us.
     if free < size * (4 if place == '/dev/shm' else 1) + 1048576:
         return 'only %d bytes are free' % (free,)
     return None

@@ -39,7 +39,7 @@ if _SELDOM:
     #: In the same form what is in a folder of a package, the slash marks
     #: folders. Further names, with slashes, say which folder.
     _FOLDER_RESOURCE = u'\0folder'
-    #: What stands in for the package is the name of a distribution, or empty for
+    #: In place of a package a request names a distribution, or nothing, for
     #: all of them: its name, version, modules at the top level and entry points
     #: with a NUL between. With a further name: that file of its metadata.
     _DISTRIBUTION_RESOURCE = u'\0distribution'

@@ -37,7 +37,7 @@ class _Archive(object):
         for entry in files:
             self._add_file(*entry)
             self._check(most)
-        # What the compression still holds back is in any case less than that.
+        # The compressor holds back less than that, in any case.
         for entry in extra:
             if self.packed_size + len(entry[-1]) + 65536 > most:
                 break

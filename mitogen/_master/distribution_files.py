@@ -143,7 +143,7 @@ class _DistributionFiles(object):
     @property
     def stamp(self):
         """
-        What changes when another is installed in its place.
+        A value that changes when another distribution is installed in its place.
         """
         return self.label, _stamp_of(self.origin)
 
@@ -196,7 +196,7 @@ class _DistributionFiles(object):
         :param is_denied: function that tells whether a module may not travel.
         :param bool with_tests: also the folders named `tests` in packages.
         """
-        # What is beside the packages, as metadata and libraries, is no module.
+        # Files beside the packages, such as metadata and libraries, are no modules.
         tops = set(_top_of(path) for path in self.files
                    if path.endswith('.py') or '.so' in path and _module_of(path))
         paths, bytecode = [], []

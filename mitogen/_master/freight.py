@@ -31,7 +31,7 @@ _NOT_HERE = 'it is a native extension, and %s has not come'
 
 class _Load(object):
     """
-    What is sent in place of a module.
+    The text that is sent in place of a module.
 
     :ivar distribution: that it belongs to, :data:`None` if there is none.
     :ivar str path: of its file.

@@ -97,7 +97,7 @@ def test_a_test_that_hangs_is_named_and_the_rest_of_its_file_runs(tmp_path):
     (tmp_path / 'conftest.py').write_text('import sys\nsys.path[:0] = [%r]\npytest_plugins = ["hanging", "scheduler"]\n' % (
         places.LIB,))
     (tmp_path / 'test_hangs.py').write_text(HANGS)
-    # What is written goes to a file: the copy would hold a pipe open.
+    # Its output goes to a file: the copy would hold a pipe open.
     with open(str(tmp_path / 'output'), 'w+') as output:
         try:
             subprocess.call(

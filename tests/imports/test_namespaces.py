@@ -40,7 +40,7 @@ def write(folder, files):
 
 class Places:
     """
-    What this process imports from, and what the child does.
+    The folders that this process imports from, and those of the child.
     """
     def __init__(self, here, there, child, monkeypatch):
         self._here, self._there, self.child, self._monkeypatch = here, there, child, monkeypatch

@@ -1,6 +1,6 @@
 """
-What a child does with the files of a distribution that come to it: whoever sends them, nothing is written elsewhere, and
-nothing stays that is not whole.
+The files of a distribution, as a child writes them: whoever sends them, nothing is written elsewhere, and nothing stays
+that is not whole.
 """
 
 import os

@@ -56,7 +56,7 @@ def examples():
 @pytest.fixture(scope='module')
 def checked(tmp_path_factory):
     """
-    What one run of mypy prints of the typed program and the examples.
+    The output of one run of mypy over the typed program and the examples.
     """
     folder = tmp_path_factory.mktemp('mypy')
     paths = examples() if os.path.isdir(os.path.join(places.ROOT, 'examples')) else []
