@@ -238,6 +238,9 @@ def index_all(workers, work, receiver, total, display):
             if not any(thread.is_alive() for thread in threads):
                 break
             continue
+        except mitogen.core.ChannelError:
+            # A worker was lost, and no other was sending just then. Its thread gives its files to others.
+            continue
         path, digest, count, defined = msg.unpickle()
         if path in digests:
             # A lost worker had sent it before its call ended; another was given it again.

@@ -139,8 +139,8 @@ class Importer(_Fetcher):
             func()
 
     def _tell(self):
-        """Tell the parent what it need not send: names on our path."""
-        self._told = True
+        """Tell the parent what it need not send: names on our path. Threads
+        that import first at the same time all do, as each asks next."""
         names = [sys.version]
         for path in sys.path:
             try:
@@ -149,8 +149,9 @@ class Importer(_Fetcher):
                 pass
         # There is no answer. The handle is HAVE_MODULES: its name would be sent
         # to each child.
-        self._request(0, int, lambda: Message(
+        self._request(-thread.get_ident(), int, lambda: Message(
             data=ascii(names).encode(), handle=114))
+        self._told = True
 
     def _look_ahead(self, fullname):
         """Ask for the module for which this one, a package, is imported."""
