@@ -283,3 +283,37 @@ def test_a_push_that_fails_leaves_no_child_waiting(router, make, monkeypatch):
             with pytest.raises(CallError, match='ModuleNotFoundError'):
                 imported(child, name, 'x')
     assert imported(child, 'clo_three', 'x') == 3
+
+
+SECOND_FIRST = '''
+import _thread, os, sys, time
+import mitogen.core
+go_on, done = mitogen.core.Latch(), mitogen.core.Latch()
+waiting, listdir = [], os.listdir
+
+
+def slow_listdir(path):
+    if not waiting:
+        waiting.append(path)
+        go_on.get()
+    return listdir(path)
+
+
+os.listdir = slow_listdir
+_thread.start_new_thread(lambda: done.put(__import__('clo_plain').value), ())
+while not waiting:
+    time.sleep(0.001)
+import clo_pkg
+sys.clo = go_on, done
+'''
+
+
+def test_a_thread_does_not_ask_before_its_child_has_said_what_it_has(router, make):
+    """
+    Another thread is about to say so, and takes its time.
+    """
+    make({'clo_plain.py': 'value = 2\n', 'clo_pkg/__init__.py': 'value = 1\n'})
+    child = router.local()
+    child.call(exec, SECOND_FIRST, {})
+    assert mitogen.parent._announced_by(router.stream_by_id(child.context_id))
+    assert child.call(eval, "[__import__('sys').clo[0].put(1), __import__('sys').clo[1].get()][1]") == 2
