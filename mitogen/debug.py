@@ -418,8 +418,8 @@ def _describe_router(router):
     if importer is not None:
         for kind, fetcher in (('module', importer),
                               ('resource', importer._resource_requester)):
-            # 0 stands for what the parent is told, and does not answer.
-            for key in sorted(filter(None, fetcher._callbacks)):
+            # A number stands for what a thread tells the parent, which does not answer.
+            for key in sorted(key for key in fetcher._callbacks if not isinstance(key, int)):
                 lines.append('  asked of the parent, not answered yet: %s %s'
                              % (kind, key))
     return lines
