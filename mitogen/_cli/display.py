@@ -15,6 +15,10 @@ import mitogen.core
 
 STDOUT, STDERR = 1, 2
 
+#: Bytes that are kept of the output of one host, where it is shown at its end, and of one line.
+KEPT_MAX = 64 * 1048576
+LINE_MAX = 65536
+
 
 @dataclasses.dataclass
 class Outcome:
@@ -125,6 +129,9 @@ class Prefixed(Display):
     def write(self, host: str, number: int, data: bytes) -> None:
         with self._lock:
             *lines, rest = (self._rest.pop((host, number), b'') + data).split(b'\n')
+            while len(rest) > LINE_MAX:
+                lines.append(rest[:LINE_MAX])
+                rest = rest[LINE_MAX:]
             if rest:
                 self._rest[host, number] = rest
             self._lines(host, number, lines)
@@ -152,10 +159,15 @@ class _Kept(Display):
     def __init__(self, **files: Any) -> None:
         super().__init__(**files)
         self._texts: dict[str, dict[int, list[bytes]]] = {}
+        self._sizes: dict[str, int] = {}
 
     def write(self, host: str, number: int, data: bytes) -> None:
         with self._lock:
-            self._texts.setdefault(host, {STDOUT: [], STDERR: []})[number].append(data)
+            texts = self._texts.setdefault(host, {STDOUT: [], STDERR: []})
+            texts[number].append(data)
+            self._sizes[host] = self._sizes.get(host, 0) + len(data)
+            if self._sizes[host] > KEPT_MAX:
+                raise ValueError('it wrote more than %d bytes, which are too many to show together' % (KEPT_MAX,))
 
     def _take(self, host: str) -> tuple[bytes, bytes]:
         texts = self._texts.pop(host, {STDOUT: [], STDERR: []})

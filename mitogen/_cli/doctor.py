@@ -69,6 +69,8 @@ def _look_at(work: connecting.Work, name: str) -> bool:
             if e.hint:
                 print('  %-11s %s' % ('remedy', e.hint))
             return True
+        # Much of it is in the words of the host.
+        text = display.clean(text.encode('utf-8', 'replace')).decode()
         print('  %-11s %-50s %7.0f ms' % (stage, text, 1000 * (time.monotonic() - started)), flush=True)
 
 

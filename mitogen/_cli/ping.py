@@ -44,6 +44,10 @@ def _look_at(options: Any, show: Any) -> int:
 def _ask(host: Any) -> dict[str, Any]:
     import mitogen._running
     facts: dict[str, Any] = host.call(mitogen._running.about)
+    for name, value in facts.items():
+        # These are shown as they are, and are in the words of the host.
+        if isinstance(value, str):
+            facts[name] = display.clean(value.encode('utf-8', 'replace')).decode()
     seconds = []
     for _ in range(ROUNDS):
         before = time.monotonic()

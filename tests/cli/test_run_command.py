@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import mitogen.command
+from mitogen._cli import display
 
 import testlib
 
@@ -54,6 +55,15 @@ def test_the_output_of_each_host_together(command):
     status, out, err = command('run', '--group', HERE, OTHER, '--', 'echo one; echo two')
     assert status == 0 and err == ''
     assert sorted(re.findall(r'== (\S+): ok\none\ntwo\n', out)) == ['local', OTHER]
+
+
+def test_output_that_is_kept_has_a_bound(command, monkeypatch):
+    monkeypatch.setattr(display, 'KEPT_MAX', 1000)
+    monkeypatch.setattr(display, 'LINE_MAX', 100)
+    status, out, err = command('run', '--json', HERE, '--', 'yes')
+    assert status == 1 and 'more than 1000 bytes' in json.loads(out)['error']
+    status, out, err = command('run', HERE, OTHER, '--', 'printf %0250d 1')
+    assert sorted(len(line.partition(' | ')[2]) for line in out.splitlines()) == [50, 50, 100, 100, 100, 100]
 
 
 def test_a_host_that_is_down_delays_and_changes_nothing(command):
