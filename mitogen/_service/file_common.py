@@ -7,7 +7,7 @@ from __future__ import absolute_import  # house
 
 import mitogen.core  # house
 
-from mitogen.service import AllowAny, AllowParents, to_text  # house
+from mitogen.service import AllowAny, AllowParents, LOG, to_text  # house
 
 
 # Policies, and types of arguments, of the methods.
@@ -38,3 +38,16 @@ def _forget_closed(stream, forget):
     side = stream.receive_side
     if side is not None and side.closed:
         forget()
+
+
+def _tell_pool(latch, obj):
+    """
+    Put something into a latch that a service has its pool wait for. Any thread,
+    also the broker's, where an error of one listener would keep the others from
+    hearing.
+    """
+    try:
+        latch.put(obj)
+    except mitogen.core.LatchError:
+        # The pool is closed: `Service.on_shutdown` ends what is left.
+        LOG.debug('a closed pool does not hear of %r', obj)

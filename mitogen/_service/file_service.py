@@ -14,6 +14,7 @@ import mitogen.core  # house
 import mitogen.select  # house
 
 from mitogen.service import _ANY, _forget_closed, _has_room, _hurry, _is_below, _log_refusal, _need_regular  # house
+from mitogen.service import _tell_pool  # house
 from mitogen.service import _open_below, _open_regular, _PARENTS, _PATH, _reply, _room_of, _text_path  # house
 from mitogen.service import _Transfer, arg_spec, Error, expose, FileStreamState, LOG, no_reply, Service  # house
 from mitogen.service import to_text  # house
@@ -193,7 +194,7 @@ class FileService(Service):
                 state = self._state_by_stream[stream] = FileStreamState()
                 state._stream = stream
         if new and stream is not None:
-            _forget_closed(stream, lambda: self._left.put((stream, None)))
+            _forget_closed(stream, lambda: self._tell(stream, None))
         return state
 
     def _expect(self, state, context_id):
@@ -205,7 +206,11 @@ class FileService(Service):
             state.unacked_by_id[context_id] = 0
             mitogen.core.listen(
                 self.router.context_by_id(context_id), 'disconnect',
-                lambda: self._left.put((state._stream, context_id)))
+                lambda: self._tell(state._stream, context_id))
+
+    def _tell(self, stream, what):
+        """Have `on_message` called on a thread of the pool. Any thread."""
+        _tell_pool(self._left, (stream, what))
 
     def on_message(self, event):
         """
@@ -313,7 +318,7 @@ class FileService(Service):
             state.jobs.append(_Transfer(sender, fp))
         if not self._is_there(msg.src_id, state._stream):
             # It left while its question waited here, so nobody will say so.
-            self._left.put((state._stream, msg.src_id))
+            self._tell(state._stream, msg.src_id)
 
     def _is_there(self, context_id, stream):
         """
@@ -420,7 +425,7 @@ class FileService(Service):
                 LOG.exception('%r: a transfer failed', self)
         with state.lock:
             state._pumping = False
-        self._left.put((state._stream, _GO_ON))
+        self._tell(state._stream, _GO_ON)
 
     def _next_step(self, state):
         """
@@ -451,7 +456,7 @@ class FileService(Service):
             state._held = True
             try:
                 _room_of(self.router).when_there(
-                    stream, lambda: self._left.put((stream, _GO_ON)))
+                    stream, lambda: self._tell(stream, _GO_ON))
             except mitogen.core.Error:
                 LOG.debug('the broker exited during a transfer')
         return False
@@ -486,7 +491,7 @@ class FileService(Service):
                 return
             self._watching = True
         room.call_later(self.router.limits.stalled_seconds / 4.0,
-                        lambda: self._left.put((None, _CHECK)))
+                        lambda: self._tell(None, _CHECK))
 
     def _check_all(self):
         with self._lock:

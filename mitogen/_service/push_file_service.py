@@ -13,7 +13,7 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.select  # house
 
-from mitogen.service import _forget_closed, _has_room, _hurry, _PARENTS, _PATH_TO_CONTEXT, _patience  # house
+from mitogen.service import _forget_closed, _has_room, _hurry, _PARENTS, _PATH_TO_CONTEXT, _patience, _tell_pool  # house
 from mitogen.service import _pools_by_select, _room_of, _text_path  # house
 from mitogen.service import arg_spec, Error, expose, LOG, no_reply, Service  # house
 
@@ -149,7 +149,7 @@ class PushFileService(Service):
             first = len(held) == 1
         if first:
             _room_of(self.router).when_there(
-                stream, lambda: self._free.put(stream))
+                stream, lambda: _tell_pool(self._free, stream))
         return False
 
     def _is_served(self):

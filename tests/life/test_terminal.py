@@ -37,7 +37,8 @@ with mitogen.master.Router() as router:
         print('ready')
         sys.stdout.flush()
         while True:
-            time.sleep(600)
+            # Short, as an interrupt that comes just before a sleep does not end it.
+            time.sleep(0.05)
     except KeyboardInterrupt:
         print('interrupted')
     call.get().unpickle()

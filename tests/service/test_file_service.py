@@ -414,3 +414,25 @@ def test_a_question_of_a_context_that_has_left_meanwhile(router, service, large,
     # It does not stand in the way of others.
     ok, _ = FileService.get(router.myself(), path, io.BytesIO())
     assert ok
+
+
+def test_a_context_that_leaves_after_the_pool_is_closed(router):
+    """
+    It is no error, and those that listen to the loss of its stream after the service are told as well.
+    """
+    service = FileService(router)
+    pool = Pool(router, services=[service], size=1)
+    child = router.local()
+    heard = mitogen.core.Latch()
+    with testlib.LogCapture() as log:
+        service._get_state(child)
+        stream = router.stream_by_id(child.context_id)
+        mitogen.core.listen(stream, 'disconnect', heard.put)
+        # As a broker thread has it that was about to tell the pool when this was closed.
+        notify = service.select.notify
+        pool._select.close()
+        service.select.notify = notify
+        child.shutdown(wait=True)
+        heard.get(timeout=testlib.patience())
+        pool.stop()
+    assert not [record for record in log.records if record.levelno >= 30]
