@@ -382,6 +382,11 @@ class ModuleResponder(_Server):
         began = mitogen.core.now()
         name = self._name_in(msg)
         self.get_module_count += 1
+        if name.count('.') > mitogen.parent.PACKAGES_MAX:
+            RESPONDER_LOG.error('%s asks for a module in %d packages: %.100r...',
+                                stream, name.count('.'), name)
+            self._refuse_module(msg)
+            return
         if name in stream.protocol.sent_modules and \
                 not mitogen.parent._announced_by(stream):
             RESPONDER_LOG.warning('duplicate request for %r from %s', name,

@@ -11,7 +11,8 @@ import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import b, to_text  # house
 from mitogen.parent import _announced_by, _Forwarder, _handle, _pack_modules, _receive_announcements  # house
-from mitogen.parent import _send_load_module, ABSENT_MAX, is_immediate_child, LOG, PY3, REQUEST_MAX, Throttle  # house
+from mitogen.parent import _send_load_module, ABSENT_MAX, is_immediate_child, LOG, PACKAGES_MAX, PY3, REQUEST_MAX  # house
+from mitogen.parent import Throttle  # house
 
 
 class _Needs(object):
@@ -79,8 +80,9 @@ class ModuleForwarder(_Forwarder):
             if stream is not None:
                 self._when_complete(lambda: self._answer(stream, fullname))
 
-        if (fullname not in self.importer._cache and
-                len(self.importer._cache) >= ABSENT_MAX):
+        is_new = fullname not in self.importer._cache
+        if (fullname.count('.') > PACKAGES_MAX or
+                is_new and len(self.importer._cache) >= ABSENT_MAX):
             # Nobody needs that many modules.
             LOG.error('%r: context %d asks for too many modules, the last one '
                       'is %r', self, child_id, fullname)

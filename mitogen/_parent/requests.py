@@ -162,6 +162,10 @@ class Throttle(object):
 #: Longest name of a module, or of a file in a package, that may be asked for.
 REQUEST_MAX = 1000
 
+#: Packages that the name of a module may lie in. Each is looked up by itself, so
+#: that the time which a name takes grows with the cube of their number.
+PACKAGES_MAX = 50
+
 #: How many answers that there is no such thing are kept.
 ABSENT_MAX = 10000
 

@@ -247,6 +247,9 @@ class World(object):
                 listens, leaked = peer.driver.finish()
             except OSError as e:
                 raise Finding('%s is not listened to: %s' % (type(peer).__name__, e))
+            except EOFError:
+                # The master has cut it off and ended its process, before it could say so.
+                listens = leaked = False
             check(peer.has_authority or not leaked, '%s was sent a file out of the prefix', type(peer).__name__)
             if not listens:
                 peer.close()

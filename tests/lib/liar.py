@@ -51,7 +51,15 @@ class Liar(object):
         self.lines.flush()
 
     def finish(self):
-        return json.loads(self.lines.readline())
+        """
+        Return the result of what was started.
+
+        :raises EOFError: the process has ended.
+        """
+        line = self.lines.readline()
+        if not line:
+            raise EOFError()
+        return json.loads(line)
 
     def tell(self, *frames):
         """

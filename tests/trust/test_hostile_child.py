@@ -5,6 +5,7 @@ notices nothing, memory stays bounded, and the log says who did what.
 Each lie is told twice: by a child of the master, and by a grandchild, whose parent is a child itself.
 """
 
+import collections
 import contextlib
 import logging
 import os
@@ -284,15 +285,32 @@ def content_of(frames):
 
 def test_a_name_that_is_no_module_is_answered_so(tree):
     names = ['../../etc/passwd', '/etc/passwd', '/etc/passwd.py', '..', '.', '', 'a..b', 'os/../../etc/passwd',
-             'passwd\0', 'mitogen.../../etc/passwd', '__main__.x', 'sys', 'os', '\n',
-             # The master looks for each package of it when a child of its own that has announced itself asks.
-             'a.' * (40 if tree.middle else 400)]
+             'passwd\0', 'mitogen.../../etc/passwd', '__main__.x', 'sys', 'os', '\n', 'a.' * 400]
     frames = tree.liar.tell(*[dict(dst=tree.parent_id, handle=GET_MODULE, data=name) for name in names])
     testlib.wait_for(lambda: len(frames_to(frames, LOAD_MODULE)) == len(names)
                      or frames.extend(tree.liar.sync()['frames']))
     for frame in frames_to(frames, LOAD_MODULE):
         assert frame[6] > 300 or not any(pickle.loads(frame[7].encode('latin-1'))[1:])
     tree.liar.tell(dict(dst=tree.parent_id, handle=GET_MODULE, data='\xff'))
+
+
+@pytest.mark.parametrize('count', [40, 400])
+def test_a_name_in_very_many_packages_costs_no_time(tree, monkeypatch, count):
+    """
+    The master and the context in the middle look for each package of a name when a child that has announced itself asks.
+    """
+    counts = collections.Counter()
+    denied = mitogen.core.ImportPolicy.denied
+
+    def count_and_ask(self, fullname):
+        counts['looks'] += 1
+        return denied(self, fullname)
+
+    monkeypatch.setattr(mitogen.core.ImportPolicy, 'denied', count_and_ask)
+    name = '.'.join(['pkg'] + ['a'] * count)
+    frames = tree.liar.tell(dict(dst=tree.parent_id, handle=GET_MODULE, data=name))
+    testlib.wait_for(lambda: frames_to(frames, LOAD_MODULE) or frames.extend(tree.liar.sync()['frames']))
+    assert counts['looks'] < 100
 
 
 def test_a_path_out_of_the_package_is_not_served(router, tmp_path):
