@@ -15,17 +15,18 @@ author = 'the authors of this project'
 copyright = author
 version = release = '.'.join(str(part) for part in mitogen.__version__)
 
-extensions = ['sphinx.ext.autodoc']
+extensions = ['sphinx.ext.autodoc', 'sphinx_copybutton']
 exclude_patterns = ['_build']
 default_role = 'code'
 highlight_language = 'python'
-html_theme = 'alabaster'
-html_theme_options = {
-    'description': 'Python functions in other processes, users, containers and hosts',
-    'page_width': '1100px',
-}
+html_theme = 'furo'
+html_title = 'mitogen'
 html_copy_source = False
 html_show_copyright = False
+
+# A copied session has its commands only, without prompts and without what they print.
+copybutton_prompt_text = '$ '
+copybutton_only_copy_prompt_lines = True
 
 autodoc_member_order = 'bysource'
 autodoc_default_options = {'members': True, 'show-inheritance': True}
