@@ -107,7 +107,14 @@ class Display:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
+    return value if isinstance(value, str) else _described(value)
+
+
+def _described(value: Any) -> str:
+    try:
+        return repr(value)
+    except RecursionError:
+        return '(a value that is nested too deep to be shown)'
 
 
 def clean(line: bytes) -> bytes:
@@ -198,11 +205,18 @@ class Json(_Kept):
     """
     def _tell(self, outcome: Outcome) -> None:
         out, err = self._take(outcome.host)
-        line = json.dumps({
+        try:
+            line = self._line(outcome, outcome.value, out, err)
+        except (TypeError, ValueError, RecursionError):
+            # No JSON, such as a dict with tuples as keys, or one that holds itself.
+            line = self._line(outcome, _described(outcome.value), out, err)
+        self._put(STDOUT, line.encode('ascii') + b'\n')
+
+    def _line(self, outcome: Outcome, value: Any, out: bytes, err: bytes) -> str:
+        return json.dumps({
             'host': outcome.host, 'ok': outcome.ok, 'status': outcome.status,
             'stdout': out.decode('utf-8', 'replace'), 'stderr': err.decode('utf-8', 'replace'),
-            'value': outcome.value, 'error': None if outcome.error is None else outcome.reason,
+            'value': value, 'error': None if outcome.error is None else outcome.reason,
             'stage': getattr(outcome.error, 'stage', None), 'hint': getattr(outcome.error, 'hint', None),
             'seconds': round(outcome.seconds, 3),
         }, default=repr)
-        self._put(STDOUT, line.encode('ascii') + b'\n')

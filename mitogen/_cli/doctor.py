@@ -93,7 +93,10 @@ def _stages(work: connecting.Work, name: str) -> Iterator[tuple[str, str]]:
             yield from _last_words(e)
             raise Failed('%s, after: %s' % (e.reason, e.stage or 'nothing'), _remedy(e))
         yield 'connected', 'all stages up to a Python that takes orders'
-        yield from _look_around(host)
+        try:
+            yield from _look_around(host)
+        except (mitogen.core.Error, KeyError, TypeError) as e:
+            raise Failed('it does not answer as a host does: %s' % (e,), None)
 
 
 def _described(method: str, options: dict[str, Any]) -> str:

@@ -14,6 +14,9 @@ from mitogen._cli import connecting, display
 #: Round trips of which the median is told.
 ROUNDS = 5
 
+#: What is told of a host.
+FACTS = 'hostname', 'user', 'pid', 'python', 'executable', 'platform', 'core', 'time'
+
 
 def add_commands(subparsers: Any) -> None:
     """
@@ -43,11 +46,9 @@ def _look_at(options: Any, show: Any) -> int:
 
 def _ask(host: Any) -> dict[str, Any]:
     import mitogen._running
-    facts: dict[str, Any] = host.call(mitogen._running.about)
-    for name, value in facts.items():
-        # These are shown as they are, and are in the words of the host.
-        if isinstance(value, str):
-            facts[name] = display.clean(value.encode('utf-8', 'replace')).decode()
+    told = host.call(mitogen._running.about)
+    # These are shown as they are, and are in the words of the host.
+    facts: dict[str, Any] = {name: _printable(told[name]) for name in FACTS}
     seconds = []
     for _ in range(ROUNDS):
         before = time.monotonic()
@@ -55,6 +56,15 @@ def _ask(host: Any) -> dict[str, Any]:
         seconds.append(time.monotonic() - before)
     facts['round_trip'] = round(statistics.median(seconds), 6)
     return facts
+
+
+def _printable(value: Any) -> Any:
+    """
+    Return a fact as a person may be shown it: a number, or else text without control characters.
+    """
+    if type(value) in (int, float):
+        return value
+    return display.clean(str(value).encode('utf-8', 'replace')).decode()
 
 
 def ping(options: Any, rest: list[str]) -> int:
@@ -71,4 +81,4 @@ def info(options: Any, rest: list[str]) -> int:
     Tell of each host what it is.
     """
     return _look_at(options, lambda facts: '\n'.join('%s: %s' % (
-        name, facts[name]) for name in ('hostname', 'user', 'pid', 'python', 'executable', 'platform', 'core')))
+        name, facts[name]) for name in FACTS[:-1]))

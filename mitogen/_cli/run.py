@@ -58,6 +58,7 @@ def run(options: Any, rest: list[str]) -> int:
     """
     Do what the command line says and return the exit status.
     """
+    from mitogen._tree.running import _exit_status
     start = _starter(options, rest)
     work = connecting.Work(options)
     shown = work.display(options.group)
@@ -71,7 +72,7 @@ def run(options: Any, rest: list[str]) -> int:
         if _is_function(options):
             outcome.status, outcome.value = 0, value
         else:
-            outcome.status = value
+            outcome.status = _exit_status(value)
     outcomes = work.run(job, shown)
     if not options.json:
         connecting.summary(outcomes)

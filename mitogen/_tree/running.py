@@ -121,15 +121,36 @@ class Running(Stream[Any]):
 
         :param outputs: number of the item -> function.
         :raises RemoteError: what runs raised.
+        :raises StreamError: the host sent what is no output.
         """
         value = None
         with self:
-            for number, data in self:
+            for item in self:
+                number, data = _checked(item)
                 if number == END:
                     value = data
                 elif number in outputs:
                     outputs[number](data)
         return value
+
+
+def _checked(item: Any) -> tuple[int, Any]:
+    """
+    Return an item that a host sent, which may be anything, if it is one.
+    """
+    if isinstance(item, tuple) and len(item) == 2 and type(item[0]) is int:
+        if item[0] == END or item[0] in (STDOUT, STDERR) and isinstance(item[1], bytes):
+            return item
+    raise mitogen.core.StreamError('the host sent what is no output of a process')
+
+
+def _exit_status(value: Any) -> int:
+    """
+    Return what a host says is an exit status, if it is one.
+    """
+    if type(value) is not int:
+        raise mitogen.core.StreamError('the host sent what is no exit status')
+    return value
 
 
 _MODULE = 'mitogen._running'
@@ -200,7 +221,7 @@ def run(
             env=None if env is None else dict(env), cwd=None if cwd is None else str(cwd), merged=merged,
             terminal=terminal,
         ) as running:
-            returncode = running.follow(outputs)
+            returncode = _exit_status(running.follow(outputs))
     except errors.DeadlineExceeded as e:
         late = CommandTimeout(*e.args)
         late.host, late.began, late.cmd, late.timeout = host.name, e.began, args, timeout

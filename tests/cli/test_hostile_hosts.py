@@ -1,0 +1,70 @@
+"""
+Hosts that answer the commands of ``mitogen`` with what nobody asked for. What they say is escaped, and costs no other
+host its result.
+"""
+
+import json
+
+import pytest
+
+import mitogen
+import mitogen._running
+import mitogen._tasks
+import mitogen.command
+import mitogen.core
+from mitogen._tree import running
+from mitogen._tree.options import DEFAULT
+
+import lying_host
+
+HERE = 'local:'
+
+
+@pytest.fixture
+def command(capfdbinary):
+    def run(*args):
+        status = mitogen.command.main(list(args))
+        out, err = capfdbinary.readouterr()
+        text = (out + err).decode()
+        assert not set(text) & set(u'\x1b\x9b\u202e'), text
+        assert not [line for line in text.splitlines() if line.startswith('root | ')]
+        return status, out.decode(), err.decode()
+    return run
+
+
+@pytest.mark.parametrize('options', [['ping'], ['info'], ['info', '--json'], ['doctor']])
+@pytest.mark.parametrize('lie', [lying_host.facts, lying_host.no_facts, lying_host.failing_facts])
+def test_the_words_of_a_host_are_escaped(command, monkeypatch, options, lie):
+    monkeypatch.setattr(mitogen._running, 'about', lie)
+    status, out, err = command(*options + [HERE])
+    assert out or err
+    assert (status == 0) == (lie is lying_host.facts and options != ['doctor'])
+
+
+@pytest.mark.parametrize('name', ['loop', 'odd_keys'])
+def test_a_value_that_is_no_json_costs_no_other_host_its_result(command, name):
+    status, out, err = command('run', '--json', HERE, HERE + '/', '-m', 'lying_host:' + name)
+    assert [json.loads(line)['ok'] for line in out.splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize('item', [5, (1,), (1, 2, 3), (7, b'x'), ([], b'x'), (1, u'text'), (2, None), (True, b'x')])
+def test_what_is_no_output_is_an_error_of_ours(host, item):
+    with pytest.raises(mitogen.core.StreamError, match='no output'):
+        told(host, item).follow({1: len, 2: len})
+
+
+@pytest.mark.parametrize('value', [u'7', None, [], True])
+def test_what_is_no_exit_status_is_an_error_of_ours(host, monkeypatch, value):
+    monkeypatch.setattr(running, 'start_process', lambda *args, **kwargs: told(host, (0, value)))
+    with pytest.raises(mitogen.core.StreamError, match='no exit status'):
+        host.run(['true'])
+
+
+@pytest.fixture(scope='module')
+def host():
+    with mitogen.Tree() as tree:
+        yield tree.local(name='liar')
+
+
+def told(host, *items):
+    return running.Running(host, DEFAULT, mitogen._tasks.stream, ('lying_host', None, 'items'), items, {})

@@ -1,0 +1,37 @@
+"""
+Functions that a hostile host may have in place of those of mitogen: they return what nobody asked for.
+"""
+
+import mitogen.core
+
+#: It would clear the terminal, and begin a line that reads like one of another host.
+LIE = u'a\x1b[2J\nroot | \u202e\x9b'
+
+
+def facts():
+    told = dict.fromkeys(('hostname', 'user', 'python', 'platform'), LIE)
+    # The text of an exception is shown as it is.
+    return dict(told, executable=mitogen.core.CallError(LIE), core=mitogen.core.Blob(b'\x1b[2J'), pid=[LIE], time=LIE)
+
+
+def no_facts():
+    return {LIE: LIE}
+
+
+def failing_facts():
+    raise ValueError(LIE)
+
+
+def loop():
+    value = []
+    value.append(value)
+    return value
+
+
+def odd_keys():
+    return {(1, 2): LIE}
+
+
+def items(*told):
+    for item in told:
+        yield item
