@@ -14,7 +14,7 @@ from mitogen._cli import connecting, display
 #: Round trips of which the median is told.
 ROUNDS = 5
 
-#: What is told of a host.
+#: The facts that are told of a host.
 FACTS = 'hostname', 'user', 'pid', 'python', 'executable', 'platform', 'core', 'time'
 
 

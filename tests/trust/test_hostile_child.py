@@ -285,13 +285,13 @@ def content_of(frames):
 
 def test_a_name_that_is_no_module_is_answered_so(tree):
     names = ['../../etc/passwd', '/etc/passwd', '/etc/passwd.py', '..', '.', '', 'a..b', 'os/../../etc/passwd',
-             'passwd\0', 'mitogen.../../etc/passwd', '__main__.x', 'sys', 'os', '\n', 'a.' * 400]
+             'passwd\0', 'mitogen.../../etc/passwd', '__main__.x', 'sys', 'os', '\n', 'mitogen.\xc2\x9b\x1b[2J', 'a.' * 400]
     frames = tree.liar.tell(*[dict(dst=tree.parent_id, handle=GET_MODULE, data=name) for name in names])
     testlib.wait_for(lambda: len(frames_to(frames, LOAD_MODULE)) == len(names)
                      or frames.extend(tree.liar.sync()['frames']))
     for frame in frames_to(frames, LOAD_MODULE):
         assert frame[6] > 300 or not any(pickle.loads(frame[7].encode('latin-1'))[1:])
-    tree.liar.tell(dict(dst=tree.parent_id, handle=GET_MODULE, data='\xff'))
+    tree.liar.tell(*[dict(dst=tree.parent_id, handle=GET_MODULE, data=data) for data in ('\xff', 'a.\xed\xa0\x80')])
 
 
 @pytest.mark.parametrize('count', [40, 400])
@@ -323,6 +323,22 @@ def test_a_path_out_of_the_package_is_not_served(router, tmp_path):
             # One of many requests waits for its turn.
             testlib.wait_for(lambda: frames_to(frames, LOAD_RESOURCE) or frames.extend(liar.sync()['frames']))
             assert content_of(frames) is None, (package, resource)
+    liar.close()
+
+
+def test_nonsense_about_archives_of_distributions_is_answered_so(router, tmp_path):
+    liar = Liar(router, tmp_path)
+    sane = 'cp311 cp311 linux_x86_64 glibc 2.36 a70d0d0a'
+    for package in ('pytest', 'os', '', '..'):
+        for resource in ('\0take ', '\0take x', '\0take ' + sane, '\0take ' + sane.replace('2.36', '9' * 100),
+                         '\0take ' + sane[:-1] + '\n', '\0piece ', '\0piece x', '\0piece x -1', '\0piece  0',
+                         '\0piece ' + '9' * 90 + ' ' + '9' * 90):
+            data = pickle.dumps((package, resource), 2).decode('latin-1')
+            frames = liar.tell(dict(dst=0, handle=GET_RESOURCE, data=data))
+            testlib.wait_for(lambda: frames_to(frames, LOAD_RESOURCE) or frames.extend(liar.sync()['frames']))
+            # Nothing, or a reason why not.
+            content = content_of(frames)
+            assert content is None or content[7:].startswith(b'no '), (package, resource, content)
     liar.close()
 
 

@@ -18,6 +18,7 @@ import threading
 import pytest
 
 import mitogen
+import mitogen._private_folder
 import mitogen.core
 import mitogen.debug
 import mitogen.unix
@@ -449,3 +450,25 @@ def test_a_process_that_joins_again_leaves_and_nobody_waits_for_ever(router, tmp
     assert done.returncode == 0, done.stdout
     lines = [line for line in done.stdout.splitlines() if 'No handlers' not in line]
     assert lines[-5:] == ['told', 'told', 'True True', 'True True', '0 []']
+
+
+def test_a_link_in_the_way_of_private_folders_leads_nowhere(tmp_path, monkeypatch):
+    place, victim = tmp_path / 'place', tmp_path / 'victim'
+    for folder in place, victim:
+        folder.mkdir()
+    (victim / 'file').write_text('x')
+    left = place / (mitogen._private_folder.PREFIX + 'left')
+    left.mkdir()
+    (left / 'inside').symlink_to(victim)
+    locked = place / (mitogen._private_folder.PREFIX + 'locked')
+    locked.mkdir()
+    (locked / mitogen._private_folder.LOCK).symlink_to(victim / 'file')
+    link = place / (mitogen._private_folder.PREFIX + 'link')
+    link.symlink_to(victim)
+    for path in left, locked, victim:
+        os.utime(str(path), (0, 0))
+    monkeypatch.setattr(mitogen._private_folder, 'places', lambda: [str(place)])
+    mitogen._private_folder.sweep()
+    # The folder that was left behind goes, and nothing that a link leads to.
+    assert not left.exists() and link.is_symlink() and locked.exists()
+    assert (victim / 'file').read_text() == 'x'
