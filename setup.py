@@ -336,7 +336,6 @@ setup(
         'Programming Language :: Python :: 2.7',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: Implementation :: CPython',
-        'Programming Language :: Python :: Implementation :: PyPy',
         'Topic :: System :: Distributed Computing',
         'Topic :: System :: Systems Administration',
         'Typing :: Typed',

@@ -383,8 +383,10 @@ class ModuleResponder(_Server):
         name = self._name_in(msg)
         self.get_module_count += 1
         if name.count('.') > mitogen.parent.PACKAGES_MAX:
-            RESPONDER_LOG.error('%s asks for a module in %d packages: %.100r...',
-                                stream, name.count('.'), name)
+            tell, more = mitogen.core._may_log_now(stream, 'packages')
+            if tell:
+                RESPONDER_LOG.error('%s asks for a module in %d packages%s',
+                                    stream, name.count('.'), more)
             self._refuse_module(msg)
             return
         if name in stream.protocol.sent_modules and \

@@ -80,12 +80,18 @@ class ModuleForwarder(_Forwarder):
             if stream is not None:
                 self._when_complete(lambda: self._answer(stream, fullname))
 
-        is_new = fullname not in self.importer._cache
-        if (fullname.count('.') > PACKAGES_MAX or
-                is_new and len(self.importer._cache) >= ABSENT_MAX):
+        reason = None
+        if fullname.count('.') > PACKAGES_MAX:
+            reason = 'a module in too many packages'
+        elif (fullname not in self.importer._cache and
+                len(self.importer._cache) >= ABSENT_MAX):
             # Nobody needs that many modules.
-            LOG.error('%r: context %d asks for too many modules, the last one '
-                      'is %r', self, child_id, fullname)
+            reason = 'too many modules'
+        if reason:
+            tell, more = mitogen.core._may_log_now(self, reason)
+            if tell:
+                LOG.error('%r: context %d asks for %s, the last one is %.100r%s',
+                          self, child_id, reason, fullname, more)
             stream = self._stream_to(child_id)
             if stream is not None:
                 self._send(stream, mitogen.core.LOAD_MODULE,
