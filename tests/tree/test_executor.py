@@ -3,8 +3,10 @@ The executor of a host, which is one of the standard library's kind.
 """
 
 import concurrent.futures
+import gc
 import os
 import time
+import weakref
 
 import pytest
 
@@ -125,3 +127,12 @@ def test_wait_tells_of_what_was_cancelled(four):
 
 def test_keywords_belong_to_the_function(four):
     assert four.submit(targets.keywords, fn=1, timeout=2).result() == {'fn': 1, 'timeout': 2}
+
+
+def test_what_was_returned_is_not_kept(four):
+    # Of the types that travel, one whose instances may be referred to weakly.
+    for found in four.map(mitogen.core.Secret, ['a', 'b', 'c']):
+        kept = weakref.ref(found)
+        del found
+        gc.collect()
+        assert kept() is None
