@@ -22,8 +22,18 @@ import testlib
 LOOPS = ['asyncio'] + ['uvloop'] * (importlib.util.find_spec('uvloop') is not None)
 
 
+@pytest.fixture(scope='module')
+def warm():
+    """
+    libuv makes a pipe for the first loop of a process, and keeps it.
+    """
+    if 'uvloop' in LOOPS:
+        import uvloop
+        uvloop.new_event_loop().close()
+
+
 @pytest.fixture(params=LOOPS)
-def run(request, whole):
+def run(request, whole, warm):
     """
     A function that runs a coroutine function with a tree and a host, in a loop of a kind.
     """
@@ -75,6 +85,30 @@ def test_a_call_that_is_cancelled_is_cancelled_over_there(run):
     async def main(tree, host):
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(host.call(task_targets.sleep_and_note, 600, 'late'), 0.2)
+        assert 'late' not in await host.call(task_targets.seen)
+    run(main)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, 'timeout'), reason='asyncio.timeout came with Python 3.11')
+def test_a_timeout_of_asyncio_cancels_over_there(run):
+    async def main(tree, host):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await host.call(task_targets.sleep_and_note, 600, 'late')
+        assert 'late' not in await host.call(task_targets.seen)
+    run(main)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, 'TaskGroup'), reason='asyncio.TaskGroup came with Python 3.11')
+def test_a_group_of_which_one_fails_cancels_the_others_over_there(run):
+    async def main(tree, host):
+        with pytest.raises(BaseExceptionGroup) as caught:  # noqa: F821
+            async with asyncio.TaskGroup() as group:
+                # The host runs one at a time: the failure comes first, and the others wait or have begun.
+                group.create_task(host.call(targets.fail))
+                for _ in range(3):
+                    group.create_task(host.call(task_targets.sleep_and_note, 600, 'late'))
+        assert caught.group_contains(mitogen.RemoteError, match='on purpose')
         assert 'late' not in await host.call(task_targets.seen)
     run(main)
 
