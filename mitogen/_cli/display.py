@@ -190,13 +190,15 @@ class Grouped(_Kept):
         how = 'ok' if outcome.ok else outcome.reason
         self._put(STDOUT, ('== %s: %s\n' % (outcome.label, how)).encode('utf-8', 'replace'))
         for number, text in (STDOUT, out), (STDERR, err):
-            lines = text.split(b'\n')
-            if lines[-1] == b'':
-                lines.pop()
-            if lines:
-                self._put(number, b''.join(clean(line) + b'\n' for line in lines))
+            if text:
+                self._lines(number, text[:-1] if text.endswith(b'\n') else text)
         if outcome.value is not None:
-            self._put(STDOUT, (_shown(outcome.value) + '\n').encode('utf-8', 'replace'))
+            self._lines(STDOUT, _shown(outcome.value).encode('utf-8', 'replace'))
+
+    def _lines(self, number: int, text: bytes) -> None:
+        # A line of a host does not pass for the heading of another one.
+        lines = [clean(line) for line in text.split(b'\n')]
+        self._put(number, b''.join((b' ' if line.startswith(b'== ') else b'') + line + b'\n' for line in lines))
 
 
 class Json(_Kept):

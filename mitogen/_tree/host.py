@@ -91,6 +91,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         check: bool = False, text: bool = True, env: Optional[Mapping[str, Optional[str]]] = None,
         cwd: Optional[str] = None, stdout: Optional[running.Output] = None,
         stderr: Union[running.Output, int, None] = None, terminal: bool = False,
+        max_output: Optional[int] = running.KEPT_MAX,
     ) -> running.Completed:
         """
         Run a process there and wait for its end, in the words of :func:`subprocess.run`. Any thread but the broker's.
@@ -107,14 +108,17 @@ class Host(caller.Caller, mitogen.parent.Context):
         :param stdout: function that is called with bytes as they are written. The default is to return them.
         :param stderr: likewise; or `subprocess.STDOUT`, for one pipe.
         :param terminal: give it a terminal, and so a single output.
+        :param max_output: bytes of output that are kept here; the process is ended at the next one. None is for any
+            number. What a function takes is not counted.
         :raises CommandError: with `check`: its status is not zero. It is a :class:`subprocess.CalledProcessError`, too.
         :raises CommandTimeout: it did not end in time. It is a :class:`subprocess.TimeoutExpired`, too.
         :raises RemoteError: it could not be started.
+        :raises StreamError: it wrote more than `max_output`, or the host sent what is no output.
         :raises ConnectionLost: the host went away.
         """
         return running.run(
             self, args, input=input, timeout=timeout, check=check, text=text, env=env, cwd=cwd, stdout=stdout,
-            stderr=stderr, terminal=terminal)
+            stderr=stderr, terminal=terminal, max_output=max_output)
 
     def executor(self, max_workers: Optional[int] = None, *, processes: bool = False) -> HostExecutor:
         """

@@ -6,6 +6,7 @@ Processes, scripts and functions that run on a host with their output wanted.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
@@ -27,6 +28,9 @@ Command = Union[Sequence[str], str]
 Output = Callable[[bytes], object]
 
 STDOUT, STDERR, END = 1, 2, 0
+
+#: Bytes of output that :meth:`Host.run` keeps of one process, unless it is told another number.
+KEPT_MAX = 256 * 1048576
 
 
 @dataclasses.dataclass
@@ -190,11 +194,33 @@ def start_module(host: Host, name: str, argv: Sequence[str], options: CallOption
     return start_function(host, (_MODULE, None, 'module_as_script'), (name, list(argv)), options)
 
 
+class _Kept:
+    """
+    The output of one process that its caller wants at once, up to a number of bytes (None: of any size).
+    """
+    def __init__(self, limit: Optional[int]) -> None:
+        self._limit = limit
+        self._size = 0
+        self._parts: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+
+    def write(self, number: int, data: bytes) -> None:
+        self._size += len(data)
+        if self._limit is not None and self._size > self._limit:
+            raise mitogen.core.StreamError(
+                'the process wrote more than %d bytes: hand its output to a function (stdout=, stderr=) as it comes, '
+                'or set max_output=' % (self._limit,))
+        if data:
+            self._parts[number].append(data)
+
+    def read(self, number: int) -> bytes:
+        return b''.join(self._parts[number])
+
+
 def run(
     host: Host, args: Command, *, input: Union[bytes, str, None] = None, timeout: Optional[float] = None,
     check: bool = False, text: bool = True, env: Optional[Mapping[str, Optional[str]]] = None,
     cwd: Optional[str] = None, stdout: Optional[Output] = None, stderr: Union[Output, int, None] = None,
-    terminal: bool = False,
+    terminal: bool = False, max_output: Optional[int] = KEPT_MAX,
 ) -> Completed:
     """
     See :meth:`Host.run`.
@@ -202,14 +228,14 @@ def run(
     if isinstance(input, str):
         input = input.encode('utf-8')
     merged = stderr == subprocess.STDOUT
-    chunks: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+    kept = _Kept(max_output)
     outputs: dict[int, Output] = {
-        STDOUT: stdout or chunks[STDOUT].append,
-        STDERR: stderr if callable(stderr) else chunks[STDERR].append,
+        STDOUT: stdout or functools.partial(kept.write, STDOUT),
+        STDERR: stderr if callable(stderr) else functools.partial(kept.write, STDERR),
     }
 
     def written(number: int, given: bool, missing: bool = False) -> Any:
-        data = None if given or missing else b''.join(chunks[number])
+        data = None if given or missing else kept.read(number)
         return data.decode('utf-8', 'replace') if text and data is not None else data
 
     def outcome() -> tuple[Any, Any]:

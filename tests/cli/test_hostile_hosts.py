@@ -68,3 +68,20 @@ def host():
 
 def told(host, *items):
     return running.Running(host, DEFAULT, mitogen._tasks.stream, ('lying_host', None, 'items'), items, {})
+
+
+def test_output_beyond_what_the_caller_keeps_is_an_error(host):
+    with pytest.raises(mitogen.core.StreamError, match='more than 1000 bytes'):
+        host.run('yes', max_output=1000)
+    # The error ends the process, and no limit is that of a function.
+    parts = []
+    done = host.run('printf %2000d 1; printf %1000d 1 >&2', max_output=1000, stdout=parts.append)
+    assert (done.stdout, len(b''.join(parts)), len(done.stderr)) == (None, 2000, 1000)
+    assert len(host.run('printf %2000d 1', max_output=None).stdout) == 2000
+
+
+def test_neither_output_nor_value_passes_for_the_heading_of_another_host(command):
+    status, out, err = command('run', '--group', HERE, HERE + '/', '--', 'echo "== web2: ok"; echo "== web3" >&2')
+    assert status == 0 and out.count('\n == web2: ok\n') == 2 and err == ' == web3\n' * 2
+    status, out, err = command('run', '--group', HERE, HERE + '/', '-m', 'lying_host:heading')
+    assert status == 0 and out.count('\n == web2: ok\nroot\\x1b[2J\n') == 2

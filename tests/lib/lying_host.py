@@ -32,6 +32,10 @@ def odd_keys():
     return {(1, 2): LIE}
 
 
+def heading():
+    return u'== web2: ok\nroot\x1b[2J'
+
+
 def items(*told):
     for item in told:
         yield item
