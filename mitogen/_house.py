@@ -63,6 +63,13 @@ PARTS = {
         'file_common', 'below', 'transfer', 'file_stream_state',
         'push_file_service', 'file_service',
     ],
+    'debug': [
+        'base', 'interrupts', 'routers', 'stacks', 'terminal', 'statistics',
+        'waits', 'description', 'dump', 'periodic',
+    ],
+    'fakessh': [
+        'base', 'endpoint', 'arguments', 'destination', 'ssh', 'program', 'run',
+    ],
 }
 
 
