@@ -19,6 +19,7 @@ mg_latch *mg_latch_new(void (*drop)(mg_item))
     l->drop = drop;
     l->ring = l->few;
     l->cap = MG_LATCH_FEW;
+    mg_ilist_init(&l->sleepers);
     pthread_mutex_init(&l->mu, NULL);
     return l;
 }
@@ -67,18 +68,16 @@ static mg_err reserve_locked(mg_latch *l)
     return MG_OK;
 }
 
-/* REQUIRES(l->mu). */
-static void unlink_locked(mg_latch *l, mg_sleeper *s)
+static mg_sleeper *sleeper_of(mg_node *node)
 {
-    *(s->prev ? &s->prev->next : &l->first) = s->next;
-    *(s->next ? &s->next->prev : &l->last) = s->prev;
+    return node ? MG_CONTAINER(node, mg_sleeper, node) : NULL;
 }
 
 /* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it is there, and so is what it sleeps in. Returns
  * whether the caller owes mg_waiter_unpark(woken->waiter). */
 static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woken)
 {
-    unlink_locked(l, s);
+    mg_node_remove(&s->node);
     s->item = item;
     s->served_by = mg_waiter_self();
     if (s->served_by)
@@ -90,10 +89,11 @@ static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woke
     return mg_waiter_wake_later(s->waiter);
 }
 
-/* REQUIRES(l->mu), and that there is a sleeper. */
+/* REQUIRES(l->mu). The sleeper that the next item is for, or NULL. */
 static mg_sleeper *next_locked(const mg_latch *l)
 {
-    return atomic_load_explicit(&l->newest_first, memory_order_relaxed) ? l->last : l->first;
+    int newest_first = atomic_load_explicit(&l->newest_first, memory_order_relaxed);
+    return sleeper_of(newest_first ? mg_ilist_last(&l->sleepers) : mg_ilist_first(&l->sleepers));
 }
 
 void mg_token_end(mg_latch *l)
@@ -102,33 +102,67 @@ void mg_token_end(mg_latch *l)
     mg_latch_unref(l);
 }
 
+/* REQUIRES(l->mu), and that nobody sleeps. */
+static mg_err keep_locked(mg_latch *l, mg_item item)
+{
+    if (l->limit && item.size && l->bytes && l->bytes + item.size > l->limit)
+        return MG_EFULL;
+    if (reserve_locked(l) != MG_OK)
+        return MG_ENOMEM;
+    l->ring[(l->head + l->count++) % l->cap] = item;
+    l->bytes += item.size;
+    return MG_OK;
+}
+
+/* REQUIRES(l->mu). Gives the item to a sleeper, or keeps it. *parked: that thread is owed mg_waiter_unpark. */
+static mg_err add_locked(mg_latch *l, mg_item item, mg_woken *woken, int *parked)
+{
+    mg_sleeper *s = next_locked(l);
+    if (l->closed)
+        return MG_ECLOSED;
+    if (!s)
+        return keep_locked(l, item);
+    *parked = serve_locked(l, s, item, woken);
+    return MG_OK;
+}
+
+/* REQUIRES(l->mu). The latch that is to get a token, with a reference and the token counted, or NULL. */
+static mg_latch *watcher_to_notify_locked(mg_latch *l, const mg_woken *woken)
+{
+    mg_latch *watcher = atomic_load(&l->watcher);
+    if (!watcher || (woken->waiter && !l->watch_always))
+        return NULL;
+    atomic_fetch_add(&l->tokens, 1);
+    return mg_latch_ref(watcher);
+}
+
+static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed);
+
+/* Takes over the reference to the watcher, and the token. Tells in *woken who was woken there, if nobody was here. */
+static void notify(mg_latch *l, mg_latch *watcher, mg_woken *woken, mg_waiter **owed)
+{
+    mg_woken there;
+    mg_item token = {mg_latch_ref(l), MG_ITEM_TOKEN, 0};
+    /* one thread can be left to the caller; a second one is woken here */
+    if (push(watcher, token, &there, 1, owed && !*owed ? owed : NULL) != MG_OK)
+        mg_token_end(l);
+    else if (!woken->waiter)
+        *woken = there;
+    mg_latch_unref(watcher);
+}
+
 /* owed: where to leave a thread that mg_waiter_unpark is owed to, or NULL to do it here. */
 static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed)
 {
     mg_woken ignored;
+    int parked = 0;
     if (!woken)
         woken = &ignored;
-    woken->waiter = NULL;
-    woken->since = 0;
-    mg_latch *watcher = NULL;
-    mg_err err = MG_OK;
-    int parked = 0;
+    *woken = (mg_woken) {NULL, 0};
 
     pthread_mutex_lock(&l->mu);
-    if (l->closed)
-        err = MG_ECLOSED;
-    else if (l->first)
-        parked = serve_locked(l, next_locked(l), item, woken);
-    else if (l->limit && item.size && l->bytes && l->bytes + item.size > l->limit)
-        err = MG_EFULL;
-    else if ((err = reserve_locked(l)) == MG_OK) {
-        l->ring[(l->head + l->count++) % l->cap] = item;
-        l->bytes += item.size;
-    }
-    if (err == MG_OK && l->watcher && (l->watch_always || !woken->waiter)) {
-        watcher = mg_latch_ref(l->watcher);
-        atomic_fetch_add(&l->tokens, 1);
-    }
+    mg_err err = add_locked(l, item, woken, &parked);
+    mg_latch *watcher = err == MG_OK ? watcher_to_notify_locked(l, woken) : NULL;
     void (*tell)(mg_latch *, void *) = err == MG_OK && may_tell ? l->tell : NULL;
     void *tell_arg = l->tell_arg;
     pthread_mutex_unlock(&l->mu);
@@ -139,16 +173,8 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_
         mg_waiter_unpark(woken->waiter);
     if (tell)
         tell(l, tell_arg);
-    if (watcher) {
-        mg_woken there;
-        mg_item token = {mg_latch_ref(l), MG_ITEM_TOKEN, 0};
-        /* one thread can be left to the caller; a second one is woken here */
-        if (push(watcher, token, &there, 1, owed && !*owed ? owed : NULL) != MG_OK)
-            mg_token_end(l);
-        else if (!woken->waiter)
-            *woken = there;
-        mg_latch_unref(watcher);
-    }
+    if (watcher)
+        notify(l, watcher, woken, owed);
     return err;
 }
 
@@ -173,10 +199,11 @@ void mg_latch_unget(mg_latch *l, mg_item item)
     mg_woken woken;
     int lost = 0, parked = 0;
     pthread_mutex_lock(&l->mu);
+    mg_sleeper *s = next_locked(l);
     if (l->closed)
         lost = 1;
-    else if (l->first)
-        parked = serve_locked(l, next_locked(l), item, &woken);
+    else if (s)
+        parked = serve_locked(l, s, item, &woken);
     else if (reserve_locked(l) == MG_OK) {
         l->head = (l->head ? l->head : l->cap) - 1;
         l->ring[l->head] = item;
@@ -224,9 +251,7 @@ mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item)
     mg_err err = take_locked(l, item);
     if (err == MG_EAGAIN) {
         s->since = mg_now();
-        s->prev = l->last;
-        *(l->last ? &l->last->next : &l->first) = s;
-        l->last = s;
+        mg_ilist_append(&l->sleepers, &s->node);
     }
     pthread_mutex_unlock(&l->mu);
     return err;
@@ -297,7 +322,7 @@ mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item)
     mg_err err = MG_EAGAIN;
     pthread_mutex_lock(&l->mu);
     switch (atomic_load(&s->state)) {
-    case MG_SLEEPER_WAITING: unlink_locked(l, s); break;
+    case MG_SLEEPER_WAITING: mg_node_remove(&s->node); break;
     case MG_SLEEPER_SERVED:
         l->on_the_way--;
         *item = s->item;
@@ -317,9 +342,7 @@ void mg_latch_close(mg_latch *l)
     l->closed = 1; /* nobody touches the ring any more */
     l->ring = l->few;
     l->cap = l->head = l->count = l->bytes = 0;
-    while (l->first) {
-        mg_sleeper *s = l->first;
-        unlink_locked(l, s);
+    for (mg_sleeper *s; (s = sleeper_of(mg_ilist_pop(&l->sleepers)));) {
         atomic_store(&s->state, MG_SLEEPER_CLOSED);
         mg_waiter_wake(s->waiter);
     }
@@ -330,7 +353,7 @@ void mg_latch_close(mg_latch *l)
 void mg_latch_forked(mg_latch *l)
 {
     pthread_mutex_init(&l->mu, NULL);
-    l->first = l->last = NULL;
+    mg_ilist_init(&l->sleepers);
     l->on_the_way = 0;
 }
 
@@ -388,8 +411,9 @@ size_t mg_latch_sleepers(mg_latch *l, mg_asleep *out, size_t cap)
 {
     size_t n = 0;
     pthread_mutex_lock(&l->mu);
-    for (mg_sleeper *s = l->first; s; s = s->next, n++)
+    for (mg_node *node = mg_ilist_first(&l->sleepers); node; node = mg_ilist_next(&l->sleepers, node), n++)
         if (n < cap) {
+            const mg_sleeper *s = sleeper_of(node);
             out[n].thread = atomic_load_explicit(&s->waiter->thread, memory_order_relaxed);
             out[n].since = s->since;
         }

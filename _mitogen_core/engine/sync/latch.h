@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/ilist.h"
 #include "sync/waiter.h"
 
 typedef enum {
@@ -39,7 +40,7 @@ enum { MG_SLEEPER_WAITING = 0, MG_SLEEPER_SERVED, MG_SLEEPER_CLOSED };
 
 /* One thread's wait; its owner keeps it where it is between mg_latch_join and mg_latch_leave. */
 typedef struct mg_sleeper {
-    struct mg_sleeper *prev, *next; /* guarded by the latch's mu */
+    mg_node node;                   /* in the latch's `sleepers`; guarded by its mu */
     mg_waiter *waiter;              /* set once, by mg_latch_join */
     int64_t since;                  /* likewise: when the wait began */
     mg_item item;                   /* guarded by the latch's mu */
@@ -71,7 +72,7 @@ typedef struct mg_latch {
     size_t limit, bytes;      /* 0, or what the items in the ring may count together; what they do */
     int overflowed;           /* an item was refused since one was taken */
     size_t on_the_way;        /* items handed to sleepers that have not left yet */
-    mg_sleeper *first, *last; /* sleepers without an item, in order of arrival */
+    mg_ilist sleepers;        /* mg_sleeper: those without an item, in order of arrival */
     _Atomic(struct mg_latch *) watcher; /* with a reference, or NULL. Written under mu. */
     int watch_always;         /* notify the watcher also when a sleeper took the item */
     void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */

@@ -14,7 +14,7 @@
 #endif
 
 static pthread_mutex_t free_mu = PTHREAD_MUTEX_INITIALIZER;
-static mg_waiter *free_list; /* guarded by free_mu */
+static mg_ilist free_list = {{&free_list.ends, &free_list.ends}}; /* waiters without a thread; guarded by free_mu */
 static pthread_key_t own_key;
 static pthread_once_t own_once = PTHREAD_ONCE_INIT;
 static int own_key_ok; /* set once, in own_once */
@@ -25,8 +25,7 @@ static void give_back(void *arg)
 {
     mg_waiter *w = arg;
     pthread_mutex_lock(&free_mu);
-    w->next_free = free_list;
-    free_list = w;
+    mg_ilist_prepend(&free_list, &w->node);
     pthread_mutex_unlock(&free_mu);
 }
 
@@ -46,8 +45,8 @@ static void after_fork_child(void)
     mg_waiter *own = own_key_ok ? pthread_getspecific(own_key) : NULL;
     if (own)
         sleep_init(own);
-    for (mg_waiter *w = free_list; w; w = w->next_free)
-        sleep_init(w);
+    for (mg_node *node = mg_ilist_first(&free_list); node; node = mg_ilist_next(&free_list, node))
+        sleep_init(MG_CONTAINER(node, mg_waiter, node));
     pthread_mutex_unlock(&free_mu);
 }
 
@@ -55,6 +54,20 @@ static void make_key(void)
 {
     own_key_ok = pthread_key_create(&own_key, give_back) == 0;
     pthread_atfork(before_fork, after_fork, after_fork_child);
+}
+
+/* A waiter that a thread has left behind, or a new one; NULL when memory is out. */
+static mg_waiter *take_one(void)
+{
+    pthread_mutex_lock(&free_mu);
+    mg_node *left = mg_ilist_pop(&free_list);
+    pthread_mutex_unlock(&free_mu);
+    if (left)
+        return MG_CONTAINER(left, mg_waiter, node);
+    mg_waiter *w = mg_calloc(1, sizeof *w);
+    if (w)
+        sleep_init(w);
+    return w;
 }
 
 mg_waiter *mg_waiter_self(void)
@@ -65,17 +78,9 @@ mg_waiter *mg_waiter_self(void)
     mg_waiter *w = pthread_getspecific(own_key);
     if (w)
         return w;
-    pthread_mutex_lock(&free_mu);
-    w = free_list;
-    if (w)
-        free_list = w->next_free;
-    pthread_mutex_unlock(&free_mu);
-    if (!w) {
-        w = mg_calloc(1, sizeof *w);
-        if (!w)
-            return NULL;
-        sleep_init(w);
-    }
+    w = take_one();
+    if (!w)
+        return NULL;
     w->spin.short_waits = 0;
     atomic_store_explicit(&w->thread, (uintptr_t) pthread_self(), memory_order_relaxed);
     if (pthread_setspecific(own_key, w)) {

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/ilist.h"
 #include "sync/spin.h"
 
 enum { MG_WAITER_AWAKE = 0, MG_WAITER_TOKEN = 1, MG_WAITER_PARKED = 2 };
@@ -31,7 +32,7 @@ typedef struct mg_kick {
 typedef struct mg_waiter {
     _Atomic uint32_t word;        /* one of MG_WAITER_ */
     _Atomic(mg_kick *) elsewhere; /* where this thread may sleep otherwise than parked, or NULL; written by itself */
-    struct mg_waiter *next_free;  /* guarded by the free list's lock */
+    mg_node node;                 /* in the list of waiters without a thread; guarded by its lock */
     _Atomic uintptr_t thread;     /* pthread_self() of its thread, as a number; for who looks into a process */
     _Atomic uint32_t waits;       /* how many it has begun; written by the thread itself */
     mg_spin spin;                 /* of its waits; only the thread itself touches this */
