@@ -3,8 +3,12 @@
 Checks that includes and imports run downwards only, as _mitogen_core/README.rst and docs/architecture.rst say.
 
 Each file of the engine has a place in ENGINE, each part of the binding one in BINDING, each module of the package one
-in PACKAGE; it may use the files before it in the list. A file without a place is an error too, so that a new one is
-given some thought. The binding, moreover, touches no members of the engine's objects: it asks the engine's functions.
+in PACKAGE, and one in FOLDERS if it is in a folder there; it may use the files before it in the list. A file without a
+place is an error too, so that a new one is given some thought. The binding, moreover, touches no members of the engine's
+objects: it asks the engine's functions.
+
+Imports that only a type checker sees do not count. Modules that a message or a program asks for while it runs are loaded
+by name (`import_module`), and are no imports either.
 """
 
 import ast
@@ -46,7 +50,7 @@ ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landi
 
 #: Modules of the package, lowest first. Those on one line do not know each other.
 PACKAGE = [
-    ['_house', 'imports', 'minify', 'profiler'],
+    ['_house', 'imports', 'minify', 'profiler', '_build'],  # setup.py writes the last one
     ['_tokens'],
     ['_shrink'],
     ['_native'],
@@ -63,7 +67,18 @@ PACKAGE = [
     # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
     ['__init__'],
     ['command'],
+    ['ansible'],
 ]
+
+#: The modules of folders that are packages of their own, lowest first.
+FOLDERS = {
+    '_tree': ['errors', 'options', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'executor',
+              'host', 'group', 'tree', 'aio', '__init__'],
+    '_cli': ['__init__', 'display', 'hosts', 'connecting', 'ping', 'run', 'doctor'],
+    'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'fragments', 'hub', 'remote', 'target', 'zygote',
+                'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',
+                'plugins.connection.local', 'plugins.connection.ssh'],
+}
 
 #: The part of `mitogen.core` that imports `mitogen._native`. That is made of what stands in the parts before this one.
 CHOICE = 'choice'
@@ -152,18 +167,33 @@ def members_touched(path):
             yield number, found.group()
 
 
+def seen_when_run(tree):
+    """
+    Yield each node of a module, without what stands under ``if TYPE_CHECKING:``.
+    """
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and getattr(node.test, 'id', None) == 'TYPE_CHECKING':
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
+
+
 def imported(path):
     """
-    Yield (line, name below mitogen) for each import of a module of the package, wherever it stands.
+    Yield (line, name below mitogen) for each import from the package, wherever it stands. The name may go on with that
+    of something in the module.
     """
-    for node in ast.walk(ast.parse(read(path), path)):
+    for node in seen_when_run(ast.parse(read(path), path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == 'mitogen':
-            names = ['mitogen.' + alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+        elif isinstance(node, ast.ImportFrom):
+            names = ['%s.%s' % (node.module, alias.name) for alias in node.names]
+            if node.level:
+                names = ['mitogen.' + '.' * node.level + (node.module or '')]
         for name in names:
             package, _, rest = name.partition('.')
             if package == 'mitogen' and rest:
@@ -229,33 +259,63 @@ def check_parts(module, parts):
         known.update(bound(node for node in tree.body if node not in head))
 
 
+def places():
+    """
+    Return (module -> its place, a pair that rises from layer to layer). A package has the place of its `__init__`.
+    """
+    found = {}
+    for number, names in enumerate(PACKAGE):
+        for name in names:
+            found[name] = number, 0
+            for inner, module in enumerate(FOLDERS.get(name, ())):
+                found['%s.%s' % (name, module)] = number, inner
+                if module == '__init__':
+                    found[name] = number, inner
+    return found
+
+
+def module_of(name, place):
+    """
+    Return the module with a place that a name begins with: that of a module, or of something in one. Else None.
+    """
+    while name and name not in place:
+        name = name.rpartition('.')[0]
+    return name or None
+
+
+def package_files(parts):
+    """
+    Yield (path below mitogen/, module) of all files; a part is in its module's place.
+    """
+    rooms = dict((folder_of(module), module) for module in parts)
+    top = os.path.join(ROOT, 'mitogen')
+    for base, _, names in sorted(os.walk(top)):
+        folder = os.path.relpath(base, top).replace(os.sep, '.').lstrip('.')
+        for name in sorted(names):
+            if name.endswith('.py'):
+                path = os.path.relpath(os.path.join(base, name), top)
+                yield path, rooms.get(folder, '%s.%s' % (folder, name[:-3]) if folder else name[:-3])
+
+
 def check_package():
-    place = dict((name, number) for number, names in enumerate(PACKAGE) for name in names)
+    place = places()
     parts = order_of_parts()
-    modules = {}
+    own = set(bound(ast.parse(read(os.path.join(ROOT, 'mitogen', '__init__.py'))).body))
     yield from check_native(parts)
-    files = sorted(name for name in os.listdir(os.path.join(ROOT, 'mitogen')) if name.endswith('.py'))
     for module in sorted(parts):
         yield from check_parts(module, parts[module])
-        files += ['%s/%s.py' % (folder_of(module), part) for part in parts[module]]
-        modules[folder_of(module)] = module
-    for folder in '_tree', '_cli':
-        names = os.listdir(os.path.join(ROOT, 'mitogen', folder))
-        files += ['%s/%s' % (folder, name) for name in names if name.endswith('.py')]
-        modules[folder] = folder
-    for file_name in files:
-        folder, _, base = file_name.rpartition('/')
-        # A part is in its module's place.
-        name = modules.get(folder, base[:-3])
-        if name == '_build':
+    for path, module in package_files(parts):
+        if module not in place:
+            yield 'mitogen/%s has no place in the layers of the package' % (path,)
             continue
-        if name not in place:
-            yield 'mitogen/%s has no place in the layers of the package' % (file_name,)
-            continue
-        for line, used in imported(os.path.join(ROOT, 'mitogen', file_name)):
-            if used == '_build' or place.get(used, -1) < place[name] or (folder and used.partition('.')[0] == name):
+        for line, name in imported(os.path.join(ROOT, 'mitogen', path)):
+            used = module_of(name, place)
+            if used is None and name in own:
                 continue
-            yield 'mitogen/%s:%d: imports mitogen.%s, which is not below it' % (file_name, line, used)
+            if used is None:
+                yield 'mitogen/%s:%d: imports mitogen.%s, which has no place in the layers' % (path, line, name)
+            elif place[used] >= place[module] and not (used == module and os.sep in path):
+                yield 'mitogen/%s:%d: imports mitogen.%s, which is not below it' % (path, line, used)
 
 
 def check_native(parts):
