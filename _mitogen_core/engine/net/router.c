@@ -314,7 +314,7 @@ static mg_err refuse(mg_router *r, mg_frame *f, mg_stream *s, const obstacle *wh
     return err;
 }
 
-/* Steps 4 to 8 of the routing algorithm (wire.md, section 4.2); takes over f. */
+/* Where a frame goes, as docs/protocol.rst says under "Routing", once it is trusted; takes over f. */
 static mg_err decide(mg_router *r, mg_frame *f, mg_stream *s, mg_stream **out_stream)
 {
     const mg_hdr *hdr = mg_frame_hdr(f);

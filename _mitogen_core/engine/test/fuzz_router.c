@@ -69,7 +69,7 @@ static int index_of(const uint32_t *list, int n, uint32_t value)
     return i < n ? i : -1;
 }
 
-/* --- the rules (wire.md, 3 and 4.2), told again --- */
+/* --- the rules of docs/protocol.rst about routing and dead messages, told again --- */
 
 static void decide(struct world *w, mg_hdr hdr, const char *text, int in);
 
