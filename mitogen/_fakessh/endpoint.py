@@ -24,7 +24,7 @@ def _start_thread(func, *args):
 
 def _blocking(func, fd, arg):
     """
-    Call a function for a file that may be in either mode: whoever started us
+    Call a function for a file that may be in either mode: our parent process
     may have left it so.
 
     :raises OSError:

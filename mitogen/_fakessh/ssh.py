@@ -34,7 +34,8 @@ class Master(Endpoint):
         """
         self.connect(handles)
         self.send('start', self.handles)
-        # So that the end of the output is seen when it comes.
+        # From here on only `sink` leads to our output: its readers see the end
+        # once it is closed.
         sink = os.dup(1)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)

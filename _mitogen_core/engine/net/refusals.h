@@ -1,4 +1,4 @@
-/* Refusals: what is said of a message that is not delivered, to its sender and to the layer above.
+/* Refusals: how the sender, and the layer above, are told that a message is not delivered.
  *
  * Any thread, with no lock held. Nothing here blocks but for a write to a stream, as mg_stream_send tells. */
 #ifndef MG_NET_REFUSALS_H

@@ -274,7 +274,7 @@ typedef struct {
 static mg_polled poll_parked(mg_poll *p, unsigned round)
 {
     mg_sleeper *s = ((parked_poll *) p)->s;
-    for (int i = 0; round && i < 16; i++) /* not after the one yield: what it was for is there by now, or is not */
+    for (int i = 0; round && i < 16; i++) /* not after the one yield: the item is there by then, or is not */
         mg_spin_relax();
     int is_awaited = atomic_load(&s->waiter->word) == MG_WAITER_AWAKE; /* the word changes last */
     if (atomic_load(&s->state) != MG_SLEEPER_WAITING)

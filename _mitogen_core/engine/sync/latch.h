@@ -9,8 +9,8 @@
  * there. That is how a Select waits for many receivers without anybody's code being run.
  *
  * Pushing an item hands it over to the latch, taking it hands it back. Items that are left when the latch ends go to
- * the drop function given at its birth. A latch may have a limit: what would exceed it is refused, unless nothing else
- * waits. The engine never looks at what an item points to. */
+ * the drop function given at its birth. A latch may have a limit: an item that would exceed it is refused, unless the
+ * latch is empty. The engine never looks at what an item points to. */
 #ifndef MG_LATCH_H
 #define MG_LATCH_H
 
@@ -45,7 +45,7 @@ typedef struct mg_sleeper {
     int64_t since;                  /* likewise: when the wait began */
     mg_item item;                   /* guarded by the latch's mu */
     _Atomic int state;              /* MG_SLEEPER_; changes once, under mu */
-    const mg_waiter *served_by;     /* set before state: who has served it, or NULL where that is not known, */
+    const mg_waiter *served_by;     /* set before state: the waiter that served it, NULL if unknown, */
     uint32_t served_at;             /* and how many waits that thread had begun then */
     int64_t arriving_at;            /* when parts of a large frame began to arrive, or 0; its own thread's */
     int spun;                       /* this wait has been spinning; likewise */
@@ -69,7 +69,7 @@ typedef struct mg_latch {
     mg_item few[MG_LATCH_FEW]; /* guarded by mu, as all below: the ring, until more wait */
     mg_item *ring;
     size_t cap, head, count;
-    size_t limit, bytes;      /* 0, or what the items in the ring may count together; what they do */
+    size_t limit, bytes;      /* limit on the items in the ring together, or 0; their sum */
     int overflowed;           /* an item was refused since one was taken */
     size_t on_the_way;        /* items handed to sleepers that have not left yet */
     mg_ilist sleepers;        /* mg_sleeper: those without an item, in order of arrival */
@@ -91,10 +91,10 @@ void mg_latch_unref(mg_latch *l);
  * MG_EFULL. *woken (may be NULL) tells who was woken, be it here or at the watcher. Any thread; does not block. */
 mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken);
 
-/* The same without the function of mg_latch_tell: for a caller that tells by itself. */
+/* mg_latch_push without the function of mg_latch_tell: for a caller that tells by itself. */
 mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken);
 
-/* The same as mg_latch_push, but a parked thread is left so: when *owed is not NULL, mg_waiter_unpark(*owed) is owed,
+/* Like mg_latch_push, but a parked thread stays parked: when *owed is not NULL, mg_waiter_unpark(*owed) is owed,
  * best after a lock is dropped which that thread will want (the GIL). */
 mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter **owed);
 
@@ -104,8 +104,8 @@ void mg_latch_unget(mg_latch *l, mg_item item);
 /* Takes the first item nobody is promised: MG_OK, MG_EAGAIN when there is none, MG_ECLOSED. */
 mg_err mg_latch_try(mg_latch *l, mg_item *item);
 
-/* The same, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call mg_latch_leave.
- * MG_ENOMEM. */
+/* Like mg_latch_try, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call
+ * mg_latch_leave. MG_ENOMEM. */
 mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item);
 
 /* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR:

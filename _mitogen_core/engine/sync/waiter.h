@@ -50,13 +50,13 @@ mg_waiter *mg_waiter_self(void);
  * it waits on. Any lock may be held. */
 void mg_waiter_wake(mg_waiter *w);
 
-/* The same, but a thread that is parked is left so and 1 returned: mg_waiter_unpark(w) is owed, best after a lock is
- * dropped which that thread will want. It may come when all locks are dropped, since waiters do not go away. The
- * calling thread itself is not given a token. */
+/* Like mg_waiter_wake, but a parked thread stays parked and 1 is returned: mg_waiter_unpark(w) is owed, best after a
+ * lock is dropped which that thread will want. It may come when all locks are dropped, since waiters do not go away.
+ * The calling thread itself is not given a token. */
 int mg_waiter_wake_later(mg_waiter *w);
 void mg_waiter_unpark(mg_waiter *w);
 
-/* The same as mg_waiter_wake, for a caller that holds nothing but its reference to the owner of `here`: the thread is
+/* Like mg_waiter_wake, for a caller that holds nothing but its reference to the owner of `here`: the thread is
  * woken if it is parked or sleeps there, and left alone if it sleeps elsewhere by now. */
 void mg_waiter_wake_here(mg_waiter *w, mg_kick *here);
 
