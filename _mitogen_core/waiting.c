@@ -25,7 +25,7 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
                 /* before the first sleep too: the interpreter has not looked since we were called, which may be a
                  * while ago */
                 if (PyErr_CheckSignals()) {
-                    /* the wait is over, whatever came meanwhile belongs to the next in line */
+                    /* The wait is over. An item that came meanwhile belongs to the next sleeper. */
                     if (mg_latch_leave(l, s, item) == MG_OK)
                         mg_latch_unget(l, *item);
                     PyMem_RawFree(s);

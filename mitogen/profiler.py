@@ -40,7 +40,7 @@ IDENTITIES = (
 
 def _merge(paths):
     """
-    Return the sum of some files, :data:`None` if none can be read.
+    Return the profiles in some files as one, :data:`None` if none can be read.
     """
     merged = None
     for path in paths:

@@ -108,7 +108,7 @@ static int set_from(mg_unpickler *up, size_t base)
     return 0;
 }
 
-/* For the single forms: n items on top, the container below them. */
+/* For opcodes that add one item: the n values on top of the stack belong to it, and the container is below them. */
 static int need_container(mg_unpickler *up, size_t n, size_t *base)
 {
     if (mg_up_need(up, n + 1) < 0)

@@ -33,7 +33,7 @@ MAIN = Queue(0, mitogen.core.CALL_FUNCTION)
 
 class HostTasks:
     """
-    The tasks of one host. It is told to make calls tasks before the first one. Any thread.
+    The tasks of one host. Before its first call the host is told to make each call a task. Any thread.
     """
     def __init__(self, host: Host) -> None:
         self._host = host

@@ -105,7 +105,8 @@ static void on_sleep(struct ev_loop *ev)
     mg_poller *p = ev_userdata(ev);
     if (!p->may_sleep)
         return;
-    atomic_store(&p->asleep, 1); /* either the owner sees why we should not, or mg_poller_kick sees that we do */
+    /* Either the owner sees below why this thread should not sleep, or mg_poller_kick sees that it does. */
+    atomic_store(&p->asleep, 1);
     if (!p->owner.may_sleep(p->owner.arg))
         write_kick(p);
 }

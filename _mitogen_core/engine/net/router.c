@@ -267,7 +267,7 @@ static void note_egress_locked(mg_stream *s, uint32_t dst_id)
     }
 }
 
-/* REQUIRES(r->mu). Whether unidirectional mode keeps what came by s from going out there. */
+/* REQUIRES(r->mu). Whether unidirectional mode forbids a frame that came by s to leave by `out`. */
 static int is_one_way_locked(const mg_router *r, mg_stream *s, mg_stream *out)
 {
     return s && r->unidirectional && !mg_peer_privileged(mg_stream_peer(s)) && !mg_peer_privileged(mg_stream_peer(out));

@@ -48,8 +48,8 @@ typedef struct {
  * not change any more once a second thread or holder has a reference. This is the visible part of a frame; the rest
  * is frame.c's. */
 typedef struct mg_frame {
-    mg_node
-        queued; /* for the queue that it is in, one at a time: a second one needs another frame of the same mg_buf */
+    /* For the queue that it is in. It is in one at a time: a second queue needs another frame of the same mg_buf. */
+    mg_node queued;
     mg_hdr hdr; /* for mg_frame_hdr() and the like */
 } mg_frame;
 
