@@ -48,7 +48,8 @@ build:
 demo: build
 	@$(BIN)/python examples/demo.py
 
-# The C tests and the Python suite beside each other. What the C tests say is shown at the end, if one of them fails.
+# The C tests and the Python suite beside each other. The output of the C tests is shown at the end, if one of them
+# fails.
 BESIDE = @log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
     $(MAKE) --no-print-directory -s -C $(ENGINE) $(1) >"$$log" 2>&1 & engine=$$!; \
     $(BIN)/pytest --core both $(2); python=$$?; \
@@ -156,6 +157,7 @@ lint:
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/check_syntax.py
 	$(BIN)/python tools/check_layers.py
+	$(BIN)/python tools/check_words.py
 	$(BIN)/mypy --strict tests/interface/typing_usage.py
 	$(BIN)/cppcheck -q --std=c11 --library=posix --library=python --enable=warning,performance,portability \
 	    --suppress=constStatement --suppress=missingIncludeSystem --inline-suppr --error-exitcode=1 \

@@ -34,7 +34,7 @@ from setuptools.command.build_py import build_py
 
 NATIVE_PYTHON = (3, 9)
 
-#: Where the sources of the extension are. The rooms of the engine are listed, as one of them holds only its tests.
+#: Where the sources of the extension are. The folders of the engine are listed, as one more holds only its tests.
 NATIVE_FOLDERS = ('_mitogen_core', '_mitogen_core/codec') + tuple(
     '_mitogen_core/engine/' + room for room in ('base', 'wire', 'sync', 'loop', 'net'))
 

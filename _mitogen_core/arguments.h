@@ -24,7 +24,7 @@ int mg_parse_id(PyObject *arg, const char *name, uint32_t *id);
  * none. */
 int mg_find_id(PyObject *arg, uint32_t *id);
 
-/* The same as mg_parse_id for "O&" of PyArg_ParseTuple. */
+/* mg_parse_id as a converter for "O&" of PyArg_ParseTuple. */
 typedef struct {
     const char *name; /* in: of the argument */
     uint32_t value;   /* out */

@@ -100,8 +100,8 @@ PyObject *mg_link_object(mg_stream *s)
 
 /* --- the end of an owner --- */
 
-/* The interpreter counts a reference while the finalizer runs. Nobody may come to one by way of the engine meanwhile, and
- * be given an object that goes; nor may a reader come away with nothing, and the object stay. */
+/* The interpreter counts a reference while the finalizer runs. Nobody may come to one by way of the engine meanwhile,
+ * and be given an object that goes; nor may a reader come away with nothing, and the object stay. */
 static int finalize_locked(PyObject *obj, mg_latch *l)
 {
     mg_lock *lock = mg_owner_lock(l);

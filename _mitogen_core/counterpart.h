@@ -1,9 +1,8 @@
 /* An object of the engine and the Python object that stands for it: from the one to the other.
  *
- * The Python object holds a counted reference to the engine's. The way back is a borrowed pointer, the engine
- * object's `owner`, which the Python object clears when it goes. It is read with the GIL held; where there is none, it is
- * read, and cleared, under a lock (mg_owner_lock), so that the object is still there when the reader takes a
- * reference. */
+ * The Python object holds a counted reference to the engine's. The way back is a borrowed pointer, the engine object's
+ * `owner`, which the Python object clears when it goes. It is read with the GIL held; where there is none, it is read,
+ * and cleared, under a lock (mg_owner_lock), so that the object is still there when the reader takes a reference. */
 #ifndef MG_COUNTERPART_H
 #define MG_COUNTERPART_H
 
@@ -56,7 +55,7 @@ static inline mg_router *mg_router_behind(mg_state *st, PyObject *obj)
     return PyObject_TypeCheck(obj, st->Router) ? ((RoutedObject *) obj)->router : NULL;
 }
 
-/* The same of a Router; NULL with ValueError before its __init__. */
+/* The engine's router of a Router; NULL with ValueError before its __init__. */
 static inline mg_router *mg_need_router(PyObject *router)
 {
     mg_router *r = ((RoutedObject *) router)->router;

@@ -24,7 +24,7 @@ PyObject *mg_raise_dead(mg_state *st, PyObject *msg);
 /* Raises Error, since the router's broker has ended, and returns NULL. */
 PyObject *mg_raise_shut_down(mg_state *st);
 
-/* Raises TypeError unless obj is an instance of type: 0 or -1. name: what is needed, with its article. */
+/* Raises TypeError unless obj is an instance of type: 0 or -1. name: the type that is needed, with its article. */
 int mg_need_type(PyObject *obj, PyTypeObject *type, const char *name);
 
 #endif

@@ -12,7 +12,7 @@
  * its references, so that it is not lost when memory is out. */
 PyObject *mg_event_tuple(mg_state *st, const mg_event *ev);
 
-/* Lets go of what an event holds. */
+/* Releases all that an event holds. */
 void mg_event_drop(const mg_event *ev);
 
 #endif

@@ -1,4 +1,4 @@
-/* Letting go of the GIL for what may block. */
+/* Releasing the GIL for calls that may block. */
 #ifndef MG_GIL_H
 #define MG_GIL_H
 

@@ -21,7 +21,7 @@ PyObject *mg_later_obj(mg_later *later);
 /* Ends a reference: an mg_later, as void for the engine's release functions. Any thread, with the GIL or without. */
 void mg_later_decref(void *later);
 
-/* The same for a plain reference, which had no place: without memory it is leaked. */
+/* Drops a plain reference, which has no place of its own to wait in: without memory it is leaked. */
 void mg_decref_anywhere(PyObject *obj);
 
 /* Drops the references that wait. With the GIL; may run any Python code. */

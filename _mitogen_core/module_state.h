@@ -56,17 +56,18 @@ int mg_state_init(mg_state *st);
 /* Takes what configure() is given: 0, or -1 with an exception. */
 int mg_state_configure(mg_state *st, PyObject *dict);
 
-/* Puts value in place of a member, which other threads may read meanwhile, but not replace: 0, or -1 with an exception. */
+/* Puts value in place of a member, which other threads may read meanwhile, but must not replace: 0, or -1 with an
+ * exception. */
 int mg_state_replace(mg_state *st, PyObject **slot, PyObject *value);
 
-/* A member that may be replaced: borrowed, or NULL, for as long as the caller does not let others run, and without a GIL
- * for as long as the module lives. */
+/* A member that may be replaced: borrowed, or NULL, for as long as the caller does not let others run, and without a
+ * GIL for as long as the module lives. */
 static inline PyObject *mg_state_look(PyObject *const *slot)
 {
     return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
 }
 
-/* The same, as a new reference. */
+/* mg_state_look as a new reference. */
 static inline PyObject *mg_state_get(PyObject *const *slot)
 {
     return Py_XNewRef(mg_state_look(slot));

@@ -107,7 +107,7 @@ static mg_handler *make_handler(mg_handler_spec *spec, PyObject *entry)
     return h;
 }
 
-/* The loop of a closed broker reads no message any more, so a thread that waits on a handler made now has to be told. */
+/* The loop of a closed broker reads no message any more, so a thread that waits at a new handler has to be told. */
 static int tell_if_closed(PyObject *router, mg_router *r)
 {
     if (!mg_loop_closed(mg_router_loop(r)))

@@ -326,7 +326,7 @@ static PyObject *route_away(RouterObject *self, MessageObject *m, const mg_hdr *
     mg_err err;
     if (!f)
         return NULL;
-    if (hdr->len < MG_CODEC_BYREF) /* a short write, which does not block: cheaper than letting go of the GIL */
+    if (hdr->len < MG_CODEC_BYREF) /* a short write, which does not block: cheaper than releasing the GIL */
         err = mg_router_route(self->router, f, &out);
     else {
         MG_WITHOUT_GIL(err = route_through_gate(self->router, f, &out));
@@ -405,7 +405,7 @@ static PyType_Slot router_slots[] = {{Py_tp_new, router_new},
                                      {Py_tp_methods, router_methods},
                                      {Py_tp_members, router_members},
                                      {Py_tp_getset, router_getset},
-                                     {Py_tp_doc, "Routes, handles, and who may do what."},
+                                     {Py_tp_doc, "Routes, handles, and the rules of trust."},
                                      {0, NULL}};
 PyType_Spec mg_router_spec = {"_mitogen_core.Router", sizeof(RouterObject), 0,
                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, router_slots};

@@ -6,8 +6,8 @@
 #include "gil.h"
 #include "later.h"
 
-/* A signal that comes between the look for one and the sleep does not interrupt the sleep. So a wait looks again when it
- * has lasted that long, then when it has lasted twice as long, and so on. */
+/* A signal that comes between the look for one and the sleep does not interrupt the sleep. So a wait looks again when
+ * it has lasted that long, then when it has lasted twice as long, and so on. */
 #define FIRST_LOOK (MG_SECOND / 20)
 
 int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int block, mg_item *item)

@@ -174,7 +174,7 @@ static PyMethodDef watch_methods[] = {
     {"start", watch_start, METH_NOARGS, "Arm: one event follows when the descriptor is ready. OSError: it is none."},
     {"stop", watch_stop, METH_NOARGS, "Disarm; on return the loop does not know the descriptor any more."},
     {NULL, NULL, 0, NULL}};
-static PyGetSetDef watch_getset[] = {MG_FIELD(WatchObject, data, "Whatever the caller keeps here."),
+static PyGetSetDef watch_getset[] = {MG_FIELD(WatchObject, data, "Any object that the caller keeps here."),
                                      {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot watch_slots[] = {{Py_tp_new, watch_new},
                                     {Py_tp_dealloc, watch_dealloc},

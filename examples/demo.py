@@ -2,7 +2,7 @@
 A tree of contexts does real work: it hashes and indexes every file of the Python standard library.
 
 The children have none of the code they run (``demo_pkg``) and none of the files: both come from this process, through
-the tree. What they find streams back while they work, and so do their logs. In the middle of it one child is killed.
+the tree. Their results stream back while they work, and so do their logs. In the middle of it one child is killed.
 
 Run it with ``make demo``, or with any Python that has mitogen installed: ``python examples/demo.py``.
 """
@@ -294,7 +294,7 @@ def main():
     display = Display(sys.stdout)
     logging.getLogger().addHandler(display)
     logging.getLogger().setLevel(logging.INFO)
-    # What the library says about itself is for another occasion.
+    # Records of the library itself would only distract here.
     logging.getLogger('mitogen').setLevel(logging.WARNING)
 
     root, paths = standard_library()

@@ -1,11 +1,12 @@
 """
 Installs an application on a host, by functions of this script that are called there.
 
-    python examples/install_app.py <hostname> [--via BASTION] [--sudo USER] [--prefix FOLDER] [--archive FILE] [--dry-run]
+    python examples/install_app.py <hostname> [--via BASTION] [--sudo USER] [--prefix FOLDER] [--archive FILE]
+    [--dry-run]
 
-The way to the host may be long: ssh(1) to a bastion, from there to the host, and there sudo(8) to the user that owns the
-folder. With a shell that is three levels of quoting. Here each step is a context that the next is started from, and what
-is called in the last one neither knows nor cares.
+The way to the host may be long: ssh(1) to a bastion, from there to the host, and there sudo(8) to the user that owns
+the folder. With a shell that is three levels of quoting. Here each step is a context that the next is started from, and
+what is called in the last one neither knows nor cares.
 
 The calls are made by a pipelined chain: each is sent at once, without waiting for the one before, and when one fails
 those behind it do not run. The archive is fetched by the host from a service of this process.
@@ -198,7 +199,7 @@ def main():
             try:
                 return install(router, connect(router, options), archive, options)
             except mitogen.core.StreamError as error:
-                # What follows is about the command line.
+                # The lines after it are about the command line.
                 print('cannot connect: %s' % (str(error).partition('\nContext ')[0],), file=sys.stderr)
                 return 1
             finally:

@@ -3,12 +3,12 @@ Mounts a folder of another host here, as a file system.
 
     python examples/mitogen_fuse.py [options] <host> <mountpoint>
 
-Needs fusepy and libfuse 2 here, and nothing but Python there. The host is reached by ssh(1), and from there another user
-by sudo(8) if wanted; "localhost" is a child of this process. Each operation of the file system is one call of one
+Needs fusepy and libfuse 2 here, and nothing but Python there. The host is reached by ssh(1), and from there another
+user by sudo(8) if wanted; "localhost" is a child of this process. Each operation of the file system is one call of one
 function there. It ends when the file system is unmounted (fusermount -u, or umount).
 
-What stat(2) tells is asked for all the time, so it is remembered for two seconds, and a listing of a folder brings it
-along for all that is in it.
+Results of stat(2) are asked for all the time, so they are remembered for two seconds, and a listing of a folder brings
+them along for all that is in it.
 """
 
 # mypy: ignore-errors
@@ -114,7 +114,7 @@ def perform(name, *args):
 
 class Files(object):
     """
-    What fusepy calls: an object with a method for each operation that is supported, on any thread.
+    The object that fusepy calls, on any thread, with a method for each operation that is supported.
     """
 
     def __init__(self, connect, root):

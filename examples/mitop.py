@@ -262,7 +262,7 @@ def watch(router, hosts, options, screen):
             if event.source is connected:
                 host, result = event.data
                 if isinstance(result, Exception):
-                    # What follows is about the command line.
+                    # The lines after it are about the command line.
                     host.fail(str(result).partition('\nContext ')[0])
                 else:
                     begin(host, result)
@@ -297,7 +297,7 @@ def parse_args():
 def main():
     options = parse_args()
     hosts = [Host(name) for name in options.hosts]
-    # What matters is in the table.
+    # All that matters is in the table.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         with mitogen.master.Router() as router:

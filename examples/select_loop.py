@@ -32,7 +32,7 @@ def work(number, status_to):
 @mitogen.main()
 def main(router):
     contexts = [router.local(name='host-%d' % (number,)) for number in range(JOBS)]
-    # Who sent a message is known by the id of its context.
+    # The sender of a message is known by the id of its context.
     names = dict((context.context_id, context.name) for context in contexts)
 
     status = mitogen.core.Receiver(router)
@@ -42,7 +42,7 @@ def main(router):
 
     updates = done = 0
     with mitogen.select.Select([status, calls], oneshot=False) as both:
-        # What one job sends comes in its order, so there is no progress behind the last result.
+        # Messages of one job come in the order in which it sent them, so no progress follows the last result.
         while calls:
             try:
                 msg = both.get(timeout=TIMEOUT_SECONDS)

@@ -31,8 +31,9 @@ class Wardrobe(mitogen.service.Service):
         super(Wardrobe, self).__init__(router)
         self.asked = []
 
-    # Children are not our parents, so whoever wants to must be allowed to call. That is the reason to hand out only
-    # what is in FILES, and not what has just any name.
+    # Children are not our parents, so every context must be allowed to call.
+    # That is the reason to hand out only what is in FILES, and not what has
+    # just any name.
     @mitogen.service.expose(policy=mitogen.service.AllowAny())
     def names(self):
         return sorted(FILES)

@@ -11,7 +11,7 @@ nothing, because every child that has the package installed pays for it.
 #: Version as a tuple.
 __version__ = (1, 0, 0, 'dev0')
 
-#: What both ends of a connection compare before a child uses its own installed
+#: Both ends of a connection compare this before a child uses its own installed
 #: copy. `setup.py` puts a checksum of the sources behind the version.
 __build__ = '.'.join(map(str, __version__))
 

@@ -4,7 +4,7 @@ How the large modules are put together from parts.
 
 A module such as :mod:`mitogen.core` is one text where it is installed and in a
 child, and many files in a checkout: a part in the folder `_core` for each
-noun. All parts share the module's namespace, as if they stood in one file, so
+class or subject. All parts share the module's namespace, as if they stood in one file, so
 a name that a program replaces in `mitogen.core` is replaced for every part.
 
 A part begins with imports that end in ``# house``. They say which names of

@@ -277,7 +277,8 @@ class _Capture(object):
     Sends what this process writes to its stdout and stderr, also what its C libraries and its processes write, to a
     reader. The process is the reader's alone meanwhile.
 
-    :param send: called with each item, on a thread of its own. What it raises ends the capture.
+    :param send: called with each item, on a thread of its own. An exception of
+        it ends the capture.
     """
     def __init__(self, send):
         self._send = send

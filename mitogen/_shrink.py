@@ -384,7 +384,7 @@ def _short_names(names, order):
     letters = iter([letter for letter in _LETTERS if letter not in used])
     short = {}
     if u'self' in names and u'S' not in used:
-        # The same in each function, which compresses well.
+        # One name in all functions compresses well.
         short[u'self'] = u'S'
     for name in order:
         if name in names and name not in short and len(name) > 1:
@@ -464,7 +464,7 @@ def shrink_source(source, constants):
         Text, or bytes in UTF-8.
     :param dict constants: name -> bool. Statements ``if NAME:`` and
         ``if not NAME:`` are decided, and those that go on with ``and``.
-    :returns: text; what cannot be shrunk is only minimized.
+    :returns: text; a source that cannot be shrunk is only minimized.
     """
     text, lines = _read(source, constants)
     if lines is None:

@@ -112,7 +112,7 @@ class _Pool(mitogen.core.Dispatcher):
         self.recv = mitogen.core.Receiver(
             self.econtext.router, policy=mitogen.core.has_parent_authority)
         self._tasks = tasks
-        #: Held while a thread waits for a task and takes it: who takes a later one finds all before it taken.
+        #: Held while a thread waits for a task and takes it, so that tasks are taken in order.
         self._taking = threading.Lock()
         for number in range(threads):
             thread = threading.Thread(target=self._work, name='mitogen.task.%d' % (number,))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The same nouns for asyncio, for masters of Python 3.9 and newer.
+The classes of :mod:`mitogen` for asyncio, for masters of Python 3.9 and newer.
 """
 
 from mitogen._tree.aio import Host, Stream, Tree  # noqa: F401

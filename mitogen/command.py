@@ -67,7 +67,7 @@ def main(args=None):
 
 def _call(parser, options, rest):
     """
-    Call the function of a command. What a person can mend is told in a line.
+    Call the function of a command. An error that the user can correct is told in a line.
     """
     try:
         return options.func(options, rest)

@@ -84,7 +84,7 @@ def _imports_by_walking(code, operations):
 
 def _imports_by_dis(code):
     """
-    The same by way of :mod:`dis`: slower, but right for every interpreter
+    Scan imports by way of :mod:`dis`: slower, but right for every interpreter
     whose bytecode nobody has looked at yet.
     """
     import dis

@@ -31,7 +31,7 @@ class Options(mitogen.parent.Options):
 
 class Connection(mitogen.parent.Connection):
     """
-    The client asks for a terminal in the pod, and lets go of the wish when it
+    The client asks for a terminal in the pod, and drops the wish when it
     finds that it has none itself.
     """
     _is_far = True

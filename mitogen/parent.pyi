@@ -1,4 +1,5 @@
-# What a program may use of mitogen.parent. What only connection methods and other parts of the package need is left out.
+# The names of mitogen.parent that a program may use. Names that only connection methods and other parts of the package
+# need are left out.
 
 from collections.abc import Callable, Sequence
 from types import TracebackType

@@ -27,8 +27,8 @@ from mitogen.core import to_text
 
 LOG = logging.getLogger(__name__)
 
-#: In this order: what belongs to a namespace of users can only be joined by
-#: who has not left his own.
+#: In this order: a process that has left its own namespace of users can no
+#: longer join namespaces that belong to it.
 NAMESPACES = ('ipc', 'uts', 'net', 'pid', 'mnt', 'user')
 
 #: Functions of libc that close a database of names. Where they are missing
@@ -240,8 +240,9 @@ def _become(libc, username):
 
 class Connection(mitogen.parent.Connection):
     """
-    Joining a namespace of process ids changes nothing for who joins, only for
-    the children. So a shell joins, and the interpreter is its child.
+    Joining a namespace of process ids changes nothing for the process that
+    joins, only for the children. So a shell joins, and the interpreter is its
+    child.
     """
     options_class = Options
     child_is_immediate_subprocess = False

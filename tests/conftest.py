@@ -19,7 +19,7 @@ import places  # noqa: E402
 
 pytest_plugins = ['both_cores', 'costs', 'garbage', 'hanging', 'left_behind', 'loggers', 'scheduler']
 
-#: What takes longest comes first and in this order, so that nothing is waited for at the end.
+#: The files that take longest come first, in this order, so that no processor idles at the end.
 LONG_FILES = (
     'test_ansible.py', 'test_no_orphans.py', 'test_matrix.py', 'test_packaging.py', 'test_hostile_child.py',
     'test_taken_away.py', 'test_connect_failures.py', 'test_responder.py', 'test_ssh.py', 'test_fork_anywhere.py',

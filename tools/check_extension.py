@@ -25,7 +25,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, '.venv', 'extension')
 
-#: What uses the extension most; the rest of the suite is Python.
+#: The tests that use the extension most; the rest of the suite is Python.
 FILES = '''
     test_broker test_call_chain test_call_function test_channel test_cores_alike test_exceptions_anywhere test_exit_anywhere
     test_descriptors test_flow_control test_fork test_fork_anywhere test_forward_without_gil test_hostile_stream
@@ -161,8 +161,8 @@ def check_address(args):
     files = [name for name in FILES if name != 'test_leaks']
     status = pytest(sys.executable, folder, files, [], {
         'LD_PRELOAD': preload, 'PYTHONMALLOC': 'malloc',
-        # The interpreter leaves much behind, on purpose. A loop that is given up in the middle of a fork is left, too. What
-        # is freed is kept for a while, but some tests look at how a process grows.
+        # The interpreter leaves much behind, on purpose. A loop that is given up in the middle of a fork is left, too.
+        # Freed memory is kept for a while, but some tests look at how a process grows.
         'ASAN_OPTIONS': 'detect_leaks=0:quarantine_size_mb=16:handle_segv=0:abort_on_error=0:log_path=%s' % (log,),
         'UBSAN_OPTIONS': 'print_stacktrace=1:log_path=%s' % (log,),
     }, args)

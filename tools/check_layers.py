@@ -4,11 +4,11 @@ Checks that includes and imports run downwards only, as _mitogen_core/README.rst
 
 Each file of the engine has a place in ENGINE, each part of the binding one in BINDING, each module of the package one
 in PACKAGE, and one in FOLDERS if it is in a folder there; it may use the files before it in the list. A file without a
-place is an error too, so that a new one is given some thought. The binding, moreover, touches no members of the engine's
-objects: it asks the engine's functions.
+place is an error too, so that a new one is given some thought. The binding, moreover, touches no members of the
+engine's objects: it asks the engine's functions.
 
-Imports that only a type checker sees do not count. Modules that a message or a program asks for while it runs are loaded
-by name (`import_module`), and are no imports either.
+Imports that only a type checker sees do not count. Modules that a message or a program asks for while it runs are
+loaded by name (`import_module`), and are no imports either.
 """
 
 import ast
@@ -43,8 +43,8 @@ BINDING = [
     'module',
 ]
 
-#: Objects of the engine, whose members only the engine knows. (The rest of its types are values: headers, items, events,
-#: figures.)
+#: Objects of the engine, whose members only the engine knows. (The rest of its types are values: headers, items,
+#: events, figures.)
 ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landing', 'latch', 'lifeline', 'loop', 'outq', 'peer', 'router',
                   'sink', 'sleeper', 'stream', 'waiter', 'watch']
 

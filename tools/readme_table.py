@@ -9,6 +9,7 @@ Puts the figures of docs/benchmarks/results.rst into README.rst, between the two
 import os
 import re
 import sys
+import textwrap
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 README = os.path.join(ROOT, 'README.rst')
@@ -21,7 +22,7 @@ SECTION = 'On two cores'
 RATIOS = 'Times better than upstream, median over the rounds (quartiles):'
 VALUES = 'Median over the rounds ± median absolute deviation:'
 
-#: What the README shows, as the results name it. What was not measured is left out.
+#: The rows of the README, as the results name them. A row without a measurement is left out.
 FIGURES = [
     'call round trip, µs',
     'call round trip, three hops, µs',
@@ -83,9 +84,10 @@ def table(results):
 
     about = dict(re.findall(r'^:([\w ]+): (.*)$', results, re.M))
     versions = dict(re.findall(r'^- ([\w-]+): .*, version (\S+)$', results, re.M))
-    note = 'Medians on a machine with %s processors (%s), %s; upstream %s, execnet %s. *ours is* says how many times better than upstream.' % (
+    note = 'Medians on a machine with %s processors (%s), %s; upstream %s, execnet %s. ' % (
         about['processors'], about['processor'], about['python'], versions['upstream'], versions.get('execnet', '–'))
-    return '\n'.join(lines) + '\n\n' + note + '\n'
+    note += '*ours is* says how many times better than upstream.'
+    return '\n'.join(lines) + '\n\n' + textwrap.fill(note, 120) + '\n'
 
 
 def main():

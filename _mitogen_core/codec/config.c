@@ -80,7 +80,7 @@ static int intern(PyObject **slot, const char *text)
     return *slot == NULL ? -1 : 0;
 }
 
-/* It is not so with PYTHONHASHSEED=0. A seed that is some other number is known to no stranger. */
+/* It is not so with PYTHONHASHSEED=0. An untrusted sender does not know a seed that is another number. */
 static int take_hash_flag(mg_codec *codec)
 {
     PyObject *flags = PySys_GetObject("flags"); /* borrowed */

@@ -2,7 +2,7 @@
 #ifndef MG_CODEC_LIMITS_H
 #define MG_CODEC_LIMITS_H
 
-/* How deep containers may nest in a value, both ways. (((),),) is 3 deep; what a message carries besides plain types
+/* How deep containers may nest in a value, both ways. (((),),) is 3 deep; an object that is no plain type
  * (Kwargs, Context, ...) counts one for the object and one for the arguments it is made of.
  *
  * The reader needs the bound: it does not recurse itself, but nearly everything done with its result afterwards does,

@@ -1,9 +1,9 @@
-/* A stranger who knows the hashes of numbers can choose them so that a dictionary meets many others on its way to each,
- * with equal hashes or without: reading would take quadratic time. So the reader follows the way that the dictionary is
- * about to go (Objects/dictobject.c tells it: it is the same in all versions), in a map with one bit for each place of
- * the table. Each place on the way is paid for, and each item of a tuple that is hashed; the sum may not be much more
- * than the message has opcodes. Honest keys need a dozen places at most, on the average: addresses of pages, for
- * example, which are multiples of a large power of 2.
+/* A sender that knows the hashes of numbers can choose them so that a dictionary meets many others on its way to
+ * each, with equal hashes or without: reading would take quadratic time. So the reader follows the way that the
+ * dictionary is about to go (Objects/dictobject.c tells it: it is the same in all versions), in a map with one bit
+ * for each place of the table. Each place on the way is paid for, and each item of a tuple that is hashed; the sum
+ * may not be much more than the message has opcodes. Honest keys need a dozen places at most, on the average:
+ * addresses of pages, for example, which are multiples of a large power of 2.
  *
  * One map is kept. A message that goes back and forth between large dictionaries has it made anew each time, which is
  * paid for as well. */

@@ -1,5 +1,5 @@
-/* Keys of dictionaries as strangers choose them: that a dictionary finds each in a few places of its table, and that
- * hashing takes no longer than reading. */
+/* Keys of dictionaries as untrusted senders choose them: that a dictionary finds each in a few places of its table,
+ * and that hashing takes no longer than reading. */
 #ifndef MG_CODEC_PROBES_H
 #define MG_CODEC_PROBES_H
 
@@ -12,8 +12,8 @@
 /* Before key is put into dict. Returns -1 with UnpicklingError if it must not be, or with another exception. */
 int mg_probes_check(mg_unpickler *up, PyObject *dict, PyObject *key);
 
-/* The same, quick for what needs no look: the hashes of text and bytes are not known to a stranger, and a small
- * dictionary has few places. */
+/* Like mg_probes_check, but returns at once where no attack is possible: a sender cannot foresee the hashes of text and
+ * bytes, and a small dictionary has few places. */
 static inline int mg_probes_allow(mg_unpickler *up, PyObject *dict, PyObject *key)
 {
     if ((PyUnicode_Check(key) || PyBytes_Check(key)) && up->codec->text_hash_is_secret)

@@ -1,4 +1,4 @@
-/* A stack machine in one loop; it never recurses, whatever the data. The bytes come from strangers, so for each thing
+/* A stack machine in one loop; it never recurses, whatever the data. The bytes are not trusted, so for each thing
  * that the data asks for there is a bound:
  *   - memory: lengths are compared with what is left of the data before anything is allocated; the stack and the marks
  *     grow by one entry per opcode; a memo index may not exceed the number of opcodes read;

@@ -180,8 +180,8 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
 }
 
 /* Pays for the copy that is about to be made: a message may name one long text many times, but a copy of it each time
- * would fill memory. Texts that are named once are never longer than the message, and are copied twice at most: Python 3
- * makes bytes of a text, and a Blob of these. */
+ * would fill memory. Texts that are named once are never longer than the message, and are copied twice at most: Python
+ * 3 makes bytes of a text, and a Blob of these. */
 static int pay_for_copy(mg_unpickler *up, PyObject *tuple)
 {
     Py_ssize_t size = 0;

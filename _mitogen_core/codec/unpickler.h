@@ -1,4 +1,4 @@
-/* The state of one reading: the input, the stack and the memo, with the bounds that a stranger's data must not exceed.
+/* The state of one reading: the input, the stack and the memo, with the bounds that untrusted data must not exceed.
  *
  * Ownership: a slot owns its object. mg_up_push() and its callers steal the object passed, also on failure. */
 #ifndef MG_CODEC_UNPICKLER_H
@@ -110,7 +110,7 @@ static inline const uint8_t *mg_up_take_counted(mg_unpickler *up, size_t n, size
     return mg_up_take(up, *len);
 }
 
-/* The same for the opcodes whose length of 4 bytes is signed. */
+/* Like mg_up_take_counted with 4 bytes, for the opcodes whose length is signed. */
 const uint8_t *mg_up_take_counted_signed(mg_unpickler *up, size_t *len);
 
 /* Up to the next newline, which is skipped. */

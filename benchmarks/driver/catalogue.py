@@ -1,4 +1,4 @@
-"""What is measured: the figures with their units, and the programs that yield them."""
+"""The figures that are measured, with their units, and the programs that yield them."""
 
 import collections
 

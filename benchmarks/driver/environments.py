@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 
-# api: which function of a program measures it. place: name of its virtual environment. require: what pip is
-# asked for, None where nothing is. variables: environment of its processes.
+# api: which function of a program measures it. place: name of its virtual environment. require: the requirement for
+# pip, or None. variables: environment of its processes.
 Peer = collections.namedtuple('Peer', 'name title api place require variables')
 
 CHECKOUT = object()  # stands for the project itself in Peer.require
@@ -30,10 +30,10 @@ PROBES = {
     'multiprocessing': 'import platform; v = platform.python_version(); core = None',
 }
 
-# What an installed copy of this project is made from; a change means: install again.
+# Sources of an installed copy of this project; a change means: install again.
 SOURCES = ('setup.py', 'pyproject.toml', 'mitogen', '_mitogen_core')
 
-# What is left out of the copy of the checkout that pip builds from: a build must not use or leave anything there.
+# Left out of the copy of the checkout that pip builds from: a build must not use or leave anything there.
 NOT_COPIED = ('.*', 'build', 'dist', '__pycache__', '*.egg-info', '*.so', '*.o', '*.a')
 
 
@@ -126,7 +126,7 @@ class Builder(object):
         try:
             self._probe(environment)
         except Unavailable:
-            # What was missing may be there next time: a library, a compiler.
+            # The missing thing may be there next time: a library, a compiler.
             if with_pip:
                 os.unlink(os.path.join(folder, STAMP))
             raise

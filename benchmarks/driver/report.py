@@ -128,7 +128,7 @@ def load_text():
 
 
 def machine(python):
-    """What has to be known about the machine to judge a figure."""
+    """Facts about the machine that one needs to judge a figure."""
     command = [python, '-c', 'import platform, sysconfig; '
                'print(platform.python_implementation(), platform.python_version()); '
                'print(platform.python_compiler()); print(sysconfig.get_config_var("CFLAGS") or "")']

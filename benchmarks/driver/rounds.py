@@ -21,7 +21,7 @@ END_GRACE = 5.0
 class Outcome(object):
     """Everything a run has found out.
 
-    samples[cores, figure][peer]: list of (round, value). details[cores, figure][peer]: what else the programs said.
+    samples[cores, figure][peer]: list of (round, value). details[cores, figure][peer]: further words of the programs.
     problems[cores, figure, peer]: why there is no value. notes: set of texts. steadiness: seconds that one
     fixed loop of Python took, each time a program was about to start.
     """

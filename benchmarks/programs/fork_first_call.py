@@ -1,4 +1,5 @@
-"""How long until a forked child has answered its first call? And how much of that is the fork?"""
+"""How long until a forked child has answered its first call? How much of that
+is the fork?"""
 
 import os
 import statistics
@@ -17,7 +18,8 @@ def report(bench, figure, connect, disconnect):
 
 
 def report_bare(bench):
-    """What os.fork() itself takes in this process, until a child that does nothing else has written a byte."""
+    """Time of os.fork() itself in this process, until a child that does
+    nothing else has written a byte."""
     reader, writer = os.pipe()
 
     def connect():

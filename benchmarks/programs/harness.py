@@ -1,4 +1,4 @@
-"""What every benchmark program shares: options, clocks, loops and the one way to report a figure.
+"""Options, clocks and loops of every benchmark program, and the one way to report a figure.
 
 A program runs in the environment of one peer and measures with that peer's interface. It defines any of
 with_mitogen(bench), with_execnet(bench) and with_multiprocessing(bench), and ends with main(globals()).
@@ -36,7 +36,7 @@ class Bench(object):
     seconds: how long one loop should take, float.
     quick: True where a single pass of a slow measurement must do.
     count: size of a program that works on many contexts, int.
-    spin: what MITOGEN_SPIN is set to, for this process and for those it starts; empty: nothing.
+    spin: value of MITOGEN_SPIN for this process and for those it starts; empty: not set.
     """
 
     def __init__(self, seconds, quick, count, spin):

@@ -1,3 +1,4 @@
 """
-What the demonstration's children run. They do not have it: each asks its parent for it.
+Code that the demonstration's children run. They do not have it: each asks its
+parent for it.
 """

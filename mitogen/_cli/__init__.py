@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The commands of the program ``mitogen`` that work with hosts, a module for each. What a module needs to describe its
-options is imported at once, what it needs to work is imported when it does: ``mitogen --help`` is to be quick.
+The commands of the program ``mitogen`` that work with hosts, a module for
+each. A module imports at once only the names that describe its options, and
+the rest when the command runs: ``mitogen --help`` is to be quick.
 """

@@ -37,8 +37,8 @@ class _BrokerBase(object):
         if not _REDUCED and mitogen.core._threads_were_patched_late():
             raise Error('threads were patched (by gevent or eventlet) after '
                         'mitogen was imported: patch them before that')
-        # With `_start` false the caller makes and starts the thread, later: what it
-        # defers until then costs no wake-up.
+        # With `_start` false the caller makes and starts the thread, later:
+        # functions that it defers until then cost no wake-up.
         self._alive = True
         self._exitted = False
         self._open()

@@ -118,7 +118,7 @@ class ExternalContext(object):
             # The second field may contain anything, even parentheses.
             fields = fp.read().rpartition(b')')[2].split()
             fp.close()
-            # Fields 48 and 49; what is left here begins with field 3.
+            # Fields 48 and 49; the list here begins with field 3.
             start, end = int(fields[45]), int(fields[46])
             title = to_text('%s(mitogen:%s)') % (to_text(sys.executable),
                                                  to_text(name))
@@ -284,8 +284,8 @@ class ExternalContext(object):
             self.stream.transmit_side.write(
                 ('MITO002%s\n' % config.get('marker', '')).encode())
         self.broker._make_thread()
-        # Not before that: what our start imports never comes from the parent.
-        # And before a message comes, which a thread may import for.
+        # The finder is added after our own start has imported, which never
+        # asks the parent, and before a message comes, whose thread may import.
         if self.importer not in sys.meta_path:
             sys.meta_path.insert(0, self.importer)
         self.broker._thread.start()

@@ -17,7 +17,7 @@ if not _REDUCED:
 def get_core_source():
     """
     Return the source of this module as bytes, as a child of this process may
-    be given it: what this process was shipped, or the installed file.
+    be given it: the text that this process was sent, or the installed file.
     """
     if not _REDUCED:
         if not _core_source:

@@ -55,7 +55,8 @@ class Dispatcher(object):
 
     def _on_call_service(self, _recv):
         """Have a thread make the pool: it imports, and the broker thread must
-        not. What the main thread is in may wait for that very call."""
+        not. The main thread may be in a function that waits for that very
+        call."""
         thread.start_new_thread(self._make_pool, ())
 
     @_seldom
@@ -106,7 +107,7 @@ class Dispatcher(object):
     def _serve(self, msg, on_main=True):
         self._busy = self._busy or on_main
         chain_id, result = self._dispatch_one(msg)
-        # Before the answer: who gets it may want us to end.
+        # Before the answer: its recipient may want us to end.
         if on_main:
             self._busy = False
         if msg.reply_to:

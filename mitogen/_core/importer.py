@@ -80,8 +80,8 @@ class Importer(_Fetcher):
 
     @_seldom
     def _adopt(self, router, parent):
-        """Serve a fork of our process: what we know of modules is still true,
-        but nobody will answer what we have asked."""
+        """Serve a fork of our process: our knowledge of modules is still true,
+        but nobody will answer our pending requests."""
         self._forked()
         self._router = router
         self._context = parent

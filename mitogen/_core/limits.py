@@ -100,7 +100,7 @@ class _Limits(object):
     #: are for the whole tree and are never used again.
     id_blocks = 1000
 
-    #: The same in a child, which asks its parent for each.
+    #: `id_blocks` for a child, which asks its parent for each block.
     id_blocks_below = 100
 
     #: Contexts that may be behind a peer at a time.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-_MitogenProtocolBase: what is known of a neighbour.
+_MitogenProtocolBase: a neighbour's id, authority and counters.
 """
 
 from __future__ import absolute_import  # house

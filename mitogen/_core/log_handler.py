@@ -26,7 +26,8 @@ class LogHandler(object):
         #: Messages that wait for `uncork`, then None.
         self._buffer = []
         self._buffer_lock = thread.allocate_lock()
-        # True while this thread sends: what is logged by that goes nowhere.
+        # True while this thread sends: records that sending itself logs are
+        # dropped, or they would be sent in turn.
         self._sending = thread._local()
         if not _REDUCED and 'logging' in sys.modules:
             self._join_logging()

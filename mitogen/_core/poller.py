@@ -27,12 +27,12 @@ class Poller(object):
 
     @property
     def readers(self):
-        """List of (fd, data): what is watched for reading."""
+        """List of (fd, data) watched for reading."""
         return [(fd, data) for fd, (data, _) in list(self._rfds.items())]
 
     @property
     def writers(self):
-        """List of (fd, data): what is watched for writing."""
+        """List of (fd, data) watched for writing."""
         return [(fd, data) for fd, (data, _) in list(self._wfds.items())]
 
     def close(self):

@@ -120,7 +120,7 @@ class _RouterBase(object):
                 known.on_disconnect()
             except Exception:
                 LOG.exception('%r: a listener for its loss crashed', known)
-        # A handler may wait for another object of the same id. And a listener
+        # A handler may wait for another object of the same id, and a listener
         # that crashed may have stood before the one for handlers.
         self._on_respondent_disconnect(context)
 

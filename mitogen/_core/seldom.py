@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The two texts of the core: what a child is sent, and the rest that it may fetch.
+The two texts of the core: the one that a child is sent, and the rest, which it
+may fetch.
 """
 
 from __future__ import absolute_import  # house

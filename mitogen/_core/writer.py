@@ -21,13 +21,13 @@ class BufferedWriter(object):
     Write to the transmit side of a protocol's stream: at once as far as the
     kernel takes it, the rest when it takes more. Any thread.
 
-    Chunks are appended to `_buf` first. Then whoever gets `_lock` writes from
-    its left end, and looks again after letting go; who does not get it knows
-    that the holder will look. Nobody waits for the lock, so a signal handler
-    may send while it interrupts a sender. `_armed` means that the broker
-    watches for the descriptor to become writable, and will do the writing.
-    Only the holder of the lock writes, and the broker takes it for good
-    before it closes the descriptor.
+    Chunks are appended to `_buf` first. Then the thread that gets `_lock`
+    writes from its left end, and looks again after releasing it; a thread that
+    does not get the lock knows that the holder will look. Nobody waits for the
+    lock, so a signal handler may send while it interrupts a sender. `_armed`
+    means that the broker watches for the descriptor to become writable, and
+    will do the writing. Only the holder of the lock writes, and the broker
+    takes it for good before it closes the descriptor.
     """
     #: How many chunks go in one system call, the least IOV_MAX in use.
     BATCH = 16

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Stacks: what each thread is doing, and how that differs from the last time.
+Stacks: the stack of each thread, and how it differs from the last time.
 """
 
 from __future__ import absolute_import  # house

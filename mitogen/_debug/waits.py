@@ -30,7 +30,7 @@ def _describe_handle(router, handle):
     # The last element in either core.
     respondent = entry[-1]
     return 'handle %s, for %s' % (
-        handle, 'whoever sends' if respondent is None else
+        handle, 'any sender' if respondent is None else
         'a message of %r' % (respondent,))
 
 

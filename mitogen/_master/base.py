@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The root of a tree: what only the first process has. It finds the source of
-modules and serves it to children, hands out context ids, and receives the
-logs of the whole tree.
+The root of a tree, and the parts of a router that only the first process has.
+It finds the source of modules and serves it to children, hands out context
+ids, and receives the logs of the whole tree.
 
 Masters start often, so whatever only some of them need (the import machinery's
 helpers, resources, :mod:`pkgutil`) is imported where it is used.

@@ -55,7 +55,7 @@ def _finish_imports():
     """
     Before a fork, import what the broker's thread imports when it first serves
     a module. The copy of a process cannot import what another thread was
-    about to: the lock of that module is never let go there.
+    about to: the lock of that module is never released there.
     """
     if not Broker._all:
         return

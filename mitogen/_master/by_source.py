@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-_BySource: what was worked out from the source of each module.
+_BySource: results that were worked out from the source of each module.
 """
 
 from __future__ import absolute_import  # house
@@ -36,7 +36,7 @@ class _BySource(object):
     def get(self, fullname, source, make, *args):
         """
         Return ``make(*args)``, or what that returned when `fullname` had this
-        source before. What `make` raises is not remembered.
+        source before. An exception of `make` is not remembered.
         """
         made = self.find(fullname, source)
         if made is None:

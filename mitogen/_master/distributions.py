@@ -53,7 +53,7 @@ class _DiskMetadata(object):
 
 class _ArchiveMetadata(object):
     """
-    The same in an archive.
+    Metadata folders of an archive.
     """
     def __init__(self, loader, folder):
         self._loader = loader
@@ -71,7 +71,7 @@ class _ArchiveMetadata(object):
 
 class _Distribution(object):
     """
-    One distribution: what a child is told of it.
+    One distribution, as a child is told of it.
 
     :param metadata: where its files are.
     :raises ValueError: it has no name.

@@ -228,7 +228,7 @@ class ParentSpecEnumerationMethod(ParentEnumerationMethod):
 
 class ParentImpEnumerationMethod(ParentEnumerationMethod):
     """
-    The same for Pythons older than import specs, by way of :mod:`imp`.
+    Find modules by :mod:`imp`, for Pythons older than import specs.
     """
     def _trusted_path(self, name):
         module = sys.modules.get(name)

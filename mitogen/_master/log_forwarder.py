@@ -17,9 +17,10 @@ class LogForwarder(_Server):
     """
     Emit the log records that descendants send. Runs on the broker thread.
 
-    Any handler may show their text: what a terminal would obey is escaped, and
-    each line bears the name of the context. The attributes `mitogen_name`
-    and `mitogen_message` have the logger name and the text as the child sent them.
+    Any handler may show their text: sequences that a terminal would obey are
+    escaped, and each line bears the name of the context. The attributes
+    `mitogen_name` and `mitogen_message` have the logger name and the text as
+    the child sent them.
     """
     def __init__(self, router):
         self._rate = _LogRate(router)

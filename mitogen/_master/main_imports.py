@@ -27,8 +27,8 @@ def _package_above(package, level):
 
 def _with_absolute_imports(src, package):
     """
-    Return the source of a main module with relative imports made absolute. What
-    is not understood stays as it is.
+    Return the source of a main module with relative imports made absolute.
+    Statements that are not understood stay as they are.
 
     :param bytes src: the source, which can be parsed.
     :param str package: of which the main module is a part.

@@ -21,7 +21,7 @@ from mitogen.master import SysModulesMethod, to_text  # house
 #: look through it for each router takes longer than to start a child.
 _imports_by_source = _BySource()
 
-#: The same, with texts that may be names of modules.
+#: Like `_imports_by_source`, with texts that may be names of modules.
 _needs_by_source = _BySource()
 
 

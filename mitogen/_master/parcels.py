@@ -15,7 +15,7 @@ from mitogen.master import _file_cache, _get_bytecode, _stamp_of, _with_head, _w
 from mitogen.master import get_child_modules, PY3, to_text  # house
 
 
-#: What a child is told about a module, but for its content. The path is
+#: All that a child is told about a module, but for its content. The path is
 #: :data:`None` if there is no such module, or none that may be served.
 #: `load` tells of modules of a distribution that travels whole; :data:`None` for all others.
 #: `folder` is what :func:`_stamp_of` returns for that of a package.

@@ -19,7 +19,7 @@ class _Shipments(object):
     most = 64
     most_bytes = 64 * 1048576
 
-    #: What a name costs in such a set.
+    #: Memory that a name takes in such a set.
     name_bytes = 128
 
     def __init__(self, responder):

@@ -21,7 +21,7 @@ def _stdlib_paths():
         if prefix:
             for lib in set(['lib', getattr(sys, 'platlibdir', 'lib')]):
                 found.add(os.path.join(prefix, lib, version))
-    # The same as sysconfig's DESTLIB, without loading sysconfig.
+    # This is sysconfig's DESTLIB, found without loading sysconfig.
     if getattr(os, '__file__', None):
         found.add(os.path.dirname(os.path.abspath(os.__file__)))
     return found | set(os.path.realpath(path) for path in found)

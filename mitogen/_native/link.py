@@ -28,7 +28,7 @@ class MitogenProtocol(core._MitogenProtocolBase):
 
     def _end_with(self, grace):
         """End this process when the other side is gone and the interpreter
-        has not been let go of for `grace` seconds."""
+        has not been released for `grace` seconds."""
         self._opened_link().end_with(grace)
 
     def _forked(self):

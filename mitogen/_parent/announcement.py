@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Announcement: what a child has before it asks for its first module.
+Announcement: the facts that a child is sent before it asks for its first
+module.
 """
 
 from __future__ import absolute_import  # house

@@ -103,8 +103,8 @@ class CallChain(object):
     :param bool pipelined: see above.
     """
     closures_msg = (
-        'A closure cannot be called in another context: what it closed over '
-        'has no name there.'
+        'A closure cannot be called in another context: the variables that '
+        'it holds have no name there.'
     )
     lambda_msg = (
         'A lambda cannot be called in another context: it has no name to look '

@@ -127,9 +127,9 @@ def get_core_source_partial():
 
 
 #: Returns the core's source, as small as it gets for one kind of child:
-#: ``_reduce_core_source(is_python_3, whole)``. Two texts: what the child is
-#: sent, and what it may fetch later, None if that is nothing. Set by
-#: `mitogen.master`; other contexts pass on what they have been sent.
+#: ``_reduce_core_source(is_python_3, whole)``. Two texts: the one that the
+#: child is sent, and the one that it may fetch later, None if there is none.
+#: Set by `mitogen.master`; other contexts pass on what they have been sent.
 _reduce_core_source = None
 
 _partials = {}    # kind of child -> PartialZlib; same guard

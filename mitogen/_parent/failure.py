@@ -93,8 +93,8 @@ _HINT_ENDED = (
     u'the command ended before a Python spoke. Run it by hand; is python_path '
     u'an interpreter, and does it work?')
 _HINT_DIED = (
-    u'the interpreter started and ended before it was ready. What it printed '
-    u'says why, unless it was killed, as for want of memory.')
+    u'the interpreter started and ended before it was ready. Its output '
+    u'says why, unless it was killed, as for lack of memory.')
 _HINT_SILENT = (
     u'no Python spoke in time. The host may be out of reach, or the tool may '
     u'be asking something that nobody answers; see it by running the command '

@@ -23,7 +23,7 @@ _KEY_DEPTH = 100
 #: as many as the message is long.
 _FREE_COPIES = 65536
 
-#: Keys of these types have hashes that no stranger knows.
+#: Keys of these types have hashes that no sender can foresee.
 _HARMLESS = frozenset([type(None), bool])
 if sys.flags.hash_randomization:
     _HARMLESS |= set([mitogen.core.BytesType, mitogen.core.UnicodeType])
@@ -119,7 +119,7 @@ class _Stand(dict):
 class _KeyReader(object):
     """
     Reads pickles as if no key were ever hashed, and refuses those whose keys
-    would take long: a stranger who knows the hashes of numbers can choose them
+    would take long: a sender that knows the hashes of numbers can choose them
     so that a dictionary meets many others on its way to each, and a tuple may
     hold another one many times, and that the next.
 

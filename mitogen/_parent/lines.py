@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Protocols of lines: logged, matched with patterns, asked for passwords. And the last lines of a log.
+Protocols of lines: logged, matched with patterns, asked for passwords; and the
+last lines of a log.
 """
 
 from __future__ import absolute_import  # house

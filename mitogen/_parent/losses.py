@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Losses: what is known of how contexts were lost, for the errors of later calls.
+Losses: remembers how contexts were lost, for the errors of later calls.
 """
 
 from __future__ import absolute_import  # house

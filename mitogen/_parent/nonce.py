@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Words that nobody can foresee: what a prompt or a marker of ours is known by.
+Words that nobody can foresee, by which a prompt or a marker of ours is known.
 """
 
 from __future__ import absolute_import  # house

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Options: what every connection method takes, and their defaults.
+Options: those that every connection method takes, and their defaults.
 """
 
 from __future__ import absolute_import  # house

@@ -104,8 +104,8 @@ class _TablePoller(mitogen.core.Poller):
 
 
 def _timeout_ms(timeout):
-    """Round up, or a loop wakes just before its timer is due, and spins. Who
-    waits for more than the system's 24 days looks again in between."""
+    """Round up, or a loop wakes just before its timer is due, and spins. A
+    wait of more than the system's 24 days looks again in between."""
     return int(math.ceil(min(timeout, 1e6) * 1000))
 
 

@@ -73,7 +73,7 @@ class RouteMonitor(object):
 
     def grant(self, stream, start, end, msg):
         """
-        Note that who asked by `msg`, which came by `stream`, may give the ids
+        Note that the sender of `msg`, which came by `stream`, may give the ids
         from `start` to before `end` to its children.
         """
         if stream in self._grants_by_stream:

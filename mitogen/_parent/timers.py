@@ -55,8 +55,8 @@ class Timer(object):
         Make sure that it does not run. Repeating this does no harm.
         """
         self.active = False
-        # It may stay in the list for a while; what it would have called need
-        # not.
+        # The timer may stay in the list for a while; its function and
+        # arguments need not.
         self.func = None
 
 

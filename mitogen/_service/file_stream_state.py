@@ -30,7 +30,7 @@ class FileStreamState(object):
         self._opened = 0
         #: Bytes sent that nobody said to have received.
         self.unacked = 0
-        #: The same, by the id of the context they went to.
+        #: `unacked`, by the id of the context that the bytes went to.
         self.unacked_by_id = {}
         #: When a context last acknowledged something, or was sent something
         #: after it had acknowledged all.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Policies: who may call a method of a service.
+Policies: decide which contexts may call a method of a service.
 """
 
 from __future__ import absolute_import  # house

@@ -2,7 +2,7 @@
 """
 A tree of hosts, for programs of today: context managers, futures, typed errors.
 
-Only a master uses this package, so it is written for Python 3.9 and newer. Each of its modules is about one noun. It
+Only a master uses this package, so it is written for Python 3.9 and newer. Each of its modules is about one subject. It
 stands on the interface of :mod:`mitogen.master` and changes nothing there: a tree is a router, and a host a context.
 """
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The same nouns for asyncio: what blocks in :mod:`mitogen` is a coroutine here. Any loop of that interface will do.
+The classes of :mod:`mitogen` for asyncio: a method that blocks there is a
+coroutine here. Any loop of that interface will do.
 
 An awaiting task that is cancelled, by `asyncio.timeout` or a TaskGroup for example, cancels over there.
 """
@@ -55,7 +56,7 @@ class _Bridge:
             self._queue.clear()
 
     def _drain(self) -> None:
-        # First: what is put from now on tells again.
+        # First: an item that is put from now on tells again.
         self._is_told = False
         queue = self._queue
         while queue:
@@ -208,7 +209,7 @@ class Stream:
                 self._inner._items.notify = lambda _recv: put(self._wake, None)
         inner = self._inner
         while True:
-            # First: what comes from now on wakes it.
+            # First: an item that comes from now on wakes it.
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 return inner._take(0)

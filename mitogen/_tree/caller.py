@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Caller: what can run functions.
+Caller: an object that can run functions on a host.
 """
 
 from __future__ import annotations

@@ -197,5 +197,5 @@ def told(error: BaseException, host: Any) -> BaseException:
     return error
 
 
-#: What the older interface raises where a call fails.
+#: Exceptions of the older interface where a call fails.
 OLDER = (mitogen.core.CallError, mitogen.core.ChannelError)

@@ -109,7 +109,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         :param stderr: likewise; or `subprocess.STDOUT`, for one pipe.
         :param terminal: give it a terminal, and so a single output.
         :param max_output: bytes of output that are kept here; the process is ended at the next one. None is for any
-            number. What a function takes is not counted.
+            number. Time in a function is not counted.
         :raises CommandError: with `check`: its status is not zero. It is a :class:`subprocess.CalledProcessError`, too.
         :raises CommandTimeout: it did not end in time. It is a :class:`subprocess.TimeoutExpired`, too.
         :raises RemoteError: it could not be started.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Streams: what a generator yields on a host, item by item.
+Streams: the items that a generator yields on a host, one by one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-HostTasks: what makes calls of one host tasks, which can be cancelled.
+HostTasks: makes calls of one host tasks, which can be cancelled.
 """
 
 from __future__ import annotations

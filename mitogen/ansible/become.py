@@ -21,7 +21,7 @@ class Become(object):
 
     def __init__(self, plugin):
         self.plugin = plugin
-        #: What the last command was made of, and into.
+        #: The last command as it was given, the command made of it, and their shell.
         self.inner = self.outer = self.shell = None
         method = plugin.build_become_command
 

@@ -67,8 +67,9 @@ class Client(object):
             self.close()
             raise DaemonError('the daemon has ended: %s' % (error,))
         except BaseException:
-            # A time limit, for example. What the daemon answers is no answer
-            # to the next question, and it ends what it is at.
+            # A time limit, for example. A late answer of the daemon must not
+            # be read as the answer to the next question; closing the socket
+            # also ends its work for us.
             self.close()
             raise
 

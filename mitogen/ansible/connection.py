@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Connection plugins: what ours have in common. Each derives from a mix-in here and from Ansible's own plugin of its
+Connection plugins: the base of ours. Each derives from a mix-in here and from Ansible's own plugin of its
 name, which does everything that is not understood here.
 """
 
@@ -32,7 +32,7 @@ ASSIGNMENT = re.compile(r'([A-Za-z_]\w*)=(.*)', re.S)
 READ_AT_START = re.compile(
     'PYTHON|LC_|LD_|MALLOC_|GLIBC_|(LANG|LANGUAGE|HOME|SSL_CERT_FILE|SSL_CERT_DIR|OPENSSL_CONF|TMPDIR|TEMP|TMP)$')
 
-#: What Ansible before 2.20 adds to a command, for the sake of terminals.
+#: Ansible before 2.20 adds this to a command, for the sake of terminals.
 SLEEP = ' && sleep 0'
 
 DISPLAY = Display()
@@ -84,7 +84,7 @@ class Mixin(object):
         self._fast.close()
         super(Mixin, self).close()
 
-    # What Ansible asks for.
+    # The methods that Ansible calls.
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         try:

@@ -14,7 +14,7 @@ import stat
 #: A folder that Ansible made for a task.
 TEMPORARY = re.compile(r'/ansible-tmp-[\w.-]+/?$')
 
-#: What a shell would take for more than letters of a path.
+#: Characters that a shell would take for more than letters of a path.
 SPECIAL = re.compile(r'''[^\w@%+=:,./~-]''')
 
 #: Variables as folders have them: with a letter after the dollar sign.

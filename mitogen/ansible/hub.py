@@ -28,7 +28,7 @@ import time
 HEADER = struct.Struct('>II')
 MARSHAL = 2
 
-#: What a zygote prints once it is ready to read its text.
+#: A zygote prints this once it is ready to read its text.
 READY = b'MITOGEN-ZYGOTE-READY'
 
 #: The status of an interpreter that is too old to be one.
@@ -339,7 +339,7 @@ class Hub(object):
 
     def lose(self, zygote):
         """
-        Let go of one that has ended, or is to end.
+        Close a zygote that has ended, or is to end.
         """
         if self.zygotes.get(zygote.key) is zygote:
             del self.zygotes[zygote.key]

@@ -34,7 +34,7 @@ def request(sender, key, start, number, frame, digest):
         try:
             sender.send(mitogen.core.Blob(data))
         except mitogen.core.Error:
-            # The link is gone, and whoever asked with it.
+            # The link is gone, and with it the process that asked.
             pass
 
     HUB.request(answer, key, start, number, bytes(frame), digest)

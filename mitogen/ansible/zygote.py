@@ -29,7 +29,7 @@ from importlib.machinery import ModuleSpec
 
 HEADER = struct.Struct('>II')
 
-#: What we tell each other marshalled in: every Python 3 reads it.
+#: The version of marshal that both ends write: every Python 3 reads it.
 MARSHAL = 2
 
 #: Seconds that a job has between being asked to end and being killed.
@@ -52,7 +52,8 @@ class Payload(object):
 
     :param list members: of (path in the archive, digest).
     """
-    #: What the first run imported. It is imported here before the second, as many modules run only once.
+    #: Modules that the first run imported. They are imported here before the second: many modules run only once, and
+    #: gain nothing.
     lesson = None
     learned = False
 

@@ -22,7 +22,8 @@ from playbooks import ALL, Run
 #: The cores that this run of the tests is about.
 CORES = os.environ.get('MITOGEN_TEST_ANSIBLE_CORES', mitogen.core.CORE).split()
 
-#: Variables of the long playbook: how often a command is repeated, and the hosts of what is about one as well as of two.
+#: Variables of the long playbook: how often a command is repeated, and the hosts of what is about one as well as of
+#: two.
 LENGTH = {'many': 100, 'most': 'one:two'} if ALL else {'many': 10, 'most': 'one'}
 
 WAYS = ['command', 'path', 'collection', 'strategy']
@@ -112,7 +113,7 @@ def test_nothing_remains_of_a_killed_controller(site, method, way):
     run = Run(site, 'killed-%s-%d' % (way, method), way, CORES[-1])
     run.start('waits.yml', become=method)
     wait_for_task(run)
-    # Ansible's own worker outlives its controller until its task is done, and only then lets go of upstream's. That
+    # Ansible's own worker outlives its controller until its task is done, and only then releases upstream's. That
     # they are gone is seen to by what checks every test.
     run.kill()
     if way == 'upstream':

@@ -1,5 +1,5 @@
 """
-Results that a call sends as it goes: whoever reads them is told when the call fails.
+Results that a call sends as it goes: their reader is told when the call fails.
 """
 
 import pytest

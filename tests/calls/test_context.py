@@ -42,7 +42,8 @@ def test_contexts_can_be_keys(router):
 
 def test_a_context_can_be_passed_to_another_child(router):
     first, second = router.local(), router.local()
-    # Not the same object: what the second one names, it cannot have called by us.
+    # Not the same object: the context that the second router names cannot be
+    # called by ours.
     assert second.call(targets.identity, first) == first
     assert second.call(targets.context_facts, first) == (first.context_id, first.name)
     assert first.call(targets.identity, first) is first

@@ -1,6 +1,6 @@
 """
-Hosts that answer the commands of ``mitogen`` with what nobody asked for. What they say is escaped, and costs no other
-host its result.
+Hosts that answer the commands of ``mitogen`` with data that nobody asked for. Their words are escaped, and cost no
+other host its result.
 """
 
 import json

@@ -170,7 +170,7 @@ def test_no_terminal(router, account, monkeypatch):
     assert router.local().call(targets.identity, 1) == 1
 
 
-#: What an interpreter does before it gets to the first stage, what it prints then, and the hint.
+#: An interpreter's steps before the first stage, its output, and the hint.
 BROKEN = [
     ('import nothing_of_that_name', 'nothing_of_that_name', 'the interpreter is broken, or older than 2.7.'),
     ('print "x', 'SyntaxError', 'the interpreter is broken, or older than 2.7.'),
@@ -198,7 +198,7 @@ def test_a_program_that_is_no_python(target):
     (SENT, 'echo so far; ' + SAYS_0 + '; '),
 ])
 def test_a_deadline_in_each_stage(target, make_python, stage, text):
-    # What su starts is in a session of its own, so that only the end of its input reaches it.
+    # su starts its command in a session of its own, so that only the end of its input reaches it.
     path = make_python(text + ('exec cat >/dev/null' if target.method == 'su' else 'exec sleep 600'))
     with pytest.raises(StreamError) as caught:
         target.connect(path, connect_timeout=0.7)

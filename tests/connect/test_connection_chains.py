@@ -131,13 +131,13 @@ def test_containers_behind_ssh_and_sudo(router, server, ssh, sudo):
         child = getattr(router, method)(via=root, **options)
         assert child.call(targets.environ, 'STUB_TOOL') == tool
         check(child, 0, root)
-        # And on from there.
+        # A further hop from there.
         inner = router.local(via=child, python_path=server.account.python)
         check(inner, 0, child)
 
 
 def test_setns_behind_ssh_and_sudo(router, server, ssh, sudo, tmp_path):
-    # The namespaces of a process of ours are not another's: what is tested is the way.
+    # The namespaces are those of our own process: only the way there is tested.
     root = router.sudo(via=ssh(), **sudo)
     tool = server.account.script('inspect', 'echo %d\n' % os.getpid())
     child = router.setns(via=root, container='box', kind='docker', docker_path=tool, username=server.account.name,

@@ -140,7 +140,7 @@ def test_a_container_whose_python_hangs(router, method, stubs):
     ('jexec box', 'no command'),
 ])
 def test_the_stubs_know_their_tools(stubs, command, says):
-    # What they let pass would be a mistake of ours that nobody sees.
+    # A command line that a stub accepts wrongly would hide a mistake of ours.
     words = command.split()
     done = subprocess.run([os.path.join(places.STUBS, words[0])] + words[1:], stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -194,7 +194,7 @@ def test_no_such_container(router, method):
     text = str(caught.value)
     assert text.startswith(mitogen.parent.Connection.eof_error_msg)
     if method not in ('lxc', 'lxd', 'incus'):
-        # What the tool said is there.
+        # The tool's own words are there.
         assert 'nothing' in text.split('Command was')[0]
 
 

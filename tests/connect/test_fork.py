@@ -70,7 +70,7 @@ def test_what_a_program_has_frozen_stays_so_in_a_child(router):
     gc.freeze()
     try:
         collects, frozen = router.fork().call(garbage_collector)
-        # Some of it the child has let go.
+        # The child has released some of it.
         assert collects and frozen > gc.get_freeze_count() / 2
     finally:
         gc.unfreeze()
@@ -143,7 +143,7 @@ def test_modules_that_children_lack_are_still_fetched(router, monkeypatch):
     first = router.fork(via=parent)
     assert first.call(lonely.add, 1, 2) == 3
     assert router.get_stats()['get_module_count'] > before
-    # What its parent knows by now, a later fork knows too.
+    # A later fork knows all that its parent knows by now.
     before = router.get_stats()['get_module_count']
     second = router.fork(via=first)
     assert second.call(lonely.add, 3, 4) == 7

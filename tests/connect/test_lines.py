@@ -147,7 +147,7 @@ def test_lines_of_diagnostics_are_logged():
 
 
 def test_a_long_line_of_diagnostics_is_logged_whole():
-    # However small the pieces it comes in; what has no end at all is logged in parts.
+    # However small the pieces it comes in. A line without any end is logged in parts.
     stream = mitogen.parent.LogProtocol.build_stream()
     stream.name = u'ssh.host'
     line = b''.join(b'%07d ' % i for i in range(10000))

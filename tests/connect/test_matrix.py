@@ -3,8 +3,8 @@ Masters and children of different Pythons. tests/data/matrix has the program, wh
 child, and with a child of that of yet another version, and tells what it found.
 
 By default each version is a child of the running Python, and each other version is a master of three children: of the
-oldest, the newest and its own version. MITOGEN_TEST_MATRIX=full has each with each. A grandchild is of the oldest or the
-newest that is here, whichever its parent is not. What is not installed here is named in the summary.
+oldest, the newest and its own version. MITOGEN_TEST_MATRIX=full has each with each. A grandchild is of the oldest or
+the newest that is here, whichever its parent is not. Pythons that are not installed here are named in the summary.
 """
 
 import json
@@ -120,8 +120,8 @@ def run_master(master, children, package):
 @pytest.fixture(scope='module')
 def outcome(request, package):
     """
-    A function that returns what a master found of a child, and the master's errors. All children that are here are tried
-    by one process of each master, the first time that one is asked for.
+    A function that returns what a master found of a child, and the master's errors. All children that are here are
+    tried by one process of each master, the first time that one is asked for.
     """
     outcomes = {}
 

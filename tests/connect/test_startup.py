@@ -1,5 +1,5 @@
 """
-The cost of starting a child: bytes, round trips, imports. And each form in which the core travels is the whole core.
+The cost of starting a child: bytes, round trips, imports. Each form in which the core travels is the whole core.
 """
 
 import ast
@@ -27,7 +27,8 @@ PACKAGE = os.path.dirname(mitogen.core.__file__)
 MOST_SHIPPED = 14200
 MOST_INSTALLED = 1500
 
-#: Modules of the interpreter that the core works with. What comes along with them depends on the Python version.
+#: Modules of the interpreter that the core works with. The modules that they import in turn depend on the Python
+#: version.
 NEEDED = ['binascii', 'gc', 'zlib', 'select', '_pickle', '_socket', '_codecs', 'threading', 'collections', 'struct', 'errno',
           'itertools', 'time', 'os', 'io']
 NATIVE_NEEDED = ['types', '_weakrefset', '_mitogen_core']
@@ -201,7 +202,7 @@ def test_the_same_interpreter_is_sent_what_is_compiled(router, sent):
     assert context.call(startup_target.evaluate, '__import__("mitogen.core").core.CORE') == 'pure'
     source = context.call(startup_target.evaluate, '__import__("mitogen.core").core.get_core_source()')
     compile(source, 'core', 'exec')
-    # And has what others need.
+    # It can serve children of its own.
     child = router.local(via=context)
     assert isinstance(child.call(os.getpid), int)
 

@@ -181,7 +181,7 @@ def test_settings_of_sudo(router, account, setting, asks):
 
 
 def test_a_password_is_typed_once(router, account, sudo, tmp_path):
-    # What the real tool gets to read, by a terminal in between.
+    # A terminal in between shows all that the real tool gets to read.
     log = tmp_path / 'typed'
     path = account.script('watched-sudo', 'exec {python} {folder}/watch.py {log} {sudo} "$@"\n'.format(
         python=sys.executable, folder=account.folder, log=log, sudo=sudo))

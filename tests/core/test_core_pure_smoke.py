@@ -35,7 +35,7 @@ def b(s):
 
 PY3 = mitogen.core.PY3
 
-# What the bootstrap does, cut down: package objects, the text, the start.
+# The bootstrap, cut down: package objects, the text, the start.
 SHIPPED = r'''
 import os, sys
 path, config = sys.argv[1], eval(sys.argv[2])
@@ -339,7 +339,8 @@ class NotPicklable(object):
 
 
 def test_pickling_error_travels_in_place():
-    # What failed had already memoized things the next pickle would refer to.
+    # The value that failed had already memoized objects, which the next pickle
+    # must not refer to.
     shared = [u'x' * 10]
     msg = mitogen.core.Message.pickled(
         shared, [mitogen.core.CallError('a'), NotPicklable()], shared)

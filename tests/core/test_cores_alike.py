@@ -237,7 +237,7 @@ def test_a_latch_may_replace_the_function_it_notifies_meanwhile():
 
 
 #
-# What others do to us, or we to ourselves.
+# Failures that others cause, and those that we cause ourselves.
 #
 
 def test_two_threads_that_ask_for_one_thing_at_once_both_get_it():
@@ -253,7 +253,7 @@ def test_two_threads_that_ask_for_one_thing_at_once_both_get_it():
             self.sent += 1
 
     class Interrupting(object):
-        """A lock behind which the other thread runs whenever it is let go of."""
+        """A lock behind which the other thread runs whenever it is released."""
         def __init__(self):
             self.lock, self.then = threading.Lock(), None
 

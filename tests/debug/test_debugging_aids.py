@@ -123,7 +123,7 @@ def test_a_child_that_is_profiled_ends_by_itself(router, tmp_path, monkeypatch, 
     pid = context.call(os.getpid)
     proc = router.stream_by_id(context.context_id).conn.proc
     context.shutdown(wait=True)
-    # No signal: what it has measured would be lost.
+    # No signal: the child would lose its measurements.
     assert wait_for(lambda: proc.proc.returncode is not None, what='the child was reaped')
     assert proc.proc.returncode == 0
     names = [path.name for path in tmp_path.iterdir()]

@@ -77,7 +77,7 @@ def test_a_wait_in_a_call_is_seen_though_nobody_holds_its_receiver(router):
 def test_a_wait_for_anybodys_message(router):
     receiver = Receiver(router)
     with Sleeping(receiver.get, receiver.close) as sleeping:
-        assert sleeping.waits()[0]['what'] == 'handle %d, for whoever sends' % (receiver.handle,)
+        assert sleeping.waits()[0]['what'] == 'handle %d, for any sender' % (receiver.handle,)
 
 
 def test_a_wait_on_a_latch_of_the_programs_own():

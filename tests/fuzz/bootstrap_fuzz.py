@@ -5,8 +5,7 @@ do with a plain walk over the lines.
     python tests/fuzz/bootstrap_fuzz.py --seconds 60
 
 The protocols are in pure Python and the same for both cores. An input that breaks a rule is printed, and the exit
-status is 1; --replay FILE... runs inputs again. What fuzz_corpus.py has of them is replayed by
-test_fuzzers.py.
+status is 1; --replay FILE... runs inputs again. test_fuzzers.py replays those that fuzz_corpus.py has.
 """
 
 import argparse

@@ -77,7 +77,7 @@ def make_operation(rng, corpus):
 
 # ---- one core
 
-#: What a log record is about, whatever its words.
+#: The subject of a log record, whatever its words.
 SAYS = re.compile(
     r'bad auth_id: got \d+|bad src_id: got \d+|refused by policy|reply from unexpected|no route to context|'
     r'routing mode prevents|message too large|invalid handle|unusable route message|may not add a route to \d+|'
@@ -130,7 +130,7 @@ class World(logging.Handler):
         """
         Wait until all is done, and return what has come of it.
         """
-        # What a handler of the first turn sends to a handler here is another turn's.
+        # A message that a handler of the first turn sends to a handler here belongs to another turn.
         turns = 3
         while turns or self.router.stats()['queued_work']:
             self.testlib.sync(self.broker)
@@ -213,7 +213,7 @@ ERRORS = dict.fromkeys(['UnpicklingError', 'EOFError', 'IndexError', 'KeyError',
                         'RecursionError', 'MemoryError', 'OverflowError', 'StopIteration'], 'bad')
 
 
-#: What only the compiled core refuses, and says so in docs/differences.rst.
+#: Refusals of the compiled core alone, as docs/differences.rst says.
 LIMITS = ('memo index out of bounds', 'a number is not written as one', 'NEWOBJ is not accepted for this', 'nest',
           'SETITEM on what is not a dict', 'bad arguments for Blob', 'bad arguments for Secret',
           "'set'", "'frozenset'", "'bytearray'")

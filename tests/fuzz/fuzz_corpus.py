@@ -1,7 +1,8 @@
 """
-What the fuzzers of pickles and of a starting child's output begin with, and the suite replays: a file for each input that
-failed once or shows a thing, in tests/fuzz/corpus/TARGET, and those that libFuzzer found to reach more of the code, a line of
-hexadecimal digits each, in tests/fuzz/corpus/TARGET.rows.
+Inputs that the fuzzers of pickles and of a starting child's output begin with,
+and that the suite replays: a file for each that failed once or shows a thing,
+in tests/fuzz/corpus/TARGET, and those that libFuzzer found to reach more of
+the code, a line of hexadecimal digits each, in tests/fuzz/corpus/TARGET.rows.
 """
 
 import binascii

@@ -9,8 +9,8 @@ each batch both say what master_grammar.py makes up. Afterwards everything must 
 and names of others are what they were, each answer came from who was asked, no call waited without end, nobody obeyed,
 no line of the log is forged, and the master has not grown. The cores take turns.
 
-A rule that does not hold is printed with the steps of the batch, and the exit status is 1. ``--core native --seed N`` runs one
-row again; how threads meet is another time another way.
+A rule that does not hold is printed with the steps of the batch, and the exit status is 1. ``--core native --seed N``
+runs one row again; how threads meet is another time another way.
 """
 
 import argparse

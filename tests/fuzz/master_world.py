@@ -121,7 +121,7 @@ class World(object):
         self.log = Log(os.path.join(self.folder, 'log'))
         self.lay_out_files()
         self.router = mitogen.master.Router()
-        # So that both sides of this limit are seen.
+        # Low, so that both sides of this limit are seen.
         self.router.limits.open_files = 4
         self.desk = whole_tree.Desk(self.router)
         files = mitogen.service.FileService(self.router)

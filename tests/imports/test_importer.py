@@ -1,5 +1,5 @@
 """
-The child's importer by itself: what it offers, what it refuses, what it keeps.
+The child's importer by itself: the modules it offers, refuses and keeps.
 """
 
 import importlib

@@ -284,7 +284,7 @@ def test_what_is_seldom_used_is_divided_from_the_rest():
     exec(late, names)
     assert names['A'] is cls
     assert (cls.f(), cls.h, names['i'](), names['j'], names['_LATE']) == (1, 3, 4, 5, False)
-    # And everything is there if it is not divided.
+    # Everything is there if the text is not divided.
     whole = {}
     exec(mitogen._shrink.shrink_source(DIVIDED, {'PY3': False}), whole)
     assert (whole['A'].f(), whole['A'].h, whole['i'](), whole['j']) == (1, 3, 4, 6)

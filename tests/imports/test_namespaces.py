@@ -20,7 +20,7 @@ import pythons
 EXTEND = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
 DECLARE = "__import__('pkg_resources').declare_namespace(__name__)\n"
 
-#: What declare_namespace does, for interpreters that lack setuptools.
+#: The work of declare_namespace, for interpreters that lack setuptools.
 PKG_RESOURCES = '''
 import pkgutil, sys
 

@@ -111,7 +111,7 @@ def test_on_top_of_upstream(built, pure, tmp_path):
     assert os.listdir(os.path.join(site, 'ansible_mitogen', 'plugins')) == ['strategy']
     assert not os.path.exists(os.path.join(site, 'ansible_mitogen', 'strategy.py'))
     assert before - after or before <= ours
-    # And back again.
+    # Upstream's replaces ours in turn.
     environment.install('--force-reinstall', 'mitogen==' + UPSTREAM)
     out = packages.run([environment.python, '-c', 'import mitogen; print(mitogen.__version__)'], tmp_path)
     assert out.strip() == repr(tuple(int(part) for part in UPSTREAM.split('.')))

@@ -64,8 +64,8 @@ def test_no_part_is_left_out_and_none_is_there_twice(module):
     assert '# house' not in joined(module)
 
 
-#: Prints what a master serves of its modules, and for each interpreter whether a child of it has a child of its own, or why
-#: it has none.
+#: Prints what a master serves of its modules, and for each interpreter whether a child of it has a child of its own, or
+#: why it has none.
 SERVES = '''
 import os, traceback
 import mitogen.core, mitogen.master, mitogen.parent, mitogen.utils

@@ -297,7 +297,7 @@ KEYWORDS = {
                   machinectl_path=None),
 }
 
-#: What is given instead of None, by the end of the keyword.
+#: Values that are given instead of None, by the end of the keyword.
 FULL = {
     'args': ['-E'], 'level': 1, 'port': 2222, 'path': '/bin/prog', 'username': 'u', 'password': Secret(u'p'),
     'identity_file': '/key',

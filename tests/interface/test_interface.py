@@ -34,7 +34,7 @@ TEST = re.compile(r'``(test_\w+\.py)::(test_\w+)``')
 
 class Row(object):
     """
-    One row of the table: what is said of a name.
+    One row of the table, about one name.
     """
 
     def __init__(self, text):
@@ -85,7 +85,7 @@ def find(module, name):
     parts = name.split('.')
     for i, part in enumerate(parts):
         if isinstance(value, type):
-            # Not through the descriptor: what a class has is what counts.
+            # Not through the descriptor: the class's own attribute counts.
             for base in value.__mro__:
                 if part in vars(base):
                     value = vars(base)[part]
@@ -208,7 +208,7 @@ def parameters(text):
 
 def test_functions_take_what_they_always_took():
     """
-    Whatever call was right is right: the same names in the same order with the same defaults. There may be more,
+    A call that was right is still right: the same names in the same order with the same defaults. There may be more,
     behind them, with defaults.
     """
     wrong = []
@@ -251,7 +251,7 @@ def test_values_are_those_that_programs_know():
         if kind == 'data' and wanted:
             found = find(*key)
             if found is NotImplemented or hasattr(type(found), '__get__'):
-                # Of an object, that is; what a new one has is told elsewhere.
+                # That is an attribute of objects, which another test looks at.
                 continue
             found = interface.value_of(found)
             if found != wanted:
@@ -259,7 +259,7 @@ def test_values_are_those_that_programs_know():
     assert wrong == []
 
 
-#: What options have for themselves, whatever the default of their class.
+#: Options that work out their own value, whatever the default of their class.
 CALCULATED = ('max_message_size', 'connect_deadline', 'remote_name', 'kubectl_args')
 
 

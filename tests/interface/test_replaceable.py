@@ -1,6 +1,6 @@
 """
-Programs and tests pass objects of their own, subclass ours, and replace attributes of both. What the compiled
-core does without Python and therefore cannot be replaced there is in docs/differences.rst.
+Programs and tests pass objects of their own, subclass ours, and replace attributes of both. docs/differences.rst lists
+the steps that the compiled core takes without Python, which cannot be replaced.
 """
 
 import gc

@@ -1,5 +1,5 @@
 """
-The stubs: what they say is true of the package, and what a typed program says of them holds.
+The stubs are true of the package, and a typed program finds them complete.
 """
 
 import os
@@ -33,8 +33,8 @@ def test_the_package_says_that_it_is_typed():
     assert {'__init__', 'core', 'parent', 'master', 'select', 'service', 'utils', 'unix', 'fork'} <= set(STUBS)
 
 
-#: All that is strict, but for the examples: they are not annotated, as they run on Python 2.7 too. What they do is checked
-#: all the same.
+#: All that is strict, but for the examples: they are not annotated, as they run on Python 2.7 too. Their bodies are
+#: checked all the same.
 CONFIG = '''
 [mypy]
 strict = True
@@ -84,7 +84,7 @@ def test_the_examples_use_the_interface_as_the_stubs_have_it(checked):
 
 
 def test_the_stubs_agree_with_the_package(tmp_path):
-    # Of the running core: what it replaces must look like its twin. Modules one by one, as some have no stub.
+    # With the running core: a class that it replaces must look like its twin. Modules one by one, as some have no stub.
     modules = ['mitogen.' + name for name in STUBS if name != '__init__']
     status, out = run(['mypy.stubtest', '--concise', '--ignore-missing-stub', '--ignore-disjoint-bases',
                        '--ignore-unused-allowlist', '--allowlist',

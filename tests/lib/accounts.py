@@ -1,6 +1,6 @@
 """
 Throw-away users, and the configuration of the tools that one becomes somebody else with. All of it is of this
-process and is removed again; what a killed run left is removed by the next.
+process and is removed again. The next run removes all that a killed run has left.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def run(*args, **kwargs):
 @contextlib.contextmanager
 def etc_locked():
     """
-    One run of the tests at a time changes /etc.
+    Only one run of the tests at a time changes files below /etc.
     """
     fd = os.open('/etc', os.O_RDONLY | os.O_DIRECTORY)
     try:

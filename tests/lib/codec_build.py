@@ -39,7 +39,7 @@ def build(folder, flags=()):
     sources = sorted(glob.glob(os.path.join(SOURCES, 'codec', '*.c'))) + [os.path.join(places.LIB, 'codec_testmod.c')]
     sources += [os.path.join(ENGINE, name) for name in ('base/alloc.c', 'base/block.c', 'wire/peek.c')]
     command = compiler + ['-shared', '-fPIC', '-g', '-O1'] + list(WARNINGS) + list(flags)
-    # So that the short byte strings of tests are long ones.
+    # With this value, the short byte strings of tests count as long ones.
     command += ['-DMG_LANDING_MIN=4']
     if sysconfig.get_platform().startswith('macosx'):
         command += ['-undefined', 'dynamic_lookup']
@@ -207,7 +207,7 @@ CONFIG = {
     'fallback_pickle': fallback_pickle,
 }
 
-#: What the standard library's reader needs to read the same globals.
+#: Globals for the standard library's reader, which ours permits.
 STANDARD = {
     ('mitogen.core', 'Blob'): Blob,
     ('mitogen.core', 'Secret'): Secret,

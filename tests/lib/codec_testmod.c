@@ -106,8 +106,8 @@ static PyObject *unpickle_all(PyObject *module, PyObject *args)
     return result;
 }
 
-/* unpickle_landed(data, router=None) -> (object, length): the first object, read with its first long byte string in a place of its own;
- * None where there is none that would be. */
+/* unpickle_landed(data, router=None) -> (object, length): the first object, read with its first long byte string in a
+ * place of its own; None where no string would be. */
 static PyObject *unpickle_landed(PyObject *module, PyObject *args)
 {
     Py_buffer buffer;

@@ -1,7 +1,8 @@
 """
-The garbage collector and the tests themselves. Some hundred modules and thousands of tests last as long as the process:
-while they are made the collector finds nothing, and to look through them takes a tenth of a second each time that a test
-collects garbage. So it is not told of them.
+The garbage collector and the tests themselves. Some hundred modules and
+thousands of tests last as long as the process: while they are made the
+collector finds nothing, and to look through them takes a tenth of a second
+each time that a test collects garbage. So it is not told of them.
 """
 
 import gc

@@ -1,10 +1,10 @@
 """
-Small trees with a child that lies: a liar, its parent, its sibling, and what was logged. The liar is a child of the master,
-or a grandchild, whose parent is a child itself.
+Small trees with a child that lies: a liar, its parent, its sibling, and what was logged. The liar is a child of the
+master, or a grandchild, whose parent is a child itself.
 
-``tree`` shares all but the liar with the other tests of the module, ``own_tree`` and ``quiet_tree`` share nothing: they are
-for what a test changes or measures in the liar's parent. A test cannot spoil the shared ones for the next: they are looked
-at after each, and not used again if anything about them is not as it was.
+``tree`` shares all but the liar with the other tests of the module, ``own_tree`` and ``quiet_tree`` share nothing: they
+are for what a test changes or measures in the liar's parent. A test cannot spoil the shared ones for the next: they are
+looked at after each, and not used again if anything about them is not as it was.
 """
 
 import contextlib
@@ -140,7 +140,7 @@ def own_tree(request, tmp_path):
 @pytest.fixture(params=SHAPES)
 def quiet_tree(request, tmp_path):
     """
-    For floods: what is logged of each request would fill the memory of the test.
+    For floods: a log record for each request would fill the memory of the test.
     """
     with with_family(request.param, tmp_path, logging.ERROR) as tree:
         yield tree

@@ -44,7 +44,7 @@ def is_own(module, name, value):
     if name.startswith('_') or name in IMPORTED or isinstance(value, types.ModuleType):
         return False
     if module.__name__ == 'mitogen.core':
-        # What it has for the sake of old Pythons is its own too.
+        # Names that it has for the sake of old Pythons are its own too.
         return name not in ('fp', 'imap', 'latin_1_encode', 'utf_8_encode')
     owner = getattr(value, '__module__', None)
     if isinstance(value, type) or inspect.isroutine(value):
@@ -103,7 +103,7 @@ def value_of(value):
 def describe(value):
     kind = kind_of(value)
     if kind == 'class':
-        # What has no constructor of its own is not meant to be made, or made as its base is.
+        # A class without a constructor of its own is not made by programs, or is made as its base is.
         init = value.__dict__.get('__init__')
         return kind, signature_of(init) if inspect.isfunction(init) else ''
     if kind == 'function':
@@ -192,7 +192,7 @@ def record():
         key = module_name, '%s.%s' % (cls, name)
         if not any((base.__module__, '%s.%s' % (base.__name__, name)) in found
                    for base in getattr(sys.modules[module_name], cls).__mro__):
-            # What it is depends on how the object was made.
+            # Its kind depends on how the object was made.
             found[key] = 'attribute', ''
     return found
 

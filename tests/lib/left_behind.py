@@ -116,7 +116,7 @@ def child_pids():
 
 def child_pids_by_stat():
     """
-    The same where the kernel keeps no lists of children: look at each process of the machine.
+    Find the children of a process where the kernel keeps no lists of them: look at each process of the machine.
     """
     me = str(os.getpid())
     stats = [(name, reading.text('/proc/%s/stat' % name)) for name in os.listdir('/proc') if name.isdigit()]
@@ -188,8 +188,8 @@ _marks = itertools.count(1)
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request):
     """
-    Fail a test that leaves threads, descriptors or processes behind. What ends
-    in an orderly way is given time for it.
+    Fail a test that leaves threads, descriptors or processes behind. Threads and processes that end in an orderly way
+    are given time for it.
     """
     if not os.path.isdir('/proc/self/task'):
         yield

@@ -6,7 +6,7 @@ that do not propagate. It does so without logging's lock. A broker that a test l
 moment when a child sends its first record, and the phase fails: "dictionary changed size during iteration". So the
 lock is held here.
 
-And it does so six times for each test, while each child whose record comes makes a logger that stays for ever: a test
+pytest does so six times for each test, while each child whose record comes makes a logger that stays for ever: a test
 that has ten thousand of them made would cost each later one of its process 40 milliseconds. So they are forgotten.
 """
 

@@ -16,7 +16,8 @@ PROGRAM = os.path.join(places.LIB, 'hostile_client.py')
 
 class LyingClient(liar.Liar):
     """
-    The same as a lying child, of a process that joined the tree of a router by the socket that it listens at.
+    Like a lying child, for a process that joined the tree of a router by the
+    socket that it listens at.
     """
     def __init__(self, router, folder, listener_path):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as driver:

@@ -30,7 +30,7 @@ import testlib
 
 PEER = 7
 
-#: What may come instead of a result, when memory is out: said so, or the end of the stream or of the broker.
+#: Permitted errors instead of a result, when memory is out: it says so, or the stream or the broker ends.
 OUTCOMES = (MemoryError, mitogen.core.Error, OSError)
 
 #: Longer than anything takes.
@@ -387,12 +387,12 @@ def main(which, names):
             world.mend()
 
             def grown():
-                # What was let go of without the GIL ends when it is next held.
+                # References that were dropped without the GIL end when it is next held.
                 world.is_well()
                 return allocated() - before[0]
 
             def as_it_was():
-                # The router of a broker that crashed, for want of memory, is not collected (docs/limits.rst).
+                # The router of a broker that crashed, as memory was out, is not collected (docs/limits.rst).
                 if world.router not in routers or grown() < 100000:
                     return True
                 # A loop keeps a place for the next large message until it has been idle for a second: ask rarely.

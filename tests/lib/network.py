@@ -1,6 +1,6 @@
 """
-Networks of two hosts, ours and a network namespace, that are cut, or lose and delay packets. The Debian package iproute2
-has the program; where the system makes no namespace or device for us, the test is skipped.
+Networks of two hosts, ours and a network namespace, that are cut, or lose and delay packets. The Debian package
+iproute2 has the program; where the system makes no namespace or device for us, the test is skipped.
 """
 
 import fcntl

@@ -66,8 +66,8 @@ def run(args, cwd, **env):
 
 class Environment(object):
     """
-    A clean virtual environment, without even pip; that of the tests installs into it. Only one of another Python has its
-    own, as a new pip may not know an old Python any more.
+    A clean virtual environment, without even pip; that of the tests installs into it. Only one of another Python has
+    its own, as a new pip may not know an old Python any more.
     """
 
     def __init__(self, folder, python=sys.executable):

@@ -21,8 +21,8 @@ import waiting_targets  # noqa: E402
 
 
 #: Name of a context -> that of its parent. While a test takes away c, b, a and the master, one after the other, those
-#: below b, a and the master are as many levels as before: x, y with z, and e with f and g. And d, e and what is below
-#: it go on, until their turn comes.
+#: below b, a and the master are as many levels as before: x, y with z, and e with f and g. Contexts d, e and those
+#: below e go on, until their turn comes.
 PARENTS = {
     'a': 'master', 'b': 'a', 'c': 'b', 'x': 'b', 'd': 'a', 'y': 'a', 'z': 'y', 'e': 'master', 'f': 'e', 'g': 'f',
 }

@@ -74,7 +74,7 @@ def brokers():
 %s
 '''
 
-#: What threads do when the main thread ends.
+#: The work of the threads while the main thread ends.
 ALL = '''
 pool()
 # Before there are threads, and at less cost than others.
@@ -101,7 +101,7 @@ ENDINGS = {
 def run(tmp_path, watcher, *parts):
     script = tmp_path / 'script.py'
     script.write_text(PROGRAM % (places.TARGETS, watcher, '\n'.join(parts)))
-    # What it writes goes to files: a child that is left would hold a pipe open.
+    # Its output goes to files: a child that is left would hold a pipe open.
     with open(str(tmp_path / 'out'), 'w+') as out, open(str(tmp_path / 'err'), 'w+') as err:
         proc = subprocess.Popen([sys.executable, '-X', 'dev', str(script), str(tmp_path / 'stopped')],
                                 stdin=subprocess.DEVNULL, stdout=out, stderr=err)
@@ -114,7 +114,7 @@ def run(tmp_path, watcher, *parts):
                 try:
                     os.kill(int((tmp_path / 'stopped').read_text()), signal.SIGKILL)
                 except ProcessLookupError:
-                    # Whoever started it has seen to that.
+                    # Its parent has ended it already.
                     pass
         out.seek(0)
         err.seek(0)

@@ -37,7 +37,7 @@ def test_connect_without_descriptors(router):
     other = router.local()
     # The tests before this one may have left servers that live as long as the session.
     children = set(sshd.children_of(os.getpid()))
-    # What the first connection makes for all.
+    # The first connection makes threads and files that all use.
     router.local().shutdown(wait=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     testlib.wait_for(lambda: set(sshd.children_of(os.getpid())) <= children)
@@ -123,7 +123,8 @@ def test_no_deadline_is_of_the_wall_clock():
         if name.endswith('.py'):
             with open(os.path.join(folder, name)) as fp:
                 found += ['%s: %s' % (name, line.strip()) for line in fp if re.search(r'\btime\.time\b', line)]
-    # That of Python 2.7, which has no other; the age of a file, which is told by that clock; what a person is told.
+    # Python 2.7, which has no other clock; the age of a file, which is told by that clock; and a time that a person
+    # reads.
     assert [line.partition(':')[0] for line in found] == ['_private_folder.py', '_running.py', 'core.py']
     assert found[-1] == 'core.py: now = time.time'
     assert mitogen.core.now is time.monotonic
@@ -190,7 +191,8 @@ def make_server(account, broker):
 
 def test_ssh_over_a_network_that_is_cut(router, make_network, make_server, account, tmp_path):
     """
-    No packet says that the network is cut. ssh's questions find it out; who waits is told, and all else goes on.
+    No packet says that the network is cut. ssh's questions find it out, threads that wait are told, and all else goes
+    on.
     """
     net = make_network(network.Network)
     server = make_server(net.address)
@@ -250,7 +252,7 @@ def test_ssh_over_a_network_that_delays_and_loses(router, make_network, make_ser
 
 def test_a_receiver_of_a_context_behind_a_stopped_one_waits(router):
     """
-    A process that is stopped is not lost: what was sent arrives when it goes on.
+    A process that is stopped is not lost: messages sent to it arrive when it goes on.
     """
     interm = router.local()
     child = router.local(via=interm)

@@ -196,7 +196,7 @@ print(bad, raised)
 
 def test_a_broker_that_is_being_made_is_given_up_in_a_copy_only_once_it_is_whole(monkeypatch):
     """
-    The same at the very moment, each time.
+    Fork while another thread holds the lock, each time.
     """
     seen = []
 

@@ -359,7 +359,7 @@ def test_a_line_without_end_is_logged_in_pieces(router, caplog):
         child.call(targets.write_fd_whole, 1, line.encode() + b'\n' + line[:most].encode() + b'\nend\n')
         testlib.wait_for(lambda: [r for r in logs.records if r.getMessage() == 'end'])
         pieces = [r.getMessage() for r in logs.records if r.name == 'stdout.[bob]']
-    # What is not longer than that is kept together.
+    # A piece that is not longer than that is kept together.
     assert pieces[-2:] == [line[:most], 'end']
     assert ''.join(pieces[:-2]) == line
     assert all(len(piece) <= most + mitogen.core.CHUNK_SIZE for piece in pieces)

@@ -45,6 +45,6 @@ def test_each_allocation_of_the_engine_fails_once(folder, tmp_path):
 
 def test_each_allocation_of_the_interpreter_fails_once(folder, tmp_path):
     pytest.importorskip('_testcapi')
-    # What is C. Not what is Python: a "with" that has no memory to end keeps its lock, whoever wrote it.
+    # Only parts in C. In Python, a "with" that has no memory to end keeps its lock, and no library can change that.
     names = 'latch', 'message', 'receiver', 'handler', 'call', 'large', 'calls', 'nobody'
     assert set(run(folder, tmp_path, 'python', *names)) == set(names)

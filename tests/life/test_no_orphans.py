@@ -63,7 +63,8 @@ class Tree(object):
 
     def all_below(self, top=None):
         """
-        Return the ids of all processes below one, or the master, as /proc tells, whether contexts or tools between them.
+        Return the ids of all processes below one, or the master, as /proc tells, whether contexts or tools between
+        them.
         """
         children = {}
         for name in os.listdir('/proc'):

@@ -198,7 +198,7 @@ def test_a_call_by_a_context_object_of_ones_own(router, started, take):
 
 @pytest.mark.parametrize('whose', ['context', 'grandchild', 'stream'])
 def test_calls_by_way_of_a_context_of_whose_end_a_listener_fails(router, started, whose):
-    # What a program listens by is its own; what others wait for, and the broker, are none the worse for it.
+    # A failing listener is the program's own; it must not harm the broker, nor threads that wait.
     child = router.local()
     below = [router.local(via=child) for _ in range(2)]
     pid = child.call(os.getpid)
@@ -378,10 +378,10 @@ class Tool(object):
         return int(self.pid_path.read_text())
 
 
-#: What the first stage says: its last argument shows that the parent has started it.
+#: The first line of the first stage: its last argument shows that the parent has started it.
 SAYS_0 = 'for token; do :; done; echo "MITO000 0 30b07f0 $token"'
 
-#: What the child has said when it is taken away.
+#: The child's output so far when it is taken away.
 STAGES = {
     'silent': '',
     'banner': 'echo hello; printf "no newline"',
@@ -665,7 +665,7 @@ def test_a_sender_that_is_held_back_when_the_broker_ends(make_router):
     try:
         waiter.outcome()
     except mitogen.core.Error:
-        # What was still to be sent could not be.
+        # Messages that were still queued could not be sent.
         pass
     router.broker.join()
     kill(pid)
@@ -893,7 +893,7 @@ for _ in sys.argv[2:]:
     os.wait()
 ''' % (places.TARGETS,)
 
-#: What a client waits for, and who is taken away.
+#: The wait of a client, and the process that is taken away.
 CLIENTS = [(kind, whom) for whom in ('child', 'listener')
            for kind in ('known call', 'own call', 'known shutdown', 'own shutdown')] + [('known listener', 'listener')]
 
@@ -938,7 +938,7 @@ def test_clients_of_a_socket(tmp_path, take):
 
 def lines_of(clients, count):
     """
-    Return {number of a client: what it has said}, of the next so many.
+    Return {number of a client: its words}, for the next so many.
     """
     lines = [Waiter(clients.stdout.readline).outcome().decode().partition(' ') for _ in range(count)]
     return dict((int(index), text.rstrip()) for index, _, text in lines)

@@ -5,9 +5,9 @@ files and imports, while contexts are killed, stopped, shut down and started ane
     python tests/load/soak.py --seconds 1800
 
 Each answer is checked. An operation may fail only if a context that it needs, or one on the way there, was struck
-meanwhile. In the end the tree is counted, then shut down, and nothing may be left: what was acknowledged and got lost,
-what took too long, or what stayed behind, is a finding, printed, and the exit status is 1. MITOGEN_CORE chooses the
-core. --seed repeats a row of strikes, though not how threads meet.
+meanwhile. In the end the tree is counted, then shut down, and nothing may be left. A message that was acknowledged and
+got lost, an operation that took too long, or a thing that stayed behind is a finding: it is printed, and the exit
+status is 1. MITOGEN_CORE chooses the core. --seed repeats a row of strikes, though not how threads meet.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MARK = 'MITOGEN_SOAK'
 #: Seconds after which an operation hangs: longer than any takes, on a machine that has much else to do.
 PATIENCE = 300.0
 
-#: What the master may grow by between the two counts: this, and for each connection what is known of its context.
+#: The master may grow by this between the two counts, and for each connection by the facts kept about its context.
 GROWTH, GROWTH_EACH = 48 << 20, 24000
 
 
@@ -288,7 +288,7 @@ class Soak(object):
         except mitogen.core.Error:
             other.context.call_no_reply(soak_targets.close_inbox, key)
             raise
-        # What it says to have sent must be there.
+        # The messages that it claims to have sent must be there.
         got = other.context.call(soak_targets.drain, key, count, PATIENCE)
         assert got == (list(range(count)), count * 30000)
         return count + 3, count * 30000
@@ -381,7 +381,7 @@ class Soak(object):
         Return what there is while the tree is whole and idle. A descriptor that there was not `first` is given time to
         be closed by whoever is about to.
         """
-        # Whoever was killed is waited for, and what it was is let go.
+        # Wait for the children that were killed, and drop their objects.
         children = sum(place.parent is None for place in self.places)
         end = time.monotonic() + PATIENCE
         while len(own_children()) > children and time.monotonic() < end:

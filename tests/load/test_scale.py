@@ -46,7 +46,7 @@ def test_idle_tree_of_twenty_contexts_is_asleep(router):
         time.sleep(1.0)
         return before == [switches(pid) for pid in pids]
 
-    # What they still do after their last call, log and settle, takes a moment.
+    # After their last call they log and settle, which takes a moment.
     testlib.wait_for(asleep, what='a second in which all children sleep')
     assert [context.call(os.getpid) for context in contexts] == pids
 

@@ -1,6 +1,6 @@
 """
 The codec by itself: byte by byte where docs/protocol.rst says which, and otherwise against the standard library, in
-both directions; then data from strangers.
+both directions; then untrusted data.
 """
 
 import gc
@@ -663,7 +663,7 @@ def test_all_globals_are_denied(data):
         read(data, deny=True)
 
 
-# ---- data from strangers
+# ---- untrusted data
 
 def test_every_truncation_fails_cleanly():
     value = (codec_corpus.plain_sample(), codec_corpus.special_sample(codec_build))
@@ -972,7 +972,7 @@ def test_nothing_leaks():
         repeats = 1000 if len(name) < 8 else 200
         for _ in range(5):
             case()
-        # What other code and other threads have at their leisure may show, but a leak shows each time.
+        # Objects of other code and other threads may show once, but a leak shows each time.
         for attempt in range(10):
             gc.collect()
             before = sys.getallocatedblocks()

@@ -145,7 +145,7 @@ if mitogen.core.CORE == 'native':
             kept = [wait_for_landing(router, fetch) for _ in range(4)]
             with_all = tracemalloc.get_traced_memory()[0]
             del kept[:]
-            # What is kept is a place for the next one.
+            # One place is kept, for the next large message.
             assert with_all - tracemalloc.get_traced_memory()[0] >= 4 * (2 << 20)
         finally:
             tracemalloc.stop()

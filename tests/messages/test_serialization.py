@@ -154,7 +154,7 @@ def test_pickles_of_any_protocol_are_read(value, protocol):
     assert Message(data=pickle.dumps(value, protocol)).unpickle() == value
 
 
-# What other Pythons write, put down by hand.
+# Pickles as other Pythons write them, put down by hand.
 FOREIGN = [
     (b"U\x03abcq\x00.", b'abc'),
     (b"S'abc'\np0\n.", b'abc'),
@@ -350,7 +350,7 @@ def parent_reads(data):
 def test_a_memo_index_costs_no_memory(data):
     tracemalloc.start()
     try:
-        # What was read before stays right.
+        # The values that were read before stay right.
         values = parent_reads(b'\x80\x02]q\1.' + data + b'.')
         assert next(values) == []
         with pytest.raises((pickle.UnpicklingError, StreamError, EOFError)):

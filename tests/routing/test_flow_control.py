@@ -1,6 +1,6 @@
 """
-Memory is bounded: what waits for a slow reader is limited, in the process that sends and in each that forwards, and
-no pattern of floods ends in a deadlock.
+Memory is bounded: the queue for a slow reader is limited, in the process that sends and in each that forwards, and no
+pattern of floods ends in a deadlock.
 """
 
 import os
@@ -41,7 +41,7 @@ def test_sender_waits_for_a_reader_that_is_stopped(router):
     thread.start()
     # The eighth, with its header, is more than a MiB. It waits unless the kernel has taken some of it already.
     testlib.wait_for(lambda: len(sent) >= 7)
-    # Whatever the kernel takes, and a MiB of ours: far from all.
+    # The kernel's buffers, and a MiB of ours: far from all.
     thread.join(0.5)
     assert len(sent) < 40 and thread.is_alive()
     assert router.stream_by_id(context.context_id).protocol.pending_bytes() <= 2 * MIB
@@ -197,7 +197,7 @@ def test_a_stream_with_a_hook_is_held_back_too(router):
 
 def test_order_holds_for_handlers_of_a_stream_with_a_hook(router):
     """
-    Frames for a handler and for a receiver, by turns: what was sent first is handled first.
+    Frames for a handler and for a receiver, by turns, are handled in the order in which they were sent.
     """
     seen = []
     receiver = mitogen.core.Receiver(router)
@@ -221,7 +221,7 @@ def test_a_receiver_with_a_bound_refuses_and_says_so(router):
         assert receiver.max_bytes == MIB
         child.call(flow_targets.flood, receiver.to_sender(), 64, 131072)
         testlib.wait_for(lambda: receiver.size() == 8)
-        # What fits is there, then what is missing is told in its place.
+        # The messages that fit are there, then the dead message in place of the rest.
         for _ in range(7):
             assert len(receiver.get().unpickle()) == 131072
         with pytest.raises(mitogen.core.ChannelError) as info:
@@ -302,7 +302,7 @@ if mitogen.core.CORE == 'native':
         thread.start()
         testlib.wait_for(lambda: peer.stream.protocol.pending_bytes() > size // 2)
         peer.send(handle=77777, reply_to=4242)
-        # What is answered is queued behind it, whether it is looked at now or later.
+        # The answer is queued behind it, whether the message is looked at now or later.
         testlib.sync(router.broker)
         left, buf = size + 26, bytearray(MIB)
         while left:

@@ -1,5 +1,5 @@
 """
-Routing and trust between contexts: who may send what where, and who learns of a loss.
+Routing and trust between contexts: which messages a context may send, and which contexts learn of a loss.
 """
 
 import logging

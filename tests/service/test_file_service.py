@@ -373,7 +373,7 @@ def test_a_context_that_goes_away_while_it_sends(router, large):
     kill = Kill()
     ok, metadata = FileService.get(child, path, kill)
     assert not ok
-    # What was on its way still arrived, and not all was.
+    # The chunks on their way still arrived, and they were not all.
     assert 0 < kill.written < metadata['size']
 
 

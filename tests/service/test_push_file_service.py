@@ -209,7 +209,7 @@ def test_a_lost_target_keeps_nobody_from_the_file(router, service, bring):
     path = u'/no/such/file'
     gone = router.context_by_id(4242)
     child = router.local()
-    # Who waits, in this order: word for the lost one, word for another, and a thread of this process.
+    # Three wait, in this order: the lost context, another context, and a thread of this process.
     service.forward(path, gone)
     service.forward(path, child)
     got = []

@@ -711,7 +711,7 @@ def test_stop_may_be_told_not_to_wait(router, make_pool):
     pool = router._service_pool
     pool.stop(join=False)
     assert pool.closed
-    # What runs is still answered.
+    # A call that runs is still answered.
     service.gate.leave.put('late')
     assert result_of(receiver) == 'late'
     pool.join()

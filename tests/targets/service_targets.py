@@ -126,7 +126,8 @@ def call_service(context, service_name, method_name, router, **kwargs):
 
 def refusal(_where, service_name, method_name, **kwargs):
     """
-    The same when it is expected to fail: class and text of the error.
+    Call a service that is expected to fail, and return class and text of the
+    error.
     """
     try:
         return 'returned', _where.call_service(service_name, method_name, **kwargs)

@@ -249,7 +249,8 @@ def master_context(econtext):
 @mitogen.core.takes_econtext
 def detach_log_and_measure(path, econtext):
     """
-    Leave the parent, log at every level, and write to a file how often the process was scheduled in the second that follows.
+    Leave the parent, log at every level, and write to a file how often the process was scheduled in the second that
+    follows.
     """
     import logging
     import resource

@@ -1,5 +1,6 @@
 """
-One tree, and one host in it, for all tests of a file. What a test connects besides ends with it.
+One tree, and one host in it, for all tests of a file. Other hosts that a test
+connects end with it.
 """
 
 import threading

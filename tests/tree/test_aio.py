@@ -1,5 +1,5 @@
 """
-The same nouns for asyncio.
+The classes of :mod:`mitogen` for asyncio.
 """
 
 import asyncio

@@ -78,7 +78,7 @@ def test_output_comes_as_it_is_written(host):
 
 def test_a_reader_that_is_slow_holds_the_process_up(host):
     """
-    And not the memory of the host, which the window bounds.
+    The memory of the host is not filled either: the window bounds it.
     """
     options = running.DEFAULT.changed({'window_bytes': 1 << 18})
     with running.start_process(host, 'echo $$; exec yes', options) as stream:

@@ -1,5 +1,5 @@
 """
-Tasks: what is cancelled, or late, ends over there, whatever it does.
+Tasks: a task that is cancelled, or late, ends over there, whatever it does.
 """
 
 import concurrent.futures

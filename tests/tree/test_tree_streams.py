@@ -1,5 +1,5 @@
 """
-Streams: what a generator yields on a host, item by item, and no further ahead than its reader allows.
+Streams: the items that a generator yields on a host, no further ahead than its reader allows.
 """
 
 import time

@@ -94,7 +94,7 @@ def test_the_real_ssh_runs_no_command_that_an_interpreter_holds(router, tmp_path
     path = tmp_path / 'made'
     with pytest.raises(ValueError):
         router.ssh(hostname='127.0.0.1', port=1, python_path=['-oProxyCommand=touch %s' % path, 'x'])
-    # Nor do words of it that come later.
+    # Words of the list that come later do not start it either.
     with pytest.raises(StreamError):
         router.ssh(hostname='127.0.0.1', port=1, python_path=['env', '-oProxyCommand=touch %s' % path, 'x'])
     assert not path.exists()

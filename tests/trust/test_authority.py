@@ -1,6 +1,6 @@
 """
 A Sender or Context keeps the authority of the context that made it. A recipient that uses it orders nothing that its
-maker could not have ordered. And a Context belongs to one router.
+maker could not have ordered. A Context belongs to one router.
 """
 
 import pickle
@@ -105,7 +105,7 @@ def test_a_sender_that_a_child_made_up_does_not_take_a_route(tree):
 
 def test_a_client_lends_its_authority_to_no_sender(router):
     """
-    A stream that is stamped: what its context passes on for another one is not.
+    A stream is stamped with its context's authority: a message that the context passes on for another one is not.
     """
     first, second = router.local(), router.local()
     third = router.local(via=first)

@@ -139,7 +139,7 @@ def test_a_peer_that_reads_a_byte_now_and_then_loses_its_stream(cast):
     cast.router.limits.stalled_seconds = 1
     lost = mitogen.core.Latch()
     mitogen.core.listen(cast.liar.context, 'disconnect', lost.put)
-    # So that the system takes a little more whenever a little was read.
+    # Then the system takes a little more whenever a little was read.
     with socket.socket(fileno=os.dup(cast.stream.transmit_side.fd)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     cast.liar.flood(frame=call(hostile_services.Offers, 'large'), count=60, reading=False, seconds=0.1)

@@ -1,6 +1,6 @@
 """
-A child that lies, by a program that speaks the protocol by hand. Whatever it sends, its parent stays up, its sibling
-notices nothing, memory stays bounded, and the log says who did what.
+A child that lies, by a program that speaks the protocol by hand. For each thing it sends, its parent stays up, its
+sibling notices nothing, memory stays bounded, and the log names the offender.
 
 Each lie is told twice: by a child of the master, and by a grandchild, whose parent is a child itself.
 """
@@ -297,7 +297,8 @@ def test_a_name_that_is_no_module_is_answered_so(tree):
 @pytest.mark.parametrize('count', [40, 400])
 def test_a_name_in_very_many_packages_costs_no_time(tree, monkeypatch, count):
     """
-    The master and the context in the middle look for each package of a name when a child that has announced itself asks.
+    The master and the context in the middle look for each package of a name when a child that has announced itself
+    asks.
     """
     counts = collections.Counter()
     denied = mitogen.core.ImportPolicy.denied

@@ -1,5 +1,5 @@
 """
-Files and sockets that we make: in a folder of the user's own, never through a link, never over somebody else's. And a
+Files and sockets that we make: in a folder of the user's own, never through a link, never over somebody else's. A
 listener that has no descriptors left, or many clients at once.
 """
 

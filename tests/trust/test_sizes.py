@@ -1,7 +1,7 @@
 """
-Sizes before work: what a stranger sends is looked at for what it will cost before anybody reads it. No message, however
-small, takes long to read, takes more memory than a multiple of its length, or ends a process with little stack; and one
-that cannot be read is a mitogen.core.Error for its reader.
+Sizes before work: the cost of an untrusted message is known before anybody reads it. No message, however small, takes
+long to read, takes more memory than a multiple of its length, or ends a process with little stack; and one that cannot
+be read is a mitogen.core.Error for its reader.
 """
 
 import os
@@ -330,7 +330,7 @@ def test_an_answer_that_is_bytes_and_no_pickle_is_an_error_of_ours(tree):
     tree.liar.start('answer', data='raw', magic=Message.ENC_BIN)
     with pytest.raises(mitogen.core.Error) as caught:
         tree.liar.context.call(targets.identity, 1)
-    # As for whoever reads such a message in the wrong way.
+    # As for a reader that reads such a message in the wrong way.
     assert isinstance(caught.value, ValueError)
     tree.liar.finish()
 

@@ -13,7 +13,7 @@ void mg_free(void *ptr);
 
 /* The heap keeps some MiB from now on that it would give back to the system otherwise, each time that the last of a
  * few large messages is freed, to fetch them again page by page for the next one. Only where the C library is known
- * to do that, and only once; what the environment says about its thresholds stays. Any thread. */
+ * to do that, and only once; thresholds that the environment sets stay. Any thread. */
 void mg_alloc_keep_heap(void);
 
 /* For other allocators of the engine: 1 when this allocation is the one that is to fail. */

@@ -88,7 +88,7 @@ static void *map_huge(size_t size)
         munmap(ptr, before);
     munmap(ptr + before + size, HUGE_PAGE - before);
     advise(ptr + before, size);
-    /* cppcheck-suppress deallocret ; what was given back lies before and behind */
+    /* cppcheck-suppress deallocret ; the pages given back lie before and behind */
     return ptr + before;
 }
 

@@ -25,10 +25,10 @@
  * the other wakes nobody; the caretaker's look, 500 a second, is all the price.
  *
  * Measured on two cores, beside looks of half a millisecond with timers and alarms in their place: a call took 0.935 of
- * the time and one by way of another context 0.93, and 1.22 times as many calls a second were answered of those that are
- * sent before the last answer has come. With all processes on one core it was 1.04, and 1.34 times as many. A child that
- * gets 80 calls a second uses a fifth more CPU, as each wakes its caretaker; the process that makes them uses a seventh
- * less.
+ * the time and one by way of another context 0.93, and 1.22 times as many calls a second were answered of those that
+ * are sent before the last answer has come. With all processes on one core it was 1.04, and 1.34 times as many. A child
+ * that gets 80 calls a second uses a fifth more CPU, as each wakes its caretaker; the process that makes them uses a
+ * seventh less.
  *
  * Frames that a thread sends without a pause are corked, so that one write takes many (mg_loop_cork). The next wait of
  * any thread flushes them, a leader that sleeps looks for them each millisecond while there are any, and where nobody
@@ -71,10 +71,10 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline);
 /* Becomes the leader, asking the present one to stop and waiting for it; also once the loop is closed. Blocks for a few
  * microseconds. No thread that holds a loop waits for a lock of the layer above (its GIL), so the caller may have that,
  * as in a fork. Not from inside a callback of the loop. The thread that has acquired it may do so again, and releases
- * as often: what runs meanwhile may drop the last reference to a stream. */
+ * as often: a function that it calls meanwhile may drop the last reference to a stream. */
 void mg_loop_acquire(mg_loop *loop);
 void mg_loop_release(mg_loop *loop);
-/* The same if nobody leads or wants to at present: 1, and does not block. */
+/* Acquires the loop if no thread leads or wants to at present: 1, else 0. Does not block. */
 int mg_loop_try_acquire(mg_loop *loop);
 
 /* Whether the calling thread is the leader. */

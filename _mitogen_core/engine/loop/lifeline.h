@@ -1,7 +1,7 @@
 /* Ends a process whose parent is gone while nobody can notice.
  *
  * DESIGN. The end of the parent's connection is for the attendant's thread to handle, in the layer above, which needs
- * its GIL. One call of a C function that never lets go of that keeps the process for ever. So a thread that needs
+ * its GIL. One call of a C function that never releases the GIL keeps the process for ever. So a thread that needs
  * nothing sleeps until the descriptor hangs up, and then looks whether the attendant still comes and goes. When it has
  * been away for the whole grace period, the process is sent SIGTERM, and SIGKILL if that does not end it. Where there
  * is no epoll there is no such thread. */

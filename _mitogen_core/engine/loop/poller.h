@@ -1,7 +1,7 @@
 /* libev, and nothing else: descriptors that are watched, a sleep with a deadline, a kick that ends it.
  *
  * A poller is used by one thread at a time, the one that leads the loop it belongs to; mg_poller_kick is for every
- * thread. It never aborts the process for want of a descriptor: all it needs is opened at its birth, which then
+ * thread. It never aborts the process if there is no descriptor left: all it needs is opened at its birth, which then
  * fails. */
 #ifndef MG_POLLER_H
 #define MG_POLLER_H
@@ -38,7 +38,7 @@ int mg_poller_kick(mg_poller *p);
  * sleeper in `woken`. */
 int mg_poller_is_asleep(const mg_poller *p);
 
-/* One turn: what is ready is called. sleep: if nothing is, the thread sleeps until something is or the deadline. */
+/* One turn: calls each watch that is ready. sleep: if none is, the thread sleeps until one is, or the deadline. */
 enum { MG_TURN_TIMEOUT = 1, MG_TURN_CALLED = 2 };
 int mg_poller_turn(mg_poller *p, int sleep, int64_t now, int64_t deadline);
 

@@ -172,8 +172,8 @@ void mg_router_forget_locked(mg_router *r, mg_handler *h)
 
 /* --- which messages a handler takes --- */
 
-/* REQUIRES(r->mu). Whether a context decides for us what can be reached: it is above us. A client of a UNIX socket knows
- * only of its neighbour, and that 0 is the master. */
+/* REQUIRES(r->mu). Whether a context decides for us what can be reached: it is above us. A client of a UNIX socket
+ * knows only of its neighbour, and that 0 is the master. */
 static int is_above_locked(mg_router *r, uint32_t id)
 {
     return id == 0 || mg_router_is_authority_locked(r, id);

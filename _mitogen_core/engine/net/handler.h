@@ -1,4 +1,4 @@
-/* Handlers: what a handle of this process stands for, and which messages it takes.
+/* Handlers: the recipient behind each handle of this process, and the messages that it takes.
  *
  * A handler is made once and does not change, but for its number and whether it was removed. The table of a router
  * has a reference to each. All functions are for any thread, and take the router's mutex for a look-up at most. */

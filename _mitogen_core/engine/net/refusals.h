@@ -31,8 +31,8 @@ void mg_router_refusal_seen(struct mg_router *r);
  * stays. */
 mg_err mg_router_set_text(struct mg_router *r, mg_reason reason, const char *text);
 
-/* Reports a message that cannot be delivered, and sends the answer, the dead message of docs/protocol.rst. a..c fill its
- * text. unreachable: nobody but the sender of a question is told. stream: where it came from, or NULL; without one,
+/* Reports a message that cannot be delivered, and sends the answer, the dead message of docs/protocol.rst. a..c fill
+ * its text. unreachable: nobody but the sender of a question is told. stream: where it came from, or NULL; without one,
  * MG_ENOMEM says that nobody is told. */
 mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream,
                       uint64_t a, uint64_t b, uint64_t c);

@@ -274,7 +274,7 @@ static int is_one_way_locked(const mg_router *r, mg_stream *s, mg_stream *out)
 }
 
 /* REQUIRES(r->mu). The stream that leads to hdr->dst_id; NULL, and why there is none. Borrowed. A frame that came
- * from the parent does not go back there for want of a route. */
+ * from the parent does not go back there if there is no route. */
 static mg_stream *way_out_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, obstacle *why)
 {
     mg_stream *parent = parent_locked(r);
@@ -353,8 +353,8 @@ static int is_lowered_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
     return hdr->auth_id != hdr->src_id && (hdr->auth_id == MG_NOBODY || s == parent_locked(r));
 }
 
-/* REQUIRES(r->mu). Whether the sender could speak with our authority, which its stream is stamped with, and says that it
- * speaks with the one of a context below us, which is less. */
+/* REQUIRES(r->mu). Whether the sender could speak with our authority, which its stream is stamped with, and says that
+ * it speaks with the one of a context below us, which is less. */
 static int is_humble_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
 {
     if (mg_peer_auth_stamp(mg_stream_peer(s)) != (int64_t) r->own_id || hdr->auth_id == hdr->src_id)

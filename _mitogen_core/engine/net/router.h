@@ -1,7 +1,8 @@
 /* Which way a frame goes: routes, handles, and the rules of trust.
  *
  * One mutex, mu, guards the tables. It is held for look-ups only: never while a frame is written, a latch is pushed or
- * an event is posted. A frame that must enter Python is posted as an event (event_kinds.h), and its stream waits meanwhile.
+ * an event is posted. A frame that must enter Python is posted as an event (event_kinds.h), and its stream waits
+ * meanwhile.
  *
  * Files: router.c (identity, routes, the way of a frame), handler.c (which handler takes a message), refusals.c (what
  * is said of one that is not delivered), snapshot.c (the entries of its tables at one moment), statistics.c. All
@@ -60,7 +61,8 @@ mg_stream *mg_router_get_parent(mg_router *r);
  * so those who wait behind it are told. */
 void mg_router_ingress(mg_router *r, mg_frame *f, mg_stream *s);
 
-/* The same, for a frame that was not read but made here; what it causes is written at once. With the loop acquired. */
+/* Like mg_router_ingress, for a frame that was not read but made here; frames that it causes are written at once. With
+ * the loop acquired. */
 void mg_router_feed(mg_router *r, mg_frame *f, mg_stream *s);
 
 /* Goes on after MG_EV_HOOK, with the loop acquired. Takes over the reference. Returns whether the frame is in Python

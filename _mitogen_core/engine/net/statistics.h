@@ -23,7 +23,7 @@ typedef struct {
 } mg_router_stats;
 mg_err mg_router_get_stats(struct mg_router *r, mg_router_stats *out);
 
-/* s carries nothing any more: what it has carried goes to the totals. Repeatable. */
+/* s carries nothing any more: its counts are added to the totals. Repeatable. */
 void mg_router_count_closed(struct mg_router *r, mg_stream *s);
 
 #endif

@@ -15,7 +15,7 @@ _Static_assert(offsetof(mg_stream, peer) == 0, "mg_stream_peer finds it there");
 /* Reads of one stream before others get their turn. */
 #define READS_PER_TURN 4
 
-/* The same, after a write has failed. */
+/* Reads of a stream whose write has failed: messages that its peer sent before the end are still wanted. */
 #define LAST_TURNS 16
 
 /* A frame that takes longer to copy than a wake takes. */
@@ -260,8 +260,8 @@ static ssize_t read_into(mg_stream *s, const struct iovec *iov, int n)
     return got;
 }
 
-/* One turn: what one read gives. NOTHING: the kernel has no more at present; ENDED: the stream is broken, or a frame
- * is in Python. */
+/* One turn: one read, and the frames it gives. NOTHING: the kernel has no more at present; ENDED: the stream is broken,
+ * or a frame is in Python. */
 typedef enum { TURN_NOTHING, TURN_SOME, TURN_FULL, TURN_ENDED } turn;
 
 static turn read_turn(mg_stream *s)

@@ -37,7 +37,7 @@ typedef struct mg_stream {
     int broken; /* gone or bad: told already */
     int end_reserved; /* there is a place for the event that tells it */
     int read_error; /* errno of a read watch that could not be started, or 0 */
-    int write_failed; /* nothing can be sent; what is there to be read still is */
+    int write_failed; /* nothing can be sent; reading goes on */
     struct mg_stream *fills; /* the full stream that paused us, with a reference, or NULL */
     mg_node fed; /* in fills' list of feeders */
     mg_ilist feeders; /* streams that we paused, each with a reference */
@@ -103,8 +103,8 @@ void mg_stream_stop_feeding(mg_stream *from);
 
 /* --- stream_write.c --- */
 
-/* Takes wmu. Nothing can be sent any more: what waits is dropped, and threads that wait for room are let go. last:
- * what is corked is written first, as far as the kernel takes it. */
+/* Takes wmu. Nothing can be sent any more: queued frames are dropped, and threads that wait for room return. last:
+ * corked frames are written first, as far as the kernel takes them. */
 void mg_stream_end_writing(mg_stream *s, int last);
 /* Callbacks of the loop: the moment of what is corked is over, by any thread; the kernel takes more, on the leader. */
 void mg_stream_uncork(mg_task *cork);

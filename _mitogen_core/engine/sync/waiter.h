@@ -33,7 +33,7 @@ typedef struct mg_waiter {
     _Atomic uint32_t word;        /* one of MG_WAITER_ */
     _Atomic(mg_kick *) elsewhere; /* where this thread may sleep otherwise than parked, or NULL; written by itself */
     mg_node node;                 /* in the list of waiters without a thread; guarded by its lock */
-    _Atomic uintptr_t thread;     /* pthread_self() of its thread, as a number; for who looks into a process */
+    _Atomic uintptr_t thread;     /* pthread_self() of its thread, as a number; for a debugger */
     _Atomic uint32_t waits;       /* how many it has begun; written by the thread itself */
     mg_spin spin;                 /* of its waits; only the thread itself touches this */
 #if !defined(__linux__)

@@ -12,7 +12,7 @@ enum { FRAME = 64, BATCH = 256, HANDLE = 2000 };
 
 static double seconds = 2;
 
-/* Pins to that core, or lets go (-1) of all that was allowed at the start. */
+/* Pins to that core, or (-1) to all cores that were allowed at the start. */
 static cpu_set_t allowed;
 
 static void pin(int nth)

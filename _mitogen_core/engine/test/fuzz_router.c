@@ -15,7 +15,7 @@ static const uint32_t ids[N_IDS] = {OWN, PARENT, GRANDPARENT, 11,         12,   
 static const uint32_t handles[N_HANDLES] = {100, 101, 999, 1000, 1001, 1002, 0x80000000, 0xffffffff};
 static const uint32_t remotes[N_STREAMS] = {PARENT, 11, 12, 0xffffffff};
 
-/* What the rules know. Streams are numbers, -1 is none. */
+/* The state that the rules keep. Streams are numbers, -1 is none. */
 struct rule_handler {
     int there, persist, policy, python;
     int64_t respondent;

@@ -147,7 +147,7 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 
 enum { US, SOCKET, PIPES, N_PLACES };
 
-/* What is sent, by whom to whom. The payload tells which it is. */
+/* The messages that are sent, with sender and recipient. The payload tells which one it is. */
 static const struct {
     int from, to;
     uint32_t handle;
@@ -277,7 +277,7 @@ static void world_end(struct world *w)
     node_stop(&w->node);
 }
 
-/* What a neighbour got: frames for it, or what became of its own. */
+/* Reads all frames that a neighbour got: messages for it, and answers to its own. */
 static void take_frames(struct world *w, int place)
 {
     struct place *p = &w->places[place];

@@ -19,7 +19,7 @@ static void an_authority_of_another_stream_is_dropped_without_an_answer(void)
     /* our own id is no child's */
     comes_by(w.child, FROM(OWN, .dst_id = OWN, .handle = HANDLE), "x");
     CHECK(refused(&w, MG_REASON_BAD_AUTH, w.child, w.parent));
-    /* strangers are above */
+    /* unknown contexts are above */
     comes_by(w.child, FROM(STRANGER, .dst_id = OWN, .handle = HANDLE), "x");
     CHECK(refused(&w, MG_REASON_BAD_AUTH, w.child, w.parent));
     /* and the parent cannot speak for a child */

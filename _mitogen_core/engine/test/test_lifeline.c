@@ -16,7 +16,7 @@
 
 enum how { STUCK, STUCK_AND_DEAF, ATTENDING, ENDED };
 
-/* What the child does: in a process of its own, since it may be killed. Ends with 7 when it is not. */
+/* The child's part, in a process of its own, since it may be killed. Ends with 7 when it is not. */
 static void child(int fd, enum how how)
 {
     mg_loop *loop = mg_loop_new();

@@ -1,4 +1,5 @@
-/* What the tests of the threaded parts share: threads, deadlines, socket pairs, raw peers, and a node of its own. */
+/* Helpers that the tests of the threaded parts share: threads, deadlines, socket pairs, raw peers, and a node of its
+ * own. */
 #ifndef MG_TEST_NET_H
 #define MG_TEST_NET_H
 

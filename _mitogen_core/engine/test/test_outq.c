@@ -46,7 +46,7 @@ static mg_frame *make_frame(unsigned number, size_t len)
     return f;
 }
 
-/* What make_frame(number, len) is on the wire, appended at *at. */
+/* Appends the wire form of make_frame(number, len) at *at. */
 static void expect_frame(uint8_t *wire, size_t *at, unsigned number, size_t len)
 {
     mg_frame *f = make_frame(number, len);

@@ -45,7 +45,7 @@ static void what_came_from_above_never_goes_up_again(void)
     comes_by(w.parent, FROM(PARENT, .dst_id = STRANGER, .handle = 5, .reply_to = 1001), "x");
     CHECK(goes_out(w.parent_fd, dead(PARENT, 1001), "no route to 1234 from 10") && all_quiet(&w));
     CHECK(refused(&w, MG_REASON_NO_ROUTE, w.parent, NULL));
-    /* src is a stranger, whom one expects from above as well */
+    /* src is unknown, and expected from above as well */
     comes_by(w.parent, FROM(777, .dst_id = STRANGER, .handle = 5, .reply_to = 1001), "x");
     CHECK(goes_out(w.parent_fd, dead(777, 1001), "no route to 1234 from 10") && all_quiet(&w));
     end_world(&w);

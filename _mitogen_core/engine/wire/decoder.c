@@ -249,8 +249,8 @@ int mg_decoder_begin(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec i
         return 0;
     if (has_gap(d))
         return begin_big(d, scratch, cap, iov);
-    /* A part of a small frame always goes to the scratch. Many whole frames do only while enough space to read stays.
-     * */
+    /* A part of a small frame always goes to the scratch. Many whole frames do so only while enough space
+     * to read stays. */
     if (left < MG_DECODER_MIN_SCRATCH || left <= cap - MG_DECODER_MIN_SCRATCH) {
         if (left)
             memmove(scratch, d->base + d->pos, left);
@@ -341,7 +341,7 @@ mg_err mg_decoder_end(mg_decoder *d)
     mg_err err = d->err;
 
     if (err) {
-        /* Nothing will be decoded any more: what is kept is for the message about it. */
+        /* Nothing will be decoded any more: the header is kept for the message about it. */
         mg_frame_unref(d->big);
         d->big = NULL;
         d->end = d->pos + at_most(left_in(d), MG_DECODER_PENDING);

@@ -42,8 +42,8 @@
 /* How much of the input mg_decoder_pending() still knows after mg_decoder_end(). */
 #define MG_DECODER_PENDING 2048
 
-/* A place for a part of a large payload that is to stand somewhere else. hdr: what is announced; first[0..n): how its
- * payload begins. Returns a buffer, and where in the payload it begins, such that it begins within what is there
+/* A place for a part of a large payload that is to stand somewhere else. hdr: the announced header; first[0..n): how
+ * its payload begins. Returns a buffer, and where in the payload it begins, such that it begins within what is there
  * already, ends within the payload, and leaves no more than MG_DECODER_AROUND bytes of that outside; or NULL. */
 typedef mg_buf *mg_land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 #define MG_DECODER_AROUND ((size_t) 64 * 1024)

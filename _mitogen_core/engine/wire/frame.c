@@ -16,7 +16,7 @@ typedef struct {
     uint32_t n_segs;
     size_t size;    /* of this allocation; from MG_BLOCK_MIN on it is a block */
     mg_seg *segs;   /* NULL: INLINE. Else n_segs entries, each with a reference, behind the wire header */
-    mg_buf *hole;   /* WITH A HOLE: what belongs there, with a reference; else NULL */
+    mg_buf *hole;   /* WITH A HOLE: the bytes that belong there, with a reference; else NULL */
     size_t hole_at; /* how much of the payload comes before it */
     _Alignas(8) uint8_t lead[6]; /* puts the payload on a multiple of 8 */
     uint8_t wire[];              /* the header's wire bytes; INLINE: and the payload */

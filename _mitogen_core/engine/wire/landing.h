@@ -45,8 +45,8 @@ mg_buf *mg_landing_take(mg_landing *l, size_t len);
 
 int mg_landing_has(mg_landing *l);
 
-/* The place for the payload of a message, with its reference, and where in the payload it begins: what mg_land of
- * decoder.h asks for. hdr: what is announced; first[0..n): how the payload begins. NULL when there is none for as
+/* The place for the payload of a message, with its reference, and where in the payload it begins, as mg_land of
+ * decoder.h asks for it. hdr: the announced header; first[0..n): how the payload begins. NULL when there is none for as
  * many bytes, or too little of the payload would be in it. */
 mg_buf *mg_landing_for(mg_landing *l, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 

@@ -29,10 +29,10 @@ size_t mg_outq_bytes(const mg_outq *q);
 size_t mg_outq_dead_bytes(const mg_outq *q);
 
 /* Writes what waits, as few system calls as possible. A frame is dropped as soon as its last byte is written. MG_OK:
- * the queue is empty. MG_EAGAIN: fd has taken a part, or nothing. MG_EIO: the write failed, errno says how; what is
- * not written stays queued. Interrupted calls are repeated. Blocks only when fd does. Always the same fd for one
- * queue, from mg_outq_init() on. A peer that is gone raises no SIGPIPE, if fd is a pipe, or a socket where
- * MSG_NOSIGNAL exists. */
+ * the queue is empty. MG_EAGAIN: fd has taken a part, or nothing. MG_EIO: the write failed, errno says how; bytes that
+ * are not written stay queued. Interrupted calls are repeated. Blocks only when fd does. Always the same fd for one
+ * queue, from mg_outq_init() on. A peer that is gone raises no SIGPIPE, if fd is a pipe, or a socket where MSG_NOSIGNAL
+ * exists. */
 mg_err mg_outq_write(mg_outq *q, int fd);
 
 /* Drops all frames, a half-written one included. */

@@ -1,6 +1,6 @@
 /* A look into the payload of a message before all of it is there: where its first long byte string is going to stand.
  *
- * The bytes are a stranger's and are read by the leader of the loop, with no lock and no state. So nothing is
+ * The bytes are not trusted and are read by the leader of the loop, with no lock and no state. So nothing is
  * believed: the answer is only where a reader of the whole message would come to, if nothing before it is wrong, and
  * how many bytes are announced there. The caller has to compare both with what there is. */
 #ifndef MG_PEEK_H

@@ -9,8 +9,8 @@ DOCUMENTATION = '''
 name: mitogen_linear
 short_description: linear, with Mitogen's connection plugins
 description:
-  - Works as C(ansible.builtin.linear) does, and switches on the connection plugins of Mitogen. A configuration that names
-    those itself needs no strategy.
+  - Works as C(ansible.builtin.linear) does, and switches on the connection plugins of Mitogen. A configuration that
+    names those itself needs no strategy.
 author: the authors of Mitogen with its core in C
 '''
 

@@ -211,7 +211,7 @@ def poll():
         poller.stop_transmit(wfd)
         os.write(wfd, b'x')
         print(list(poller.poll(10)))
-        # What is started again while the result is looked at waits for the next time.
+        # A descriptor that is watched again while the result is looked at waits for the next call.
         ready = iter(poller.poll(0))
         poller.stop_receive(rfd)
         poller.start_receive(rfd, 'again')
