@@ -106,7 +106,7 @@ static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwa
         return NULL;
     PyObject *handle = mg_field(receiver, &((ReceiverObject *) receiver)->handle), *sent = NULL;
     if (!mg_message_set(st, msg, MG_FIELD_REPLY_TO, handle ? handle : Py_None))
-        /* By name: a program may have put a method of its own there. */
+        /* Called by name: a program may have replaced the method. */
         sent = PyObject_CallMethodObjArgs(obj, st->str_send, msg, NULL);
     Py_XDECREF(handle);
     Py_XDECREF(sent);

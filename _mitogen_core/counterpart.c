@@ -22,7 +22,7 @@ mg_lock *mg_owner_lock(const void *of)
 }
 #endif
 
-/* --- a reference to what may be about to go --- */
+/* --- a reference to an object that may be about to end --- */
 
 #if PY_VERSION_HEX >= 0x030E0000
 
@@ -100,8 +100,8 @@ PyObject *mg_link_object(mg_stream *s)
 
 /* --- the end of an owner --- */
 
-/* The interpreter counts a reference while the finalizer runs. Nobody may come to one by way of the engine meanwhile,
- * and be given an object that goes; nor may a reader come away with nothing, and the object stay. */
+/* The interpreter counts a reference while the finalizer runs. No thread may reach the object by way of the engine
+ * meanwhile, if it is then freed; nor may a reader be told that there is none, if the object then stays. */
 static int finalize_locked(PyObject *obj, mg_latch *l)
 {
     mg_lock *lock = mg_owner_lock(l);
@@ -113,7 +113,7 @@ static int finalize_locked(PyObject *obj, mg_latch *l)
     return stays;
 }
 
-/* A finalizer that may do anything. */
+/* Runs a finalizer that may run any code. */
 static int finalize_hidden(PyObject *obj, mg_latch *l)
 {
     mg_lock *lock = mg_owner_lock(l);

@@ -1,4 +1,4 @@
-/* An object of the engine and the Python object that stands for it: from the one to the other.
+/* From an object of the engine to the Python object that stands for it, and back.
  *
  * The Python object holds a counted reference to the engine's. The way back is a borrowed pointer, the engine object's
  * `owner`, which the Python object clears when it goes. It is read with the GIL held; where there is none, it is read,

@@ -8,7 +8,7 @@
 #include "base/err.h"
 #include "module_state.h"
 
-/* Raises what stands for an error of the engine, and returns NULL. Not for MG_OK.
+/* Raises the exception for an error of the engine, and returns NULL. Not for MG_OK.
  *
  * MG_ENOMEM: MemoryError. MG_EAGAIN, MG_ETIMEDOUT: TimeoutError. MG_ECLOSED: LatchError, of a closed latch.
  * MG_EEXIST: Error, of a handle that is taken. MG_EIO: OSError, by errno. Anything else: RuntimeError with the

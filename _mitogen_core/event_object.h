@@ -8,7 +8,7 @@
 #include "loop/loop.h"
 #include "module_state.h"
 
-/* (kind, ...) for one event; NULL without an exception when there is nobody left to tell. The event keeps
+/* (kind, ...) for one event; NULL without an exception when its recipient is gone. The event keeps
  * its references, so that it is not lost when memory is out. */
 PyObject *mg_event_tuple(mg_state *st, const mg_event *ev);
 

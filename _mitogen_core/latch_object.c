@@ -35,7 +35,7 @@ static LatchObject *latch_of_put(mg_state *st, PyObject *value)
     return (LatchObject *) self;
 }
 
-/* REQUIRES(watchers). Whether items of l are told of to `told` already, by way of others if need be. */
+/* REQUIRES(watchers). Whether `told` already learns of items of l, directly or through other latches. */
 static int tells(const mg_latch *l, const mg_latch *told)
 {
     while (l && l != told)
@@ -76,7 +76,8 @@ int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **field, PyObject *val
     if (!circular)
         old = start_telling(self, field, value, target, watch_always);
     if (!circular && target && loop && !atomic_load(&target->loop))
-        atomic_store(&target->loop, mg_loop_ref(loop)); /* who waits there may lead where the items come from */
+        atomic_store(&target->loop,
+                     mg_loop_ref(loop)); /* a thread that waits there may lead the loop that the items come from */
     mg_watchers_unlock();
     Py_XDECREF(old);
     if (circular)
@@ -101,10 +102,10 @@ void mg_keep_for_tokens(PyObject *self, PyObject *notify)
         target->kept = PyList_New(0);
     while (target->kept && mg_latch_tokens(obj->latch) > obj->n_kept && !PyList_Append(target->kept, self))
         obj->n_kept++;
-    PyErr_Clear(); /* without memory the token is of something that may go */
+    PyErr_Clear(); /* without memory the token's object may go before the token */
 }
 
-/* A token of obj was taken: ends what mg_keep_for_tokens has done for that one. */
+/* A token of obj was taken: drops the reference that mg_keep_for_tokens took for it. */
 static void end_keeping(LatchObject *self, PyObject *obj)
 {
     mg_watchers_lock();
@@ -228,7 +229,7 @@ static void latch_dealloc(PyObject *obj)
 /* Calls `notify`, if Python has to. */
 static PyObject *call_notify(LatchObject *self)
 {
-    PyObject *notify = mg_field((PyObject *) self, &self->notify); /* it may replace itself */
+    PyObject *notify = mg_field((PyObject *) self, &self->notify); /* the call may replace `notify` itself */
     int failed = notify && !latch_of_put(self->st, notify) && mg_call_notify(notify, (PyObject *) self);
     Py_XDECREF(notify);
     return failed ? NULL : Py_NewRef(Py_None);

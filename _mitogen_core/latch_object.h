@@ -27,19 +27,19 @@ extern PyType_Spec mg_latch_spec;
 /* tp_new of the types that begin as LatchedObject does: one with a latch of its own. */
 PyObject *mg_latched_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
-/* A Latch for a latch that is somebody else's. New reference, or NULL with an exception. */
+/* A Latch for a latch that another object owns. New reference, or NULL with an exception. */
 PyObject *mg_latch_sharing(mg_state *st, mg_latch *l, mg_loop *loop);
 
 /* Guards the watchers of all latches, and the objects that latches keep alive. */
 void mg_watchers_lock(void);
 void mg_watchers_unlock(void);
 
-/* Ends what a latch of ours is to tell. For a dealloc. */
+/* A latch of ours notifies no other any more. For a dealloc. */
 void mg_end_watching(mg_latch *l);
 
-/* Sets what self, a Latch or a Receiver, is to tell of items: None, the put method of a latch of ours, or any other
- * callable. A latch of ours that was told of some before gets self, whatever becomes of it. watch_always: also when a
- * sleeper gets the item. 0, or -1 with an exception. */
+/* Sets the `notify` of self, a Latch or a Receiver, which is called for new items: None, the put method of a latch of
+ * ours, or any other callable. A latch of ours that has tokens of self still gets self for each. watch_always: also
+ * when a sleeper gets the item. 0, or -1 with an exception. */
 int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **field, PyObject *value, int watch_always);
 
 /* Calls notify(self): 0, or -1 with an exception. */

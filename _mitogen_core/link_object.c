@@ -285,7 +285,7 @@ static PyObject *link_ingress(PyObject *obj, PyObject *msg)
         return NULL;
     uint64_t max = mg_router_max_size(self->router);
     if (mg_frame_len(f) > max) {
-        /* what is read is measured before it is a frame */
+        /* this frame was made here, so its size was not checked as that of a frame that is read */
         mg_router_dead(self->router, mg_frame_hdr(f), MG_REASON_TOO_LARGE, 0, NULL, max, 0, 0);
         mg_frame_unref(f);
         Py_RETURN_NONE;

@@ -72,7 +72,7 @@ static int next_event(LoopObject *self, PyObject **t)
     int found = mg_loop_peek_event(self->loop, &ev);
     if (found)
         *t = mg_event_tuple(self->st, &ev);
-    int taken = found && (*t || !PyErr_Occurred()); /* else it is the next one still */
+    int taken = found && (*t || !PyErr_Occurred()); /* else the same event is the next one again */
     if (taken)
         mg_loop_pop_event(self->loop, &ev);
     MG_UNLOCK(&self->reading);

@@ -45,7 +45,7 @@ static PyObject *message_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return (PyObject *) m;
 }
 
-/* The encoding of a frame, or 0 for what is none. */
+/* The encoding of a frame, or 0 for a number that is none. */
 static int16_t enc_of(PyObject *obj)
 {
     int overflow;
@@ -278,7 +278,7 @@ PyObject *mg_message_from_frame(mg_state *st, mg_frame *frame, PyObject *router)
     return (PyObject *) m;
 }
 
-/* REQUIRES(m): from the look at the size on, nothing lets others in. */
+/* REQUIRES(m): from the look at the size on, no other thread may change the payload. */
 static mg_frame *make_frame(MessageObject *m, mg_hdr *hdr)
 {
     if (read_hdr(m, hdr) || !hdr->enc)
@@ -390,7 +390,7 @@ static PyObject *read_first(MessageObject *m)
     mg_payload_view view;
     if (look(m, 1, &view))
         return NULL;
-    PyObject *router = mg_field((PyObject *) m, &m->router); /* what is called may set another one */
+    PyObject *router = mg_field((PyObject *) m, &m->router); /* the called function may set another one */
     mg_unpickler up;
     mg_unpickler_init(&up, &m->st->codec, view.ptr, view.len, origin_of(m), 0);
     if (view.hole)
@@ -480,7 +480,8 @@ static PyObject *take_exception(void)
     return value;
 }
 
-/* _unpickle_all(deny) -> (list, error): every object, with the default look-ups or none, until one is bad; then why. */
+/* _unpickle_all(deny) -> (list, error): every object, with the default look-ups or none, until one is bad; error is
+ * then its exception. */
 static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
 {
     MessageObject *m = (MessageObject *) self;

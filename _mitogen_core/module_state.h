@@ -28,8 +28,8 @@
 /* Objects of our own.
  *   own_id: mitogen.context_id, for new messages
  *   neighbour_policies: a tuple of the policies that mean "src_id is the stream's neighbour", or NULL
- *   value_check: (context, value), which raises for what must not be sent there; or NULL
- *   replaced: a list of what mg_state_replace() has put others in place of, or NULL */
+ *   value_check: (context, value), which raises for a value that must not be sent there; or NULL
+ *   replaced: a list of the objects that mg_state_replace() has replaced, or NULL */
 #define MG_STATE_INTERNAL(X) \
     X(own_id) X(neighbour_policies) X(value_check) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
     X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \

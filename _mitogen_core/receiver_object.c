@@ -40,7 +40,7 @@ static int set_up(ReceiverObject *self, PyObject *router, PyObject *handle, int 
     if (add && mg_is_add_handler(add, router) && mg_router_behind(st, router))
         got = mg_add_handler(router, receive, handle, persist, policy, respondent, overwrite, asks);
     else if (add) {
-        /* one that a subclass or a test has put in its place */
+        /* a method that a subclass or a test has put in its place */
         PyObject *no_args = PyTuple_New(0);
         PyObject *kw =
             Py_BuildValue("{sOsOsOsOsOsO}", "fn", receive, "handle", handle, "persist", persist ? Py_True : Py_False,
@@ -187,7 +187,7 @@ static void receiver_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
-/* Whether a message counts for max_bytes: not a dead one made here, of the end of what the receiver waits for, as
+/* Whether a message counts for max_bytes. A dead message that was made here, as the respondent was lost, does not:
  * nothing would come after it. */
 static int counts(ReceiverObject *self, PyObject *msg)
 {
@@ -200,7 +200,7 @@ static int counts(ReceiverObject *self, PyObject *msg)
 /* Calls `notify`, if Python has to. */
 static PyObject *call_notify(ReceiverObject *self)
 {
-    PyObject *notify = mg_field((PyObject *) self, &self->notify); /* it may replace itself */
+    PyObject *notify = mg_field((PyObject *) self, &self->notify); /* the call may replace `notify` itself */
     int failed = notify && !mg_latch_watcher(self->latch) && mg_call_notify(notify, (PyObject *) self);
     Py_XDECREF(notify);
     return failed ? NULL : Py_NewRef(Py_None);
@@ -313,7 +313,7 @@ static PyObject *get_latch(PyObject *obj, void *closure)
         Py_BEGIN_CRITICAL_SECTION(obj);
         if (!self->latch_object)
             self->latch_object = Py_NewRef(made);
-        latch = Py_NewRef(self->latch_object); /* another thread's, if that was quicker */
+        latch = Py_NewRef(self->latch_object); /* another thread's Latch, if that was quicker */
         Py_END_CRITICAL_SECTION();
         Py_DECREF(made);
     }

@@ -14,7 +14,7 @@ typedef struct {
     PyObject_HEAD mg_state *st; /* as in LatchedObject */
     mg_latch *latch;
     uint32_t n_kept;
-    _Atomic(mg_loop *) loop; /* with a reference, or NULL for a router that is not ours. Set once. */
+    _Atomic(mg_loop *) loop; /* with a reference, or NULL if the router is not a compiled one. Set once. */
     _Atomic(mg_router *) engine; /* likewise */
     PyObject *router; /* strong, as all below, and read by mg_field(); NULL before __init__ */
     PyObject *handle; /* int, or None after close */

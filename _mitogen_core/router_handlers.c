@@ -12,7 +12,7 @@
 #include "net/router.h"
 #include "router_tables.h"
 
-/* The queue that `fn` fills, when it is that of a receiver of ours and does nothing else with messages; borrowed. */
+/* The queue that `fn` fills, if `fn` is the unmodified method of a receiver of ours; borrowed. */
 static mg_latch *latch_filled_by(mg_state *st, PyObject *fn)
 {
     if (!PyCFunction_Check(fn))
@@ -51,7 +51,7 @@ static int watch_respondent(PyObject *router, mg_state *st, PyObject *respondent
     return r ? 0 : -1;
 }
 
-/* Whether a policy is one that nobody with a parent's authority needs to pass. */
+/* Whether a policy lets every message with a parent's authority pass. */
 static int is_for_guests(PyObject *policy)
 {
     PyObject *mark = PyObject_GetAttrString(policy, "for_guests_only");
@@ -235,7 +235,7 @@ PyObject *mg_handlers_take(PyObject *router, PyObject *respondent_id)
     }
     for (size_t i = 0; i < n; i++) {
         if (!result)
-            mg_router_add_handler(r, list[i].value, list[i].id, 0); /* to the place it had just now */
+            mg_router_add_handler(r, list[i].value, list[i].id, 0); /* back to the place that it had */
         mg_handler_unref(list[i].value);
     }
     mg_free(list);

@@ -5,9 +5,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Registers a function, or the queue of the receiver whose method that is. router: a Router of ours. asks: a message to
- * the respondent follows, so that something comes also if that is lost already. The handle as an int, or NULL with an
- * exception. */
+/* Registers a function, or the queue of the receiver whose method that is. router: a Router of ours. asks: a message
+ * to the respondent follows, so an answer or a dead message comes even if the respondent is lost already. The handle
+ * as an int, or NULL with an exception. */
 PyObject *mg_add_handler(PyObject *router, PyObject *fn, PyObject *handle, int persist, PyObject *policy,
                          PyObject *respondent, int overwrite, int asks);
 

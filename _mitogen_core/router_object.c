@@ -93,7 +93,7 @@ static PyObject *router_set_identity(PyObject *obj, PyObject *args)
     if (!r || !PyArg_ParseTuple(args, "O&OO:_set_identity", mg_id_converter, &own_id, &parent_id, &parent_ids) ||
         (parent_id != Py_None && mg_parse_id(parent_id, "parent_id", &parent)))
         return NULL;
-    PyObject *seq = PySequence_Tuple(parent_ids); /* which nobody changes meanwhile */
+    PyObject *seq = PySequence_Tuple(parent_ids); /* which no thread changes meanwhile */
     if (!seq)
         return NULL;
     Py_ssize_t n = PyTuple_GET_SIZE(seq);
@@ -237,8 +237,8 @@ static int is_unwaiting(RouterObject *self)
     return is;
 }
 
-/* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never does, nor
- * one that has others to serve. */
+/* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never waits,
+ * nor does a thread that has other callers to serve. */
 static int wait_room(RouterObject *self, mg_stream *out)
 {
     int exempt = is_brokers_thread(self) ? 1 : is_unwaiting(self);

@@ -15,8 +15,8 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
     mg_run_later();
     mg_err err = mg_latch_try(l, item);
     if (err == MG_EAGAIN && block) {
-        /* Not on the stack: where the interpreter ends, a thread that is not waited for ends as it asks for the GIL,
-         * and may then still stand in the queue. */
+        /* Not on the stack: when the interpreter ends, a daemon thread ends as it asks for the GIL, and its sleeper
+         * is then still in the queue. */
         mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
         err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
         if (err == MG_EAGAIN) {
@@ -62,7 +62,7 @@ mg_err mg_push_item(mg_latch *l, mg_item item, mg_woken *woken)
 
 PyObject *mg_sleepers(mg_latch *l)
 {
-    mg_asleep asleep[64]; /* more than anybody wants to read */
+    mg_asleep asleep[64]; /* more than a person wants to read */
     size_t n = mg_latch_sleepers(l, asleep, 64);
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list && i < n && i < 64; i++) {

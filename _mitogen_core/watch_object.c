@@ -37,7 +37,7 @@ static void on_ready(void *arg, int events)
     atomic_fetch_add(&io->refs, 1);
     mg_event ev = {.kind = MG_EV_IO, .a = io, .n = (uint64_t) events};
     if (mg_loop_push_event(io->loop, &ev) != MG_OK) {
-        mg_watch_start(io->watch); /* it is tried again, until there is memory for it */
+        mg_watch_start(io->watch); /* the watch fires again, until there is memory for the event */
         mg_io_unref(io);
     }
 }

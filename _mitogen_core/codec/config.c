@@ -80,7 +80,7 @@ static int intern(PyObject **slot, const char *text)
     return *slot == NULL ? -1 : 0;
 }
 
-/* It is not so with PYTHONHASHSEED=0. An untrusted sender does not know a seed that is another number. */
+/* With PYTHONHASHSEED=0 it does not. A seed that is another number is not known to an untrusted sender. */
 static int take_hash_flag(mg_codec *codec)
 {
     PyObject *flags = PySys_GetObject("flags"); /* borrowed */
@@ -112,7 +112,7 @@ static int take_derived(mg_codec *codec)
     if (codec->context_reduce_ex == NULL)
         return -1;
 
-    PyObject *codecs = PyImport_ImportModule("_codecs"); /* built in, and loaded in every interpreter */
+    PyObject *codecs = PyImport_ImportModule("_codecs"); /* _codecs is built in, and loaded in every interpreter */
     if (codecs == NULL)
         return -1;
     codec->codecs_encode = PyObject_GetAttrString(codecs, "encode");

@@ -15,9 +15,9 @@ typedef struct {
     PyObject *unpickle_call_error; /* (text) -> CallError */
     PyObject *unpickle_context; /* (origin or None, context_id, name or None[, auth_id]) -> Context */
     PyObject *unpickle_sender; /* (origin, context_id, dst_handle[, auth_id]) -> Sender */
-    PyObject *fallback_pickle; /* (*objs) -> bytes; writes a message that holds anything outside the closed set */
+    PyObject *fallback_pickle; /* (*objs) -> bytes; writes a message that holds an object outside the closed set */
     /* Derived by mg_codec_configure(). */
-    PyObject *codecs_encode; /* what the global _codecs.encode is as a plain value */
+    PyObject *codecs_encode; /* the plain value for the global _codecs.encode */
     PyObject *context_reduce, *context_reduce_ex; /* Context's own, to know a subclass that overrides them */
     PyObject *str_args, *str_context, *str_context_id; /* attribute names, interned */
     PyObject *str_dst_handle, *str_name, *str_auth_id; /* more of them */
@@ -29,11 +29,11 @@ typedef struct {
 } mg_codec;
 
 /* Takes the members from a dict with their names as keys; other keys are ignored. May be called again, when the types
- * have changed: all or nothing, but no other thread may be using the codec. KeyError names what is missing, TypeError
- * what is of the wrong kind. */
+ * have changed: all or nothing, but no other thread may be using the codec. KeyError names a missing member,
+ * TypeError one of the wrong kind. */
 int mg_codec_configure(mg_codec *codec, PyObject *dict);
 
-/* For the module's m_traverse and m_clear. Clearing twice, or what was never configured, is fine. */
+/* For the module's m_traverse and m_clear. A codec may be cleared twice, or without having been configured. */
 int mg_codec_traverse(mg_codec *codec, visitproc visit, void *arg);
 void mg_codec_clear(mg_codec *codec);
 

@@ -19,7 +19,7 @@ enum { LEVEL_BYTES = 1024, RESERVE_BYTES = 32768 };
 #endif
 
 typedef struct {
-    uintptr_t low, high; /* both 0 where the system does not tell */
+    uintptr_t low, high; /* both 0 if the system does not tell them */
     int looked;
 } stack_bounds;
 
@@ -68,6 +68,6 @@ int mg_depth_fits_stack(unsigned depth)
         look(&bounds);
     uintptr_t here = stack_pointer();
     if (here <= bounds.low || here > bounds.high)
-        return 1; /* not known, or some other stack that a coroutine runs on */
+        return 1; /* not known, or a coroutine runs on another stack */
     return (uintptr_t) depth * LEVEL_BYTES + RESERVE_BYTES <= here - bounds.low;
 }

@@ -23,7 +23,7 @@ enum {
     GLOBAL_BYTES
 };
 
-/* Which permitted global has this name, or GLOBAL_NONE. */
+/* The permitted global of this name, or GLOBAL_NONE. */
 int mg_find_global(const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len);
 
 /* The object that the name stands for; borrowed. */

@@ -11,7 +11,7 @@
  * nothing deeper could have come from the standard pickler either. */
 #define MG_CODEC_MAX_DEPTH 1000
 
-/* That deep a value may nest on any stack; beyond, depth.h asks how much of it there is. */
+/* A value may nest this deep on any stack. For deeper ones depth.h looks how much stack there is. */
 #define MG_CODEC_SHALLOW 16
 
 /* Byte strings and ASCII texts of this many bytes or more are not copied into the output but referred to. Below, the
@@ -22,13 +22,14 @@
  * interpreter's own default limit from 3.11 on. */
 #define MG_CODEC_MAX_DIGITS 4300
 
-/* Characters of the text of a CallError; that many are refused. */
+/* Characters of the text of a CallError; a text of this many is refused. */
 #define MG_CODEC_MAX_CALL_ERROR 10000
 
 /* How many keys a dictionary may have before the reader counts how they collide: finding one cannot take longer. */
 #define MG_CODEC_FREE_KEYS 256
 
-/* Bytes, characters and items that objects of a message may be made of, beyond as many as the message is long. */
+/* The objects of a message may together be made of this many bytes, characters and items more than the message is
+ * long. */
 #define MG_CODEC_FREE_COPIES 65536
 
 #endif

@@ -1,18 +1,18 @@
-/* A sender that knows the hashes of numbers can choose them so that a dictionary meets many others on its way to
- * each, with equal hashes or without: reading would take quadratic time. So the reader follows the way that the
- * dictionary is about to go (Objects/dictobject.c tells it: it is the same in all versions), in a map with one bit
- * for each place of the table. Each place on the way is paid for, and each item of a tuple that is hashed; the sum
- * may not be much more than the message has opcodes. Honest keys need a dozen places at most, on the average:
- * addresses of pages, for example, which are multiples of a large power of 2.
+/* A sender that knows the hashes of numbers can choose keys so that a dictionary probes many taken places on its way
+ * to each, with equal hashes or without. Reading would take quadratic time. So the reader follows the probes that the
+ * dictionary will make (Objects/dictobject.c has them; they are the same in all versions), in a map with one bit for
+ * each place of the table. Each place on the way costs a point of a budget, and so does each item of a tuple that is
+ * hashed. The budget is little more than the number of opcodes of the message. Honest keys need a dozen places at
+ * most, on the average: addresses of pages, for example, which are multiples of a large power of 2.
  *
- * One map is kept. A message that goes back and forth between large dictionaries has it made anew each time, which is
- * paid for as well. */
+ * One map is kept. If a message goes back and forth between large dictionaries, the map is made anew each time, which
+ * costs points as well. */
 #include "codec/probes.h"
 
 enum { PERTURB_SHIFT = 5 };
 
-/* The budget of a reader, in places of a table that it looks at: some for each opcode, and some to begin with. To spend
- * the latter takes a few milliseconds. */
+/* The budget of a reader, in places of a table that it looks at: some for each opcode, and some to begin with.
+ * Spending those takes a few milliseconds. */
 enum { PER_OPCODE = 64, FREE = 1 << 18 };
 
 static int pay(mg_unpickler *up)
@@ -22,8 +22,8 @@ static int pay(mg_unpickler *up)
     return 0;
 }
 
-/* Pays for the hash of a tuple. A tuple may hold another one many times, and that the next. It recurses no deeper than
- * tuples may nest. */
+/* Pays for the hash of a tuple. A tuple may hold another one many times, and that the next. The function recurses no
+ * deeper than tuples may nest. */
 static int pay_for_tuple(mg_unpickler *up, PyObject *tuple)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
@@ -93,7 +93,7 @@ static int holds_indices(mg_unpickler *up, PyObject *dict)
     return 1;
 }
 
-/* Makes the map of what the dictionary holds, with room for one more. */
+/* Makes the map of the dictionary's keys, with room for one more. */
 static int survey(mg_unpickler *up, PyObject *dict)
 {
     mg_probes *probes = &up->probes;
@@ -130,7 +130,7 @@ static int begin(mg_unpickler *up, PyObject *dict)
 
 int mg_probes_check(mg_unpickler *up, PyObject *dict, PyObject *key)
 {
-    if (PyDict_GET_SIZE(dict) < MG_CODEC_FREE_KEYS) /* then it is a tuple, whose hash alone may take long */
+    if (PyDict_GET_SIZE(dict) < MG_CODEC_FREE_KEYS) /* such a key is a tuple, whose hash alone may take long */
         return PyTuple_CheckExact(key) ? pay_for_tuple(up, key) : 0;
     mg_probes *probes = &up->probes;
     if (probes->dict != dict && begin(up, dict) < 0)

@@ -1,5 +1,5 @@
-/* Keys of dictionaries as untrusted senders choose them: that a dictionary finds each in a few places of its table,
- * and that hashing takes no longer than reading. */
+/* Checks keys of dictionaries, which an untrusted sender chooses: a dictionary has to find each in a few places of
+ * its table, and hashing must take no longer than reading. */
 #ifndef MG_CODEC_PROBES_H
 #define MG_CODEC_PROBES_H
 
@@ -23,7 +23,7 @@ static inline int mg_probes_allow(mg_unpickler *up, PyObject *dict, PyObject *ke
     return mg_probes_check(up, dict, key);
 }
 
-/* Gives up what is kept. */
+/* Frees the map. */
 void mg_probes_clear(mg_probes *probes);
 
 #endif

@@ -15,7 +15,7 @@
 
 enum { MAX_PROTOCOL = 5 };
 
-/* Data of which no value can be made is a bad message, also where a constructor of Python's has found it out. */
+/* Data of which no value can be made is a bad message, also if it is a constructor in Python that refuses it. */
 static void translate_error(mg_unpickler *up)
 {
     if (PyErr_ExceptionMatches(up->codec->UnpicklingError) ||

@@ -104,8 +104,8 @@ static PyObject *make_kwargs(mg_codec *codec, PyObject *const *args, Py_ssize_t 
     if (n != 1 || !PyDict_Check(args[0]))
         return bad_arguments("Kwargs");
 
-    /* The constructor's one job is to turn keys of bytes into text. Mostly there are none, and a call into Python is
-     * most of the cost of reading a small message. */
+    /* The constructor's one job is to turn keys of bytes into text. Mostly there are no such keys, and the call into
+     * Python would be most of the cost of reading a small message. */
     PyObject *key;
     Py_ssize_t pos = 0;
     int all_text = codec->kwargs_is_dict;
@@ -230,7 +230,7 @@ int mg_read_newobj(mg_unpickler *up)
     return call_global(up);
 }
 
-/* INST and OBJ, the forms of protocols 0 and 1: the arguments are what lies above the mark. Without any, a class is
+/* INST and OBJ, the forms of protocols 0 and 1: the arguments lie above the mark. Without any, a class is
  * not called: that is NEWOBJ by another name. */
 static int call_old_style(mg_unpickler *up)
 {

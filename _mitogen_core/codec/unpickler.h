@@ -36,7 +36,7 @@ typedef struct {
     PyObject *origin; /* borrowed or NULL */
     int deny;
     int failed;
-    PyObject *hole; /* borrowed or NULL: bytes that belong into data, but stand here */
+    PyObject *hole; /* borrowed or NULL: bytes that belong into data, but are kept in this object */
     size_t hole_at;
     size_t longest; /* of the byte strings that were read */
     size_t ops; /* opcodes read so far: bounds the memo */

@@ -1,9 +1,10 @@
 /* The output differs from that of the standard pickler in three ways, each of which the standard reader accepts: byte
- * strings are raw (BINSTRING), never text in disguise; memo entries are left out for objects to which nobody else has a
- * reference; and large byte strings leave as references to the objects that hold them.
+ * strings are raw (BINSTRING), never text in disguise; objects to which there is no other reference get no memo
+ * entry; and large byte strings leave as references to the objects that hold them.
  *
  * Attributes of a Context may run Python code, and without a GIL other threads may change a list while it is written.
- * So whatever is taken out of a mutable container is held by a reference meanwhile, and the memo owns its keys. */
+ * So the writer holds a reference to each object that it takes out of a mutable container, and the memo owns its
+ * keys. */
 #include "codec/write.h"
 
 #include "codec/write_containers.h"

@@ -1,6 +1,6 @@
-/* A tuple or Kwargs gets its memo index when it is complete. Until then a cycle through it comes to it anew, and is
- * broken only by the first list or dict on the way, if that is in the memo, even one with a single reference. Hence
- * mg_writer.open. */
+/* A tuple or Kwargs gets its memo index when it is complete. Until then a cycle through it writes it again. Only the
+ * first list or dict on the way breaks the cycle, if it is in the memo; so even one with a single reference has to be
+ * there. mg_writer.open tells when. */
 #include "codec/write_containers.h"
 
 #include "wire/opcode.h"

@@ -27,10 +27,9 @@ typedef struct {
 typedef struct mg_writer {
     mg_codec *codec;
     mg_pickled *out;
-    /* Writes any value: the functions for containers and objects come back to it for what is inside. It is in
-     * write.c. */
+    /* Writes any value, and is in write.c: the functions for containers and objects call it for their items. */
     int (*value)(struct mg_writer *w, PyObject *obj, Py_ssize_t known);
-    int depth;                       /* containers around what is being written */
+    int depth;                       /* containers around the value that is being written */
     int open; /* shared tuples and Kwargs around it, up to the nearest list or dict in the memo */
     uint32_t next_index; /* memo indices given out, to objects and globals */
     uint32_t globals[GLOBAL_WRITTEN]; /* memo index plus 1 of each global written, else 0 */
@@ -51,7 +50,7 @@ void mg_leave(mg_writer *w, int levels);
 /* Gives obj, which has just been written, the next memo index. */
 int mg_memo_put(mg_writer *w, PyObject *obj);
 
-/* Refers to what has a memo index. */
+/* Refers to an object that has a memo index. */
 int mg_write_get(mg_writer *w, uint32_t index);
 
 /* Names a global, the second time by its memo index. */

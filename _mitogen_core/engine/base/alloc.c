@@ -4,8 +4,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* A block that glibc maps by itself, and learns from when it is given back: blocks up to this size come from the heap
- * from then on, and the heap keeps twice as much at its end. Nothing in it is touched. */
+/* glibc maps a block of this size by itself. When it is freed, glibc raises its threshold: from then on blocks up to
+ * this size come from the heap, and the heap keeps twice as much at its end. The block itself is never touched. */
 #define LESSON ((size_t) 4 << 20)
 
 /* Allocations until the one that fails; 0 or less: none fails. Relaxed throughout: it orders nothing. */
@@ -27,7 +27,7 @@ void *mg_malloc(size_t size)
 void *mg_calloc(size_t count, size_t size)
 {
     if (size && count > SIZE_MAX / size)
-        return NULL; /* calloc() knows too, but sanitizers end the process there */
+        return NULL; /* calloc() checks this too, but under a sanitizer it ends the process */
     return mg_alloc_fails() ? NULL : calloc(count ? count : 1, size ? size : 1);
 }
 

@@ -11,12 +11,12 @@ void *mg_calloc(size_t count, size_t size);
 void *mg_realloc(void *ptr, size_t size);
 void mg_free(void *ptr);
 
-/* The heap keeps some MiB from now on that it would give back to the system otherwise, each time that the last of a
- * few large messages is freed, to fetch them again page by page for the next one. Only where the C library is known
- * to do that, and only once; thresholds that the environment sets stay. Any thread. */
+/* From now on the heap keeps some MiB. Otherwise it gives them back to the system each time that the last of a few
+ * large messages is freed, and fetches them again page by page for the next one. Only where the C library is known to
+ * do that, and only once; thresholds that the environment sets stay. Any thread. */
 void mg_alloc_keep_heap(void);
 
-/* For other allocators of the engine: 1 when this allocation is the one that is to fail. */
+/* For other allocators of the engine: 1 when this allocation is the one that a test wants to fail. */
 int mg_alloc_fails(void);
 
 /* Tests only: let the n-th allocation from now on (1 is the next one, of all threads together) fail, once; 0 switches

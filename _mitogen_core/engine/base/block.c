@@ -21,7 +21,7 @@
 /* Room for what surrounds a payload, such as a header: it must not double a block whose payload is a power of two. */
 #define SLACK ((size_t) 64 << 10)
 
-/* A sanitizer should see each block's end; a spare one would hide it. */
+/* A sanitizer has to see when each block ends; a block kept as a spare would hide it. */
 #if defined(__SANITIZE_ADDRESS__)
 #define KEEP 0
 #elif defined(__has_feature)
@@ -61,7 +61,7 @@ static size_t mapping(size_t size)
 
 static void *map(size_t size)
 {
-    /* cppcheck-suppress invalidFunctionArg ; no file is what -1 means */
+    /* cppcheck-suppress invalidFunctionArg ; -1 means no file */
     void *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (ptr == MAP_FAILED)
         return NULL;
@@ -71,7 +71,7 @@ static void *map(size_t size)
 static void advise(void *ptr, size_t size)
 {
 #ifdef MADV_HUGEPAGE
-    (void) madvise(ptr, size, MADV_HUGEPAGE); /* a hint: a kernel without them says no */
+    (void) madvise(ptr, size, MADV_HUGEPAGE); /* a hint: a kernel without huge pages refuses it */
 #else
     (void) ptr, (void) size;
 #endif
@@ -110,7 +110,8 @@ static spare *take_from(_Atomic(spare *) *slot, size_t mapped)
         atomic_fetch_sub(&n_spares, 1);
         return s;
     }
-    /* another size: back, or away if somebody was faster. Which of the two fits the next message nobody knows. */
+    /* another size: put it back, or free it if another thread has filled the slot. Either may fit the next
+     * message. */
     spare *none = NULL;
     if (!atomic_compare_exchange_strong(slot, &none, s))
         drop(s);
@@ -204,8 +205,8 @@ void *mg_block_resize(void *ptr, size_t size, size_t new_size)
     if (mapping(new_size) == mapping(size))
         return ptr;
 #ifdef MREMAP_MAYMOVE
-    /* Moves the pages, not the bytes. The system chooses where to: on a place of ours it might fail half-way, with that
-     * place given up already. */
+    /* Moves the pages, not the bytes. The system chooses the new place. A move to an address of ours could fail
+     * half-way, after that address was given up. */
     if (size > MG_BLOCK_KEPT + SLACK && new_size > size && mapping(new_size)) {
         if (mg_alloc_fails())
             return NULL;
@@ -247,7 +248,7 @@ void mg_block_drop_spares(void)
     drop(atomic_exchange(&large, NULL));
 }
 
-/* Calls fn for the pages of that size, a power of two, that lie in ptr[0..size) as a whole. */
+/* Calls fn for the pages that lie wholly in ptr[0..size); the size of a page is a power of two. */
 static void whole_pages(void *ptr, size_t size, size_t page, void (*fn)(void *ptr, size_t size))
 {
     uintptr_t from = ((uintptr_t) ptr + page - 1) & ~(uintptr_t) (page - 1);
@@ -265,7 +266,7 @@ void mg_block_advise(void *ptr, size_t size)
 static void discard(void *ptr, size_t size)
 {
 #if defined(__linux__) && defined(MADV_DONTNEED)
-    (void) madvise(ptr, size, MADV_DONTNEED); /* elsewhere the word means less */
+    (void) madvise(ptr, size, MADV_DONTNEED); /* on other systems this is no more than a hint */
 #else
     (void) ptr, (void) size;
 #endif

@@ -24,22 +24,22 @@ void *mg_block_new(size_t size);
 /* Gives it back; size is what was asked for. Any thread. */
 void mg_block_free(void *ptr, size_t size);
 
-/* The same bytes in a block of another size, perhaps elsewhere; NULL when memory is out, and the old one stays. Large
- * blocks that grow keep their pages. */
+/* Moves the bytes to a block of another size, perhaps elsewhere; NULL when memory is out, and the old block stays.
+ * Large blocks that grow keep their pages. */
 void *mg_block_resize(void *ptr, size_t size, size_t new_size);
 
 /* Whether a large block of so many bytes is likely to be there already, with its pages. Any thread. */
 int mg_block_has_spare(size_t size);
 
-/* How many spare blocks there are, and the end of all of them. Any thread. */
+/* The number of spare blocks; and frees all of them. Any thread. */
 int mg_block_spares(void);
 void mg_block_drop_spares(void);
 
 /* Whether there are spare blocks, or one in use that may become one when it is given back. Any thread. */
 int mg_block_to_look_after(void);
 
-/* +1: somebody drops the spare blocks from now on, after a time; -1: that one does not any more. While there is
- * nobody, no block is kept, and the last one that leaves drops all. Any thread. */
+/* +1: from now on the caller, a loop, drops spare blocks after some idle time; -1: it no longer does. Blocks are kept
+ * only while there is such a loop, and the last one that leaves drops them all. Any thread. */
 void mg_block_keeper(int change);
 
 /* Asks for huge pages inside ptr[0..size), which is about to be written and came from another allocator. Does nothing

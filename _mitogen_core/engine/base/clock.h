@@ -15,7 +15,7 @@ static inline int64_t mg_now(void)
     return (int64_t) ts.tv_sec * MG_SECOND + ts.tv_nsec;
 }
 
-/* The same clock, a few milliseconds behind, and a fraction of the price: for marks that only people read. */
+/* mg_now, a few milliseconds behind and much cheaper: for times that only people read. */
 static inline int64_t mg_now_coarse(void)
 {
 #if defined(CLOCK_MONOTONIC_COARSE)

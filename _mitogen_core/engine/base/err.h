@@ -14,7 +14,7 @@ typedef enum {
     MG_ENOENT,     /* no such entry */
     MG_EEXIST,     /* there is one already */
     MG_EIO,        /* a system call failed; errno says how */
-    MG_EFULL,      /* a limit of what may wait is reached */
+    MG_EFULL,      /* as many bytes wait as may */
     MG_EFORKED     /* the object belongs to the process this one was forked from */
 } mg_err;
 

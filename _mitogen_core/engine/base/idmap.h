@@ -17,7 +17,7 @@ typedef struct {
     mg_idmap_slot *slots; /* NULL until the first put */
     size_t n_slots;       /* 0 or a power of two */
     size_t count;
-    uint32_t seed;        /* keeps a peer, which chooses ids, from choosing where they land */
+    uint32_t seed;        /* random, so that a peer that chooses ids cannot choose their slots */
 } mg_idmap;
 
 /* mg_idmap_init allocates nothing. mg_idmap_fini frees the table, not what the values point to. */

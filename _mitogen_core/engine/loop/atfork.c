@@ -20,7 +20,7 @@ static _Atomic int forking; /* written under fork_mu */
 void mg_fork_enter(void)
 {
     if (atomic_load(&forking)) {
-        /* else the threads that pass without a pause would never let it be shut */
+        /* else threads that pass without a pause would keep the gate open */
         pthread_mutex_lock(&fork_mu);
         pthread_mutex_unlock(&fork_mu);
     }
@@ -62,7 +62,7 @@ static void let_go(mg_loop *loop)
     pthread_mutex_unlock(&loop->freeze_mu);
 }
 
-/* Holds every loop that there is, and comes back with the lock of their list: none is made or ends from then on. That
+/* Holds every loop, and returns with the lock of their list, so that no loop is made or ends from then on. That
  * lock is not held while we wait for a leader, which may want it. */
 static void hold_all(void)
 {
@@ -78,7 +78,7 @@ static void hold_all(void)
     }
 }
 
-/* With that lock, which is given back. */
+/* With the lock of the list of loops, which is released. */
 static void end_holding(void (*how)(mg_loop *loop))
 {
     for (mg_loop *loop; (loop = mg_loops_first_held()); mg_loops_lock()) {
@@ -92,7 +92,7 @@ static void end_holding(void (*how)(mg_loop *loop))
 
 /* --- the child --- */
 
-/* No thread was inside when the process was copied, or just asleep there; the locks may be those of threads in the
+/* When the process was copied no thread was inside, or it was asleep there. The locks may be held by threads of the
  * other process. */
 static void give_up(mg_loop *loop)
 {
@@ -147,7 +147,9 @@ static int watch_err;
 
 static void watch(void)
 {
-    mg_waiter_self(); /* its handlers come first, and so hold its lock only once we have ours */
+    /* Registers the handlers of waiter.c first: in a fork they run after ours, and take their lock when we have all of
+     * ours. */
+    mg_waiter_self();
     watch_err = pthread_atfork(before_fork, after_fork, after_fork_child);
 }
 

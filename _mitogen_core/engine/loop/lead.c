@@ -16,8 +16,8 @@
 
 static _Atomic int64_t look_every = LOOK;
 
-/* Where no more than that has changed from one look to the next, to wake the caretaker each time costs less than its
- * looks. */
+/* If threads have begun or ended to lead no more often than this between two looks, waking the caretaker each time
+ * costs less than its looks. */
 #define FEW_CHANGES 2
 
 /* A waiter leads for no longer than this while it serves others and not itself. */
@@ -26,11 +26,11 @@ static _Atomic int64_t look_every = LOOK;
 /* A caretaker that has served the same thread so often in a row leaves the loop to it. */
 #define SERVED_ROW 2
 
-/* Traffic of others that is older than this is over. */
+/* A leader treats traffic of others that is older than this as over. */
 #define FOREIGN_FRESH (MG_SECOND / 200)
 
 /* A signal that comes while a leader is not asleep does not end its next sleep. So a leader that was awake for others
- * sleeps for no longer than this at first, and then has the layer above look. */
+ * sleeps for no longer than this at first, and then lets the layer above check for signals. */
 #define SIGNALS_SEEN (MG_SECOND / 50)
 
 /* Stands for a leader whose own waiter could not be had. */
@@ -196,7 +196,7 @@ static void stop_leading(const mg_leading *l)
 
 /* --- rule 4: the caretaker looks --- */
 
-/* Before f->waiter parks; `passed`: it has just slept until its look. Until when it sleeps. */
+/* Returns the time until which f->waiter sleeps, before it parks. passed: it has just slept until its look. */
 static int64_t look_locked(mg_loop *loop, mg_follower *f, int passed, int64_t now)
 {
     int is_youngest = mg_ilist_first(&loop->followers) == &f->node;
@@ -220,7 +220,7 @@ static int may_take_over_locked(const mg_loop *loop, const mg_follower *f, int p
     return may_lead_locked(loop) && (is_alone || is_called);
 }
 
-/* From its first wait for others on, a thread has a signal looked for soon. */
+/* From its first wait for others on, a thread checks for signals soon. */
 static int64_t look_soon(const mg_sleeper *s, int64_t look_at, int64_t now)
 {
     return s && look_at == MG_NEVER ? now + SIGNALS_SEEN : look_at;

@@ -7,7 +7,8 @@
  *
  * THE SIX RULES. Each begins with the function of lead.c that has it.
  *
- *  1. may_lead_locked: a thread that waits leads if nobody does; else it sleeps on its own word, and is a follower.
+ *  1. may_lead_locked: a thread that waits leads if nobody does; else it sleeps until its own waiter is woken, and is
+ *  a follower.
  *  2. must_stop: a leader stops when its item is there, its time is up, it is asked to, or it has served only others
  *     for a millisecond.
  *  3. leave_locked: the thread that stops leaves the loop alone, unless work is due, or the caretaker sleeps without
@@ -22,13 +23,13 @@
  *
  * Consequences. A thread that led and then computes for an hour leaves the loop alone for 4 ms at most. An idle process
  * makes no system call: the leader sleeps without limit, and so does everybody else. A thread that makes one call after
- * the other wakes nobody; the caretaker's look, 500 a second, is all the price.
+ * the other wakes nobody; the only cost is the caretaker's looks, 500 a second.
  *
- * Measured on two cores, beside looks of half a millisecond with timers and alarms in their place: a call took 0.935 of
- * the time and one by way of another context 0.93, and 1.22 times as many calls a second were answered of those that
- * are sent before the last answer has come. With all processes on one core it was 1.04, and 1.34 times as many. A child
- * that gets 80 calls a second uses a fifth more CPU, as each wakes its caretaker; the process that makes them uses a
- * seventh less.
+ * Measured on two cores, beside an earlier version with timers, alarms and a look each half millisecond: a call took
+ * 0.935 of the time and one by way of another context 0.93, and 1.22 times as many calls a second were answered of
+ * those that are sent before the last answer has come. With all processes on one core it was 1.04, and 1.34 times as
+ * many. A child that gets 80 calls a second uses a fifth more CPU, as each wakes its caretaker; the process that
+ * makes them uses a seventh less.
  *
  * Frames that a thread sends without a pause are corked, so that one write takes many (mg_loop_cork). The next wait of
  * any thread flushes them, a leader that sleeps looks for them each millisecond while there are any, and where nobody
@@ -79,12 +80,12 @@ int mg_loop_try_acquire(mg_loop *loop);
 
 /* Whether the calling thread is the leader. */
 int mg_loop_leads(mg_loop *loop);
-/* Whether it is, or is the one that attends: others may wait for what it does. */
+/* Whether the calling thread is the leader or the attendant: other threads may wait for its work. */
 int mg_loop_serves(mg_loop *loop);
 
 /* --- for the callbacks of streams; leader only --- */
 
-/* A push has woken somebody. */
+/* To be called when a push has woken a thread. */
 void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken);
 
 /* --- for the files of this folder --- */

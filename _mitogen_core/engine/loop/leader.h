@@ -35,7 +35,7 @@ static inline int mg_leader_is_asked(const mg_loop *loop)
     return atomic_load(&loop->wanted) || atomic_load(&loop->closed);
 }
 
-/* Whether nothing speaks against a sleep of the leader, whose waiter is w, in the poller. */
+/* Whether the leader, whose waiter is w, may sleep in the poller. */
 static inline int mg_leader_may_sleep(const mg_loop *loop, const mg_waiter *w)
 {
     return atomic_load(&w->word) == MG_WAITER_AWAKE && !mg_tasks_any(&loop->posted) && !mg_leader_is_asked(loop);

@@ -19,7 +19,7 @@ int mg_leader_has_new_part(const mg_leading *l, uint64_t *parts)
     return 1;
 }
 
-/* The answer of a waiter most likely comes from where the last one came from. */
+/* The answer of a waiter most likely comes by the stream that the last answer came by. */
 static mg_polled poll_for_answer(mg_poll *p, unsigned round)
 {
     leader_poll *x = (leader_poll *) p;
@@ -35,8 +35,8 @@ static mg_polled poll_for_answer(mg_poll *p, unsigned round)
     return mg_leader_has_new_part(x->l, &x->parts) ? MG_POLL_PART : MG_POLL_ON;
 }
 
-/* The next frame to pass on comes when a process has run that the last one went to, on this core perhaps: hence a yield
- * each time. */
+/* The next frame to forward comes after the process that got the last one has run, perhaps on this core. So each
+ * round yields. */
 static mg_polled poll_for_traffic(mg_poll *p, unsigned round)
 {
     const mg_leading *l = ((leader_poll *) p)->l;

@@ -26,7 +26,7 @@ void mg_work_run(mg_loop *loop, int64_t now)
         mg_tasks_run(&loop->posted, &loop->mu);
     if (mg_tasks_any(&loop->slow) && now >= loop->slow_at)
         run_slow(loop, now);
-    /* a thread that has sent much most often goes on */
+    /* a thread that has sent many frames will most often send more */
     if (loop->uncork_at && now >= loop->uncork_at)
         loop->uncork_at = mg_work_uncork(loop) ? now + UNCORK_EVERY : 0;
 }

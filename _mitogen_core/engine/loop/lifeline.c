@@ -58,7 +58,7 @@ static void *lifeline_main(void *arg)
     mg_lifeline *line = arg;
     int how = look(line, -1);
     uint64_t seen = 0, count;
-    /* Looks are counted, not time: a process that was stopped has had no chance. */
+    /* Looks are counted, not time: a process that was stopped had no chance to end in that time. */
     for (int64_t away = 0; how >= 0; how = look(line, LOOK_MS), away++) {
         if (mg_loop_attended(line->loop, &count) || count != seen) {
             seen = count;
@@ -82,7 +82,7 @@ static int start_thread(mg_lifeline *line)
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, 256 * 1024);
-    /* signals are for threads that can run their handlers */
+    /* other threads, which can run their handlers, get the signals */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int err = pthread_create(&thread, &attr, lifeline_main, line);

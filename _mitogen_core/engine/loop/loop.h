@@ -38,7 +38,8 @@ mg_watch *mg_watch_new(mg_loop *loop, int fd, int events, void (*fn)(void *arg, 
  * mg_poller_settle. */
 void mg_loop_settle(mg_loop *loop);
 
-/* Likewise. Ends the file of a descriptor whose watches are stopped, see mg_poller_retire. */
+/* Leader only, and not from a callback. Ends the file of a descriptor whose watches are stopped, see
+ * mg_poller_retire. */
 void mg_loop_retire(mg_loop *loop, int fd);
 
 /* --- what is to be done --- */
@@ -76,17 +77,17 @@ size_t mg_loop_n_events(const mg_loop *loop);
 
 /* Streams count themselves while they have frames that the kernel did not take yet: +1 and -1. */
 void mg_loop_note_unsent(mg_loop *loop, int change);
-/* How many do. From the first call on, the end of the last one also makes mg_loop_attend return: a broker that shuts
- * down gives them their time. */
+/* The number of such streams. From the first call on, the end of the last one also makes mg_loop_attend return: a
+ * broker that shuts down gives them their time. */
 int mg_loop_unsent(mg_loop *loop);
 
 /* --- where large bytes may arrive; any thread --- */
 
-/* It is dropped when the loop has been idle for a second, as spare blocks are. */
+/* The place is dropped when the loop has been idle for a second, as spare blocks are. */
 mg_landing *mg_loop_landing(mg_loop *loop);
 /* Offers one, see landing.h; it is dropped where nobody would do so later. */
 void mg_loop_offer_landing(mg_loop *loop, mg_buf *buf);
-/* Whether that is so now: the leader sleeps for long. */
+/* Whether no thread would drop it now: the leader sleeps for long. */
 int mg_loop_is_unwatched(const mg_loop *loop);
 
 /* --- for the callbacks of streams; leader only --- */

@@ -17,11 +17,11 @@
 
 /* A thread that waits for the loop without leading it; on its stack. Guarded by the loop's mu. */
 typedef struct {
-    mg_node node;      /* in `followers`, the youngest first; not the attendant's */
+    mg_node node;      /* in `followers`, the youngest first; the attendant's is not in it */
     mg_waiter *waiter;
     int is_listed;     /* its own thread's: neighbours write to the node */
     int64_t since;     /* when it began to follow */
-    int looks;         /* it looks every period; else it sleeps until it is woken */
+    int looks;         /* it looks in each period; else it sleeps until it is woken */
     uint64_t seen;     /* `changes` at its last look */
 } mg_follower;
 
@@ -40,7 +40,7 @@ struct mg_loop {
     int acquired;               /* how often the leader has, or 0 */
     uintptr_t acquired_by;      /* its thread, which may be without a waiter */
     uint64_t changes;           /* how often somebody began or ended to lead or to attend */
-    int is_due;                 /* there is work, so somebody is to lead without waiting for the next look: */
+    int is_due;                 /* there is work, so a thread has to lead before the next look: */
     const mg_waiter *called;    /* the thread that was woken for it; NULL: whichever comes first. Only compared */
     mg_follower *attending;     /* the attendant, while it attends */
     uint64_t attended;          /* how often it has */
@@ -49,7 +49,7 @@ struct mg_loop {
     _Atomic(mg_waiter *) attendant; /* set once it has attended, and not guarded */
     _Atomic int interrupted;        /* likewise: the next attendance ends at once */
 
-    /* what is to be done: loop.c; guarded by mu */
+    /* work to be done: loop.c; guarded by mu */
     mg_tasks posted;         /* by the leader, once */
     mg_tasks corked;         /* by any thread, once */
     mg_tasks slow;           /* by the leader, again and again; changed by the leader only */
@@ -70,7 +70,7 @@ struct mg_loop {
     void *hot_arg;
     uint8_t *scratch;
 
-    /* what is kept for the next large message: spares.c */
+    /* memory kept for the next large message: spares.c */
     mg_landing landing;
     _Atomic int unwatched;   /* the leader sleeps, and drops nothing of it */
 

@@ -8,7 +8,7 @@
 #include "loop/all_loops.h"
 #include "loop/loop_body.h"
 
-/* Everything but the descriptors. */
+/* Frees everything but the descriptors. */
 static void init(mg_loop *loop)
 {
     atomic_init(&loop->refs, 1);
@@ -33,7 +33,8 @@ mg_loop *mg_loop_make(const mg_poller_owner *owner)
     }
     init(loop);
     told.arg = loop;
-    mg_loops_lock(); /* a fork must not come between, and copy descriptors that nobody closes, or count us wrong */
+    /* A fork must not come in between: it would copy descriptors that no thread closes, or count us wrong. */
+    mg_loops_lock();
     loop->poller = mg_poller_new(&told);
     int err = errno;
     if (loop->poller) {

@@ -1,4 +1,4 @@
-/* A loop as everybody holds it: a counted reference. All of this is for any thread. */
+/* A counted reference to a loop. All of this is for any thread. */
 #ifndef MG_LOOP_REF_H
 #define MG_LOOP_REF_H
 

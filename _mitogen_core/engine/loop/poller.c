@@ -16,7 +16,7 @@
 struct mg_poller {
     _Atomic uint32_t refs;
     mg_poller_owner owner; /* set once */
-    struct ev_loop *ev;    /* of who takes the turns; NULL once closed */
+    struct ev_loop *ev;    /* of the thread that takes the turns; NULL once closed */
     ev_timer timer;        /* likewise, as all without a note */
     ev_io kicked;
     int may_sleep;         /* this turn may */
@@ -66,7 +66,7 @@ static void close_kick(mg_poller *p)
 static void write_kick(mg_poller *p)
 {
     uint64_t one = 1;
-    ssize_t ignored = write(p->kick_in, &one, sizeof one); /* full: then it is awake soon */
+    ssize_t ignored = write(p->kick_in, &one, sizeof one); /* full: then the sleeper will wake soon */
     (void) ignored;
 }
 
@@ -129,7 +129,7 @@ int mg_poller_turn(mg_poller *p, int sleep, int64_t now, int64_t deadline)
 {
     if (!p->ev)
         return 0;
-    /* what was ready when watches were settled is called first, and may be what the thread would sleep for */
+    /* watches that were ready in mg_poller_settle are called first; the thread might sleep for one of them */
     sleep = sleep && !ev_pending_count(p->ev);
     int is_timed = sleep && deadline != MG_NEVER;
     if (is_timed) {
@@ -148,7 +148,7 @@ int mg_poller_turn(mg_poller *p, int sleep, int64_t now, int64_t deadline)
 
 static void call_nothing(struct ev_loop *ev)
 {
-    (void) ev; /* what is ready stays pending until the next turn */
+    (void) ev; /* ready watches stay pending until the next turn */
 }
 
 void mg_poller_settle(mg_poller *p)
@@ -168,7 +168,7 @@ void mg_poller_retire(mg_poller *p, int fd)
 
 /* --- life --- */
 
-/* With no descriptor left libev would take up with poll(), and abort later. */
+/* Without a free descriptor libev would choose poll(), and abort later. */
 static struct ev_loop *open_ev(const mg_poller *p)
 {
     unsigned slow = EVBACKEND_SELECT | EVBACKEND_POLL, good = ev_recommended_backends() & ~slow;
@@ -183,7 +183,7 @@ static struct ev_loop *open_ev(const mg_poller *p)
     if (probe < 0)
         return NULL;
     close(probe);
-    return ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV); /* where the system forbids the good ones */
+    return ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV); /* where the system forbids the better backends */
 }
 
 mg_poller *mg_poller_new(const mg_poller_owner *owner)

@@ -23,7 +23,7 @@ int mg_spares_leave(mg_loop *loop, int64_t now, int64_t until)
     if (until <= now + FRESH)
         return 1;
     atomic_store(&loop->unwatched, 1);
-    mg_block_keeper(-1); /* what is given back from now on is not kept */
+    mg_block_keeper(-1); /* blocks that are freed from now on are not kept */
     /* either this sees a place that is offered, or mg_loop_offer_landing sees `unwatched` */
     if (!mg_landing_has(&loop->landing))
         return 1;

@@ -20,7 +20,7 @@ struct mg_handler {
 
 /* --- life --- */
 
-/* With everything but its owner. */
+/* Frees a handler with all but its owner. */
 static mg_handler *new_unowned(const mg_handler_spec *spec)
 {
     mg_handler *h = mg_calloc(1, sizeof *h);
@@ -34,7 +34,7 @@ static mg_handler *new_unowned(const mg_handler_spec *spec)
     return h;
 }
 
-/* The one that stands in for h where nothing is to be asked. */
+/* The handler that stands in for h where Python need not be asked. */
 static mg_handler *new_trusted(const mg_handler_spec *spec)
 {
     mg_handler_spec open = *spec;
@@ -172,16 +172,16 @@ void mg_router_forget_locked(mg_router *r, mg_handler *h)
 
 /* --- which messages a handler takes --- */
 
-/* REQUIRES(r->mu). Whether a context decides for us what can be reached: it is above us. A client of a UNIX socket
- * knows only of its neighbour, and that 0 is the master. */
+/* REQUIRES(r->mu). Whether a context decides which contexts we can reach, which is so if it is above us. A client of
+ * a UNIX socket knows no more than its neighbour, and that 0 is the master. */
 static int is_above_locked(mg_router *r, uint32_t id)
 {
     return id == 0 || mg_router_is_authority_locked(r, id);
 }
 
 /* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from somebody who can know:
- * us, the neighbour on the way there, or a context above us. Others that are behind the same neighbour cannot, and one
- * further on the way that lost the respondent has its route deleted, which tells as much. */
+ * us, the neighbour on the way there, or a context above us. Other contexts behind the same neighbour cannot know. A
+ * context further on the way that lost the respondent sends DEL_ROUTE, which tells as much. */
 static int may_report_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
 {
     if (hdr->reply_to != MG_IS_DEAD)
@@ -198,14 +198,14 @@ static int is_from_respondent_locked(mg_router *r, const mg_hdr *hdr, const mg_h
     return h->is.respondent < 0 || h->is.respondent == (int64_t) hdr->src_id || may_report_locked(r, hdr, h, s);
 }
 
-/* Whether the neighbour sends it of its own accord: with its own authority, or the one that it is lent. */
+/* Whether the neighbour itself is the author: with its own authority, or the one that its stream is stamped with. */
 static int is_from_neighbour(const mg_hdr *hdr, const mg_peer *peer)
 {
     return hdr->src_id == mg_peer_remote_id(peer) &&
            (hdr->auth_id == hdr->src_id || (int64_t) hdr->auth_id == mg_peer_auth_stamp(peer));
 }
 
-/* REQUIRES(r->mu). A message that Python is to decide about passes. */
+/* REQUIRES(r->mu). Lets a message pass that Python will decide about. */
 static int is_allowed_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
 {
     if (h->is.policy == MG_POLICY_PARENT)

@@ -20,8 +20,8 @@ typedef enum {
     MG_POLICY_NONE,
     MG_POLICY_PARENT,    /* auth_id is ours or one of our parents' */
     MG_POLICY_NEIGHBOUR, /* src_id is the stream's remote_id */
-    MG_POLICY_GUEST,     /* none for a parent's authority; of others Python decides, once some wait in the latch */
-    MG_POLICY_ASK        /* only Python knows: the handler gets the frame undecided, and still registered */
+    MG_POLICY_GUEST, /* a parent's authority passes; Python decides about others, once some wait in the latch */
+    MG_POLICY_ASK /* only Python knows: the handler gets the frame undecided, and still registered */
 } mg_policy;
 
 /* The settings of a handler. */
@@ -29,20 +29,21 @@ typedef struct {
     int persist; /* 0: it is removed by the first message that it gets. Not for MG_POLICY_GUEST */
     mg_policy policy;
     int64_t respondent; /* -1, or the only context it may come from; a dead message, also from the way there */
-    mg_latch *latch;    /* where frames go, borrowed; NULL: they go to Python. MG_POLICY_GUEST needs one */
-    void *owner;        /* for the layer above */
+    mg_latch *latch; /* where frames go, borrowed; NULL: they go to Python. MG_POLICY_GUEST needs one */
+    void *owner; /* for the layer above */
     void (*drop_owner)(void *owner); /* called at the end, on any thread; may be NULL. It must not block */
 } mg_handler_spec;
 
 typedef struct mg_handler mg_handler;
 
-/* As the spec says, with one reference; takes over its owner. NULL: no memory, and drop_owner is not called. */
+/* Makes a handler as the spec says, with one reference; takes over its owner. NULL: no memory, and drop_owner is not
+ * called. */
 mg_handler *mg_handler_new(const mg_handler_spec *spec);
 mg_handler *mg_handler_ref(mg_handler *h);
 void mg_handler_unref(mg_handler *h);
 
-/* Its number, once it was added. Its owner. Whether nobody wants what is still on its way there. The only context it
- * may come from, or -1. */
+/* Its number, once it was added; its owner; whether messages still on their way to it are unwanted; the only context
+ * that may send to it, or -1. */
 uint32_t mg_handler_handle(const mg_handler *h);
 void *mg_handler_owner(const mg_handler *h);
 int mg_handler_removed(const mg_handler *h);

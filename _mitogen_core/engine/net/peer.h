@@ -13,7 +13,7 @@
 
 typedef struct mg_peer {
     _Atomic uint32_t remote_id;
-    _Atomic int64_t auth_stamp; /* -1, or the auth_id that all that comes in gets */
+    _Atomic int64_t auth_stamp; /* -1, or the auth_id that all incoming frames get */
     _Atomic int privileged;     /* exempt from unidirectional mode */
     _Atomic int hooked;         /* each frame that comes in is shown to Python first */
 

@@ -11,7 +11,7 @@ typedef enum {
     MG_REASON_TOO_LARGE,
     MG_REASON_RESPONDENT, /* respondent context has disconnected */
     MG_REASON_BROKER_EXIT,
-    MG_REASON_FULL,     /* the receiver holds as much as it may: a is its limit */
+    MG_REASON_FULL,     /* the receiver is full: a is its limit */
     MG_REASON_BAD_AUTH, /* the two below: dropped without an answer */
     MG_REASON_BAD_SRC,
     MG_N_REASONS

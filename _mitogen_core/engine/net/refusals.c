@@ -115,7 +115,7 @@ static size_t text_of(mg_router *r, mg_reason reason, const uint64_t *numbers, c
     *own_id = r->own_id;
     pthread_mutex_unlock(&r->mu);
     uint64_t max_size = mg_sink_max_size(&r->sink);
-    return n > max_size ? (size_t) max_size : n; /* else it would be refused itself, and so on */
+    return n > max_size ? (size_t) max_size : n; /* else the dead message would be refused itself, and so on */
 }
 
 /* of: the message whose ids it bears; NULL: ours. */
@@ -150,13 +150,13 @@ mg_err mg_router_lost(mg_stream *s)
     return MG_ENOMEM;
 }
 
-/* Whether the peer asks and does not read the answers; nobody honest lets so many lie. */
+/* Whether the peer sends requests and does not read the answers; an honest peer does not leave so many unread. */
 static int is_deaf(mg_router *r, mg_stream *stream)
 {
     return stream && mg_stream_pending_dead(stream) > mg_sink_high_water(&r->sink);
 }
 
-/* Sends a dead message, which is taken over, to the sender of what came by stream. */
+/* Sends a dead message, which is taken over, to the sender of a message that came by stream. */
 static mg_err answer(mg_router *r, mg_frame *f, mg_stream *stream)
 {
     if (f && is_deaf(r, stream)) {
@@ -174,7 +174,7 @@ mg_err mg_router_dead(mg_router *r, const mg_hdr *hdr, mg_reason reason, int unr
     mg_router_report(r, hdr, reason, stream, NULL, numbers);
     if (hdr->reply_to && hdr->reply_to != MG_IS_DEAD)
         return answer(r, dead_frame(r, NULL, hdr->src_id, hdr->reply_to, reason, numbers), stream);
-    if (!unreachable) /* with the ids of its sender, which may not have been allowed this either */
+    if (!unreachable) /* with the ids of the original sender, which may not have had this right either */
         return answer(r, dead_frame(r, hdr, hdr->dst_id, hdr->handle, reason, numbers), stream);
     return MG_OK;
 }

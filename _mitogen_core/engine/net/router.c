@@ -7,8 +7,8 @@
 #include "base/well_known.h"
 #include "net/router_body.h"
 
-/* Destinations remembered for one stream. A peer that names more is made up of lies; it then misses some notices of
- * lost routes. */
+/* Destinations remembered for one stream. A peer that names more is lying, and may miss some notices of lost
+ * routes. */
 #define EGRESS_MAX 65536
 
 static const mg_sink_ops sink_ops;
@@ -338,8 +338,8 @@ static mg_err decide(mg_router *r, mg_frame *f, mg_stream *s, mg_stream **out_st
 
 /* --- frames that come in --- */
 
-/* REQUIRES(r->mu). Whether s is where messages of that context have to come from. If not, *expected is the stream
- * that is, or NULL. */
+/* REQUIRES(r->mu). Whether messages of that context have to come by s. If not, *expected is the stream that they have
+ * to come by, or NULL. */
 static int comes_by_locked(mg_router *r, uint32_t id, mg_stream *s, mg_stream **expected)
 {
     *expected = mg_router_way_locked(r, id);
@@ -363,8 +363,8 @@ static int is_humble_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
     return way && way != s && way != parent_locked(r);
 }
 
-/* Whether the stream may speak for both contexts that the header names. If not, why not; *expected has a reference,
- * or is NULL. *humble: see is_humble_locked(). */
+/* Whether the stream may carry messages of both contexts that the header names. If not, the reason; *expected has a
+ * reference, or is NULL. *humble: see is_humble_locked(). */
 static int is_trusted(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_reason *why, mg_stream **expected, int *humble)
 {
     pthread_mutex_lock(&r->mu);

@@ -1,4 +1,4 @@
-/* Where a stream's frames go, and the limits it keeps: given to it at its birth.
+/* The destination of a stream's frames, and the limits it keeps, as they are given to the stream at its birth.
  *
  * One sink serves many streams. A stream holds a reference to it, takes no lock of the sink's, and calls its
  * functions as the leader of the loop unless said otherwise. The functions may call the stream again. */

@@ -80,7 +80,7 @@ static void end_stream(mg_stream *s)
         mg_loop_unreserve_event(s->loop);
     mg_decoder_fini(&s->decoder);
     if (!mg_loop_was_forked(s->loop))
-        mg_outq_fini(&s->out); /* else it may be half of a change, and stays for ever */
+        mg_outq_fini(&s->out); /* else it may be half changed, and stay so for ever */
     mg_peer_fini(&s->peer);
     mg_watch_free(s->read_watch);
     mg_watch_free(s->write_watch);
@@ -181,7 +181,7 @@ void mg_stream_give_up(mg_stream *s)
     mg_stream_post(s, MG_TODO_CLOSE);
     if (!mg_loop_closed(s->loop))
         return;
-    mg_loop_acquire(s->loop); /* nobody leads it, so this hardly waits */
+    mg_loop_acquire(s->loop); /* no thread leads it, so this hardly waits */
     mg_stream_close(s);
     mg_loop_release(s->loop);
 }
@@ -208,7 +208,7 @@ void mg_stream_set_reading(mg_stream *s)
         mg_watch_stop(s->read_watch);
     } else if (mg_watch_start(s->read_watch) != MG_OK) {
         s->read_error = errno;
-        /* later: a stream that broke right here would change the lists of our caller */
+        /* not at once: a stream that broke right here would change the lists of our caller */
         mg_stream_post(s, MG_TODO_FAIL);
     }
 }
@@ -287,7 +287,7 @@ static turn read_turn(mg_stream *s)
     return got < 0 ? TURN_NOTHING : (size_t) got == room ? TURN_FULL : TURN_SOME;
 }
 
-/* Also what a spinning waiter polls. Returns whether there may be more. */
+/* A spinning waiter polls with this function, too. Returns whether there may be more. */
 static int read_some(void *arg)
 {
     mg_stream *s = arg;
@@ -369,7 +369,7 @@ static void last_words(mg_stream *s)
     if (s->in_python || s->fills || s->broken)
         return;
     if (s->started && t != TURN_NOTHING)
-        mg_stream_post(s, MG_TODO_READ); /* it goes on and on: others have their turn meanwhile */
+        mg_stream_post(s, MG_TODO_READ); /* its peer never stops: other streams get their turn */
     else
         broke(s, MG_EIO, s->write_error);
 }

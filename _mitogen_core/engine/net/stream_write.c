@@ -25,8 +25,9 @@
 #define DRAIN_WAIT_MS 2
 #define DRAIN_WHILE   (MG_SECOND / 50)
 
-/* A peer that does not read could silence each context that refuses its messages, if dead messages were to wait for it
- * as others do. Short ones are passed on without, and dropped when so many wait for a stream that is full. */
+/* If dead messages had to wait as others do, a peer that does not read could silence each context that refuses its
+ * messages. Short dead messages are forwarded without a wait, and dropped when this many bytes of them wait on a full
+ * stream. */
 #define REFUSAL_BYTES 4096
 #define REFUSALS_MAX  10000
 
@@ -82,7 +83,7 @@ static int write_if_idle_locked(mg_stream *s)
     return s->wfd >= 0 && !s->wants_write ? write_locked(s) : 0;
 }
 
-/* Whether so little waits that senders may go on. */
+/* Whether the queue is short enough for senders to go on. */
 static int has_room_locked(const mg_stream *s)
 {
     return mg_outq_bytes(&s->out) <= mg_sink_high_water(s->sink) / 2;
@@ -114,8 +115,9 @@ static void queue_locked(mg_stream *s, mg_frame *f)
 
 /* --- corking --- */
 
-/* A frame comes late. Whether that is because others ran: then its thread has waited for nothing since a frame came
- * late last, and has been busy for no longer than a row of so many frames takes. Notes the state for the next time. */
+/* A frame comes late. Whether it is late because other threads ran: then its thread has waited for nothing since the
+ * last late frame, and has used no more processor time than a row of so many frames takes. Notes the state for the
+ * next time. */
 static int interrupted_locked(mg_stream *s, int64_t now)
 {
     mg_waiter *by = mg_spin_one_core(now) ? mg_waiter_self() : NULL;
@@ -261,14 +263,14 @@ mg_err mg_stream_send(mg_stream *s, mg_frame *f)
 
 /* --- forwarding --- */
 
-/* Returns how much waits. */
+/* Returns how many bytes wait. */
 static size_t forward_locked(mg_stream *s, mg_frame *f)
 {
     size_t high_water = mg_sink_high_water(s->sink);
     queue_locked(s, f);
     size_t waiting = mg_outq_bytes(&s->out);
     if ((waiting > MG_SCRATCH_SIZE || waiting > high_water) && !s->wants_write) {
-        /* no need to keep so much for the end of the turn */
+        /* so much need not wait for the end of the turn */
         post_if_any(s, write_locked(s));
         waiting = mg_outq_bytes(&s->out);
     }
@@ -356,7 +358,7 @@ void mg_stream_on_writable(void *arg, int events)
 size_t mg_stream_pending(mg_stream *s)
 {
     if (mg_loop_was_forked(s->loop))
-        return 0; /* a thread that waited for room may have had the lock */
+        return 0; /* a thread that waited for room may have held the lock */
     pthread_mutex_lock(&s->wmu);
     size_t n = mg_outq_bytes(&s->out);
     pthread_mutex_unlock(&s->wmu);

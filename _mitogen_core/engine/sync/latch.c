@@ -6,8 +6,9 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-/* The thread that has served another one holds what that one needs next (the GIL) until it waits itself, and most do so
- * at once: some statements of Python. To be woken for that would cost what the spin has just saved. */
+/* The thread that has served another one holds the GIL, which the woken thread needs next, until it waits itself.
+ * Most threads do so after some statements of Python. A sleep until then would cost the wake that the spin has just
+ * saved. */
 #define LET_GO (MG_SECOND / 200000)
 
 mg_latch *mg_latch_new(void (*drop)(mg_item))
@@ -73,8 +74,8 @@ static mg_sleeper *sleeper_of(mg_node *node)
     return node ? MG_CONTAINER(node, mg_sleeper, node) : NULL;
 }
 
-/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it is there, and so is what it sleeps in. Returns
- * whether the caller owes mg_waiter_unpark(woken->waiter). */
+/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it exists, and so does the object that it sleeps in.
+ * Returns whether the caller owes mg_waiter_unpark(woken->waiter). */
 static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woken)
 {
     mg_node_remove(&s->node);
@@ -310,7 +311,7 @@ mg_err mg_latch_sleep(mg_sleeper *s, int64_t deadline)
         }
         if (spun != MG_SPUN_NOT) {
             s->spun = 1;
-            return MG_EINTR; /* there may have been a signal meanwhile */
+            return MG_EINTR; /* a signal may have arrived meanwhile */
         }
         if (mg_waiter_park(w, deadline) == MG_EINTR)
             return MG_EINTR;
@@ -339,7 +340,7 @@ void mg_latch_close(mg_latch *l)
     pthread_mutex_lock(&l->mu);
     mg_item *ring = l->ring;
     size_t cap = l->cap, head = l->head, count = l->count;
-    l->closed = 1; /* nobody touches the ring any more */
+    l->closed = 1; /* no thread touches the ring any more */
     l->ring = l->few;
     l->cap = l->head = l->count = l->bytes = 0;
     for (mg_sleeper *s; (s = sleeper_of(mg_ilist_pop(&l->sleepers)));) {

@@ -78,7 +78,7 @@ typedef struct mg_latch {
     void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */
     void *tell_arg;
     int closed;
-    _Atomic uint32_t tokens;  /* of this latch, wherever they are */
+    _Atomic uint32_t tokens;  /* tokens of this latch, in any watcher */
     _Atomic int newest_first; /* the youngest sleeper is served, not the oldest: for threads that are all alike */
 } mg_latch;
 
@@ -101,7 +101,7 @@ mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter
 /* Puts an item back at the front, for a wait that was given up after it had been served. */
 void mg_latch_unget(mg_latch *l, mg_item item);
 
-/* Takes the first item nobody is promised: MG_OK, MG_EAGAIN when there is none, MG_ECLOSED. */
+/* Takes the first item that is promised to no sleeper: MG_OK, MG_EAGAIN when there is none, MG_ECLOSED. */
 mg_err mg_latch_try(mg_latch *l, mg_item *item);
 
 /* Like mg_latch_try, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call
@@ -113,7 +113,7 @@ mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item);
  * mg_loop_wait instead. */
 mg_err mg_latch_sleep(mg_sleeper *s, int64_t deadline);
 
-/* The beginning of each of the two. */
+/* mg_latch_sleep and mg_loop_wait begin with this. */
 void mg_latch_count_wait(const mg_sleeper *s);
 
 /* Ends a sleep, whatever its state: MG_OK with the item, MG_ECLOSED, or MG_EAGAIN when none has come. */
@@ -132,8 +132,8 @@ size_t mg_latch_limit(mg_latch *l);
 /* An item was refused: whether it is the first since one was taken. */
 int mg_latch_overflow(mg_latch *l);
 
-/* Calls fn for each item that nobody is promised, under the lock, until one call returns something else than 0; returns
- * that. */
+/* Calls fn for each item that is promised to no sleeper, under the lock, until one call returns something else than
+ * 0; returns that. */
 int mg_latch_visit(mg_latch *l, int (*fn)(mg_item, void *arg), void *arg);
 
 /* Items not consumed yet. */
@@ -155,7 +155,7 @@ void mg_token_end(mg_latch *l);
 /* Sets or clears a function that each push calls afterwards, on its own thread and under no lock. */
 void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
 
-/* The thread of a sleeper, which was not given up, learns how long its wait has taken. Own thread only, before
+/* The thread of a sleeper notes how long its wait has taken, unless the wait was given up. Own thread only, before
  * mg_latch_leave. */
 void mg_sleeper_learn(const mg_sleeper *s);
 
@@ -189,8 +189,8 @@ static inline uint32_t mg_latch_refs(const mg_latch *l)
     return atomic_load(&l->refs);
 }
 
-/* How many tokens of it there are, those that are about to be pushed included. Once mg_latch_watch has returned, the
- * former watcher gets no more of them than that. */
+/* The number of its tokens, including those about to be pushed. Once mg_latch_watch has returned, the former watcher
+ * gets no more of them than that. */
 static inline uint32_t mg_latch_tokens(const mg_latch *l)
 {
     return atomic_load(&l->tokens);

@@ -65,7 +65,7 @@ static int cores_allowed(void)
     return errno == EINVAL ? (int) sysconf(_SC_NPROCESSORS_ONLN) : 1;
 }
 
-/* How many threads of the machine run, or want to; 0 where that is not to be known. */
+/* The number of threads of the machine that run or want to; 0 where it cannot be known. */
 static int running(void)
 {
     char text[128], *at;
@@ -114,7 +114,7 @@ static mg_room room_of(mg_spin *h, int64_t now)
 
 int mg_spin_one_core(int64_t now)
 {
-    /* One thread more may look at the same time, which is no harm. */
+    /* Another thread may look at the same time, which does no harm. */
     static _Atomic int64_t looked_at;
     static _Atomic int one_core;
     int room = atomic_load_explicit(&assumed, memory_order_relaxed);

@@ -30,7 +30,7 @@ typedef struct {
 /* The switch for the whole process: for how long a thread may poll, in nanoseconds; 0 is off. Any thread. */
 void mg_spin_set(int64_t nanoseconds);
 
-/* For tests: the room that there is; -1: look. */
+/* For tests: the room to assume (MG_ROOM_); -1: look. */
 void mg_spin_assume_room(int room);
 
 /* A wait has taken so many nanoseconds. */
@@ -59,7 +59,7 @@ typedef struct mg_poll {
 } mg_poll;
 
 typedef enum {
-    MG_SPUN_NOT, /* it does not pay at present */
+    MG_SPUN_NOT, /* polling does not pay at present */
     MG_SPUN_WON,
     MG_SPUN_STOP,
     MG_SPUN_LOST

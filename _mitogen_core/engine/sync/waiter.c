@@ -39,7 +39,7 @@ static void after_fork(void)
     pthread_mutex_unlock(&free_mu);
 }
 
-/* A thread that is not in this process may have locked the mutex that a waiter sleeps with. */
+/* A thread of the parent process may have locked the mutex that a waiter sleeps with. */
 static void after_fork_child(void)
 {
     mg_waiter *own = own_key_ok ? pthread_getspecific(own_key) : NULL;
@@ -194,7 +194,7 @@ void mg_waiter_unpark(mg_waiter *w)
     wake_parked(w);
 }
 
-/* only: the one place elsewhere that is kicked, or NULL for any. */
+/* only: kick the thread only if it sleeps in this place; NULL: in any. */
 static void wake(mg_waiter *w, const mg_kick *only)
 {
     if (atomic_exchange(&w->word, MG_WAITER_TOKEN) == MG_WAITER_PARKED)

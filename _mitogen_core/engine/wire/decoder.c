@@ -33,7 +33,7 @@ void mg_decoder_fini(mg_decoder *d)
     mg_decoder_init(d, mg_decoder_max_size(d));
 }
 
-/* Relaxed: the limit guards nothing else, it only has to be a whole number. */
+/* Relaxed: the limit guards nothing else, it only must not be torn. */
 void mg_decoder_set_max_size(mg_decoder *d, uint64_t max_size)
 {
     atomic_store_explicit(&d->max_size, max_size, memory_order_relaxed);
@@ -206,7 +206,7 @@ static mg_err big_start(mg_decoder *d, const mg_hdr *hdr)
         d->land ? d->land(d->land_arg, hdr, d->base + d->pos + MG_HEADER_LEN, left_in(d) - MG_HEADER_LEN, &at) : NULL;
 
     if (hole || mg_block_has_spare(hdr->len))
-        room = hdr->len; /* a promise that costs nothing */
+        room = hdr->len; /* only address space, which costs nothing */
 
     d->big = hole ? mg_frame_new_hole(hdr, hole, at) : mg_frame_new_room(hdr, room);
     if (!d->big)
@@ -279,14 +279,14 @@ void mg_decoder_commit(mg_decoder *d, size_t n)
     d->end += n - to_big;
     assert(d->end <= d->cap);
     if (has_gap(d) && left_in(d)) {
-        /* what comes after the hole: there is room for all of it, so this cannot fail */
+        /* the bytes after the hole: there is room for all of them, so this cannot fail */
         size_t taken;
         big_fill(d, d->base + d->pos, left_in(d), &taken);
         d->pos += taken;
     }
 }
 
-/* The next frame out of the window, or a large frame begun. */
+/* Takes the next frame out of the window, or begins a large frame. */
 static mg_err take(mg_decoder *d, mg_frame **out)
 {
     size_t left = left_in(d);

@@ -42,9 +42,10 @@
 /* How much of the input mg_decoder_pending() still knows after mg_decoder_end(). */
 #define MG_DECODER_PENDING 2048
 
-/* A place for a part of a large payload that is to stand somewhere else. hdr: the announced header; first[0..n): how
- * its payload begins. Returns a buffer, and where in the payload it begins, such that it begins within what is there
- * already, ends within the payload, and leaves no more than MG_DECODER_AROUND bytes of that outside; or NULL. */
+/* Finds a place for a part of a large payload that is to be read into an object of the layer above. hdr: the
+ * announced header; first[0..n): how its payload begins. Returns a buffer, and where in the payload it begins, such
+ * that it begins within what is there already, ends within the payload, and leaves no more than MG_DECODER_AROUND
+ * bytes of that outside; or NULL. */
 typedef mg_buf *mg_land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 #define MG_DECODER_AROUND ((size_t) 64 * 1024)
 
@@ -80,7 +81,7 @@ typedef struct {
 /* Cannot fail, allocates nothing. max_size: the largest payload allowed, in bytes; it can exceed 32 bits. */
 void mg_decoder_init(mg_decoder *d, uint64_t max_size);
 
-/* Drops what is kept. The decoder may be initialised again. */
+/* Drops all input that is kept. The decoder may be initialised again. */
 void mg_decoder_fini(mg_decoder *d);
 
 /* From any thread, at any time; counts for each header that is judged later. */

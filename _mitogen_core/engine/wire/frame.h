@@ -28,7 +28,7 @@ typedef struct {
     uint32_t len;      /* payload bytes, header excluded */
 } mg_hdr;
 
-/* Between the native and the wire form, any values. They judge nothing: see mg_enc_known(). */
+/* Convert between the native and the wire form. They accept any values; see mg_enc_known(). */
 void mg_hdr_encode(uint8_t out[MG_HEADER_LEN], const mg_hdr *hdr);
 void mg_hdr_decode(mg_hdr *hdr, const uint8_t in[MG_HEADER_LEN]);
 
@@ -43,10 +43,10 @@ typedef struct {
 } mg_seg;
 
 /* A frame has one of three forms. INLINE: the wire bytes of the header and the payload stand in one row in the
- * frame's own allocation, so one iovec writes both. WITH A HOLE: the same, but for a stretch of the payload that
- * stands in a buffer of its own. SEGMENTED: the header's wire bytes, then an array of segments. Header and payload do
- * not change any more once a second thread or holder has a reference. This is the visible part of a frame; the rest
- * is frame.c's. */
+ * frame's own allocation, so one iovec writes both. WITH A HOLE: like INLINE, but a stretch of the payload stands in
+ * a buffer of its own. SEGMENTED: the header's wire bytes, then an array of segments. Header and payload do not
+ * change any more once a second thread or holder has a reference. This is the visible part of a frame; the rest is
+ * frame.c's. */
 typedef struct mg_frame {
     /* For the queue that it is in. It is in one at a time: a second queue needs another frame of the same mg_buf. */
     mg_node queued;
