@@ -8,7 +8,7 @@ from __future__ import absolute_import  # house
 import time  # house
 
 import mitogen  # house
-from mitogen.core import _complete, _RLock, _seldom, _SELDOM, import_module, listen, LOG, thread  # house
+from mitogen.core import _complete, _LostIds, _RLock, _seldom, _SELDOM, import_module, listen, LOG, thread  # house
 
 
 class _RouterBase(object):
@@ -86,7 +86,7 @@ class _RouterBase(object):
         """Note that a context is lost. Broker thread."""
         with self._write_lock:
             if not self._lost_ids:
-                self._lost_ids = mitogen.core._LostIds()
+                self._lost_ids = _LostIds()
             self._lost_ids.add(context_id)
 
     @_seldom

@@ -1,28 +1,23 @@
 """
-The services of the master: modules, resources, ids, and the logs that it takes.
+The modules that a master serves, and how they are forwarded.
 """
 
 import logging
 import os
 import re
-import subprocess
 import sys
-import threading
 import zlib
-from unittest import mock
 
 import pytest
 import places
 import pythons
 import testlib
+from responders import ask, new_responder, run_program, Stream
 
 import mitogen.core
 import mitogen.master
 import mitogen.parent
 from mitogen.master import ModuleResponder
-
-PACKAGE_ROOT = os.path.dirname(os.path.dirname(mitogen.__file__))
-
 
 # Known to children by the same name as here.
 sys.path.insert(0, places.IMPORTER_DATA)
@@ -78,22 +73,6 @@ def worked_out_nothing(monkeypatch):
 
 # ---- a responder by itself
 
-class Stream(object):
-    def __init__(self, remote_id=1):
-        self.protocol = mock.Mock(remote_id=remote_id, sent_modules=set(['mitogen', 'mitogen.core']))
-
-
-class FakeRouter(mock.Mock):
-    """
-    Collects what is sent.
-    """
-    def sent(self):
-        return [call[0][0] for call in self._async_route.call_args_list]
-
-    def tuples(self):
-        return [msg.unpickle() for msg in self.sent()]
-
-
 @pytest.fixture
 def stream():
     return Stream()
@@ -101,15 +80,7 @@ def stream():
 
 @pytest.fixture
 def responder(stream):
-    router = FakeRouter()
-    router.stream_by_id = lambda context_id: stream if context_id == 1 else None
-    responder = ModuleResponder(router, mitogen.core.ImportPolicy())
-    responder.router = router
-    return responder
-
-
-def ask(responder, name, src_id=1):
-    responder._on_get_module(mitogen.core.Message(data=name.encode('utf-8'), src_id=src_id))
+    return new_responder(stream)
 
 
 def test_representation(responder):
@@ -317,100 +288,6 @@ def test_the_list_of_what_is_served(responder):
     assert [tup[2] is None for tup in responder.router.tuples()] == [False, True]
 
 
-# ---- the main module
-
-GUARDED = b'import x\n\ndef f():\n    pass\n\n'
-
-
-@pytest.mark.parametrize('guard', [
-    b"if __name__ == '__main__':\n    f()\n",
-    b'if  __name__=="__main__" :\n    f()\nelse:\n    g()\n',
-    b"if (__name__ ==\n        '__main__'):\n    f()\n",
-])
-def test_the_guarded_part_is_cut_off(responder, guard):
-    assert responder.neutralize_main('/m.py', GUARDED + guard) == GUARDED
-
-
-@pytest.mark.parametrize('source', [
-    b"  if __name__ == '__main__':\n    f()\n",
-    b"if '__main__' == __name__:\n    f()\n",
-    b"if __name__ in ('__main__',):\n    f()\n",
-    b'f()\n',
-    b"TEXT = '''\nif __name__ == '__main__':\n    f()\n'''\nf()\n",
-    b"# With mitogen.main() it would be different.\nf()\n",
-    b"print('mitogen.main()')\n",
-])
-def test_what_is_no_guard(responder, source):
-    with testlib.LogCapture('mitogen.responder') as logs:
-        with pytest.raises(ImportError):
-            responder.neutralize_main('/m.py', GUARDED + source)
-        assert [r.getMessage() for r in logs.records if r.levelno == logging.ERROR] == [
-            responder.main_guard_msg % ('/m.py',)]
-
-
-@pytest.mark.parametrize('before', [
-    b"TEXT = '''\nif __name__ == '__main__':\n    f()\n'''\n",
-    b"# -*- coding: latin-1 -*-\nTEXT = '\xe4\xa0'\n",
-    b"TEXT = 1\r\n",
-    b"\xef\xbb\xbfTEXT = '\xc3\xa4\x0c'\n\x0c\n",
-], ids=['guard in a string', 'latin-1', 'lines of DOS', 'UTF-8 with its mark'])
-def test_what_stands_before_the_guard_stays(responder, before):
-    source = before + GUARDED
-    assert responder.neutralize_main('/m.py', source + b"if __name__ == '__main__':\n    f()\n") == source
-
-
-def test_each_attempt_to_import_an_unguarded_program_is_told(responder):
-    responder.add_source_override('__main__', '/m.py', b'f()\n', False)
-    with testlib.LogCapture('mitogen.responder') as logs:
-        for _ in range(2):
-            ask(responder, '__main__')
-        assert len(logs.find(responder.main_guard_msg % ('/m.py',), level=logging.ERROR)) == 2
-    assert responder.router.tuples() == [('__main__', None, None, None, ())] * 2
-    assert (responder.bad_load_module_count, responder.good_load_module_count) == (2, 0)
-
-
-def test_the_decorator_is_a_guard(responder):
-    source = GUARDED + b'@mitogen.main(log_level="DEBUG")\ndef main(router):\n    pass\n'
-    assert responder.neutralize_main('/m.py', source) == source
-
-
-def run_program(name, python=sys.executable, **variables):
-    """
-    Run one of the programs in tests/data/importer, return (status, output, errors).
-    """
-    # Its own directory is on its path, but not on those of its children.
-    env = dict(os.environ, PYTHONPATH=PACKAGE_ROOT, **variables)
-    env.pop('MITOGEN_LOG_LEVEL', None)
-    pythons.keep_bytecode(env, python)
-    if python != sys.executable and env.get('MITOGEN_CORE') == 'native':
-        # The extension was built for this interpreter alone.
-        del env['MITOGEN_CORE']
-    proc = subprocess.Popen(
-        [python, os.path.join(places.IMPORTER_DATA, name)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, universal_newlines=True)
-    out, err = proc.communicate(timeout=60)
-    return proc.returncode, out, err
-
-
-@pytest.mark.parametrize('name', ['main_guarded.py', 'main_decorated.py'])
-def test_a_program_calls_its_own_function(name):
-    status, out, err = run_program(name)
-    assert (status, out) == (0, "('__main__', 1)\n"), err
-
-
-def test_a_program_without_a_guard_is_told():
-    status, out, err = run_program('main_unguarded.py')
-    path = os.path.join(places.IMPORTER_DATA, 'main_unguarded.py')
-    assert (status, out) == (1, '')
-    assert ModuleResponder.main_guard_msg % (path,) in err
-
-
-def test_a_program_that_forgets_to_shut_down_ends():
-    status, out, err = run_program('main_forgets_shutdown.py')
-    assert (status, err) == (0, '')
-    assert not testlib.is_running(int(out))
-
-
 # ---- real children
 
 def test_one_module_without_needs(context, router):
@@ -586,259 +463,6 @@ def test_a_forward_that_fails_is_logged_and_the_broker_lives_on(router, monkeypa
         router.responder.forward_modules(context, ['lonely'])
         assert logs.find("cannot forward ['lonely']", logging.ERROR)
     assert context.call(os.getpid)
-
-
-# ---- resources
-
-RESOURCES = [('text.txt', True), ('empty', True), ('sub_dir/empty', True), ('sub_pkg/inner.txt', True),
-             ('does_not_exist', False), ('sub_dir', False)]
-
-
-@pytest.mark.parametrize('hops', [1, 2])
-def test_resources_in_children(router, hops):
-    import resource_user
-    context = router.local()
-    if hops == 2:
-        context = router.local(via=context)
-    for name, expected in RESOURCES:
-        assert context.call(resource_user.is_resource, name) is expected, name
-    for package, name in (('resource_pkg', 'text.txt'), ('resource_pkg', 'binary'), ('resource_pkg', 'empty'),
-                          ('resource_pkg.sub_pkg', 'inner.txt')):
-        path = package.split('.') + [name]
-        assert context.call(resource_user.read, package, name) == read(*path)
-
-
-@pytest.mark.parametrize('package, name', [
-    ('resource_pkg', '../lonely.py'), ('resource_pkg', os.path.join(places.IMPORTER_DATA, 'lonely.py')),
-    ('resource_pkg', ''), ('resource_pkg', '.'), ('resource_pkg', 'sub_dir/../text.txt'), ('resource_pkg', 'a\0b'),
-    ('no_such_package', 'x'), ('lonely', 'text.txt'), ('', 'x'),
-])
-def test_what_is_no_resource_is_answered_all_the_same(package, name, stream):
-    router = FakeRouter()
-    router.stream_by_id = lambda context_id: stream
-    responder = mitogen.master.ResourceResponder(router)
-    responder._on_get_resource(mitogen.core.Message.pickled((package, name), src_id=1))
-    message, = router.sent()
-    assert (message.dst_id, message.handle) == (1, mitogen.core.LOAD_RESOURCE)
-    assert list(message.unpickle_iter()) == [(package, name), None]
-
-
-@pytest.mark.parametrize('request_', [(u'resource_pkg', 5), (5, u'x'), u'x', (u'a', u'b', u'c'), None], ids=repr)
-def test_what_names_no_resource_is_not_answered(request_, stream):
-    router = FakeRouter()
-    router.stream_by_id = lambda context_id: stream
-    responder = mitogen.master.ResourceResponder(router)
-    responder._on_get_resource(mitogen.core.Message.pickled(request_, src_id=1))
-    assert list(router.sent()) == []
-
-
-def test_a_resource_does_not_import_its_package(stream):
-    responder = mitogen.master.ResourceResponder(FakeRouter())
-    assert responder._get_resource('resource_pkg', 'text.txt') == b'text\n'
-    assert 'resource_pkg' not in sys.modules
-
-
-# ---- ids
-
-def test_ids(router):
-    allocator = router.id_allocator
-    assert repr(allocator) == 'IdAllocator(%r)' % (router,)
-    assert router.local().context_id == 1
-    assert allocator.allocate_block() == (2, 1002)
-    assert allocator.allocate() == 1002
-
-
-def test_a_child_takes_a_block(router):
-    context = router.local()
-    assert router.local(via=context).context_id == 2
-    assert router.local(via=context).context_id == 3
-    assert router.local().context_id == 1002
-
-
-# ---- logs
-
-def test_a_record_of_a_child(router):
-    context = router.local(name='zed')
-    with testlib.LogCapture() as logs:
-        context.call(child.log, 'x.y', logging.WARNING, 'hello %s', 5)
-        record, = logs.wait('hello 5')
-    assert (record.name, record.levelno, record.levelname) == ('x.y.[zed]', logging.WARNING, 'WARNING')
-    assert (record.msg, record.args, record.exc_info) == ('hello 5', (), None)
-    assert (record.pathname, record.lineno) == ('(unknown file)', 0)
-    assert (record.mitogen_message, record.mitogen_name) == ('hello 5', 'x.y')
-    assert record.mitogen_context == context
-
-
-def test_what_a_child_prints(router):
-    with testlib.LogCapture() as logs:
-        router.local(name='zed').call(child.say, 'ding')
-        record, = logs.wait('ding', name='stdout.[zed]')
-    assert record.levelno == logging.INFO
-
-
-def forward(router, data):
-    """
-    Have a record arrive from the context 1234.
-    """
-    router.broker.defer_sync(
-        lambda: router.log_forwarder._on_forward_log(mitogen.core.Message(data=data, src_id=1234)))
-
-
-def test_a_record_with_odd_bytes(router):
-    router.context_by_id(1234, name=u'odd')
-    with testlib.LogCapture() as logs:
-        forward(router, b'n\x0099\x00a\x00b\xff')
-        record, = logs.find(u'a\\x00b\ufffd')
-        assert record.mitogen_message == u'a\0b\ufffd'
-        assert (record.name, record.levelno) == ('n.[odd]', 99)
-        forward(router, b'no level\x00at all')
-        forward(router, b'n\x00NaN\x00text')
-        assert len([r for r in logs.records if r.name.endswith('.[odd]')]) == 1
-
-
-def test_records_are_made_by_the_factory(router):
-    made = logging.getLogRecordFactory()
-
-    class Record(logging.LogRecord):
-        favourite = 'blue'
-
-    logging.setLogRecordFactory(Record)
-    try:
-        with testlib.LogCapture() as logs:
-            forward(router, b'n\x0030\x00hello')
-        record, = logs.find('hello')
-        assert record.favourite == 'blue'
-    finally:
-        logging.setLogRecordFactory(made)
-
-
-# ---- the router and its broker
-
-def test_handlers_of_a_master(router):
-    for handle in (100, 102, 103, 104, 105, 109, 112, 114):
-        assert handle in router._handle_map
-    assert len(router._handle_map) == 8
-
-
-def test_the_largest_message_is_handed_down(make_router):
-    router = make_router(max_message_size=65536)
-    context = router.local()
-    for context in (context, router.local(via=context)):
-        assert context.call(child.max_message_size) == 65536
-
-
-def test_disconnecting_all(router):
-    contexts = [router.local(), router.local()]
-    exits = mitogen.core.Latch()
-    for stream in router.get_streams():
-        mitogen.core.listen(stream.conn.proc, 'exit', exits.put)
-    router.disconnect_all()
-    for _ in contexts:
-        exits.get(timeout=60)
-    for context in contexts:
-        with pytest.raises(mitogen.core.ChannelError) as e:
-            context.call(os.getpid)
-        text = router.no_route_msg % (context.context_id, mitogen.context_id)
-        assert str(e.value).startswith(text + ': ') and 'was lost at' in str(e.value)
-
-
-def test_disconnecting_one(router):
-    first, second = router.local(), router.local()
-    gone = mitogen.core.Latch()
-    mitogen.core.listen(first, 'disconnect', gone.put)
-    router.disconnect_stream(router.stream_by_id(first.context_id))
-    gone.get(timeout=60)
-    assert second.call(os.getpid)
-
-
-def test_statistics_are_logged_at_the_end(broker):
-    router = mitogen.master.Router(broker)
-    assert sorted(router.get_stats()) == [
-        'bad_load_module_count', 'get_module_count', 'get_module_secs', 'good_load_module_count',
-        'good_load_module_size', 'minify_secs', 'pushed_module_count']
-    with testlib.LogCapture('mitogen') as logs:
-        broker.shutdown()
-        broker.join()
-    assert logs.find('module requests', level=logging.DEBUG)
-
-
-DEBUG = """
-import os, mitogen.master
-if __name__ == '__main__':
-    with mitogen.master.Router() as router:
-        before = router.local()
-        router.enable_debug()
-        print(os.getpid(), router.local().call(os.getpid), before.call(os.getpid))
-"""
-
-
-def test_debug_logs_of_a_tree(tmp_path):
-    path = tmp_path / 'program.py'
-    path.write_text(DEBUG)
-    status, out, err = run_program(str(path), XDG_RUNTIME_DIR=str(tmp_path))
-    assert status == 0, err
-    found = []
-    for pid in out.split():
-        logs = list(tmp_path.glob('mitogen.%s.*.log' % (pid,)))
-        found.append(len(logs))
-        for log in logs:
-            assert re.match(r'mitogen\.%s\.\d{8}_\d{6}\.log$' % (pid,), log.name)
-            assert 'mitogen' in log.read_text()
-    # The one that was started before is as it was.
-    assert found == [1, 1, 0]
-
-
-def test_a_router_is_a_context_manager():
-    with mitogen.master.Router() as router:
-        assert isinstance(router.broker, mitogen.master.Broker)
-        assert router.broker._thread.is_alive()
-    assert not router.broker._thread.is_alive()
-
-
-def test_a_broker_without_a_watcher_starts_one_thread():
-    before = set(threading.enumerate())
-    broker = mitogen.master.Broker(install_watcher=False)
-    try:
-        assert [t.name for t in set(threading.enumerate()) - before] == ['mitogen.broker']
-    finally:
-        broker.shutdown()
-        broker.join()
-
-
-def test_a_broker_of_a_master():
-    assert mitogen.master.Broker.shutdown_timeout == 5.0
-    assert mitogen.master.Broker.poller_class is mitogen.parent.PREFERRED_POLLER
-    broker = mitogen.master.Broker()
-    try:
-        assert isinstance(broker.timers, mitogen.parent.TimerList)
-    finally:
-        broker.shutdown()
-        broker.join()
-
-
-def test_a_broker_ends_with_the_thread_that_made_it():
-    brokers = []
-    thread = threading.Thread(target=lambda: brokers.append(mitogen.master.Broker()))
-    thread.start()
-    thread.join()
-    brokers[0].join()
-    assert not brokers[0]._thread.is_alive()
-
-
-def test_one_helper_watches_a_thread_for_many():
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait)
-    thread.start()
-    before = set(threading.enumerate())
-    called = mitogen.core.Latch()
-    watchers = [
-        mitogen.master.ThreadWatcher.watch(thread, lambda number=number: called.put(number)) for number in range(3)]
-    assert [t.name for t in set(threading.enumerate()) - before] == ['mitogen.master.join_thread_async']
-    watchers[1].remove()
-    watchers[1].remove()
-    done.set()
-    assert [called.get(timeout=60) for _ in range(2)] == [0, 2]
-    thread.join()
 
 
 # ---- the core's source
