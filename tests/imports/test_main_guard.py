@@ -1,5 +1,5 @@
 """
-The main module of a program: what is cut off before children get it, and what is said where nothing tells.
+The main module of a program: children get it without its guarded part, and one without a guard is an error.
 """
 
 import logging
