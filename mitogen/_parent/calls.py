@@ -6,6 +6,7 @@ CallChain: functions that are called in another context. CallSpec: such a call, 
 from __future__ import absolute_import  # house
 
 import binascii  # house
+import functools  # house
 import logging  # house
 import os  # house
 import socket  # house
@@ -42,14 +43,21 @@ else:
         return None
 
 
+def _take_apart(fn, args, kwargs):
+    """
+    Return (function, args, kwargs) that mean the same without a partial.
+    """
+    while type(fn) is functools.partial:
+        fn, args, kwargs = fn.func, fn.args + tuple(args), dict(fn.keywords or {}, **kwargs)
+    return fn, args, kwargs
+
+
 class CallSpec(object):
     """
     A call that is put into words only when somebody reads it.
     """
     def __init__(self, func, args, kwargs):
-        self.func = func
-        self.args = args
-        self.kwargs = kwargs
+        self.func, self.args, self.kwargs = _take_apart(func, args, kwargs)
 
     def _name(self):
         func = self.func
@@ -272,6 +280,7 @@ class CallChain(object):
         handle = mitogen.core.CALL_FUNCTION
         names = _callee_names(fn)
         if names is None:
+            fn, args, kwargs = _take_apart(fn, args, kwargs)
             names = self._find(fn)
             handle = getattr(fn, '_call_handle', handle)
         module, klass, name = names
@@ -361,6 +370,7 @@ class CallChain(object):
         """
         Send the message of a call that may have senders among its arguments.
         """
+        fn, args, kwargs = _take_apart(fn, args, kwargs)
         handles = _handles_given(args, kwargs)
         if handles:
             spec = CallSpec(fn, args, kwargs)

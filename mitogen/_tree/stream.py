@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 import mitogen._tasks
 import mitogen.core
+import mitogen.parent
 from mitogen._tree import errors, tasks
 from mitogen._tree.options import CallOptions
 
@@ -61,6 +62,7 @@ class Stream(Iterator[T]):
 
     def _begin(self, fn: Any, args: Any, kwargs: Any) -> None:
         host, options = self._host, self._options
+        fn, args, kwargs = mitogen.parent._take_apart(fn, args, kwargs)
         chain = host.default_call_chain
         msg = chain.make_msg(
             self._starter, self._names(fn), args, mitogen.core.Kwargs(kwargs), self._items.to_sender(),

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import mitogen.core
+import mitogen.parent
 from mitogen._tree import errors
 from mitogen._tree.future import notify_cancel
 
@@ -93,7 +94,7 @@ def submit(host: Host, options: CallOptions, fn: Callable[..., Any], args: Any, 
     Have a function called in a process of its own, and return a future of its result.
     """
     # Now, and not on the other thread: it may have no name that leads to it.
-    host.default_call_chain._find(fn)
+    host.default_call_chain._find(mitogen.parent._take_apart(fn, args, kwargs)[0])
     host._tasks.start()
     future = WorkerFuture(host, options.timeout)
     threading.Thread(target=future._serve, args=(fn, args, kwargs), name='mitogen.worker').start()

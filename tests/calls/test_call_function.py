@@ -96,6 +96,22 @@ def test_a_function_that_was_renamed_is_called_by_its_name_of_now(shared_child):
     assert shared_child.call(named_targets.known_as, 1) == (u'renamed', 1)
 
 
+def test_a_partial_is_called_as_its_function_with_all_arguments(shared_child):
+    inner = functools.partial(targets.all_of, 1, b=2)
+    inner.note = 'so that it stays a partial within the other'
+    outer = functools.partial(inner, 3, c=4)
+    assert shared_child.call(outer, 5, b=6) == (1, 3, 5, 6, 4)
+    assert shared_child.call_async(outer).get().unpickle() == (1, 3, 2, 4)
+    assert shared_child.call(functools.partial(named_targets.Inner.class_method, 1)) == (u'Inner', 1)
+
+
+def test_an_argument_within_a_partial_is_looked_at_as_the_others_are(shared_child):
+    with pytest.raises(mitogen.core.CallError, match='argument 2 of targets.all_of'):
+        shared_child.call(functools.partial(targets.all_of, 1, set()))
+    recv = mitogen.core.Receiver(shared_child.router)
+    assert shared_child.call(functools.partial(targets.identity, recv.to_sender())).dst_handle == recv.handle
+
+
 def test_a_function_of_before_a_reload_is_called(child):
     old = named_targets.not_wrapped
     namespace = {'__name__': 'named_targets', '__file__': named_targets.__file__}
@@ -114,9 +130,9 @@ def test_a_function_of_before_a_reload_is_called(child):
     (named_targets.wrapped_alone, 'This named_targets.wrapped cannot be called'),
     (named_targets.other_wrapper, 'This named_targets.not_wrapped cannot be called'),
     (named_targets.counted.func, 'This named_targets.counted cannot be called'),
-    (functools.partial(named_targets.identity, 1), 'has no name'),
+    (functools.partial(named_targets.make_identity()), 'make_identity.<locals>.identity cannot be called'),
     (dict.update, 'has no name, or no module'),
-], ids=['nested', 'unwrapped', 'other wrapper', 'unwrapped from an object', 'partial', 'method of a builtin'])
+], ids=['nested', 'unwrapped', 'other wrapper', 'unwrapped from an object', 'partial of a nested one', 'method of a builtin'])
 def test_a_function_that_another_one_would_run_for_is_refused(router, child, function, words):
     child.call(named_targets.identity, 1)
     before = len(router._handle_map)

@@ -3,6 +3,7 @@ Tasks: a task that is cancelled, or late, ends over there, whatever it does.
 """
 
 import concurrent.futures
+import functools
 import os
 import time
 
@@ -154,7 +155,7 @@ def test_what_is_late_is_stopped(host):
         host.options(timeout=0.1).call(task_targets.sleep_and_note, 600, 'late')
     error = info.value
     assert (error.began, error.host) == (True, 'shared')
-    assert isinstance(error, mitogen.core.TimeoutError)
+    assert isinstance(error, mitogen.core.TimeoutError) and isinstance(error, TimeoutError)
     has_seen(host, 'begun', 'TaskCancelled')
 
 
@@ -210,6 +211,16 @@ def test_threads_run_at_the_same_time(wide):
 def test_a_worker_is_a_process_of_its_own(host):
     pids = [host.options(worker=True).call(os.getpid) for _ in range(2)]
     assert host.call(os.getpid) not in pids and pids[0] != pids[1]
+
+
+def test_partials_run_in_each_way(host):
+    plus_one = functools.partial(targets.add, 1)
+    assert host.call(plus_one, 2) == 3
+    assert host.submit(plus_one, b=2).result() == 3
+    assert host.options(worker=True).call(plus_one, 2) == 3
+    assert list(host.stream(functools.partial(task_targets.count, stop=3))) == [0, 1, 2]
+    with host.executor(1) as executor:
+        assert list(executor.map(plus_one, range(3))) == [1, 2, 3]
 
 
 def test_a_worker_that_is_cancelled_is_ended(host, tmp_path):
