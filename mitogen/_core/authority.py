@@ -19,6 +19,6 @@ def _has_parent_authority(context_id):
 
 
 def _is_neighbour(msg, stream):
-    # With its own authority: it does not pass on what another one wanted said.
+    # With its own authority: it does not forward a message of another context.
     return stream is not None and msg.src_id == stream.protocol.remote_id and \
         msg.auth_id in (msg.src_id, stream.protocol.auth_id)

@@ -31,9 +31,11 @@ import struct
 import sys
 import time
 import _weakref
-# The codecs themselves: a look-up by name imports, which see above.
+# The codecs themselves: a look-up by name imports, and code that delivers
+# messages must not.
 from _codecs import latin_1_encode, utf_8_encode
-# The class itself: `collections` imports much more, which a child does later.
+# The class itself: `collections` imports much more, and a child imports that
+# later.
 from _collections import deque as _deque
 
 import mitogen

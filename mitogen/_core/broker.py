@@ -46,14 +46,15 @@ class _BrokerBase(object):
         self.defer = self._waker.protocol.defer
         if _start:
             self._make_thread()
-        # Whole: the copy that a fork makes just then has all that it needs.
+        # Only a complete broker is listed: a fork may copy the process just
+        # then.
         _remember(self._all, self)
         if _start:
             self._thread.start()
 
     def _make_thread(self):
         if not _REDUCED:
-            # A child has said by now that it is ready. Before Python 3.13 the
+            # By now a child has said that it is ready. Before Python 3.13 the
             # first thread to import this counts as the main thread, so it must
             # be done while there is no other.
             global threading
@@ -116,8 +117,8 @@ class _BrokerBase(object):
         return value
 
     def keep_alive(self):
-        """Tell whether something still has to end: a timer, what has not
-        been written yet, or a stream that asks for it. Broker thread."""
+        """Tell whether something still has to end: a timer, a queue of bytes
+        to write, or a stream that asks for it. Broker thread."""
         return (self.timers.get_timeout() is not None or
                 bool(self.poller.writers) or
                 any(side.keep_alive
@@ -151,7 +152,7 @@ class _BrokerBase(object):
                 stream.on_disconnect(self)
             except Exception:
                 LOG.exception('%r: on_disconnect() crashed', stream)
-                # It would be called for ever.
+                # Otherwise it would be called again and again.
                 Protocol.on_disconnect(stream.protocol, self)
 
     def _loop_once(self, timeout=None):
@@ -184,7 +185,8 @@ class _BrokerBase(object):
 
     def _broker_exit(self):
         self._waker.protocol.stop()
-        # Nothing is queued any more, but someone may wait for what was.
+        # Nothing is queued any more, but a thread may wait for a function that
+        # was.
         self._waker.protocol.drain()
         for side in self._sides():
             if not side.closed:
@@ -217,7 +219,7 @@ class _BrokerBase(object):
         self._broker_exit()
 
     def _fire(self, name):
-        """As `fire`, but a listener that raises keeps nobody from hearing."""
+        """As `fire`, but the other listeners are called even if one raises."""
         for func in list(_listeners(self, name)):
             try:
                 func()
@@ -231,5 +233,5 @@ class _BrokerBase(object):
         finally:
             self._exitted = True
             self._fire('exit')
-            # The number may be another thread's next.
+            # Another thread may get the number next.
             self._ident = None

@@ -51,14 +51,16 @@ def _frames_of(tb):
 
 @_seldom
 def _listed(exc, name):
-    """Return an attribute of an exception if it is a list or tuple."""
+    """Return an attribute of an exception if it is a list or tuple, else an
+    empty one."""
     value = getattr(exc, name, ())
     return value if isinstance(value, (list, tuple)) else ()
 
 
 @_seldom
 def _facts_about(exc, text):
-    """Yield (key, text) of what the text of an exception does not say."""
+    """Yield (key, text) of facts that the text of an exception does not
+    tell."""
     number = getattr(exc, 'errno', None)
     if isinstance(number, integer_types) and u'[Errno %d]' % number not in text:
         yield u'errno', u'%d' % number
@@ -68,7 +70,8 @@ def _facts_about(exc, text):
 
 @_seldom
 def _related(exc):
-    """Yield (key, exception) for each that has to do with another."""
+    """Yield (key, exception) for each exception that belongs to another:
+    cause, context, member of a group."""
     if getattr(exc, '__cause__', None) is not None:
         yield u'cause', exc.__cause__
     elif not getattr(exc, '__suppress_context__', True) and exc.__context__ is not None:
@@ -135,7 +138,8 @@ def _within(told):
 
 @_seldom
 def _split_told(text):
-    """Return the text of an error and, from a newline on, what it tells."""
+    """Return the text of an error and, from a newline on, the lines about
+    it."""
     lines = text.split(u'\n')
     count = len(lines)
     while count > 1 and lines[count - 1][:2] == u'| ':

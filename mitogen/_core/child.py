@@ -42,7 +42,7 @@ class ExternalContext(object):
             # SIGTERM, by number to spare an import: even a main thread that
             # is stuck in a function ends now.
             os.kill(os.getpid(), 15)
-            # Where somebody ignores or handles it, not much later.
+            # Not much later if the program ignores or handles it.
             thread.start_new_thread(self._insist, ())
 
     def _insist(self):
@@ -139,7 +139,7 @@ class ExternalContext(object):
         mitogen.parent_id = parent_ids[0]
         if self.config.get('setup_package', True):
             mitogen.core = sys.modules[__name__]
-            # In a child, @mitogen.main() means nothing.
+            # In a child, @mitogen.main() does nothing.
             mitogen.main = lambda *_args, **_kwargs: lambda _func: None
             # An import of it then fetches the master's.
             main = sys.modules.pop('__main__', None)
@@ -170,8 +170,8 @@ class ExternalContext(object):
         in_fd, out_fd = config.get('in_fd', 0), config.get('out_fd', 1)
         in_fp = os.fdopen(os.dup(in_fd), 'rb', 0)
         out_fp = os.fdopen(os.dup(out_fd), 'wb', 0)
-        # Number 0 is not merely closed, the next file would get it; 1 stays
-        # for those who do without `setup_stdio`.
+        # Number 0 is not merely closed: the next file would get it. 1 stays
+        # for children without `setup_stdio`.
         if in_fd <= 2:
             self._null(in_fd, os.O_RDONLY)
         for fd in in_fd, out_fd:
@@ -209,8 +209,8 @@ class ExternalContext(object):
 
     @_seldom
     def _install_log_handler(self):
-        """Make `logging`, now that it is there, what it always seemed to
-        be."""
+        """Set up `logging`, now that it is imported: until now `LazyLogger`
+        stood for it."""
         import logging
         self.log_handler._join_logging()
         LazyLogger.sink = None
@@ -236,7 +236,7 @@ class ExternalContext(object):
             for name in 'mitogen', 'mitogen.core':
                 sys.modules[name].__loader__ = importer
                 if PY3:
-                    # Python 3.15 warns of one without the other.
+                    # Python 3.15 warns if only one of them is set.
                     sys.modules[name].__spec__ = type(sys.__spec__)(
                         name, importer, is_package=name == 'mitogen')
 
@@ -251,8 +251,9 @@ class ExternalContext(object):
         if sys.stderr is not None:
             self._null(2, os.O_RDWR)
         if sys.stdout is not None:
-            # Twice, as closing may close the descriptor, and before that
-            # writes what a forked process had not flushed.
+            # Closing the file writes the bytes that a forked process had not
+            # flushed, and may close the descriptor. So the descriptor is
+            # replaced before that, and again after it.
             self._null(1, os.O_RDWR)
             sys.stdout.close()
             self._null(1, os.O_RDWR)
@@ -323,7 +324,8 @@ class ExternalContext(object):
             if self._collects:
                 gc.enable()
             _profile_hook('mitogen.child_main', self.dispatcher.run)
-            # A copy of its parent does not run what that has registered.
+            # A fork of its parent does not run functions that the parent has
+            # registered.
             if 'atexit' in sys.modules and self.config.get('setup_package', True):
                 sys.modules['atexit']._run_exitfuncs()
             for fp in sys.stdout, sys.stderr:

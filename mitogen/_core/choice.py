@@ -16,14 +16,15 @@ CORE = 'pure'
 if not _REDUCED:
     def _has_green_threads():
         """
-        Return whether gevent or eventlet has put threads of its own in the place
-        of the interpreter's: they share one thread of the system, and a wait in
-        compiled code keeps it from all of them. Tracers replace how threads are
-        started, so a lock is looked at.
+        Return whether gevent or eventlet has put threads of its own in the
+        place of the interpreter's: they share one thread of the system, and a
+        wait in compiled code keeps it from all of them. Tracers replace how
+        threads are started, so this looks at a lock instead.
         """
         return type(thread.allocate_lock) is not type(len)
 
-    #: They cannot come later: threads and locks there are would stay.
+    #: gevent and eventlet cannot patch later: threads and locks made by then
+    #: would stay as they are.
     _had_green_threads = _has_green_threads()
 
     def _threads_were_patched_late():
@@ -51,15 +52,15 @@ if not _REDUCED:
                                   'pure core can wait in such threads')
             return None
         try:
-            # In a function, so that it does not count among the modules that a
-            # child which imports this one will need.
+            # Imported in a function: else a child that imports this module
+            # would be sent it, too.
             from mitogen import _native
         except ImportError:
             e = sys.exc_info()[1]
             if wanted == 'native':
                 raise
-            # An extension that is not there needs no word; one that the system
-            # cannot load was meant to be used.
+            # If there is no extension, say nothing. If the system cannot load
+            # one, say so, as it was meant to be used.
             if str(getattr(e, 'path', None)).endswith('.so'):
                 LOG.warning('the compiled core cannot be loaded, so the pure '
                             'core is used: %s', e)

@@ -52,7 +52,8 @@ class _ContextBase(object):
         msg.auth_id = self.auth_id
         if up and self.context_id != mitogen.context_id and \
                 way(self.context_id) is up and not self.router._is_client:
-            # It orders nobody up there, and our own might do so.
+            # That authority gives no orders to contexts above, and our own
+            # might.
             msg.auth_id = NOBODY
 
     def on_disconnect(self):

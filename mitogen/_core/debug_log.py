@@ -15,8 +15,8 @@ from mitogen.core import _module, _open_own, _printable_record, _private_folder,
 
 @_seldom
 def _graft(obj, base_name):
-    """Make `obj` also an instance of a class of `logging`, whose import the
-    definition of its own class must not need."""
+    """Make `obj` also an instance of a class of `logging`: its own class is
+    defined without importing that."""
     cls = obj.__class__
     base = getattr(_module('logging'), base_name)
     if not isinstance(obj, base):
@@ -27,7 +27,8 @@ def _graft(obj, base_name):
 class PidfulStreamHandler(object):
     """
     Logging handler that writes to a file of this process, and to another one
-    after a fork. It holds what calls are given, and so is for its owner only.
+    after a fork. It contains arguments of calls, so only its owner may read
+    it.
     """
     #: File name with slots for the process id and the time. Unless it says
     #: where, the file is in a folder that only its owner can look into.

@@ -31,7 +31,8 @@ class DelimitedProtocol(Protocol):
     _trailer = b''
 
     def on_receive(self, broker, buf):
-        """Cut `buf` and call the two methods below for what it holds."""
+        """Cut `buf` and call the two methods below with its lines and its
+        tail."""
         stream = self.stream
         rest, more = iter_split(self._trailer + buf, self.delimiter,
                                 self.on_line_received)
@@ -42,7 +43,8 @@ class DelimitedProtocol(Protocol):
         else:
             self._trailer = b''
             if rest:
-                # Another one must have been set.
+                # on_line_received returned False, so it must have switched the
+                # stream's protocol.
                 assert stream.protocol is not self
                 stream.protocol.on_receive(broker, rest)
 

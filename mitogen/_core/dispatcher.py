@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Dispatcher: run the functions that others call.
+Dispatcher: run the functions that other contexts call.
 """
 
 from __future__ import absolute_import  # house
@@ -98,7 +98,8 @@ class Dispatcher(object):
         except KeyboardInterrupt:
             raise
         except BaseException:
-            # Also SystemExit: it ends the call, and not who serves it.
+            # Also SystemExit: it ends the call, and not the thread that serves
+            # it.
             error = CallError(sys.exc_info()[1])
             if chain_id is not None:
                 self._error_by_chain_id[chain_id] = error

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Entries of paths that lead to the parent: by these the import system finds what is in packages that are there.
+Entries of paths that lead to the parent: by these the import system finds
+modules in packages of the parent.
 """
 
 from __future__ import absolute_import  # house
@@ -86,7 +87,8 @@ if _SELDOM:
                     return None
 
     def _settle(self):
-        """Let the import system know of what came from the parent."""
+        """Let the import system know of the packages that came from the
+        parent."""
         if '_halves' not in vars(self):
             self._halves = _Halves(self)
             sys.meta_path.append(self._halves)

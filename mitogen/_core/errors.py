@@ -95,11 +95,11 @@ class CallError(Error):
 
     @_seldom
     def _describe(self, exc):
-        # First: in Python 2 the exceptions below would take its place.
+        # First: in Python 2 the exceptions below would replace sys.exc_info().
         tb = sys.exc_info()[2]
         text, told = _text_of(exc), u''
         if isinstance(exc, CallError):
-            # It passes on what it was told itself.
+            # The exception is itself a CallError, which is passed on.
             text, told = _split_told(text)
         frames = _frames_of(tb)
         told = _within(told + _tell(exc, text))
@@ -121,7 +121,7 @@ class CallError(Error):
 
 
 if _SELDOM:
-    # Within the class they would be sent to each child.
+    # Within the class these texts would be sent to each child.
     CallError.type = CallError.message = CallError.traceback = None
     CallError.errno = CallError.cause = CallError.context = None
     CallError.notes = CallError.members = ()

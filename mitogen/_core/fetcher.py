@@ -10,8 +10,9 @@ from mitogen.core import _seldom, Latch, thread  # house
 
 class _Fetcher(object):
     """
-    Ask the parent for things by key, each once, whoever waits. The lock is
-    never held while sending or calling back: the broker thread takes it too.
+    Ask the parent for things by key, each once, however many threads wait. The
+    lock is never held while sending or calling back: the broker thread takes
+    it too.
     """
     # Requests that wait while the parent sends things of its own accord, or
     # None. Guarded by the lock.
@@ -50,7 +51,7 @@ class _Fetcher(object):
 
     @_seldom
     def _forked(self):
-        """This is a copy: nobody answers us."""
+        """This process is a fork: nobody answers it."""
         self._lock = thread.allocate_lock()
         self._callbacks = {}
         self._context = None

@@ -17,7 +17,7 @@ _fork_hooks = []
 
 @_seldom
 def _on_fork():
-    """Give up, in the child of a fork, what belongs to the parent. May be
+    """Give up, in the child of a fork, all that belongs to the parent. May be
     repeated."""
     for broker in [ref() for ref in list(Broker._all.values())]:
         if broker:
@@ -30,6 +30,6 @@ def _on_fork():
 
 
 if hasattr(os, 'register_at_fork'):
-    # A copy has nobody to ask for what is not here.
+    # A fork has no parent to ask for the other text.
     os.register_at_fork(before=_complete,
                         after_in_child=lambda: _complete() and _on_fork())

@@ -29,7 +29,7 @@ class Importer(_Fetcher):
     #: Modules that are useless, or harmful, in another interpreter.
     ALWAYS_BLACKLIST = ['builtins', '__builtin__', 'msvcrt', 'thread',
                         'nt', '_winapi', 'org'] + ['cStringIO'] * PY3
-    # False in a child whose parent does not know what is here.
+    # False in a child whose parent does not know which modules are here.
     _told = True
     if _SELDOM:
         absent_msg = (
@@ -53,8 +53,8 @@ class Importer(_Fetcher):
     if _REDUCED:
         @staticmethod
         def _loader():
-            """Fetch what was not sent: `_load_late` of the importer, once
-            there is one."""
+            """Fetch the part of this text that was not sent: `_load_late` of
+            the importer, once there is one."""
             return False
 
         _late_lock = thread.allocate_lock()
@@ -90,7 +90,8 @@ class Importer(_Fetcher):
 
     @_seldom
     def _keep_core(self):
-        """Have this module for others, and for a program that looks at it."""
+        """Keep the text of this module for children, and for a program that
+        looks at it."""
         import zlib
         # Not compressed: that takes longer than it could ever save.
         self._cache['mitogen.core'] = (
@@ -139,8 +140,9 @@ class Importer(_Fetcher):
             func()
 
     def _tell(self):
-        """Tell the parent what it need not send: names on our path. Threads
-        that import first at the same time all do, as each asks next."""
+        """Tell the parent what it need not send: names on our path. If several
+        threads import first at the same time, each tells, as each asks
+        next."""
         names = [sys.version]
         for path in sys.path:
             try:
@@ -264,7 +266,7 @@ class Importer(_Fetcher):
         """Finder protocol of Python 3."""
         from _frozen_importlib import ModuleSpec
         mine = self._decide(fullname)
-        # Also if it is not imported by way of us.
+        # Also if it is not imported through this finder.
         hook = (fullname == 'logging' and LazyLogger.sink or
                 fullname == 'multiprocessing.spawn') and _complete()
         spec = None
@@ -317,7 +319,8 @@ class Importer(_Fetcher):
         import _frozen_importlib_external as external
         kind = getattr(external, 'NamespaceLoader', None) or \
             external._NamespaceLoader
-        # It has no constructor before Python 3.11. Data files are those here.
+        # Namespace paths have no constructor before Python 3.11. Data files
+        # are those of this disk.
         spec.loader = kind.__new__(kind)
         spec.loader._path = spec.submodule_search_locations = folders
         if path:
@@ -345,7 +348,7 @@ class Importer(_Fetcher):
                 _imp.release_lock()
                 held += 1
         except RuntimeError:
-            # It was not ours any more.
+            # It had been replaced meanwhile.
             pass
         try:
             self.create_module(spec)
@@ -404,13 +407,13 @@ class Importer(_Fetcher):
             except:
                 sys.modules.pop(fullname, None)
                 raise
-            # Not `module`: it may have put something else in its place.
+            # Not `module`: it may have replaced itself in sys.modules.
             return sys.modules[fullname]
 
     if _REDUCED:
         def _load_late(self):
-            """Run the part of this text that was not sent, if it can be had,
-            and return whether it could."""
+            """Run the part of this text that was not sent, and return whether
+            it could be had."""
             key = 'mitogen', 'core.late'
             requester = self._resource_requester
             if thread.get_ident() != self._router.broker._ident:
@@ -441,7 +444,7 @@ class Importer(_Fetcher):
     def get_source(self, fullname):
         """Return a module's source as `str`, or None if nothing is known."""
         if self.get_filename(fullname):
-            # The broker thread shows an error, for example.
+            # For example, the broker thread shows an error.
             source = _module('zlib').decompress(self._cache[fullname][3])
             if b'\0' in source[:9]:
                 if thread.get_ident() == self._router.broker._ident:
@@ -456,8 +459,8 @@ class Importer(_Fetcher):
 
     @_seldom
     def find_distributions(self, context=None):
-        """Yield the distributions that the parent has, and we have not, for
-        `importlib.metadata`."""
+        """Yield the distributions that the parent has and this process lacks,
+        for `importlib.metadata`."""
         return import_module('mitogen._distributions')._find(self, context)
 
     @_seldom

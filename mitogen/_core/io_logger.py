@@ -12,7 +12,8 @@ from mitogen.core import _REDUCED, _seldom, CORE, DelimitedProtocol, IS_WSL, Laz
 
 class IoLoggerProtocol(DelimitedProtocol):
     """Log each line that anything writes to a standard descriptor."""
-    #: A longer line is logged in pieces: one without end would fill memory.
+    #: A longer line is logged in pieces: a line without an end would fill
+    #: memory.
     MAX_LINE = 1048576
 
     @classmethod

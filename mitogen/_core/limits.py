@@ -8,7 +8,8 @@ from __future__ import absolute_import  # house
 from mitogen.core import _fork_hooks, _SELDOM, _seldom, integer_types, LazyLogger, now, thread  # house
 
 
-# Here, so that a child that is to have children needs no module more.
+# Part of this module, so that a child that begins to have children need not
+# fetch another one.
 if _SELDOM:
     _limits_log = LazyLogger('mitogen.limits')
 
@@ -37,9 +38,9 @@ class _Limits(object):
     :raises AttributeError:
         There is no such limit.
     :raises ValueError:
-        A limit is set to what is no number, or is negative.
+        A limit is set to a negative number, or to no number.
     """
-    #: Seconds that a peer may leave what waits for it unread, or read less than
+    #: Seconds in which a peer may leave its messages unread, or read less than
     #: 64 KiB of it. Then its stream is ended, if something waits for it
     #: meanwhile. Children take over what is set when they start, and divide it
     #: by the number of contexts from the master to them: by 2, 3, and so on.

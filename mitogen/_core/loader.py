@@ -11,7 +11,8 @@ import os  # house
 from mitogen.core import _SELDOM, Importer  # house
 
 
-# Nobody asks before the first module has come, and the rest of this text with it.
+# No program asks before the first module has come, and the rest of this text
+# with it.
 if _SELDOM:
     def _is_package(self, fullname):
         """Tell whether a module is a package.

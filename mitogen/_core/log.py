@@ -35,7 +35,7 @@ class LazyLogger(object):
     if not _REDUCED:
         @property
         def __class__(self):
-            # `isinstance` is what `unittest`'s assertLogs() asks.
+            # unittest's assertLogs() asks for `isinstance`.
             return type(_module('logging').getLogger(self.name))
 
     def __getattr__(self, attr):
@@ -74,14 +74,14 @@ class LazyLogger(object):
         """Return whether a record of the numeric `level` would go anywhere."""
         if LazyLogger.sink is None:
             return self.__getattr__('isEnabledFor')(level)
-        # This one never leaves the process, and there is nowhere else to go.
+        # Such records never leave the process, and have no other destination.
         return (self.name != 'mitogen.io' and
                 level >= self.levels.get(self.name, self.levels['']))
 
     def _log(self, level, msg, *args, **kwargs):
         sink = LazyLogger.sink
         if sink is None:
-            # Somebody imported `logging` since.
+            # `logging` was imported since.
             return self.__getattr__('log')(level, msg, *args, **kwargs)
         if not self.isEnabledFor(level):
             return

@@ -63,7 +63,8 @@ class LogHandler(object):
                 'replace')[0])
             if self._buffer is not None:
                 with self._buffer_lock:
-                    # Looked at again: `uncork` may have been first.
+                    # Looked at again, with the lock: `uncork` may have run
+                    # meanwhile.
                     if self._buffer is not None:
                         self._buffer.append(msg)
                         return

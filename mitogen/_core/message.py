@@ -118,8 +118,9 @@ class _MessageBase(object):
         if name == '_unpickle_sender':
             return self._read_sender
 
-    # A third item is the authority of who named it first, told by us or our
-    # parents; others cannot name anything but with their own.
+    # A third item is the authority of the context that named it first. Only
+    # this process and its parents may state that; others name a context with
+    # their own authority.
 
     @_seldom
     def _named_by(self, auth_id=None):

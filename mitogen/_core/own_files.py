@@ -55,8 +55,8 @@ def _private_folder():
 @_seldom
 def _open_own(path, flags=0):
     """
-    Open a file for writing that is to be ours alone, and return its
-    descriptor. One that is made has mode 0600. No link is followed.
+    Open a file for writing that only this user may have, and return its
+    descriptor. A new file has mode 0600. No link is followed.
 
     :param flags: such as `os.O_EXCL` or `os.O_APPEND`. Without either what the
         file held is lost.

@@ -21,7 +21,8 @@ class DamagedError(StreamError, UnpicklingError, EOFError, ValueError):
 
 @_seldom
 def _as_damage(e):
-    """Return what to raise for an error of the interpreter's unpickler."""
+    """Return the exception to raise for an error of the interpreter's
+    unpickler."""
     if isinstance(e, (UnpicklingError, EOFError, LookupError, AttributeError,
                       OverflowError, ImportError)) and \
             not isinstance(e, StreamError):
@@ -70,7 +71,7 @@ else:
         unpickler.find_global = find_class
         return unpickler
 
-#: Reads messages. `mitogen.parent` has one that trusts nobody.
+#: Reads messages. `mitogen.parent` has one for untrusted messages.
 _unpickler = Unpickler
 
 

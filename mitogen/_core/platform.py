@@ -39,7 +39,7 @@ def _patch_path_finder():
 
 
 if _SELDOM:
-    # A child that was sent this has no current directory on its path.
+    # A child that was sent this text has no current directory on its path.
     if PY3:
         if sys.version_info < (3, 13):
             try:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-printable: text that came from elsewhere, as a log may show it.
+printable: untrusted text, in a form that a log may show.
 """
 
 from __future__ import absolute_import  # house
@@ -20,7 +20,7 @@ if _SELDOM:
         # 16 bits consist of two.
         _UNPRINTABLE.append((0xd800, 0xdfff))
 
-    #: Character -> what stands for it.
+    #: Character -> its escaped form.
     _escapes = {}
     for _first, _last in _UNPRINTABLE:
         for _code in range(_first, _last + 1):
@@ -35,9 +35,9 @@ if _SELDOM:
 @_seldom
 def _printable(text, mark=None):
     """
-    Return text, or UTF-8 bytes, that came from elsewhere as a log may show
-    it: control characters, also those that end a line or change the direction
-    of writing, are escaped; tabs and the letters of all languages stay.
+    Return untrusted text, or UTF-8 bytes, in a form that a log may show:
+    control characters, also those that end a line or change the direction of
+    writing, are escaped; tabs and the letters of all languages stay.
 
     :param mark: if given, lines stay lines, and each but the first begins
         with this.

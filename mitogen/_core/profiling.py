@@ -26,15 +26,15 @@ def enable_profiling(econtext=None):
     if sys.version_info < (3, 12):
         from cProfile import Profile
     else:
-        # The other measures all threads at once there, as if they were one,
-        # and there may be but one of it.
+        # cProfile measures all threads at once there, as if they were one, and
+        # only one profile may run.
         import profile
 
         def Profile():
             profiler = profile.Profile(now)
             inner = profiler.dispatcher
-            # While other threads are profiled, the return of this is seen
-            # without its call.
+            # While other threads are profiled, the profiler sees this function
+            # return without having been called.
             profiler.dispatcher = lambda frame, event, arg: \
                 arg is sys.setprofile or inner(frame, event, arg)
             return profiler

@@ -37,7 +37,8 @@ class Latch(_LatchBase):
     @_seldom
     @classmethod
     def _on_fork(cls):
-        """Close what sleepers wait on: it is shared with the parent."""
+        """Close the pipes that sleepers wait on: they are shared with the
+        parent."""
         if not PY3:
             for pair in _Sleeper.pipes:
                 for fd in pair:

@@ -18,7 +18,8 @@ _LARGE = 16384
 
 @_chosen
 class MitogenProtocol(_MitogenProtocolBase):
-    #: Called as ``on_message(stream, msg)`` for whatever passes the checks.
+    #: Called as ``on_message(stream, msg)`` for each message that passes the
+    #: checks.
     on_message = None
 
     def _begin(self, remote_id):
@@ -96,7 +97,7 @@ class MitogenProtocol(_MitogenProtocolBase):
 
     @_seldom
     def _forked(self):
-        """This is a copy: the stream is the other process's."""
+        """This process is a fork: the stream belongs to the other process."""
         self._writer.closed = True
 
     def _on_bad(self, broker):
@@ -118,14 +119,14 @@ class MitogenProtocol(_MitogenProtocolBase):
         return self._writer.write(msg._header(), data)
 
     def _wait_room(self):
-        """Have a thread that fills the stream faster than it empties wait."""
+        """Make a thread wait that fills the stream faster than it empties."""
         if self._writer.size > self._router.high_water:
             self._writer.wait_room()
 
     @_seldom
     def _forward(self, msg, feeder):
-        """Pass on what came from another stream, which waits if we are full:
-        nothing piles up in a router. Broker thread."""
+        """Forward a message of another stream, which is not read while this
+        one is full: no queue grows in a router. Broker thread."""
         if not msg.is_dead or len(msg.data) > 4096:
             self._send(msg)
             self._hold(feeder)
@@ -150,9 +151,9 @@ class MitogenProtocol(_MitogenProtocolBase):
     @_seldom
     def _relay(self, buf):
         """
-        Pass on `buf` if it is one frame, for another stream, and nothing is to
-        be said against it or to be changed. Return whether it was. If not, the
-        router looks, which has the same rules in `_async_route`.
+        Forward `buf` if it is one frame for another stream that may pass
+        unchanged. Return whether it was forwarded. If not, the router decides,
+        which has the same rules in `_async_route`.
         """
         size = len(buf) - Message.HEADER_LEN
         if size < 0 or self._have or self._header:
@@ -188,7 +189,7 @@ class MitogenProtocol(_MitogenProtocolBase):
     @_seldom
     def _note_egress(self, dst_id):
         if len(self.egress_ids) >= 65536:
-            # Made up by a peer that lies; it misses notices of lost routes.
+            # A peer that lies made these up; it misses notices of lost routes.
             self.egress_ids.clear()
         self.egress_ids.add(dst_id)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The pure leaf of Receiver: its latch, and a limit to what waits there.
+The pure leaf of Receiver: its latch, and a limit to the bytes that wait there.
 """
 
 from __future__ import absolute_import  # house
@@ -49,11 +49,11 @@ class Receiver(_ReceiverBase):
 
     @_seldom
     def _refused(self, msg):
-        """Take account of a message; return whether there is no room for it,
-        and have its sender and our reader know."""
+        """Count a message. If there is no room for it, return true, and tell
+        its sender and our reader."""
         if msg.is_dead and not msg.router:
-            # Made here, of the end of what it waits for: nothing would come
-            # after it.
+            # Made here, since the respondent is lost: nothing would come after
+            # it.
             return False
         size = Message.HEADER_LEN + len(msg.data)
         with self._size_lock:

@@ -61,7 +61,8 @@ class Router(_RouterBase):
                 writer.resume()
 
     def _on_broker_exit(self):
-        # First: a thread that adds a handler from now on calls this again.
+        # First: a thread that adds a handler from now on calls this function
+        # again.
         self._gone = True
         for handle in list(self._handle_map):
             entry = self._handle_map.pop(handle, None)
@@ -70,7 +71,8 @@ class Router(_RouterBase):
                                    Message.dead(self.broker_exit_msg))
 
     def stream_by_id(self, dst_id):
-        """Return the stream that leads to a context, or up, or None."""
+        """Return the stream that leads to a context, or else the parent's, or
+        None."""
         return (self._stream_by_id.get(dst_id) or
                 self._stream_by_id.get(mitogen.parent_id))
 
@@ -182,7 +184,7 @@ class Router(_RouterBase):
             while handles:
                 handle = handles.pop()
                 entry = self._handle_map.get(handle)
-                # A handle may be somebody else's by now.
+                # The handle may have another handler by now.
                 if entry and entry[3] == context and \
                         self._handle_map.pop(handle, None):
                     lost.append(entry)
@@ -213,7 +215,8 @@ class Router(_RouterBase):
             try:
                 allowed = policy(msg, stream)
             except Exception:
-                # For example one that wants a stream, and a local message.
+                # For example, a policy that needs a stream, and a local
+                # message.
                 LOG.exception('%r: policy %r crashed', self, policy)
                 allowed = False
             if not allowed:
@@ -222,7 +225,7 @@ class Router(_RouterBase):
             try:
                 self.del_handler(msg.handle)
             except KeyError:
-                # Its receiver was closed on another thread just now.
+                # Another thread has closed the receiver just now.
                 pass
         self._call_handler(func, msg)
 
@@ -305,7 +308,8 @@ class Router(_RouterBase):
 
     @_seldom
     def _refuse_bad_ids(self, msg, in_stream):
-        """Return whether a message claims to come from where it cannot."""
+        """Return whether a message cannot have come from the context that it
+        names."""
         auth_id, src_id = msg.auth_id, msg.src_id
         if self._speaks_for(in_stream, auth_id, src_id):
             return
@@ -320,7 +324,7 @@ class Router(_RouterBase):
 
     @_seldom
     def _pass_on(self, msg, in_stream, out_stream):
-        """Forward what came from another stream."""
+        """Forward a message that came by another stream."""
         protocol = in_stream.protocol
         if self.unidirectional and not (
                 protocol.is_privileged or out_stream.protocol.is_privileged):

@@ -66,8 +66,8 @@ class _ReceiverBase(object):
         return self.size() == 0
 
     def __iter__(self):
-        """Yield messages until a dead one or `close`. If the call has failed
-        that was to send them, raise a ChannelError with the reason."""
+        """Yield messages until a dead one or `close`. If the call that sends
+        them has failed, raise a ChannelError with the reason."""
         while True:
             try:
                 msg = self.get()

@@ -24,8 +24,8 @@ class _Listeners(list):
 @_seldom
 class _Mentions(object):
     """
-    The contexts that messages named and that are known by nothing else. One is
-    kept as long as somebody refers to it, or listens. Any thread.
+    The contexts that are known only because messages named them. One is kept
+    as long as a program refers to it, or listens to its signals. Any thread.
 
     :param router: whose lock guards the references.
     """
@@ -33,7 +33,7 @@ class _Mentions(object):
         self._router = router
         #: id -> {authority that it was named with: weak reference}
         self._refs = {}
-        #: Those that are listened to.
+        #: The contexts that are listened to.
         self._kept = {}
         self._count, self._sweep_at = 0, 100
 
@@ -88,13 +88,14 @@ def _is_int(value, least):
 @_seldom
 def _authority_over(router, context_id, auth_id):
     """
-    Return what messages to a context have to bear as `auth_id`, if it was
-    named with that authority: None for ours, where it makes no difference.
+    Return the `auth_id` for messages to a context that was named with that
+    authority; None, for our own, if it makes no difference.
     """
     if auth_id in (None, context_id) or _has_parent_authority(auth_id):
         return
     stream = router.stream_by_id(auth_id)
-    # It may order what is below it, which we know of neighbours only.
+    # It may give orders to contexts below it. We know only of neighbours which
+    # those are.
     if (not stream or stream.protocol.remote_id != auth_id or
             router.stream_by_id(context_id) is not stream):
         return auth_id
@@ -126,7 +127,7 @@ def _unpickle_context(context_id, name, router=None, auth_id=None):
     context = router.context_class(router, context_id, name=name)
     context.auth_id = auth_id
     if auth_id is not None:
-        # The one that is told of a loss; it is not called as others like.
+        # The object that is told of a loss; other names of it do not matter.
         context._known = _unpickle_context(context_id, None, router)
     if not router._mentioned:
         router._mentioned = _Mentions(router)

@@ -70,7 +70,8 @@ class _RouterBase(object):
     @_seldom
     def _on_route_lost(self, target_id):
         context = self.context_by_id(target_id, create=False)
-        # It matters if a handler waits for it, unless this tree ends anyway.
+        # The loss matters if a handler waits for the context, unless this tree
+        # ends anyway.
         log = LOG.debug
         if self.broker._alive and self._handles_by_respondent.get(context):
             log = LOG.error
@@ -110,7 +111,7 @@ class _RouterBase(object):
 
     @_seldom
     def _tell_lost(self, context):
-        """Have whoever waits for a context told that it is lost."""
+        """Tell all threads that wait for a context that it is lost."""
         self._lose(context.context_id)
         others = []
         if self._mentioned:
@@ -143,8 +144,8 @@ class _RouterBase(object):
 
     @_seldom
     def _on_fork(self):
-        """Of what the parent has, nothing comes here: end what waits for it,
-        and write to none of its streams."""
+        """In a fork: end all waits, since no message comes to this process,
+        and write to none of the parent's streams."""
         self._write_lock = _RLock()
         self._gone = True
         for stream in self._streams():
@@ -193,7 +194,7 @@ class _RouterBase(object):
 
     @_seldom
     def _canonical(self, context):
-        """Return the one object of that id, which is told of its loss."""
+        """Return the one object of that id on which its loss is signalled."""
         other = getattr(context, 'router', None)
         if other is not self and not getattr(other, '_gone', True):
             raise mitogen.core.Error(
@@ -207,22 +208,23 @@ class _RouterBase(object):
             self.respondent_disconnect_msg + getattr(context, '_loss', ''))
 
     def _maybe_send_dead(self, unreachable, msg, reason, *args):
-        """Tell whoever waits on `msg` that it got nowhere: its sender if a
-        reply is due, else the recipient if it can be reached."""
+        """Send a dead message for `msg`, which was not delivered: to its
+        sender if a reply is due, else to the recipient if it can be
+        reached."""
         self.refused += 1
         reason = reason % args if args else reason
         LOG.debug('%r: %s: %r', self, reason, msg)
-        # A longer one would be refused itself, and so on.
+        # A longer dead message would be refused itself, and so on.
         reason = reason[:self.max_message_size]
         if msg.reply_to and not msg.is_dead:
             stream = self.stream_by_id(msg.src_id)
-            # Not to a peer that asks and does not read.
+            # Do not queue replies for a peer that is not reading.
             if not stream or \
                     stream.protocol.pending_bytes() <= 4 * self.high_water:
                 msg.reply(msg.dead(reason), router=self)
         elif not unreachable and None not in (msg.dst_id, msg.handle):
             # The dead message keeps the sender's ids: with our authority it
-            # might do what the sender may not.
+            # might be obeyed where the sender would not.
             self._async_route(msg.dead(
                 reason, dst_id=msg.dst_id, handle=msg.handle,
                 src_id=msg.src_id, auth_id=msg.auth_id))

@@ -23,7 +23,7 @@ _REDUCED = False
 if _REDUCED:
     import threading
 
-    #: The other part is not here. That says otherwise.
+    #: The other part is not here. Once it is, it sets this to true.
     _LATE = not _SELDOM
 
     def __getattr__(name):
@@ -49,8 +49,8 @@ if _REDUCED:
 
 
 def _complete():
-    """Have everything, as a parent must, and return whether that is so: the
-    broker thread cannot wait for it."""
+    """Fetch the rest of the text, which a parent needs, and return whether it
+    is here: the broker thread cannot wait for it."""
     if _REDUCED:
         return not _LATE or mitogen.core.Importer._loader()
     if not _REDUCED:
@@ -69,6 +69,6 @@ if not _REDUCED:
                              (__name__, name))
 
     if sys.version_info < (3, 7):
-        # They ask no such function.
+        # Those programs do not call a function to look.
         import collections  # noqa: F401
         import threading  # noqa: F401

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Side, Stream and Protocol: a connection, and what is done with its bytes.
+Side, Stream and Protocol: a connection, and the handling of its bytes.
 """
 
 from __future__ import absolute_import  # house
@@ -86,7 +86,7 @@ class Stream(object):
     protocol = None
     #: The parent's Connection, if there is one.
     conn = None
-    #: Text on why it disconnects.
+    #: Text: why it disconnects.
     why = 'closed by this process'
     name = u'default'
 

@@ -36,8 +36,8 @@ class Waker(Protocol):
         self._broker = broker
         self._lock = _RLock()
         self._deferred = _deque()
-        # A byte is in the pipe. Set after it is written: when an exception
-        # comes between, there is one byte too many, never one too few.
+        # A byte is in the pipe. Set after the write: if an exception comes in
+        # between, there is one byte too many, never one too few.
         self._woken = False
         #: How often a byte was written.
         self.wakes = 0
@@ -84,7 +84,7 @@ class Waker(Protocol):
                 try:
                     self.stream.transmit_side.write(b'x')
                 except OSError:
-                    # Full, so it wakes; or closed behind our back by a fork.
+                    # Full, so the broker wakes; or a fork has closed it.
                     if sys.exc_info()[1].errno not in (
                             errno.EBADF, errno.EAGAIN, errno.EWOULDBLOCK):
                         raise

@@ -61,7 +61,7 @@ class BufferedWriter(object):
 
         :returns: False if the stream has been closed, else True.
         """
-        # Before they can be written, see there.
+        # Count them before they can be written, as `_write` subtracts.
         self.size += sum(map(len, chunks))
         # One call, and one that runs no Python: atomic.
         self._buf.extend(chunks)
@@ -120,8 +120,8 @@ class BufferedWriter(object):
                     if not buf:
                         self.size = 0
                 if full:
-                    # The peer has read little meanwhile. To wait until it has
-                    # read more takes less than many small writes.
+                    # The peer has read little meanwhile. Waiting until it has
+                    # read more takes less time than many small writes.
                     self._armed = True
                     return self._watch
             except (OSError, IOError):
@@ -136,7 +136,7 @@ class BufferedWriter(object):
                     stream.why = str(e)
                     return self._disconnect
             except:
-                # The caller leaves, what it sent stays.
+                # The caller returns; its bytes stay queued.
                 self._armed = True
                 self._broker.defer(self._watch)
                 raise
@@ -152,12 +152,13 @@ class BufferedWriter(object):
                     try:
                         n = os.write(side.fd, data)
                     except (OSError, IOError):
-                        # It comes again, below.
+                        # It is counted again below.
                         n = 0
                     self.sent += n
                     self.last = now()
                     if n < len(data):
-                        # Before what others have appended meanwhile.
+                        # In front of bytes that others have appended
+                        # meanwhile.
                         self.size += len(data) - n
                         self._buf.appendleft(data[n:])
                     data = None
@@ -215,7 +216,8 @@ class BufferedWriter(object):
 
     @_seldom
     def resume(self):
-        """Read again what was not read for our sake. Broker thread."""
+        """Read the streams again that were paused because of this one. Broker
+        thread."""
         while self.feeders:
             stream = self.feeders.pop()
             if not stream.receive_side.closed:
@@ -231,7 +233,7 @@ class BufferedWriter(object):
             try:
                 while (self._buf and not self.closed and
                        self.size > self._protocol._router.high_water // 2):
-                    # For megabytes to go: not worth a wake-up.
+                    # Megabytes still wait: that is not worth a wake-up.
                     time.sleep(0.005)
             finally:
                 self.blocked.pop()

@@ -19,7 +19,7 @@ class _Archive(object):
     :param extra:
         More such files, which are left out from where there is no room left.
     :param int level: of the compression.
-    :raises _TooLarge: they have more.
+    :raises _TooLarge: the files or pieces have more bytes.
     """
     #: Bytes of a piece.
     piece_size = 262144
@@ -37,7 +37,7 @@ class _Archive(object):
         for entry in files:
             self._add_file(*entry)
             self._check(most)
-        # The compressor holds back less than that, in any case.
+        # The compressor holds back fewer bytes than that in any case.
         for entry in extra:
             if self.packed_size + len(entry[-1]) + 65536 > most:
                 break
@@ -69,6 +69,6 @@ class _Archive(object):
 
 class _TooLarge(Exception):
     """
-    An archive has more bytes than it may have.
+    An archive would have more bytes than it may.
     """
     pass

@@ -4,8 +4,9 @@ The root of a tree, and the parts of a router that only the first process has.
 It finds the source of modules and serves it to children, hands out context
 ids, and receives the logs of the whole tree.
 
-Masters start often, so whatever only some of them need (the import machinery's
-helpers, resources, :mod:`pkgutil`) is imported where it is used.
+Masters start often, so modules that only some masters need (the import
+machinery's helpers, resources, :mod:`pkgutil`) are imported where they are
+used.
 """
 # !mitogen: minify_safe
 

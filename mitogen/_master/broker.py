@@ -30,7 +30,7 @@ class Broker(mitogen.core.Broker):
     _watcher = None
 
     def __init__(self, install_watcher=True):
-        # Before anything is made that would have to be ended.
+        # Checked before anything is made that would have to be ended.
         if not getattr(threading, '_daemon_threads_allowed', lambda: True)():
             raise mitogen.core.Error(
                 'a broker can be had in the main interpreter only: this one '
@@ -53,9 +53,10 @@ class Broker(mitogen.core.Broker):
 
 def _finish_imports():
     """
-    Before a fork, import what the broker's thread imports when it first serves
-    a module. The copy of a process cannot import what another thread was
-    about to: the lock of that module is never released there.
+    Before a fork, import the modules that the broker's thread imports when it
+    first serves a module. The copy of a process cannot import a module that
+    another thread was importing: the lock of that module is never released
+    there.
     """
     if not Broker._all:
         return

@@ -13,7 +13,7 @@ from mitogen.master import _file_cache, _read_file  # house
 def _read_cached_bytecode(path, stamp):
     """
     Return what the interpreter has cached for a file of source, or
-    :data:`None`. The cache must be that of the file as it is.
+    :data:`None`. The cache must be that of the present file.
     """
     import importlib.util
     import struct
@@ -28,8 +28,8 @@ def _read_cached_bytecode(path, stamp):
 
 def _get_bytecode(fullname, path, stamp):
     """
-    Return the marshalled code of a file of source, and compile it, and have
-    that cached, if need be.
+    Return the marshalled code of a file of source. If it is not cached,
+    compile it and have it cached.
 
     :param stamp: of the file.
     :raises Exception: it cannot be read, or does not compile.

@@ -11,8 +11,8 @@ import mitogen.core  # house
 class _Closure(object):
     """
     Walks from a module to those that it imports, as the import system will:
-    packages before what is in them, and what a module imports before what
-    follows that import. Nothing is imported for it.
+    packages before their modules, and the modules that one imports before
+    those of its later imports. Nothing is imported for it.
 
     :param needs:
         Function that returns, for the name of a module, the list of those that

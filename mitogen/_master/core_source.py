@@ -39,7 +39,8 @@ def _get_core_source():
 
 def _reduce_core_source(py3, whole):
     """
-    Return what :data:`mitogen.parent._reduce_core_source` describes.
+    Return the two texts that :data:`mitogen.parent._reduce_core_source`
+    describes.
     """
     import mitogen._shrink
     source = mitogen.parent._get_core_source()
@@ -55,7 +56,8 @@ def _reduce_core_source(py3, whole):
     except Exception:
         _log_swallowed(LOG, 'cannot reduce %r, so children are sent twice as '
                        'much', 'mitogen.core')
-    # The whole then, since a child may pass it on to one of the other kind.
+    # The whole text then, since a child may pass it on to a child of the other
+    # kind.
     return mitogen.core.to_text(source), None
 
 

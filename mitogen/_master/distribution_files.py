@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Distributions, and the files that they consist of.
+Distributions, and their files.
 """
 
 from __future__ import absolute_import  # house
@@ -19,11 +19,11 @@ _IDLE = ('.pyi', '.a', '.pyc', '.pyo')
 #: Words of a module that looks for files beside itself.
 _BY_PATH_RE = re.compile(br'\b(?:__file__|__path__)\b|\bstr\(\s*(?:\w+\.)*files\(')
 
-#: Words of one that looks which files there are.
+#: Words of a module that lists files.
 _LISTS_RE = re.compile(br'\b(?:listdir|scandir|iterdir|i?glob|walk|iter_modules|walk_packages)\s*\(')
 
 
-#: A path that does not stay in the folder that it is relative to.
+#: A path that leads out of the folder that it is relative to.
 _OUTSIDE_RE = re.compile(r'(?:^|/)\.{0,2}(?:/|\Z)|[\\\0\n]')
 
 _NAME_PART_RE = re.compile(r'[^\W\d]\w*\Z')
@@ -107,7 +107,8 @@ class _DistributionFiles(object):
     def _find_natives(self):
         for path in self.files:
             fullname = '.so' in path and _module_of(path)
-            # One of the second kind is used by an extension beside a module only.
+            # An extension with a module in Python beside it only makes that
+            # faster, and mypyc's helpers belong to such modules.
             if fullname and not fullname.endswith('__mypyc') and \
                     self._find_source(fullname) is None:
                 yield fullname, path
@@ -190,8 +191,8 @@ class _DistributionFiles(object):
 
     def choose(self, is_denied, with_tests):
         """
-        Return what travels: the paths of files, then those of bytecode, which is
-        of use to some children.
+        Return the paths that travel: those of files, then those of bytecode,
+        which is of use to some children.
 
         :param is_denied: function that tells whether a module may not travel.
         :param bool with_tests: also the folders named `tests` in packages.
@@ -221,7 +222,7 @@ class _DistributionFiles(object):
             try:
                 yield path, self.is_program(path), self.time_of(path), read(path)
             except (IOError, OSError):
-                # It was removed after it was installed.
+                # The file was removed after the installation.
                 continue
 
 
@@ -231,7 +232,7 @@ class _InstalledFiles(_DistributionFiles):
 
     :param str folder:
     :param str info: name of the folder inside it with the metadata.
-    :raises Exception: that does not say what it consists of.
+    :raises Exception: it does not list its files.
     """
     def __init__(self, folder, info):
         self.folder = folder

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Distributions: the metadata of what is installed here, for children.
+Distributions: the metadata of the distributions installed here, for children.
 """
 
 from __future__ import absolute_import  # house
@@ -33,7 +33,7 @@ def _normalized(name):
 
 class _DiskMetadata(object):
     """
-    The metadata of a distribution, in a folder, or in the one file that it is.
+    The metadata of a distribution, which is a folder or a single file.
     """
     def __init__(self, path):
         self._path = path
@@ -111,17 +111,17 @@ class _Distribution(object):
 
     def is_seen(self, policy):
         """
-        Tell whether a child may know: not if it may have none of the modules.
+        Tell whether a child may know of the distribution: not if it may have none of the modules.
         """
         if not policy.overrides and not policy.blocks:
-            # To look for the modules takes longest.
+            # Last, as looking for the modules takes longest.
             return True
         return any(not policy.denied(name) or any(other.startswith(name + '.') for other in policy.overrides)
                    for name in self.modules())
 
     def tell(self, policy):
         """
-        Return the fields that a child is sent. It needs to know of modules if it has to have some from here.
+        Return the fields that a child is sent. It needs the names of modules if some have to come from here.
         """
         modules = sorted(self.modules()) if policy.overrides else ()
         fields = (self.name, self._version, u' '.join(modules), self._text('entry_points.txt'))
@@ -160,7 +160,7 @@ class _Distributions(object):
                 try:
                     found.append(_Distribution(metadata))
                 except (IOError, OSError, ValueError):
-                    # Left behind by something.
+                    # A folder without a distribution may be left behind.
                     continue
         except Exception:
             # No archive, or a folder that may not be read.

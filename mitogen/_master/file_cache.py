@@ -13,20 +13,20 @@ import mitogen.core  # house
 
 class _FileCache(object):
     """
-    Keeps what was made from a file, as long as the file has the same time and
-    size. Any thread; no lock is held while something is made.
+    Keeps results that were made from a file, as long as the file has the same
+    time and size. Any thread; no lock is held while something is made.
 
     :param int most: bytes that are kept.
     """
     def __init__(self, most):
         self._most = most
         self._lock = threading.Lock()   # guards what follows
-        self._made = {}                 # (path, stamp, kind) -> what was made
+        self._made = {}                 # (path, stamp, kind) -> result
         self._size = 0
 
     def get(self, path, stamp, kind, make):
         """
-        Return what `make()` returns, or has returned for the same file.
+        Return the result of `make()`, or its earlier result for the same file.
 
         :param stamp: what :func:`_stamp_of` returned before the file was read.
         :param kind: what is made from it.
@@ -41,7 +41,7 @@ class _FileCache(object):
         size = len(made)
         with self._lock:
             if self._size + size > self._most:
-                # A master that serves that much for long is rare.
+                # Few masters serve so much for long.
                 self._made.clear()
                 self._size = 0
             self._made[key] = made
@@ -54,8 +54,8 @@ class _FileCache(object):
 
 def _stamp_of(path):
     """
-    Return what changes when a file is edited, :data:`None` if there is no such
-    file.
+    Return a value that changes when a file is edited, :data:`None` if there is
+    no such file.
     """
     try:
         st = os.stat(path)

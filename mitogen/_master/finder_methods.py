@@ -149,14 +149,12 @@ class SysModulesMethod(FinderMethod):
 
 class ParentEnumerationMethod(FinderMethod):
     """
-    Base of the methods that do not trust what :data:`sys.modules` has for a
-    name, since modules may replace themselves there. They start from the
-    nearest parent package that can be trusted, and look for the file.
+    Base of the methods that do not trust the object in :data:`sys.modules`, since modules may replace themselves there.
+    They start from the nearest parent package that can be trusted, and look for the file.
     """
     def _trusted_path(self, name):
         """
-        Return the search path of the loaded package `name`, or
-        :data:`None` if what is loaded is no such package.
+        Return the search path of the loaded package `name`, or :data:`None` if the loaded module is no such package.
         """
         raise NotImplementedError()
 
@@ -290,7 +288,7 @@ class SourceBesideMethod(FinderMethod):
                 return None
             return path, _read_file(path), os.path.basename(path) == '__init__.py'
         except Exception:
-            # As much may be wrong as with a finder that was asked before.
+            # It may fail in any way, as a finder that was asked before may.
             return None
 
 
@@ -301,7 +299,7 @@ class NamespaceMethod(FinderMethod):
     def _folders(self, fullname):
         module = sys.modules.get(fullname)
         if isinstance(module, types.ModuleType) and getattr(module, '__spec__', None) is None:
-            # Made by a .pth file.
+            # Such a module is made by a .pth file.
             return _search_path(fullname) if getattr(module, '__file__', None) is None else []
         spec = _find_spec(fullname)
         return _locations(spec) if spec and _is_namespace(spec) else []

@@ -10,7 +10,7 @@ import os  # house
 from mitogen.master import _list_submodules, _search_path, to_text  # house
 
 
-#: Names in one list: a child is not to have the master list what no package has.
+#: Names in one list. No package has more, and a child must not make the master list more.
 _LISTED_MAX = 10000
 
 
@@ -41,7 +41,7 @@ def _list_disk(path):
 
 def _list_archive(loader, path):
     """
-    Return the same of a folder in an archive, empty if there is none.
+    Return the entries of a folder in an archive, empty if there is none.
     """
     folder = path[len(loader.archive):].strip(os.sep) + os.sep
     names = {}
@@ -54,7 +54,7 @@ def _list_archive(loader, path):
 
 def _list_by_reader(reader, parts):
     """
-    Return the same of a package that has neither, but a reader of resources.
+    Return the entries of a package that is in neither, but has a reader of resources.
     """
     files = getattr(reader, 'files', None)
     if files is None:
@@ -67,7 +67,7 @@ def _list_by_reader(reader, parts):
 
 def _list_folder(loader, locations, fullname, parts):
     """
-    Return what is in a folder of a package, as text for a child.
+    Return the entries of a folder of a package, as text for a child.
 
     :param loader: of the package.
     :param locations: folders that the package is in.

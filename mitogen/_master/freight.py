@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Freight: distributions that travel whole, since modules would not do.
+Freight: distributions that travel whole, since their modules alone would not
+work.
 """
 
 from __future__ import absolute_import  # house
@@ -48,7 +49,7 @@ class _Load(object):
 
 def _refused_by(stream):
     """
-    Return the set of labels of distributions that the child at the other end of a
+    Return the labels of the distributions that the child at the other end of a
     stream was refused.
     """
     protocol = stream.protocol
@@ -212,7 +213,8 @@ class _Freight(object):
         if distribution is None:
             on_made(why)
         else:
-            # A child chooses among two archives. It cannot have more made.
+            # A child chooses among two archives. It cannot cause more to be
+            # made.
             magic = self._own.magic if platform.magic == self._own.magic else ''
             self._get_archive(distribution, magic, on_made)
 
@@ -240,7 +242,7 @@ class _Freight(object):
 
     def _guess_tags(self, distribution):
         """
-        Return the tags of what was not installed from a wheel.
+        Return the tags of a distribution that was not installed from a wheel.
         """
         if not distribution.natives:
             return ['py3-none-any']
@@ -250,7 +252,7 @@ class _Freight(object):
     @staticmethod
     def _describe(made):
         """
-        Return what a child is told of an archive.
+        Return the message to a child about an archive.
         """
         if not isinstance(made, _Archive):
             return ('no ' + made).encode('utf-8')
@@ -309,7 +311,8 @@ class _Freight(object):
         start = binascii.unhexlify(magic)
         useful = (entry for entry in distribution.load(bytecode if magic else ())
                   if entry[-1].startswith(start))
-        # Children wait for it, unless it would not go at all otherwise.
+        # Children wait until an archive is freed, unless this one would never
+        # fit otherwise.
         size = distribution.size_of_all(paths)
         return _Archive(distribution.load(paths), useful, most,
                         6 if 2 * most < size < 8 * most else 2)
@@ -318,7 +321,7 @@ class _Freight(object):
         self._packing.popleft()
         if self._packing:
             self._make_next()
-        # A child may come again for what is gone from here: it is made anew.
+        # A child may ask again for an archive that was freed: it is made anew.
         self._made[key] = made
         while len(self._made) > 1 and sum(
                 getattr(other, 'packed_size', 0)

@@ -23,7 +23,7 @@ class IdAllocator(_Server):
 
     used_up_msg = 'all context ids are used up'
 
-    #: No context has an id from here on.
+    #: No context has this id or a larger one.
     _end = mitogen.core.NOBODY
 
     def __init__(self, router):
@@ -66,7 +66,7 @@ class IdAllocator(_Server):
         if stream is not None:
             taken = getattr(stream, 'id_blocks', 0)
             if taken >= self._router.limits.id_blocks:
-                # One that asks for ever would leave none to others.
+                # A child that asks for ever would leave none to others.
                 self._router.refuse(stream, 'id_blocks',
                                     'it asks for too many ids')
                 self._router._maybe_send_dead(True, msg, self.used_up_msg)

@@ -70,7 +70,7 @@ class _Sites(object):
     def __init__(self):
         self._sites = {}    # folder -> (when it is to be looked at, stamp, _Site)
 
-    #: Seconds for which a folder is taken to be as it was.
+    #: Seconds for which a folder is taken to be unchanged.
     period = 0.5
 
     def _get(self, folder):

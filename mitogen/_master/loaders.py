@@ -14,9 +14,8 @@ from mitogen.master import _ask_finder, _loaded_path, _locations, _with_portions
 
 def _find_spec(fullname):
     """
-    Return what the import system knows of `fullname`, or :data:`None`, and
-    import no parent package: names come from children, who are not to choose
-    what runs here.
+    Return the import system's spec of `fullname`, or :data:`None`, and import no parent package: names come from
+    children, which must not choose the code that runs here.
 
     :raises Exception:
         Any exception that a finder raises.
@@ -92,7 +91,7 @@ def _find_loader(fullname):
 
 def _iter_loader(fullname):
     """
-    Yield what the loader of a package without a folder says is inside.
+    Yield the names that the loader of a package without a folder lists.
     """
     try:
         return _find_loader(fullname).iter_modules(None)
@@ -129,7 +128,7 @@ def _list_submodules(path, fullname):
     try:
         folders = [dirname] + [folder for folder in _search_path(fullname) if folder != dirname]
     except Exception:
-        # A finder of somebody else's.
+        # A finder of another package.
         folders = [dirname]
     found = collections.OrderedDict()
     for entry in pkgutil.iter_modules(folders):

@@ -29,7 +29,8 @@ class LogForwarder(_Server):
         super(LogForwarder, self).__init__(
             router, mitogen.core.FORWARD_LOG, self._on_forward_log)
 
-    #: How many loggers children may bring into being, which stay for ever.
+    #: Number of loggers that children may cause to be made, which stay for
+    #: ever.
     loggers_max = 5000
 
     #: How long the name of one may be, and how many dots it may have: each
@@ -43,7 +44,7 @@ class LogForwarder(_Server):
             full = mitogen.parent._native_str(
                 u'%s.%s' % (mitogen.core._printable(name), mark))
             if len(self._loggers) >= self.loggers_max:
-                # One that nobody configures, and nobody remembers.
+                # Such a logger is neither configured nor remembered.
                 logger = logging.Logger(full)
                 logger.parent = logging.getLogger()
                 return logger
@@ -71,7 +72,7 @@ class LogForwarder(_Server):
         text = self._shorten(bytes(msg.data)).decode('utf-8', 'replace')
         try:
             name, level, message = text.split(u'\0', 2)
-            # The time that these take grows faster than their length.
+            # Names: the time that these take grows faster than their length.
             if len(name) > self.name_max or len(level) > 20 or \
                     name.count(u'.') > self.dots_max:
                 raise ValueError(name)
@@ -86,7 +87,7 @@ class LogForwarder(_Server):
         if name == u'stderr':
             self._note_words(context, message)
         logger = self._get_logger(context, name, mark)
-        # This goes through the record factory, if somebody has set one.
+        # This goes through the record factory, if the program has set one.
         logger.handle(logging.makeLogRecord({
             'name': logger.name,
             'levelno': level,

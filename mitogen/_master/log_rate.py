@@ -32,7 +32,8 @@ class _LogRate(object):
 
     :param Router router: whose limits these are.
     """
-    #: A peer that was silent may send as much at once as in so many seconds.
+    #: Seconds: a peer that was silent may send as much at once as it may in
+    #: this time.
     burst = 4
 
     def __init__(self, router):
@@ -58,7 +59,7 @@ class _LogRate(object):
     def _drop(self, stream, spent):
         spent.dropped += 1
         if spent.dropped == 1:
-            # One line for all that are dropped until then.
+            # One line tells of all records that are dropped until then.
             self._router.broker.timers.schedule(
                 mitogen.core.now() + 1.0, lambda: self._tell(stream, spent))
 

@@ -52,9 +52,9 @@ def _is_decorator(node):
 
 def _cut_main(src, pattern):
     """
-    Return the source of a main module without the guard, and what follows it;
-    as it is, if :func:`mitogen.main` runs it, which does nothing in a child;
-    or :data:`None`, if it would run as a whole.
+    Return the source of a main module without the guard and the lines after
+    it; the whole source, if :func:`mitogen.main` runs it, which does nothing
+    in a child; or :data:`None`, if it would run as a whole.
     """
     # Few masters are asked for their main module.
     import ast

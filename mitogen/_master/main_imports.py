@@ -11,7 +11,7 @@ import re  # house
 from mitogen.master import b  # house
 
 
-#: An import by dots, as far as the word that follows.
+#: An import by dots, up to the word after it.
 _RELATIVE = re.compile(b(r'\bfrom[ \t]*((?:\.[ \t]*)+)(import\b)?'))
 
 
@@ -43,7 +43,7 @@ def _with_absolute_imports(src, package):
 
     lines = src.splitlines(True)
     for node in ast.walk(ast.parse(src)):
-        # Lines that only look so, in a text, have no such node.
+        # Lines within a text that only look like an import have no such node.
         if isinstance(node, ast.ImportFrom) and node.level:
             lines[node.lineno - 1] = _RELATIVE.sub(write_out, lines[node.lineno - 1])
     return b('').join(lines)

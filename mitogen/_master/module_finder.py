@@ -30,7 +30,7 @@ _NAME_RE = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$')
 
 def _imports_by_name(code):
     """
-    Yield what code that imports by name may import: each text in it that may
+    Yield the modules that code may import by name: each text in it that may
     be the name of a module, as a tuple like those of the imports.
     """
     if not set(code.co_names) & set(['__import__', 'import_module']):
@@ -52,7 +52,8 @@ class ModuleFinder(object):
     #: Modules that are never sent unasked.
     _related_modules_denylist = frozenset(['__main__'])
 
-    #: In the order in which they are tried: the exact ones first.
+    #: Finder methods in the order in which they are tried: the exact ones
+    #: first.
     get_module_methods = [method() for method in (
         DefectivePython3xMainMethod,
         PkgutilMethod, SysModulesMethod,
@@ -66,7 +67,7 @@ class ModuleFinder(object):
         #: Module name -> sorted list of the names it imports.
         self._related_cache = {}
         self._modifiers = {}
-        #: Names whose source is not what is in the file.
+        #: Names whose source differs from the file.
         self._altered = set()
 
     def __repr__(self):
@@ -185,7 +186,7 @@ class ModuleFinder(object):
 
     def _is_altered(self, fullname):
         """
-        Tell whether what is served for a module is not what is in the file.
+        Tell whether the source served for a module differs from the file.
         """
         return fullname in self._altered
 
@@ -198,7 +199,7 @@ class ModuleFinder(object):
 
     def _find_imports(self, fullname, is_pkg, get_code=None):
         """
-        Yield what a module imports at its top level, in order: pairs of name
+        Yield the imports of a module at its top level, in order: pairs of name
         and whether that is a module for sure, since a name that is imported
         from a package may be anything; None if a text may be the name. A module that does not compile here
         imports nothing.
@@ -294,7 +295,8 @@ class ModuleFinder(object):
             try:
                 related = self.find_related_imports(name)
             except Exception:
-                # One bad module must not cost the others that need it.
+                # One bad module must not prevent the modules that need it from
+                # being sent.
                 _log_swallowed(FINDER_LOG, 'cannot tell what %r needs, so '
                                'children fetch that one by one', name)
                 continue

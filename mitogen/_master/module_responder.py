@@ -19,7 +19,7 @@ from mitogen.master import _with_absolute_imports, b, get_child_modules, is_stdl
 from mitogen.master import RESPONDER_LOG, to_text  # house
 
 
-#: Module name -> its source minified, and module name -> what is sent of it
+#: Module name -> its source minified, and module name -> that source
 #: compressed.
 _minified_by_source = _BySource()
 _compressed_by_source = _BySource()
@@ -44,7 +44,7 @@ class ModuleResponder(_Server):
     """
     Serve modules to children. Handlers run on the broker thread.
     """
-    #: Names of the attributes that count what was done; see
+    #: Names of the attributes that count the work done; see
     #: :meth:`Router.get_stats`. Those in seconds are floats once used.
     COUNTERS = (
         'bad_load_module_count', 'good_load_module_count',
@@ -85,7 +85,7 @@ class ModuleResponder(_Server):
         for counter in self.COUNTERS:
             setattr(self, counter, 0)
         mitogen.parent._receive_announcements(router)
-        # Last: a request may come in at once.
+        # Last: a request may come at once.
         super(ModuleResponder, self).__init__(
             router, mitogen.core.GET_MODULE,
             mitogen.parent.Throttle(router, self._on_get_module,
@@ -95,8 +95,9 @@ class ModuleResponder(_Server):
 
     def add_source_modifier(self, fullname, callable):
         """
-        Let a function change what is served; parameters as of the method of
-        that name of :class:`ModuleFinder`. Before the first child asks.
+        Let a function change the source that is served; parameters as of the
+        method of that name of :class:`ModuleFinder`. Before the first child
+        asks.
         """
         self._finder.add_source_modifier(fullname, callable)
 
@@ -109,9 +110,9 @@ class ModuleResponder(_Server):
 
     def whitelist_prefix(self, fullname):
         """
-        Serve `fullname` and what is inside it, and from the first call on
-        nothing else but what was so listed, and Mitogen itself. Children
-        learn of it when they are started.
+        Serve `fullname` and its submodules. From the first call on, only names
+        that were listed so are served, and Mitogen itself. Children learn of
+        it when they are started.
         """
         if not self.policy.overrides:
             self.policy.overrides.add('mitogen')
@@ -143,7 +144,7 @@ class ModuleResponder(_Server):
         raise ImportError(self.main_guard_msg % (path,))
 
     def _is_minify_safe(self, source):
-        # Few are, and the expression is slow.
+        # Few sources match, and the expression is slow.
         return self._minify_word in source and \
             self.minify_safe_re.search(source) is not None
 
@@ -177,7 +178,7 @@ class ModuleResponder(_Server):
         """
         found = self._finder.get_module_source(fullname)
         if found[0] and is_stdlib_path(os.path.abspath(found[0])):
-            # Of another version than the child's own.
+            # It is of another version than the child's own.
             RESPONDER_LOG.debug('refusing to serve %r: %r is in the standard '
                                 'library', fullname, found[0])
             return None, None, None
@@ -195,7 +196,7 @@ class ModuleResponder(_Server):
 
     def _forget(self, fullname):
         """
-        Forget what was made of a module that has changed.
+        Forget all results for a module that has changed.
         """
         self._finder._forget(fullname)
         self._cache.pop(fullname, None)
@@ -210,7 +211,7 @@ class ModuleResponder(_Server):
 
     def _is_sent_as_it_is(self, fullname):
         """
-        Tell whether children run just what is in the file of a module.
+        Tell whether children run exactly the file of a module.
         """
         return fullname != '__main__' and \
             fullname.partition('.')[0] != 'mitogen' and \
@@ -249,8 +250,8 @@ class ModuleResponder(_Server):
     @staticmethod
     def _keeps(tup, cache):
         """
-        Return whether a module is worth to be remembered: a child may ask
-        for any number of those that do not exist.
+        Return whether to remember a module: a child may ask for any number of
+        modules that do not exist.
         """
         return tup[2] is not None or len(cache) < mitogen.parent.ABSENT_MAX
 
@@ -303,8 +304,8 @@ class ModuleResponder(_Server):
 
     def _send_related(self, stream, fullname):
         """
-        Send what the module needs, as far as the child is known to lack it:
-        it asked for, or was sent, the package at the top.
+        Send the modules that this one needs, if the child is known to lack
+        them: it asked for, or was sent, the package at the top.
         """
         sent = stream.protocol.sent_modules
         for name in self._build_tuple(fullname)[4]:
@@ -314,7 +315,8 @@ class ModuleResponder(_Server):
             try:
                 self._send_load_module(stream, name)
             except ImportError:
-                # Denied, for example. It is asked for if it is wanted.
+                # It may be denied, for example. The child asks for it if it
+                # needs it.
                 RESPONDER_LOG.debug('skipping %r, which %r needs', name,
                                     fullname, exc_info=True)
             except Exception:
@@ -323,8 +325,9 @@ class ModuleResponder(_Server):
 
     def _send_late_core(self, stream):
         """
-        Send the rest of the core, once, to a child that runs a person's code:
-        so it need not wait for it, and has it on its broker thread, too.
+        Send the rest of the core, once, to a child that runs a program's code:
+        so the child need not wait for it, and has it on its broker thread,
+        too.
         """
         conn = getattr(stream, 'conn', None)
         if getattr(conn, '_lacks_core', False) is True:
@@ -346,7 +349,7 @@ class ModuleResponder(_Server):
             self._send_related(stream, fullname)
             self._send_load_module(stream, fullname)
         except Exception as e:
-            # Not marked as sent: the reason may go away.
+            # It is not marked as sent: the reason for the failure may go away.
             self._send_tuple(stream, self._make_negative_response(fullname))
             if isinstance(e, ImportError):
                 RESPONDER_LOG.debug('%r cannot be served to %s', fullname,
@@ -407,11 +410,12 @@ class ModuleResponder(_Server):
         """
         push = getattr(stream.protocol, '_push', None)
         if push is None:
-            # The part of the core that it lacks reads the next messages.
+            # The child needs the rest of the core to read the next messages.
             self._send_late_core(stream)
             push = stream.protocol._push = _Push(self, stream)
         if push.is_full():
-            # It is not answered: that would have to wait, too.
+            # The refused request is not answered: the answer would have to
+            # wait, too.
             self._router.refuse(stream, 'requests', 'dropping a request: it asks for too many modules')
         else:
             push.answer(fullname)
@@ -455,8 +459,8 @@ class ModuleResponder(_Server):
                 context, 'disconnect',
                 lambda: self._forwarded_by_context.pop(context_id, None))
 
-    #: Seconds :meth:`forward_modules` waits for the broker thread. In vain if
-    #: that waits for us in turn, to finish importing what it shall send.
+    #: Seconds :meth:`forward_modules` waits for the broker thread. The wait is
+    #: in vain if that thread waits for this one to finish an import.
     forward_timeout = 5.0
 
     def forward_modules(self, context, fullnames):

@@ -54,7 +54,7 @@ class _Parcels(object):
     @staticmethod
     def is_fresh(parcel):
         """
-        Tell whether the file of a module is as it was.
+        Tell whether the file of a module is unchanged.
         """
         return parcel.stamp is None or (
             parcel.stamp == _stamp_of(parcel.path) and
@@ -82,7 +82,7 @@ class _Parcels(object):
     @staticmethod
     def _stands_for_another(parcel):
         """
-        Tell whether what is sent only says how to have a module.
+        Tell whether a parcel only says how to get a module.
         """
         return parcel.load is not None and parcel.load.text is not None
 
@@ -119,7 +119,8 @@ class _Parcels(object):
             return zlib.compress(parcel.load.text.encode('utf-8'))
         as_bytecode = as_bytecode and self._has_bytecode(parcel)
         if parcel.name.partition('.')[0] == 'mitogen':
-            # It is passed on to many.
+            # Compressed as well as possible: modules of this package go to all
+            # children.
             level = 9
 
         def make():
@@ -134,7 +135,7 @@ class _Parcels(object):
                 return _with_head(_get_bytecode(parcel.name, parcel.path,
                                                 parcel.stamp))
             except Exception:
-                # The child is to fail as we would.
+                # The child's import has to fail as ours would.
                 pass
         return self._responder._get_source(parcel.name)
 
@@ -147,7 +148,7 @@ class _Parcels(object):
         if needs is None:
             needs = list(_with_packages(self._find_needs(fullname)))
             if fullname in self._parcels:
-                # A child may ask for any number of those that do not exist.
+                # A child may ask for any number of modules that do not exist.
                 self._needs[fullname] = needs
         return needs
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Tags of wheels, compared with what a child says of its interpreter.
+Tags of wheels, compared with the facts that a child tells about its
+interpreter.
 """
 
 from __future__ import absolute_import  # house
@@ -76,13 +77,14 @@ class _Platform(object):
 
     def _machine(self):
         """
-        Return what a platform tag ends with here.
+        Return the ending that a platform tag has here.
         """
         return self.platform.partition('_')[2]
 
     def _why_no_platform(self, platform, own):
         """
-        Return what forbids a platform tag: "platform" or "C library", or None.
+        Return the reason that forbids a platform tag: "platform" or "C
+        library", or None.
 
         :param _Platform own: of this process, for what was built here.
         """
@@ -119,8 +121,8 @@ class _Platform(object):
 
     def why_not(self, tags, own):
         """
-        Return what forbids that a distribution with some tags runs here: text,
-        or :data:`None` if nothing does.
+        Return why a distribution with some tags does not run here, as text, or
+        :data:`None` if it does.
 
         :param _Platform own: of this process.
         """

@@ -44,7 +44,7 @@ def _portion_in(folder, fullname):
 
 def _find_in(folder, fullname):
     """
-    Return what an entry of a path has of a module, as a spec, or :data:`None`.
+    Return the spec of a module in an entry of a path, or :data:`None`.
     """
     import pkgutil
     find_spec = getattr(pkgutil.get_importer(folder), 'find_spec', None)
@@ -88,7 +88,7 @@ def _locations(spec):
     Return the folders of a package as its spec has them, as a list.
     """
     found = spec.submodule_search_locations
-    # That of a namespace looks for the package above, which need not be imported.
+    # The path of a namespace looks for the package above, which need not be imported.
     return list(getattr(found, '_path', found) or ())
 
 
@@ -124,7 +124,7 @@ _NAMESPACE_LOADERS = ('NamespaceLoader', '_NamespaceLoader')
 
 def _is_namespace(spec):
     """
-    Tell whether a package has folders and no source. Its import runs nobody's code.
+    Tell whether a package has folders and no source. Importing it runs no code.
     """
     return bool(spec.submodule_search_locations) and (
         spec.loader is None or type(spec.loader).__name__ in _NAMESPACE_LOADERS)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Push: a child that asks for a module is sent all that this module needs.
+Push: a child that asks for a module is sent all modules that it needs.
 """
 
 from __future__ import absolute_import  # house
@@ -59,10 +59,11 @@ class _Batch(object):
 
 class _Push(object):
     """
-    Answers the requests of one child that has announced itself. Each is answered
-    with the module, then with those that it needs and the child lacks, in order
-    of need, and with the names that nobody has. The work is done in slices:
-    other children have their turn in between. Broker thread.
+    Answers the requests of one child that has announced itself. Each is
+    answered with the module, then with those that it needs and the child
+    lacks, in order of need, and with the names of modules that do not exist
+    here. The work is done in slices: other children have their turn in
+    between. Broker thread.
 
     :param ModuleResponder responder:
     :param stream: to the child.
@@ -90,7 +91,7 @@ class _Push(object):
 
     def is_full(self):
         """
-        Tell whether as many requests wait as may: answers go only as fast as
+        Tell whether the queue of requests is full: answers go only as fast as
         they are read.
         """
         return len(self._roots) >= self._router.limits.requests
@@ -101,7 +102,7 @@ class _Push(object):
         it are known.
         """
         if self._messages is not None and fullname in self._sent:
-            # It is on its way. The child has asked for what is inside, too.
+            # The module is on its way already; the child asked before it came.
             return
         self._roots.append((fullname, fullname in self._sent))
         if self._messages is None:
@@ -160,9 +161,9 @@ class _Push(object):
         root, was_sent = self._roots.popleft()
         self._root = root
         if root in self._sent and not was_sent:
-            # It has gone with what was asked for before.
+            # It was sent with an earlier answer.
             return ()
-        # The child says that it has some of this, and yet it asks.
+        # The child asks for a module that it says to have.
         self._announcement.names.discard(root.partition('.')[0])
         return self._responder._shipments.get(
             (self._kind, frozenset(self._refused)), root, self._announcement.names,
@@ -193,7 +194,7 @@ class _Push(object):
 
     def _walk(self, root):
         """
-        Yield the names of what is sent for a module.
+        Yield the names of the modules that are sent for a module.
         """
         self._root, self._pushed = root, 0
         lineage = list(mitogen.core.module_lineage(root))
@@ -211,7 +212,7 @@ class _Push(object):
         try:
             return self._parcels.needs(fullname)
         except Exception:
-            # So much the fewer are sent.
+            # Then fewer modules are sent.
             _log_swallowed(RESPONDER_LOG, 'cannot find what %r needs', fullname)
             return []
 
@@ -255,7 +256,7 @@ class _Push(object):
                                     self._stream, exc_info=True)
             else:
                 _log_swallowed(RESPONDER_LOG, 'cannot send %r to a child', name)
-            # Others are asked for if they are wanted.
+            # The child asks for the others if it needs them.
             if is_root:
                 self._responder.bad_load_module_count += 1
                 batch.add_failure(name)

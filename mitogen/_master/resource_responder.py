@@ -26,8 +26,8 @@ class ResourceResponder(_Server):
             router, mitogen.core.GET_RESOURCE,
             mitogen.parent.Throttle(router, self._on_get_resource,
                                     self._refuse_resource),
-            # The answer goes to the neighbour, which would keep what somebody
-            # behind it has asked for.
+            # The answer goes to the neighbour, which would keep the answer to
+            # a context behind it.
             mitogen.parent.is_immediate_child)
 
     def _search_locations(self, fullname):
@@ -51,14 +51,14 @@ class ResourceResponder(_Server):
 
     def _get_names(self, fullname, resource):
         """
-        Return the list of what is in a package, or in a folder of it.
+        Return the list of the entries of a package, or of a folder of it.
 
         :raises Exception:
             There is no such thing, or the child may not have it.
         """
         policy = self._router.responder.policy
         if not fullname:
-            # That would be the whole path.
+            # An empty name would list all of sys.path.
             return None
         if resource == mitogen.core._MODULES_RESOURCE:
             return _pack_names(_list_package(fullname, policy))
@@ -78,8 +78,8 @@ class ResourceResponder(_Server):
         :param fullname:
             Name of the package.
         :param resource:
-            Path below the package, with slashes. It may not lead out of it: a
-            child is not to read whatever the master can.
+            Path below the package, with slashes. It may not lead out of the
+            package: a child must not read every file that the master can.
         """
         parts = resource.split('/')
         if not self._is_inside(parts):

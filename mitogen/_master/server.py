@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-_Server: base of what answers requests of children.
+_Server: base of the classes that answer requests of children.
 """
 
 from __future__ import absolute_import  # house
@@ -10,7 +10,8 @@ import mitogen.parent  # house
 
 class _Server(object):
     """
-    Base of what answers the messages to one handle, on the broker thread.
+    Base of the classes that answer the messages to one handle, on the broker
+    thread.
 
     :param respond:
         Function to call with each message.

@@ -60,8 +60,8 @@ class _Shipments(object):
 
     def _follow(self, key, made, rest):
         """
-        Yield all of an answer that is being made: the rest of it is made by the one
-        who is first to need it, as several children may have asked at once.
+        Yield all of an answer that is being made: the rest is made for the
+        first child that needs it, as several may have asked at once.
         """
         count = 0
         while True:
@@ -88,7 +88,7 @@ class _Shipments(object):
         if not any(parcels for _, parcels in made):
             return
         if key in self._kept:
-            # Some file of it was edited.
+            # A file of the answer was edited.
             self._size -= self._weigh(key, self._kept.pop(key))
         self._kept[key] = made
         self._size += self._weigh(key, made)
@@ -97,8 +97,8 @@ class _Shipments(object):
 
     def _weigh(self, key, made):
         """
-        Return about how many bytes an answer takes with the names that it is
-        kept by, of which a child may say any number.
+        Return about how many bytes an answer takes, with the names in its key:
+        a child may send any number of names.
         """
         _, _, names, sent = key[:4]
         return sum(len(data) for data, _ in made) + \

@@ -75,7 +75,7 @@ _FURNISH_RE = re.compile(b(r'^mitogen\._house\.furnish\('), re.MULTILINE)
 
 def _whole(fullname, path, source):
     """
-    Return the source to serve for what was found. In a checkout some modules
+    Return the source to serve for a file. In a checkout some modules
     of this package only run their parts, which a child does not have.
     """
     if fullname.startswith('mitogen.') and _FURNISH_RE.search(source):

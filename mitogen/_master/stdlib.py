@@ -72,5 +72,5 @@ def is_stdlib_name(modname):
     try:
         return is_stdlib_path(os.path.abspath(path))
     except (AttributeError, TypeError, ValueError):
-        # An object that makes up its attributes.
+        # The object may make up its attributes.
         return False

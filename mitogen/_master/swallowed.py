@@ -11,7 +11,7 @@ import sys  # house
 import mitogen.parent  # house
 
 
-#: (text, name) of each error that was told as a warning.
+#: (text, name) of each error that was logged as a warning.
 _swallowed = set()
 
 

@@ -45,7 +45,7 @@ class ThreadWatcher(object):
 
     @classmethod
     def _check_fork(cls):
-        # Threads do not survive a fork, and the lock may have been held.
+        # Threads do not survive a fork, and one may have held the lock.
         if cls._pid != os.getpid():
             cls._lock = threading.Lock()
             cls._watchers = {}
@@ -60,7 +60,7 @@ class ThreadWatcher(object):
             try:
                 watcher.on_join()
             except Exception:
-                # A broker, for one, may not have been told to end.
+                # The other watchers, such as a broker's, must still be called.
                 LOG.warning('%r failed', watcher, exc_info=True)
 
     @classmethod

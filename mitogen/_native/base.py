@@ -5,8 +5,8 @@ The classes of :mod:`mitogen.core` over the compiled core.
 
 `mitogen.core` imports this module in its middle, by its part `choice`: the
 bases are there, the leaves are not. Each class here is the compiled leaf of a
-base, which has the texts and what is rare. The path of a message is in
-`_mitogen_core`.
+base class, which has the docstrings and the rare methods. The path of a
+message is in `_mitogen_core`.
 
 Threads: as in `mitogen.core`. Any thread that waits for a message may run the
 loop, so the loop calls nothing here. An event that needs Python is handed to
@@ -26,8 +26,8 @@ import mitogen
 from _mitogen_core import __version__ as _built_version
 import _mitogen_core as _c
 
-# Its parts before `choice`, so far. A class that `choice` selects is named
-# `mitogen.core.Message`, in a function.
+# So far it has only its parts before `choice`. A class that `choice` selects
+# is named `mitogen.core.Message`, in a function.
 core = sys.modules['mitogen.core']
 LOG = core.LOG
 
@@ -38,7 +38,7 @@ if _built_version != _wanted_version:
         'both from one source (pip install --force-reinstall PATH)'
         % (_built_version, _wanted_version))
     if os.environ.get('MITOGEN_CORE') != 'native':
-        # An absent extension needs no word, but this was not meant.
+        # If there is no extension, say nothing; this one was meant to be used.
         import warnings
         warnings.warn(_mismatch + '; the pure core is used', RuntimeWarning)
     raise ImportError(_mismatch)

@@ -10,7 +10,7 @@ from mitogen._native import core, MitogenProtocol, Poller  # house
 
 class _Waker(core.Waker):
     # Instead of a pipe, an event in the loop's queue keeps the place of each
-    # function: so it runs after what was routed before it.
+    # function: so it runs after messages that were routed before it.
 
     def __init__(self, broker):
         core.Waker.__init__(self, broker)
@@ -31,7 +31,7 @@ class _Waker(core.Waker):
         with self._lock:
             if self._broker._exitted:
                 raise core.Error(self.broker_shutdown_msg)
-            # First: a place too many is no harm.
+            # First: a place too many does no harm.
             self._call_later()
             self._deferred.append((func, args, kwargs))
             self.wakes += 1

@@ -57,7 +57,7 @@ def _make_message(cls, attributes):
 def _slow_unpickle(msg, find_class, failure=None):
     """
     Unpickle with the caller's own look-ups, or log a payload that the native
-    decoder refused with `failure`. One that is empty tells that by itself.
+    decoder refused with `failure`. An empty payload need not be logged.
     """
     if failure is not None:
         if msg.data:

@@ -32,14 +32,15 @@ class _Announcement(object):
 
     def runs_our_bytecode(self):
         """
-        Tell whether the child is likely to run our kind of bytecode. It looks
-        again before it does.
+        Tell whether the child is likely to run our kind of bytecode. The child
+        checks again before it runs any.
         """
         own = sys.version
         return (
             self.version.split('.')[:2] == own.split('.')[:2] and
             (u'PyPy' in self.version) == ('PyPy' in own) and
-            # With -O there would be no assertions, and no docstrings with -OO.
+            # With -O the bytecode has no assertions, and with -OO no
+            # docstrings.
             not sys.flags.optimize
         )
 
@@ -102,6 +103,6 @@ def _send_load_module(router, stream, data):
 
 def _is_far(stream):
     """
-    Tell whether what is sent to a child goes through a network.
+    Tell whether bytes for a child go through a network.
     """
     return getattr(getattr(stream, 'conn', None), '_is_far', False) is True

@@ -17,7 +17,7 @@ class Argv(object):
 
     :param argv: list of strings.
     """
-    #: All that shells take as it is, whatever stands around it.
+    #: Characters that shells take as they are, whatever stands around them.
     _plain = re.compile(r'[A-Za-z0-9%+,./:=@_-]+\Z')
     _must_escape = re.compile(r'([\\$"`])')
 
@@ -32,8 +32,8 @@ class Argv(object):
         if self._plain.match(word):
             return word
         if '!' in word:
-            # Between double quotes an interactive shell reads it, and another
-            # one keeps a backslash that stands before it.
+            # Between double quotes an interactive shell expands it, and other
+            # shells keep a backslash in front of it.
             return "'%s'" % (word.replace("'", "'\\''"),)
         return '"%s"' % (self._must_escape.sub(r'\\\1', word),)
 

@@ -29,7 +29,7 @@ thread. `Router.connect`, `CallChain.call`, `ChildIdAllocator.allocate` and
 `Context.shutdown(wait=True)` block, and so must run on any other thread.
 """
 
-# There is a mitogen.select, and Python 2 would look there first.
+# There is a mitogen.select, and Python 2 would find that first.
 from __future__ import absolute_import
 
 import binascii
@@ -65,7 +65,7 @@ from mitogen.core import b
 from mitogen.core import to_text
 
 
-# A child that was sent no more than it needed: we need everything.
+# A child may have been sent only a part of the core; a parent needs all of it.
 mitogen.core._complete()
 
 LOG = logging.getLogger(__name__)

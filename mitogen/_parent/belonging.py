@@ -47,7 +47,7 @@ def _refuse_foreign(context, *values):
 
 def _note_router(router):
     """
-    Look at what is sent from now on, if this is not the only router.
+    Check all values that are sent from now on, if this is not the only router.
     """
     _routers[:] = [ref for ref in _routers if ref() is not None]
     _routers.append(mitogen.core._weakref.ref(router))
@@ -60,7 +60,7 @@ def _note_router(router):
 
 def _forget_routers():
     """
-    In a child made by fork, those of its parent are of no use.
+    In a child made by fork, the parent's routers are of no use.
     """
     del _routers[:]
 

@@ -32,13 +32,14 @@ else:
 
 
 if mitogen.core.CORE == 'native':
-    # Not imported: to the finder of modules, what needs this one would need the extension.
+    # Not imported: the finder of modules would believe that every module which
+    # needs this one needs the extension.
     _callee_names = sys.modules['_mitogen_core'].callee_names
 else:
     def _callee_names(fn):
         """
         Return (module, None, name) of a plain function that its name leads to,
-        if that is soon seen.
+        if a quick look shows that.
         """
         return None
 
@@ -241,7 +242,7 @@ class CallChain(object):
         responder = getattr(getattr(self.context, 'router', None), 'responder', None)
         if responder is None:
             return True
-        # A program may say what it is.
+        # A program may name its main module itself.
         return responder._finder.get_module_source('__main__')[1] is not None
 
     def _find_within(self, fn, module, path):
@@ -275,7 +276,7 @@ class CallChain(object):
 
     def _pickle(self, fn, args, kwargs, chain_id):
         """
-        As `_make_msg`, but nobody has looked at arguments that Python pickled.
+        As `_make_msg`, but arguments that Python pickled were not checked yet.
         """
         handle = mitogen.core.CALL_FUNCTION
         names = _callee_names(fn)
@@ -344,13 +345,14 @@ class CallChain(object):
         return self._make_msg(fn, args, kwargs, self.chain_id)
 
     def _log_call(self, verb, fn, args, kwargs):
-        # Asked first: the record is the larger part of the cost of a call.
+        # Asked first: making the record would cost more than the rest of a
+        # call.
         if LOG.isEnabledFor(logging.DEBUG):
             LOG.debug('%r: %s %r', self, verb, CallSpec(fn, args, kwargs))
 
     def call_no_reply(self, fn, *args, **kwargs):
         """
-        Have a function called and do not ask what came of it. If it fails,
+        Have a function called, without an answer. If it fails,
         the target logs that or, pipelined, keeps it for the next call.
         """
         self._log_call('call without reply', fn, args, kwargs)

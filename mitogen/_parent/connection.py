@@ -21,17 +21,17 @@ BROKER_SHUTDOWN_MSG = (
 
 def _disconnect(broker, stream):
     """
-    Close a stream where nobody catches what a listener raises: log that.
-    Broker thread.
+    Close a stream. An exception of a listener is logged, as no caller would
+    catch it. Broker thread.
     """
     broker._call(stream, stream.on_disconnect)
 
 
 class Connection(_Launch):
     """
-    One attempt to start a child and, if it succeeds, what is known of the
-    child's process and streams. This class starts a local child; the modules
-    of the other methods derive from it.
+    One attempt to start a child and, if it succeeds, the child's process and
+    streams. This class starts a local child; the modules of the other methods
+    derive from it.
 
     States, all changes on the broker thread: *idle* until `connect`, *pending*
     while a marker is awaited, then *done*, with `exception` set or not. The
@@ -64,7 +64,7 @@ class Connection(_Launch):
                  u'(no %s seen)' % (to_text(BootstrapProtocol.EC2_MARKER),)
     STAGE_READY = u'ready'
 
-    #: How much of the last output a failure shows at most.
+    #: Characters of the last output that a failure shows at most.
     history_chars = 20000
 
     #: Seconds that stderr may outlive the stream of a child that was ready.
@@ -155,7 +155,7 @@ class Connection(_Launch):
         try:
             self._router.broker.defer(self._on_abandoned)
         except mitogen.core.Error:
-            # The broker has exited, and closed all streams as it did.
+            # The broker has exited, and closed all streams.
             pass
 
     def _on_abandoned(self):
@@ -254,7 +254,7 @@ class Connection(_Launch):
             fps.append(self.proc.stderr)
         _close_all(*fps)
 
-    # Its end, good or bad.
+    # The attempt has ended, well or not.
 
     def _finish(self):
         """
@@ -325,7 +325,8 @@ class Connection(_Launch):
             _note_facts(self, exc)
 
         broker = self._router.broker
-        # Even if a listener raises: `connect` waits for the end of this.
+        # Also if a listener raises: `connect` waits until this method has
+        # ended.
         if self._stdio_open:
             _disconnect(broker, self.stdio_stream)
         if self._stderr_open:
@@ -379,7 +380,7 @@ class Connection(_Launch):
                 self.detached or stream.why == type(stream).why):
             return
         self._told_end = True
-        # It may be closed already; if not, there will be more.
+        # stderr may be closed already; if not, more lines will come.
         words = self._words()
         if words:
             self.context._last_words = words

@@ -105,5 +105,5 @@ class Context(mitogen.core.Context):
         unreachable = router.no_route_msg % (self.context_id, msg.src_id)
         if (msg.src_id != mitogen.context_id and
                 msg.data != unreachable.encode('utf-8')):
-            # It is still there.
+            # The context still runs.
             msg.unpickle()

@@ -89,8 +89,8 @@ class PartialZlib(object):
 
 def _get_core_source():
     """
-    Return the source of `mitogen.core` as text. `mitogen.master` puts a
-    function in this place that returns a smaller form.
+    Return the source of `mitogen.core` as text. `mitogen.master` replaces this
+    function by one that returns a smaller form.
     """
     return mitogen.core.get_core_source()
 
@@ -213,9 +213,10 @@ def _get_code_partial():
                 source = source.encode('utf-8')
             text = source
             if PY3:
-                # A no-op there, and yet another module to be imported.
+                # There it would do nothing but import another module.
                 text = text.replace(_FUTURE, b'')
-            # A child that was started like this has it, for its own children.
+            # A child that was started in this way needs it for its own
+            # children.
             code = getattr(mitogen.core, '_core_code', None) or marshal.dumps(
                 compile(text, 'x/mitogen/core.py', 'exec', 0, True))
             decode = b"__import__('binascii').a2b_base64('%s')"

@@ -15,7 +15,7 @@ from mitogen.parent import _count  # house
 #: Where a thread has enough stack, the interpreter's own limit is met first.
 _MOST_DEPTH = 1000
 
-#: That deep a value may nest on any stack.
+#: A value may nest this deep on any stack.
 _LEAST_DEPTH = 16
 
 #: Stack that a program needs for each level of a value when it walks the value,
@@ -25,14 +25,15 @@ _LEVEL_BYTES, _RESERVE_BYTES = 1024, 32768
 
 def _default_stack():
     """
-    Return how many bytes a thread has if nobody says so.
+    Return the size of a thread's stack, in bytes, if the program does not set
+    one.
     """
     try:
         if os.confstr('CS_GNU_LIBC_VERSION'):
             return 2 << 20
     except (AttributeError, OSError, ValueError):
         pass
-    # That of musl, the least of all.
+    # The default of musl is the smallest.
     return 128 << 10
 
 
@@ -40,7 +41,7 @@ def _most_depth():
     """
     Return how deep values may nest for the threads of this process.
     """
-    # Asking for it resets it.
+    # The call that returns the size also resets it.
     size = threading.stack_size()
     if size:
         threading.stack_size(size)
@@ -99,7 +100,7 @@ class _ShallowUnpickler(object):
 
 def _with_depth(unpickler, data):
     """
-    Return an unpickler of `data` that minds the stack.
+    Return an unpickler of `data` that respects the stack of the thread.
     """
     containers = _count(data, b']})ldt\x85\x86\x87')
     if containers > _LEAST_DEPTH:

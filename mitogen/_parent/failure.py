@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The text about a connection that failed, with what may help.
+The text about a connection that failed, with a hint.
 """
 
 from __future__ import absolute_import  # house
@@ -106,15 +106,15 @@ _HINT_SLOW = (
 
 def _find_hint(text):
     """
-    Return what may help about a failure that says `text`, or None.
+    Return the hint for a failure that says `text`, or None.
     """
     return _find_hint_and_kind(text)[0]
 
 
 def _find_hint_and_kind(text):
     """
-    Return what may help about a failure that says `text`, and its kind, or None
-    for each.
+    Return the hint for a failure that says `text`, and its kind, or None for
+    each.
     """
     for regex, hint, kind in _HINTS:
         if regex.search(text):
@@ -185,7 +185,8 @@ def _facts_of(conn, text, show_history, otherwise):
     if show_history and history:
         lines.append(u'Last lines received:\n' + history)
     said, command, _ = text.partition(u'Command was: ')
-    # The tool may have said much before, also that it cannot resolve our name.
+    # Look at the last output only: earlier lines of the tool may be harmless,
+    # such as that it cannot resolve our name.
     hint = _find_hint(said) or _find_hint(history) or otherwise
     if hint:
         lines.append(u'Hint: ' + hint)
@@ -197,7 +198,7 @@ def _facts_of(conn, text, show_history, otherwise):
 def _describe_failure(conn, text=u'', show_history=True, otherwise=None):
     """
     Return text for a person: which context was to be started, how far the
-    attempt got, how long each stage took, and what may help. Broker thread.
+    attempt got, how long each stage took, and a hint. Broker thread.
 
     :param Connection conn: the attempt.
     :param text: what the exception says already.
@@ -207,8 +208,8 @@ def _describe_failure(conn, text=u'', show_history=True, otherwise=None):
     try:
         facts = _facts_of(conn, text, show_history, otherwise)
     except Exception:
-        # A connection method of an application may raise anything, and
-        # somebody waits for us.
+        # A connection method of an application may raise anything, and a
+        # thread waits for the result.
         LOG.exception('%r: cannot describe the failure', conn)
         return u''
     return u'\n'.join(facts)

@@ -17,9 +17,10 @@ _DECODER = (
     'exec(zlib.decompress(binascii.a2b_base64(sys.argv[1]),-15))'
 )
 
-#: The first stage. Terse, since it travels on each command line, and restricted
-#: to what means the same in Python 2.7 and 3. It must not read one byte beyond
-#: the payload that its header announces: frames follow on the same descriptor.
+#: The first stage. Terse, since it travels on each command line, and
+#: restricted to syntax that means the same in Python 2.7 and 3. It must not
+#: read one byte beyond the payload that its header announces: frames follow on
+#: the same descriptor.
 #:
 #: It waits with select() before each read, so that it does not matter whether
 #: fd 0 blocks. `s` says at first whether this build of the package is here;
@@ -54,7 +55,7 @@ else:
 '''
 
 #: The first stage as a program, for an interpreter that we start ourselves.
-#: Nothing is between us that would mind its length or quotes, and the child
+#: No program in between limits its length or reads its quotes, and the child
 #: need not load the modules that unpack it, unless it is sent source.
 _PLAIN_FIRST_STAGE = (
     'import sys;sys.path[:]=filter(None,sys.path)' +

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-_Forwarder: the base of those that pass on to children what the parent sent.
+_Forwarder: the base of the classes that forward data of the parent to
+children.
 """
 
 from __future__ import absolute_import  # house
@@ -10,7 +11,7 @@ import mitogen.core  # house
 
 class _Forwarder(object):
     """
-    Serves children from what is kept of what the parent sent.
+    Serves children from a cache of the parent's answers.
 
     :param Router router: of this context.
     :param mitogen.core.Context parent_context: our parent.

@@ -142,7 +142,7 @@ def _look_through(data):
         elif opcode == 0x96:
             return start, spots, reduces
         elif start > before:
-            # It may be one more that could be skipped.
+            # The next opcode may be one that could be skipped, too.
             pos = start
         else:
             pos = size + 1
@@ -158,8 +158,8 @@ def _refuse(what):
 
 class _BytesReader(object):
     """
-    Unpickler of what is nothing but a long byte string. The interpreter's own
-    copies it twice.
+    Unpickler of a payload that is only a long byte string. The interpreter's
+    own copies it twice.
     """
     def __init__(self, file, data):
         self._file = file
@@ -172,7 +172,7 @@ class _BytesReader(object):
 
 class _Checked(object):
     """
-    Unpickler of what another one has looked at before.
+    Unpickler of a payload that another unpickler has looked through before.
     """
     def __init__(self, first, then):
         self._first = first
@@ -226,7 +226,7 @@ def _refuse_state(*args):
 
 
 if mitogen.core.pickle.__name__ == '_pickle':
-    # All others keep a dictionary.
+    # All other objects keep a dictionary.
     mitogen.core._unpickler = _make_unpickler
 
 if mitogen.core.CORE == 'pure':

@@ -48,7 +48,7 @@ class BootstrapProtocol(RegexProtocol):
             if match.group(3) == b(conn._stage_nonce):
                 break
         else:
-            # A banner, or the first stage of somebody else.
+            # A banner, or the first stage of another program.
             return self.on_unrecognized_line_received(line)
         LOG.debug('%r: first stage runs: %r', conn, match.group(0))
         if conn._stage == conn.STAGE_SENT:
@@ -101,10 +101,10 @@ class BootstrapProtocol(RegexProtocol):
 
 class LogProtocol(LineLoggingProtocolMixin, mitogen.core.DelimitedProtocol):
     """
-    Logs each line. For a child's stderr, and for a terminal that nobody reads
-    but that has to stay open.
+    Logs each line of a child's stderr, or of a terminal that is not read
+    otherwise but has to stay open.
     """
-    # Nothing is looked for in it, so a long line is logged as one.
+    # No pattern is searched for, so a long line is logged as one.
     max_tail = mitogen.core.CHUNK_SIZE
     _kept_tail = 0
 

@@ -55,7 +55,7 @@ class ChildIdAllocator(object):
         if stream is None:
             return
         if asked >= self.router.limits.id_blocks_below:
-            # It shall not use up what our parent lets us have.
+            # A child must not use up the blocks that our parent lets us have.
             self.router.refuse(stream, 'id_blocks_below',
                                'it asks for too many ids')
             self.router._maybe_send_dead(True, msg, self._too_many_msg)

@@ -10,7 +10,7 @@ import sys  # house
 import mitogen.core  # house
 
 
-#: So many keys do not cost much, however they collide.
+#: This many keys do not cost much, however they collide.
 _FREE_KEYS = 256
 
 #: The budget for comparing keys: some for each key, and some to begin with.
@@ -62,11 +62,11 @@ class _Table(object):
 
     def put(self, hashes, left):
         """
-        Follow the way that a dictionary goes with new keys, see
+        Follow the probes that a dictionary makes for new keys, see
         `_mitogen_core/codec/probes.c`.
 
         :param left: how many places that are taken may be met.
-        :returns: what is left of them.
+        :returns: the rest of the budget.
         """
         while hashes:
             size = len(self.taken) or 2 * _FREE_KEYS
@@ -109,7 +109,7 @@ class _Stand(dict):
         if args:
             self.reader.pay_for_copy(args[0])
         if args and isinstance(args[0], dict):
-            # Kwargs: it begins with what the dictionary has.
+            # Kwargs: it begins with the items of the dictionary.
             self.update((0, notes.copy()) for notes in args[0].values())
 
     def __setstate__(self, state):
@@ -120,8 +120,8 @@ class _KeyReader(object):
     """
     Reads pickles as if no key were ever hashed, and refuses those whose keys
     would take long: a sender that knows the hashes of numbers can choose them
-    so that a dictionary meets many others on its way to each, and a tuple may
-    hold another one many times, and that the next.
+    so that a dictionary probes many taken places on its way to each, and a
+    tuple may hold another one many times, which holds the next many times.
 
     A dictionary stays empty here, but for a note of its keys: under 0 a list
     of tuples of keys, all harmless, or a :class:`_Table`.
@@ -136,7 +136,7 @@ class _KeyReader(object):
         before = 0
         for spot in spots:
             parts += data[before:spot], _NOTED.get(data[spot], b'')
-            # Nothing is of the same length any more, so frames go.
+            # The lengths change, so frames are left out.
             before = spot + (1 if data[spot] in _NOTED else 9)
         parts.append(data[before:])
         self._find_class = find_class
@@ -181,7 +181,8 @@ class _KeyReader(object):
         """
         if type(args) is not tuple or not 0 < len(args) < 3 or \
                 type(args[-1]) is not tuple:
-            # Of the pickle itself. The real unpickler refuses that.
+            # The pickle has a persistent id of its own. The real unpickler
+            # refuses that.
             return None
         stand = args[0] if len(args) == 2 else {}
         if isinstance(stand, dict):
@@ -208,7 +209,7 @@ class _KeyReader(object):
                 try:
                     hashes.append(hash(key))
                 except TypeError:
-                    # The real dictionary will say so.
+                    # The real dictionary will raise the error.
                     pass
         if len(table) + len(hashes) < _FREE_KEYS:
             table.hashes += hashes
@@ -249,8 +250,8 @@ def _has_deep_tuples(data):
 
 def _may_be_long(data):
     """
-    Tell whether the keys of dictionaries may take long. This may be wrong, but
-    only if it says so.
+    Tell whether the keys of dictionaries may take long. A true result may be
+    wrong; a false one is right.
     """
     return (_has_deep_tuples(data) or not sys.flags.hash_randomization or
             _count(data, b'KMJGILF\x8a\x8b') >= _FREE_KEYS)

@@ -20,7 +20,7 @@ from mitogen.parent import PartialZlib, PY3  # house
 
 def _version_str():
     """
-    Return what a child must have installed in order to use it.
+    Return the build that a child must have installed to use its own copy.
     """
     return mitogen.__build__
 
@@ -184,7 +184,7 @@ class _Launch(object):
 
     def _sees_our_files(self):
         """
-        Tell whether a path means to the child what it means to us. Only then
+        Tell whether a path leads the child to the same file as us. Only then
         is an interpreter of the same path the same.
         """
         return False

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Senders that were given to a call: if it fails, who reads from them is told.
+Senders that were given to a call: if it fails, the readers of their receivers
+are told.
 """
 
 from __future__ import absolute_import  # house
@@ -46,7 +47,7 @@ def _why_failed(reply):
     """Return why a call failed by its reply, or None."""
     if reply.is_dead:
         return reply.data.decode('utf-8', 'replace')
-    # Not all of a large result.
+    # Only the start of a large result.
     if b'_unpickle_call_error' in reply.data[:200]:
         try:
             result = reply.unpickle(throw=False)
@@ -106,7 +107,8 @@ class _Lending(object):
 
     def _end(self, why):
         try:
-            # Nobody sends there, and it holds the receiver.
+            # No other context sends there, and the sender keeps the receiver
+            # alive.
             self._router.del_handler(self._receiver.handle)
         except KeyError:
             LOG.debug('%r was closed before', self._receiver)

@@ -50,7 +50,7 @@ class LineLoggingProtocolMixin(object):
             self.logged_partial = self._shown(self._trailer)
 
     def _on_piece(self, line):
-        """Take what is not kept of a line that goes on."""
+        """Called with the part of a long line that is not kept."""
         self._log_line(line)
 
     def _shown(self, line):
@@ -180,7 +180,7 @@ class PasswordMixin(object):
                                                  conn.STAGE_ANSWERED)
 
     def _shown(self, line):
-        # Some tools show what was typed.
+        # Some tools echo the password.
         if self.password_sent:
             password = self.stream.conn.options.password.encode('utf-8')
             line = line.replace(password or b('\n'), b('********'))

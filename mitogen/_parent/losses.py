@@ -35,7 +35,7 @@ class _Losses(object):
     The last contexts that a router has lost. The broker thread adds to them,
     any thread reads.
     """
-    #: How many are remembered.
+    #: Number of losses that are remembered.
     count_max = 256
 
     #: Lines of stderr that are told, and the characters of one.
@@ -59,11 +59,11 @@ class _Losses(object):
             u'\n  ' + line for line in lines]) if lines else u''
 
     def tell_of_end(self, neighbour_id, text):
-        """A process whose stream ended is gone: `text` says how."""
+        """Note how a process ended, whose stream has ended: `text` says it."""
         self._tell(neighbour_id, 1, u'; the process %s' % (text,))
 
     def tell_of_words(self, neighbour_id, lines):
-        """These are the last lines that a process wrote to its stderr."""
+        """Note the last lines that a process wrote to its stderr."""
         self._tell(neighbour_id, 2, self._last(lines))
 
     def _tell(self, neighbour_id, at, text):
@@ -73,8 +73,8 @@ class _Losses(object):
 
     def explain(self, text, no_route_msg):
         """
-        Return the text of a dead message with how the context was lost that
-        there is no route to, if it says so.
+        Return the text of a dead message. If it says that there is no route to
+        a context, add how that context was lost.
         """
         for loss in reversed(list(self._losses)):
             if text == no_route_msg % (loss.context.context_id, mitogen.context_id):

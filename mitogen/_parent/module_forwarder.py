@@ -17,7 +17,7 @@ from mitogen.parent import Throttle  # house
 
 class _Needs(object):
     """
-    The modules, of those that came from the parent, that a module needs.
+    The modules that a module needs, of those that came from the parent.
 
     :param dict cache: of the importer.
     """
@@ -85,7 +85,7 @@ class ModuleForwarder(_Forwarder):
             reason = 'a module in too many packages'
         elif (fullname not in self.importer._cache and
                 len(self.importer._cache) >= ABSENT_MAX):
-            # Nobody needs that many modules.
+            # No program needs that many modules.
             reason = 'too many modules'
         if reason:
             tell, more = mitogen.core._may_log_now(self, reason)
@@ -124,7 +124,8 @@ class ModuleForwarder(_Forwarder):
 
         def pass_on():
             self._send_with_related(stream, fullname)
-            # Each context on the way to the target does the same.
+            # Each context on the way to the target sends it on in the same
+            # way.
             next_id = stream.protocol.remote_id
             if next_id != target_id:
                 stream.protocol.send(mitogen.core.Message(
@@ -228,15 +229,15 @@ class ModuleForwarder(_Forwarder):
 
     def _entry(self, stream, name):
         """
-        Return what a child is told about a module, without its name: a content
-        is bytes, also if there is no module.
+        Return the tuple that a child is sent for a module, without its name: a
+        content is bytes, also if there is no module.
         """
         _, present, path, content, needs = self.importer._cache[name]
         if not self._runs_our_bytecode(stream) and _is_bytecode(content):
             source = self.importer._resource_requester._cache.get(
                 (name, mitogen.core._SOURCE_RESOURCE))
             if source is None:
-                # It has gone meanwhile, or our parent has.
+                # The child has gone meanwhile, or our parent has.
                 present = path = None
             content = zlib.compress(source or b(''), 1)
         return present, path, b('') if path is None else bytes(content), needs

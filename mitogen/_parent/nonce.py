@@ -11,6 +11,6 @@ import os  # house
 
 def _make_nonce():
     """
-    Return 16 letters that nobody can foresee, as `str`.
+    Return 16 random letters, as `str`.
     """
     return str(binascii.hexlify(os.urandom(8)).decode('ascii'))

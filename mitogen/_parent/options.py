@@ -96,7 +96,8 @@ class Options(object):
         else:
             title = to_text(remote_name)
         if re.search(u'[/\\\\]', title):
-            # Python finds its own installation by the title.
+            # Python finds its own installation by the title, so that must be
+            # its path.
             raise ValueError('remote_name must not contain slashes: %r'
                              % (title,))
 

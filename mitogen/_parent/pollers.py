@@ -43,11 +43,11 @@ class _TablePoller(mitogen.core.Poller):
         return [(fd, data) for fd, (data, _) in list(self._wfds.items())]
 
     def _change(self, fd):
-        """Tell the kernel what is wanted of `fd` now."""
+        """Tell the kernel which events of `fd` are wanted now."""
         raise NotImplementedError()
 
     def _interest(self, fd, read_bit, write_bit):
-        """Return those of two bits that are wanted of `fd`."""
+        """Return those of two bits whose events are wanted of `fd`."""
         return ((fd in self._rfds and read_bit) |
                 (fd in self._wfds and write_bit))
 
@@ -133,8 +133,8 @@ class PollPoller(_TablePoller):
         self._note(fd, mask)
 
     def _drop_closed(self, fd):
-        # Left in, a number that was closed behind our back makes each poll
-        # return at once.
+        # If it stays registered, a number that the program has closed makes
+        # each poll return at once.
         LOG.debug('%r: fd %d was closed while registered', self, fd)
         for table in self._rfds, self._wfds:
             table.pop(fd, None)

@@ -72,7 +72,7 @@ class PopenProcess(Process):
 def _signal_names():
     names = {}
     # Backwards, so that of several names for one number the first in the
-    # alphabet is the one that stays.
+    # alphabet stays.
     for name in sorted(dir(signal), reverse=True):
         if name.startswith('SIG') and not name.startswith('SIG_'):
             names[int(getattr(signal, name))] = name

@@ -34,10 +34,10 @@ OPENPTY_MSG = (
 def _acquire_controlling_tty():
     """
     Runs in a new child: begin a session and make the terminal on fd 2 the
-    session's own, so that what is asked on /dev/tty is asked of us.
+    session's own, so that questions on /dev/tty come to us.
     """
-    # Under nohup it is ignored: then ssh would not end with its terminal, but
-    # take that for an empty answer, and have it refused.
+    # Under nohup SIGHUP is ignored: then ssh would not end with its terminal,
+    # but send the end of input as an empty answer, which is refused.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.setsid()
     if IS_LINUX:
@@ -93,7 +93,7 @@ def openpty():
         mitogen.core.set_cloexec(master_fd)
         mitogen.core.set_cloexec(slave_fd)
         if not IS_SOLARIS:
-            # There the master is no terminal.
+            # On such systems the master is no terminal.
             disable_echo(master_fd)
         disable_echo(slave_fd)
         mitogen.core.set_blocking(slave_fd, True)

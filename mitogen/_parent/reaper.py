@@ -26,7 +26,8 @@ class Reaper(object):
     """
     max_tries = 20
 
-    #: Which look at a process that still runs is followed by which signal.
+    #: Number of a look at a process that still runs -> the signal that follows
+    #: it.
     escalation = {2: signal.SIGTERM, 6: signal.SIGKILL}
 
     #: Seconds between peeks that follow the first look and have no other
@@ -52,7 +53,7 @@ class Reaper(object):
 
     def reap(self):
         """
-        Look after the process, now and, until it is gone, again later. Broker
+        Look at the process now, and again later until it is gone. Broker
         thread.
         """
         if not self._is_gone():
@@ -70,7 +71,7 @@ class Reaper(object):
             try:
                 func()
             except Exception:
-                # From a timer nobody catches it.
+                # No caller would catch an exception from a timer.
                 LOG.exception('%r: listener %r crashed', self.proc, func)
         return True
 
@@ -128,6 +129,6 @@ class Reaper(object):
             self.proc.send_signal(signum)
         except OSError as e:
             # A front-end such as sudo runs as somebody else. It ends all the
-            # same, as its files are closed. Or it was reaped just now.
+            # same, as its files are closed; or it was reaped just now.
             if e.args[0] not in (errno.EPERM, errno.ESRCH):
                 raise

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Requests of children: which child may ask, how much waits for it, and for what it may ask.
+Requests of children: which child may ask for which things, and how many
+answers may wait for it.
 """
 
 from __future__ import absolute_import  # house
@@ -13,13 +14,14 @@ import mitogen.core  # house
 def is_immediate_child(msg, stream):
     """
     Handler policy: accept messages only from the context at the other end of
-    the stream they came in on, be it a child or the parent, and only what it
-    sends of its own accord: with its own authority, or the one it is lent.
+    the stream they came in on, be it a child or the parent, and only those
+    that it sends itself: with its own authority, or the one that its stream is
+    stamped with.
     """
     return mitogen.core._is_neighbour(msg, stream)
 
 
-#: Handle -> the limit that its messages have. All others are short.
+#: Handle -> the limit of its messages. All others are short.
 _LIMITS = {
     # Longer ones are shortened.
     mitogen.core.FORWARD_LOG: None,
@@ -34,8 +36,8 @@ _LIMITS = {
 
 def _size_of(msg):
     """
-    Return how long the payload of a message is, which may be large and not
-    yet an object of Python.
+    Return the length of a message's payload, which may be large and not yet an
+    object of Python.
     """
     size = getattr(msg, '_size', None)
     return len(msg.data) if size is None else size
@@ -148,7 +150,7 @@ class Throttle(object):
 
     def _pass_on(self, stream):
         """
-        Pass on what has waited, as far as may be.
+        Pass on the requests that have waited, as far as permitted.
         """
         queue = self._queues[stream]
         while queue and self._has_turn(stream):

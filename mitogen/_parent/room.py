@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Room: have something done once a peer has read what waits for it.
+Room: have functions called once a peer has read its queue.
 """
 
 from __future__ import absolute_import  # house
@@ -14,7 +14,7 @@ from mitogen.parent import LOG  # house
 
 def _written(stream):
     """
-    Return how many bytes the system has taken of what was sent on a stream.
+    Return how many bytes of a stream's messages the system has taken.
     """
     link = getattr(stream.protocol, '_link', None)
     if link is None:
@@ -132,7 +132,8 @@ class _Room(object):
             self._router.broker.defer(self._make_round)
 
     def _make_round(self):
-        # First: a stream that is registered after the look below asks again.
+        # First: a stream that is registered after the look below calls this
+        # method again.
         self._makes_rounds = False
         streams = self._router.neighbours()
         if self._ended or not streams:
@@ -143,7 +144,8 @@ class _Room(object):
                           for i in full)
         for stream in full:
             self._check_progress(stream, self._full[stream])
-        # So often that each context is quicker than its parent, rounds included.
+        # Often enough for each context to be quicker than its parent, rounds
+        # included.
         self.call_later(min(self.patience() / (4 + len(mitogen.parent_ids)),
                             self.longest_round), self._make_round)
 
@@ -181,7 +183,7 @@ class _Room(object):
             self._schedule()
 
     def _look_at(self, stream, wait):
-        # A function may leave another one here: the next look has that.
+        # A function may leave another one here, which the next look calls.
         for _ in range(len(wait.funcs)):
             if _is_open(stream) and not self.is_there(stream):
                 return self._check_progress(stream, wait)

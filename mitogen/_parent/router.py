@@ -229,8 +229,8 @@ class Router(mitogen.core.Router):
 
         for stream in self.get_streams():
             if stream.protocol.remote_id == context.context_id:
-                # Not the signal: a listener that raises keeps it from those
-                # after it.
+                # Not the signal: a listener that raises would keep it from the
+                # listeners after it.
                 self.broker.defer_sync(disconnect)
                 return
 
@@ -319,8 +319,8 @@ class Router(mitogen.core.Router):
         :raises ConnectError: it does not answer in time.
         """
         receiver = via_context.call_async(
-            # A function of the part above this one. Here it is only named, to
-            # be called in the other context.
+            # This function is of the part above this one. It is only named
+            # here, and called in the other context.
             mitogen.parent._proxy_connect,
             name=name,
             method_name=to_text(method_name),
@@ -369,8 +369,8 @@ class Router(mitogen.core.Router):
                 stream.protocol.remote_id != mitogen.parent_id:
             return self.broker.defer_sync(
                 lambda: self.route_monitor.gave(via_id, context_id))
-        # It is not below us, so we are told of no routes. But a new context is
-        # one that we do not know.
+        # That context is not below us, so we are told of no routes. But we
+        # must not know the id of a new context.
         return (self.stream_by_id(context_id) is stream and
                 context_id not in (mitogen.context_id, via_id) and
                 context_id not in mitogen.parent_ids and

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-RouteMonitor: tell the neighbours which contexts are reached by way of here.
+RouteMonitor: tell the neighbours which contexts are reached through this one.
 """
 
 from __future__ import absolute_import  # house
@@ -119,8 +119,8 @@ class RouteMonitor(object):
         Tell each child that has sent something to `target_id` that nothing
         will be coming back.
         """
-        # Not by way of the table: a child that had very many routes would have
-        # us look through all of them for each.
+        # Not through the table of routes: for a child with very many routes,
+        # that would be searched for each.
         streams = getattr(self.router, 'neighbours', self.router.get_streams)
         for stream in streams():
             protocol = stream.protocol
@@ -133,7 +133,8 @@ class RouteMonitor(object):
         if context is not None:
             self.router._tell_lost(context)
             if target_id in self._made:
-                # A child could name new ones for ever. An id is used once.
+                # Forget the id: a child could name new ones for ever, and each
+                # is used once.
                 self._made.discard(target_id)
                 self.router._context_by_id.pop(target_id, None)
         else:
@@ -160,7 +161,7 @@ class RouteMonitor(object):
                         stream, routes)
         for target_id in sorted(routes):
             if self._leads_elsewhere(target_id, stream):
-                # The program has given it another way.
+                # The program has given the context another route.
                 continue
             self.router.del_route(target_id)
             self._send_up(mitogen.core.DEL_ROUTE, target_id, getattr(stream, 'why', None))
@@ -192,7 +193,8 @@ class RouteMonitor(object):
 
     def _parse(self, msg):
         """
-        Return (stream, id, name or None), or None for what cannot be used.
+        Return (stream, id, name or None), or None for a message that cannot be
+        used.
         """
         stream = self.router.stream_by_id(msg.src_id)
         id_text, _, name = mitogen.core.bytes_partition(msg.data, b(':'))
@@ -204,8 +206,9 @@ class RouteMonitor(object):
 
     def _clean_name(self, name):
         """
-        Return what may be used of the name, UTF-8 bytes, that a child gives to
-        a context, or None: it will be part of the names of loggers.
+        Return the part of a name that may be used, or None. A child gives it
+        to a context, as UTF-8 bytes, and it becomes a part of the names of
+        loggers.
         """
         name = name.decode('utf-8', 'replace')[:self.name_max]
         return self._control_re.sub(u'?', name) or None
@@ -290,7 +293,7 @@ class RouteMonitor(object):
         # The route goes first, so that no listener finds it any more.
         self.router.del_route(target_id)
         self._fire_disconnect(target_id)
-        # Our parent knows what it has told us.
+        # Our parent told us, so it need not be told.
         told_by_parent = stream.protocol.remote_id == mitogen.parent_id
         if not told_by_parent:
             self._send_up(mitogen.core.DEL_ROUTE, target_id, why)

@@ -19,7 +19,7 @@ class Timer(object):
     One entry of a `TimerList`.
 
     :ivar when: time of `mitogen.core.now` at which it is due.
-    :ivar func: what to call, without arguments.
+    :ivar func: called without arguments.
     :ivar active: True until it has run or was cancelled.
     """
     active = True
@@ -52,7 +52,7 @@ class Timer(object):
 
     def cancel(self):
         """
-        Make sure that it does not run. Repeating this does no harm.
+        Make sure that the timer does not run. Repeatable.
         """
         self.active = False
         # The timer may stay in the list for a while; its function and

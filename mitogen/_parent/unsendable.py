@@ -23,7 +23,7 @@ _PERMITTED = frozenset([
 #: Bytes of a message that are looked through.
 _LOOKED_THROUGH = 65536
 
-#: Name of a type -> what to send in its place.
+#: Name of a type -> advice: the value to send in its place.
 _REMEDIES = {
     u'set': u'list(value), and make a set of it there',
     u'frozenset': u'list(value), and make a frozenset of it there',
@@ -43,13 +43,13 @@ _REMEDIES = {
 _OTHER_REMEDY = u'what it consists of: text, bytes, numbers, lists, tuples and dicts of these'
 
 if mitogen.core.CORE == 'pure':
-    # Python writes all of them.
+    # Python's pickler writes all of them.
     mitogen.core.Message._is_special = True
 
 
 def _why_unreadable(router, value):
     """
-    Return why nobody may read a value that is sent, or None.
+    Return why readers refuse a value, or None.
     """
     msg = mitogen.core.Message.pickled(value)
     msg.router = router

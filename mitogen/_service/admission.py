@@ -18,12 +18,13 @@ class _Admission(object):
 
     :param Pool pool:
     """
-    #: The compiled core asks about nobody with a parent's authority, and about
-    #: others when some calls wait.
+    #: The compiled core does not ask about callers with a parent's authority,
+    #: and about others only when some calls wait.
     for_guests_only = True
 
-    #: Calls of a peer that may wait before another is looked into: to look takes
-    #: longer than most calls wait. The compiled core has counted so many itself.
+    #: Calls of a peer that may wait before another is looked into: looking
+    #: takes longer than most calls wait. The compiled core counts this many
+    #: itself.
     unasked = 0 if mitogen.core.CORE == 'native' else 32
 
     #: A longer call is not looked into here, but by the thread that obeys it.
@@ -75,7 +76,7 @@ class _Admission(object):
             raise mitogen.core.CallError(error)
         invoker = pool._invoker_by_name.get(service_name)
         if invoker is not None:
-            # Another one may obey calls that ours would not.
+            # An invoker of the program may obey calls that ours would refuse.
             if type(invoker).invoke in _STOCK_INVOKES:
                 invoker._check_quickly(method_name, msg)
         elif type(pool._activator) is Activator:
@@ -84,5 +85,5 @@ class _Admission(object):
     def _answer(self, msg, stream, error):
         if msg.reply_to and _has_room(stream):
             msg.reply(error)
-        # Nothing else is to be said.
+        # There is no other reason to refuse it.
         msg.reply_to = 0

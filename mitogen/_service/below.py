@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Open a file below a directory, and nothing that a link leads to outside of it.
+Open a file below a directory, and no file outside of it, even through a link.
 """
 
 from __future__ import absolute_import  # house
@@ -20,8 +20,8 @@ _O_FILE = (os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW |
            getattr(os, 'O_CLOEXEC', 0))
 
 #: Whether this Python opens a file in an open directory. Python 2 does not:
-#: there somebody who may write below the prefix may put a link in place of a
-#: directory between the look and the opening.
+#: there a user who may write below the prefix may put a link in place of a
+#: directory between the check and the opening.
 _CAN_WALK = os.open in getattr(os, 'supports_dir_fd', ())
 
 _irregular_msg = '%r is not a regular file'
@@ -44,7 +44,7 @@ def _open_regular(path):
     Open what a path leads to, links followed, if that is a regular file.
     Return its descriptor.
     """
-    # Opening is not without effect on everything else.
+    # Only a regular file: opening other kinds may have effects.
     _need_regular(os.stat(path), path)
     return os.open(path, _O_FILE & ~os.O_NOFOLLOW)
 

@@ -27,7 +27,7 @@ class _CallQueue(object):
     def __init__(self, wake, coming=None):
         self._wake = wake
         self._coming = coming
-        #: Of the calls that were admitted and are not taken yet.
+        #: Bytes and numbers of calls that were admitted and are not taken yet.
         self.tally = _Tally()
         self._lock = threading.Lock()
         # All guarded by _lock.
@@ -56,7 +56,7 @@ class _CallQueue(object):
 
     def add(self, msg, call=None, ticket=None):
         """
-        Queue a call. One thread has to come for it.
+        Queue a call. One thread has to come and take it.
 
         :param msg:
             The message, which tells whose it is; :data:`None` for this process.
@@ -120,7 +120,7 @@ class _CallQueue(object):
 
     def _let_go(self, peer):
         """
-        A peer has read its answers. Have as many threads come as came in vain.
+        A peer has read its answers. Wake as many threads as came in vain.
         """
         with self._lock:
             self._held.discard(peer)

@@ -26,8 +26,8 @@ class _ComingCalls(object):
 
     def add(self, msg):
         """
-        A call was taken. Under the lock of what it was taken from, so that the
-        order is that of arrival.
+        A call was taken. Under the lock of the queue that it was taken from,
+        so that the order is that of arrival.
         """
         with self._lock:
             self._calls.append([msg, None])
@@ -47,7 +47,7 @@ class _ComingCalls(object):
                     pair[1] = pair[1] or func or _do_nothing
                     self._call_what_is_due()
                     return
-        # Nobody has taken it from a pool.
+        # No thread has taken it from a pool.
         if func is not None:
             func()
 

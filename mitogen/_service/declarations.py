@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Declarations of a method of a service: its arguments, who may call it, and
-that it is not answered.
+Declarations of a method of a service: its arguments, its policy, and that it
+is not answered.
 """
 
 from __future__ import absolute_import  # house

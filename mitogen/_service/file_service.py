@@ -22,10 +22,10 @@ _heap_kept = False
 
 def _keep_heap():
     """
-    glibc gives the end of its heap back again and again, and fetches it page
-    by page for the next parts of a file, until a larger block than these has
-    been given back. Nothing in this one is touched. The compiled core does the
-    same by itself.
+    glibc frees the end of its heap again and again, and fetches it page by
+    page for the next parts of a file, until a block larger than those parts
+    has been freed. The block made here is never touched. The compiled core
+    does the same by itself.
     """
     global _heap_kept
     if mitogen.core.PY3 and mitogen.core.CORE == 'pure' and not _heap_kept:
@@ -124,8 +124,8 @@ class FileService(_OfferedFiles):
 
     def _forget(self, state, context_id, tell=False):
         """
-        End what is sent to a context, or to all behind a stream, and tell them
-        if they are there.
+        End the transfers to a context, or to all behind a stream, and tell
+        them if they are there.
         """
         with state.lock:
             jobs = [job for job in state.jobs
@@ -200,24 +200,25 @@ class FileService(_OfferedFiles):
             with state.lock:
                 state._opened -= 1
             return self._refuse(msg)
-        # Not before: the answer comes first.
+        # Not earlier: the answer has to come first.
         _reply(msg, answer)
         with state.lock:
             self._expect(state, msg.src_id)
             state.jobs.append(_Transfer(sender, fp))
         if not self._is_there(msg.src_id, state._stream):
-            # It left while its question waited here, so nobody will say so.
+            # The context left while its request waited here, so no signal will
+            # tell.
             self._tell(state._stream, msg.src_id)
 
     def _is_there(self, context_id, stream):
         """
-        Return whether a context is still reached over `stream`. If so, who
-        listens for its loss already will be told of it.
+        Return whether a context is still reached over `stream`. If so, a
+        listener for its loss that is registered now will be called.
         """
         if getattr(self.router.context_by_id(context_id), '_loss', None):
             return False
-        # That is a new object if it was no child of ours. But the route goes
-        # before anybody is told.
+        # That is a new object if the context was no child of ours. But its
+        # route is removed before listeners are called.
         now = self.router.stream_by_id(context_id)
         return now is stream and (now is not None or
                                   context_id == mitogen.context_id)
@@ -295,9 +296,9 @@ class FileService(_OfferedFiles):
 
     def _pump(self, state):
         """
-        Open what may be opened, and send what the window has room for, unless
-        another thread does so. After a while, leave the rest to a thread
-        that is free: other peers wait for this one.
+        Open files as the limit permits, and send as much as the window has
+        room for, unless another thread does so. After a while, leave the rest
+        to a thread that is free: other peers wait for this one.
         """
         with state.lock:
             if state._pumping:
@@ -310,7 +311,7 @@ class FileService(_OfferedFiles):
             try:
                 step[0](state, *step[1])
             except Exception:
-                # It must not end the other transfers.
+                # The error must not end the other transfers.
                 LOG.exception('%r: a transfer failed', self)
         with state.lock:
             state._pumping = False
@@ -372,7 +373,7 @@ class FileService(_OfferedFiles):
 
     def _watch(self):
         """
-        Look again later whether somebody has stopped to acknowledge.
+        Look again later whether a context has stopped acknowledging.
         """
         room = _room_of(self.router)
         with self._lock:
@@ -432,7 +433,7 @@ class FileService(_OfferedFiles):
             There is none.
         """
         data = recv.get(timeout).decode()
-        # At once, so that more comes while this part is made use of.
+        # Acknowledge at once, so that more comes while this part is used.
         context.call_service_async(
             cls.name(), 'acknowledge', size=len(data)).close()
         return data

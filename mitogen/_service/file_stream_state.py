@@ -15,7 +15,7 @@ class FileStreamState(object):
     """
     The files that a :class:`FileService` sends over one stream, and how much
     is on its way there. `lock` guards the rest, and is held for moments only:
-    nobody reads a file or sends under it.
+    no thread reads a file or sends under it.
     """
     #: None for this process.
     _stream = None
@@ -28,16 +28,16 @@ class FileStreamState(object):
         self._waiting = collections.deque()
         #: Files that are open, or about to be.
         self._opened = 0
-        #: Bytes sent that nobody said to have received.
+        #: Bytes sent that are not acknowledged.
         self.unacked = 0
         #: `unacked`, by the id of the context that the bytes went to.
         self.unacked_by_id = {}
         #: When a context last acknowledged something, or was sent something
         #: after it had acknowledged all.
         self._moved_by_id = {}
-        #: A thread sends.
+        #: A thread is sending.
         self._pumping = False
-        #: The stream is full: somebody comes when it is not.
+        #: The stream is full: a thread comes when it is not.
         self._held = False
 
     def _sent(self, context_id, size):
@@ -65,7 +65,7 @@ class FileStreamState(object):
 
     def _forget(self, context_id):
         """
-        Forget what is on its way to a context. With the lock.
+        Forget the bytes on their way to a context. With the lock.
         """
         self.unacked -= self.unacked_by_id.pop(context_id, 0)
         self._moved_by_id.pop(context_id, None)

@@ -22,8 +22,8 @@ _patience = _Patience()
 
 def _room_of(router):
     """
-    Return the :class:`mitogen.parent._Room` of a router. That of a leaf has
-    none: it serves its parent, and waits for it.
+    Return the :class:`mitogen.parent._Room` of a router. A context without
+    children has none: it serves its parent, and waits for it.
     """
     return getattr(router, '_room', None)
 
@@ -38,8 +38,8 @@ def _hurry(router):
 
 def _has_room(stream):
     """
-    Return whether a stream takes more without anybody having to wait;
-    :data:`None` stands for this process.
+    Return whether a stream takes more without a wait; :data:`None` stands for
+    this process.
     """
     if stream is None:
         return True

@@ -44,7 +44,8 @@ def _may_log(msg):
 def _log_refusal(service_name, method_name, error, msg):
     tell, more = _may_log(msg)
     if tell:
-        # The first three may be a caller's words: each line begins with ours.
+        # The first three may be text of the caller, so each line begins with a
+        # word of ours.
         caller = mitogen.context_id if msg is None else msg.src_id
         marks = None, None, u'[context %s] ' % (caller,)
         words = [mitogen.core._printable(mitogen.core.to_text(text), mark)
@@ -75,22 +76,23 @@ def _reply(msg, value):
             LOG.exception('the result of a service call cannot be sent')
             _reply_quickly(msg, mitogen.core.CallError(sys.exc_info()[1]))
     except mitogen.core.Error:
-        # Raised for one reason only, and then nobody waits any more.
+        # It is raised only if the broker has exited, and then no caller waits
+        # any more.
         LOG.debug('the broker exited during a service call')
 
 
 def _declared(service, name):
     """
-    Return what a service has under a name as it is written there, so that
-    nothing of it runs, as a property would; :data:`None` if there is nothing.
+    Return the raw attribute of a service, without running code of it, such as
+    a property; :data:`None` if there is none.
     """
     for holder in (service,) + type(service).__mro__:
         found = vars(holder).get(name)
         if found is not None:
-            # Of a static or a class method, what it is made of.
+            # The function behind a static or a class method.
             return getattr(found, '__func__', found)
     if hasattr(type(service), '__getattr__'):
-        # It makes methods as they are asked for.
+        # Such a service makes methods when they are looked up.
         return getattr(service, name, None)
 
 
@@ -111,7 +113,7 @@ class Invoker(object):
 
     def _checked_method(self, method_name, kwargs, msg):
         """
-        Return the method that a call asks for, if all is well.
+        Return the method that a call asks for, if it may be called.
 
         :raises mitogen.core.CallError:
         """
@@ -146,8 +148,8 @@ class Invoker(object):
 
     def _check_quickly(self, method_name, msg):
         """
-        The same on the broker thread, which a policy of a program might hold
-        up. Such a one is asked later.
+        Check a call on the broker thread. A policy of a program might hold
+        that up, so it is asked later.
         """
         if not hasattr(type(self.service), '__getattr__'):
             self._check(method_name, msg, (AllowAny, AllowParents))
@@ -194,7 +196,7 @@ class SerializedInvoker(Invoker):
     Runs one call of the service at a time, of each peer in the order of
     arrival, and on one thread of the pool for as long as there are more.
     """
-    #: It says itself when a call has come.
+    #: This invoker itself tells when a call has come.
     _keeps_order = True
 
     def __init__(self, **kwargs):
@@ -260,8 +262,8 @@ class SerializedInvoker(Invoker):
 
 def _revealed(obj):
     """
-    Return `obj` so that its representation shows everything in it, and shows
-    the same for what is equal.
+    Return `obj` so that its representation shows everything in it, and is the
+    same for equal objects.
     """
     if isinstance(obj, dict):
         return dict((key, _revealed(obj[key])) for key in obj)
@@ -316,9 +318,10 @@ class DeduplicatingInvoker(Invoker):
 
     def invoke(self, method_name, kwargs, msg):
         """
-        Obey a call, or answer it with what an earlier one came to.
+        Obey a call, or answer it with the result of an earlier one.
         """
-        # First of all: the result of another call is not for everybody.
+        # First, check the call: not every caller may have the result of
+        # another call.
         method = self._checked_method(method_name, kwargs, msg)
         key = self.key_from_request(method_name, kwargs)
         ticket = None if msg is None else self._tally.take(msg)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The files that a service offers: which may be fetched, and by what path.
+The files that a service offers: those that may be fetched, and their paths.
 """
 
 from __future__ import absolute_import  # house
@@ -54,7 +54,7 @@ class _OfferedFiles(Service):
 
     def _is_exempt(self, path, msg):
         """
-        Return whether a file may be fetched whatever it is a link to.
+        Return whether a file may be fetched, even if it is a link.
         """
         with self._lock:
             if _text_path(path) in self._paths:
@@ -86,7 +86,7 @@ class _OfferedFiles(Service):
 
     def _open(self, path, msg):
         """
-        Open a regular file and return it, and what :func:`os.fstat` tells.
+        Open a regular file and return it, and its :func:`os.fstat`.
 
         :raises Error:
             It may not be fetched, or is no regular file.

@@ -10,7 +10,7 @@ import mitogen.core  # house
 
 class Policy(object):
     """
-    Decides who may call a method.
+    Decides which contexts may call a method.
     """
     def is_authorized(self, service, msg):
         """

@@ -23,8 +23,8 @@ _select_lock = threading.Lock()
 
 def _forget_selects():
     """
-    In a child made by fork: the threads of the pools, one of which may have
-    held the lock, are not there.
+    In a child made by fork: the threads of the pools do not exist there, and
+    one of them may have held the lock.
     """
     global _select_lock
     _select_lock = threading.Lock()
@@ -86,10 +86,10 @@ class Pool(object):
 
     def __init__(self, router, services=(), size=1, overwrite=False,
                  recv=None):
-        # Held while a service is loaded, which may have others loaded.
+        # Held while a service is loaded, which may load others.
         self._activation_lock = threading.RLock()
         # Held by a thread that takes calls from the receiver, until they are
-        # queued: others would find nothing here, or come with later ones.
+        # queued: other threads would find none, or queue later ones first.
         self._queue_lock = threading.Lock()
         self._activator = self.activator_class()
         self.router = router
@@ -147,7 +147,7 @@ class Pool(object):
                 target=mitogen.core._profile_hook,
                 args=('mitogen.service.pool', self._worker_main),
             )
-            # By default it would be what the current thread is.
+            # By default a thread would inherit this from the current one.
             thread.daemon = False
             self._threads.append(thread)
         for thread in self._threads:
@@ -208,7 +208,8 @@ class Pool(object):
                     try:
                         rest[0]._select.add(select)
                     except mitogen.core.LatchError:
-                        # It is being closed, and will do the same.
+                        # The other pool is being closed, and will do so
+                        # itself.
                         LOG.debug('%r: closed', rest[0])
 
     def get_invoker(self, name, msg):
@@ -226,13 +227,14 @@ class Pool(object):
         if invoker is not None:
             return invoker
         if msg is not None and type(self._activator) is Activator:
-            # Before the lock, which is held as long as an import takes.
+            # Checked before the lock is taken, which is held for the time of
+            # an import.
             self._activator._check(name, msg)
         with self._activation_lock:
             if name not in self._invoker_by_name:
                 service = self._activator.activate(self, name, msg)
                 with self._lock:
-                    # It may call itself otherwise.
+                    # The service may have another name of its own.
                     self._invoker_by_name.setdefault(
                         name, self._invoker_by_name[service.name()])
             return self._invoker_by_name[name]
@@ -257,7 +259,8 @@ class Pool(object):
                             self._on_broker_shutdown)
 
     def _on_broker_shutdown(self):
-        # A thread may wait for what only this one can do.
+        # Do not join here: a thread of the pool may wait for this one, the
+        # broker thread.
         self.stop(join=False)
         # A part of the grace period only: our children are not told before, and
         # may have pools of their own.
@@ -277,7 +280,7 @@ class Pool(object):
             router._service_pool = None
             self._receiver.close()
         else:
-            # The handle is another pool's by now.
+            # The handle belongs to another pool by now.
             self._receiver.handle = None
             self._receiver._latch.close()
         self._func_latch.close()
@@ -338,12 +341,13 @@ class Pool(object):
             try:
                 event = self._select.get_event()
             except mitogen.core.ChannelError:
-                # A dead message that somebody sent here. Or the receiver was
-                # closed, and so are we.
+                # A dead message was sent to us; or the receiver was closed,
+                # and so is the pool.
                 LOG.debug('%r: %r', self, sys.exc_info()[1])
                 continue
             except (mitogen.core.LatchError, mitogen.select.Error):
-                # Closed, before or after all members were removed from it.
+                # The select was closed, before or after all members were
+                # removed from it.
                 break
             try:
                 self._on_event(event)
@@ -390,7 +394,8 @@ class Pool(object):
 
     def _usable(self, msg):
         if msg.router is None:
-            # From this process. An object in it may need a router to send by.
+            # The call is from this process. An object in it may need a router
+            # to send by.
             msg.router = self.router
         return msg
 
@@ -416,7 +421,7 @@ class Pool(object):
 
     def _wake(self, count):
         """
-        Have so many threads look for a call that may be obeyed.
+        Wake this many threads to look for a call that may be obeyed.
         """
         for _ in range(count):
             self._defer_quietly(self._serve_next)
@@ -455,7 +460,7 @@ class Pool(object):
             _log_refusal(service_name, method_name, error, msg)
             _reply(msg, error)
         except BaseException:
-            # Also SystemExit: somebody waits for an answer.
+            # Also SystemExit: the caller waits for an answer.
             error = mitogen.core.CallError(sys.exc_info()[1])
             tell, more = _may_log(msg)
             if tell:

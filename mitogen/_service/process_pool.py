@@ -22,8 +22,8 @@ _pool_lock = threading.Lock()
 
 def _replace_pool_lock():
     """
-    In a child made by fork: the thread that may have held the lock is not
-    there.
+    In a child made by fork: the thread that may have held the lock does not
+    exist there.
     """
     global _pool_lock
     _pool_lock = threading.Lock()
