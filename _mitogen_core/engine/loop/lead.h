@@ -25,8 +25,8 @@
  * makes no system call: the leader sleeps without limit, and so does everybody else. A thread that makes one call after
  * the other wakes nobody; the only cost is the caretaker's looks, 500 a second.
  *
- * An earlier version was measured with one idea left out at a time, in 7 and 9 interleaved rounds. A call took 1.8 times
- * as long if waiting threads did not lead, or if the loop was never left alone.
+ * An earlier version was measured with one idea left out at a time, in 7 and 9 interleaved rounds. A call took 1.8
+ * times as long if waiting threads did not lead, or if the loop was never left alone.
  *
  * Measured on two cores, beside an earlier version with timers, alarms and a look each half millisecond: a call took
  * 0.935 of the time and one by way of another context 0.93, and 1.22 times as many calls a second were answered of
