@@ -23,6 +23,14 @@ _LOAD_CONST = opcode.opmap['LOAD_CONST']
 # New in 3.14: the operand is itself the (small) integer that is pushed.
 _LOAD_SMALL_INT = opcode.opmap.get('LOAD_SMALL_INT', -1)
 
+# 3.15 has None among constants that need no place in the code object. Its
+# operand of IMPORT_NAME has two bits about laziness below the name's number.
+_LOAD_COMMON_CONSTANT = -1
+_LAZY_BITS = 0
+if sys.version_info >= (3, 15):
+    _LOAD_COMMON_CONSTANT = opcode.opmap['LOAD_COMMON_CONSTANT']
+    _LAZY_BITS = 2
+
 
 def _byte_operations(code):
     """
@@ -78,8 +86,11 @@ def _imports_by_walking(code, operations):
             level, fromlist = fromlist, consts[operand]
         elif op == _LOAD_SMALL_INT:
             level, fromlist = fromlist, operand
+        elif op == _LOAD_COMMON_CONSTANT:
+            # Neither a level nor a list of names is one, but for None.
+            level, fromlist = fromlist, None
         elif op == _IMPORT_NAME:
-            yield level, names[operand], fromlist or ()
+            yield level, names[operand >> _LAZY_BITS], fromlist or ()
 
 
 def _imports_by_dis(code):
@@ -117,6 +128,6 @@ def codeobj_imports(co):
     """
     if sys.version_info < (3,):
         return _imports_by_walking(co, _byte_operations)
-    if sys.version_info < (3, 15):
+    if sys.version_info < (3, 16):
         return _imports_by_walking(co, _word_operations)
     return _imports_by_dis(co)

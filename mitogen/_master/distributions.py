@@ -9,7 +9,7 @@ import os  # house
 import re  # house
 import sys  # house
 
-from mitogen.master import _read_file, _stamp_of, to_text  # house
+from mitogen.master import _archive_names, _read_file, _stamp_of, to_text  # house
 
 
 #: Bytes of one file of metadata.
@@ -139,7 +139,7 @@ def _list_entry(path):
     elif os.path.isfile(path):
         import zipimport
         loader = zipimport.zipimporter(path)
-        folders = set(name.partition(os.sep)[0] for name in loader._files)
+        folders = set(name.partition(os.sep)[0] for name in _archive_names(loader))
         for name in sorted(folders):
             if name.endswith(_SUFFIXES):
                 yield _ArchiveMetadata(loader, name)

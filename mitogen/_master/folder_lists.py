@@ -39,13 +39,23 @@ def _list_disk(path):
     return found
 
 
+def _archive_names(loader):
+    """
+    Return the names of all that is in an archive, by its loader. The loader keeps them, which :mod:`zipfile` does not:
+    it would read them for each question of a child.
+    """
+    read = getattr(loader, '_get_files', None)
+    # Until 3.14 they are read when the loader is made.
+    return loader._files if read is None else read()
+
+
 def _list_archive(loader, path):
     """
     Return the entries of a folder in an archive, empty if there is none.
     """
     folder = path[len(loader.archive):].strip(os.sep) + os.sep
     names = {}
-    for name in loader._files:
+    for name in _archive_names(loader):
         if name.startswith(folder) and name != folder:
             name, inside, _ = name[len(folder):].partition(os.sep)
             names[name] = names.get(name, False) or bool(inside)
@@ -80,7 +90,7 @@ def _list_folder(loader, locations, fullname, parts):
         if os.path.isdir(path):
             names.update(_list_disk(path))
             is_there = True
-        elif hasattr(loader, 'archive') and hasattr(loader, '_files'):
+        elif hasattr(loader, 'archive') and (hasattr(loader, '_files') or hasattr(loader, '_get_files')):
             names.update(_list_archive(loader, path))
     if not names and not is_there:
         names = _list_by_reader(loader.get_resource_reader(fullname), parts)

@@ -42,7 +42,7 @@ def test_another_python_passes_its_tests_of_executors(tmp_path):
     path = find_tested()
     # It must not find what was installed for this one.
     os.symlink(os.path.dirname(mitogen.__file__), str(tmp_path / 'mitogen'))
-    env = dict(os.environ, MITOGEN_PURE='1', PYTHONPATH=os.pathsep.join([str(tmp_path), places.LIB]))
+    env = dict(os.environ, MITOGEN_CORE='pure', PYTHONPATH=os.pathsep.join([str(tmp_path), places.LIB]))
     pythons.keep_bytecode(env, path)
     env['PYTHONPYCACHEPREFIX'] = str(tmp_path / 'bytecode')
     proc = subprocess.run([path, '-m', 'unittest', 'stdlib_executor'], env=env, stderr=subprocess.PIPE, text=True)
