@@ -174,7 +174,8 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self.host._tasks.cancel(self._handle, self._queue, tell, gently=True)
 
     def _invoke_callbacks(self) -> None:
-        if self._on_done is not None:
-            self._on_done()
+        done, self._on_done = self._on_done, None
+        if done is not None:
+            done()
         if self._done_callbacks:
             self.host.tree._callbacks.run(super()._invoke_callbacks)
