@@ -32,8 +32,8 @@ parent_ids = []
 #: Names of :mod:`mitogen._tree`, which is imported when one is first used.
 _TREE_NAMES = frozenset([
     'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
-    'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group', 'Host', 'HostDown', 'HostExecutor', 'HostKeyError',
-    'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
+    'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
+    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ])
 
 

@@ -56,7 +56,7 @@ PACKAGE = [
     ['_native'],
     ['core'],
     ['select', 'limits', 'debug', 'os_fork', '_tasks', '_distributions', '_folders', '_private_folder', '__main__'],
-    ['service', '_freight', '_running', '_spawning'],
+    ['service', '_files', '_freight', '_running', '_spawning'],
     ['parent'],
     ['master'],
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
@@ -72,9 +72,10 @@ PACKAGE = [
 
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
-    '_tree': ['errors', 'options', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'executor',
-              'host', 'group', 'tree', 'aio', '__init__'],
-    '_cli': ['__init__', 'display', 'hosts', 'connecting', 'ping', 'run', 'doctor'],
+    '_tree': ['errors', 'options', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'calls', 'content',
+              'meter', 'files', 'executor', 'host', 'group', 'tree', 'aio', '__init__'],
+    '_cli': ['__init__', 'display', 'progress', 'hosts', 'connecting', 'ping', 'run', 'cp', 'doctor'],
+    '_files': ['__init__', 'items', 'open_folder', 'reader', 'new_entry', 'writer', 'opened', 'folders'],
     'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'fragments', 'hub', 'remote', 'target', 'zygote',
                 'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',
                 'plugins.connection.local', 'plugins.connection.ssh'],

@@ -13,8 +13,10 @@ from mitogen._tree.errors import (
     RemoteError,
 )
 from mitogen._tree.executor import HostExecutor
+from mitogen._tree.files import FileError
 from mitogen._tree.group import DownHost, Group, Result
 from mitogen._tree.host import Host
+from mitogen._tree.meter import Copied
 from mitogen._tree.options import CallOptions
 from mitogen._tree.running import CommandError, CommandTimeout, Completed
 from mitogen._tree.stream import Stream
@@ -22,6 +24,6 @@ from mitogen._tree.tree import connect, Tree
 
 __all__ = [
     'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
-    'ConnectTimeout', 'DeadlineExceeded', 'DownHost', 'Group', 'Host', 'HostDown', 'HostExecutor', 'HostKeyError',
-    'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
+    'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
+    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ]

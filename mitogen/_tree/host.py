@@ -5,13 +5,14 @@ Host: a context with the ways of today.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors, running
+from mitogen._tree import caller, errors, files, meter, running
 from mitogen._tree.executor import HostExecutor
 from mitogen._tree.tasks import HostTasks
 
@@ -119,6 +120,83 @@ class Host(caller.Caller, mitogen.parent.Context):
         return running.run(
             self, args, input=input, timeout=timeout, check=check, text=text, env=env, cwd=cwd, stdout=stdout,
             stderr=stderr, terminal=terminal, max_output=max_output)
+
+    def put(
+        self, local: files.Path, remote: files.Path, *, progress: Optional[meter.Progress] = None,
+    ) -> meter.Copied:
+        """
+        Copy a file or a tree from here to the host. Each file appears there at once and whole: it is written under
+        another name beside it. Modes are kept, symbolic links stay links. A folder that is there already keeps its
+        mode, and what else lies in it.
+
+        :param local: file or folder. With a slash at its end its content is meant.
+        :param remote: the path that it gets. With a slash at its end it is a folder to put it into, which is made if it
+            is not there. A file is put into a folder that is there without a slash, too.
+        :param progress: called with the path of a file below `local`, how many of its bytes are there, and how many it
+            has. The thread of the caller calls it.
+        :raises FileError: something cannot be read, or not be written, or changed while it was read. The files before
+            it stay there.
+        :raises ConnectionLost: the host went away.
+        """
+        return files.put(self, local, remote, progress)
+
+    def get(
+        self, remote: files.Path, local: files.Path, *, progress: Optional[meter.Progress] = None,
+    ) -> meter.Copied:
+        """
+        Copy a file or a tree from the host to here, as `put` does the other way round. A host can write nothing outside
+        of `local`, also if it does not keep to the protocol.
+        """
+        return files.get(self, remote, local, progress)
+
+    def read_bytes(self, path: files.Path, *, limit: int = files.MOST_READ) -> bytes:
+        """
+        Return what is in a file over there.
+
+        :param limit: bytes that it may have. They are held in memory.
+        :raises FileError: it cannot be read, or has more.
+        """
+        return files.read(self, path, limit)
+
+    def read_text(self, path: files.Path, encoding: str = 'utf-8', errors: str = 'strict') -> str:
+        """
+        Return the text that is in a file over there.
+
+        :raises FileError: it cannot be read.
+        """
+        return files.read(self, path).decode(encoding, errors)
+
+    def write_bytes(self, path: files.Path, data: bytes, *, mode: Optional[int] = None) -> None:
+        """
+        Write a file over there, whole and at once.
+
+        :param mode: what it gets; None for that of the file which it replaces, or what the umask leaves.
+        :raises FileError: it cannot be written.
+        """
+        files.write(self, path, data, mode)
+
+    def write_text(
+        self, path: files.Path, text: str, encoding: str = 'utf-8', errors: str = 'strict', *,
+        mode: Optional[int] = None,
+    ) -> None:
+        """
+        Write a file over there, as `write_bytes` does.
+        """
+        files.write(self, path, text.encode(encoding, errors), mode)
+
+    def mkdir(self, path: files.Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """
+        Make a folder over there, in the words of :meth:`pathlib.Path.mkdir`.
+
+        :raises FileError: it cannot be made.
+        """
+        files.mkdir(self, path, mode, parents, exist_ok)
+
+    def tempdir(self, prefix: str = 'mitogen-') -> contextlib.AbstractContextManager[str]:
+        """
+        Return a block of ``with`` for a new folder over there, whose path it gives, and which is removed at its end.
+        """
+        return files.tempdir(self, prefix)
 
     def executor(self, max_workers: Optional[int] = None, *, processes: bool = False) -> HostExecutor:
         """
