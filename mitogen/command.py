@@ -29,7 +29,7 @@ def about(options, rest):
 #: the words are all that follow the command: they are another program's to understand.
 SOURCES = ['mitogen.command', 'mitogen.ansible.command']
 #: Those that are written for a Python of today.
-_NEWER_SOURCES = ['mitogen._cli.run', 'mitogen._cli.ping', 'mitogen._cli.doctor']
+_NEWER_SOURCES = ['mitogen._cli.run', 'mitogen._cli.cp', 'mitogen._cli.ping', 'mitogen._cli.doctor']
 
 
 def make_parser():

@@ -9,6 +9,7 @@ import argparse
 import concurrent.futures
 import getpass
 import sys
+import threading
 import time
 from typing import Any, Callable, Optional
 
@@ -23,6 +24,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     Add what each command that works with hosts understands.
     """
     parser.add_argument('hosts', nargs='+', metavar='HOST', help=hosts.HELP)
+    add_ways(parser)
+
+
+def add_ways(parser: argparse.ArgumentParser) -> None:
+    """
+    Add how hosts are connected. The command itself tells which.
+    """
     parser.add_argument('-j', '--jobs', type=int, default=32, metavar='N', help='hosts at a time (32)')
     parser.add_argument(
         '--connect-timeout', type=float, default=30, metavar='SECONDS', help='for a host to be ready (30)')
@@ -31,6 +39,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-K', '--ask-sudo-password', action='store_true', help='ask here for the password of sudo')
     parser.add_argument('--python', metavar='PATH', help='the interpreter over there (python3)')
     parser.add_argument('--json', action='store_true', help='print a JSON object for each host')
+
+
+class Interrupted(Exception):
+    """
+    The work on a host was ended from here.
+    """
 
 
 class Work:
@@ -88,6 +102,7 @@ class Work:
         outcomes = [display.Outcome(name) for name in self.names]
         tree = mitogen.Tree()
         shared = trees._Shared()
+        interrupted = threading.Event()
 
         def work(outcome: display.Outcome) -> None:
             outcome.started = time.monotonic()
@@ -95,7 +110,8 @@ class Work:
                 with self.connect(tree, shared, outcome.host) as host:
                     job(host, outcome)
             except Exception as e:
-                outcome.error = e
+                # Of one that is lost because we end it there is nothing else to tell.
+                outcome.error = Interrupted('interrupted') if interrupted.is_set() else e
             outcome.seconds = time.monotonic() - outcome.started
             shown.done(outcome)
 
@@ -104,6 +120,9 @@ class Work:
         try:
             for future in futures:
                 future.result()
+        except BaseException:
+            interrupted.set()
+            raise
         finally:
             # At Ctrl-C hosts end what they run, and then themselves.
             pool.shutdown(wait=False, cancel_futures=True)

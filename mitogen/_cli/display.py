@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 import threading
-from typing import Any, BinaryIO, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
 import mitogen.core
 
@@ -76,7 +76,11 @@ def label(host: str) -> str:
 class Display:
     """
     Takes what hosts write. Any thread. This one shows it as it is: for one host.
+
+    :ivar before_output: called before anything is shown, for what else is at the end of the terminal.
     """
+    before_output: Callable[[], None] = staticmethod(lambda: None)
+
     def __init__(self, out: Optional[BinaryIO] = None, err: Optional[BinaryIO] = None) -> None:
         self._files = {STDOUT: out or sys.stdout.buffer, STDERR: err or sys.stderr.buffer}
         self._lock = threading.Lock()
@@ -96,6 +100,7 @@ class Display:
             self._tell(outcome)
 
     def _put(self, number: int, data: bytes) -> None:
+        self.before_output()
         self._files[number].write(data)
         self._files[number].flush()
 
