@@ -28,6 +28,8 @@ import subprocess
 import sys
 import tempfile
 
+import setuptools
+
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
@@ -306,6 +308,9 @@ ANSIBLE_FOLDERS = {
     'ansible_mitogen.plugins.strategy': [],
 }
 
+#: The licence as an SPDX expression (PEP 639) from setuptools 77 on. Old Pythons have older versions.
+LICENCE = 'license_expression' if int(setuptools.__version__.split('.')[0]) >= 77 else 'license'
+
 # Without the extension on purpose, the wheel is one for every Python.
 OPTIONS = {'bdist_wheel': {'python_tag': 'py2.py3'}} if env_flag('MITOGEN_PURE') else {}
 
@@ -315,7 +320,6 @@ setup(
     description='Distributed self-replicating programs in Python, with the message path in C',
     long_description=read('README.rst'),
     long_description_content_type='text/x-rst',
-    license='BSD-3-Clause',
     license_files=['LICENSE', 'LICENSE.libev'],
     author='the authors of this project',
     packages=['mitogen', 'mitogen._cli', 'mitogen._files', 'mitogen._tree', 'mitogen.ansible'] + sorted(ANSIBLE_FOLDERS),
@@ -340,4 +344,5 @@ setup(
         'Topic :: System :: Systems Administration',
         'Typing :: Typed',
     ],
+    **{LICENCE: 'BSD-3-Clause'}
 )

@@ -8,8 +8,8 @@
 #include "module_state.h"
 #include "sync/latch.h"
 
-/* The object that an item stands for: a new reference, or NULL with an exception, or NULL without one for the token of
- * something gone. The item is used up. */
+/* The object that an item stands for: a new reference, or NULL with an exception, or NULL without one for the token
+ * of a latch that is gone. The item is used up. */
 PyObject *mg_item_object(mg_state *st, mg_item item, PyObject *router);
 
 /* The drop function of all latches. Any thread, without the GIL too. */

@@ -45,7 +45,7 @@ void mg_decref_anywhere(PyObject *obj)
 {
     mg_later *later = malloc(sizeof *later);
     if (!later)
-        return; /* a leak is all that can be had without memory and without the GIL */
+        return; /* without memory and without the GIL, the reference can only be leaked */
     later->obj = obj;
     push(later);
 }

@@ -18,7 +18,8 @@ mg_later *mg_later_new(PyObject *obj);
 /* The object, borrowed. */
 PyObject *mg_later_obj(mg_later *later);
 
-/* Ends a reference: an mg_later, as void for the engine's release functions. Any thread, with the GIL or without. */
+/* Drops the reference of an mg_later, which is void here to fit the engine's release functions. Any thread, with the
+ * GIL or without. */
 void mg_later_decref(void *later);
 
 /* Drops a plain reference, which has no place of its own to wait in: without memory it is leaked. */

@@ -40,8 +40,7 @@ mg_frame *mg_payload_frame(const mg_payload *p, const mg_hdr *hdr);
  * an object of their own, which is made now. */
 void mg_payload_came(mg_state *st, PyObject *router, size_t len);
 
-/* Its bytes, while a reader looks at them: in one piece, or but for one byte string that stands in an object of its
- * own. */
+/* The bytes of a payload, for a reader: in one piece, or without one byte string that is an object of its own. */
 typedef struct {
     const uint8_t *ptr;
     size_t len;

@@ -149,7 +149,7 @@ static void keep_until_told(ReceiverObject *self)
     mg_watchers_unlock();
     if (is_watched)
         return;
-    /* the events that have it called come before this one */
+    /* the events that call `notify` come before this one */
     mg_event ev = {.kind = MG_EV_KEEP, .b = self};
     if (self->loop && !mg_loop_closed(self->loop) && mg_loop_push_event(self->loop, &ev) == MG_OK)
         Py_INCREF(self);

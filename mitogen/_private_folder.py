@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-A folder of a process for files that only it may see, and that are gone with it.
+A folder of a process, for files that only this process may see. The folder is
+removed when the process ends.
 
-A shell that outlives the process removes the folder once nobody has the other
-end of a pipe: so it goes also with a process that is killed. A lock in the
-folder tells a later run whether it was left behind, if the shell was killed, too.
+A shell that outlives the process removes the folder when the other end of a
+pipe is closed, so also if the process is killed. If the shell is killed, too,
+the folder stays; a lock in it tells a later run that nobody uses it.
 """
 # !mitogen: minify_safe
 

@@ -349,7 +349,7 @@ def _flush():
 @takes_econtext
 def with_output(names, args, kwargs, sender, items, size, econtext):
     """
-    Call a function, and send what is written meanwhile and what it returns: a stream as :func:`mitogen._tasks.stream`.
+    Call a function, and send its output and its result: a stream as :func:`mitogen._tasks.stream`.
     """
     _end_with_host(econtext=econtext)
     func, own = mitogen._tasks._find(econtext, *names)

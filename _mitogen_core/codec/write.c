@@ -23,7 +23,7 @@ static mg_write_fn *container_writer(PyTypeObject *type)
 }
 
 /* Writes anything. known is how many references to obj the caller knows of, its own included: when there are no more,
- * obj cannot come up again, and the memo is spared. */
+ * obj cannot come up again, and gets no memo entry. */
 static int write_value(mg_writer *w, PyObject *obj, Py_ssize_t known)
 {
     PyTypeObject *type = Py_TYPE(obj);

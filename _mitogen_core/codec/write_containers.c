@@ -8,8 +8,8 @@
 /* As many items go between a MARK and its APPENDS or SETITEMS: bounds the stack of any reader. */
 enum { BATCH = 1000 };
 
-/* A tuple that contains itself, by way of a list or dict, is complete by the time its items are: drops those, and takes
- * the tuple from the memo. */
+/* For a tuple that contains itself, by way of a list or dict. It is in the memo once its items are written: drops the
+ * items, and takes the tuple from the memo. */
 static int write_finished_tuple(mg_writer *w, Py_ssize_t n, uint32_t index)
 {
     if (n > 3) {

@@ -93,7 +93,7 @@ class Work:
 
     def run(self, job: Callable[[Any, display.Outcome], None], shown: display.Display) -> list[display.Outcome]:
         """
-        Connect each host, do the job on it, and let it go. Return how it went, in the order of the hosts.
+        Connect each host, do the job on it, and disconnect it. Return the outcomes, in the order of the hosts.
 
         :param job: called with a host and its outcome, on a thread for each host.
         """

@@ -215,7 +215,7 @@ class Json(_Kept):
         try:
             line = self._line(outcome, outcome.value, out, err)
         except (TypeError, ValueError, RecursionError):
-            # No JSON, such as a dict with tuples as keys, or one that holds itself.
+            # The value has no form in JSON, such as a dict with tuples as keys, or one that holds itself.
             line = self._line(outcome, _described(outcome.value), out, err)
         self._put(STDOUT, line.encode('ascii') + b'\n')
 

@@ -279,8 +279,8 @@ class ExternalContext(object):
         self.router.register(self.parent, self.stream)
         if not _REDUCED and CORE == 'native':
             self.stream.protocol._end_with(5.0)
-        # Before there is a thread that may send, and while ours does not wait
-        # for one to start: so the parent can go on sooner.
+        # Written before there is another thread that may send, and before this
+        # one waits for that to start: so the parent can go on sooner.
         if config.get('send_ec2', True):
             self.stream.transmit_side.write(
                 ('MITO002%s\n' % config.get('marker', '')).encode())

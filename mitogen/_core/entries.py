@@ -11,7 +11,8 @@ import sys  # house
 from mitogen.core import _list_names, _MODULES_RESOURCE, _SELDOM, Importer, PY3, thread  # house
 
 
-# There are none before the first module has come, and the rest of this text with it.
+# There are no such entries before the first module has come, and the rest of
+# this text with it.
 if _SELDOM:
     class _Entry(object):
         """

@@ -23,5 +23,6 @@ import mitogen.core
 
 LOG = logging.getLogger(__name__)
 
-# Here, since it may have to be fetched, and a process that hangs cannot.
+# Looked up here: it may have to be fetched, which a process that hangs could
+# not do.
 _open_own = mitogen.core._open_own

@@ -77,7 +77,8 @@ def _fakessh_main(dest_context_id, econtext):
     try:
         status = _ssh(dest_context_id, econtext)
     except mitogen.core.Error:
-        # The user's terminal: the text may be that of the other side.
+        # This goes to the user's terminal, and the text may come from the
+        # other side: so it is escaped.
         text = mitogen.core._printable(str(sys.exc_info()[1]), u'  ')
         sys.stderr.write('ssh (mitogen): %s\n' % (
             mitogen.parent._native_str(text),))

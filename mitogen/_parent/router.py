@@ -308,8 +308,8 @@ class Router(mitogen.core.Router):
         context.via = via_context
         return context
 
-    #: Seconds that an intermediary has beyond those of the child: it may have to
-    #: fetch what starts children first.
+    #: Seconds that an intermediary has in addition to the child's own: it may
+    #: first have to fetch the modules that start children.
     via_grace = 5.0
 
     def _ask_to_connect(self, via_context, method_name, name, kwargs):

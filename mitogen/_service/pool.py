@@ -61,9 +61,10 @@ class _PoolSelect(mitogen.select.Select):
 
 class Pool(object):
     """
-    Threads that obey service calls. To be stopped before the interpreter can
-    exit, unless the broker ends before. All methods may be called from any
-    thread, but those that wait for threads not from one that these wait for.
+    Threads that obey service calls. A pool has to be stopped before the
+    interpreter can exit, unless its broker ends before. All methods may be
+    called from any thread. But a method that waits for the threads to end must
+    not be called on one of them.
 
     :param mitogen.core.Router router:
     :param services:

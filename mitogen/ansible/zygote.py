@@ -175,7 +175,7 @@ class Zygote(object):
         self.texts = {}     # digest -> source
         self.codes = {}     # (module, digest) -> code
         self.payloads = {}  # digest -> Payload
-        self.loaded = {}    # module -> digest of what it was made of here
+        self.loaded = {}    # module -> digest of the source that it was made from
         self.tried = set()  # modules that children imported
         self.known = 0      # how many modules there were when they were frozen
         self.finder = Finder()

@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import sys
+import zipfile
 
 import pytest
 
@@ -148,3 +149,38 @@ def test_in_an_environment_with_ansible_core(built, tmp_path):
         ANSIBLE_HOME=str(tmp_path), ANSIBLE_LOCALHOST_WARNING='0')
     assert 'mitogen: connections are fast, on the native core' in out
     assert re.search(r'localhost +: ok=4 +changed=1 +unreachable=0 +failed=0', out), out
+
+
+def test_a_second_build_gives_the_same_files(built, tmp_path):
+    tree = packages.tool().unpack(os.path.join(built, 'mitogen-%s.tar.gz' % VERSION), str(tmp_path / 'tree'))
+    out = tmp_path / 'out'
+    packages.run([sys.executable, os.path.join(tree, 'tools', 'wheels.py'), '--out', str(out), '--python', sys.executable],
+                 tmp_path)
+    names = sorted(os.listdir(str(out)))
+    assert len(names) == 3
+    for name in names:
+        with open(os.path.join(built, name), 'rb') as first, open(str(out / name), 'rb') as second:
+            assert first.read() == second.read(), name
+
+
+def test_the_files_are_fit_to_be_uploaded(built, tmp_path):
+    files = sorted(glob.glob(os.path.join(built, '*')))
+    packages.run([sys.executable, '-m', 'twine', 'check', '--strict'] + files, tmp_path)
+    # W002: stubs of modules with the same interface. W009, W010: the folders for Ansible, and the library of libev.
+    packages.run([sys.executable, '-m', 'check_wheel_contents', '--ignore', 'W002,W009,W010'] +
+                 [path for path in files if path.endswith('.whl')], tmp_path)
+
+
+def test_an_extension_is_stripped_and_its_libraries_are_listed(built):
+    for path in glob.glob(os.path.join(built, '*linux*.whl')):
+        with zipfile.ZipFile(path) as wheel:
+            extension, = [name for name in wheel.namelist() if name.startswith('_mitogen_core')]
+            assert b'.symtab\0' not in wheel.read(extension), path
+            listed, = [name for name in wheel.namelist() if '/sboms/' in name and name.endswith('.json')]
+            assert b'libev' in wheel.read(listed), path
+
+
+def test_the_usual_command_builds_an_sdist_and_a_wheel(built, tmp_path):
+    tree = packages.tool().unpack(os.path.join(built, 'mitogen-%s.tar.gz' % VERSION), str(tmp_path / 'tree'))
+    packages.run([sys.executable, '-m', 'build', '--outdir', str(tmp_path / 'out'), tree], tmp_path, MITOGEN_REQUIRE_NATIVE='1')
+    assert len(os.listdir(str(tmp_path / 'out'))) == 2

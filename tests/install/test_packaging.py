@@ -19,7 +19,7 @@ import places
 
 VERSION = '.'.join(str(part) for part in mitogen.__version__)
 
-pytest.importorskip('setuptools')
+setuptools = pytest.importorskip('setuptools')
 pytestmark = [
     # A wheel has both cores, whichever core runs the tests.
     pytest.mark.once,
@@ -91,6 +91,19 @@ def test_a_wheel_with_the_extension_in_a_clean_environment(native_wheel, native_
     check(found, 'native')
     assert found['file'].startswith(native_environment.folder)
     assert 'core    native' in native_environment.report()
+
+
+def test_a_wheel_names_its_licence_as_an_spdx_expression(pure_wheel):
+    with zipfile.ZipFile(pure_wheel) as wheel:
+        metadata, = [wheel.read(name) for name in wheel.namelist() if name.endswith('.dist-info/METADATA')]
+    expression = int(setuptools.__version__.split('.')[0]) >= 77
+    assert (b'\nLicense-Expression: BSD-3-Clause\n' if expression else b'\nLicense: BSD-3-Clause\n') in metadata
+
+
+def test_two_sdists_of_the_same_sources_are_the_same(sdist, tmp_path):
+    again = packages.tool().make_sdist(str(tmp_path), str(tmp_path / 'work'))
+    with open(sdist, 'rb') as first, open(again, 'rb') as second:
+        assert first.read() == second.read()
 
 
 @pytest.mark.seconds(240)

@@ -129,8 +129,8 @@ size_t mg_idmap_count(const mg_idmap *m)
     return m->count;
 }
 
-/* Goes downwards, from a free slot: a removal moves entries only downwards within a row of taken slots, and thus only
- * those that were visited. Starting anywhere else, such a row could reach around the start. */
+/* Visits the slots downwards, beginning at a free one. A removal moves entries only downwards within a row of taken
+ * slots, so it moves only entries that were visited. With another beginning, such a row could reach around it. */
 void mg_idmap_iter_init(const mg_idmap *m, mg_idmap_iter *it)
 {
     it->at = 0;

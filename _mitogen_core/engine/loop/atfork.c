@@ -78,7 +78,7 @@ static void hold_all(void)
     }
 }
 
-/* With the lock of the list of loops, which is released. */
+/* Called with the lock of the list of loops, and releases it. */
 static void end_holding(void (*how)(mg_loop *loop))
 {
     for (mg_loop *loop; (loop = mg_loops_first_held()); mg_loops_lock()) {

@@ -172,8 +172,8 @@ mg_waiter *mg_lead_call_locked(mg_loop *loop)
     return loop->leader ? loop->leader : leave_locked(loop, 1);
 }
 
-/* Whether there is work that must not wait for the next look. An attendant that stops has work in Python, and comes
- * back soon. */
+/* Whether there is work that must not wait for the next look. Traffic of others can wait for an attendant, which
+ * stops for work in Python and comes back soon. */
 static int has_work_locked(const mg_leading *l, int64_t now)
 {
     return mg_tasks_any(&l->loop->posted) ||

@@ -17,7 +17,7 @@ int64_t mg_work_sleep_until(mg_loop *loop, int64_t now, int64_t until);
 /* Runs all that is corked. Any thread, with no lock held. Whether there was anything. */
 int mg_work_uncork(mg_loop *loop);
 
-/* In a child made by fork: nothing is to be done. */
+/* In a child made by fork: forgets all work. */
 void mg_work_forked(mg_loop *loop);
 
 #endif

@@ -62,7 +62,7 @@ struct mg_loop {
     int64_t slow_at;         /* when `slow` is due, if there is anything */
     int64_t traffic_at;      /* when a callback ran last that was not for a timeout */
     int64_t foreign_at;      /* when there was traffic that was not the leader's own */
-    mg_spin passing;         /* of the waits for the next such traffic */
+    mg_spin passing;         /* the leader's earlier waits for such traffic */
     const mg_waiter *served; /* the thread that a push has woken last, only compared; */
     int served_row;          /* how often in a row, since the leader began to lead; */
     int64_t served_at;       /* and when */

@@ -34,8 +34,8 @@ void mg_poller_forked(mg_poller *p);
 /* Ends the present sleep; does nothing when there is none. Any thread. Whether it had to. */
 int mg_poller_kick(mg_poller *p);
 
-/* Whether a thread sleeps in it, and nothing of it is half done. Any thread; a moment ago, unless something keeps the
- * sleeper in `woken`. */
+/* Whether a thread sleeps in it, and nothing in it is half changed. Any thread. The answer may be out of date at
+ * once, unless the owner's `woken` keeps the sleeper from going on. */
 int mg_poller_is_asleep(const mg_poller *p);
 
 /* One turn: calls each watch that is ready. sleep: if none is, the thread sleeps until one is, or the deadline. */

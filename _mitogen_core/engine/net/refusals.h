@@ -41,8 +41,8 @@ mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, 
 mg_frame *mg_router_dead_frame(struct mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a,
                                uint64_t b, uint64_t c);
 
-/* A message for a latch that is full: the answer, and a mark among the messages there, which has the reader know that
- * some are missing. As mg_router_dead. */
+/* Refuses a message for a latch that is full: answers as mg_router_dead does, and puts a mark into the latch, by
+ * which the reader knows that messages are missing. */
 mg_err mg_router_overflow(struct mg_router *r, mg_latch *l, const mg_hdr *hdr, mg_stream *stream);
 
 #endif

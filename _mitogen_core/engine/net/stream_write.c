@@ -270,7 +270,7 @@ static size_t forward_locked(mg_stream *s, mg_frame *f)
     queue_locked(s, f);
     size_t waiting = mg_outq_bytes(&s->out);
     if ((waiting > MG_SCRATCH_SIZE || waiting > high_water) && !s->wants_write) {
-        /* so much need not wait for the end of the turn */
+        /* the queue is long: to wait for more frames until the end of the turn gains nothing */
         post_if_any(s, write_locked(s));
         waiting = mg_outq_bytes(&s->out);
     }

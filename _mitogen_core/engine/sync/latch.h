@@ -52,7 +52,8 @@ typedef struct mg_sleeper {
     int followed;                   /* it has slept while another thread led the loop; likewise */
 } mg_sleeper;
 
-/* Items that a latch has room for from its birth, whatever memory there is later: an answer to a call is one. */
+/* A latch has room for this many items from its birth, so the answer to a call is delivered even if memory is out by
+ * then. */
 #define MG_LATCH_FEW 2
 
 /* The thread that a push has woken. */

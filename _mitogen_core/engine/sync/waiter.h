@@ -2,7 +2,7 @@
  *
  * Each thread has one waiter, made at its first wait. Waiters are never given back to the C library: one that a thread
  * leaves behind serves the next new thread. So a wake that comes late, after its thread has gone on or has ended,
- * touches valid memory and costs somebody one spurious wake at most.
+ * touches valid memory, and causes one spurious wake at most.
  *
  * A thread sleeps parked, on a word of its own, or elsewhere: in a poller, of which the waiter knows no more than how
  * to wake it there.

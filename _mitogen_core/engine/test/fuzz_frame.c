@@ -73,7 +73,7 @@ static void find_truth(struct truth *t)
     }
 }
 
-/* Bytes in which no place looks like another nearby. */
+/* Bytes that differ from place to place, so that a misplaced piece shows. */
 static void fill(uint8_t *to, size_t len, unsigned seed)
 {
     static uint8_t bytes[MAX_STREAM + 256];
@@ -176,7 +176,8 @@ struct run {
     mg_landing places;
 };
 
-/* Makes a place of just the length that is announced, if that is no lie of megabytes, and has the engine find out. */
+/* Offers a place of exactly the announced length, unless that is megabytes. The engine has to find out whether it
+ * fits. */
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
 {
     mg_landing *places = arg;

@@ -313,7 +313,7 @@ static void op_frame(struct world *w, struct source *s, unsigned op)
     CHECK(mg_stream_feed(w->streams[in], wire, MG_HEADER_LEN + hdr.len) == MG_OK);
     node_take_events(&w->node);
     if (w->streams[in]->in_python) {
-        /* Python was in it: the stream goes on when the loop next looks. */
+        /* A frame was in Python: the stream goes on when the loop next looks. */
         mg_loop_release(w->node.loop);
         test_run_ops(w->node.loop);
         mg_loop_acquire(w->node.loop);

@@ -1,4 +1,4 @@
-/* Items that are numbers, and what a latch has of them. */
+/* Items that are numbers, and checks of the numbers that a latch holds. */
 #ifndef MG_TEST_ITEMS_H
 #define MG_TEST_ITEMS_H
 

@@ -143,7 +143,7 @@ static void the_end_of_the_input_is_told_once_and_after_all_frames(void)
     mg_stream *s = node_connect(&node, 1, fds[0], 1);
     for (uint32_t i = 0; i < N; i++)
         peer_filled(fds[1], 0, 1, i % 7 ? LATCH : PYTHON, 30, i);
-    peer_write(fds[1], "MIxxx", 5); /* and an end within a frame is an end */
+    peer_write(fds[1], "MIxxx", 5); /* the end of the input within a frame is an end, too */
     close(fds[1]);
     AWAIT(node_count(&node, MG_EV_GONE));
     CHECK(node_count(&node, MG_EV_FRAME) == (N + 6) / 7 && mg_latch_size(l) == N - (N + 6) / 7);

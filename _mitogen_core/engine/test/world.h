@@ -125,7 +125,7 @@ static inline int all_quiet(struct world *w)
            (w->parent_fd < 0 || !peer_has_input(w->parent_fd));
 }
 
-/* Takes the next refusal: whether it is that one. */
+/* Takes the next refusal, and returns whether it is the expected one. */
 static inline int refused(struct world *w, mg_reason reason, const mg_stream *s, const mg_stream *expected)
 {
     mg_event ev;
