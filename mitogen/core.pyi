@@ -1,6 +1,5 @@
 # The names of mitogen.core that a program may use. Names that only other parts of the package need are left out.
 
-import builtins
 import io
 import pickle
 import select as select
@@ -89,7 +88,7 @@ class ChannelError(Error):
 
 class StreamError(Error): ...
 class DamagedError(StreamError, pickle.UnpicklingError, EOFError, ValueError): ...
-class TimeoutError(Error, builtins.TimeoutError): ...
+class TimeoutError(Error): ...
 
 class CallError(Error):
     MSG_MAX_LEN: int

@@ -8,7 +8,7 @@ from __future__ import absolute_import  # house
 import sys  # house
 
 from mitogen.core import _frames_of, _seldom, _SELDOM, _split_told, _tell, _text_of, _understand  # house
-from mitogen.core import _within, BytesType, PY3, to_text, UnicodeType  # house
+from mitogen.core import _within, BytesType, to_text, UnicodeType  # house
 
 
 class Error(Exception):
@@ -55,15 +55,9 @@ class StreamError(Error):
     pass
 
 
-if PY3:
-    class TimeoutError(Error, TimeoutError):
-        """Nothing arrived in time. With Python 3 it is a built-in TimeoutError,
-        too."""
-        pass
-else:
-    class TimeoutError(Error):
-        """Nothing arrived in time."""
-        pass
+class TimeoutError(Error):
+    """Nothing arrived in time."""
+    pass
 
 
 class CallError(Error):

@@ -114,13 +114,13 @@ class NoPython(ConnectError):
     """There is no interpreter of that name."""
 
 
-class ConnectTimeout(ConnectError, mitogen.core.TimeoutError):
-    """The host was not ready in time."""
+class ConnectTimeout(ConnectError, mitogen.core.TimeoutError, TimeoutError):
+    """The host was not ready in time. It is a built-in TimeoutError, too."""
 
 
-class DeadlineExceeded(mitogen.core.TimeoutError):
+class DeadlineExceeded(mitogen.core.TimeoutError, TimeoutError):
     """
-    A host did not finish in time, and its work was stopped.
+    A host did not finish in time, and its work was stopped. It is a built-in TimeoutError, too.
 
     :ivar host: name of the host.
     :ivar began: whether it had begun; None if the host did not say so in time.

@@ -2,7 +2,6 @@
 Latch: a closable queue, fair among sleepers.
 """
 
-import builtins
 import gc
 import os
 import signal
@@ -93,11 +92,6 @@ def test_a_get_that_may_not_block_times_out_at_once():
     # Had it any time to wait, it would wait for ever.
     with pytest.raises(TimeoutError):
         Latch().get(block=False)
-
-
-def test_a_built_in_timeout_error_is_raised():
-    with pytest.raises(builtins.TimeoutError):
-        Latch().get(timeout=0)
 
 
 def test_a_get_with_no_time_times_out_or_takes_what_is_there():

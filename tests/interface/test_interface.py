@@ -343,7 +343,7 @@ def test_classes_have_the_bases_that_programs_ask_for():
         (core.MitogenProtocol, core.Protocol), (core.Waker, core.Protocol),
         (core.Channel, core.Sender), (core.Channel, core.Receiver),
         (core.LatchError, core.Error), (core.ChannelError, core.Error), (core.StreamError, core.Error),
-        (core.TimeoutError, core.Error), (core.TimeoutError, TimeoutError), (core.CallError, core.Error),
+        (core.TimeoutError, core.Error), (core.CallError, core.Error),
         (core.Blob, bytes), (core.Secret, str), (core.Kwargs, dict),
         (parent.EofError, core.StreamError), (parent.CancelledError, core.StreamError),
         (core.ModuleUnsuitableError, ModuleNotFoundError), (core.ModuleDeniedByBlocksError, ModuleNotFoundError),
