@@ -39,7 +39,7 @@ _TREE_NAMES = frozenset([
 
 def __getattr__(name):
     if name == 'aio':
-        # Not before: it imports asyncio.
+        # Imported only when it is asked for: it imports asyncio.
         import mitogen.aio
         return mitogen.aio
     if name not in _TREE_NAMES:

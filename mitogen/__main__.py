@@ -12,7 +12,8 @@ import warnings
 import mitogen
 import mitogen.core
 
-# Where an extension cannot help, say so instead of proposing a compiler.
+# If this Python cannot have an extension, say so instead of proposing a
+# compiler.
 OLDEST_NATIVE = (3, 9)
 
 
@@ -31,7 +32,7 @@ def reasons():
     lines = []
     try:
         with warnings.catch_warnings():
-            # It was heard when mitogen.core was imported.
+            # The warning was shown when mitogen.core was imported.
             warnings.simplefilter('ignore')
             from mitogen import _native
         why = getattr(_native, 'why_not', None)

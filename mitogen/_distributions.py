@@ -36,7 +36,7 @@ class _File(object):
 
     def exists(self):
         """
-        Tell whether the file is there. It was when the distribution was installed.
+        Tell whether the file is there. Always true: it was there when the distribution was installed.
         """
         return True
 
@@ -67,7 +67,7 @@ class _File(object):
 
 class _Metadata(object):
     """
-    The metadata of one distribution of the parent. It is a mixin of the class that the caller's
+    The metadata of one distribution of the parent. It is a mixin for the class of distributions that the caller's
     :mod:`importlib.metadata` has.
 
     :param requester: that asks the parent.
@@ -130,7 +130,7 @@ def _ask(requester, name):
 
 def _find_here(importer, context):
     """
-    Yield what other finders find.
+    Yield the distributions that other finders find.
     """
     for finder in sys.meta_path:
         find = getattr(finder, 'find_distributions', None)
@@ -158,7 +158,7 @@ def _find(importer, context):
     if context is None:
         context = api.DistributionFinder.Context()
     if 'path' in vars(context):
-        # Somebody wants those of some folder.
+        # The caller wants the distributions of some folder.
         return
     name, overrides = context.name, importer.policy.overrides
     if name and not overrides and next(_find_here(importer, context), None):

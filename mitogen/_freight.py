@@ -37,7 +37,7 @@ class Refused(Exception):
     pass
 
 
-# Guards what follows, and is held while a distribution comes.
+# Guards the names below, and is held while a distribution comes.
 _lock = threading.Lock()
 _folders = {}       # distribution -> folder with its files
 _refusals = {}      # distribution -> why it was refused
@@ -99,7 +99,7 @@ def describe():
                                    sys.pypy_version_info[:2])
     platform = sysconfig.get_platform()
     if sys.maxsize < 2 ** 32:
-        # The system may have more bits than we.
+        # The system may have more bits than this interpreter.
         platform = platform.replace('x86_64', 'i686').replace('aarch64', 'armv7l')
     words = (python, abi, platform.replace('-', '_').replace('.', '_'))
     return ' '.join(word or '-' for word in words + _libc() + (
@@ -185,7 +185,7 @@ class _Unpacker(object):
 
     def _more(self):
         """
-        Take what the last piece still has.
+        Take the rest of the last piece.
         """
         found = self._inflate.decompress(b'', STEP)
         self._buffer += found
@@ -195,8 +195,8 @@ class _Unpacker(object):
 
     def _go_on(self):
         """
-        Do one thing with what has come, and return whether there may be more to
-        do.
+        Do one step with the bytes that have come, and return whether there may
+        be another.
         """
         if self._fp is not None:
             return self._write()
@@ -259,7 +259,8 @@ def _reply(importer, name):
     :raises Refused: the master does not send it.
     """
     pieces = _Pieces(importer._resource_requester, name)
-    # The handle is that of resources: its name is in a part of the core that is not sent.
+    # The handle is GET_RESOURCE; its name is in a part of the core that is not
+    # sent.
     reply = pieces.ask('\0take ' + describe())()
     head, _, first = reply.partition(b'\n')
     words = head.decode('utf-8').split(' ', 3)
@@ -365,7 +366,7 @@ def _load_from(folder, name):
         raise ImportError('the distribution has no module %r' % (name,),
                           name=name)
     module = module_from_spec(spec)
-    # Other threads wait until it is whole.
+    # The lock makes other threads wait until the module is complete.
     spec._initializing = True
     sys.modules[name] = module
     try:

@@ -27,7 +27,7 @@ import mitogen.core
 PREFIX = 'mitogen-freight-'
 LOCK = '.lock'
 
-#: Folders of other runs that are looked at.
+#: At most this many folders of other runs are looked at.
 SWEEP_MAX = 200
 
 #: Seconds after which a folder without a lock was left by a process that was
@@ -40,7 +40,7 @@ _REMOVE = 'exec 3<&0; (trap "" HUP INT TERM; read x <&3; rm -rf -- "$0") &'
 # Guards what follows.
 _lock = threading.Lock()
 _base = None        # our folder
-_held = []          # descriptors that say that we are there
+_held = []          # descriptors that keep our folder from being removed
 
 
 def _replace_lock():
@@ -79,7 +79,7 @@ def _why_not(place, size):
     if found.f_flag & getattr(os, 'ST_NOEXEC', 8):
         return 'nothing can be run from there'
     free = found.f_bavail * found.f_frsize
-    # A file system in memory is not to be filled by us.
+    # We must not fill a file system in memory.
     if free < size * (4 if place == '/dev/shm' else 1) + 1048576:
         return 'only %d bytes are free' % (free,)
     return None
@@ -123,7 +123,7 @@ def _remove_later(folder):
             ['/bin/sh', '-c', _REMOVE, folder], stdin=read, cwd='/',
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True)
-        # The one that waits is its child, and no child of ours.
+        # The shell that waits is its child, and no child of ours.
         process.wait()
     except BaseException:
         os.close(write)
@@ -159,7 +159,7 @@ def sweep():
                 if _is_left_behind(folder):
                     shutil.rmtree(folder, True)
             except (IOError, OSError):
-                # Somebody lives there, or has removed it.
+                # A process uses it, or another one has removed it.
                 pass
 
 

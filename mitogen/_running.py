@@ -2,9 +2,9 @@
 """
 Processes, scripts, and functions whose output is wanted, as they run on a host for a program elsewhere.
 
-Each is a stream of items: (1, bytes) for what was written to stdout, (2, bytes) for stderr, and at last (0, value),
-where the value is the exit status of a process or a script, or what a function returned. A stream that its reader
-closes ends the process, and all that it has started in its group.
+Each is a stream of items: (1, bytes) for output on stdout, (2, bytes) for stderr, and at last (0, value), where the
+value is the exit status of a process or a script, or the result of a function. A stream that its reader closes ends the
+process, and all that it has started in its group.
 
 This module is fetched by a host that is asked to run something. It needs Python 3.6.
 """
@@ -37,7 +37,7 @@ CHUNK = 1 << 16
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
 
-#: Process groups of what runs now. A host that loses its parent ends them.
+#: Process groups that run now. A host that loses its parent ends them.
 _groups = set()
 _listening = []
 
@@ -58,7 +58,7 @@ def _end_all():
 @takes_econtext
 def _end_with_host(econtext):
     """
-    Have what runs ended when this process shuts down.
+    End all process groups when this process shuts down.
     """
     if not _listening:
         _listening.append(True)
@@ -100,7 +100,7 @@ class _Pipes(object):
 
     def items(self):
         """
-        Yield what is read, as it comes, until every reader is at its end.
+        Yield the bytes that are read, as they come, until every reader is at its end.
         """
         while self._readers:
             for fd, event in self._poller.poll():
@@ -133,7 +133,7 @@ class _Pipes(object):
         except BlockingIOError:
             return
         except OSError:
-            # The process, or its terminal, does not take all of it.
+            # The process, or its terminal, does not take all of the input.
             self._data = self._data[:0]
         if not self._data:
             self._close_writer()
@@ -231,7 +231,7 @@ def process(argv, data=b'', env=None, cwd=None, merged=False, terminal=False, ec
     _groups.add(proc.pid)
     try:
         pipes = _Pipes(readers, writer, data)
-        # From here on the writer is theirs.
+        # From here on the writer belongs to the pipes.
         writer = None
         task = mitogen._tasks._tasks.current()
         before = task.wake
@@ -302,7 +302,8 @@ class _Capture(object):
         try:
             left, stopped = set(self._readers), False
             while left:
-                # A process that was left behind may have the other ends: at the end only what is there already counts.
+                # A process that was left behind may have the other ends: at the end only bytes that are there already
+                # count.
                 events = poller.poll(0 if stopped else None)
                 if stopped and not events:
                     return
@@ -326,7 +327,7 @@ class _Capture(object):
 
     def close(self):
         """
-        Give stdout and stderr back, and wait until what was written is sent.
+        Give stdout and stderr back, and wait until all output is sent.
         """
         _flush()
         for fd, saved in self._saved.items():
@@ -472,7 +473,7 @@ _not_shown = (os.path.basename(_flush.__code__.co_filename), 'runpy.py', '<froze
 
 def about():
     """
-    Return what a person wants to know of a host.
+    Return the facts about a host for `mitogen info`.
     """
     import getpass
     import platform

@@ -53,7 +53,7 @@ _LATE = False
 
 def _decision(line, constants):
     """
-    Tell what the constants decide of an ``if``.
+    Tell how the constants decide an ``if``.
 
     :returns:
         `(value, index of the token behind the constant)`. The value is
@@ -177,8 +177,8 @@ def _take_block(lines, pos):
 
 def _take_seldom(lines, pos):
     """
-    Return the lines that a mark at `pos` is about, and the index behind them.
-    Without a mark there, return :data:`None` and `pos`.
+    Return the lines that a mark at `pos` belongs to, and the index behind
+    them. Without a mark there, return :data:`None` and `pos`.
     """
     if _is_seldom_block(lines[pos]):
         block, pos = take_body(lines, pos)

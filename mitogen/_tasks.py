@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Tasks: calls that can be cancelled. The side of those who run them.
+Tasks: calls that can be cancelled. This is the side that runs them.
 
 A task is a call as any other: its message goes to CALL_FUNCTION, or to the handle of a pool of threads. Its name is the
 handle that its answer goes to, together with the context that asked. A child that has called :func:`start` also has a
@@ -129,7 +129,7 @@ class _Pool(mitogen.core.Dispatcher):
             except mitogen.core.ChannelError:
                 return
             except TaskCancelled:
-                # It came late, and the task has ended.
+                # The exception came late: the task has ended.
                 pass
             msg = None
 
@@ -141,9 +141,9 @@ class _Tasks(object):
     def __init__(self, econtext):
         self.econtext = econtext
         self._lock = threading.Lock()
-        #: Key -> those that were taken.
+        #: Key -> the tasks that were taken.
         self._taken = {}
-        #: Keys of those that are to be dropped when they are taken.
+        #: Keys of the tasks that are dropped when they are taken.
         self._dropped = set()
         #: The one that the main thread runs. The signal's handler, which must not wait for a lock, reads it.
         self._main_task = None
@@ -218,7 +218,7 @@ class _Tasks(object):
             if task is None:
                 return chain_id, func, args, kwargs
             if func is None:
-                # It is not called: an earlier one of its chain has failed.
+                # The function is not called: an earlier call of its chain has failed.
                 self._release(task)
                 return chain_id, func, args, kwargs
             return chain_id, lambda *args, **kwargs: self._run(task, func, args, kwargs), args, kwargs
@@ -245,7 +245,7 @@ class _Tasks(object):
                 # It came late.
                 pass
 
-    # Its end before that.
+    # --- the early end of a task ---
 
     def _on_cancel(self, msg):
         """

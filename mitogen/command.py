@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The program ``mitogen``: commands, each of which some module adds.
+The program ``mitogen``: its commands, which several modules add.
 """
 
 from __future__ import absolute_import
@@ -12,7 +12,7 @@ import sys
 
 def add_commands(subparsers):
     """
-    Add those that belong to no other module.
+    Add the commands that belong to no other module.
     """
     parser = subparsers.add_parser('about', help='tell which core this interpreter uses, and why')
     parser.set_defaults(func=about)
@@ -28,7 +28,7 @@ def about(options, rest):
 #: default `func`, which is called with (options, the words after "--") and returns the exit status. With `takes_rest`
 #: the words are all that follow the command: they are another program's to understand.
 SOURCES = ['mitogen.command', 'mitogen.ansible.command']
-#: Those that are written for a Python of today.
+#: Modules that need a current Python.
 _NEWER_SOURCES = ['mitogen._cli.run', 'mitogen._cli.cp', 'mitogen._cli.ping', 'mitogen._cli.doctor']
 
 

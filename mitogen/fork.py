@@ -66,8 +66,8 @@ def on_fork():
     To be called in the child after :func:`os.fork`, by any program that forks
     with Mitogen loaded, on a Python that has no :func:`os.register_at_fork`;
     newer ones do this by themselves, and a second time is no harm. Closes
-    every stream of this library, has whoever waits for the parent's messages
-    told, and replaces locks that other threads may have held. Only thread.
+    every stream of this library, tells threads that wait for the parent's
+    messages, and replaces locks that other threads may have held. Only thread.
     """
     if not hasattr(os, 'register_at_fork'):
         reset_logging_framework()
@@ -135,8 +135,9 @@ class Process(mitogen.parent.Process):
         except OSError:
             if sys.exc_info()[1].errno != errno.ECHILD:
                 raise
-            # As when the program ignores SIGCHLD. By now the number may be
-            # another process's; how this one ended nobody can tell.
+            # This happens if the program ignores SIGCHLD. The number may
+            # belong to another process by now, and the status of this one is
+            # lost.
             LOG.warning('%r: somebody else has reaped it', self)
             ended, status = self.pid, 0
         if ended:
@@ -199,7 +200,8 @@ class Connection(mitogen.parent.Connection):
         try:
             pid = _fork()
         except BaseException:
-            # If there is a child all the same, it meets the end of its input.
+            # If there is a child all the same, it ends at the end of its
+            # input.
             left.close()
             right.close()
             raise
@@ -234,7 +236,7 @@ class Connection(mitogen.parent.Connection):
         os.setsid()
         if self.options.on_fork:
             self.options.on_fork()
-        # To look for garbage is to write to each page with an object.
+        # A garbage collection would write to each page with an object.
         collects = gc.isenabled()
         gc.disable()
         mitogen.core.set_blocking(sock.fileno(), True)
@@ -263,5 +265,6 @@ class Connection(mitogen.parent.Connection):
         except BaseException:
             status = CRASH_STATUS
         finally:
-            # Nothing of what the parent wanted done at its exit is ours.
+            # Functions that the parent registered for its exit must not run
+            # here.
             os._exit(status)

@@ -2,9 +2,9 @@
 """
 Find the imports that a code object performs, by reading its bytecode.
 
-Reading bytecode instead of the syntax tree means that what the compiler has
-already pruned is not reported, and that a module whose ``.pyc`` file is at
-hand need not be parsed again.
+Reading bytecode instead of the syntax tree means that imports which the
+compiler has removed are not reported, and that a module whose ``.pyc`` file is
+at hand need not be parsed again.
 """
 # !mitogen: minify_safe
 

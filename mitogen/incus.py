@@ -26,7 +26,8 @@ class Options(mitogen.parent.Options):
 
 class Connection(mitogen.parent.Connection):
     """
-    Like that of lxd, which Incus descends from, but for the name of the mode.
+    Like the command of lxd, from which Incus descends, but for the name of the
+    mode.
     """
     options_class = Options
     create_child_args = {'merge_stdio': True}

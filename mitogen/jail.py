@@ -41,7 +41,7 @@ class Connection(mitogen.parent.Connection):
         options = self.options
         command = [options.jexec_path]
         if options.username:
-            # The jail's idea of that user, not the host's.
+            # jexec looks the user up in the jail, not on the host.
             command += ['-U', options.username]
         command.append(options.container)
         return command + super(Connection, self).get_boot_command()

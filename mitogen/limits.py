@@ -11,7 +11,7 @@ set any of them, before or while the router runs::
 
     router.limits.service_calls = 5000
 
-A limit refuses what is beyond it, and nobody but the peer notices. How often
+A limit refuses requests beyond it, and only the peer notices. How often
 each limit has refused something is in ``router.stats()['refusals']``, by the
 name of the limit. The log has a line for each peer and limit, at most once a
 second.

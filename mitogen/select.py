@@ -3,11 +3,12 @@
 Wait for several receivers, channels, latches and selects at once.
 
 How it works: a member's `notify` is set to the `put` of the select's own
-latch, so that whatever arrives at a member leaves a wake-up there: a reference
-to the member. Nothing of a select runs on the thread that delivers, and the
-native core, which knows that particular method, delivers without entering
-Python. A wake-up is only a hint, since its item may have been taken meanwhile,
-so the reader tries the member without blocking, and goes on if it is empty.
+latch, so that each item that arrives at a member leaves a wake-up there: a
+reference to the member. Nothing of a select runs on the thread that delivers,
+and the native core, which knows that particular method, delivers without
+entering Python. A wake-up is only a hint, since its item may have been taken
+meanwhile, so the reader tries the member without blocking, and goes on if it
+is empty.
 
 A select that is a member hands the `notify` it is given on to its latch: a
 wake-up there, which nobody waits for, then makes the latch leave a wake-up in
@@ -77,8 +78,9 @@ class Select(object):
         #: An entry for each thread that is about to wait, or waits.
         self._waiting = []
         self._closing = False
-        #: id() of what wakes us -> member. Wake-ups hold a reference, so an
-        #: id cannot come to mean another object while one is queued.
+        #: id() of the object that wakes us -> member. Wake-ups hold a
+        #: reference, so an id cannot come to mean another object while one is
+        #: queued.
         self._by_waker = {}
         self._oneshot = oneshot
         self._latch = mitogen.core.Latch()
@@ -208,8 +210,8 @@ class Select(object):
 
     def _wake_without_members(self):
         """
-        Wake the threads that wait for members that are gone. Each has said so
-        before it looked for members the last time.
+        Wake the threads that wait for members that are gone. Each has
+        registered in `_waiting` before it looked for members the last time.
         """
         for _ in list(self._waiting):
             self._wake()
@@ -282,7 +284,7 @@ class Select(object):
         except mitogen.core.TimeoutError:
             event = None
         except Error:
-            # It has lost its members.
+            # The select has lost its members.
             event = None
         finally:
             if self._oneshot and not inner:

@@ -55,7 +55,7 @@ def _run(args):
     Run a program and return (exit status, all that it prints).
     """
     try:
-        # In the language that we understand.
+        # In a language that we understand.
         proc = mitogen.parent.popen(
             args=args, env=dict(os.environ, LC_ALL='C'), close_fds=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -79,7 +79,7 @@ def _find_pid(output, key):
                  if words and words[0].lower() == key][:1]
     try:
         (word,), = lines
-        # Zero is what stands for a container that does not run.
+        # Zero stands for a container that does not run.
         return int(word) or None
     except ValueError:
         return None
@@ -215,7 +215,7 @@ def _become(libc, username):
     Turn this process into one of a user of the system that it is in by now.
     """
     for name in _CLOSERS:
-        # They may be open still, on the files of the host.
+        # The databases may still be open, on the files of the host.
         close = getattr(libc, name, None)
         if close is not None:
             close()
@@ -278,8 +278,8 @@ class Connection(mitogen.parent.Connection):
     def start_child(self):
         libc = ctypes.CDLL(None, use_errno=True)
         username = mitogen.parent._native_str(self.options.username)
-        # Shared with the new process. `subprocess` says that something went
-        # wrong there, but not what.
+        # Shared with the new process. `subprocess` reports that an error
+        # occurred there, but not which.
         reason = mmap.mmap(-1, 4096)
 
         def enter():

@@ -32,11 +32,11 @@ hostkey_config_msg = (
 password_required_msg = 'SSH password was requested, but none specified'
 password_incorrect_msg = 'SSH password is incorrect'
 
-# Lines of the client. It ends them with a carriage return, too.
+# Lines of the client, which ends them with a carriage return, too.
 DEBUG_PATTERN = re.compile(b('^debug[123]:'))
 HOSTKEY_FAIL_PATTERN = re.compile(b(r'host key verification failed\.'), re.I)
 
-#: Only what stands at the start of a line: a login shell that cannot enter
+#: Only at the start of a line: a login shell that cannot enter
 #: its home says "permission denied", too.
 PERMDENIED_PATTERN = re.compile(b(r'^(?:\S+@\S+: )?permission denied'), re.I)
 
@@ -50,14 +50,14 @@ HOSTKEY_REQ_PATTERN = re.compile(
 #: Whose password a prompt is about, as the client writes it.
 _WHOSE = re.compile(b(r"([^\s(]+@[^\s)']+)(?:\)|'s )"))
 
-#: How some lines begin, up to where they say something.
+#: The fixed beginning of some lines, up to their text.
 _ADDRESS = re.compile(b(r'^\S+@\S*(?:: ?|\Z)'))
 _DENIED = b('permission denied')
 
 
 class HostKeyError(mitogen.parent.ConnectError):
     """
-    The host is not the one that it should be, or nobody knows.
+    The host's key is not the expected one, or is unknown.
     """
     pass
 
@@ -71,9 +71,9 @@ class PasswordError(mitogen.parent.ConnectError):
 
 def _is_prompt(line):
     """
-    Return False for the beginning of what may become a refusal or a debug
-    message once it is complete. Those may name the method "password", or a
-    host of that name.
+    Return False for the beginning of a line that may become a refusal or a
+    debug message. Those may name the method "password", or a host of that
+    name.
     """
     start = _ADDRESS.sub(b(''), line).lower()[:len(_DENIED)]
     return not (_DENIED.startswith(start) or DEBUG_PATTERN.search(line))
@@ -191,14 +191,14 @@ class Options(mitogen.parent.Options):
     )
 
     def __init__(self, hostname,
-                 # Where to, and as whom.
+                 # The address, and the user.
                  username=None, ssh_path=None, port=None,
                  check_host_keys='enforce', password=None,
                  identity_file=None,
                  # How.
                  compression=True, ssh_args=None, keepalive_enabled=True,
                  keepalive_count=3, keepalive_interval=15,
-                 # Keys that are not offered, and how much it tells.
+                 # The keys that are offered, and the level of its log.
                  identities_only=True, ssh_debug_level=None, **options):
         if check_host_keys not in ('accept', 'enforce', 'ignore'):
             raise ValueError(self.check_host_keys_msg)
@@ -250,7 +250,7 @@ class Connection(mitogen.parent.Connection):
 
     def _get_name(self):
         name = u'ssh.' + mitogen.core.to_text(self.options.hostname)
-        # A number, or text from somebody's configuration.
+        # The value may be a number, or text from a configuration.
         port = mitogen.core.to_text(self.options.port or 22)
         return name if port == u'22' else u'%s:%s' % (name, port)
 

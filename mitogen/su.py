@@ -76,8 +76,8 @@ class Options(mitogen.parent.Options):
 class SetupBootstrapProtocol(mitogen.parent.PasswordMixin,
                              mitogen.parent.BootstrapProtocol):
     """
-    Speaks with su until the password is right, and with the first stage then.
-    There is one terminal for both.
+    Speaks with su until the password is right, and then with the first stage.
+    Both use one terminal.
     """
     password_error = PasswordError
     required_msg, incorrect_msg = password_required_msg, password_incorrect_msg

@@ -18,9 +18,9 @@ from mitogen.core import b
 password_required_msg = 'sudo password is required'
 password_incorrect_msg = 'sudo password is incorrect'
 
-#: How the prompt looks that sudo is told to ask with, so that no translation
-#: gets in the way. Each connection makes its own of it, see
-#: :func:`_make_prompt`: this one is known to everybody, and is not answered.
+#: The prompt that sudo is told to use, so that no translation gets in the way.
+#: Each connection makes its own of it, see :func:`_make_prompt`: this one is
+#: known to everybody, and is not answered.
 PASSWORD_PROMPT = 'mitogen-sudo-prompt:'
 
 
@@ -171,7 +171,7 @@ class SetupProtocol(mitogen.parent.PasswordMixin,
     password_error = PasswordError
     required_msg, incorrect_msg = password_required_msg, password_incorrect_msg
 
-    # It says so if it was told to ask once only, and ends.
+    # If sudo was told to ask only once, it prints this and ends.
     PATTERNS = [(re.compile(mitogen.core.b('incorrect password attempt')),
                  mitogen.parent.PasswordMixin.on_password_rejected)]
 

@@ -49,8 +49,8 @@ def disable_site_packages():
 
 class _Formatter(logging.Formatter):
     """
-    Log formatter that knows microseconds. It escapes
-    control characters, and no further line of a record looks like a record.
+    Log formatter that knows microseconds. It escapes control characters, and
+    indents the further lines of a record, so that none looks like a record.
     """
     def format(self, record):
         return mitogen.core._printable_record(
@@ -123,7 +123,7 @@ def log_to_file(path=None, level='INFO'):
         if hasattr(old, 'is_mitogen'):
             root.removeHandler(old)
             old.close()
-    # First, since handlers of others may replace the message.
+    # First in the list, since other handlers may replace the message.
     root.handlers.insert(0, handler)
 
 
@@ -167,8 +167,8 @@ def cast(obj):
     tuples become lists. :data:`PASSTHROUGH` is returned as it is.
 
     :raises TypeError:
-        There is something of another type, or text or bytes that insist on
-        being of a subtype.
+        There is something of another type, or text or bytes of a subtype that
+        cannot be converted.
     """
     if isinstance(obj, dict):
         return dict((cast(key), cast(value))

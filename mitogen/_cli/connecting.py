@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Work on many hosts at a time: the options that say which and how, and a thread for each host.
+Work on many hosts at a time: the options that name them, and a thread for each host.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Interrupted(Exception):
 
 class Work:
     """
-    The same work on each host of a command line.
+    One job on each host of a command line.
 
     :param options: of the command line.
     """
@@ -110,7 +110,7 @@ class Work:
                 with self.connect(tree, shared, outcome.host) as host:
                     job(host, outcome)
             except Exception as e:
-                # Of one that is lost because we end it there is nothing else to tell.
+                # There is nothing else to tell about a host that is lost because we end it.
                 outcome.error = Interrupted('interrupted') if interrupted.is_set() else e
             outcome.seconds = time.monotonic() - outcome.started
             shown.done(outcome)

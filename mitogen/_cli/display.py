@@ -23,7 +23,7 @@ LINE_MAX = 65536
 @dataclasses.dataclass
 class Outcome:
     """
-    How it went on one host.
+    The outcome on one host.
 
     :ivar host: the target.
     :ivar status: exit status; None if it is not known.
@@ -56,10 +56,10 @@ class Outcome:
     @property
     def reason(self) -> str:
         """
-        One line that says what went wrong.
+        The error, in one line.
         """
         if self.error is not None:
-            # How a connection was lost says more than that it was.
+            # The detail says more: how the connection was lost.
             how = self.error.detail if isinstance(self.error, mitogen.core.ChannelError) else None
             text = how or getattr(self.error, 'reason', None) or str(self.error) or type(self.error).__name__
             return mitogen.core._printable(text.strip().partition('\n')[0])
@@ -77,7 +77,7 @@ class Display:
     """
     Takes what hosts write. Any thread. This one shows it as it is: for one host.
 
-    :ivar before_output: called before anything is shown, for what else is at the end of the terminal.
+    :ivar before_output: called before anything is shown, to remove a line of progress.
     """
     before_output: Callable[[], None] = staticmethod(lambda: None)
 

@@ -134,7 +134,7 @@ def _look_at_ssh(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _ssh_settings(options: dict[str, Any]) -> dict[str, str]:
     """
-    Return what the ssh client says of a host: keyword -> the first value.
+    Return the ssh client's settings for a host: keyword -> the first value.
     """
     command = ['ssh', '-G']
     if 'port' in options:
@@ -178,7 +178,7 @@ def _remedy(error: Any) -> Optional[str]:
 
 def _look_around(host: Any) -> Iterator[tuple[str, str]]:
     """
-    Find out what is there, and how quick the connection is.
+    Find out the host's facts, and the speed of the connection.
     """
     import mitogen._running
     from mitogen.core import Blob

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-``mitogen ping`` and ``mitogen info``: whether hosts answer, how quickly, and what they are.
+``mitogen ping`` and ``mitogen info``: how quickly hosts answer, and facts
+about them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def add_commands(subparsers: Any) -> None:
 
 def _look_at(options: Any, show: Any) -> int:
     """
-    Ask each host what it is and how far away, and return the exit status.
+    Ask each host for its facts and measure round trips. Return the exit
+    status.
     """
     work = connecting.Work(options)
     shown = work.display()
@@ -78,7 +80,7 @@ def ping(options: Any, rest: list[str]) -> int:
 
 def info(options: Any, rest: list[str]) -> int:
     """
-    Tell of each host what it is.
+    Show the facts of each host.
     """
     return _look_at(options, lambda facts: '\n'.join('%s: %s' % (
         name, facts[name]) for name in FACTS[:-1]))

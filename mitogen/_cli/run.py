@@ -56,7 +56,7 @@ def add_commands(subparsers: Any) -> None:
 
 def run(options: Any, rest: list[str]) -> int:
     """
-    Do what the command line says and return the exit status.
+    Obey the command line and return the exit status.
     """
     from mitogen._tree.running import _exit_status
     start = _starter(options, rest)
@@ -85,7 +85,7 @@ def _is_function(options: Any) -> bool:
 
 def _starter(options: Any, rest: list[str]) -> Callable[[Any], Any]:
     """
-    Return the function that starts on a host what the command line names.
+    Return the function that starts the command on a host.
     """
     from mitogen._tree import running
     from mitogen._tree.options import DEFAULT
@@ -152,7 +152,7 @@ def _process_starter(options: Any, rest: list[str], limits: Any) -> Callable[[An
 
 def _read_stdin(options: Any) -> Optional[bytes]:
     """
-    Return what comes in here, None unless it is wanted.
+    Return our standard input, None unless it is wanted.
     """
     return sys.stdin.buffer.read() if options.stdin else None
 

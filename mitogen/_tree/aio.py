@@ -36,7 +36,7 @@ class _Bridge:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._queue: collections.deque[tuple[Callable[..., object], Any]] = collections.deque()
         self._is_told = False
-        # The loop refers to nothing of ours but what it is to call, so it can be freed.
+        # The loop refers only to the function that it will call, so the bridge can be freed.
         self._loop = weakref.ref(loop)
 
     def put(self, func: Callable[..., object], arg: Any) -> None:
@@ -175,7 +175,7 @@ def _forget(router: Any, handle: int) -> bool:
 
 def _settle(future: asyncio.Future[Any], host: _Host, msg: Any) -> None:
     """
-    Have a future of the loop take an answer. The loop's thread.
+    Give an answer to a future of the loop. The loop's thread.
     """
     if future.done():
         return

@@ -68,7 +68,7 @@ class Caller:
             return worker.submit(host, options, fn, args, kwargs)
         queue = host._tasks.queue(host.tree.threads)
         future = HostFuture(host, queue.number)
-        # By its own name a function may have any keyword.
+        # The arguments go in containers, so that the function may have any keyword.
         msg = host.default_call_chain._make_msg(fn, args, kwargs, None)
         msg.handle = queue.handle
         if options.timeout is not None:
@@ -150,6 +150,6 @@ def call_directly(host: Host, fn: Callable[..., Any], args: tuple[Any, ...], kwa
         chain._log_call('call', fn, args, kwargs)
         return host.send_async(chain._make_msg(fn, args, kwargs, None)).get().unpickle()
     except errors.OLDER as e:
-        # Not within the block: the older error would be shown first, and says the same.
+        # Raised outside of the block: else the older error, which says the same, would be shown first.
         error = errors.told(e, host)
     raise error

@@ -23,9 +23,10 @@ class Content:
 
     def take(self, items: Any) -> None:
         """
-        Take what came.
+        Take some items.
 
-        :raises FileError: it is not of a file, or too much.
+        :raises FileError: an item is not of a file, or there are too many
+            bytes.
         """
         try:
             for item in checked(items):

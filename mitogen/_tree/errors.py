@@ -26,7 +26,7 @@ class RemoteError(mitogen.core.CallError):
     @classmethod
     def of(cls, error: mitogen.core.CallError, host: Optional[str]) -> RemoteError:
         """
-        Return the error of this class that tells what another one tells.
+        Return the error of this class for one of the older interface.
         """
         new = cls(*error.args)
         vars(new).update(vars(error))
@@ -42,7 +42,7 @@ class RemoteError(mitogen.core.CallError):
     @property
     def reason(self) -> str:
         """
-        One line that says why.
+        The reason, in one line.
         """
         return _first_line(self)
 
@@ -59,7 +59,7 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
     @classmethod
     def of(cls, error: mitogen.core.ChannelError, host: Optional[str]) -> ConnectionLost:
         """
-        Return the error of this class that tells what another one tells.
+        Return the error of this class for one of the older interface.
         """
         new = cls(*error.args)
         new.detail = error.detail
@@ -69,7 +69,7 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
     @property
     def reason(self) -> str:
         """
-        One line that says why.
+        The reason, in one line.
         """
         return _first_line(self)
 
@@ -93,7 +93,7 @@ class ConnectError(mitogen.parent.ConnectError, ConnectionError):
     @property
     def reason(self) -> str:
         """
-        One line that says why.
+        The reason, in one line.
         """
         return self.hint or _first_line(self)
 
@@ -142,7 +142,7 @@ class DeadlineExceeded(mitogen.core.TimeoutError, TimeoutError):
     @property
     def reason(self) -> str:
         """
-        One line that says why.
+        The reason, in one line.
         """
         return _first_line(self)
 
@@ -163,7 +163,7 @@ def _note(error: BaseException, host: Optional[str]) -> None:
 
 def connect_error(error: BaseException, target: str) -> ConnectError:
     """
-    Return the ConnectError for what an attempt to connect raised.
+    Return the ConnectError for the exception of an attempt to connect.
     """
     facts: dict[str, Any] = mitogen.parent._facts_of_failure(error)
     new = _CLASSES.get(facts['kind'], ConnectError)(mitogen.parent._error_text(error))

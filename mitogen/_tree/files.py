@@ -51,7 +51,7 @@ class FileError(mitogen.core.Error, OSError):
     @property
     def reason(self) -> str:
         """
-        One line that says why.
+        The reason, in one line.
         """
         return errors._first_line(self)
 

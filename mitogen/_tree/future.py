@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Futures of what hosts were asked to do.
+Futures: results that hosts will give.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     :ivar host: the :class:`Host`.
     """
-    #: Seconds that a host has to say whether what was not done in time had begun.
+    #: Seconds that a host has to say whether a late function had begun.
     grace = 1.0
 
     def __init__(self, host: Host, queue: int = 0) -> None:
@@ -128,13 +128,13 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             else:
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
-            # It was cancelled, or was late.
+            # The future was cancelled, or the answer is late.
             pass
 
     def cancel(self) -> bool:
         """
-        Have the function not called, or ended if it runs, and return whether there was still something to cancel. Does
-        not wait for that.
+        Drop the function if it has not begun, or end it if it runs. Return whether there was still something to cancel.
+        Does not wait for that.
         """
         if self.done():
             return self.cancelled()

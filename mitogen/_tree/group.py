@@ -31,7 +31,7 @@ class Result(Generic[T]):
 
     :ivar host: name of the host.
     :ivar ok: whether there is a value.
-    :ivar value: what the function returned; None if it did not.
+    :ivar value: the function's result; None if there is none.
     :ivar error: why there is no value, or None.
     :ivar seconds: how long it took.
     """
@@ -43,7 +43,7 @@ class Result(Generic[T]):
 
     def unwrap(self) -> T:
         """
-        Return the value, or raise what went wrong.
+        Return the value, or raise the error.
         """
         if self.error is not None:
             raise self.error

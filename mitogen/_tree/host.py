@@ -114,7 +114,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         :raises CommandError: with `check`: its status is not zero. It is a :class:`subprocess.CalledProcessError`, too.
         :raises CommandTimeout: it did not end in time. It is a :class:`subprocess.TimeoutExpired`, too.
         :raises RemoteError: it could not be started.
-        :raises StreamError: it wrote more than `max_output`, or the host sent what is no output.
+        :raises StreamError: it wrote more than `max_output`, or the host sent something else than output.
         :raises ConnectionLost: the host went away.
         """
         return running.run(
@@ -126,8 +126,8 @@ class Host(caller.Caller, mitogen.parent.Context):
     ) -> meter.Copied:
         """
         Copy a file or a tree from here to the host. Each file appears there at once and whole: it is written under
-        another name beside it. Modes are kept, symbolic links stay links. A folder that is there already keeps its
-        mode, and what else lies in it.
+        another name beside it. Modes are kept, symbolic links stay links. A folder that is there already keeps its mode
+        and its other files.
 
         :param local: file or folder. With a slash at its end its content is meant.
         :param remote: the path that it gets. With a slash at its end it is a folder to put it into, which is made if it
@@ -151,7 +151,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
     def read_bytes(self, path: files.Path, *, limit: int = files.MOST_READ) -> bytes:
         """
-        Return what is in a file over there.
+        Return the content of a file over there.
 
         :param limit: bytes that it may have. They are held in memory.
         :raises FileError: it cannot be read, or has more.
@@ -160,7 +160,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
     def read_text(self, path: files.Path, encoding: str = 'utf-8', errors: str = 'strict') -> str:
         """
-        Return the text that is in a file over there.
+        Return the content of a file over there, as text.
 
         :raises FileError: it cannot be read.
         """

@@ -19,7 +19,8 @@ LOG = logging.getLogger('mitogen.tree')
 #: Called with the path of a file below the source, its bytes that are there, and all that it has.
 Progress = Callable[[str, int, int], object]
 
-#: Lines about what did not travel that are kept, and logged.
+#: At most this many lines about files that did not travel are kept, and
+#: logged.
 MOST_SKIPPED = 1000
 
 

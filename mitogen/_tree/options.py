@@ -12,7 +12,7 @@ from typing import Any, Optional
 @dataclasses.dataclass(frozen=True)
 class CallOptions:
     """
-    :ivar timeout: seconds until what was asked for is stopped; None for no limit.
+    :ivar timeout: seconds until the work is stopped; None for no limit.
     :ivar worker: run it in a process of its own, which is ended with it.
     :ivar window: items of a stream, or calls of a map, that may be on their way.
     :ivar window_bytes: bytes of a stream that may be on their way.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Words of a command, or a line for the shell.
 Command = Union[Sequence[str], str]
 
-#: Called with what was written, as it comes.
+#: Called with the bytes of output, as they come.
 Output = Callable[[bytes], object]
 
 STDOUT, STDERR, END = 1, 2, 0
@@ -121,11 +121,11 @@ class Running(Stream[Any]):
 
     def follow(self, outputs: Mapping[int, Output]) -> Any:
         """
-        Hand what is written to functions, and return the value.
+        Hand the output to functions, and return the value.
 
         :param outputs: number of the item -> function.
-        :raises RemoteError: what runs raised.
-        :raises StreamError: the host sent what is no output.
+        :raises RemoteError: the function or script raised.
+        :raises StreamError: the host sent something else than output.
         """
         value = None
         with self:
@@ -140,7 +140,7 @@ class Running(Stream[Any]):
 
 def _checked(item: Any) -> tuple[int, Any]:
     """
-    Return an item that a host sent, which may be anything, if it is one.
+    Return an item from a host, which may send anything, if it is valid.
     """
     if isinstance(item, tuple) and len(item) == 2 and type(item[0]) is int:
         if item[0] == END or item[0] in (STDOUT, STDERR) and isinstance(item[1], bytes):
@@ -150,7 +150,7 @@ def _checked(item: Any) -> tuple[int, Any]:
 
 def _exit_status(value: Any) -> int:
     """
-    Return what a host says is an exit status, if it is one.
+    Return an exit status from a host, which may send anything, if it is valid.
     """
     if type(value) is not int:
         raise mitogen.core.StreamError('the host sent what is no exit status')
@@ -162,7 +162,7 @@ _MODULE = 'mitogen._running'
 
 def start_process(host: Host, command: Command, options: CallOptions = DEFAULT, **kwargs: Any) -> Running:
     """
-    Start a process on a host, and return what comes of it. The keywords are those of
+    Start a process on a host, and return the stream of its output. The keywords are those of
     :func:`mitogen._running.process`.
     """
     command = command if isinstance(command, str) else [str(word) for word in command]
@@ -171,7 +171,7 @@ def start_process(host: Host, command: Command, options: CallOptions = DEFAULT, 
 
 def start_function(host: Host, names: Any, args: Any, options: CallOptions = DEFAULT, **kwargs: Any) -> Running:
     """
-    Call a function on a host, and return what it writes and what it returns. The main thread of the host does.
+    Call a function on a host, and return the stream of its output and its result. The main thread of the host does.
     """
     return Running(host, options, mitogen._running.with_output, names, args, kwargs)
 

@@ -29,7 +29,7 @@ class Stream(Iterator[T]):
     The items of a generator that runs on a host, as an iterator. The end of its block of ``with``, or `close`, ends the
     generator, too. An exception of the generator is raised here once, after its items. One thread at a time.
 
-    The host is at most a window of items, or of bytes, ahead of who iterates.
+    The host is at most a window of items, or of bytes, ahead of the iteration.
     """
     def __init__(
         self, host: Host, options: CallOptions, queue: tasks.Queue, fn: Callable[..., Any], args: Any, kwargs: Any,
@@ -51,7 +51,7 @@ class Stream(Iterator[T]):
             self._end()
             raise
 
-    #: The function over there that calls the one that is wanted, and sends items.
+    #: The function over there that calls the generator function, and sends items.
     _starter = staticmethod(mitogen._tasks.stream)
 
     def _names(self, fn: Any) -> Any:

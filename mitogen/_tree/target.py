@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Targets: the text that says which host, and by which ways.
+Targets: text that names a host, and the way to it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def parse(target: str) -> list[Hop]:
     """
     Return the hops of a target, the first one first.
 
-    :raises TargetError: it is none. The text says how to write it.
+    :raises TargetError: it is no target. The text says how to write one.
     """
     if not isinstance(target, str):
         raise TypeError('a target is text, and not %r' % (target,))

@@ -98,7 +98,7 @@ class Tree(mitogen.master.Router):
         :param timeout: seconds for the whole chain.
         :param options: those of the last method.
         :raises ConnectError: the host could not be connected.
-        :raises ValueError: that is no target.
+        :raises ValueError: it is no target.
         """
         if via is not None and getattr(via, 'router', self) is not self:
             mitogen.parent._raise_foreign(self, via)

@@ -65,7 +65,7 @@ class WorkerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     def _end(self, child: Host) -> None:
         """
-        End the process: it is asked, and then killed, for it may be where no Python runs.
+        End the process: it is asked, and then killed, since it may be blocked in C.
         """
         try:
             ended = child.shutdown(wait=False)
@@ -93,7 +93,7 @@ def submit(host: Host, options: CallOptions, fn: Callable[..., Any], args: Any, 
     """
     Have a function called in a process of its own, and return a future of its result.
     """
-    # Now, and not on the other thread: it may have no name that leads to it.
+    # Checked now, and not on the other thread: the function may have no name that leads to it.
     host.default_call_chain._find(mitogen.parent._take_apart(fn, args, kwargs)[0])
     host._tasks.start()
     future = WorkerFuture(host, options.timeout)

@@ -2,9 +2,9 @@
 """
 Let other processes of the same user join a tree, by way of a UNIX socket.
 
-The one that listens gives each client a context id and its own authority. It
-is protected by the mode of the socket file, and where the system tells who is
-at the other end, by asking: only the same user and root may be.
+The one that listens gives each client a context id and its own authority. The
+mode of the socket file protects it. Where the system tells which user is at
+the other end, each side checks that this is the same user, or root.
 
 Before the ordinary frames, the client sends its process id, 4 bytes, and is
 sent 12: its new context id, the listener's context id, and the listener's

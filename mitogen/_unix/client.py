@@ -54,7 +54,7 @@ def _enter_queue(path, sock):
 
 def _shake_hands(path, sock):
     """
-    Connect, and return what the listener says.
+    Connect, and return the listener's answer.
     """
     # A listener that is stopped, or overwhelmed, accepts nobody.
     sock.settimeout(CONNECT_TIMEOUT)
@@ -111,7 +111,7 @@ def _leave(stream, broker):
     try:
         broker.defer(mitogen.parent._disconnect, broker, stream)
     except mitogen.core.Error:
-        # It has exited, and closed its streams.
+        # The broker has exited, and closed its streams.
         pass
 
 

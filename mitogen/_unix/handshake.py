@@ -64,7 +64,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
         broker.stop_receive(self.stream)
         thread = threading.Thread(name='mitogen.unix.allocate',
                                   target=self._allocate, args=(pid,))
-        # The end of the process shall not wait for an id.
+        # A daemon: the end of the process must not wait for an id.
         thread.daemon = True
         thread.start()
 
@@ -93,7 +93,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
         try:
             broker.defer(*then)
         except mitogen.core.Error:
-            # It has exited, and did not know of the socket.
+            # The broker has exited, and did not know of the socket.
             stream.receive_side.close()
             stream.transmit_side.close()
 
@@ -103,7 +103,8 @@ class HandshakeProtocol(mitogen.core.Protocol):
         context = mitogen.parent.Context(router, context_id)
         stream.name = u'unix_client.%d' % (pid,)
 
-        # A new socket has room for it. Closed: None; full: an exception.
+        # A new socket has room for this. If it is closed: None; if it is full:
+        # an exception.
         try:
             sent = stream.transmit_side.write(
                 _WELCOME.pack(context_id, mitogen.context_id, os.getpid()))

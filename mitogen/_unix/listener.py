@@ -52,9 +52,9 @@ class Listener(mitogen.core.Protocol):
 
     #: Of the socket that we made, see `_identity`.
     _made = None
-    #: While nobody is accepted: the timer that ends this.
+    #: While no client is accepted: the timer that ends this.
     _timer = None
-    #: Nobody could be accepted, and that was logged.
+    #: No client could be accepted, and that was logged.
     _starved = False
 
     def __init__(self, router, path):
@@ -106,7 +106,8 @@ class Listener(mitogen.core.Protocol):
         """
         Give a socket its path, which is for its owner only.
         """
-        # A file of another kind is somebody's, and refuses connections, too.
+        # A file of another kind belongs to another program, and refuses
+        # connections, too.
         found = _identity(path)
         # Somebody else may replace it meanwhile as we do.
         if found and is_path_dead(path) and found == _identity(path):

@@ -22,8 +22,8 @@ def _peer_uid(sock):
     Return the user id of the process that connected to, or listens at, the
     other end; :data:`None` where the system does not tell.
     """
-    # Python 2 lacks the name. Where the number is another one, so is the size
-    # of what it stands for.
+    # Python 2 lacks the name. On systems with another number, the size
+    # differs, too.
     option = getattr(socket, 'SO_PEERCRED',
                      17 if sys.platform.startswith('linux') else None)
     try:

@@ -24,7 +24,7 @@ def is_path_dead(path):
     Return :data:`True` if nobody listens at `path`.
     """
     sock = _make_socket()
-    # One with many clients before us lives, too.
+    # A listener with a full queue of clients lives, too.
     sock.setblocking(False)
     try:
         sock.connect(path)
@@ -47,8 +47,8 @@ def make_socket_path():
 
 def _identity(path):
     """
-    Return what tells the socket at a path from all others that may be there at
-    another time; :data:`None` if there is none.
+    Return a value that tells the socket at a path from all others that may be
+    there at another time; :data:`None` if there is none.
     """
     try:
         found = os.lstat(path)

@@ -11,6 +11,6 @@ import os
 
 def plugin_path():
     """
-    Return the folder that Ansible is to be told of as ``connection_plugins``.
+    Return the folder to give to Ansible as ``connection_plugins``.
     """
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), 'plugins', 'connection')
