@@ -67,7 +67,7 @@ def _end_with_host(econtext):
 
 class _Pipes(object):
     """
-    The ends of pipes of which some are read and one is written, until all are at their end.
+    Our ends of a process's pipes: some are read and one is written, until all are closed.
 
     :param dict readers: descriptor to read -> number of the item.
     :param writer: descriptor to write, or None.

@@ -96,7 +96,8 @@ def _prepare(importer, prepare, name):
 
     :param prepare: the function of :mod:`multiprocessing` that makes it.
     """
-    # It is looked for, and a child has none before that has come from the master.
+    # Looked up by name: a child has no such module before it has come from the
+    # master.
     stand_in = types.ModuleType('__main__')
     stand_in.__spec__ = None
     main = sys.modules.setdefault('__main__', stand_in)

@@ -16,11 +16,11 @@ from mitogen.core import _REDUCED, PY3  # house
 if not _REDUCED:
     if PY3 and 'functools' not in sys.modules and \
             not __import__('_thread')._count():
-        # `_pickle` takes one class from `functools`, which that has from its
-        # C module. So the C module stands in for it here, while there is no
-        # other thread that could see it. The whole of `functools` comes with
-        # `threading`, and a child imports that after it has said that it is
-        # ready.
+        # `_pickle` needs one class of `functools`, which is really from the C
+        # module `_functools`. So the C module stands in for `functools` here,
+        # while there is no other thread that could see it. The whole of
+        # `functools` comes with `threading`, and a child imports that after it
+        # has said that it is ready.
         sys.modules['functools'] = __import__('_functools')
         try:
             import _pickle  # noqa: F401

@@ -34,7 +34,7 @@ class Become(object):
 
     def unwrap(self, text):
         """
-        Return the command that somebody else is to run, if `text` is the last one that was made, or None.
+        Return the command that the other user has to run, if `text` is the last one that was made, or None.
         """
         if self.outer is not None and text == self.outer and self.inner != self.outer:
             return self.inner
@@ -42,7 +42,7 @@ class Become(object):
 
     def key(self):
         """
-        Return what tells this user, and the way to become it, from others. It does not show the password.
+        Return a value that tells this user, and the way to become it, from others. It does not show the password.
         """
         options = self.plugin.get_options()
         text = repr([self.plugin._load_name] + sorted((name, str(value)) for name, value in options.items()))
@@ -71,7 +71,7 @@ class Prompter(object):
 
     def look(self, output):
         """
-        Return what is to be typed, empty for nothing yet, or None if there is no hope.
+        Return the text to type, empty for nothing yet, or None if the attempt has failed.
         """
         plugin = self.plugin
         if plugin.check_incorrect_password(output) or plugin.check_missing_password(output):
@@ -85,7 +85,7 @@ class Prompter(object):
 
     def explain(self, output):
         """
-        Return what Ansible says of a program that ended with this.
+        Return Ansible's message for a program that ended with this output.
         """
         for check, word in (self.plugin.check_incorrect_password, 'Incorrect'), (
                 self.plugin.check_missing_password, 'Missing'):

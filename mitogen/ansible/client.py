@@ -55,7 +55,7 @@ class Client(object):
 
     def more(self, *answer):
         """
-        Answer a question of the daemon's, and return what it says then.
+        Answer a question of the daemon, and return its next answer.
         """
         return self.exchange(answer)
 

@@ -32,7 +32,7 @@ MOST_FILES = 200
 
 class Recorder(object):
     """
-    An archive that remembers what is written to it.
+    An archive that remembers the files written to it.
     """
 
     def __init__(self, archive):
@@ -116,7 +116,7 @@ def text_of(name):
 
 def recall(path):
     """
-    Return (serialization profile, [(name, text)]), or None if it is not known or not true any more.
+    Return (serialization profile, [(name, text)]), or None if the module is not known or its files have changed.
     """
     try:
         with open(path, 'rb') as fp:
@@ -136,7 +136,7 @@ def recall(path):
 
 def remember(path, profile, written):
     """
-    Keep what an archive was made of, if all of it is Ansible's.
+    Remember the files of an archive, if all of them are Ansible's.
     """
     made_up = [(name, text) for name, text in written if name in MADE_UP]
     files = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
 Connection plugins: the base of ours. Each derives from a mix-in here and from Ansible's own plugin of its
-name, which does everything that is not understood here.
+name, which does everything that our mix-in does not handle.
 """
 
 from __future__ import absolute_import
@@ -40,7 +40,7 @@ DISPLAY = Display()
 
 class FallBack(Exception):
     """
-    Ansible's own plugin is to do it.
+    Raised to leave the task to Ansible's own plugin.
 
     :param bool usual: there is nothing wrong. Only who asks for details is told.
     """
@@ -127,7 +127,7 @@ class Mixin(object):
             answer = self._run_payload(payload, environ, becomes)
             if answer[0] == 'done':
                 return answer[1:]
-        # The shell is what makes the wrapper's text see its environment.
+        # Only a shell gives the wrapper's text its environment.
         return self._job(becomes, ('command', ['/bin/sh', '-c', text], data, self._folder()))[1:]
 
     def _run_payload(self, payload, environ, becomes):
@@ -256,7 +256,7 @@ class SSHMixin(Mixin):
         try:
             self._ask('reset', self._target())
         except (FallBack, AnsibleError):
-            # Ansible's plugin says what there is to say.
+            # Ansible's plugin will report the error.
             pass
         super(SSHMixin, self).reset()
 

@@ -95,7 +95,8 @@ class Worker(threading.Thread):
             target.cancel(job)
             raise
         except Exception as error:
-            # It may have begun, so nobody may begin it once more in another way.
+            # The task may have begun, so it must not be run again in another
+            # way.
             LOG.debug('job %d', job.number, exc_info=True)
             return 'fail', 'gone', '%s: %s' % (type(error).__name__, error), False
         finally:
@@ -125,7 +126,7 @@ class Worker(threading.Thread):
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         if poll.poll(0):
-            # It says nothing while it waits, so this is the end of it.
+            # A worker says nothing while it waits, so this is its end.
             raise wire.GoneError('the worker has given up')
 
     def on_is_connected(self, spec):
@@ -163,7 +164,8 @@ class Daemon(object):
 
     def is_new(self, spec):
         """
-        Return whether nobody has been told yet of what is wrong with a target.
+        Return whether no worker has been told yet of the problem with a
+        target.
         """
         new = spec not in self.said
         self.said.add(spec)
@@ -223,7 +225,7 @@ def remove(path, controller):
         os.unlink(path)
         os.rmdir(os.path.dirname(path))
     except OSError:
-        # The controller has done it, or has other things there.
+        # The controller has removed them, or has other files there.
         pass
 
 
@@ -242,7 +244,8 @@ def main():
         remove(path, controller)
         listener.close()
         daemon.close()
-        # A thread that waits for a file system must not hold us.
+        # Daemon threads may wait for a file system, and must not delay our
+        # end.
         os._exit(0)
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The hub: starts zygotes (:mod:`mitogen.ansible.zygote`) and passes on what is
-said to them and what they answer.
+The hub: starts zygotes (:mod:`mitogen.ansible.zygote`) and passes on their orders and their answers.
 
 A host's hub is in the context over there; that of the controller's own
 machine is in the daemon. There is one zygote for each user and interpreter.
@@ -59,7 +58,7 @@ main()''' % (TOO_OLD, READY.decode())
 
 class Zygote(object):
     """
-    One that runs, or is about to.
+    A zygote that runs, or is about to.
 
     :ivar waiting: frames to be written when it is ready.
     :ivar jobs: number -> function that is called with a marshalled answer.
@@ -126,7 +125,7 @@ class Hub(object):
         self.thread.daemon = True
         self.thread.start()
 
-    # Called by whoever has work.
+    # For any thread that has work.
 
     def request(self, answer, key, start, number, frame, digest=None):
         """
@@ -152,7 +151,7 @@ class Hub(object):
 
     def add_payload(self, digest, name, members, texts):
         """
-        Keep what a module is made of.
+        Keep the texts of a module.
         """
         with self.lock:
             self.texts.update(texts)
@@ -370,7 +369,7 @@ def reap(proc):
             try:
                 os.killpg(proc.pid, signal.SIGKILL)
             except OSError:
-                # Another user's; its own zygote sees to it.
+                # The process belongs to another user; its own zygote ends it.
                 pass
             return
         time.sleep(0.02)

@@ -20,8 +20,7 @@ CALL = b'\nif __name__ == "__main__":\n    _ansiballz_main('
 
 LOADER = 'ansible.module_utils._internal._ansiballz._loader'
 
-#: The wrapper before 2.19. Nothing stands between the two statements unless
-#: somebody measures coverage.
+#: The wrapper before 2.19. Nothing stands between the two statements unless coverage is measured.
 OLD_RUN = re.compile(
     r"basic\._ANSIBLE_ARGS = json_params\n\s+runpy\.run_module\(mod_name='([\w.]+)', "
     r"init_globals=dict\(_module_fqn='\1', _modlib_path=modlib_path\),\s+run_name='__main__', alter_sys=True\)")

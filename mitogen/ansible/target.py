@@ -20,7 +20,7 @@ import mitogen.parent
 import mitogen.ansible.hub
 import mitogen.ansible.remote
 
-#: Seconds for which nobody tries again what has just failed.
+#: Seconds for which a failed connection is not tried again.
 FORGET = 60.0
 
 #: Bytes of a file in one message, and how many of these may be on their way.
@@ -231,7 +231,7 @@ class RemoteTarget(Target):
         Fetch a regular file.
         """
         size, mode = map(int, self.context.call(mitogen.ansible.remote.describe, path))
-        # The host says how large it is: nothing is made of that before it comes.
+        # The host tells the size: no memory is taken for the file before it comes.
         offsets = iter(range(0, size, PIECE))
         fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode & 0o777 | 0o200)
         with os.fdopen(fd, 'wb') as fp:
@@ -252,7 +252,7 @@ def blob(data):
 
 class Targets(object):
     """
-    All of them, each made when it is asked for.
+    All targets, each made when it is asked for.
     """
 
     def __init__(self, router):

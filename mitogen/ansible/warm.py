@@ -34,7 +34,7 @@ def warm():
 
 def start_daemon():
     """
-    Have it start while the controller reads plays. A worker starts it when it is needed.
+    Let the daemon start while the controller reads plays. A worker starts it when it is needed.
     """
     is_worker = getattr(multiprocessing, 'parent_process', lambda: True)() is not None
     if is_worker or 'ansible.executor.playbook_executor' not in sys.modules:
@@ -74,7 +74,7 @@ def load_results():
 
 def freeze():
     """
-    Keep the collector of workers from writing to what they share.
+    Keep the garbage collector of workers from writing to shared memory.
     """
     gc.collect()
     gc.freeze()

@@ -2,11 +2,9 @@
 """
 The zygote: a warm interpreter over there that forks a child for each task.
 
-This text runs alone, in an interpreter of its own that has nothing of Mitogen
-in it and no threads, so a fork is cheap and its child is clean. It is started
-by :mod:`mitogen.ansible.hub`, which says what is to be done in frames on our
-standard input and gets the answers on our standard output. At the end of the
-input it ends what still runs and itself.
+This text runs alone, in an interpreter of its own that has nothing of Mitogen in it and no threads, so a fork is cheap
+and its child is clean. It is started by :mod:`mitogen.ansible.hub`, which sends orders in frames to our standard input
+and gets the answers from our standard output. At the end of the input it ends what still runs and itself.
 
 A frame is a job's number and the length of what follows, four bytes each, and
 then a marshalled tuple that begins with a word.
@@ -127,7 +125,7 @@ class Finder(object):
 
 class Job(object):
     """
-    A process that does one thing, and what is read from it.
+    A process that does one job, and its output.
 
     :param dict files: descriptor -> name of what comes from there.
     """
@@ -331,7 +329,7 @@ class Zygote(object):
         for job in list(self.jobs.values()):
             if job.deadline and time.time() > job.deadline:
                 job.kill(signal.SIGKILL)
-                # Another process holds its files now, and is none of ours.
+                # Another process, not started by us, holds its files now.
                 for fd in list(job.open):
                     self.forget(fd)
                 job.open.clear()
@@ -388,7 +386,7 @@ class Zygote(object):
 
     def freeze(self):
         """
-        Keep the collector from writing to what is shared with children.
+        Keep the garbage collector from writing to memory that is shared with children.
         """
         if self.known != len(sys.modules):
             gc.collect()
@@ -424,7 +422,7 @@ class Zygote(object):
 
     def let_go(self, theirs):
         """
-        Close what is the zygote's, and put back what it changed.
+        Close the zygote's files, and undo its changes.
         """
         for fd in [self.infd, self.outfd] + theirs + list(self.by_file):
             try:
@@ -461,7 +459,7 @@ class Zygote(object):
 
     def drop_others(self, payload):
         """
-        Forget what was made of other texts than those in this payload.
+        Forget the code of texts that are not in this payload.
         """
         if all(payload.modules.get(name, (None, digest))[1] == digest for name, digest in self.loaded.items()):
             return
@@ -535,8 +533,7 @@ def exit_code(error):
 
 def leave(status):
     """
-    Do what an interpreter does as it ends: wait for threads, call who asked
-    for it, and write what is still in memory.
+    Do what an interpreter does as it ends: wait for threads, call the functions of atexit, and write buffered output.
     """
     threading._shutdown()
     atexit._run_exitfuncs()

@@ -139,7 +139,8 @@ static mg_latch *watcher_to_notify_locked(mg_latch *l, const mg_woken *woken)
 
 static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed);
 
-/* Takes over the reference to the watcher, and the token. Tells in *woken who was woken there, if nobody was here. */
+/* Takes over the reference to the watcher, and the token. If the push itself has woken no thread, *woken is the one
+ * that was woken at the watcher. */
 static void notify(mg_latch *l, mg_latch *watcher, mg_woken *woken, mg_waiter **owed)
 {
     mg_woken there;

@@ -20,9 +20,8 @@
 /* The load of the machine is looked at again this often. */
 #define FRESH (MG_SECOND / 10)
 
-/* Threads that may want to run besides one on each core, before a spin would take time from another program: the
- * spinner itself, and the thread that it waits for. On a single core, which the spinner means to leave, only the
- * latter. */
+/* A spin takes no time from other programs while at most this many threads want to run besides one on each core: the
+ * spinner itself, and the thread that it waits for. On a single core, which the spinner leaves, only the latter. */
 #define OTHERS_RUNNING 2
 #define OTHERS_ON_ONE  1
 
