@@ -190,6 +190,13 @@ def test_a_context_that_comes_from_itself_is_the_one_we_have(router):
     assert child.auth_id is None
 
 
+def test_a_number_out_of_a_message_is_used_with_the_authority_of_the_program(tree):
+    taken = []
+    number = given(tree, tree.router.add_handler(taken.append, policy=mitogen.core.has_parent_authority))
+    tree.router.myself().send(Message.pickled(5, handle=number))
+    testlib.wait_for(lambda: [msg.unpickle() for msg in taken] == [5])
+
+
 # ---- a Context of another router
 
 @pytest.fixture
