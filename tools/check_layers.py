@@ -55,7 +55,7 @@ PACKAGE = [
     ['_shrink'],
     ['_native'],
     ['core'],
-    ['select', 'limits', 'debug', 'os_fork', '_tasks', '_distributions', '_folders', '_private_folder', '__main__'],
+    ['select', 'limits', 'debug', 'os_fork', '_tasks', '_buffers', '_distributions', '_folders', '_private_folder', '__main__'],
     ['service', '_files', '_freight', '_running', '_spawning'],
     ['parent'],
     ['master'],

@@ -23,6 +23,8 @@ static const member members[] = {
     MEMBER(unpickle_call_error, IS_CALLABLE),
     MEMBER(unpickle_context, IS_CALLABLE),
     MEMBER(unpickle_sender, IS_CALLABLE),
+    MEMBER(take_buffer_apart, IS_CALLABLE),
+    MEMBER(unpickle_buffer, IS_CALLABLE),
     MEMBER(fallback_pickle, IS_CALLABLE),
     MEMBER(codecs_encode, IS_DERIVED),
     MEMBER(context_reduce, IS_DERIVED),

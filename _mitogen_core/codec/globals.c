@@ -18,6 +18,7 @@ int mg_find_global(const uint8_t *module, size_t module_len, const uint8_t *name
         {"mitogen.core", "CallError", GLOBAL_CALL_ERROR},
         {"mitogen.core", "_unpickle_context", GLOBAL_CONTEXT},
         {"mitogen.core", "_unpickle_sender", GLOBAL_SENDER},
+        {"mitogen.core", "_unpickle_buffer", GLOBAL_BUFFER},
         {"mitogen.core", "Blob", GLOBAL_BLOB},
         {"mitogen.core", "Secret", GLOBAL_SECRET},
         {"_codecs", "encode", GLOBAL_ENCODE},
@@ -39,6 +40,7 @@ PyObject *mg_global_value(mg_codec *codec, int global)
     case GLOBAL_CALL_ERROR: return codec->unpickle_call_error;
     case GLOBAL_CONTEXT: return codec->unpickle_context;
     case GLOBAL_SENDER: return codec->unpickle_sender;
+    case GLOBAL_BUFFER: return codec->unpickle_buffer;
     case GLOBAL_ENCODE: return codec->codecs_encode;
     default: return (PyObject *) &PyBytes_Type;
     }
@@ -57,6 +59,7 @@ const char *mg_global_text(int global, size_t *len)
         [GLOBAL_CALL_ERROR] = TEXT("_unpickle_call_error"),
         [GLOBAL_CONTEXT] = TEXT("_unpickle_context"),
         [GLOBAL_SENDER] = TEXT("_unpickle_sender"),
+        [GLOBAL_BUFFER] = TEXT("_unpickle_buffer"),
     };
 #undef TEXT
     *len = texts[global].len;

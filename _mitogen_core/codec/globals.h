@@ -18,6 +18,7 @@ enum {
     GLOBAL_CALL_ERROR,
     GLOBAL_CONTEXT,
     GLOBAL_SENDER,
+    GLOBAL_BUFFER,
     GLOBAL_WRITTEN, /* not a global: where those end that are written */
     GLOBAL_ENCODE = GLOBAL_WRITTEN,
     GLOBAL_BYTES

@@ -173,6 +173,7 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
     case GLOBAL_CALL_ERROR: return make_call_error(codec, args, n);
     case GLOBAL_CONTEXT: return make_context(codec, up->origin, args, n);
     case GLOBAL_SENDER: return make_sender(codec, up->origin, args, n);
+    case GLOBAL_BUFFER: return PyObject_Vectorcall(codec->unpickle_buffer, args, (size_t) n, NULL);
     case GLOBAL_ENCODE:
     case GLOBAL_BYTES: return make_bytes(args, n);
     default: PyErr_SetString(PyExc_TypeError, "a value is not callable"); return NULL;

@@ -147,6 +147,21 @@ static int write_sender(mg_writer *w, PyObject *obj, int shared)
     return rc;
 }
 
+/* Some buffers are arrays of numbers. Python knows which, and makes bytes of them. */
+static int write_buffer(mg_writer *w, PyObject *obj, int shared)
+{
+    PyObject *parts = PyObject_CallOneArg(w->codec->take_buffer_apart, obj);
+    if (parts == NULL)
+        return -1;
+    int rc = PyTuple_CheckExact(parts) ? mg_write_global(w, GLOBAL_BUFFER) : MG_OUTSIDE;
+    if (rc == 0)
+        rc = w->value(w, parts, 1);
+    Py_DECREF(parts);
+    if (rc == 0)
+        rc = mg_put_byte(w->out, OP_REDUCE);
+    return rc == 0 && shared ? mg_memo_put(w, obj) : rc;
+}
+
 static int same_attribute(PyTypeObject *type, PyObject *name, PyObject *expected)
 {
     PyObject *value = PyObject_GetAttr((PyObject *) type, name);
@@ -187,5 +202,8 @@ mg_write_fn *mg_find_object_writer(mg_codec *codec, PyObject *obj, int *levels)
         return write_call_error;
     if (cls == codec->Sender)
         return write_sender;
-    return is_context(codec, type) == 1 ? write_context : NULL;
+    int is = is_context(codec, type);
+    if (is == 0 && PyObject_CheckBuffer(obj))
+        return write_buffer;
+    return is == 1 ? write_context : NULL;
 }

@@ -39,7 +39,7 @@ class Importer(_Fetcher):
         #: Sub-modules of `mitogen` that may be asked for; an import of another
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
-            '_distributions', '_files', '_folders', '_freight', '_private_folder', '_running',
+            '_buffers', '_distributions', '_files', '_folders', '_freight', '_private_folder', '_running',
             '_spawning', '_tasks', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh',
             'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',

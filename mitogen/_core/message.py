@@ -10,9 +10,9 @@ import sys  # house
 from _codecs import utf_8_encode  # house
 
 import mitogen  # house
-from mitogen.core import _read_bytes, _seldom, _unpickle_call_error, _unpickler, BytesIO, BytesType  # house
+from mitogen.core import _read_bytes, _seldom, _unpickle_buffer, _unpickle_call_error, _unpickler, BytesIO  # house
 from mitogen.core import CallError, ChannelError, find_deny, has_parent_authority, IS_DEAD, LOG, Secret, StreamError  # house
-from mitogen.core import UnicodeType  # house
+from mitogen.core import BytesType, UnicodeType  # house
 
 
 class _MessageBase(object):
@@ -117,6 +117,8 @@ class _MessageBase(object):
             return self._read_context
         if name == '_unpickle_sender':
             return self._read_sender
+        if name == '_unpickle_buffer':
+            return _unpickle_buffer
 
     # A third item is the authority of the context that named it first. Only
     # this process and its parents may state that; others name a context with

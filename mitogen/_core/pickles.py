@@ -8,7 +8,8 @@ from __future__ import absolute_import  # house
 import struct  # house
 from _codecs import latin_1_encode  # house
 
-from mitogen.core import _seldom, BytesType, pickle, PY3, StreamError, UnicodeType, UnpicklingError  # house
+from mitogen.core import _module, _seldom, BytesType, import_module, pickle, PY3, StreamError, UnicodeType  # house
+from mitogen.core import UnpicklingError  # house
 
 
 @_seldom
@@ -52,6 +53,20 @@ if PY3:
             pickle.Pickler.__init__(self, file, protocol)
             self._file = file
 
+    @_seldom
+    class _Reducers(dict):
+        """The functions by which a pickler takes values of a class apart."""
+        def __missing__(self, cls):
+            if cls is memoryview or cls.__module__ in ('array', 'numpy'):
+                return import_module('mitogen._buffers').reducer_of(cls)
+            return _module('copyreg').dispatch_table[cls]
+
+        def get(self, cls, default=None):
+            try:
+                return self[cls]
+            except KeyError:
+                return default
+
     class Unpickler(pickle.Unpickler):
         """Unpickler that never decodes a byte string, and asks
         `find_class(module, name)` with the names as they were written."""
@@ -70,6 +85,12 @@ else:
         unpickler = pickle.Unpickler(file)
         unpickler.find_global = find_class
         return unpickler
+
+
+@_seldom
+def _unpickle_buffer(*args):
+    return import_module('mitogen._buffers').unpickle(*args)
+
 
 #: Reads messages. `mitogen.parent` has one for untrusted messages.
 _unpickler = Unpickler

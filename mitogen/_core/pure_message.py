@@ -10,7 +10,7 @@ import sys  # house
 
 import mitogen  # house
 from mitogen.core import _chosen, _MessageBase, _seldom, BytesIO, BytesType, CallError, IS_DEAD, pickle  # house
-from mitogen.core import Pickler, PicklingError, PY3, StreamError  # house
+from mitogen.core import Pickler, PicklingError, PY3, _Reducers, StreamError  # house
 
 
 @_chosen
@@ -60,10 +60,12 @@ class Message(_MessageBase):
         if PY3 and len(objs) == 1 and type(objs[0]) is not BytesType:
             # pickle.dumps() makes the same bytes in half the time.
             try:
-                return cls(data=pickle.dumps(objs[0], 2), enc=cls.ENC_PKL,
-                           **kwargs)
-            except PicklingError:
-                objs = CallError(sys.exc_info()[1]),
+                data = pickle.dumps(objs[0], 2)
+                # The name of a class of buffers, or of what makes them.
+                if b'array\n' not in data:
+                    return cls(data=data, enc=cls.ENC_PKL, **kwargs)
+            except (PicklingError, TypeError):
+                pass
         return cls._pickled(list(objs), kwargs)
 
     @_seldom
@@ -72,6 +74,8 @@ class Message(_MessageBase):
         while True:
             fp = BytesIO()
             pickler = Pickler(fp, 2)
+            if PY3:
+                pickler.dispatch_table = _Reducers()
             try:
                 for i, obj in enumerate(objs):
                     pickler.dump(obj)

@@ -18,6 +18,10 @@ def why_not():
     pass
 
 
+def _take_apart(value):
+    return core.import_module('mitogen._buffers').take_apart(value)
+
+
 def _fallback_pickle(*objs):
     return mitogen.core._pure['Message'].pickled(*objs).data
 
@@ -39,6 +43,7 @@ _c.configure({
     'unpickle_context': lambda msg, *args:
         (msg._read_context if msg else mitogen.core._unpickle_context)(*args),
     'unpickle_sender': lambda msg, *args: msg._read_sender(*args),
+    'take_buffer_apart': _take_apart, 'unpickle_buffer': core._unpickle_buffer,
     'fallback_pickle': _fallback_pickle,
 })
 _c.set_neighbour_policies(_NATIVE_POLICIES[1:])

@@ -233,5 +233,5 @@ if mitogen.core.CORE == 'pure':
     for _object in (mitogen.core.Blob, mitogen.core.Context,
                     mitogen.core.Kwargs, mitogen.core.Secret,
                     mitogen.core.Sender, mitogen.core._read_bytes,
-                    mitogen.core._unpickle_call_error):
+                    mitogen.core._unpickle_call_error, mitogen.core._unpickle_buffer):
         _object.__setstate__ = _refuse_state

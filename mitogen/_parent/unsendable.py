@@ -18,6 +18,7 @@ _PERMITTED = frozenset([
     (b'_codecs', b'encode'), (b'__builtin__', b'bytes'), (b'mitogen.core', b'Kwargs'),
     (b'mitogen.core', b'Blob'), (b'mitogen.core', b'Secret'), (b'mitogen.core', b'_unpickle_context'),
     (b'mitogen.core', b'_unpickle_sender'), (b'mitogen.core', b'_unpickle_call_error'),
+    (b'mitogen.core', b'_unpickle_buffer'),
 ])
 
 #: Bytes of a message that are looked through.

@@ -142,6 +142,10 @@ def _unpickle_sender(context_id, dst_handle):
     return Sender(Context(None, context_id), dst_handle)
 
 
+def _unpickle_buffer(data, kind, dtype, shape):
+    return (data, kind, dtype, shape)
+
+
 def fallback_pickle(*objs):
     """
     Pickle as the pure core does, short of its care for errors: the standard pickler,
@@ -204,6 +208,8 @@ CONFIG = {
     'unpickle_call_error': _unpickle_call_error,
     'unpickle_context': Context,
     'unpickle_sender': lambda router, context_id, handle: Sender(Context(router, context_id), handle),
+    'take_buffer_apart': lambda obj: None,
+    'unpickle_buffer': _unpickle_buffer,
     'fallback_pickle': fallback_pickle,
 }
 
@@ -215,6 +221,7 @@ STANDARD = {
     ('mitogen.core', '_unpickle_call_error'): _unpickle_call_error,
     ('mitogen.core', '_unpickle_context'): _unpickle_context,
     ('mitogen.core', '_unpickle_sender'): _unpickle_sender,
+    ('mitogen.core', '_unpickle_buffer'): _unpickle_buffer,
     ('_codecs', 'encode'): lambda text, encoding=None: text.encode('latin-1'),
     ('__builtin__', 'bytes'): bytes,
 }

@@ -1,0 +1,19 @@
+"""
+What hosts do with buffers. Any Python may read this.
+"""
+
+
+import sys
+
+
+def forget_numpy():
+    sys.modules['numpy'] = None
+
+
+def total(values):
+    return sum(values)
+
+
+def made_there():
+    import array
+    return [array.array('i', [1, 2]), memoryview(b'abc')]
