@@ -181,11 +181,11 @@ def test_an_array_of_another_order_of_bytes_has_the_same_numbers():
     assert read(pickle_of(data, 'array', OTHER_ORDER + 'i2', (1,))) == array.array('h', [1])
 
 
-def test_who_has_no_numpy_is_told(monkeypatch):
+def test_a_reader_without_numpy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, 'numpy', None)
     with pytest.raises(StreamError, match='an array of numpy came, and cannot be read'):
         read(pickle_of(b'1', 'ndarray', '|i1', (1,)))
-    # Who has none cannot send any, either; the rest travels.
+    # The other buffers travel without numpy.
     assert there_and_back(memoryview(b'x')) == b'x'
 
 

@@ -1,5 +1,5 @@
 """
-What hosts do with buffers. Any Python may read this.
+Functions that hosts call with buffers, in any Python.
 """
 
 
