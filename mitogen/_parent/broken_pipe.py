@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-A write to a child that has just died is an error, and no signal that ends this process.
+A write to a child that has just died raises an error, and sends this process
+no signal.
 """
 
 from __future__ import absolute_import  # house

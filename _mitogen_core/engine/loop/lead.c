@@ -82,7 +82,8 @@ static int has_foreign_traffic(const mg_loop *loop, int64_t now)
     return loop->foreign_at && now - loop->foreign_at < FOREIGN_FRESH;
 }
 
-/* Whether a thread other than `but` waits for an answer of its own, since a moment ago. */
+/* Whether a thread other than `but` has begun to follow a moment ago: it makes calls, and its answer will come
+ * soon. */
 static int has_busy_follower_locked(const mg_loop *loop, const mg_waiter *but, int64_t now)
 {
     for (mg_node *node = mg_ilist_first(&loop->followers); node; node = mg_ilist_next(&loop->followers, node)) {
@@ -479,7 +480,7 @@ static int has_acquired_locked(const mg_loop *loop)
     return loop->acquired && loop->acquired_by == this_thread();
 }
 
-/* Whether the thread has acquired the loop already; that counts. */
+/* Whether the calling thread has acquired the loop already. If so, counts one more. */
 static int acquire_again_locked(mg_loop *loop)
 {
     if (!has_acquired_locked(loop))

@@ -60,7 +60,7 @@ static mg_spun spin(const mg_leading *l, mg_spin *h, mg_poll poll, int64_t now)
     return spun;
 }
 
-/* If frames were passed on, and each was soon followed by another one. */
+/* Spins if frames were forwarded, and each was soon followed by another one. */
 static mg_spun spin_for_traffic(mg_leading *l, int64_t now)
 {
     mg_loop *loop = l->loop;

@@ -82,7 +82,7 @@ static int start_thread(mg_lifeline *line)
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, 256 * 1024);
-    /* other threads, which can run their handlers, get the signals */
+    /* no signals in this thread: other threads can run their handlers */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int err = pthread_create(&thread, &attr, lifeline_main, line);

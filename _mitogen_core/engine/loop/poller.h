@@ -15,7 +15,7 @@ typedef struct mg_poller mg_poller;
 /* The owner's functions, called by the thread that takes a turn. */
 typedef struct {
     void *arg;
-    int (*may_sleep)(void *arg); /* after the last moment at which a kick would be lost: 0 ends the sleep at once */
+    int (*may_sleep)(void *arg); /* from here on no kick is lost; returns 0 to end the sleep at once */
     void (*woken)(void *arg);    /* the sleep is over, and no callback has run yet */
 } mg_poller_owner;
 

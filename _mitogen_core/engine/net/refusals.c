@@ -43,7 +43,7 @@ static mg_refusal *new_refusal(const mg_hdr *hdr, mg_reason reason, mg_stream *s
     return refusal;
 }
 
-/* Takes over the refusal. Whether the layer above is going to see it. */
+/* Takes over the refusal, and returns whether the layer above will see it. */
 static int post_refusal(mg_router *r, mg_refusal *refusal)
 {
     refusal->lost = atomic_exchange(&r->refusals_lost, 0);

@@ -27,7 +27,7 @@
 typedef struct mg_router mg_router;
 
 /* One reference, and takes one to the loop; NULL: no memory. The last unref frees it, with the routes and handlers it
- * still has. A stream holds a reference, so a router with routes goes when they are deleted. */
+ * still has. A stream holds a reference to the router, so a router with routes lives until they are deleted. */
 mg_router *mg_router_new(mg_loop *loop);
 mg_router *mg_router_ref(mg_router *r);
 void mg_router_unref(mg_router *r);

@@ -17,7 +17,7 @@
 #include "wire/frame.h"
 
 typedef struct mg_router {
-    mg_sink sink; /* what its streams are given, with the limits; set_identity writes its own_id under mu too */
+    mg_sink sink; /* settings of its streams, with the limits; set_identity also writes own_id under mu */
     _Atomic uint32_t refs;
     mg_loop *loop; /* with a reference; set once */
     _Atomic uint32_t refusals_waiting;

@@ -213,7 +213,7 @@ void mg_stream_set_reading(mg_stream *s)
     }
 }
 
-/* A large payload begins. Only one for this context is going to be an object here. */
+/* A large payload begins. Only if it is for this context, its bytes may be read into an object of Python. */
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
 {
     mg_stream *s = arg;

@@ -33,7 +33,7 @@ typedef enum {
 typedef struct {
     void *ptr;
     mg_item_kind kind;
-    uint32_t size; /* what it counts for the limit of a latch; 0: nothing, and it is never refused */
+    uint32_t size; /* bytes that it counts for the limit of a latch; 0: none, so it is never refused */
 } mg_item;
 
 enum { MG_SLEEPER_WAITING = 0, MG_SLEEPER_SERVED, MG_SLEEPER_CLOSED };

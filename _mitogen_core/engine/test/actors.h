@@ -143,7 +143,7 @@ struct bell {
     mg_watch *watch;
     mg_latch *tells;
     _Atomic int rung;
-    pthread_t by; /* who read the last byte; read it when nobody rings */
+    pthread_t by; /* the reader of the last byte; look at it only while no byte is under way */
 };
 
 static inline void on_bell(void *arg, int events)

@@ -1,4 +1,4 @@
-/* Frames whose payload tells who sent them and the how manyth they are, and which can be checked to the last byte. */
+/* Frames whose payload tells their sender and their number, and can be checked to the last byte. */
 #ifndef MG_TEST_FILLED_H
 #define MG_TEST_FILLED_H
 

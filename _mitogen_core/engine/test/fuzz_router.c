@@ -256,7 +256,7 @@ static void check_out(struct world *w, const struct out *o, size_t *event)
     }
 }
 
-/* Everything that was to come out has, in order, and nothing else. */
+/* Whether all expected frames have come out, in order, and no others. */
 static void check_all(struct world *w)
 {
     size_t event = 0, hooks = 0, i;

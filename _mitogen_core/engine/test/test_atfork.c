@@ -37,7 +37,7 @@ static void leader_end(struct leader *l)
     mg_loop_unref(l->loop);
 }
 
-/* A thread that goes through the gate all the time, and knows whether it is alone with a fork. */
+/* A thread passes the gate again and again. `passing` is 1 while it is inside. */
 static _Atomic int passing, stop_passing;
 
 static void *pass(void *arg)

@@ -178,7 +178,7 @@ static void a_frame_with_a_hole_has_the_same_wire_bytes_from_any_offset(void)
             mg_frame_unref(f);
         }
     mg_alloc_fail_at(2);
-    CHECK(!mg_frame_new_hole(&h, mg_buf_new(4), 4)); /* and what was to be in it is gone */
+    CHECK(!mg_frame_new_hole(&h, mg_buf_new(4), 4)); /* and the bytes for the hole are freed */
     mg_alloc_fail_at(0);
 }
 

@@ -148,7 +148,7 @@ static void no_memory_leaves_the_map_as_it_was(void)
             break;
     }
     mg_alloc_fail_at(0);
-    CHECK(n == 6); /* 16, 32, 64, 128 and 256 slots, then one that none failed */
+    CHECK(n == 6); /* 16, 32, 64, 128 and 256 slots, then a run in which none failed */
 }
 
 int main(void)

@@ -265,7 +265,7 @@ static inline void node_see(struct node *node, mg_event *ev)
     pthread_mutex_unlock(&node->mu);
 }
 
-/* Does what the layer above would do with an event, with nobody's code behind it. */
+/* Takes an event as the layer above would, without a program's code behind it. */
 static inline void node_handle(struct node *node, mg_event *ev)
 {
     node_see(node, ev);

@@ -223,7 +223,8 @@ static mg_err big_start(mg_decoder *d, const mg_hdr *hdr)
 
 /* ---- a turn ---- */
 
-/* A large frame with a gap: the rest of its storage and, when that closes the gap, the scratch behind it. */
+/* Where to read while a large frame has a gap: the rest of its storage and, when that closes the gap, the scratch
+ * after it. */
 static int begin_big(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec iov[2])
 {
     size_t rest;

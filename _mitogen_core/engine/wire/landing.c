@@ -27,7 +27,7 @@ mg_buf *mg_landing_take(mg_landing *l, size_t len)
         atomic_fetch_add_explicit(&l->taken, 1, memory_order_relaxed);
         return buf;
     }
-    /* for others: back, unless there is another one by now */
+    /* the place has another length: put it back, unless there is a new one by now */
     mg_buf *none = NULL;
     if (!atomic_compare_exchange_strong(&l->buf, &none, buf))
         mg_buf_unref(buf);

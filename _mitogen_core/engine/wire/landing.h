@@ -31,8 +31,8 @@ typedef struct {
     _Atomic uint64_t taken; /* how often a place was, for statistics */
 } mg_landing;
 
-/* Large bytes of that length have come. Returns whether a place of the same length is to be offered: the ones before
- * were as long, and there is no place. Any thread, as all below. */
+/* Large bytes of that length have come. Returns whether the caller should offer a place of this length: the bytes
+ * before them were as long, and there is no place. Any thread, as all below. */
 int mg_landing_came(mg_landing *l, size_t len);
 
 /* Takes over the reference, and drops the place that is there. Nobody reads the bytes of the place before it is
