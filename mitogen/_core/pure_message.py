@@ -22,7 +22,7 @@ class Message(_MessageBase):
     data = b''
     #: Router that received the message, None if it was built here.
     router = None
-    #: Receiver that a select took it from.
+    #: Receiver that a select took the message from.
     receiver = None
     enc = _MessageBase.ENC_MGC
 
@@ -47,15 +47,15 @@ class Message(_MessageBase):
 
     @property
     def is_dead(self):
-        """Whether it says that nothing more will come."""
+        """Whether this message says that nothing more will come."""
         return self.reply_to == IS_DEAD
 
     @classmethod
     def pickled(cls, *objs, **kwargs):
         """
-        Build a message that carries pickles of `objs`. In place of one that
-        raises PicklingError goes the CallError made from it; other errors
-        reach the caller.
+        Build a message that carries pickles of `objs`. An object whose
+        pickling raises PicklingError is replaced by a CallError made from
+        that; other errors reach the caller.
         """
         if PY3 and len(objs) == 1 and type(objs[0]) is not BytesType:
             # pickle.dumps() makes the same bytes in half the time.
