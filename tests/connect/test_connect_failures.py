@@ -270,8 +270,8 @@ def test_how_long_each_stage_took(router, make_python):
     times = re.search(
         r'^Times: starting the process ([0-9.]+) s, waiting for the interpreter to start ([0-9.]+) s, '
         r'interpreter started, waiting for the child to be ready ([0-9.]+) s\.$', str(caught.value), re.M)
-    # Only the sum is sure: a busy machine notices late that one stage is over, and the next one seems the shorter for
-    # it. Each is rounded.
+    # Only the sum is sure: on a busy machine the end of one stage is noticed late, and the next stage seems shorter.
+    # Each is rounded.
     assert sum(map(float, times.groups())) >= 0.6 - 3 * 0.0005
 
 

@@ -31,7 +31,7 @@ NOBODY = 65534
 @pytest.fixture
 def sudo(account):
     """
-    Options of a sudo that asks whoever the user is.
+    Options of a sudo that asks every user for a password.
     """
     accounts.need_root()
     path = accounts.need_program('sudo', 'sudo')

@@ -120,8 +120,8 @@ def run_master(master, children, package):
 @pytest.fixture(scope='module')
 def outcome(request, package):
     """
-    A function that returns what a master found of a child, and the master's errors. All children that are here are
-    tried by one process of each master, the first time that one is asked for.
+    A function that returns a master's findings about a child, and the master's errors. One process of each master tries
+    all children that are here, the first time that one of them is asked for.
     """
     outcomes = {}
 

@@ -202,7 +202,7 @@ def test_related_modules_come_before_the_one_asked_for(router, first):
         assert names.index(u'shipped_pkg.inner') < names.index(u'shipped_pkg.inner.leaf')
 
 
-# ---- several who want one module
+# ---- several children that ask for one module
 
 def test_threads_of_a_child_that_want_one_module_ask_once(router):
     child = router.local()

@@ -39,7 +39,8 @@ def tree(tmp_path):
 
 def environ_with(**env):
     """
-    Return the environment of a build that has these wishes, and none of whoever runs the tests: tox has some.
+    Return the environment of a build with these settings, and without those of the person who runs the tests: tox has
+    some.
     """
     environ = dict(os.environ)
     for name in ('MITOGEN_PURE', 'MITOGEN_REQUIRE_NATIVE', 'MITOGEN_WERROR', 'PYTHONPATH'):

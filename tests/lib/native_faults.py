@@ -60,7 +60,7 @@ class EngineSwitch(object):
 
 class PythonSwitch(object):
     """
-    That of CPython's own tests. It does not tell whether there was a failure, so a number of tries is given.
+    The switch of CPython's own tests. It does not tell whether there was a failure, so a number of tries is given.
     """
     tries = 80
 

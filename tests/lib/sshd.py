@@ -134,7 +134,7 @@ class Server(object):
         """
         known = options.pop('known', self.path('known'))
         options.setdefault('ssh_args', [])
-        # Nothing of the configuration of whoever runs the tests.
+        # Without the configuration of the user who runs the tests.
         options['ssh_args'] = [
             '-F', '/dev/null', '-o', 'IdentityAgent=none', '-o', 'UserKnownHostsFile=%s' % known,
             '-o', 'GlobalKnownHostsFile=/dev/null'] + options['ssh_args']

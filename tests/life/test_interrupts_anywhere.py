@@ -231,7 +231,7 @@ def test_a_handler_may_call(own):
 
 def test_answers_are_not_lost_to_an_interrupted_wait(own):
     """
-    Interrupts at any moment: whatever has come is there for the next who asks.
+    Interrupts at any moment: a message that has come is there for the next thread that asks.
     """
     child = own.local()
     receiver = Receiver(own)

@@ -622,7 +622,7 @@ def test_a_peer_that_does_not_read_delays_the_end_by_the_grace_period_only(make_
         router.broker.shutdown()
         router.broker.join()
     finally:
-        # It outlived the patience of those who would have reaped it.
+        # The process outlived the patience of the threads that would have reaped it.
         os.kill(pid, signal.SIGKILL)
         try:
             os.waitpid(pid, 0)

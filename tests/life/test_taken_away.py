@@ -542,7 +542,7 @@ def test_disconnecting_a_context(router, take):
 
 
 def test_disconnecting_a_context_of_which_a_listener_fails(router):
-    # The signal then does not reach who listened after that. The connection ends all the same.
+    # The signal then does not reach the listeners after that one. The connection ends all the same.
     child = router.local()
 
     def fail():

@@ -522,7 +522,7 @@ def descriptors():
         try:
             found.append('%s: %s' % (name, os.readlink('/proc/self/fd/' + name)))
         except OSError:
-            # That of the list itself.
+            # The descriptor of the list itself.
             pass
     return found
 

@@ -110,7 +110,7 @@ def test_parent_and_child_that_flood_each_other(router):
 
 def test_shutdown_while_senders_wait(router):
     """
-    A tree whose streams are full ends all the same, and those who wait go on.
+    A tree whose streams are full ends all the same, and threads that wait go on.
     """
     router.high_water = MIB
     context = router.local()

@@ -66,7 +66,7 @@ def test_a_service_in_two_pools(make_router, overwrite):
             assert service.events.get(timeout=60)[0].data == number
         third.stop()
         assert service.select.notify is None
-        # That of somebody else is none to be taken.
+        # A handle of another function must not be taken over.
         with mitogen.select.Select([service.select]):
             with pytest.raises(mitogen.select.Error):
                 Pool(make_router(), [service])

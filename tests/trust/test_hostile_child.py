@@ -536,7 +536,7 @@ def test_bad_news_of_another_is_not_believed_below_the_same_parent(router, tmp_p
 
 def test_bad_news_of_another_behind_the_same_neighbour_is_not_believed(router, tmp_path):
     """
-    The master reaches who it calls and the liar by one stream.
+    The master reaches the child that it calls and the liar by one stream.
     """
     middle = router.local(name=u'middle')
     sibling = router.local(via=middle)
@@ -672,7 +672,7 @@ def test_ids_are_not_handed_out_without_end(quiet_tree):
     if not tree.middle:
         assert 'liar' in tree.logs.find('asks for too many ids')[0].getMessage()
     assert tree.router.id_allocator.allocate() < 2 ** 17
-    # Others are served, unless they share the way with the one who took it all.
+    # Other children are served, unless they are behind the same stream as the child that took all.
     other = tree.router.local()
     assert other.call(targets.allocate_ids, 1)
 
