@@ -149,7 +149,7 @@ def test_a_program_that_may_not_be_run(target, account):
     error = StreamError if target.method == 'local' else mitogen.parent.EofError
     text = target.fails(error, path)
     if target.method == 'sudo':
-        # It looks for what may be run.
+        # sudo looks for a program that may be run.
         assert path + ': command not found' in text
     else:
         assert 'ermission denied' in text
@@ -186,7 +186,7 @@ def test_a_broken_python(target, account, make_python):
 
 
 def test_a_program_that_is_no_python(target):
-    # It does not know the option.
+    # false does not know the option -c.
     text = target.fails(mitogen.parent.EofError, '/bin/false')
     assert 'Hint: the command ended before a Python spoke.' in text
 

@@ -594,7 +594,7 @@ def test_ssh_asks_on_behalf_of_two_hosts():
     (b'(ann@corp@host) Password: ', b"ann@corp@host's password: "),
     (b'Password: ', b'Password: '),
     (b'Password: ', b"user@host's password: "),
-    # It is to be changed.
+    # These prompts ask for a new password.
     (b"user@host's password: ", b'(current) UNIX password: '),
     (b'(user@host) Password: ', b'New password: '),
 ])

@@ -432,7 +432,7 @@ def fails_with_a_traceback():
         mitogen.core.io_op(os.read, 12345, 1)
     except OSError:
         traceback.format_exc()
-    # It is told where this module came from.
+    # warnings looks up the module's source by its loader.
     warnings.warn_explicit('text', UserWarning, 'mitogen/core.py', 1, module_globals=vars(mitogen.core))
 
 

@@ -113,7 +113,7 @@ def run_master(master, children, package):
     proc = subprocess.run([python, '-W', 'error', PROGRAM] + paths, env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, timeout=280)
     found = [json.loads(line) for line in proc.stdout.splitlines() if line.startswith('{')]
-    # It ends with the first child that fails.
+    # The master ends with the first child that fails.
     return dict(zip(children, found)), proc.stderr
 
 

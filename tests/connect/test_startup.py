@@ -384,7 +384,7 @@ def core_text():
 @pytest.fixture(scope='module')
 def checksums():
     """
-    Those of the texts that this interpreter reduces the core to.
+    Checksums of the texts to which this interpreter reduces the core.
     """
     texts = mitogen._shrink.divide_source(core_text(), CONSTANTS)
     texts += (mitogen._shrink.shrink_source(core_text(), dict(CONSTANTS, PY3=False)),)

@@ -101,7 +101,7 @@ def test_no_password(router, sudo):
 
 
 def test_a_wrong_password_one_time_only(router, account):
-    # It ends before it asks again.
+    # sudo ends before it asks again.
     path = account.as_user(accounts.need_program('sudo', 'sudo'))
     rules = 'Defaults:{0} timestamp_timeout=0, passwd_tries=1\n{0} ALL=(root) ALL\n'.format(account.name)
     with accounts.sudoers(rules), pytest.raises(mitogen.sudo.PasswordError) as caught:

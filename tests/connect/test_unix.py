@@ -477,7 +477,7 @@ def test_a_listener_refuses_other_users(start_as, router, account):
         assert start_as(account.uid, CONNECTS, path).stdout.readline() == 'False 0\n'
         logs.wait('refusing a client of user %d' % (account.uid,))
     assert router.id_allocator._unused == expected
-    # It goes on to serve others.
+    # The listener goes on to serve others.
     assert run_client(CONNECTS, path) == ['connected']
 
 

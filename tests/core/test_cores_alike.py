@@ -311,7 +311,7 @@ def test_who_waits_at_a_full_receiver_hears_of_the_end():
             receiver.get(timeout=60)
         except mitogen.core.ChannelError:
             ends += 1
-    # That it was full, and that nothing more comes.
+    # One tells that the receiver was full, the other that nothing more comes.
     assert ends == 2
 
 

@@ -26,7 +26,7 @@ def make(tmp_path, monkeypatch):
     """
     A function that writes files, given as relative path -> text, below a folder that this process imports from.
     """
-    # One that nobody has looked into.
+    # A new folder, which no cache knows.
     folder = tmp_path / 'site'
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))

@@ -38,7 +38,7 @@ def test_a_process_has_the_modules_of_the_child(router, modules, python, method)
     child = router.local(python_path=['/usr/bin/env', path])
     assert child.call(eval, ASK % (method, 'double', [1, 2])) == [2, 4]
     assert child.call(eval, ASK % (method, 'deep', [1])) == [(2, False)]
-    # Nobody asks for the main program because of it.
+    # The child does not ask for the main program because of it.
     assert child.call(eval, "'__main__' in __import__('sys').modules") is False
 
 

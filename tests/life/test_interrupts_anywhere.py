@@ -67,7 +67,7 @@ class Signals(object):
         self.ready.set()
         self.stopped.set()
         self.thread.join()
-        # One that was sent at last is still to be handled.
+        # The last signal may not have been handled yet.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, self.old)
 
@@ -187,7 +187,7 @@ def test_an_exception_of_a_handler_ends_the_wait(own, name, raises):
         with pytest.raises(raises):
             signals.ready.set()
             wait()
-            # It did not wait, then. The signal comes all the same.
+            # Then the function did not wait. The signal comes all the same.
             time.sleep(SECONDS)
     assert signals.count == 1
     # All goes on as before.

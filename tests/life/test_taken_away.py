@@ -791,7 +791,7 @@ def test_a_grandchild_whose_parent_leaves_the_tree(make_router, tmp_path, what, 
         asked.get(timeout=SECONDS)
         top = detached(router, child)
     else:
-        # It asks when nobody can answer any more.
+        # The grandchild asks when nobody can answer any more.
         grandchild.call_no_reply(targets.sleep, 1)
         grandchild.call_no_reply(waiting_targets.start_waiting, what, name, path)
         top = detached(router, child)
@@ -823,7 +823,7 @@ def test_a_grandchild_whose_parent_leaves_the_tree_in_the_middle_of_an_answer(ma
     path = str(tmp_path / 'outcome')
     grandchild.call(waiting_targets.start_waiting, 'import_module', 'shipped_unicode', path)
     testlib.wait_for(lambda: not packed.empty(), SECONDS)
-    # This is behind the module, on the same way.
+    # The answer to this call is behind the module, on the same stream.
     child.call(os.getpid)
     top = detached(router, child)
     try:

@@ -431,7 +431,7 @@ def is_told(receiver, router):
 
 def test_a_receiver_made_after_its_respondent_was_lost_learns_it(router):
     child = router.local()
-    # One that has waited for it before, and one that has not.
+    # One respondent that is waited for already, and another object of the same id.
     with Receiver(router, respondent=child), Receiver(router, respondent=Context(router, child.context_id)):
         lose(router, child)
     for respondent in child, Context(router, child.context_id), router.context_by_id(child.context_id):
@@ -442,7 +442,7 @@ def test_a_receiver_made_after_its_respondent_was_lost_learns_it(router):
 
 def test_a_receiver_made_in_a_child_after_its_respondent_was_lost_learns_it(router):
     one, other = router.local(), router.local()
-    # It is told of those only that it has sent something to.
+    # A child is told only of contexts to which it has sent something.
     one.call(tree_targets.call_context, other.context_id, 'identity', 5)
     other.shutdown(wait=True)
     testlib.wait_for(lambda: one.call(tree_targets.is_lost, other.context_id))

@@ -175,7 +175,7 @@ def test_frames_wait_in_order_for_a_slow_reader(router, peers):
     for i, size in enumerate(sizes):
         first.send(dst=102, handle=i + 1, data=b'%d' % (i % 10) * size)
         if i % 20 == 0:
-            # One that does not come from there, in between.
+            # A message of another sender, in between.
             router.route(Message(dst_id=102, handle=1000 + i, data=b'z' * 70000))
             testlib.sync(router.broker)
     got = [second.receive() for _ in range(210)]
@@ -493,7 +493,7 @@ def test_the_loss_of_another_context_is_an_error_to_who_waits_for_it_unless_all_
             broker.shutdown()
             broker.join()
             router._on_del_route(Message(data=b'8'))
-            # One that was never heard of.
+            # A context that was never heard of.
             router._on_del_route(Message(data=b'6'))
     finally:
         broker.shutdown()

@@ -237,7 +237,7 @@ def test_the_time_to_connect_holds_for_an_intermediary_that_is_stopped(router, m
         router.local(via=child, connect_timeout=0.5)
     assert caught.value.args[0] == router.connection_timeout_msg
     assert caught.value.detail == "%r did not answer within 1.00 seconds." % (child,)
-    # It was asked, and nobody wants what it starts now.
+    # The child was asked, and nobody wants the grandchild that it starts now.
     os.kill(pid, signal.SIGCONT)
     stream = router.stream_by_id(child.context_id)
     testlib.wait_for(lambda: router.route_monitor.gave(child.context_id, child.context_id + 1))

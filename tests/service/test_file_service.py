@@ -411,14 +411,14 @@ def test_a_question_of_a_context_that_has_left_meanwhile(router, service, large,
     msg = Message(src_id=child.context_id, reply_to=5, router=router)
     service.fetch(path=path, sender=mitogen.core.Sender(child, 6), msg=msg)
     testlib.wait_for(lambda: not is_open(path), what='the file is closed')
-    # It does not stand in the way of others.
+    # The lost request does not stand in the way of others.
     ok, _ = FileService.get(router.myself(), path, io.BytesIO())
     assert ok
 
 
 def test_a_context_that_leaves_after_the_pool_is_closed(router):
     """
-    It is no error, and those that listen to the loss of its stream after the service are told as well.
+    The loss is no error, and the listeners after the service's are called as well.
     """
     service = FileService(router)
     pool = Pool(router, services=[service], size=1)

@@ -28,7 +28,7 @@ def test_the_message_is_passed_to_who_has_a_parameter_for_it(router, make_pool, 
     make_pool(plain)
     child = router.local()
     assert child.call(service_targets.call_service, router.myself(), PLAIN, 'who') == (child.context_id,) * 2
-    # Not to one that merely has a variable of that name.
+    # The message is not passed to a method that merely has a variable of that name.
     assert result_of(receiver_of_call(router, PLAIN, 'has_local_msg', value=7)) == 7
     # The caller has no say in it.
     assert result_of(receiver_of_call(router, PLAIN, 'who', msg='forged')) == (0, 0)

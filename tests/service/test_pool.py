@@ -24,7 +24,7 @@ from service_targets import Named, Plain
 def test_two_services_of_one_name(router, make_pool, plain):
     with pytest.raises(mitogen.service.Error):
         make_pool(plain, Plain(router))
-    # That left nothing behind.
+    # The failed attempt left nothing behind.
     pool = make_pool(plain)
     with pytest.raises(mitogen.service.Error):
         pool.add(Plain(router))
@@ -207,7 +207,7 @@ def test_the_pool_of_this_process(make_router):
     assert not again.closed
     router.broker.shutdown()
     router.broker.join()
-    # It was waited for.
+    # The shutdown has waited for the pool.
     assert again.closed
     assert not any(thread.is_alive() for thread in again._threads)
 

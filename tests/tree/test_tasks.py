@@ -76,7 +76,7 @@ def test_what_runs_on_the_main_thread_is_ended(host, func, args, then):
     assert future.cancel()
     with pytest.raises(concurrent.futures.CancelledError):
         future.result()
-    # It comes when the one before has ended.
+    # The next call is served when the one before has ended.
     has_seen(host, *then)
 
 

@@ -66,7 +66,7 @@ def test_a_function_that_returns_no_iterable(host):
 def test_a_generator_ends_with_the_block(host):
     with host.stream(task_targets.count, 10 ** 9) as stream:
         assert next(stream) == 0
-    # It comes when the stream has left the main thread.
+    # This call is served when the stream has left the main thread.
     assert host.call(task_targets.highest) == 'closed'
     assert list(stream) == []
 
@@ -96,7 +96,7 @@ def test_a_generator_is_ahead_by_a_window_of_items(wide):
             next(stream)
         assert testlib.wait_for(lambda: wide.call(task_targets.highest) >= 40)
         time.sleep(0.1)
-        # It has yielded one more than may be on their way.
+        # The generator has yielded one item more than may be on their way.
         assert wide.call(task_targets.highest) <= 39 + 10
     testlib.wait_for(lambda: wide.call(task_targets.highest) == 'closed')
 

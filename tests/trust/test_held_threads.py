@@ -161,7 +161,7 @@ def test_a_peer_that_is_slow_keeps_its_stream(cast):
     cast.router.limits.stalled_seconds = 3
     cast.liar.flood(frame=call(hostile_services.Offers, 'large'), count=60, reading=False, seconds=2)
     for _ in range(10):
-        # It reads what the system keeps for it, and sleeps.
+        # The liar reads the bytes that the system keeps for it, and sleeps.
         cast.liar.nap(size=MEBIBYTE, seconds=0.4)
     assert cast.liar.sync()['alive']
     assert not cast.logs.find('has read nothing')

@@ -58,7 +58,7 @@ def frames_to(frames, handle):
     return [frame for frame in frames if frame[4] == handle]
 
 
-# ---- who one is
+# ---- identity
 
 def test_another_contexts_name_is_not_believed(tree):
     victim = tree.sibling.context_id
@@ -203,7 +203,7 @@ def test_an_announced_payload_that_never_comes_costs_no_memory(own_tree):
 
 def test_asking_for_modules_without_end_costs_no_memory(quiet_tree, monkeypatch):
     tree = quiet_tree
-    # As many as the bound lets through would take seconds, and would be the same.
+    # As many requests as the real bound permits would take seconds, and show no more.
     monkeypatch.setattr(mitogen.parent, 'ABSENT_MAX', 300)
     if tree.middle:
         tree.middle.call(targets.set_absent_max, 300)
@@ -242,7 +242,7 @@ def test_asking_for_modules_with_endless_names_costs_no_memory(quiet_tree):
 
 def test_what_a_grandchild_asks_the_master_for_is_not_sent_to_its_parent(quiet_tree):
     """
-    It would keep each answer, and has a limit to what its children ask for.
+    The parent would keep each answer, and limits the requests of its children.
     """
     tree = quiet_tree
     if not tree.middle:
@@ -469,7 +469,7 @@ def test_a_request_that_waited_and_is_a_bomb_harms_nobody(tree):
     def call(function, *args):
         return tree.middle.call(function, *args) if tree.middle else function(*args)
 
-    # As if its parent had much for it that it does not read.
+    # As if the parent had many bytes for the liar, which does not read them.
     call(targets.set_pending_max, -1)
     try:
         tree.liar.tell(*[dict(dst=tree.parent_id, handle=GET_RESOURCE, data=BOMBS[name], magic=0x4d4a, reply_to=5)

@@ -221,7 +221,7 @@ def test_a_route_that_has_another_way_by_now_outlives_the_old_one(router):
     first.grant(500, 600)
     first.send(handle=ADD_ROUTE, data=b'555:below')
     testlib.wait_for(lambda: router.stream_by_id(555) is first.stream)
-    # As a program may.
+    # A program may do this.
     router.add_route(555, second.stream)
     first.close()
     testlib.wait_for(lambda: router.stream_by_id(101) is None)

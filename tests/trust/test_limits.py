@@ -173,7 +173,7 @@ def test_peers_take_turns(cast):
     cast.open()
     result.get(timeout=testlib.patience())
     testlib.wait_for(lambda: len(cast.offers.callers) == 1001)
-    # Those that came before may be obeyed before, and one of the liar's in between.
+    # Calls that came earlier may be obeyed earlier, and one of the liar's in between.
     assert cast.offers.callers.index(cast.sibling.context_id) <= 2
 
 

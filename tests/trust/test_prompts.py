@@ -79,7 +79,7 @@ def test_a_child_behind_a_banner_of_markers(router, make_tool, line_end):
     with testlib.LogCapture('mitogen') as logs:
         child = router.local(python_path=path)
     assert child.call(targets.identity, 1) == 1
-    # It was taken for what it is.
+    # The banner was taken for output.
     assert logs.find('stdout: MITO002')
 
 
