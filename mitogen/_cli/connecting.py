@@ -89,7 +89,10 @@ class Work:
             if self._password:
                 options['password'] = self._password
         clock = trees._Clock(self._options.connect_timeout)
-        return tree._follow(target.parse(text), shared, name, None, clock, dict(options, name=name))
+        hops = target.parse(text)
+        if not getattr(self._options, 'compress', True):
+            hops = [(method, dict(own, compression=False) if method == 'ssh' else own) for method, own in hops]
+        return tree._follow(hops, shared, name, None, clock, dict(options, name=name))
 
     def run(self, job: Callable[[Any, display.Outcome], None], shown: display.Display) -> list[display.Outcome]:
         """

@@ -144,6 +144,8 @@ def add_commands(subparsers: Any) -> None:
         usage='mitogen cp [options] PATH... HOST:PATH...\n       mitogen cp [options] HOST:PATH... PATH')
     parser.add_argument('words', nargs='+', metavar='PATH', help='a path here, or HOST:PATH. HOST is ' + hosts.HELP)
     connecting.add_ways(parser)
+    parser.add_argument(
+        '-C', '--compress', action='store_true', help='have ssh compress, which is for slow networks only')
     parser.add_argument('-q', '--quiet', action='store_true', help='show no progress; it is shown on a terminal only')
     parser.set_defaults(func=run, parser=parser)
 

@@ -100,7 +100,8 @@ def test_the_command_copies_to_a_host_of_ssh_and_from_it(server, source, there, 
     options = server.options()
     words = ' '.join(options['ssh_args'] + ['-i', options['identity_file'], '-o', 'IdentitiesOnly=yes'])
     (tmp_path / 'bin').mkdir()
-    (tmp_path / 'bin' / 'ssh').write_text('#!/bin/sh\nexec %s %s "$@"\n' % (client, words))
+    (tmp_path / 'bin' / 'ssh').write_text('#!/bin/sh\necho "$@" >> %s\nexec %s %s "$@"\n' % (
+        tmp_path / 'calls', client, words))
     (tmp_path / 'bin' / 'ssh').chmod(0o755)
     monkeypatch.setenv('PATH', '%s:%s' % (tmp_path / 'bin', os.environ['PATH']))
     host = '%s@127.0.0.1:%d' % (server.account.name, server.port)
@@ -110,7 +111,9 @@ def test_the_command_copies_to_a_host_of_ssh_and_from_it(server, source, there, 
         return (status,) + tuple(capfd.readouterr())
     assert run(str(source), host + ':~/there') == (0, '', '')
     assert content(there + '/sub/large') == content(source / 'sub' / 'large')
-    assert run(host + ':there', str(tmp_path / 'back')) == (0, '', '')
+    assert 'Compression' not in (tmp_path / 'calls').read_text()
+    assert run('-C', host + ':there', str(tmp_path / 'back')) == (0, '', '')
+    assert 'Compression yes' in (tmp_path / 'calls').read_text()
     assert content(tmp_path / 'back' / 'sub' / 'large') == content(source / 'sub' / 'large')
     status, out, err = run(str(source), host + ':/etc/mitogen-test')
     assert status == 1 and out == '' and err.splitlines() == [
