@@ -23,7 +23,11 @@ import os, signal, threading, time
 import fork_targets, targets
 import mitogen.core, mitogen.master, mitogen.select, mitogen.service
 from mitogen.core import Latch, Receiver
-broker = mitogen.master.Broker(install_watcher=%r)
+watched = %r
+if not watched:
+    # Whatever it is told, a thread is a daemon.
+    threading.Thread.daemon = property(lambda thread: True, lambda thread, value: None)
+broker = mitogen.master.Broker(install_watcher=watched)
 # One child is going to be stopped.
 broker.shutdown_timeout = 0.5
 router = mitogen.master.Router(broker)
@@ -145,6 +149,7 @@ def test_an_end_while_the_brokers_thread_is_a_daemon(tmp_path):
     Nothing ends it: it is in the loop, or wants the GIL, when the interpreter goes.
     """
     status, pid, text = run(tmp_path, False, ALL, """
+assert all(thread.daemon for thread in threading.enumerate())
 threading._shutdown = lambda: None
 threading._register_atexit = lambda *args: None
 """)
