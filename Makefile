@@ -20,8 +20,8 @@
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
 #   make docs           the manual, as HTML in docs/_build/html; a warning is an error
 #   make wheels         an sdist, a wheel per interpreter with libev inside, and a pure wheel, all in dist/
-#   make test-packaging builds them and installs each in a clean environment
-#   make lint           format and lint checks; make format lays the C sources out
+#   make test-packaging builds them twice, checks them, and installs each in a clean environment
+#   make lint           checks of format, code and words; make format lays the C sources out
 #   make clean          remove everything that was made
 #
 # PYTHON=/path/to/python3 chooses the interpreter.
