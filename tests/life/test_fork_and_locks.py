@@ -71,8 +71,8 @@ def test_a_thread_that_waits_for_an_answer_may_hold_a_lock_of_a_fork_hook(order)
     Whether the program registers its hook before or after it imports us.
     """
     env = dict(os.environ, MITOGEN_CORE=mitogen.core.CORE)
-    done = subprocess.run(PYTHON + [LOCKED, order, mitogen.core.CORE], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=testlib.patience(), check=False, cwd='/')
+    done = subprocess.run(PYTHON + [LOCKED, order, mitogen.core.CORE], env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=testlib.patience(), check=False, cwd='/')
     assert done.stdout == b'well\n'
 
 
