@@ -41,6 +41,9 @@ GRACE = 2.0
 _groups = set()
 _listening = []
 
+#: Not empty once they are being ended because the host goes away.
+_ending = []
+
 
 def _end_group(pgid, number):
     try:
@@ -51,6 +54,7 @@ def _end_group(pgid, number):
 
 
 def _end_all():
+    _ending.append(True)
     for pgid in list(_groups):
         _end_group(pgid, signal.SIGTERM)
 
@@ -243,7 +247,11 @@ def process(argv, data=b'', env=None, cwd=None, merged=False, terminal=False, ec
         for item in pipes.items():
             yield item
         if not pipes.woken:
-            yield 0, proc.wait()
+            status = proc.wait()
+            if _ending:
+                # The signal may have been ours. The reader is told of the loss of the host, not of this status.
+                econtext.broker.join()
+            yield 0, status
     finally:
         _finish(proc)
         _groups.discard(proc.pid)

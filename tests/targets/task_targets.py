@@ -8,6 +8,7 @@ import threading
 import time
 
 import mitogen._tasks
+import mitogen.core
 
 _seen = []
 
@@ -156,3 +157,16 @@ def yields_what_cannot_travel():
 def prints(word):
     print(word)
     return word.upper()
+
+
+@mitogen.core.takes_econtext
+def take_long_to_end(econtext):
+    """
+    Have this process end what it runs, and then be there for a while.
+    """
+    import mitogen._running
+
+    def linger():
+        mitogen._running._end_all()
+        time.sleep(0.3)
+    mitogen.core.listen(econtext.broker, 'shutdown', linger)
