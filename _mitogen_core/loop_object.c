@@ -90,7 +90,12 @@ static PyObject *loop_next_event(PyObject *obj, PyObject *unused)
     while (next_event(self, &t))
         if (t)
             return t;
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    if (PyErr_Occurred())
+        return NULL;
+    /* Objects that the events have released do not live until the next events. This is not left to wait(): a
+     * destructor may schedule a timer, and the caller has looked at its timers by then. */
+    mg_run_later();
+    return Py_NewRef(Py_None);
 }
 
 /* An event that holds the place of a function that was deferred, among the others. */
