@@ -25,7 +25,7 @@ import mitogen.core, mitogen.master, mitogen.select, mitogen.service
 from mitogen.core import Latch, Receiver
 watched = %r
 if not watched:
-    # Whatever it is told, a thread is a daemon.
+    # Makes each thread a daemon, also one that asks not to be.
     threading.Thread.daemon = property(lambda thread: True, lambda thread, value: None)
 broker = mitogen.master.Broker(install_watcher=watched)
 # One child is going to be stopped.
