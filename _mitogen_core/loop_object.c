@@ -57,7 +57,6 @@ static PyObject *loop_wait(PyObject *obj, PyObject *timeout)
     if (mg_parse_timeout(timeout, &deadline))
         return NULL;
     self->attendant = PyThread_get_thread_ident();
-    mg_run_later(); /* objects that the last events released do not live until the next ones */
     mg_err err;
     MG_WITHOUT_GIL(err = mg_loop_attend(self->loop, deadline));
     mg_run_later();
