@@ -246,8 +246,9 @@ def test_a_flood_on_stderr(target, make_python, flood):
 
 def test_a_flood_after_the_start_of_a_child(router, account):
     # Its stderr is ours from then on, and what is written there arrives in the log.
-    child = router.sudo(username=account.name, python_path=account.python)
-    with testlib.LogCapture('mitogen') as logs:
+    router.limits.log_records_per_second = 1000000
+    with testlib.LogCapture() as logs:
+        child = router.sudo(username=account.name, python_path=account.python)
         assert child.call(targets.run_shell, 'yes flood | head -c 200000 >&2; echo over >&2') == 0
         logs.wait('over')
     assert child.call(targets.identity, 1) == 1

@@ -208,8 +208,8 @@ def test_a_slow_start_is_waited_for(router, make_python):
 @pytest.mark.parametrize('flags', ['', '-I -S'], ids=['installed', 'shipped'])
 def test_a_child_that_is_started_without_a_stderr_gets_one(router, make_python, flags):
     path = make_python('exec PYTHON %s "$@" 2>&-\n' % flags)
-    child = router.local(python_path=path)
     with testlib.LogCapture() as logs:
+        child = router.local(python_path=path)
         child.call(targets.write_fd, 2, b'by number\n')
         child.call(targets.call_method, 'sys', 'stderr', 'write', u'by name\n')
         logs.wait('by number')
@@ -228,9 +228,8 @@ def own_stderr_stays_here():
 
 
 def test_children_do_without_our_stderr(router):
-    with own_stderr_stays_here():
+    with own_stderr_stays_here(), testlib.LogCapture() as logs:
         child = router.local()
-    with testlib.LogCapture() as logs:
         child.call(targets.write_fd, 2, b'on stderr\n')
         logs.wait('on stderr')
     assert router.local(via=child).call(targets.identity, 1) == 1

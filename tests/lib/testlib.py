@@ -230,7 +230,11 @@ class LogCapture(logging.Handler):
         ]
 
     def wait(self, text, level=None, name=None, seconds=None):
-        return wait_for(lambda: self.find(text, level, name), seconds,
+        """
+        Return the records whose message has some text, once there is one. The record that announces a call shows the
+        arguments, hence the text that a child was only asked to log: such a record does not count.
+        """
+        return wait_for(lambda: [r for r in self.find(text, level, name) if ': call ' not in r.getMessage()], seconds,
                         'a log record with %r; there are %r' % (text, [r.getMessage() for r in self.records][-20:]))
 
 

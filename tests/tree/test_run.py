@@ -198,9 +198,10 @@ def test_a_function_with_its_output(host):
     assert follow(running.start_function(host, names, (u'words',))) == (u'WORDS', b'words\n', b'')
 
 
-def test_the_output_is_given_back_after_a_script(host):
-    assert follow(running.start_script(host, 'print(1)', 's.py', []))[1] == b'1\n'
+def test_the_output_is_given_back_after_a_script(tree):
     with testlib.LogCapture() as log:
+        host = tree.connect('local:')
+        assert follow(running.start_script(host, 'print(1)', 's.py', []))[1] == b'1\n'
         host.call(os.system, 'echo after')
         log.wait('after')
 
