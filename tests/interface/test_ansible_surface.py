@@ -605,7 +605,7 @@ def test_the_processes_of_a_run(tmp_path):
 
 
 def test_stacks_are_logged_on_a_target(router):
-    child = router.local()
     with testlib.LogCapture() as logs:
+        child = router.local()
         child.call(mitogen.debug.dump_to_logger, secs=1)
-        logs.wait('mitogen')
+        logs.wait('File "', name='mitogen.debug.[%s]' % child.name)
