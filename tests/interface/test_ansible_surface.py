@@ -608,4 +608,4 @@ def test_stacks_are_logged_on_a_target(router):
     with testlib.LogCapture() as logs:
         child = router.local()
         child.call(mitogen.debug.dump_to_logger, secs=1)
-        logs.wait('File "', name='mitogen.debug.[%s]' % child.name)
+        logs.wait('PERIODIC DUMP', name='mitogen.debug.[%s]' % child.name)
