@@ -55,10 +55,12 @@ def test_a_shutdown_may_drop_what_has_not_begun(shared):
     with mitogen.core.Receiver(shared.router) as told:
         shared.call(task_targets.tell, told.to_sender())
         executor = shared.executor(1)
-        first = executor.submit(task_targets.sleep_and_note, 0.5, 'first')
+        first = executor.submit(task_targets.wait_for_release, 'first')
         others = [executor.submit(task_targets.note, 'other') for _ in range(10)]
         told.get(testlib.patience())
-        executor.shutdown(cancel_futures=True)
+        executor.shutdown(wait=False, cancel_futures=True)
+        shared.call(task_targets.release)
+        executor.shutdown()
         shared.call(task_targets.tell)
     assert first.result() == 'first'
     assert all(other.cancelled() for other in others)
