@@ -250,12 +250,40 @@ class _Unpacker(object):
             self._fp.close()
 
 
-def _reply(importer, name):
+class _Offer(object):
+    """
+    The master's answer about a distribution that it can send.
+
+    :ivar str digest: SHA-256 of its archive.
+    :ivar int size: bytes of its files.
+    :ivar int count: pieces of the archive.
+    :ivar int kept: bytes of archives that may stay here for later runs.
+    :ivar bytes first: the first piece, empty if it is to be asked for.
+    """
+    def __init__(self, head, first):
+        words = head.split(' ') + ['0']
+        self.digest = words[1]
+        self.size, self.count, self.kept = map(int, words[2:5])
+        self.first = first
+
+    def pieces(self, source):
+        """
+        Yield all pieces.
+
+        :param _Pieces source: of those that have not come yet.
+        """
+        if self.first:
+            yield self.first
+        for piece in source.each('\0piece %s %d' % (self.digest, number)
+                                 for number in range(bool(self.first), self.count)):
+            yield piece
+
+
+def _ask(importer, name):
     """
     Ask the master for the distribution of a module.
 
-    :returns: tuple of its digest, bytes of its files, number of pieces, and the
-        first piece.
+    :returns: its :class:`_Offer`.
     :raises Refused: the master does not send it.
     """
     pieces = _Pieces(importer._resource_requester, name)
@@ -263,10 +291,31 @@ def _reply(importer, name):
     # sent.
     reply = pieces.ask('\0take ' + describe())()
     head, _, first = reply.partition(b'\n')
-    words = head.decode('utf-8').split(' ', 3)
-    if words[0] != 'ok':
-        raise Refused(head.decode('utf-8').partition(' ')[2])
-    return words[1], int(words[2]), int(words[3]), first
+    head = head.decode('utf-8')
+    if not head.startswith('ok '):
+        raise Refused(head.partition(' ')[2])
+    return _Offer(head, first)
+
+
+def _unpack(offer, pieces):
+    """
+    Return a new folder with the files of an archive.
+
+    :raises ValueError: it is not the archive that the master has announced. Nothing stays.
+    """
+    import hashlib
+    found = hashlib.sha256()
+    with mitogen._private_folder.new_folder(offer.size) as folder:
+        unpacker = _Unpacker(folder, offer.size)
+        try:
+            for piece in pieces:
+                found.update(piece)
+                unpacker.feed(piece)
+        finally:
+            unpacker.close()
+        if found.hexdigest() != offer.digest or not unpacker.is_complete:
+            raise ValueError('what has come is not what was announced')
+        return folder
 
 
 def _receive(importer, name):
@@ -276,25 +325,13 @@ def _receive(importer, name):
     :raises Refused: the master does not send it.
     :raises ImportError: it did not come, or cannot be written.
     """
-    import hashlib
-    digest, size, count, first = _reply(importer, name)
-    pieces = _Pieces(importer._resource_requester, name)
-    found = hashlib.sha256()
+    offer = _ask(importer, name)
+    pieces = offer.pieces(_Pieces(importer._resource_requester, name))
     try:
-        with mitogen._private_folder.new_folder(size) as folder:
-            unpacker = _Unpacker(folder, size)
-            try:
-                unpacker.feed(first)
-                found.update(first)
-                for piece in pieces.each('\0piece %s %d' % (digest, number)
-                                         for number in range(1, count)):
-                    found.update(piece)
-                    unpacker.feed(piece)
-            finally:
-                unpacker.close()
-            if found.hexdigest() != digest or not unpacker.is_complete:
-                raise ValueError('what has come is not what was announced')
-            return folder
+        if not offer.kept:
+            return _unpack(offer, pieces)
+        import mitogen._kept_archives
+        return mitogen._kept_archives.unpack(offer, pieces, _unpack)
     except (OSError, ValueError, zlib.error) as e:
         raise ImportError('cannot have the files of %r here: %s' % (name, e),
                           name=name)

@@ -207,7 +207,7 @@ class _Freight(object):
             if not isinstance(made, _Archive):
                 # From now on its modules are sent one by one.
                 _refused_by(stream).add(first.label)
-            reply(self._describe(made))
+            reply(self._describe(made, self._router.target_cache_bytes))
 
         distribution, why = self._choose(first, fullname, platform)
         if distribution is None:
@@ -250,14 +250,18 @@ class _Freight(object):
         return ['%s-%s-%s' % (own.python, own.abi, own.platform)]
 
     @staticmethod
-    def _describe(made):
+    def _describe(made, kept):
         """
         Return the message to a child about an archive.
+
+        :param int kept:
+            Bytes of archives that the child may keep for later runs. If it may keep any, it may have this one, and
+            asks for the first piece as for the others.
         """
         if not isinstance(made, _Archive):
             return ('no ' + made).encode('utf-8')
-        head = 'ok %s %d %d\n' % (made.digest, made.size, len(made.pieces))
-        return head.encode('utf-8') + made.pieces[0]
+        head = 'ok %s %d %d %d\n' % (made.digest, made.size, len(made.pieces), kept)
+        return head.encode('utf-8') + (b('') if kept else made.pieces[0])
 
     def _get_archive(self, distribution, magic, func):
         """

@@ -14,6 +14,17 @@ import mitogen.parent  # house
 from mitogen.master import Broker, IdAllocator, LOG, LogForwarder, ModuleResponder, ResourceResponder  # house
 
 
+def _bytes_to_keep():
+    """
+    Return the number that the environment has for `Router.target_cache_bytes`.
+    """
+    text = os.environ.get('MITOGEN_TARGET_CACHE') or '0'
+    if text.isdigit():
+        return int(text)
+    LOG.warning('MITOGEN_TARGET_CACHE is no number of bytes: %r', text)
+    return 0
+
+
 class Router(mitogen.parent.Router):
     """
     The router of a master.
@@ -30,6 +41,10 @@ class Router(mitogen.parent.Router):
 
     #: Whether children profile themselves. To be set before any is started.
     profiling = 'MITOGEN_PROFILING' in os.environ
+
+    #: Bytes of distributions that each user of a target keeps for later runs, of those that travel whole. At 0 nothing
+    #: stays there.
+    target_cache_bytes = _bytes_to_keep()
 
     def __init__(self, broker=None, max_message_size=None):
         super(Router, self).__init__(

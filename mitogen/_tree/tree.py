@@ -44,15 +44,22 @@ class Tree(mitogen.master.Router):
     :param max_message_size: bytes that one message may have.
     :param threads: of each host, that run functions. With one, which is its main thread, functions run in the order in
         which they were given.
+    :param cache: bytes of the distributions that travel whole which a target keeps for later runs; by default none, or
+        what the environment says in ``MITOGEN_TARGET_CACHE``.
     """
     broker_class = _Broker
     context_class = Host
 
     def __init__(
         self, *, limits: Optional[Mapping[str, float]] = None, max_message_size: Optional[int] = None, threads: int = 1,
+        cache: Optional[int] = None,
     ) -> None:
         if threads < 1:
             raise ValueError('threads must be at least 1')
+        if cache is not None:
+            if not isinstance(cache, int) or cache < 0:
+                raise ValueError('cache is a number of bytes, and not %r' % (cache,))
+            self.target_cache_bytes = cache
         super().__init__(max_message_size=max_message_size)
         self.threads = threads
         self._callbacks = Callbacks(self.broker)
