@@ -13,6 +13,7 @@ used.
 from __future__ import absolute_import
 
 import collections
+import errno
 import logging
 import marshal
 import os

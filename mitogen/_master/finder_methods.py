@@ -12,8 +12,11 @@ import types  # house
 import mitogen.core  # house
 
 from mitogen.master import _ask_finder, _find_loader, _find_spec, _is_namespace, _locations, _log_swallowed  # house
-from mitogen.master import _looks_like_script, _py_filename, _read_file, _search_path, _to_source_bytes  # house
+from mitogen.master import _log_unreadable, _looks_like_script, _py_filename, _read_file, _search_path, _to_source_bytes  # house
 from mitogen.master import _with_portions, b, FINDER_LOG, PY3  # house
+
+
+_NO_SOURCE = 'cannot read the source of %r, which children may be told not to exist'
 
 
 def _source_beside(path, fullname):
@@ -80,7 +83,7 @@ class PkgutilMethod(FinderMethod):
             try:
                 return loader.get_data(path)
             except (IOError, OSError):
-                pass
+                _log_unreadable(FINDER_LOG, _NO_SOURCE, fullname)
         return loader.get_source(fullname)
 
     def find(self, fullname):
@@ -121,6 +124,7 @@ class SysModulesMethod(FinderMethod):
         try:
             return _read_file(path)
         except (IOError, OSError):
+            _log_unreadable(FINDER_LOG, _NO_SOURCE, module.__name__)
             # The module's loader may still be able to tell.
             import linecache
             return ''.join(linecache.getlines(path, module.__dict__)) or None
@@ -220,6 +224,7 @@ class ParentSpecEnumerationMethod(ParentEnumerationMethod):
         try:
             source = _read_file(path)
         except (IOError, OSError):
+            _log_unreadable(FINDER_LOG, _NO_SOURCE, fullname)
             return None
         return path, source, spec.submodule_search_locations is not None
 
@@ -273,6 +278,7 @@ class ParentImpEnumerationMethod(ParentEnumerationMethod):
         try:
             return path, _read_file(path), is_pkg
         except (IOError, OSError):
+            _log_unreadable(FINDER_LOG, _NO_SOURCE, fullname)
             return None
 
 

@@ -217,9 +217,13 @@ class ModuleFinder(object):
                     compile(source, path, 'exec', 0, True)
                 imports = list(mitogen.imports.codeobj_imports(code)) + \
                     list(_imports_by_name(code))
-            except Exception:
+            except SyntaxError:
                 FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
                                  exc_info=True)
+                imports = []
+            except Exception:
+                _log_swallowed(FINDER_LOG, 'cannot tell what %r imports, so '
+                               'children fetch that one by one', fullname)
                 imports = []
             _needs_by_source.add(fullname, source, imports)
         package = fullname if is_pkg else fullname.rpartition('.')[0]

@@ -11,8 +11,8 @@ import os  # house
 import zlib  # house
 
 
-from mitogen.master import _file_cache, _get_bytecode, _stamp_of, _with_head, _with_packages  # house
-from mitogen.master import get_child_modules, PY3, to_text  # house
+from mitogen.master import _file_cache, _get_bytecode, _log_swallowed, _stamp_of, _with_head, _with_packages  # house
+from mitogen.master import get_child_modules, PY3, RESPONDER_LOG, to_text  # house
 
 
 #: All that a child is told about a module, but for its content. The path is
@@ -134,9 +134,12 @@ class _Parcels(object):
             try:
                 return _with_head(_get_bytecode(parcel.name, parcel.path,
                                                 parcel.stamp))
-            except Exception:
+            except SyntaxError:
                 # The child's import has to fail as ours would.
                 pass
+            except Exception:
+                _log_swallowed(RESPONDER_LOG, 'cannot compile %r, so children '
+                               'are sent its source', parcel.name)
         return self._responder._get_source(parcel.name)
 
     def needs(self, fullname):

@@ -10,9 +10,12 @@ import os  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _Distributions, _find_loader, _find_spec, _list_folder, _list_package, _may_see  # house
-from mitogen.master import _pack_names, _PIECE, _read_file, _search_path, _Server, _TAKE, PY3, RESPONDER_LOG  # house
-from mitogen.master import to_text  # house
+from mitogen.master import _Distributions, _find_loader, _find_spec, _list_folder, _list_package  # house
+from mitogen.master import _log_swallowed, _log_unreadable, _may_see, _pack_names, _PIECE, _read_file  # house
+from mitogen.master import _search_path, _Server, _TAKE, PY3, RESPONDER_LOG, to_text  # house
+
+
+_NO_RESOURCE = 'cannot read the resource %r, which children may be told not to exist'
 
 
 class ResourceResponder(_Server):
@@ -90,7 +93,7 @@ class ResourceResponder(_Server):
             try:
                 return get_data(os.path.join(location, *parts))
             except (IOError, OSError):
-                continue
+                _log_unreadable(RESPONDER_LOG, _NO_RESOURCE, '%s/%s' % (fullname, resource))
         get_reader = getattr(loader, 'get_resource_reader', None)
         reader = get_reader and get_reader(fullname)
         if reader is None:
@@ -98,6 +101,7 @@ class ResourceResponder(_Server):
         try:
             fp = reader.open_resource(resource)
         except (IOError, OSError):
+            _log_unreadable(RESPONDER_LOG, _NO_RESOURCE, '%s/%s' % (fullname, resource))
             return None
         try:
             return fp.read()
@@ -159,11 +163,14 @@ class ResourceResponder(_Server):
             if self._answer_with_files(stream, request):
                 return
             content = self._get_content(to_text(package), to_text(resource))
-        except Exception:
+        except Exception as e:
             # The child must have an answer, whatever it is.
             content = None
-            RESPONDER_LOG.debug('%r: no answer to a request of %s', self,
-                                stream, exc_info=True)
+            if isinstance(e, (ImportError, ValueError)):
+                RESPONDER_LOG.debug('%r: no answer to a request of %s', self,
+                                    stream, exc_info=True)
+            else:
+                _log_swallowed(RESPONDER_LOG, _NO_RESOURCE, '%s/%s' % tuple(map(to_text, request)))
         self._answer(stream, request, content)
 
     def _refuse_resource(self, msg):

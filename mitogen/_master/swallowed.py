@@ -5,6 +5,7 @@ Errors after which the master goes on with a worse result.
 
 from __future__ import absolute_import  # house
 
+import errno  # house
 import logging  # house
 import sys  # house
 
@@ -13,6 +14,10 @@ import mitogen.parent  # house
 
 #: (text, name) of each error that was logged as a warning.
 _swallowed = set()
+
+#: Numbers of errors that say that there is no such file, which is no mistake.
+#: An archive gives 0.
+_ABSENT = (None, 0, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def _log_swallowed(logger, text, name):
@@ -31,3 +36,13 @@ def _log_swallowed(logger, text, name):
         _swallowed.add((text, name))
         level = logging.WARNING
     logger.log(level, text + ': %s', name, sys.exc_info()[1], exc_info=True)
+
+
+def _log_unreadable(logger, text, name):
+    """
+    Log the :class:`OSError` that is being handled as :func:`_log_swallowed`
+    does, unless there is just no such file: the master goes on as if there were
+    none.
+    """
+    if sys.exc_info()[1].errno not in _ABSENT:
+        _log_swallowed(logger, text, name)

@@ -2,7 +2,9 @@
 Finding the source of modules, and what they need.
 """
 
+import errno
 import importlib
+import importlib.machinery
 import os
 import sys
 import types
@@ -590,3 +592,60 @@ def test_a_core_that_cannot_be_reduced_is_one_warning(monkeypatch, caplog, nothi
         assert late is None and 'class ExternalContext' in text
     text, = warnings_of(caplog)
     assert "cannot reduce 'mitogen.core'" in text and 'tables of another Python' in text
+
+
+def cannot_read(paths):
+    """
+    Return a replacement of functions that read files, which fails for some paths as where no descriptor is left.
+    """
+    def read(*args):
+        if args[-1] in paths:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), args[-1])
+        with open(args[-1], 'rb') as fp:
+            return fp.read()
+    return read
+
+
+def test_a_source_that_is_there_and_cannot_be_read_is_named_in_one_warning(finder, monkeypatch, caplog, nothing_said):
+    path, _ = data('lonely.py')
+    monkeypatch.delitem(sys.modules, 'lonely', raising=False)
+    monkeypatch.setattr(importlib.machinery.SourceFileLoader, 'get_data', cannot_read([path]))
+    monkeypatch.setattr(mitogen.master, '_read_file', cannot_read([path]))
+    assert finder.get_module_source('lonely') == (None, None, None)
+    text, = warnings_of(caplog)
+    assert "cannot read the source of 'lonely'" in text and os.strerror(errno.EMFILE) in text
+
+
+def test_a_module_that_is_not_there_is_no_warning(finder, caplog, nothing_said):
+    assert finder.get_module_source('absent_module') == (None, None, None)
+    assert warnings_of(caplog) == []
+
+
+def test_imports_that_cannot_be_told_are_one_warning(finder, monkeypatch, caplog, nothing_said):
+    def fail(_code):
+        raise ValueError('bytecode that is not known')
+
+    monkeypatch.setattr(mitogen.imports, 'codeobj_imports', fail)
+    monkeypatch.setattr(mitogen.master, '_needs_by_source', mitogen.master._BySource())
+    for _ in range(2):
+        assert list(finder._find_imports('lonely', False)) == []
+    text, = warnings_of(caplog)
+    assert "cannot tell what 'lonely' imports" in text and 'bytecode that is not known' in text
+
+
+def test_a_source_that_is_no_python_is_no_warning(finder, caplog, nothing_said):
+    finder.add_source_override('lonely', '/o.py', 'x = (\n', False)
+    assert list(finder._find_imports('lonely', False)) == []
+    assert warnings_of(caplog) == []
+
+
+def test_bytecode_that_cannot_be_had_is_one_warning(router, monkeypatch, caplog, nothing_said):
+    def fail(*args):
+        raise RuntimeError('no compiler of ours')
+
+    parcels = router.responder._parcels
+    monkeypatch.setattr(mitogen.master, '_get_bytecode', fail)
+    for _ in range(2):
+        assert parcels._make(parcels.get('lonely'), True) == router.responder._get_source('lonely')
+    text, = warnings_of(caplog)
+    assert "cannot compile 'lonely'" in text and 'no compiler of ours' in text

@@ -2,6 +2,8 @@
 The resources of packages that a master serves.
 """
 
+import errno
+import importlib.machinery
 import os
 import sys
 
@@ -73,3 +75,51 @@ def test_a_resource_does_not_import_its_package(stream):
     responder = mitogen.master.ResourceResponder(FakeRouter())
     assert responder._get_resource('resource_pkg', 'text.txt') == b'text\n'
     assert 'resource_pkg' not in sys.modules
+
+
+def ask(package, name, stream):
+    router = FakeRouter()
+    router.responder.policy = mitogen.core.ImportPolicy()
+    router.stream_by_id = lambda context_id: stream
+    responder = mitogen.master.ResourceResponder(router)
+    responder._on_get_resource(mitogen.core.Message.pickled((package, name), src_id=1))
+    message, = router.sent()
+    return list(message.unpickle_iter())[1]
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    monkeypatch.setattr(mitogen.master, '_swallowed', set())
+    return lambda: [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+
+
+def test_a_resource_that_is_there_and_cannot_be_read_is_named_in_one_warning(stream, monkeypatch, warnings):
+    def fail(_loader, path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(importlib.machinery.SourceFileLoader, 'get_data', fail)
+    monkeypatch.setattr(importlib.machinery.SourceFileLoader, 'get_resource_reader', None)
+    for _ in range(2):
+        assert ask('resource_pkg', 'text.txt', stream) is None
+    text, = warnings()
+    assert "'resource_pkg/text.txt'" in text and os.strerror(errno.EMFILE) in text
+
+
+def test_a_resource_whose_loader_fails_is_named_in_one_warning(stream, monkeypatch, warnings):
+    def fail(_loader, path):
+        raise RuntimeError('no loader of ours')
+
+    monkeypatch.setattr(importlib.machinery.SourceFileLoader, 'get_data', fail)
+    for _ in range(2):
+        assert ask('resource_pkg', 'text.txt', stream) is None
+    text, = warnings()
+    assert "'resource_pkg/text.txt'" in text and 'no loader of ours' in text
+
+
+@pytest.mark.parametrize('package, name', [
+    ('resource_pkg', 'does_not_exist'), ('resource_pkg', 'sub_dir'), ('resource_pkg', '../lonely.py'), ('resource_pkg', 'a\0b'),
+    ('resource_pkg', 'x' * 300), ('no_such_package', 'x'), ('no_such\0package', 'x'), ('..', 'x'), ('lonely', 'text.txt'),
+])
+def test_a_resource_that_is_not_there_is_no_warning(package, name, stream, warnings):
+    assert ask(package, name, stream) is None
+    assert warnings() == []
