@@ -77,6 +77,8 @@ def _levelname_to_levels(name, default=logging.INFO):
     if name == 'IO':
         return (logging.DEBUG,) * 3
     level = getattr(logging, name, default)
+    if not isinstance(level, int):
+        level = default
     return (level,) * 2 + (max(logging.INFO, level),)
 
 
@@ -92,6 +94,11 @@ def log_levels_configure(default='INFO'):
     for logger, level in zip(mitogen.core.LOGGERS,
                              _levelname_to_levels(name)):
         logging.getLogger(logger).setLevel(level)
+    given = os.environ.get('MITOGEN_LOG_LEVEL')
+    if given and name != 'IO' and not isinstance(getattr(logging, name, None), int):
+        logging.getLogger('mitogen').warning(
+            'MITOGEN_LOG_LEVEL is %r, and must be IO, DEBUG, INFO, WARNING, ERROR '
+            'or CRITICAL; INFO is used', given)
 
 
 def log_to_file(path=None, level='INFO'):

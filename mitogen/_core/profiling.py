@@ -17,6 +17,25 @@ def _profile_hook(name, func, *args):
 
 
 @_seldom
+def _profile_path(ext, name, stamp):
+    """
+    Return the path of a file about a thread of that name.
+
+    :raises ValueError: MITOGEN_PROFILE_FMT makes none.
+    """
+    template = os.environ.get('MITOGEN_PROFILE_FMT')
+    try:
+        return (template or os.path.join(
+            _private_folder(),
+            'mitogen.stats.%(pid)s.%(identity)s.%(now)s.%(ext)s')) % {
+                'ext': ext, 'identity': name, 'pid': os.getpid(), 'now': stamp}
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            'MITOGEN_PROFILE_FMT is %r, and may hold %%(pid)s, %%(identity)s, '
+            '%%(now)s and %%(ext)s' % (template,))
+
+
+@_seldom
 def enable_profiling(econtext=None):
     """Profile each thread of the library, and write the result to the files
     that `MITOGEN_PROFILE_FMT` names when the thread ends."""
@@ -39,6 +58,10 @@ def enable_profiling(econtext=None):
                 arg is sys.setprofile or inner(frame, event, arg)
             return profiler
 
+    # Now, and not at the end of a thread, when nobody is told.
+    if os.environ.get('MITOGEN_PROFILE_FMT'):
+        _profile_path('', '', 0)
+
     def _profile_thread(name, func, *args):
         profiler = Profile()
         try:
@@ -46,14 +69,9 @@ def enable_profiling(econtext=None):
         finally:
             profiler.create_stats()
             stamp = int(now() * 1000000)
-            template = os.environ.get('MITOGEN_PROFILE_FMT') or os.path.join(
-                _private_folder(),
-                'mitogen.stats.%(pid)s.%(identity)s.%(now)s.%(ext)s')
 
             def create(ext, mode):
-                return os.fdopen(_open_own(template % {
-                    'ext': ext, 'identity': name, 'pid': os.getpid(),
-                    'now': stamp}), mode)
+                return os.fdopen(_open_own(_profile_path(ext, name, stamp)), mode)
 
             with create('pstats', 'wb') as fp:
                 marshal.dump(profiler.stats, fp)

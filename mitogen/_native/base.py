@@ -37,7 +37,7 @@ if _built_version != _wanted_version:
         '_mitogen_core is version %s, and the package is version %s: install '
         'both from one source (pip install --force-reinstall PATH)'
         % (_built_version, _wanted_version))
-    if os.environ.get('MITOGEN_CORE') != 'native':
+    if os.environ.get('MITOGEN_CORE', '').lower() != 'native':
         # If there is no extension, say nothing; this one was meant to be used.
         import warnings
         warnings.warn(_mismatch + '; the pure core is used', RuntimeWarning)

@@ -47,6 +47,24 @@ def test_a_time_to_spin_may_be_a_number_or_nothing():
 
 
 @pytest.mark.once
+@pytest.mark.parametrize('value', ['loud', 'Basic_Format'])
+def test_a_level_of_logging_that_there_is_not_is_named(value):
+    done = run('import logging, mitogen.utils; mitogen.utils.log_to_file(level="DEBUG"); print(logging.getLogger().level)',
+               MITOGEN_LOG_LEVEL=value)
+    assert done.stdout == '20\n', done.stderr
+    assert 'MITOGEN_LOG_LEVEL is %r, and must be IO, DEBUG, INFO' % (value,) in done.stderr
+
+
+@pytest.mark.once
+@pytest.mark.parametrize('value', ['%(nonsense)s', '%(pid)', '%s.%s', '%(pid)z'])
+def test_a_template_of_profiles_that_makes_no_path_is_named_at_once(value):
+    done = run('import mitogen.core; mitogen.core.enable_profiling(); print("on")', MITOGEN_PROFILE_FMT=value)
+    assert done.stdout == ''
+    assert done.stderr.splitlines()[-1] == \
+        'ValueError: MITOGEN_PROFILE_FMT is %r, and may hold %%(pid)s, %%(identity)s, %%(now)s and %%(ext)s' % value
+
+
+@pytest.mark.once
 def test_a_core_that_there_is_not_is_named():
     done = run('import mitogen.core', MITOGEN_CORE='fast')
     assert done.stderr.splitlines()[-1] == \
