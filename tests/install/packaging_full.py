@@ -18,7 +18,7 @@ import pythons
 
 VERSION = '.'.join(str(part) for part in mitogen.__version__)
 UPSTREAM = '0.3.54'
-NATIVE = ['python3.%d' % minor for minor in range(9, 15)]
+NATIVE = [name for name in pythons.NAMES if name.startswith('python3.') and int(name[8:]) >= 9]
 
 pytestmark = pytest.mark.seconds(900)
 
