@@ -328,6 +328,8 @@ setup(
     ext_modules=[] if UNFIT or not native_sources() else [native_extension(VERSION)],
     options=OPTIONS,
     cmdclass={'build_py': BuildPy, 'build_ext': BuildExt},
+    # Colours of the program mitogen, and completion of its words in a shell. It does its work without them.
+    extras_require={'cli': ['rich>=12; python_version >= "3.9"', 'shtab>=1.6; python_version >= "3.9"']},
     python_requires='>=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*, !=3.5.*',
     zip_safe=False,
     keywords='remote execution, rpc, ssh, sudo, containers, ansible, distributed',

@@ -57,7 +57,7 @@ PACKAGE = [
     ['core'],
     ['select', 'limits', 'debug', 'os_fork', '_tasks', '_buffers', '_distributions', '_folders', '_kept_archives', '_private_folder',
      '__main__'],
-    ['service', '_files', '_freight', '_running', '_spawning'],
+    ['service', '_files', '_freight', '_running', '_spawning', '_console', '_processes', '_links'],
     ['parent'],
     ['master'],
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
@@ -75,7 +75,8 @@ PACKAGE = [
 FOLDERS = {
     '_tree': ['errors', 'options', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'calls', 'content',
               'meter', 'files', 'executor', 'host', 'group', 'tree', 'aio', '__init__'],
-    '_cli': ['__init__', 'display', 'progress', 'hosts', 'connecting', 'ping', 'run', 'cp', 'doctor'],
+    '_cli': ['__init__', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp', 'doctor',
+             'shell', 'top', 'tree'],
     '_files': ['__init__', 'items', 'open_folder', 'reader', 'new_entry', 'writer', 'opened', 'folders'],
     'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'fragments', 'hub', 'remote', 'target', 'zygote',
                 'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any, Callable, Optional
 
-from mitogen._cli import display, hosts
+from mitogen._cli import display, hosts, paint
 
 #: Exit status: hosts that could not be reached, as ssh has it; Ctrl-C; a wrong command line.
 UNREACHED, INTERRUPTED, WRONG = 255, 130, 2
@@ -32,13 +32,21 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     Add how hosts are connected. The command itself tells which.
     """
     parser.add_argument('-j', '--jobs', type=int, default=32, metavar='N', help='hosts at a time (32)')
+    add_way(parser)
+    parser.add_argument('--json', action='store_true', help='print a JSON object for each host')
+
+
+def add_way(parser: argparse.ArgumentParser) -> None:
+    """
+    Add how one host is connected.
+    """
+    parser.set_defaults(jobs=32, json=False)
     parser.add_argument(
         '--connect-timeout', type=float, default=30, metavar='SECONDS', help='for a host to be ready (30)')
     parser.add_argument('--sudo', action='store_true', help='be root there, by sudo')
     parser.add_argument('--sudo-user', metavar='USER', help='be another user there, by sudo')
     parser.add_argument('-K', '--ask-sudo-password', action='store_true', help='ask here for the password of sudo')
     parser.add_argument('--python', metavar='PATH', help='the interpreter over there (python3)')
-    parser.add_argument('--json', action='store_true', help='print a JSON object for each host')
 
 
 class Interrupted(Exception):
@@ -156,4 +164,5 @@ def summary(outcomes: list[display.Outcome]) -> None:
     failed = [outcome.label for outcome in outcomes if not outcome.ok]
     if failed and len(outcomes) > 1:
         shown = ' '.join(failed[:20]) + (' ...' if len(failed) > 20 else '')
-        print('mitogen: %d of %d hosts failed: %s' % (len(failed), len(outcomes), shown), file=sys.stderr)
+        text = 'mitogen: %d of %d hosts failed: %s' % (len(failed), len(outcomes), shown)
+        print(paint.Paint(sys.stderr)(text, paint.FAILED), file=sys.stderr)

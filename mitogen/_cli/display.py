@@ -12,6 +12,7 @@ import threading
 from typing import Any, BinaryIO, Callable, Optional
 
 import mitogen.core
+from mitogen._cli import paint
 
 STDOUT, STDERR = 1, 2
 
@@ -83,6 +84,7 @@ class Display:
 
     def __init__(self, out: Optional[BinaryIO] = None, err: Optional[BinaryIO] = None) -> None:
         self._files = {STDOUT: out or sys.stdout.buffer, STDERR: err or sys.stderr.buffer}
+        self._paints = {STDOUT: paint.Paint(None if out else sys.stdout), STDERR: paint.Paint(None if err else sys.stderr)}
         self._lock = threading.Lock()
 
     def write(self, host: str, number: int, data: bytes) -> None:
@@ -104,9 +106,15 @@ class Display:
         self._files[number].write(data)
         self._files[number].flush()
 
+    def _painted(self, number: int, text: bytes, style: str) -> bytes:
+        if not style:
+            return text
+        return self._paints[number](text.decode('utf-8', 'replace'), style).encode('utf-8', 'replace')
+
     def _tell(self, outcome: Outcome) -> None:
         if outcome.error is not None:
-            self._put(STDERR, ('mitogen: %s: %s\n' % (outcome.label, outcome.reason)).encode('utf-8', 'replace'))
+            line = ('mitogen: %s: %s' % (outcome.label, outcome.reason)).encode('utf-8', 'replace')
+            self._put(STDERR, self._painted(STDERR, line, paint.FAILED) + b'\n')
         elif outcome.value is not None:
             self._put(STDOUT, (_shown(outcome.value) + '\n').encode('utf-8', 'replace'))
 
@@ -148,10 +156,10 @@ class Prefixed(Display):
                 self._rest[host, number] = rest
             self._lines(host, number, lines)
 
-    def _lines(self, host: str, number: int, lines: list[bytes]) -> None:
-        mark = label(host).ljust(self._width).encode('utf-8', 'replace') + b' | '
+    def _lines(self, host: str, number: int, lines: list[bytes], style: str = '') -> None:
+        mark = self._paints[number].host(host, label(host).ljust(self._width)).encode('utf-8', 'replace') + b' | '
         if lines:
-            self._put(number, b''.join(mark + clean(line) + b'\n' for line in lines))
+            self._put(number, b''.join(mark + self._painted(number, clean(line), style) + b'\n' for line in lines))
 
     def _tell(self, outcome: Outcome) -> None:
         for number in STDOUT, STDERR:
@@ -161,7 +169,8 @@ class Prefixed(Display):
         if outcome.value is not None:
             self._lines(outcome.host, STDOUT, _shown(outcome.value).encode('utf-8', 'replace').split(b'\n'))
         if not outcome.ok:
-            self._lines(outcome.host, STDERR, [('mitogen: ' + outcome.reason).encode('utf-8', 'replace')])
+            line = ('mitogen: ' + outcome.reason).encode('utf-8', 'replace')
+            self._lines(outcome.host, STDERR, [line], paint.FAILED)
 
 
 class _Kept(Display):
@@ -193,7 +202,8 @@ class Grouped(_Kept):
     def _tell(self, outcome: Outcome) -> None:
         out, err = self._take(outcome.host)
         how = 'ok' if outcome.ok else outcome.reason
-        self._put(STDOUT, ('== %s: %s\n' % (outcome.label, how)).encode('utf-8', 'replace'))
+        heading = ('== %s: %s' % (outcome.label, how)).encode('utf-8', 'replace')
+        self._put(STDOUT, self._painted(STDOUT, heading, paint.TITLE if outcome.ok else paint.FAILED) + b'\n')
         for number, text in (STDOUT, out), (STDERR, err):
             if text:
                 self._lines(number, text[:-1] if text.endswith(b'\n') else text)
