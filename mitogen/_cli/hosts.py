@@ -11,16 +11,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from mitogen._tree import target
-
 HELP = (
     'a name for ssh, user@host:port, a target such as docker:web, k8s:namespace/pod or ssh://bastion/ssh://web1/sudo:, '
     'a range web[1-20], a pattern of names in ssh_config "web*", or @FILE with one in each line')
 
-#: Names that one range may stand for.
+#: Names that one word may stand for.
 RANGE_MAX = 100000
 
 _BRACKET = re.compile(r'\[([0-9,-]+)\]')
+
+#: As ClusterShell has it, with a step: web[1-9/2].
+_RANGE = re.compile(r'\[([0-9][0-9,/-]*)\]')
 
 
 class HostError(ValueError):
@@ -36,6 +37,7 @@ def expand(words: Iterable[str], config: str = '~/.ssh/config') -> list[str]:
     :param config: configuration of ssh that patterns are looked up in.
     :raises HostError: a word stands for none.
     """
+    from mitogen._tree import target
     found = list(dict.fromkeys(name for word in words for name in _expand_word(word, config, ())))
     for name in found:
         try:
@@ -59,7 +61,7 @@ def _expand_word(word: str, config: str, files: tuple[str, ...]) -> Iterator[str
             yield from _expand_word(line, config, files + (path,))
     elif '*' in word or '?' in word:
         yield from _matching(word, config)
-    elif _BRACKET.search(word):
+    elif _RANGE.search(word) or _BRACKET.search(word):
         yield from _expand_range(word)
     else:
         yield word
@@ -75,11 +77,28 @@ def _lines_of(path: str) -> list[str]:
 
 
 def _expand_range(word: str) -> Iterator[str]:
+    if _size(word) > RANGE_MAX:
+        raise HostError('%r is no range that anybody has: it has more than %d hosts' % (word, RANGE_MAX))
     try:
-        from ClusterShell.NodeSet import NodeSet
+        from ClusterShell.NodeSet import NodeSet, NodeSetException
     except ImportError:
         return _numbers(word)
-    return iter(NodeSet(word))
+    # There, "@" stands before the name of a group.
+    user, at, nodes = word.rpartition('@')
+    try:
+        return iter([user + at + name for name in NodeSet(nodes)])
+    except NodeSetException as e:
+        raise HostError('%r is no range: %s' % (word, e)) from None
+
+
+def _size(word: str) -> int:
+    """
+    Return how many names the ranges of a word stand for, at most.
+    """
+    size = 1
+    for inside in _RANGE.findall(word):
+        size *= sum(max(1, int(last or first) - int(first) + 1) for first, last in re.findall(r'(\d+)(?:-(\d+))?', inside))
+    return size
 
 
 def _numbers(word: str) -> Iterator[str]:
@@ -93,10 +112,17 @@ def _numbers(word: str) -> Iterator[str]:
     for part in match[1].split(','):
         first, dash, last = part.partition('-')
         last = last if dash else first
-        if not (first.isdigit() and last.isdigit() and 0 <= int(last) - int(first) < RANGE_MAX):
+        if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
             raise HostError('%r: %r is no range; write for example web[1-20] or web[1,3,5-7]' % (word, part))
         for number in range(int(first), int(last) + 1):
             yield from _numbers(word[:match.start()] + '%0*d' % (len(first), number) + word[match.end():])
+
+
+def configured(config: str = '~/.ssh/config') -> list[str]:
+    """
+    Return the plain names of hosts in a configuration of ssh, each once, in order.
+    """
+    return list(dict.fromkeys(_names_in(os.path.expanduser(config), 0)))
 
 
 def _matching(pattern: str, config: str) -> list[str]:
@@ -104,8 +130,7 @@ def _matching(pattern: str, config: str) -> list[str]:
     Return the names that the configuration of ssh has for a pattern.
     """
     user, at, pattern = pattern.rpartition('@')
-    names = dict.fromkeys(
-        name for name in _names_in(os.path.expanduser(config), 0) if fnmatch.fnmatchcase(name, pattern))
+    names = [name for name in configured(config) if fnmatch.fnmatchcase(name, pattern)]
     if not names:
         raise HostError('no host in %s has a name like %s' % (config, pattern))
     return [user + at + name for name in names]

@@ -22,8 +22,28 @@ def test_words_are_targets(words, expected, monkeypatch):
     assert hosts.expand(words) == expected
 
 
+@pytest.mark.parametrize('words, expected', [
+    (['web[1-3]'], ['web1', 'web2', 'web3']),
+    (['web[1-9/4,20]'], ['web1', 'web5', 'web9', 'web20']),
+    (['web[1-3]!web2'], ['web1', 'web3']),
+    (['me@web[09-10]:22'], ['me@web09:22', 'me@web10:22']),
+    (['ssh://a/ssh://me@web[1-2]/sudo:'], ['ssh://a/ssh://me@web1/sudo:', 'ssh://a/ssh://me@web2/sudo:']),
+    (['[::1]:22', 'b', 'a'], ['[::1]:22', 'b', 'a'])])
+def test_ranges_of_clustershell(words, expected):
+    pytest.importorskip('ClusterShell')
+    assert hosts.expand(words) == expected
+
+
+@pytest.mark.parametrize('word', ['web[9-1]', 'web[1-]', 'web[1-999999999]', 'web[1-2]!'])
+def test_what_clustershell_takes_for_no_range(word):
+    pytest.importorskip('ClusterShell')
+    with pytest.raises(hosts.HostError, match='is no range'):
+        hosts.expand([word])
+
+
 @pytest.mark.parametrize('word, text', [
     ('web[1-]', 'is no range'), ('web[9-1]', 'is no range'), ('web[1-999999999]', 'is no range'),
+    ('r[1-999]n[1-999]', 'is no range'),
     ('nosuch:x', 'is none of'), ('', 'there is no host in it'),
     ('@/no/such/file', '/no/such/file: No such file'), ('x*', 'has a name like x')])
 def test_a_word_that_is_no_host(word, text, tmp_path, monkeypatch):
