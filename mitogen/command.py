@@ -9,7 +9,6 @@ import argparse
 import sys
 
 
-
 def add_commands(subparsers):
     """
     Add the commands that belong to no other module.
@@ -28,19 +27,40 @@ def about(options, rest):
 #: default `func`, which is called with (options, the words after "--") and returns the exit status. With `takes_rest`
 #: the words are all that follow the command: they are another program's to understand.
 SOURCES = ['mitogen.command', 'mitogen.ansible.command']
-#: Modules that need a current Python.
-_NEWER_SOURCES = ['mitogen._cli.run', 'mitogen._cli.cp', 'mitogen._cli.ping', 'mitogen._cli.doctor']
 
 
-def make_parser():
+def _add_newer(subparsers, used):
+    """
+    Add the commands that need a current Python: whole if they are used, and otherwise just their names.
+
+    :param used: names of commands, or None for all.
+    """
+    from mitogen import _cli
+    modules = [module for module, _ in _cli.COMMANDS.values()]
+    if used is not None:
+        modules = [_cli.COMMANDS[name][0] for name in used if name in _cli.COMMANDS]
+    for name, (module, _) in _cli.COMMANDS.items():
+        if module not in modules:
+            _cli.add_parser(subparsers, name)
+        elif name not in subparsers.choices:
+            __import__('mitogen._cli.' + module)
+            sys.modules['mitogen._cli.' + module].add_commands(subparsers)
+
+
+def make_parser(used=None):
     """
     Return the parser, and name -> parser of the commands.
+
+    :param used: names of the commands that matter; None for all.
     """
     parser = argparse.ArgumentParser(
         prog='mitogen',
         description='Run Python on machines that have nothing installed. "mitogen COMMAND --help" tells more.')
+    parser.set_defaults(make_parser=make_parser)
     subparsers = parser.add_subparsers(metavar='COMMAND', dest='command')
-    for name in (_NEWER_SOURCES if sys.version_info >= (3, 9) else []) + SOURCES:
+    if sys.version_info >= (3, 9):
+        _add_newer(subparsers, used)
+    for name in SOURCES:
         __import__(name)
         sys.modules[name].add_commands(subparsers)
     return parser, subparsers.choices
@@ -51,7 +71,7 @@ def main(args=None):
     :returns: exit status.
     """
     args = list(sys.argv[1:] if args is None else args)
-    parser, commands = make_parser()
+    parser, commands = make_parser(args[:1])
     if not args:
         parser.print_help()
         return 2

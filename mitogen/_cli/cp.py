@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
+from mitogen import _cli
 from mitogen._cli import connecting, display, hosts, progress
 
 EPILOG = '''
@@ -138,9 +139,8 @@ def add_commands(subparsers: Any) -> None:
     """
     Add ours to the parser of ``mitogen``.
     """
-    parser = subparsers.add_parser(
-        'cp', help='copy files and folders to hosts, or from them', epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = _cli.add_parser(
+        subparsers, 'cp', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='mitogen cp [options] PATH... HOST:PATH...\n       mitogen cp [options] HOST:PATH... PATH')
     parser.add_argument('words', nargs='+', metavar='PATH', help='a path here, or HOST:PATH. HOST is ' + hosts.HELP)
     connecting.add_ways(parser)

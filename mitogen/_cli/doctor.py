@@ -9,11 +9,13 @@ import argparse
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from mitogen._cli import connecting, display
+from mitogen import _cli
+from mitogen._cli import connecting, display, paint
 
 #: Bytes that are sent to find out how quickly they travel.
 BULK = 4 * 1048576
@@ -36,9 +38,8 @@ def add_commands(subparsers: Any) -> None:
     """
     Add ours to the parser of ``mitogen``.
     """
-    parser = subparsers.add_parser(
-        'doctor', help='tell what each stage of connecting a host does, and what to do about one that fails',
-        description='Exit status: 0 if all is well with every host, 255 otherwise.',
+    parser = _cli.add_parser(
+        subparsers, 'doctor', description='Exit status: 0 if all is well with every host, 255 otherwise.',
         formatter_class=argparse.RawDescriptionHelpFormatter)
     connecting.add_options(parser)
     parser.set_defaults(func=doctor, parser=parser)
@@ -56,7 +57,8 @@ def _look_at(work: connecting.Work, name: str) -> bool:
     """
     Print a line for each stage of one host, and return whether one failed.
     """
-    print('%s:' % (display.label(name),), flush=True)
+    painted = paint.Paint(sys.stdout)
+    print(painted('%s:' % (display.label(name),), paint.TITLE), flush=True)
     stages = _stages(work, name)
     while True:
         started = time.monotonic()
@@ -65,13 +67,15 @@ def _look_at(work: connecting.Work, name: str) -> bool:
         except StopIteration:
             return False
         except Failed as e:
-            print('  %-11s %s' % ('FAILED', display.clean(e.text.encode('utf-8', 'replace')).decode()))
+            text = display.clean(e.text.encode('utf-8', 'replace')).decode()
+            print(painted('  %-11s %s' % ('FAILED', text), paint.FAILED))
             if e.hint:
-                print('  %-11s %s' % ('remedy', e.hint))
+                print(painted('  %-11s %s' % ('remedy', e.hint), paint.HINT))
             return True
         # Much of it is in the words of the host.
         text = display.clean(text.encode('utf-8', 'replace')).decode()
-        print('  %-11s %-50s %7.0f ms' % (stage, text, 1000 * (time.monotonic() - started)), flush=True)
+        took = '%7.0f ms' % (1000 * (time.monotonic() - started),)
+        print('  %s %-50s %s' % (painted('%-11s' % (stage,), paint.GOOD), text, painted(took, paint.QUIET)), flush=True)
 
 
 def _stages(work: connecting.Work, name: str) -> Iterator[tuple[str, str]]:

@@ -6,13 +6,13 @@ about them.
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any
 
+from mitogen import _cli
 from mitogen._cli import connecting, display
 
-#: Round trips of which the median is told.
+#: Round trips of which the median is told. An odd number.
 ROUNDS = 5
 
 #: The facts that are told of a host.
@@ -23,10 +23,8 @@ def add_commands(subparsers: Any) -> None:
     """
     Add ours to the parser of ``mitogen``.
     """
-    for name, func, text in (
-        ('ping', ping, 'tell whether hosts answer, and how quickly'), ('info', info, 'tell what hosts are'),
-    ):
-        parser = subparsers.add_parser(name, help=text, description=text)
+    for name, func in (('ping', ping), ('info', info)):
+        parser = _cli.add_parser(subparsers, name, description=_cli.COMMANDS[name][1])
         connecting.add_options(parser)
         parser.set_defaults(func=func, parser=parser)
 
@@ -56,7 +54,7 @@ def _ask(host: Any) -> dict[str, Any]:
         before = time.monotonic()
         host.call(int)
         seconds.append(time.monotonic() - before)
-    facts['round_trip'] = round(statistics.median(seconds), 6)
+    facts['round_trip'] = round(sorted(seconds)[ROUNDS // 2], 6)
     return facts
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any, Callable, Optional
 
+from mitogen import _cli
 from mitogen._cli import connecting, display
 
 EPILOG = '''
@@ -35,9 +36,8 @@ def add_commands(subparsers: Any) -> None:
     """
     Add ours to the parser of ``mitogen``.
     """
-    parser = subparsers.add_parser(
-        'run', help='run a command, a script or a function on hosts', epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = _cli.add_parser(
+        subparsers, 'run', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='mitogen run [options] HOST... (-- COMMAND | -c CODE [-- ARG...] | -m MODULE[:FUNCTION] [-- ARG...])')
     connecting.add_options(parser)
     parser.add_argument('-c', dest='code', metavar='CODE', help='run this text of Python')
