@@ -8,6 +8,7 @@ stands here, and a module is imported when one of its commands is used.
 COMMANDS = {
     'run': ('run', 'run a command, a script or a function on hosts'),
     'cp': ('cp', 'copy files and folders to hosts, or from them'),
+    'shell': ('shell', 'a prompt of Python on a host'),
     'ping': ('ping', 'tell whether hosts answer, and how quickly'),
     'info': ('ping', 'tell what hosts are'),
     'doctor': ('doctor', 'tell what each stage of connecting a host does, and what to do about one that fails'),
