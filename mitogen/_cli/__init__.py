@@ -12,6 +12,7 @@ COMMANDS = {
     'ping': ('ping', 'tell whether hosts answer, and how quickly'),
     'info': ('ping', 'tell what hosts are'),
     'doctor': ('doctor', 'tell what each stage of connecting a host does, and what to do about one that fails'),
+    'top': ('top', 'show the processes of hosts that use most, live'),
     'completion': ('completion', 'print what a shell needs to complete commands, options and hosts'),
 }
 
