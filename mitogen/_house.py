@@ -70,7 +70,7 @@ PARTS = {
     'fakessh': [
         'base', 'endpoint', 'arguments', 'destination', 'ssh', 'program', 'run',
     ],
-    'unix': ['base', 'socket_path', 'peer_user', 'handshake', 'listener', 'client'],
+    'unix': ['base', 'socket_path', 'peer_user', 'handshake', 'teller', 'listener', 'client'],
 }
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     'info': ('ping', 'tell what hosts are'),
     'doctor': ('doctor', 'tell what each stage of connecting a host does, and what to do about one that fails'),
     'top': ('top', 'show the processes of hosts that use most, live'),
+    'tree': ('tree', 'show who is connected to whom: of hosts, or of a program that runs'),
     'completion': ('completion', 'print what a shell needs to complete commands, options and hosts'),
 }
 

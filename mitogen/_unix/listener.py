@@ -13,7 +13,7 @@ import sys  # house
 
 import mitogen.core  # house
 
-from mitogen.unix import HandshakeProtocol, LOG, _identity, _is_trusted, _make_socket, _peer_uid, is_path_dead, make_socket_path  # house
+from mitogen.unix import HandshakeProtocol, LOG, _Teller, _identity, _is_trusted, _make_socket, _peer_uid, is_path_dead, make_socket_path  # house
 
 
 #: Seconds that a listener waits for descriptors to be given back.
@@ -94,6 +94,7 @@ class Listener(mitogen.core.Protocol):
             sock.close()
             raise
 
+        _Teller.serve(router)
         stream = super(Listener, cls).build_stream(router, path)
         stream.protocol._made = _identity(path)
         stream.name = u'unix_listener'

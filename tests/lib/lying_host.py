@@ -2,6 +2,8 @@
 Functions that a hostile host may have in place of those of mitogen: they return what nobody asked for.
 """
 
+import mitogen
+import mitogen._links
 import mitogen.core
 
 #: It would clear the terminal, and begin a line that reads like one of another host.
@@ -39,3 +41,16 @@ def heading():
 def items(*told):
     for item in told:
         yield item
+
+
+def no_samples(*args):
+    yield {u'load': [0.5], u'top': [{u'command': LIE}]}
+
+
+#: The true function, where a test puts the one below in its place.
+true_links = mitogen._links.links
+
+
+@mitogen.core.takes_router
+def no_links(router):
+    return no_facts() if mitogen.parent_id is not None else true_links(router=router)
