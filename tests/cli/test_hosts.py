@@ -2,6 +2,8 @@
 Hosts as they are written on a command line.
 """
 
+import sys
+
 import pytest
 
 from mitogen._cli import hosts
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.once
     (['b', 'a', 'b'], ['b', 'a']),
     (['[::1]:22'], ['[::1]:22'])])
 def test_words_are_targets(words, expected, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'ClusterShell', None)
+    monkeypatch.setitem(sys.modules, 'ClusterShell.NodeSet', None)
     assert hosts.expand(words) == expected
 
 
@@ -47,7 +49,7 @@ def test_what_clustershell_takes_for_no_range(word):
     ('nosuch:x', 'is none of'), ('', 'there is no host in it'),
     ('@/no/such/file', '/no/such/file: No such file'), ('x*', 'has a name like x')])
 def test_a_word_that_is_no_host(word, text, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'ClusterShell', None)
+    monkeypatch.setitem(sys.modules, 'ClusterShell.NodeSet', None)
     with pytest.raises(hosts.HostError, match=text):
         hosts.expand([word], str(tmp_path / 'config'))
 

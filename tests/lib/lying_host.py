@@ -54,3 +54,11 @@ true_links = mitogen._links.links
 @mitogen.core.takes_router
 def no_links(router):
     return no_facts() if mitogen.parent_id is not None else true_links(router=router)
+
+
+@mitogen.core.takes_router
+def ask(context_id, handle, router):
+    """
+    Return the answer to a question for a handle of another context.
+    """
+    return mitogen.core.Context(router, context_id).send_async(mitogen.core.Message(handle=handle)).get().unpickle()
