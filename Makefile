@@ -171,7 +171,7 @@ format:
 	$(BIN)/clang-format -i $(C_FILES)
 
 clean:
-	rm -rf .venv .venv-ansible .venv-free-threaded .tox build dist docs/_build .fuzz .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .venv-ansible .venv-jupyter .venv-free-threaded .tox build dist docs/_build .fuzz .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find mitogen tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f _mitogen_core*.so
 	if [ -f $(ENGINE)/Makefile ]; then $(MAKE) -C $(ENGINE) clean; fi

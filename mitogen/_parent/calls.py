@@ -130,8 +130,8 @@ class CallChain(object):
     )
     _sourceless_msg = (
         '%s cannot be called in another context: the main program was not read '
-        'from a file, but typed at a prompt or given by -c or on standard input, '
-        'so there is no source that the context could be sent. Put the function '
+        'from a file, but typed at a prompt or in a notebook, or given by -c or on '
+        'standard input, so there is no source that the context could be sent. Put the function '
         'into a module.'
     )
     _nameless_msg = (

@@ -1,0 +1,93 @@
+"""
+A notebook: its cells are the main program, which has no file. The kernel is a real one, ipykernel from PyPI.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+
+import pytest
+
+import mitogen.parent
+
+import places
+
+#: Has a kernel run the cells of its arguments, and prints what they print, and their errors.
+NOTEBOOK = '''
+import sys
+from jupyter_client.manager import start_new_kernel
+
+def show(message):
+    content = message['content']
+    if message['msg_type'] == 'stream':
+        print(content['text'], end='')
+    elif message['msg_type'] == 'error':
+        print('%s: %s' % (content['ename'], content['evalue']))
+
+manager, client = start_new_kernel(startup_timeout=120)
+try:
+    for cell in sys.argv[1:]:
+        client.execute_interactive(cell, timeout=120, output_hook=show)
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+'''
+
+BEGIN = '''
+import os, mitogen.master
+router = mitogen.master.Router()
+child = router.local()
+def f(): return 1
+'''
+
+END = 'router.broker.shutdown(); router.broker.join()'
+
+
+@pytest.fixture(scope='module')
+def jupyter():
+    """
+    A folder of packages that has ipykernel and nothing of ours. It is kept, as it takes a while to install.
+    """
+    folder = os.path.join(places.ROOT, '.venv-jupyter', 'py%d.%d' % sys.version_info[:2])
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, 'lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(os.path.join(folder, 'made')):
+            done = subprocess.run(
+                [sys.executable, '-m', 'pip', 'install', '-q', '--disable-pip-version-check', '--upgrade', '-t',
+                 os.path.join(folder, 'packages'), 'ipykernel'],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode and not os.environ.get('CI'):
+                pytest.skip('ipykernel cannot be had from PyPI: ' + done.stdout[-500:])
+            assert done.returncode == 0, done.stdout
+            open(os.path.join(folder, 'made'), 'w').close()
+    return os.path.join(folder, 'packages')
+
+
+@pytest.fixture
+def run(jupyter, tmp_path):
+    """
+    A function that runs cells in a notebook and returns the lines that it shows.
+    """
+    def run(*cells):
+        env = dict(os.environ, PYTHONPATH=jupyter, HOME=str(tmp_path), JUPYTER_PLATFORM_DIRS='0')
+        done = subprocess.run([sys.executable, '-c', NOTEBOOK, BEGIN] + list(cells) + [END], cwd=str(tmp_path), env=env,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+    return run
+
+
+def test_a_notebook_may_call_what_is_in_modules_and_learns_why_cells_cannot_be_called(run, tmp_path):
+    (tmp_path / 'nb_module.py').write_text('def f(): return 2\n')
+    lines = run(
+        'print(child.call(os.getpid) != os.getpid())',
+        'import nb_module; print(child.call(nb_module.f))',
+        'child.call(f)',
+        # It goes on as before.
+        'text = "def f(): return 3\\nif __name__ == \'__main__\': pass\\n"\n'
+        'router.responder.add_source_override("__main__", "cells", text, False)',
+        'print(child.call(f))',
+    )
+    assert lines == ['True', '2', 'TypeError: ' + mitogen.parent.CallChain._sourceless_msg % 'f', '3']
