@@ -53,7 +53,7 @@ PARTS = {
         'base', 'swallowed', 'core_source', 'stdlib', 'source_files', 'file_cache', 'portions', 'loaders',
         'by_source', 'finder_methods', 'module_finder', 'bytecode', 'closure',
         'platform_tags', 'distribution_files', 'installed', 'archive', 'freight',
-        'parcels', 'shipments', 'push', 'server', 'main_guard', 'main_imports', 'module_responder',
+        'parcels', 'shipments', 'distance', 'push', 'server', 'main_guard', 'main_imports', 'module_responder',
         'folder_lists', 'distributions', 'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],

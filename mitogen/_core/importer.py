@@ -84,6 +84,7 @@ class Importer(_Fetcher):
         """Serve a fork of our process: our knowledge of modules is still true,
         but nobody will answer our pending requests."""
         self._forked()
+        vars(self).pop('_tell_unused', None)
         self._router = router
         self._context = parent
         self._install_handler(router)
@@ -116,6 +117,26 @@ class Importer(_Fetcher):
         """Take modules that the parent sends of its own accord. As long as it
         says that there are more, nothing is asked for."""
         (_, more, entries), data = msg.unpickle_iter()
+
+        def report(text):
+            if self._context:
+                # The handle is HAVE_MODULES.
+                self._context.send(Message(data=utf_8_encode(text)[0], handle=114))
+
+        def tell_unused():
+            # The broker thread, between two answers and as it ends.
+            used = set(vars(self).get('_used_below', ()))
+            used.update(self._present, ['mitogen.core'])
+            report(u'-' + u' '.join([
+                name for name, entry in list(self._cache.items())
+                if entry[2] is not None and name not in used]))
+
+        if '_tell_unused' not in vars(self):
+            self._tell_unused = tell_unused
+            mitogen.core.listen(self._router.broker, 'shutdown', tell_unused)
+        elif self._held is None:
+            tell_unused()
+        report(u'+')
         with self._lock:
             if self._held is None:
                 self._held = []

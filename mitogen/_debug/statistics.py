@@ -66,6 +66,10 @@ def router_stats(router):
         Functions and events that wait for the broker's thread.
     `blocked_senders`
         Threads that wait for a stream to take more.
+    `pushed_modules`, `unused_modules`
+        Modules, and news that there is none, that were sent without being
+        asked for, and modules of these that children had not used when they
+        ended or asked for the next one. Zero but in a master.
     `wakeups`
         How often a thread was woken, counted as the core at hand does it:
         figures of two cores do not compare.
@@ -73,6 +77,9 @@ def router_stats(router):
     waker = router.broker._waker.protocol
     stats = {'queued_work': len(waker._deferred),
              'refusals': dict(vars(router).get('_refusals', ()))}
+    for name in 'pushed', 'unused':
+        stats[name + '_modules'] = getattr(
+            getattr(router, 'responder', None), name + '_module_count', 0)
     if hasattr(router, '_stats'):
         stats.update(router._stats())
         loop = router._loop.stats()

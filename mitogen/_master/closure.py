@@ -34,11 +34,13 @@ class _Closure(object):
         """
         return fullname in self._seen
 
-    def walk(self, fullnames):
+    def walk(self, pairs):
         """
         Yield the names of modules and of those that they need.
+
+        :param pairs: the modules, as `needs` returns them.
         """
-        stack = [iter([(name, True) for name in fullnames])]
+        stack = [iter(pairs)]
         while stack:
             for name, is_sure in stack[-1]:
                 if name not in self._seen and self._is_wanted(name, is_sure):

@@ -7,6 +7,7 @@ from __future__ import absolute_import  # house
 
 import re  # house
 import sys  # house
+import types  # house
 
 import mitogen  # house
 import mitogen.parent  # house
@@ -23,6 +24,10 @@ _imports_by_source = _BySource()
 
 #: Like `_imports_by_source`, with texts that may be names of modules.
 _needs_by_source = _BySource()
+
+
+#: Like `_imports_by_source`, of the functions and classes in the module.
+_later_by_source = _BySource()
 
 
 _NAME_RE = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$')
@@ -42,6 +47,30 @@ def _imports_by_name(code):
             consts.extend(const)
         elif isinstance(const, str) and _NAME_RE.match(const):
             yield None, const, ()
+
+
+def _imports_at_top(code):
+    """
+    Yield the imports that a module performs as it is imported, and those that it may perform by name.
+    """
+    import mitogen.imports
+    for found in mitogen.imports.codeobj_imports(code):
+        yield found
+    for found in _imports_by_name(code):
+        yield found
+
+
+def _imports_inside(code):
+    """
+    Yield the imports in the functions and classes of a module.
+    """
+    import mitogen.imports
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            for found in mitogen.imports.codeobj_imports(const):
+                yield found
+            for found in _imports_inside(const):
+                yield found
 
 
 class ModuleFinder(object):
@@ -208,15 +237,29 @@ class ModuleFinder(object):
             Function that returns the code of the module, if there is a better
             way than to compile the source.
         """
+        imports = self._scan(_needs_by_source, _imports_at_top, fullname, get_code)
+        return self._resolve(fullname, is_pkg, imports)
+
+    def _find_later_imports(self, fullname, is_pkg, get_code=None):
+        """
+        Yield the imports in functions and classes of a module, like :meth:`_find_imports`.
+        """
+        imports = self._scan(_later_by_source, _imports_inside, fullname, get_code)
+        return self._resolve(fullname, is_pkg, imports)
+
+    def _scan(self, known, scan, fullname, get_code):
+        """
+        Return imports in the code of a module, as the list of what a function yields for it.
+
+        :param _BySource known: lists that were made before.
+        """
         path, source, _ = self.get_module_source(fullname)
-        imports = _needs_by_source.find(fullname, source)
+        imports = known.find(fullname, source)
         if imports is None:
-            import mitogen.imports
             try:
                 code = get_code() if get_code else \
                     compile(source, path, 'exec', 0, True)
-                imports = list(mitogen.imports.codeobj_imports(code)) + \
-                    list(_imports_by_name(code))
+                imports = list(scan(code))
             except SyntaxError:
                 FINDER_LOG.debug('%r: cannot compile %r', self, fullname,
                                  exc_info=True)
@@ -225,7 +268,14 @@ class ModuleFinder(object):
                 _log_swallowed(FINDER_LOG, 'cannot tell what %r imports, so '
                                'children fetch that one by one', fullname)
                 imports = []
-            _needs_by_source.add(fullname, source, imports)
+            known.add(fullname, source, imports)
+        return imports
+
+    @staticmethod
+    def _resolve(fullname, is_pkg, imports):
+        """
+        Yield the absolute names of the modules that imports mean.
+        """
         package = fullname if is_pkg else fullname.rpartition('.')[0]
         for level, modname, names in imports:
             if level is None:

@@ -49,7 +49,7 @@ class ModuleResponder(_Server):
     COUNTERS = (
         'bad_load_module_count', 'good_load_module_count',
         'good_load_module_size', 'get_module_count', 'get_module_secs',
-        'minify_secs', 'pushed_module_count',
+        'minify_secs', 'pushed_module_count', 'unused_module_count',
     )
 
     _minify_word = b('minify_safe')
@@ -84,7 +84,7 @@ class ModuleResponder(_Server):
 
         for counter in self.COUNTERS:
             setattr(self, counter, 0)
-        mitogen.parent._receive_announcements(router)
+        mitogen.parent._receive_announcements(router, self._on_report)
         # Last: a request may come at once.
         super(ModuleResponder, self).__init__(
             router, mitogen.core.GET_MODULE,
@@ -403,6 +403,12 @@ class ModuleResponder(_Server):
         else:
             self._send_module_and_related(stream, name)
         self.get_module_secs += mitogen.core.now() - began
+
+    @staticmethod
+    def _on_report(stream, report):
+        push = getattr(stream.protocol, '_push', None)
+        if push is not None:
+            push.hear(report)
 
     def _push(self, stream, fullname):
         """

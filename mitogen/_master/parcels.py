@@ -161,10 +161,24 @@ class _Parcels(object):
             return []
         if self._stands_for_another(parcel):
             return [('mitogen._freight', True)]
-        get_code = None
-        if self._has_bytecode(parcel):
-            def get_code():
-                return marshal.loads(_get_bytecode(fullname, parcel.path,
-                                                   parcel.stamp))
         return self._responder._finder._find_imports(
-            fullname, parcel.present is not None, get_code)
+            fullname, parcel.present is not None, self._code_getter(parcel))
+
+    def later(self, fullname):
+        """
+        Return the modules that functions of a module import, as a list like that of :meth:`needs`.
+        """
+        parcel = self.get(fullname)
+        if parcel.path is None or self._stands_for_another(parcel):
+            return []
+        found = self._responder._finder._find_later_imports(
+            fullname, parcel.present is not None, self._code_getter(parcel))
+        return list(_with_packages(found))
+
+    def _code_getter(self, parcel):
+        """
+        Return a function that returns the code of a module; None if it has to be compiled.
+        """
+        if not self._has_bytecode(parcel):
+            return None
+        return lambda: marshal.loads(_get_bytecode(parcel.name, parcel.path, parcel.stamp))

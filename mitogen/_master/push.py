@@ -11,7 +11,7 @@ import sys  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _Closure, _log_swallowed, _refused_by, b, RESPONDER_LOG, to_text  # house
+from mitogen.master import _Closure, _Distance, _log_swallowed, _refused_by, b, RESPONDER_LOG, to_text  # house
 
 
 #: Names that modules of the standard library import where they can. Children of other
@@ -81,8 +81,14 @@ class _Push(object):
         self._stream = stream
         self._sent = stream.protocol.sent_modules
         self._announcement = mitogen.parent._announced_by(stream)
+        self._distance = _Distance(getattr(stream, 'conn', None))
         self._kind = (self._announcement.runs_our_bytecode(),
                       1 if mitogen.parent._is_far(stream) else 0)
+        #: How many modules the child has not used.
+        self._unused = 0
+        #: (module that was asked for, modules that were sent for it), until it
+        #: is known how far the child is.
+        self._answered = collections.deque(maxlen=32)
         #: Distributions whose modules are sent one by one.
         self._refused = _refused_by(stream)
         self._roots = collections.deque()
@@ -109,6 +115,63 @@ class _Push(object):
             self._messages = self._make_messages()
             self._router._room.call_later(0.0, self._go_on)
 
+    def hear(self, report):
+        """
+        Take a report of the child: ``+`` confirms a message, and ``-`` stands before the names of modules that have
+        come and that it has not used.
+        """
+        if report[:1] == b('+'):
+            self._distance.note_confirmed()
+            return self._guess()
+        unused = len(self._sent.intersection(report[1:].decode('utf-8', 'replace').split()))
+        self._responder.unused_module_count += unused - self._unused
+        self._unused = unused
+
+    def _guess(self):
+        """
+        Once the child has all that it needs at once, and if it is far, send it modules that it is likely to need next:
+        those that functions import.
+        """
+        if self._messages is not None or not self._distance.is_settled():
+            return
+        answered = list(self._answered)
+        self._answered.clear()
+        if answered and self._distance.spare_bytes():
+            self._messages = self._make_guesses(answered)
+            self._router._room.call_later(0.0, self._go_on)
+
+    def _make_guesses(self, answered):
+        """
+        Yield the contents of messages with such modules.
+        """
+        for root, modules in answered:
+            size = self._distance.spare_bytes()
+
+            def make(root, modules=modules, size=size):
+                return self._make_batches(self._walk_later(root, modules, size))
+            for data in self._responder._shipments.get(
+                    (self._kind, size, frozenset(self._refused)), root, self._announcement.names, self._sent, make):
+                yield data
+        yield mitogen.parent._pack_modules(False, [], [])
+        for data in self._make_messages():
+            yield data
+
+    def _walk_later(self, root, modules, size):
+        """
+        Yield the names of modules that functions of others import.
+
+        :param set modules: the others, which the child was sent.
+        :param int size: bytes of them that are enough.
+        """
+        self._root, self._pushed = None, 0
+        lineage = [(name, True) for name in mitogen.core.module_lineage(root)]
+        closure = _Closure(self._find_needs, self._is_wanted)
+        for name in _Closure(self._find_needs, lambda name, _is_sure: name in modules).walk(lineage):
+            for guess in closure.walk(self._find_later(name)):
+                yield guess
+                if self._pushed >= size:
+                    return
+
     def _go_on(self):
         """
         Do one slice of the work.
@@ -126,8 +189,9 @@ class _Push(object):
         self._responder.get_module_secs += mitogen.core.now() - began
         if data is None:
             self._messages = None
-            return
+            return self._guess()
         self._responder.good_load_module_size += len(data)
+        self._distance.note_sent(len(data))
         mitogen.parent._send_load_module(self._router, stream, data)
         room = self._router._room
         if room.is_there(stream):
@@ -141,7 +205,7 @@ class _Push(object):
         modules can be had now.
         """
         batch = _Batch(0)
-        for name in [self._root] + [root for root, _ in self._roots]:
+        for name in [self._root] * bool(self._root) + [root for root, _ in self._roots]:
             batch.add_failure(name)
         self._roots.clear()
         return batch.pack(False)[0]
@@ -165,17 +229,30 @@ class _Push(object):
             return ()
         # The child asks for a module that it says to have.
         self._announcement.names.discard(root.partition('.')[0])
-        return self._responder._shipments.get(
-            (self._kind, frozenset(self._refused)), root, self._announcement.names,
-            self._sent, self._make_for_root)
+        return self._make_answer(root)
+
+    def _make_answer(self, root):
+        before = frozenset(self._sent)
+        for data in self._responder._shipments.get(
+                (self._kind, frozenset(self._refused)), root, self._announcement.names,
+                self._sent, self._make_for_root):
+            yield data
+        self._answered.append((root, self._sent.difference(before)))
 
     def _make_for_root(self, root):
         """
-        Yield pairs of the content of a message and the parcels in it.
+        Return a generator of pairs of the content of a message and the parcels
+        in it.
+        """
+        return self._make_batches(self._walk(root), root)
+
+    def _make_batches(self, names, root=None):
+        """
+        Yield pairs like these for the names of modules.
         """
         batch = _Batch(mitogen.core.now() + self.turn)
         self._add_foreign(batch)
-        for name in self._walk(root):
+        for name in names:
             self._add(batch, name, name == root)
             if batch.size >= self.chunk or mitogen.core.now() >= batch.until:
                 yield batch.pack()
@@ -199,7 +276,7 @@ class _Push(object):
         self._root, self._pushed = root, 0
         lineage = list(mitogen.core.module_lineage(root))
         closure = _Closure(self._find_needs, self._is_wanted)
-        for count, name in enumerate(closure.walk(lineage)):
+        for count, name in enumerate(closure.walk([(name, True) for name in lineage])):
             yield name
             if self._is_enough(count):
                 break
@@ -207,6 +284,14 @@ class _Push(object):
         for name in lineage:
             if not closure.has_seen(name) and self._is_wanted(name, True):
                 yield name
+
+    def _find_later(self, fullname):
+        try:
+            return self._parcels.later(fullname)
+        except Exception:
+            # They are only a guess.
+            _log_swallowed(RESPONDER_LOG, 'cannot find what functions of %r need', fullname)
+            return []
 
     def _find_needs(self, fullname):
         try:

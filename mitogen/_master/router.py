@@ -98,7 +98,8 @@ class Router(mitogen.parent.Router):
             sent, `good_load_module_size` bytes of them,
             `bad_load_module_count` refusals, `minify_secs` spent minifying,
             `pushed_module_count` modules and refusals that nobody had asked
-            for.
+            for, and `unused_module_count` modules that children had not used
+            when they ended, or asked for the next one.
         """
         return dict((counter, getattr(self.responder, counter))
                     for counter in self.responder.COUNTERS)

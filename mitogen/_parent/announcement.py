@@ -45,15 +45,20 @@ class _Announcement(object):
         )
 
 
-def _receive_announcements(router):
+def _receive_announcements(router, on_report):
     """
     Note what children announce, for :func:`_announced_by`.
+
+    :param on_report:
+        Function that is called with a stream and the bytes that a child sends later: it has modules, or has not used
+        some.
     """
     def on_announcement(msg):
         stream = router.stream_by_id(msg.src_id)
-        if stream is None or _announced_by(stream) or \
-                stream.protocol.remote_id == mitogen.parent_id:
+        if stream is None or stream.protocol.remote_id == mitogen.parent_id:
             return
+        if _announced_by(stream):
+            return on_report(stream, bytes(msg.data))
         try:
             stream.protocol._announcement = _Announcement(
                 bytes(msg.data))

@@ -60,11 +60,24 @@ class ModuleForwarder(_Forwarder):
     def __init__(self, router, parent_context, importer):
         super(ModuleForwarder, self).__init__(router, parent_context)
         self.importer = importer
-        _receive_announcements(router)
+        _receive_announcements(router, self._on_report)
         _handle(router, mitogen.core.GET_MODULE,
                 Throttle(router, self._on_get_module), is_immediate_child)
         _handle(router, mitogen.core.FORWARD_MODULE,
                 self._on_forward_module, mitogen.core.has_parent_authority)
+
+    def _on_report(self, stream, report):
+        """
+        Note which modules a child has used: they have not come here in vain. Tell our parent.
+        """
+        if report[:1] != b('-'):
+            return
+        importer = vars(self.importer)
+        used = stream.protocol.sent_modules.difference(report[1:].decode('utf-8', 'replace').split())
+        importer.setdefault('_used_below', set()).update(used)
+        tell = importer.get('_tell_unused')
+        if tell:
+            tell()
 
     def _on_get_module(self, msg):
         child_id = msg.src_id

@@ -288,8 +288,8 @@ def test_it_can_be_switched_off_again(tmp_path):
 
 # ---- counters
 
-KEYS = ['blocked_senders', 'bytes_in', 'bytes_out', 'forwarded', 'handlers', 'messages_in', 'messages_out',
-        'queued_bytes', 'queued_work', 'refusals', 'refused', 'routes', 'streams', 'wakeups']
+KEYS = ['blocked_senders', 'bytes_in', 'bytes_out', 'forwarded', 'handlers', 'messages_in', 'messages_out', 'pushed_modules',
+        'queued_bytes', 'queued_work', 'refusals', 'refused', 'routes', 'streams', 'unused_modules', 'wakeups']
 
 
 def test_the_counters_have_the_same_names_over_each_core(router):

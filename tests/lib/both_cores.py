@@ -35,8 +35,8 @@ START = 'import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sy
 #: A module of which each test is so.
 ALL_ONCE = re.compile(r'^pytestmark = \[?\s*(#.*\s*)?pytest\.mark\.once\b', re.M)
 
-#: Files of a core that are run at a time, where there is more than one processor. With two of each, both processors were
-#: idle for a quarter of the time. The pure core's run has more to do, and would end minutes after the other one.
+#: Files of a core that are run at a time, where there is more than one processor. With two of each, both processors
+#: were idle for a quarter of the time. The pure core's run has more to do, and would end minutes after the other one.
 JOBS = {'native': 3, 'pure': 4}
 
 
