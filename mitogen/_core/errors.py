@@ -79,9 +79,6 @@ class CallError(Error):
     :ivar notes: list of texts that were added to it.
     :ivar members: list of a CallError for each exception of a group.
     """
-    # Readers refuse a longer text.
-    MSG_MAX_LEN = 9999
-
     def __init__(self, fmt=None, *args):
         if isinstance(fmt, BaseException):
             fmt = self._describe(fmt)
@@ -119,6 +116,8 @@ if _SELDOM:
     CallError.type = CallError.message = CallError.traceback = None
     CallError.errno = CallError.cause = CallError.context = None
     CallError.notes = CallError.members = ()
+    # Readers refuse a longer text.
+    CallError.MSG_MAX_LEN = 9999
 
 
 @_seldom

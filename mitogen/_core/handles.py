@@ -15,7 +15,6 @@ DEL_ROUTE = 104
 SHUTDOWN = 106
 LOAD_MODULE = 107
 CALL_SERVICE = 110
-STUB_CALL_SERVICE = 111
 GET_RESOURCE = 112
 LOAD_RESOURCE = 113
 #: As CALL_FUNCTION, for a call that does not wait for the main thread: our
@@ -30,6 +29,7 @@ if _SELDOM:
     ALLOCATE_ID = 105
     FORWARD_MODULE = 108
     DETACHING = 109
+    STUB_CALL_SERVICE = 111
     HAVE_MODULES = 114
     #: Name of the resource that is a module's source.
     _SOURCE_RESOURCE = u'\0source'

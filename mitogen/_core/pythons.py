@@ -15,6 +15,7 @@ from mitogen.core import _REDUCED, PY3  # house
 
 if not _REDUCED:
     if PY3 and 'functools' not in sys.modules and \
+            '_functools' in sys.builtin_module_names and \
             not __import__('_thread')._count():
         # `_pickle` needs one class of `functools`, which is really from the C
         # module `_functools`. So the C module stands in for `functools` here,
@@ -31,11 +32,20 @@ if not _REDUCED:
             del sys.modules['functools']
 
 if PY3:
-    # The C module by itself: `pickle` would bring `re` along.
-    try:
-        import _pickle as pickle
-    except ImportError:
+    if '__pypy__' in sys.modules:
+        # Since version 8 PyPy has a `_pickle`, too. That writes lists of text
+        # with an opcode that Python 2 does not know. `pickle` does not without it.
+        if not _REDUCED:
+            _others = [(name, sys.modules.pop(name, None))
+                       for name in ('pickle', '_pickle')]
+        sys.modules['_pickle'] = None
         import pickle
+        if not _REDUCED:
+            del sys.modules['_pickle']
+            sys.modules.update(pair for pair in _others if pair[1])
+    else:
+        # The C module by itself: `pickle` would bring `re` along.
+        import _pickle as pickle
     import _thread as thread
     from _thread import RLock as _RLock
     from io import BytesIO

@@ -5,8 +5,11 @@ The codec alone, on random data, is tested in test_codec.py.
 """
 
 import io
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -673,3 +676,44 @@ def test_values_make_the_round_trip_through_a_child(shared_child, value):
     back = shared_child.call(targets.identity, value)
     assert back == value
     assert type(back) is type(value)
+
+
+# ---- PyPy
+
+#: Lets CPython look like PyPy 8, whose `_pickle` writes an opcode of protocol 4 after each text in a list.
+LIKE_PYPY = '''
+import pickletools, sys, types
+del sys.modules['pickle']
+sys.modules['__pypy__'] = types.ModuleType('__pypy__')
+sys.builtin_module_names = tuple(name for name in sys.builtin_module_names if name != '_functools')
+sys.modules['_functools'] = None
+sys.modules['_pickle'] = fake = types.ModuleType('_pickle')
+class PickleError(Exception): pass
+class PicklingError(PickleError): pass
+class UnpicklingError(PickleError): pass
+class Pickler: pass
+class Unpickler: pass
+def dumps(obj, protocol=None, **kwargs): return b'\\x80\\x02](X\\x01\\x00\\x00\\x00a\\x94e.'
+dump = load = loads = None
+for name in 'PickleError PicklingError UnpicklingError Pickler Unpickler dumps dump load loads'.split():
+    setattr(fake, name, globals()[name])
+if %r:
+    import pickle
+import mitogen.core
+for values in [u'a', u'b'], (u'a', [u'b', u'c']), {u'a': [u'b', u'b']}:
+    for message in mitogen.core.Message.pickled(values), mitogen.core.Message.pickled(values, values):
+        assert max(op.proto for op, _, _ in pickletools.genops(bytes(message.data))) <= 2
+        assert message.unpickle() == values
+assert sys.modules['_pickle'] is fake
+assert not %r or sys.modules['pickle'] is pickle
+print(mitogen.core.CORE)
+'''
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize('has_pickle', [False, True])
+def test_what_pypy_writes_can_be_read_by_python_2(has_pickle):
+    env = dict(os.environ, MITOGEN_CORE='pure')
+    out = subprocess.run([sys.executable, '-W', 'error', '-c', LIKE_PYPY % (has_pickle, has_pickle)], env=env,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert out.stdout == 'pure\n'
