@@ -21,8 +21,9 @@ def _stdlib_paths():
         if prefix:
             for lib in set(['lib', getattr(sys, 'platlibdir', 'lib')]):
                 found.add(os.path.join(prefix, lib, version))
-    # This is sysconfig's DESTLIB, found without loading sysconfig.
-    if getattr(os, '__file__', None):
+    # This is sysconfig's DESTLIB, found without loading sysconfig. A frozen
+    # application has its own modules in the same directory.
+    if getattr(os, '__file__', None) and not getattr(sys, 'frozen', False):
         found.add(os.path.dirname(os.path.abspath(os.__file__)))
     return found | set(os.path.realpath(path) for path in found)
 
@@ -65,6 +66,8 @@ def is_stdlib_name(modname):
     module = sys.modules.get(modname)
     if module is None or modname in sys.builtin_module_names:
         return modname in sys.builtin_module_names
+    if getattr(sys, 'frozen', False):
+        return modname.partition('.')[0] in getattr(sys, 'stdlib_module_names', ())
     path = getattr(module, '__file__', None)
     if path is None:
         spec = getattr(module, '__spec__', None)

@@ -543,6 +543,20 @@ def test_a_module_below_namespaces_is_found_without_running_anything(tmp_path, m
             del sys.modules[name]
 
 
+def test_modules_of_a_frozen_application_are_not_those_of_the_interpreter(monkeypatch):
+    import json.decoder
+    monkeypatch.setattr(sys, 'frozen', True, raising=False)
+    monkeypatch.setattr(os, '__file__', os.path.join(places.IMPORTER_DATA, 'os.pyc'))
+    monkeypatch.setattr(mitogen.master, '_STDLIB_PATHS', mitogen.master._stdlib_paths())
+    monkeypatch.setattr(mitogen.master, '_stdlib_dir_cache', {})
+    path, _ = data('lonely.py')
+    assert not is_stdlib_path(path)
+    monkeypatch.setitem(sys.modules, 'lonely', types.ModuleType('lonely'))
+    monkeypatch.setattr(sys.modules['lonely'], '__file__', path, raising=False)
+    assert not is_stdlib_name('lonely')
+    assert is_stdlib_name('json.decoder') == (sys.version_info >= (3, 10))
+
+
 # ---- what is not found because of somebody's mistake
 
 class BrokenFinder(object):
