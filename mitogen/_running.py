@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 import types
 
@@ -477,19 +476,3 @@ def _show_error():
 
 #: Files of the lines that call a program.
 _not_shown = (os.path.basename(_flush.__code__.co_filename), 'runpy.py', '<frozen runpy>')
-
-
-def about():
-    """
-    Return the facts about a host for `mitogen info`.
-    """
-    import getpass
-    import platform
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        user = str(os.getuid())
-    return {
-        'hostname': platform.node(), 'user': user, 'pid': os.getpid(), 'python': platform.python_version(),
-        'executable': sys.executable, 'platform': platform.platform(), 'core': mitogen.core.CORE, 'time': time.time(),
-    }

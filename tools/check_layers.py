@@ -57,7 +57,7 @@ PACKAGE = [
     ['core'],
     ['select', 'limits', 'debug', 'os_fork', '_tasks', '_buffers', '_distributions', '_folders', '_kept_archives', '_private_folder',
      '__main__'],
-    ['service', '_files', '_freight', '_running', '_spawning', '_console', '_processes', '_links'],
+    ['service', '_files', '_freight', '_running', '_spawning', '_console', '_processes', '_links', '_facts'],
     ['parent'],
     ['master'],
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],

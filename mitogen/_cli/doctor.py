@@ -184,10 +184,10 @@ def _look_around(host: Any) -> Iterator[tuple[str, str]]:
     """
     Find out the host's facts, and the speed of the connection.
     """
-    import mitogen._running
+    import mitogen._facts
     from mitogen.core import Blob
     before = time.time()
-    facts = host.call(mitogen._running.about)
+    facts = host.call(mitogen._facts.about)
     after = time.time()
     yield 'python', '%s at %s, %s core' % (facts['python'], facts['executable'], facts['core'])
     yield 'user', '%s on %s' % (facts['user'], facts['hostname'])

@@ -45,8 +45,8 @@ def _look_at(options: Any, show: Any) -> int:
 
 
 def _ask(host: Any) -> dict[str, Any]:
-    import mitogen._running
-    told = host.call(mitogen._running.about)
+    import mitogen._facts
+    told = host.call(mitogen._facts.about)
     # These are shown as they are, and are in the words of the host.
     facts: dict[str, Any] = {name: _printable(told[name]) for name in FACTS}
     seconds = []

@@ -39,8 +39,8 @@ class Importer(_Fetcher):
         #: Sub-modules of `mitogen` that may be asked for; an import of another
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
-            '_buffers', '_console', '_distributions', '_files', '_folders', '_freight', '_kept_archives', '_links',
-            '_private_folder', '_processes', '_running', '_spawning', '_tasks', 'ansible',
+            '_buffers', '_console', '_distributions', '_facts', '_files', '_folders', '_freight', '_kept_archives',
+            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', 'ansible',
             'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh',
             'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',

@@ -8,7 +8,7 @@ import json
 import pytest
 
 import mitogen
-import mitogen._running
+import mitogen._facts
 import mitogen._tasks
 import mitogen.command
 import mitogen.core
@@ -35,7 +35,7 @@ def command(capfdbinary):
 @pytest.mark.parametrize('options', [['ping'], ['info'], ['info', '--json'], ['doctor']])
 @pytest.mark.parametrize('lie', [lying_host.facts, lying_host.no_facts, lying_host.failing_facts])
 def test_the_words_of_a_host_are_escaped(command, monkeypatch, options, lie):
-    monkeypatch.setattr(mitogen._running, 'about', lie)
+    monkeypatch.setattr(mitogen._facts, 'about', lie)
     status, out, err = command(*options + [HERE])
     assert out or err
     assert (status == 0) == (lie is lying_host.facts and options != ['doctor'])

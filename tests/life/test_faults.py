@@ -126,7 +126,7 @@ def test_no_deadline_is_of_the_wall_clock():
     # Python 2.7, which has no other clock; the age of a file, which is told by that clock; and a time that a person
     # reads.
     assert [line.partition(':')[0] for line in found] == [
-        '_kept_archives.py', '_private_folder.py', '_running.py', 'core.py']
+        '_facts.py', '_kept_archives.py', '_private_folder.py', 'core.py']
     assert found[-1] == 'core.py: now = time.time'
     assert mitogen.core.now is time.monotonic
 
