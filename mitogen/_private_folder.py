@@ -181,6 +181,15 @@ def _get_base(size):
     return _base
 
 
+def keep(folder):
+    """
+    Have a folder, of a name like ours, removed when we are gone.
+    """
+    with _lock:
+        _held.append(_hold(folder))
+        _held.append(_remove_later(folder))
+
+
 @contextlib.contextmanager
 def new_folder(size):
     """

@@ -55,6 +55,7 @@ class Router(mitogen.parent.Router):
     log_forwarder: LogForwarder
     id_allocator: IdAllocator
     route_monitor: Any
+    ship_core: bool
     target_cache_bytes: int
     def __init__(
         self, broker: Optional[mitogen.core.Broker] = None, max_message_size: Optional[int] = None,

@@ -59,6 +59,7 @@ PACKAGE = [
      '__main__'],
     ['service', '_files', '_freight', '_running', '_spawning', '_console', '_processes', '_links', '_facts'],
     ['parent'],
+    ['_core_shipment'],
     ['master'],
     ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
     ['doas'],

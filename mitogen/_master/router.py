@@ -42,6 +42,10 @@ class Router(mitogen.parent.Router):
     #: Whether children profile themselves. To be set before any is started.
     profiling = 'MITOGEN_PROFILING' in os.environ
 
+    #: Whether a target that lacks this package is sent all of it, with the compiled core, if it runs the same version
+    #: of Python. These are more bytes, and pay for children that are called often.
+    ship_core = os.environ.get('MITOGEN_SHIP') == 'core'
+
     #: Bytes of distributions that each user of a target keeps for later runs, of those that travel whole. At 0 nothing
     #: stays there.
     target_cache_bytes = _bytes_to_keep()
@@ -125,6 +129,15 @@ class Router(mitogen.parent.Router):
         self.responder._freight.ship(names, kwargs.pop('wheels', None))
         if kwargs:
             raise TypeError('unknown arguments: %s' % (sorted(kwargs),))
+
+    def _get_core_shipment(self, python, config):
+        """
+        Return the bytes that start a child with the compiled core, :data:`None` if it is not to have that.
+        """
+        if not self.ship_core:
+            return None
+        import mitogen._core_shipment
+        return mitogen._core_shipment.preamble(python, config)
 
     def enable_debug(self):
         """

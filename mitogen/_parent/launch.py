@@ -197,6 +197,10 @@ class _Launch(object):
 
         :param int python: the child's :data:`sys.hexversion`.
         """
+        ship = getattr(self._router, '_get_core_shipment', None)
+        preamble = ship and ship(python, self._get_short_preamble())
+        if preamble:
+            return func(preamble)
         whole = self.options.debug or self.options.profiling
         if _can_serve(python, whole):
             if (python == sys.hexversion and self._sees_our_files() and
