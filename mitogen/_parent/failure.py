@@ -88,6 +88,10 @@ _HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
      'python'),
 )]
 
+#: Characters of a text that are searched. The time may grow with the square of
+#: their number, and a context that was asked to connect may say anything.
+_SEARCHED_MAX = 8192
+
 # Hints for a failure whose text has none of those patterns.
 _HINT_ENDED = (
     u'the command ended before a Python spoke. Run it by hand; is python_path '
@@ -116,6 +120,8 @@ def _find_hint_and_kind(text):
     Return the hint for a failure that says `text`, and its kind, or None for
     each.
     """
+    if len(text) > _SEARCHED_MAX:
+        text = text[:_SEARCHED_MAX // 2] + u'\n' + text[-_SEARCHED_MAX // 2:]
     for regex, hint, kind in _HINTS:
         if regex.search(text):
             return hint, kind

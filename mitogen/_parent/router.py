@@ -43,6 +43,28 @@ def _failure_class(method_name, kind):
     return ConnectError
 
 
+#: Characters of a text in the answer of a context that was asked to connect.
+_SAID_MAX = 65536
+
+
+def _said(value):
+    """
+    Return a text of another context's answer. The text of another value may
+    have no end: a tuple may hold one twice, which holds the next one twice.
+    """
+    if isinstance(value, mitogen.core.BytesType):
+        value = mitogen.core.UnicodeType(value, 'utf-8', 'replace')
+    return value[:_SAID_MAX] if isinstance(value, mitogen.core.UnicodeType) else u''
+
+
+def _shown_id(value):
+    """
+    Return the text of what another context says is an id.
+    """
+    is_id = isinstance(value, mitogen.core.integer_types) and abs(value) < 1 << 64
+    return u'%d' % (value,) if is_id else u'(no number)'
+
+
 class Router(mitogen.core.Router):
     """
     A router that can have children.
@@ -285,18 +307,18 @@ class Router(mitogen.core.Router):
         reply = self._ask_to_connect(via_context, method_name, name, kwargs)
         reply = reply if isinstance(reply, dict) else {}
         if reply.get('msg') is not None:
-            failure = _failure_class(method_name, reply.get('kind'))(
-                u'%s' % (reply['msg'],))
-            failure.detail = u'%s' % (reply.get('detail', u''),)
+            failure = _failure_class(method_name, _said(reply.get('kind')))(
+                _said(reply['msg']))
+            failure.detail = _said(reply.get('detail'))
             failure.facts = reply.get('facts')
             raise failure
 
         context_id, child_name = reply.get('id'), reply.get('name')
         if (not isinstance(child_name, mitogen.core.UnicodeType) or
                 not self._may_have_started(via_context, context_id)):
-            raise ConnectError(u'%r says that it started context %r, which is '
+            raise ConnectError(u'%r says that it started context %s, which is '
                                u'none that it can have started' % (
-                                   via_context, context_id))
+                                   via_context, _shown_id(context_id)))
         # The announcement of the route came before the reply, so there is an
         # entry. Kept if possible: somebody may listen to it already.
         context = self.context_by_id(context_id)
@@ -341,24 +363,32 @@ class Router(mitogen.core.Router):
                                       'kwargs': mitogen.core.Kwargs(kwargs)})),
                 handle=mitogen.core.CALL_FUNCTION)).get().unpickle()
         except mitogen.core.TimeoutError:
-            receiver.notify = self._on_late_child
+            receiver.notify = lambda receiver: self._on_late_child(via_context, receiver)
             failure = ConnectError(self.connection_timeout_msg)
             failure.detail = u'%r did not answer within %.2f seconds.' % (via_context, seconds)
         raise failure
 
-    def _on_late_child(self, receiver):
+    def _on_late_child(self, via_context, receiver):
         """A child that nobody waits for any more was started: end it. Broker
         thread."""
         try:
             reply = receiver.get(block=False).unpickle()
-            if reply.get('id'):
+            if self._is_new_below(via_context, reply.get('id')):
                 self.context_by_id(reply['id']).shutdown()
         except (mitogen.core.Error, AttributeError):
             LOG.debug('a child that was started too late', exc_info=True)
 
     def _may_have_started(self, via_context, context_id):
         """
-        Return whether a context with that id can be a new child of another.
+        Return whether a context with that id can be a new child of another. Any
+        thread but the broker's.
+        """
+        return self.broker.defer_sync(
+            lambda: self._is_new_below(via_context, context_id))
+
+    def _is_new_below(self, via_context, context_id):
+        """
+        As `_may_have_started`. Broker thread.
         """
         if (not isinstance(context_id, mitogen.core.integer_types) or
                 not 0 <= context_id < mitogen.core.NOBODY):
@@ -367,8 +397,7 @@ class Router(mitogen.core.Router):
         stream = self.stream_by_id(via_id)
         if stream is not None and \
                 stream.protocol.remote_id != mitogen.parent_id:
-            return self.broker.defer_sync(
-                lambda: self.route_monitor.gave(via_id, context_id))
+            return self.route_monitor.gave(via_id, context_id)
         # That context is not below us, so we are told of no routes. But we
         # must not know the id of a new context.
         return (self.stream_by_id(context_id) is stream and

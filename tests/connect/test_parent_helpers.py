@@ -22,6 +22,17 @@ from mitogen.parent import Argv, Options
 import testlib
 
 
+#: One for each pattern that may look at all that follows, from each place where it may begin.
+REPEATED = u'jail ', u'connect to host ', u'connection to '
+
+
+@pytest.mark.parametrize('word', REPEATED)
+def test_a_long_text_of_a_failure_is_searched_at_its_ends_only(word):
+    assert mitogen.parent._find_hint(word * 1000000) is None
+    for text in u'no such container' + word * 1000000, word * 1000000 + u'no such container':
+        assert u'there is no container' in mitogen.parent._find_hint(text)
+
+
 NAMES = '''
     BROKER_SHUTDOWN_MSG OPENPTY_MSG SYS_EXECUTABLE_MSG SELINUX_ENABLED SC_OPEN_MAX IS_LINUX IS_SOLARIS LINUX_TIOCGPTN
     LINUX_TIOCSPTLCK SIGNAL_BY_NUM POLLERS PREFERRED_POLLER POLLER_LIGHTWEIGHT IM_SELF_ATTR closure_attr _preexec_hook

@@ -70,6 +70,22 @@ def start_local_child(econtext, name=None):
 
 
 @takes_econtext
+def connect_via(context_id, econtext):
+    """
+    Have another context start a child, and return its id and that of its parent.
+    """
+    import mitogen.parent
+    mitogen.parent.upgrade_router(econtext)
+    child = econtext.router.local(via=econtext.router.context_by_id(context_id))
+    return child.context_id, child.via.context_id
+
+
+@takes_econtext
+def context_of_another_router(number, econtext):
+    return mitogen.core.Context(mitogen.core.Router(econtext.broker), number)
+
+
+@takes_econtext
 def allocate_ids(count, econtext):
     import mitogen.parent
     mitogen.parent.upgrade_router(econtext)

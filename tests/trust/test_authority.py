@@ -219,6 +219,15 @@ def test_a_context_of_another_router_is_not_sent(router, other):
     assert foreign.call(targets.identity, foreign) is foreign
 
 
+def test_a_context_of_another_router_in_a_result_is_the_one_of_that_number_here(router):
+    """
+    Results are not looked at: the function's own program has made that mistake.
+    """
+    child = router.local()
+    found = child.call(targets.context_of_another_router, child.context_id)
+    assert found is child
+
+
 def test_a_context_of_another_router_starts_no_child(router, other):
     foreign = other.local()
     with pytest.raises(mitogen.core.Error) as caught:

@@ -9,6 +9,7 @@ import pytest
 
 import mitogen.core
 import mitogen.master
+import mitogen.parent
 from mitogen.core import ChannelError, Context, Latch, Message, Receiver
 
 import targets
@@ -198,11 +199,33 @@ def test_a_context_asked_for_a_child_does_not_name_anothers(tree):
 
 
 def test_a_context_asked_for_a_child_answers_nonsense(tree):
-    for answer in (u'x', 5, [], {}, None, {u'msg': 5}):
+    endless = ()
+    for _ in range(60):
+        endless = (endless, endless)
+    for answer in (u'x', 5, [], {}, None, {u'msg': 5}, {u'msg': endless, u'kind': endless, u'detail': endless},
+                   {u'id': endless, u'name': u'x'}, {u'id': 10 ** 5000, u'name': u'x'}):
         tree.liar.start('answer', data=reply(answer))
         with pytest.raises(mitogen.core.StreamError):
             tree.router.local(via=tree.liar.context)
         tree.liar.finish()
+
+
+def test_a_context_asked_for_a_child_that_answers_late_names_none_but_its_own(tree, monkeypatch):
+    """
+    A child that was started too late is ended. The sibling was not.
+    """
+    monkeypatch.setattr(mitogen.parent.Router, 'via_grace', 0.0)
+    own = tree.liar.take_ids(tree.parent_id)
+    tree.liar.tell(dict(dst=tree.parent_id, handle=ADD_ROUTE, data='%d:child' % own))
+    ended = []
+    monkeypatch.setattr(mitogen.parent.Context, 'shutdown', lambda self, wait=False: ended.append(self.context_id))
+    for context_id in tree.sibling.context_id, tree.parent_id, own:
+        with pytest.raises(mitogen.parent.ConnectError):
+            tree.router.local(via=tree.liar.context, connect_timeout=0.01)
+        tree.liar.answer(data=reply({u'id': context_id, u'name': u'x', u'msg': None, u'detail': u''}))
+        tree.liar.sync()
+    testlib.sync(tree.router.broker)
+    assert ended == [own]
 
 
 def test_a_context_asked_for_a_child_may_name_its_own(tree):
@@ -212,6 +235,30 @@ def test_a_context_asked_for_a_child_may_name_its_own(tree):
         tree.liar, lambda: tree.router.local(via=tree.liar.context), id=mine, name=u'a\nb' + u'x' * 5000)
     assert (context.context_id, context.via) == (mine, tree.liar.context)
     assert '\n' not in context.name and len(context.name) < 600
+
+
+@pytest.fixture
+def family(router, tmp_path):
+    """
+    A liar and its sibling, children of the master.
+    """
+    liar = Liar(router, tmp_path)
+    yield liar, router.local(name=u'sibling')
+    liar.close()
+
+
+def test_a_context_that_is_reached_by_way_of_a_parent_may_name_an_id_that_is_new_here(family):
+    """
+    Only the parent knows which ids the liar was handed. It does not let the liar speak for others by that.
+    """
+    liar, sibling = family
+    assert answer_a_connection(
+        liar, lambda: sibling.call(targets.connect_via, liar.id), id=77777) == (77777, liar.id)
+    with pytest.raises(mitogen.core.CallError):
+        answer_a_connection(liar, lambda: sibling.call(targets.connect_via, liar.id), id=sibling.context_id)
+    with testlib.LogCapture('mitogen') as logs:
+        liar.tell(dict(src=77777, dst=sibling.context_id, handle=31337, reply_to=5))
+        logs.wait('bad auth_id: got 77777 via')
 
 
 # ---- losses
