@@ -58,6 +58,25 @@ WORDS = [bytes(bytearray([op])) for op in bytearray(b'(.012NRabde})lotsu]')] + [
 ]
 
 
+def buffer(kind, dtype, shape, data=b'U\x02ab'):
+    """
+    Return what a peer may write in place of a buffer: the global, its arguments, and the call.
+    """
+    words = b''.join(b'X' + struct.pack('<I', len(word)) + word for word in (kind, dtype))
+    return b'cmitogen.core\n_unpickle_buffer\n(' + data + words + shape + b'tR'
+
+
+#: Buffers, and what is almost one.
+BUFFERS = [buffer(kind, dtype, shape) for kind in (b'array', b'memoryview', b'ndarray') for dtype, shape in (
+    (b'|i1', b'K\x02\x85'), (b'<u2', b'K\x01\x85'), (b'|b1', b'K\x01K\x02\x86'))]
+BUFFERS += [buffer(b'scalar', b'<i2', b')'), buffer(b'ndarray', b'>f2', b')'), buffer(b'array', b'<f8', b'K\x00\x85', b'U\0')]
+NO_BUFFERS = [
+    buffer(b'array', b'|i1', b'K\x03\x85'), buffer(b'ndarray', b'O', b'K\x02\x85'), buffer(b'memoryview', b'|i1', b']'),
+    buffer(b'list', b'|i1', b'K\x02\x85'), buffer(b'ndarray', b'<i2', b'J\xff\xff\xff\xff\x85'),
+    b'cmitogen.core\n_unpickle_buffer\n)R']
+WORDS += [b'cmitogen.core\n_unpickle_buffer\n', b'X\x05\0\0\0array', b'X\x07\0\0\0ndarray', b'X\x03\0\0\0<i2']
+
+
 #: Memo indexes of which a table would be large.
 CLAIMS = [b'r\xff\xff\xff\x01', b'r\0\0\0\1', b'p16777216\n', b'p 33_554_431\n']
 
@@ -69,6 +88,7 @@ ATOMS = [(word, b'h') for word in WORDS if word[:1] in b'XUTCB\x8c\x8d\x8eILFSVK
     (b'cmitogen.core\n_unpickle_context\nK\x01N\x86R', b'h'), (b'cmitogen.core\n_unpickle_sender\nK\x01K\x02\x86R', b'h'),
     (b'cmitogen.core\nCallError\nVx\n\x85R', b'v'), (b'c_codecs\nencode\nVx\n\x85R', b'h'), (b'c__builtin__\nbytes\n)R', b'h'),
 ]
+ATOMS += [(word, b'v') for word in BUFFERS]
 
 
 def feasible(rng, stack, memo):
@@ -133,7 +153,7 @@ def generate(rng):
     wild = rng.choice((0, 0, 0, 0.01, 0.3))
     for _ in range(rng.choice((5, 10, 20, 50, 200))):
         if rng.random() < wild:
-            parts.append(rng.choice(WORDS + [b'j\7\0\0\0', b'r\x22\0\0\0', b'p5\n', b'g5\n'] + CLAIMS))
+            parts.append(rng.choice(WORDS + NO_BUFFERS + [b'j\7\0\0\0', b'r\x22\0\0\0', b'p5\n', b'g5\n'] + CLAIMS))
         else:
             parts.append(feasible(rng, stack, memo))
     parts.append(b'.' if stack and stack[-1:] != b'm' else b'N.')

@@ -12,6 +12,7 @@ The package has to be installed with its compiled core. --seed N --steps N runs 
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -243,7 +244,7 @@ def describe(obj, seen):
         return [name, bytes(obj).decode('latin-1')]
     if isinstance(obj, str):
         return [name, str.__str__(obj)]
-    return [name, repr(obj)]
+    return [name, re.sub(' at 0x[0-9a-f]+', '', repr(obj))]
 
 
 def work():
@@ -253,6 +254,10 @@ def work():
     sys.setrecursionlimit(5000)
     # Ten bytes may ask the pure core to set aside memory that it does not use, as much as there is.
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    # Once, and not in an operation whose memory is measured.
+    os.environ['OPENBLAS_NUM_THREADS'] = '1'
+    with contextlib.suppress(ImportError):
+        import numpy  # noqa: F401
     world = World()
     for line in sys.stdin:
         operation = json.loads(line)

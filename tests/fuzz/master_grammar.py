@@ -2,6 +2,7 @@
 Random messages of a lying peer: rows of steps for tests/lib/hostile_child.py, as plain data.
 """
 
+import array
 import pickle
 import sys
 
@@ -91,12 +92,15 @@ class Grammar(object):
             lambda: Context(None, self.some_id(), u'liar'),
             lambda: Sender(Context(None, self.some_id()), self.some_handle()),
             lambda: [Context(None, 10 ** 6 + self.rng.randrange(10 ** 6), u'x') for _ in range(50)],
-            lambda: dict((u'%d' % i, i) for i in range(100)), lambda: mitogen.core.CallError(self.some_text())))()
+            lambda: dict((u'%d' % i, i) for i in range(100)), lambda: array.array('i', [1, 2]),
+            lambda: [memoryview(b'x' * self.rng.randrange(100))] * 50, lambda: mitogen.core.CallError(self.some_text())))()
 
     def some_pickle(self):
         if self.rng.random() < 0.3:
             return self.some_bytes()
         data = pickled(self.some_value())
+        if self.rng.random() < 0.1:
+            data = text(b'\x80\x02' + self.rng.choice(codec_fuzz.BUFFERS + codec_fuzz.NO_BUFFERS) + b'.')
         if self.rng.random() < 0.3:
             return text(codec_fuzz.mutate(self.rng, data.encode('latin-1'), self.corpus))
         return data
@@ -137,7 +141,7 @@ class Grammar(object):
 
     def get_resource(self):
         value = self.rng.choice((
-            (u'mitogen', u'core.py'), (u'mitogen', u'../../etc/passwd'), (u'mitogen', u'a/' * 3000), (u'os', u''),
+            array.array('b', [1]), (u'mitogen', u'core.py'), (u'mitogen', u'../../etc/passwd'), (u'mitogen', u'a/' * 3000), (u'os', u''),
             (u'whole_tree', u'\0source'), (u'mitogen', u'core.late'), (u'x', u'y'), 5, (1, 2),
             (self.some_text(), self.some_text())))
         return self.frame(GET_RESOURCE, pickled(value), magic=PICKLE)

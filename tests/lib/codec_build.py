@@ -142,7 +142,8 @@ def _unpickle_sender(context_id, dst_handle):
     return Sender(Context(None, context_id), dst_handle)
 
 
-def _unpickle_buffer(data, kind, dtype, shape):
+def _unpickle_buffer(*args):
+    data, kind, dtype, shape = args
     return (data, kind, dtype, shape)
 
 
