@@ -152,7 +152,7 @@ class ResourceResponder(_Server):
         if stream is None:
             return
 
-        request = msg.unpickle(throw=False)
+        request = mitogen.parent._read_request(msg)
         if not mitogen.parent.is_sane_resource(request):
             # Nobody waits for an answer that would name it.
             RESPONDER_LOG.debug('%r: ignoring a bad request of %s', self,
@@ -175,7 +175,7 @@ class ResourceResponder(_Server):
 
     def _refuse_resource(self, msg):
         stream = self._stream_of(msg)
-        request = msg.unpickle(throw=False)
+        request = mitogen.parent._read_request(msg)
         if stream is not None and mitogen.parent.is_sane_resource(request):
             self._answer(stream, request, None)
 

@@ -172,6 +172,16 @@ PACKAGES_MAX = 50
 ABSENT_MAX = 10000
 
 
+def _read_request(msg):
+    """
+    Return what GET_RESOURCE asks for. It may name no class: an array of numpy, for example, would have the broker
+    thread import that, and wait if another thread is importing it.
+    """
+    for request in msg.unpickle_iter(throw=False):
+        return request
+    raise mitogen.core.StreamError('invalid message: the payload is empty')
+
+
 def is_sane_resource(request):
     """
     Return whether the content of GET_RESOURCE is two names.

@@ -7,7 +7,7 @@ from __future__ import absolute_import  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _Forwarder, _handle, ABSENT_MAX, is_immediate_child, is_sane_resource, LOG  # house
+from mitogen.parent import _Forwarder, _handle, _read_request, ABSENT_MAX, is_immediate_child, is_sane_resource, LOG  # house
 from mitogen.parent import Throttle  # house
 
 
@@ -26,7 +26,7 @@ class ResourceForwarder(_Forwarder):
 
     def _on_get_resource(self, msg):
         child_id = msg.src_id
-        key = msg.unpickle(throw=False)
+        key = _read_request(msg)
         if not is_sane_resource(key):
             LOG.error('%r: ignoring a bad request of context %d', self,
                       child_id)

@@ -22,6 +22,7 @@ import mitogen.parent
 import mitogen.service
 from mitogen.core import HAVE_MODULES, CallError, ChannelError
 
+import codec_fuzz
 import hostile_services
 import service_targets
 import targets
@@ -463,6 +464,17 @@ def test_a_request_that_is_a_bomb_harms_nobody(own_tree):
         with bounded(tree), bounded(tree, 256 * MEBIBYTE, targets.peak):
             tree.liar.tell(*[dict(dst=tree.parent_id, handle=handle, data=BOMBS[name], magic=0x4d4a, reply_to=5)
                              for handle in (GET_RESOURCE, CALL_FUNCTION, CALL_SERVICE, LOAD_MODULE)])
+
+
+def test_a_request_with_an_array_imports_nothing(tree, monkeypatch):
+    imported, import_module = [], mitogen.core.import_module
+    monkeypatch.setattr(mitogen.core, 'import_module', lambda name: imported.append(name) or import_module(name))
+    data = codec_fuzz.buffer(b'ndarray', b'|i1', b'K\x02\x85').decode('latin-1')
+    # As if somebody imported numpy just now: the broker would wait for that.
+    tree.liar.tell(dict(dst=tree.parent_id, handle=GET_RESOURCE, data='\x80\x02%s.' % data, magic=0x4d4a, reply_to=5),
+                   dict(dst=tree.parent_id, handle=GET_RESOURCE, data='\x80\x02(%sX\x01\0\0\0at.' % data, magic=0x4d4a))
+    assert not set(['numpy', 'mitogen._buffers']) & set(imported)
+    assert len(tree.logs.find('cannot unpickle')) == 2
 
 
 def test_a_request_that_waited_and_is_a_bomb_harms_nobody(tree):
