@@ -260,15 +260,28 @@ class SerializedInvoker(Invoker):
             _reply(msg, answer)
 
 
-def _revealed(obj):
+#: How much the arguments of a call may hold that is compared with others: each
+#: object counts, and 128 characters of text as one.
+_COMPARED_MAX = 1 << 20
+
+
+def _revealed(obj, left=None):
     """
     Return `obj` so that its representation shows everything in it, and is the
     same for equal objects.
+
+    :param left: list of how much more may be in it.
+    :raises mitogen.core.CallError: there is more. A tuple may hold another one
+        many times, which holds the next one many times.
     """
+    left = [_COMPARED_MAX] if left is None else left
+    left[0] -= 1 + (len(obj) // 128 if isinstance(obj, mitogen.core.AnyTextType) else 0)
+    if left[0] < 0:
+        raise mitogen.core.CallError('the arguments are too large to be compared')
     if isinstance(obj, dict):
-        return dict((key, _revealed(obj[key])) for key in obj)
+        return dict((_revealed(key, left), _revealed(obj[key], left)) for key in obj)
     if isinstance(obj, (list, tuple)):
-        return type(obj)([_revealed(item) for item in obj])
+        return type(obj)([_revealed(item, left) for item in obj])
     if isinstance(obj, mitogen.core.Blob):
         return mitogen.core.BytesType(obj)
     if isinstance(obj, mitogen.core.Secret):

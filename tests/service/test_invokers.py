@@ -208,6 +208,16 @@ def test_the_order_of_arguments_does_not_matter(router):
         invoker.get_response(())
 
 
+def test_arguments_that_hold_one_thing_many_times_are_not_compared(router):
+    invoker = DeduplicatingInvoker(Plain(router))
+    endless = ()
+    for _ in range(60):
+        endless = (endless, endless)
+    for value in endless, [endless], [u'x' * 100000] * 10000:
+        with pytest.raises(mitogen.core.CallError, match='too large to be compared'):
+            invoker.key_from_request(u'x', Kwargs({'a': value}))
+
+
 def test_errors_are_kept_too(router, make_pool):
     service, call = gated(router, make_pool, DeduplicatedGated)
     for _ in range(2):
