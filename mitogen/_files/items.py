@@ -25,6 +25,9 @@ TOGETHER = 128
 #: Folders that may lie in each other: either end has a descriptor for each.
 MOST_FOLDERS = 200
 
+#: Bytes of a name: more than any file system takes.
+MOST_NAME = 4096
+
 #: Characters of the reason why something does not travel.
 MOST_WHY = 200
 
@@ -40,7 +43,7 @@ def is_name(value):
     """
     Return whether some bytes name a file in its folder, and nothing else.
     """
-    return value not in (b'', b'.', b'..') and b'/' not in value and b'\0' not in value
+    return len(value) <= MOST_NAME and value not in (b'', b'.', b'..') and b'/' not in value and b'\0' not in value
 
 
 def _is_bytes(value):

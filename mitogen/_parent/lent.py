@@ -43,12 +43,18 @@ def _handles_given(args, kwargs):
             value.context.context_id == mitogen.context_id]
 
 
+#: Bytes of an answer that says that a call failed. Its text is cut, see
+#: `_unpickle_call_error`.
+_FAILURE_MAX = 300000
+
+
 def _why_failed(reply):
     """Return why a call failed by its reply, or None."""
     if reply.is_dead:
         return reply.data.decode('utf-8', 'replace')
-    # Only the start of a large result.
-    if b'_unpickle_call_error' in reply.data[:200]:
+    # Only the start of a large result, which the broker thread must not read.
+    if (b'_unpickle_call_error' in reply.data[:200] and
+            len(reply.data) < _FAILURE_MAX):
         try:
             result = reply.unpickle(throw=False)
         except mitogen.core.Error as e:

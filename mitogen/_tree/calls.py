@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import mitogen._files.opened
 import mitogen.core
-from mitogen._tree import errors
+from mitogen._tree import errors, tasks
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
@@ -55,6 +55,14 @@ class Calls:
         """
         self.begin(fn, *args)
         return self.end()[0]
+
+    def open(self, fn: Callable[..., Any], *args: Any) -> int:
+        """
+        Have something opened, and return the number that the host knows it by.
+
+        :raises StreamError: it sent something else, which would travel with each call.
+        """
+        return tasks.numbers([self.call(fn, *args)], 1)[0]
 
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator[None]:

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import mitogen._tasks
 import mitogen.core
 from mitogen._tree.future import HostFuture
-from mitogen._tree.tasks import MAIN, Queue
+from mitogen._tree.tasks import MAIN, numbers, Queue
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
+
+
+def _processors(host: Host) -> int:
+    """
+    Return how many processors a host says it has, and at most as many as a pool may have threads.
+    """
+    (count,) = numbers([host.call(os.cpu_count) or 1], 1)
+    return min(count, mitogen._tasks.THREADS_MAX)
 
 
 class _Place:
@@ -40,7 +48,7 @@ class HostExecutor(concurrent.futures.Executor):
         if max_workers is not None and max_workers < 1:
             raise ValueError('max_workers must be greater than 0')
         host._tasks.start()
-        count = max_workers or host.call(os.cpu_count) or 1
+        count = max_workers or _processors(host)
         self._lock = threading.Lock()
         self._outstanding: set[HostFuture] = set()
         self._is_shut = False

@@ -98,7 +98,7 @@ def _send(host: Host, items: Any, target: bytes, name: Optional[bytes], meter: M
     Have a host write items, with a window of them on their way.
     """
     calls = Calls(host)
-    number = calls.call(mitogen._files.opened.start_writing, target, name)
+    number = calls.open(mitogen._files.opened.start_writing, target, name)
     with calls.opened(number), contextlib.closing(mitogen._files.reader.together(items)) as lists:
         for some in lists:
             if len(calls) >= WINDOW:
@@ -114,7 +114,7 @@ def _receive(host: Host, source: bytes) -> Iterator[Any]:
     Yield lists of the items of what a host has. To be closed.
     """
     calls = Calls(host)
-    number = calls.call(mitogen._files.opened.start_reading, source)
+    number = calls.open(mitogen._files.opened.start_reading, source)
     with calls.opened(number):
         for _ in range(WINDOW):
             calls.begin(mitogen._files.opened.read_on, number)

@@ -72,6 +72,38 @@ def notify_cancel(future: concurrent.futures.Future[Any], cancel: Callable[[], b
     return True
 
 
+class Unread:
+    """
+    An answer that is read when somebody wants its value, on that thread.
+    """
+    def __init__(self, msg: Any, host: Host) -> None:
+        self._msg = msg
+        self._host = host
+        #: Held while the answer is read.
+        self._lock = threading.Lock()
+        self._outcome: Optional[tuple[Any, Optional[BaseException]]] = None
+
+    def read(self) -> tuple[Any, Optional[BaseException]]:
+        """
+        Return its value, or None and an error. Any thread; may take long.
+        """
+        with self._lock:
+            if self._outcome is None:
+                self._outcome = outcome_of(self._msg, self._host)
+                self._msg = None
+            return self._outcome
+
+
+def outcome_of(msg: Any, host: Host) -> tuple[Any, Optional[BaseException]]:
+    """
+    Return the value that an answer of a host holds, or None and an error.
+    """
+    try:
+        return msg.unpickle(), None
+    except Exception as e:
+        return None, errors.told(e, host)
+
+
 class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """
     A :class:`concurrent.futures.Future` of a function that runs on a host. Callbacks run on a thread of the tree, and
@@ -81,6 +113,10 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """
     #: Seconds that a host has to say whether a late function had begun.
     grace = 1.0
+
+    #: Bytes of an answer that the broker's thread reads. A longer one may take its time, and all hosts need that
+    #: thread: the one that wants the value reads it.
+    read_at_once = 65536
 
     def __init__(self, host: Host, queue: int = 0) -> None:
         super().__init__()
@@ -112,12 +148,33 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         """
         Take the answer. Broker thread.
         """
-        value = error = None
-        try:
-            value = msg.unpickle()
-        except Exception as e:
-            error = errors.told(e, self.host)
-        self._settle(value, error)
+        if len(msg.data) > self.read_at_once:
+            self._settle(Unread(msg, self.host), None)
+        else:
+            self._settle(*outcome_of(msg, self.host))
+
+    def result(self, timeout: Optional[float] = None) -> Any:
+        value = super().result(timeout)
+        if isinstance(value, Unread):
+            self._read(value)
+            value = super().result(0)
+        return value
+    result.__doc__ = concurrent.futures.Future.result.__doc__
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        error = super().exception(timeout)
+        if error is None:
+            value = super().result(0)
+            if isinstance(value, Unread):
+                self._read(value)
+                error = super().exception(0)
+        return error
+    exception.__doc__ = concurrent.futures.Future.exception.__doc__
+
+    def _read(self, answer: Unread) -> None:
+        value, error = answer.read()
+        with self._condition:
+            self._result, self._exception = value, error
 
     def _settle(self, value: Any, error: Optional[BaseException]) -> None:
         if self._timer is not None:

@@ -137,6 +137,17 @@ class Group(Sequence[Member]):
         return calls.results()
 
 
+def _result_of(member: Member, seconds: float, future: concurrent.futures.Future[Any]) -> Result[Any]:
+    """
+    Return the result for a future that is done.
+    """
+    try:
+        error = future.exception()
+    except concurrent.futures.CancelledError as e:
+        error = e
+    return Result(str(member.name), error is None, None if error else future.result(), error, seconds)
+
+
 class _Calls:
     """
     The calls of one `Group.map`.
@@ -145,7 +156,7 @@ class _Calls:
         self._left = iter(members)
         self._count = len(members)
         self._submit = submit
-        self._done: queue.SimpleQueue[Result[Any]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Member, float, concurrent.futures.Future[Any]]] = queue.SimpleQueue()
 
     def begin(self, count: int) -> None:
         for _, member in zip(range(count), self._left):
@@ -158,16 +169,11 @@ class _Calls:
                 member, started, future))
 
     def _note(self, member: Member, started: float, future: concurrent.futures.Future[Any]) -> None:
-        seconds = time.monotonic() - started
-        try:
-            error = future.exception()
-        except concurrent.futures.CancelledError as e:
-            error = e
-        self._done.put(Result(
-            str(member.name), error is None, None if error else future.result(), error, seconds))
+        # The value is read by the thread that wants it: other hosts need this one.
+        self._done.put((member, time.monotonic() - started, future))
 
     def results(self) -> Iterator[Result[Any]]:
         for _ in range(self._count):
-            result = self._done.get()
+            done = self._done.get()
             self.begin(1)
-            yield result
+            yield _result_of(*done)

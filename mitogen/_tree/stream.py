@@ -94,7 +94,7 @@ class Stream(Iterator[T]):
             raise StopIteration
         try:
             if self._ack_handle is None:
-                self._ack_handle = self._items.get(timeout).unpickle()
+                self._ack_handle = self._handle_of(self._items.get(timeout))
             msg = self._items.get(timeout)
         except mitogen.core.ChannelError as e:
             self._finish(e)
@@ -107,6 +107,16 @@ class Stream(Iterator[T]):
             self._tell()
         try:
             return msg.unpickle()  # type: ignore[no-any-return]
+        except mitogen.core.StreamError:
+            self.close()
+            raise
+
+    def _handle_of(self, msg: Any) -> int:
+        """
+        Return the handle for acknowledgements, which comes first.
+        """
+        try:
+            return tasks.numbers([msg.unpickle()], 1)[0]
         except mitogen.core.StreamError:
             self.close()
             raise

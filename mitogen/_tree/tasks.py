@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 import mitogen._tasks
 import mitogen.core
-from mitogen._tree.future import HostFuture
+from mitogen._tree.future import HostFuture, outcome_of
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
@@ -25,6 +25,34 @@ class Queue(NamedTuple):
     """
     number: int
     handle: int
+
+
+def numbers(value: Any, count: int) -> tuple[int, ...]:
+    """
+    Return the handles, or other such numbers, that a host has sent.
+
+    :raises StreamError: it has sent something else.
+    """
+    if isinstance(value, (tuple, list)) and len(value) == count and all(
+            type(number) is int and 0 <= number < 1 << 32 for number in value):
+        return tuple(value)
+    raise mitogen.core.StreamError('the host sent something else than %d numbers' % (count,))
+
+
+class _Started(HostFuture):
+    """
+    The future of the handles for CANCEL and KILL. It is read at once, so that nobody has to later.
+    """
+    def _on_reply(self, msg: Any) -> None:
+        value, error = None, mitogen.core.StreamError('the host sent no handles, but %d bytes' % (len(msg.data),))
+        if len(msg.data) <= self.read_at_once:
+            value, error = outcome_of(msg, self.host)
+        try:
+            if error is None:
+                value = numbers(value, 2)
+        except mitogen.core.StreamError as e:
+            error = e
+        self._settle(value, error)
 
 
 #: That of the main thread, which plain calls go to, too.
@@ -50,7 +78,7 @@ class HostTasks:
         """
         with self._lock:
             if self._started is None:
-                future = HostFuture(self._host)
+                future = _Started(self._host)
                 future._send(self._host.default_call_chain.make_msg(mitogen._tasks.start))
                 self._started = future
             return self._started
@@ -78,7 +106,7 @@ class HostTasks:
         Return a new queue. Waits for the host.
         """
         self.start()
-        return Queue(*self._host.default_call_chain.call(mitogen._tasks.start_pool, threads))
+        return Queue(*numbers(self._host.default_call_chain.call(mitogen._tasks.start_pool, threads), 2))
 
     def cancel(
         self, handle: Any, queue: int, tell: Optional[Callable[[Optional[bool]], None]] = None, gently: bool = False,
@@ -103,7 +131,9 @@ class HostTasks:
         msg = mitogen.core.Message.pickled(what, handle=started.result()[0])
         if tell is not None:
             def on_answer(msg: Any) -> None:
-                tell(None if msg.is_dead else msg.unpickle())
+                # One of another length is no bool, and may take long to be read.
+                began = outcome_of(msg, self._host)[0] if len(msg.data) < 100 else None
+                tell(began if isinstance(began, bool) else None)
             msg.reply_to = router.add_handler(on_answer, persist=False, respondent=self._host)
         try:
             self._host.send(msg)

@@ -30,6 +30,25 @@ def loop():
     return value
 
 
+def many_times():
+    value = ()
+    for _ in range(60):
+        value = (value, value)
+    return value
+
+
+def long_number():
+    return 10 ** 5000
+
+
+def endless_facts():
+    return dict.fromkeys(('hostname', 'user', 'python', 'platform', 'executable', 'core', 'pid', 'time'), many_times())
+
+
+def list_of_facts():
+    return [LIE]
+
+
 def odd_keys():
     return {(1, 2): LIE}
 
@@ -62,3 +81,22 @@ def ask(context_id, handle, router):
     Return the answer to a question for a handle of another context.
     """
     return mitogen.core.Context(router, context_id).send_async(mitogen.core.Message(handle=handle)).get().unpickle()
+
+
+def stream_without_handle(names, args, kwargs, sender, items, size):
+    """
+    Stand in for the function that calls a generator, and give no handle for acknowledgements.
+    """
+    sender.send(LIE)
+
+
+def no_numbers(*args):
+    return [LIE, LIE]
+
+
+def a_long_text(*args):
+    return u'x' * 100000
+
+
+def many_processors():
+    return 10 ** 9

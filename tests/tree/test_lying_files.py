@@ -17,6 +17,7 @@ from mitogen._files.items import DATA, DONE, FILE, FOLDER, LINK, SKIPPED, UP
 from mitogen._files.new_entry import NewFile
 
 import file_targets
+import lying_host
 
 TOP = (FOLDER, b'top', 0o755)
 ONE = [(FILE, b'x', 0o644, 1), (DATA, b'x'), (DONE,)]
@@ -88,6 +89,7 @@ def lies(host, monkeypatch):
     [TOP] + ONE + [(FOLDER, b'x', 0o755)],
     [TOP, (FOLDER, b'x', 0o755), (UP,)] + ONE,
     [TOP] + file_of(b'x' * 9999),
+    [TOP, (SKIPPED, b'x' * 9999, 'why'), (UP,)],
     [TOP, (SKIPPED, b'x', 7), (UP,)],
     [TOP, (SKIPPED, b'x', 'why' * 100), (UP,)],
     [TOP, (UP, 1)],
@@ -158,6 +160,20 @@ def test_what_is_no_small_file_is_not_taken_for_one(host, lies, lists, text):
     lies(*lists)
     with pytest.raises(mitogen.FileError, match=text):
         host.read_bytes('/any', limit=100)
+
+
+def test_the_number_of_what_is_opened_is_no_long_text(host, tmp_path, monkeypatch):
+    """
+    It travels with each further call.
+    """
+    for name in 'start_reading', 'start_writing':
+        monkeypatch.setattr(mitogen._files.opened, name, lying_host.a_long_text)
+    (tmp_path / 'file').write_bytes(b'x')
+    for use in (lambda: host.get('/any', tmp_path / 'target'), lambda: host.read_bytes('/any'),
+                lambda: host.put(tmp_path / 'file', '/any'), lambda: host.write_bytes('/any', b'x')):
+        with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+            use()
+    assert os.listdir(str(tmp_path)) == ['file']
 
 
 def test_names_that_are_told_of_have_a_limit(host, lies, tmp_path, caplog):

@@ -1,0 +1,118 @@
+"""
+Hosts that answer what the tree asks for its own sake with data that nobody asked for: it is an error of ours, and costs
+neither much memory nor the broker's thread.
+"""
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+import mitogen
+import mitogen._tasks
+import mitogen.core
+from mitogen._tree import future, running
+from mitogen._tree.options import DEFAULT
+
+import lying_host
+import targets
+
+
+def test_a_number_of_processors_that_is_made_up_starts_no_million_processes(host, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, 'cpu_count', lying_host.many_processors)
+    monkeypatch.setattr(host.tree, 'connect_below', lambda via, count: asked.append(count) or ())
+    host.executor(processes=True)
+    assert asked == [mitogen._tasks.THREADS_MAX]
+    for lie in lying_host.no_numbers, lying_host.a_long_text:
+        monkeypatch.setattr(os, 'cpu_count', lie)
+        with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+            host.executor()
+
+
+@pytest.mark.parametrize('lie', [lying_host.no_numbers, lying_host.a_long_text])
+def test_a_queue_that_is_no_queue_is_an_error_of_ours(host, monkeypatch, lie):
+    monkeypatch.setattr(mitogen._tasks, 'start_pool', lie)
+    with pytest.raises(mitogen.core.StreamError, match='something else than 2 numbers'):
+        host.executor(2)
+
+
+@pytest.mark.parametrize('lie, text', [
+    (lying_host.no_numbers, 'something else than 2 numbers'), (lying_host.a_long_text, 'no handles, but')])
+def test_handles_for_tasks_that_are_none_are_an_error_of_ours(tree, monkeypatch, lie, text):
+    monkeypatch.setattr(mitogen._tasks, 'start', lie)
+    liar = tree.connect(name='liar of tasks')
+    with pytest.raises(mitogen.core.StreamError, match=text):
+        liar._tasks.start().result(60)
+    late = liar.submit(targets.sleep, 60)
+    assert late.cancel()
+
+
+def test_a_stream_without_a_handle_is_an_error_of_ours(host):
+    names = 'lying_host', None, 'items'
+    with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+        running.Running(host, DEFAULT, lying_host.stream_without_handle, names, (), {}).follow({})
+
+
+@pytest.mark.parametrize('value', [5, u'x' * 200, None, [lying_host.LIE]])
+def test_an_answer_to_a_cancellation_is_a_truth_value_or_counts_for_none(host, monkeypatch, value):
+    told, handlers = [], []
+    started = host._tasks.start()
+    started.result(60)
+    monkeypatch.setattr(host, 'send', lambda msg: None)
+    monkeypatch.setattr(host.router, 'add_handler', lambda func, **kwargs: handlers.append(func) or 5)
+    host._tasks._send_cancel(started, (1, 0, True), told.append)
+    (on_answer,) = handlers
+    on_answer(mitogen.core.Message.pickled(value))
+    assert told == [None]
+
+
+# ---- long answers
+
+def readers(monkeypatch):
+    """
+    Return a list that has the thread of each answer that is read.
+    """
+    seen, read = [], future.outcome_of
+
+    def note(msg, host):
+        seen.append(threading.get_ident())
+        return read(msg, host)
+    monkeypatch.setattr(future, 'outcome_of', note)
+    return seen
+
+
+def test_a_long_answer_is_read_by_the_thread_that_wants_it(host, monkeypatch):
+    host._tasks.start().result(60)
+    seen = readers(monkeypatch)
+    found = host.submit(bytes, 100000)
+    assert found.result(60) == bytes(100000) and seen == [threading.get_ident()]
+    assert found.exception() is None and found.result() is found.result()
+    assert len(seen) == 1
+    assert host.submit(bytes, 10).result(60) == bytes(10)
+    assert seen[1:] == [host.router.broker._ident]
+
+
+def test_an_executor_and_asyncio_read_long_answers(host):
+    with host.executor(2) as executor:
+        assert [len(found) for found in executor.map(bytes, [100000, 5, 200000])] == [100000, 5, 200000]
+
+    async def wait():
+        return await asyncio.wrap_future(host.submit(bytes, 100000))
+    assert len(asyncio.run(wait())) == 100000
+
+
+def test_a_group_reads_long_answers_where_its_results_are_wanted(host, monkeypatch):
+    host._tasks.start().result(60)
+    seen = readers(monkeypatch)
+    (result,) = mitogen.Group([host]).map(bytes, 100000)
+    assert len(result.value) == 100000 and seen == [threading.get_ident()]
+
+
+def test_a_long_answer_that_is_damaged_is_an_error_of_ours(host):
+    for ask in (lambda found: found.exception(), lambda found: pytest.raises(mitogen.core.Error, found.result).value):
+        found = future.HostFuture(host)
+        found._on_reply(mitogen.core.Message(data=b'x' * 100000, enc=mitogen.core.Message.ENC_PKL))
+        assert isinstance(ask(found), mitogen.core.DamagedError)
+        assert isinstance(found.exception(), mitogen.core.DamagedError)
