@@ -76,8 +76,8 @@ PACKAGE = [
 FOLDERS = {
     '_tree': ['errors', 'options', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'calls', 'content',
               'meter', 'files', 'executor', 'host', 'group', 'tree', 'aio', '__init__'],
-    '_cli': ['__init__', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp', 'doctor',
-             'shell', 'top', 'tree'],
+    '_cli': ['__init__', 'values', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp',
+             'doctor', 'shell', 'top', 'tree'],
     '_files': ['__init__', 'items', 'open_folder', 'reader', 'new_entry', 'writer', 'opened', 'folders'],
     'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'fragments', 'hub', 'remote', 'target', 'zygote',
                 'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',

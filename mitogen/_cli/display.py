@@ -12,7 +12,7 @@ import threading
 from typing import Any, BinaryIO, Callable, Optional
 
 import mitogen.core
-from mitogen._cli import paint
+from mitogen._cli import paint, values
 
 STDOUT, STDERR = 1, 2
 
@@ -28,7 +28,7 @@ class Outcome:
 
     :ivar host: the target.
     :ivar status: exit status; None if it is not known.
-    :ivar value: what a function returned.
+    :ivar value: what a function returned, if it can be shown: see :func:`mitogen._cli.values.checked`.
     :ivar error: why there is no status.
     :ivar seconds: how long it took, with the connection.
     :ivar started: when it began, by the monotonic clock.
@@ -120,14 +120,7 @@ class Display:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else _described(value)
-
-
-def _described(value: Any) -> str:
-    try:
-        return repr(value)
-    except RecursionError:
-        return '(a value that is nested too deep to be shown)'
+    return value if isinstance(value, str) else values.described(value)
 
 
 def clean(line: bytes) -> bytes:
@@ -179,20 +172,19 @@ class _Kept(Display):
     """
     def __init__(self, **files: Any) -> None:
         super().__init__(**files)
-        self._texts: dict[str, dict[int, list[bytes]]] = {}
-        self._sizes: dict[str, int] = {}
+        #: Host -> one text for each number: many small pieces would take more than they have.
+        self._texts: dict[str, dict[int, bytearray]] = {}
 
     def write(self, host: str, number: int, data: bytes) -> None:
         with self._lock:
-            texts = self._texts.setdefault(host, {STDOUT: [], STDERR: []})
-            texts[number].append(data)
-            self._sizes[host] = self._sizes.get(host, 0) + len(data)
-            if self._sizes[host] > KEPT_MAX:
+            texts = self._texts.setdefault(host, {STDOUT: bytearray(), STDERR: bytearray()})
+            if sum(map(len, texts.values())) + len(data) > KEPT_MAX:
                 raise ValueError('it wrote more than %d bytes, which are too many to show together' % (KEPT_MAX,))
+            texts[number] += data
 
     def _take(self, host: str) -> tuple[bytes, bytes]:
-        texts = self._texts.pop(host, {STDOUT: [], STDERR: []})
-        return b''.join(texts[STDOUT]), b''.join(texts[STDERR])
+        texts = self._texts.pop(host, {STDOUT: bytearray(), STDERR: bytearray()})
+        return bytes(texts[STDOUT]), bytes(texts[STDERR])
 
 
 class Grouped(_Kept):
@@ -226,7 +218,7 @@ class Json(_Kept):
             line = self._line(outcome, outcome.value, out, err)
         except (TypeError, ValueError, RecursionError):
             # The value has no form in JSON, such as a dict with tuples as keys, or one that holds itself.
-            line = self._line(outcome, _described(outcome.value), out, err)
+            line = self._line(outcome, values.described(outcome.value), out, err)
         self._put(STDOUT, line.encode('ascii') + b'\n')
 
     def _line(self, outcome: Outcome, value: Any, out: bytes, err: bytes) -> str:

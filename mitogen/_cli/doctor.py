@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from mitogen import _cli
-from mitogen._cli import connecting, display, paint
+from mitogen._cli import connecting, display, paint, values
 
 #: Bytes that are sent to find out how quickly they travel.
 BULK = 4 * 1048576
@@ -99,7 +99,7 @@ def _stages(work: connecting.Work, name: str) -> Iterator[tuple[str, str]]:
         yield 'connected', 'all stages up to a Python that takes orders'
         try:
             yield from _look_around(host)
-        except (mitogen.core.Error, KeyError, TypeError) as e:
+        except (mitogen.core.Error, TypeError, OverflowError) as e:
             raise Failed('it does not answer as a host does: %s' % (e,), None)
 
 
@@ -187,8 +187,9 @@ def _look_around(host: Any) -> Iterator[tuple[str, str]]:
     import mitogen._facts
     from mitogen.core import Blob
     before = time.time()
-    facts = host.call(mitogen._facts.about)
+    told = host.call(mitogen._facts.about)
     after = time.time()
+    facts = values.facts_of(told, ('python', 'executable', 'core', 'user', 'hostname', 'time'))
     yield 'python', '%s at %s, %s core' % (facts['python'], facts['executable'], facts['core'])
     yield 'user', '%s on %s' % (facts['user'], facts['hostname'])
     offset = facts['time'] - (before + after) / 2

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from mitogen import _cli
-from mitogen._cli import connecting, display
+from mitogen._cli import connecting, display, values
 
 #: Round trips of which the median is told. An odd number.
 ROUNDS = 5
@@ -46,9 +46,7 @@ def _look_at(options: Any, show: Any) -> int:
 
 def _ask(host: Any) -> dict[str, Any]:
     import mitogen._facts
-    told = host.call(mitogen._facts.about)
-    # These are shown as they are, and are in the words of the host.
-    facts: dict[str, Any] = {name: _printable(told[name]) for name in FACTS}
+    facts = values.facts_of(host.call(mitogen._facts.about), FACTS)
     seconds = []
     for _ in range(ROUNDS):
         before = time.monotonic()
@@ -56,15 +54,6 @@ def _ask(host: Any) -> dict[str, Any]:
         seconds.append(time.monotonic() - before)
     facts['round_trip'] = round(sorted(seconds)[ROUNDS // 2], 6)
     return facts
-
-
-def _printable(value: Any) -> Any:
-    """
-    Return a fact as a person may be shown it: a number, or else text without control characters.
-    """
-    if type(value) in (int, float):
-        return value
-    return display.clean(str(value).encode('utf-8', 'replace')).decode()
 
 
 def ping(options: Any, rest: list[str]) -> int:

@@ -12,7 +12,7 @@ import sys
 from typing import Any, Callable, Optional
 
 from mitogen import _cli
-from mitogen._cli import connecting, display
+from mitogen._cli import connecting, display, values
 
 EPILOG = '''
 After "--" comes what to run:
@@ -70,7 +70,7 @@ def run(options: Any, rest: list[str]) -> int:
             number: lambda data, number=number: shown.write(name, number, data)  # type: ignore[misc]
             for number in (display.STDOUT, display.STDERR)})
         if _is_function(options):
-            outcome.status, outcome.value = 0, value
+            outcome.status, outcome.value = 0, values.checked(value)
         else:
             outcome.status = _exit_status(value)
     outcomes = work.run(job, shown)

@@ -17,7 +17,7 @@ class Content:
     """
     def __init__(self, path: bytes, limit: int) -> None:
         self._path, self._limit = path, limit
-        self._found: list[bytes] = []
+        self._found = bytearray()
         self._size: Optional[int] = None
         self._done, self._whole = 0, False
 
@@ -52,11 +52,11 @@ class Content:
     def _data(self, data: bytes) -> None:
         if self._size is None or self._whole:
             raise NoTree('data of no file')
-        self._found.append(data)
         self._done += len(data)
         if self._done > self._size >= 0:
             raise self._error('more of it came than was announced')
         self._limited(self._done)
+        self._found += data
 
     def _end(self) -> None:
         self._whole = True
@@ -75,7 +75,7 @@ class Content:
         """
         if not self._whole or self._done < (self._size or 0):
             raise self._error('the end of it did not come')
-        return b''.join(self._found)
+        return bytes(self._found)
 
     _KINDS = {
         FILE: _file, DATA: _data, DONE: _end,

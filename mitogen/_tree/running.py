@@ -29,6 +29,15 @@ Output = Callable[[bytes], object]
 
 STDOUT, STDERR, END = 1, 2, 0
 
+#: Bytes of output in one item. Hosts send some as they read them, see `mitogen._running.CHUNK`.
+ITEM_MAX = 1 << 20
+
+#: Exit statuses, and numbers of signals, that any system has.
+STATUSES = range(-1000, 1 << 32)
+
+#: Bytes of the end of an output, which the error of a process may show.
+TAIL = 4096
+
 #: Bytes of output that :meth:`Host.run` keeps of one process, unless it is told another number.
 KEPT_MAX = 256 * 1048576
 
@@ -100,9 +109,10 @@ def _shown(command: Command) -> str:
 
 
 def _last_line(text: Any) -> str:
+    text = (text or '')[-TAIL:]
     if isinstance(text, bytes):
         text = text.decode('utf-8', 'replace')
-    lines = (text or '').strip().splitlines()
+    lines = text.strip().splitlines()
     return mitogen.core._printable(lines[-1]) if lines else ''
 
 
@@ -143,7 +153,8 @@ def _checked(item: Any) -> tuple[int, Any]:
     Return an item from a host, which may send anything, if it is valid.
     """
     if isinstance(item, tuple) and len(item) == 2 and type(item[0]) is int:
-        if item[0] == END or item[0] in (STDOUT, STDERR) and isinstance(item[1], bytes):
+        if item[0] == END or (
+                item[0] in (STDOUT, STDERR) and isinstance(item[1], bytes) and len(item[1]) <= ITEM_MAX):
             return item
     raise mitogen.core.StreamError('the host sent what is no output of a process')
 
@@ -152,7 +163,7 @@ def _exit_status(value: Any) -> int:
     """
     Return an exit status from a host, which may send anything, if it is valid.
     """
-    if type(value) is not int:
+    if type(value) is not int or value not in STATUSES:
         raise mitogen.core.StreamError('the host sent what is no exit status')
     return value
 
@@ -201,7 +212,8 @@ class _Kept:
     def __init__(self, limit: Optional[int]) -> None:
         self._limit = limit
         self._size = 0
-        self._parts: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+        #: One text for each number: many small pieces would take more than they have.
+        self._texts = {STDOUT: bytearray(), STDERR: bytearray()}
 
     def write(self, number: int, data: bytes) -> None:
         self._size += len(data)
@@ -209,11 +221,10 @@ class _Kept:
             raise mitogen.core.StreamError(
                 'the process wrote more than %d bytes: hand its output to a function (stdout=, stderr=) as it comes, '
                 'or set max_output=' % (self._limit,))
-        if data:
-            self._parts[number].append(data)
+        self._texts[number] += data
 
     def read(self, number: int) -> bytes:
-        return b''.join(self._parts[number])
+        return bytes(self._texts[number])
 
 
 def run(
