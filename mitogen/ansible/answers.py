@@ -68,6 +68,41 @@ class Reader(object):
         return found
 
 
+def content(value):
+    """
+    Return bytes that a host has sent.
+
+    :raises DamagedError: it has sent something else. A number would become as many bytes.
+    """
+    if not isinstance(value, bytes):
+        raise DamagedError('a host sent something else than bytes')
+    return bytes(value)
+
+
+def fragment(value):
+    """
+    Return what a fragment of shell has come to: (status, output), or None.
+
+    :raises DamagedError: the host sent something else. It might have no end once it is marshalled for a worker.
+    """
+    if value is not None and not (isinstance(value, tuple) and tuple(map(type, value)) == (int, str) and
+                                  abs(value[0]) < 1 << 31):
+        raise DamagedError('a host sent what is no outcome of a fragment')
+    return value
+
+
+def size_and_mode(value):
+    """
+    Return the size and the permissions of a file.
+
+    :raises DamagedError: the host sent something else.
+    """
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or \
+            not all(type(number) is int and 0 <= number < 1 << 63 for number in value):
+        raise DamagedError('a host sent what is no size of a file')
+    return value[0], value[1] & 0o777
+
+
 def read(data):
     """
     Return an answer: a tuple of a word of `SHAPES` and the values it has there.

@@ -50,8 +50,14 @@ class Worker(threading.Thread):
 
     def answer(self, word, *args):
         """
-        Return what the worker is told at last.
+        Return what the worker is told at last. The text of a failure, which Ansible shows, may be the host's.
         """
+        found = self.outcome(word, *args)
+        if found[0] == 'fail':
+            found = found[:2] + (mitogen.core._printable(found[2], u'    '),) + found[3:]
+        return found
+
+    def outcome(self, word, *args):
         try:
             return getattr(self, 'on_' + word)(*args)
         except wire.GoneError:

@@ -36,6 +36,9 @@ TOO_OLD = 97
 #: Seconds that one may take to be ready, password and all.
 START = 60.0
 
+#: Bytes that one may say before it is ready, and bytes of an answer: no message has more.
+MOST_OUTPUT, MOST_ANSWER = 1 << 20, 128 << 20
+
 #: Seconds that a zygote has to end by itself, once its input is at its end.
 PATIENCE = 3.0
 
@@ -274,9 +277,12 @@ class Hub(object):
             starting = [zygote for zygote in self.zygotes.values() if not zygote.ready]
             for zygote in starting:
                 if time.time() > zygote.deadline:
-                    zygote.output += b'\nit took too long'
-                    self.lose(zygote)
+                    self.give_up(zygote, 'it took too long')
             return bool(starting)
+
+    def give_up(self, zygote, reason):
+        zygote.output = zygote.output[-2000:] + b'\n' + reason.encode()
+        self.lose(zygote)
 
     def write_more(self, zygote):
         try:
@@ -307,6 +313,9 @@ class Hub(object):
         else:
             zygote.output += chunk
             self.hear(zygote, fd)
+            if len(zygote.output) > MOST_OUTPUT:
+                # Each look at it takes longer than the last one.
+                self.give_up(zygote, 'it says too much')
 
     def hear(self, zygote, fd):
         """
@@ -329,6 +338,8 @@ class Hub(object):
         while len(zygote.buffer) >= HEADER.size:
             number, length = HEADER.unpack_from(zygote.buffer)
             end = HEADER.size + length
+            if length > MOST_ANSWER:
+                return self.give_up(zygote, 'its answer is too long')
             if len(zygote.buffer) < end:
                 return
             answer = zygote.jobs.pop(number, None)

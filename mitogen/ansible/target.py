@@ -19,6 +19,7 @@ import mitogen.core
 import mitogen.parent
 import mitogen.ansible.hub
 import mitogen.ansible.remote
+from mitogen.ansible import answers
 
 #: Seconds for which a failed connection is not tried again.
 FORGET = 60.0
@@ -96,10 +97,11 @@ class Job(object):
 class RemoteJob(Job):
     def __init__(self, target, key, number):
         super(RemoteJob, self).__init__(target, key, number)
-        self.receiver = mitogen.core.Receiver(target.router, respondent=target.context)
+        self.receiver = mitogen.core.Receiver(
+            target.router, respondent=target.context, max_bytes=2 * target.router.max_message_size)
 
     def get(self, timeout):
-        return bytes(self.receiver.get(timeout).unpickle())
+        return answers.content(self.receiver.get(timeout).unpickle())
 
     def close(self):
         self.receiver.close()
@@ -204,7 +206,7 @@ class RemoteTarget(Target):
         self.context.shutdown(wait=True)
 
     def fragment(self, operation):
-        return self.context.call(mitogen.ansible.remote.fragment, operation)
+        return answers.fragment(self.context.call(mitogen.ansible.remote.fragment, operation))
 
     def put(self, local, path):
         """
@@ -230,15 +232,15 @@ class RemoteTarget(Target):
         """
         Fetch a regular file.
         """
-        size, mode = map(int, self.context.call(mitogen.ansible.remote.describe, path))
+        size, mode = answers.size_and_mode(self.context.call(mitogen.ansible.remote.describe, path))
         # The host tells the size: no memory is taken for the file before it comes.
         offsets = iter(range(0, size, PIECE))
-        fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode & 0o777 | 0o200)
+        fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode | 0o200)
         with os.fdopen(fd, 'wb') as fp:
             calls = collections.deque()
             self.ask_for_pieces(calls, path, itertools.islice(offsets, WINDOW))
             while calls:
-                fp.write(bytes(calls.popleft().get().unpickle())[:PIECE])
+                fp.write(answers.content(calls.popleft().get().unpickle())[:PIECE])
                 self.ask_for_pieces(calls, path, itertools.islice(offsets, 1))
 
     def ask_for_pieces(self, calls, path, offsets):
