@@ -211,7 +211,7 @@ MOST_MEMORY = 64 << 20
 
 #: The readers fail in their own ways on what is no pickle.
 ERRORS = dict.fromkeys(['UnpicklingError', 'EOFError', 'IndexError', 'KeyError', 'AttributeError', 'StreamError',
-                        'RecursionError', 'MemoryError', 'OverflowError', 'StopIteration'], 'bad')
+                        'DamagedError', 'RecursionError', 'MemoryError', 'OverflowError', 'StopIteration'], 'bad')
 
 
 #: Refusals of the compiled core alone, as docs/differences.rst says.
