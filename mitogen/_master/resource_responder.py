@@ -12,7 +12,7 @@ import mitogen.parent  # house
 
 from mitogen.master import _Distributions, _find_loader, _find_spec, _list_folder, _list_package  # house
 from mitogen.master import _log_swallowed, _log_unreadable, _may_see, _pack_names, _PIECE, _read_file  # house
-from mitogen.master import _search_path, _Server, _TAKE, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _search_path, _Server, _TAKE, _whole, PY3, RESPONDER_LOG, to_text  # house
 
 
 _NO_RESOURCE = 'cannot read the resource %r, which children may be told not to exist'
@@ -90,8 +90,11 @@ class ResourceResponder(_Server):
         loader, locations = self._search_locations(fullname)
         get_data = getattr(loader, 'get_data', _read_file)
         for location in locations:
+            path = os.path.join(location, *parts)
             try:
-                return get_data(os.path.join(location, *parts))
+                # A child of ours asks for the source of the core, for children
+                # of another Python.
+                return _whole(fullname + '.', path, get_data(path))
             except (IOError, OSError):
                 _log_unreadable(RESPONDER_LOG, _NO_RESOURCE, '%s/%s' % (fullname, resource))
         get_reader = getattr(loader, 'get_resource_reader', None)

@@ -75,8 +75,9 @@ def main(router):
     for path in %r:
         try:
             child = router.local(python_path=path)
-            below = router.local(via=child, python_path=path)
-            yield child.call(os.getpid) != below.call(os.getpid)
+            # Its own text is not for the other kind of Python.
+            below = [router.local(via=child, python_path=other) for other in (path, %r)]
+            yield len(set(context.call(os.getpid) for context in [child] + below)) == 3
             child.shutdown(wait=True)
         except mitogen.core.Error:
             yield traceback.format_exc()
@@ -87,9 +88,10 @@ print(json.dumps([mitogen.core.get_core_source().decode('utf-8'), source('mitoge
 
 def served(parent, children):
     """
-    Run a master in the checkout; return for each child whether it had a child of its own.
+    Run a master in the checkout; return for each child whether it had children of its own, one of another Python.
     """
-    found = in_checkout(SERVES % (children,), parent)
+    other = pythons.find_python('python2.7') if pythons.is_here('python2.7') else sys.executable
+    found = in_checkout(SERVES % (children, other), parent)
     assert found[:-1] == [joined('core'), joined('parent'), joined('master'), joined('service')]
     return dict(zip(children, found[-1]))
 
