@@ -352,3 +352,11 @@ def test_a_message_of_wrong_fields_is_an_error_of_whoever_sends_it(router, name,
         receiver.to_sender().send(u'still here')
         assert receiver.get(timeout=testlib.patience()).unpickle() == u'still here'
     assert child.call(targets.identity, 1) == 1
+
+
+def test_the_broker_reads_no_long_answer_of_a_call_that_was_given_a_sender():
+    data = b'\x80\x02cmitogen.core\n_unpickle_call_error\nX\1\0\0\0x\x85R'
+    for size, why in (0, u'x'), (300000, None):
+        data += b'N0' * (size // 2)
+        found = mitogen.parent._why_failed(mitogen.core.Message(data=data + b'.', enc=mitogen.core.Message.ENC_PKL))
+        assert found == why
