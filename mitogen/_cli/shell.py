@@ -31,7 +31,7 @@ exit status: 0, or that of exit(); 255 if the host could not be reached or was l
 HISTORY_MAX = 2000
 
 #: Seconds that a completion may take.
-NAMES_TIMEOUT = 3
+NAMES_TIMEOUT = 10
 
 #: So many times Ctrl-C is pressed at something that does not react, and seconds until that is said.
 PATIENCE, SOON = 3, 1

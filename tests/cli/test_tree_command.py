@@ -34,7 +34,7 @@ def command(capfdbinary):
 
 
 def test_the_way_to_hosts(command):
-    status, out, err = command(HERE, 'local:/local:', 'local:/no/such/python')
+    status, out, err = command('--timeout', '60', HERE, 'local:/local:', 'local:/no/such/python')
     lines = out.splitlines()
     assert status == 255 and len(lines) == 4 and err.startswith('mitogen: local:/no/such/python: ')
     assert lines[0].startswith('mitogen  pid %d, ' % (os.getpid(),))
@@ -44,7 +44,7 @@ def test_the_way_to_hosts(command):
 
 
 def test_it_tells_programs(command):
-    status, out, err = command('--json', 'local:/local:')
+    status, out, err = command('--timeout', '60', '--json', 'local:/local:')
     root = json.loads(out)
     assert (status, err, root['id'], root['pid']) == (0, '', 0, os.getpid())
     (first,) = root['children']
@@ -78,7 +78,7 @@ def program(tmp_path):
 
 def test_a_program_that_runs(command, program):
     proc, path = program
-    status, out, err = command('--socket', path)
+    status, out, err = command('--timeout', '60', '--socket', path)
     root, near, far = out.splitlines()
     assert status == 0 and root.startswith('program -c at %s  pid %d, ' % (path, proc.pid))
     assert near.startswith('└── ') and 'near\\x1b[2J  pid ' in near and far.startswith('    └── ') and 'far' in far
@@ -117,7 +117,7 @@ def test_a_wrong_command_line(command, tmp_path):
 
 def test_a_host_that_tells_something_else(command, monkeypatch):
     monkeypatch.setattr(mitogen._links, 'links', lying_host.no_links)
-    status, out, err = command(HERE)
+    status, out, err = command('--timeout', '60', HERE)
     assert status == 0 and 'it told what is no report' in out and '\x1b' not in out + err
 
 
