@@ -17,6 +17,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 
 import mitogen.core
 from mitogen.core import takes_econtext
@@ -38,19 +39,20 @@ class _Console(object):
     The console of this process. Main thread, but for `interrupt`.
 
     :ivar running: whether text runs that may be interrupted.
+    :ivar wanted: whether it is to be.
     """
     def __init__(self, econtext):
         self._router = econtext.router
-        self.running = False
+        self.running = self.wanted = False
         self._interpreter = _Interpreter({'__name__': '__console__', '__doc__': None})
         self._main_ident = mitogen.core.thread.get_ident()
         signal.signal(signal.SIGINT, self._on_signal)
         self.handle = econtext.router.add_handler(self._on_interrupt, policy=mitogen.core.has_parent_authority)
 
     def _on_signal(self, _number, _frame):
-        if self.running:
-            # Once: the lines after this must not be left half-done.
-            self.running = False
+        if self.running and self.wanted:
+            # Once for each message, however many signals it takes.
+            self.wanted = False
             raise KeyboardInterrupt()
 
     def _on_interrupt(self, msg):
@@ -58,6 +60,7 @@ class _Console(object):
         Handle the message that interrupts. Broker thread.
         """
         if not msg.is_dead and self.running:
+            self.wanted = True
             # To read /proc takes time, and the loop has others to serve.
             thread = threading.Thread(target=self._interrupt, name='mitogen.console.interrupt')
             thread.daemon = True
@@ -65,7 +68,11 @@ class _Console(object):
 
     def _interrupt(self):
         _interrupt_processes(self._of_contexts())
-        signal.pthread_kill(self._main_ident, signal.SIGINT)
+        # The system ends no wait for a signal that came just before it.
+        for pause in (0.01, 0.05, 0.2, 0.5):
+            if self.wanted and self.running:
+                signal.pthread_kill(self._main_ident, signal.SIGINT)
+                time.sleep(pause)
 
     def _of_contexts(self):
         """
@@ -76,7 +83,7 @@ class _Console(object):
 
     def run(self, text):
         try:
-            self.running = True
+            self.wanted, self.running = False, True
             more = self._interpreter.runsource(text, '<console>')
             self.running = False
             return MORE if more else DONE, None

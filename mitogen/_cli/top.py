@@ -121,7 +121,7 @@ class Board(display.Display):
         self.changed.set()
 
     def _tell(self, outcome: display.Outcome) -> None:
-        if outcome.error is not None:
+        if outcome.error is not None and not isinstance(outcome.error, connecting.Interrupted):
             self._machines[outcome.host] = None
             self._ends[outcome.host] = outcome.reason
         self.changed.set()
