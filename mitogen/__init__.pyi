@@ -21,6 +21,7 @@ from mitogen._tree import (
     HostExecutor as HostExecutor,
     HostKeyError as HostKeyError,
     NoPython as NoPython,
+    ObservedTask as ObservedTask,
     RemoteError as RemoteError,
     Result as Result,
     Stream as Stream,

@@ -65,7 +65,7 @@ PACKAGE = [
     ['doas'],
     ['fakessh', 'unix', 'utils'],
     ['_tree'],
-    ['aio', '_cli'],
+    ['aio', '_cli', 'otel', 'prometheus'],
     # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
     ['__init__'],
     ['command'],
@@ -74,10 +74,11 @@ PACKAGE = [
 
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
-    '_tree': ['errors', 'options', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'calls', 'content',
-              'meter', 'files', 'executor', 'host', 'group', 'tree', 'aio', '__init__'],
+    '_tree': ['errors', 'options', 'observing', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'calls',
+              'content', 'meter', 'files', 'executor', 'host', 'group', 'tree', 'aio', 'tracing', 'figures', '__init__'],
     '_cli': ['__init__', 'values', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp',
              'doctor', 'shell', 'top', 'tree'],
+    '_tasks': ['__init__', 'observed_coroutine', 'observed', 'spans'],
     '_files': ['__init__', 'items', 'open_folder', 'reader', 'new_entry', 'writer', 'opened', 'folders'],
     'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'fragments', 'hub', 'remote', 'target', 'zygote',
                 'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',

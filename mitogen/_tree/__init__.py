@@ -17,6 +17,7 @@ from mitogen._tree.files import FileError
 from mitogen._tree.group import DownHost, Group, Result
 from mitogen._tree.host import Host
 from mitogen._tree.meter import Copied
+from mitogen._tree.observing import Task as ObservedTask
 from mitogen._tree.options import CallOptions
 from mitogen._tree.running import CommandError, CommandTimeout, Completed
 from mitogen._tree.stream import Stream
@@ -25,5 +26,5 @@ from mitogen._tree.tree import connect, Tree
 __all__ = [
     'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
     'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
-    'HostKeyError', 'NoPython', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
+    'HostKeyError', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
 ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 import mitogen._tasks
 import mitogen.core
-from mitogen._tree import errors
+from mitogen._tree import errors, observing
 from mitogen._tree.host import Host as _Host
 from mitogen._tree.options import CallOptions, DEFAULT
 from mitogen._tree.tree import Tree as _Tree
@@ -122,16 +122,26 @@ class Host:
         put = _bridge().put
         future = asyncio.get_running_loop().create_future()
         settle = functools.partial(_settle, future, sync)
-        msg = sync.default_call_chain._make_msg(fn, args, kwargs, None)
+        observed = None
+        if sync.tree._observers:
+            observed = observing.Observed(sync.tree._observers, sync, fn, args, kwargs)
+            msg = observed.make_msg()
+        else:
+            msg = sync.default_call_chain._make_msg(fn, args, kwargs, None)
         msg.handle = queue.handle
         handle = msg.reply_to = router.add_handler(lambda msg: put(settle, msg), persist=False, respondent=sync)
         try:
             sync.send(msg)
-            return await future  # type: ignore[no-any-return]
-        except (asyncio.CancelledError, mitogen.core.Error):
+            value = await future
+        except (asyncio.CancelledError, mitogen.core.Error) as e:
             if _forget(router, handle):
                 sync._tasks.cancel(handle, queue.number)
+            if observed is not None:
+                observed.end(e)
             raise
+        if observed is not None:
+            observed.end(None)
+        return value  # type: ignore[no-any-return]
 
     async def _start(self) -> None:
         """

@@ -69,7 +69,7 @@ class Caller:
         queue = host._tasks.queue(host.tree.threads)
         future = HostFuture(host, queue.number)
         # The arguments go in containers, so that the function may have any keyword.
-        msg = host.default_call_chain._make_msg(fn, args, kwargs, None)
+        msg = future._make_msg(fn, args, kwargs)
         msg.handle = queue.handle
         if options.timeout is not None:
             future._limit(options.timeout)

@@ -73,9 +73,9 @@ class HostExecutor(concurrent.futures.Executor):
             if self._is_shut:
                 raise RuntimeError('cannot schedule new futures after shutdown')
             place = min(self._places, key=lambda place: place.count)
-            msg = place.host.default_call_chain._make_msg(fn, args, kwargs, None)
-            msg.handle = place.queue.handle
             future = HostFuture(place.host, place.queue.number)
+            msg = future._make_msg(fn, args, kwargs)
+            msg.handle = place.queue.handle
             self._outstanding.add(future)
             place.count += 1
         future._on_done = lambda: self._note_done(place, future)

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 import mitogen.core
-from mitogen._tree import errors
+from mitogen._tree import errors, observing
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
@@ -126,6 +126,17 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._timer: Any = None
         #: Called once it is done, on any thread, before callbacks are.
         self._on_done: Optional[Callable[[], None]] = None
+        self._observed: Optional[observing.Observed] = None
+
+    def _make_msg(self, fn: Any, args: Any, kwargs: Any) -> Any:
+        """
+        Return the message that has a function called, to be sent by `_send`. Observers are told that it begins.
+        """
+        observers = self.host.tree._observers
+        if not observers:
+            return self.host.default_call_chain._make_msg(fn, args, kwargs, None)
+        self._observed = observing.Observed(observers, self.host, fn, args, kwargs)
+        return self._observed.make_msg()
 
     def _send(self, msg: Any) -> None:
         router = self.host.router
@@ -133,8 +144,10 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         msg.reply_to = self._handle
         try:
             self.host.send(msg)
-        except BaseException:
+        except BaseException as e:
             self._forget()
+            if self._observed is not None:
+                self._observed.end(e)
             raise
 
     def _forget(self) -> None:
@@ -188,6 +201,11 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             # The future was cancelled, or the answer is late.
             pass
 
+    def _tell_observers(self) -> None:
+        observed, self._observed = self._observed, None
+        if observed is not None:
+            observed.end(concurrent.futures.CancelledError() if self.cancelled() else self.exception())
+
     def cancel(self) -> bool:
         """
         Drop the function if it has not begun, or end it if it runs. Return whether there was still something to cancel.
@@ -234,5 +252,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         done, self._on_done = self._on_done, None
         if done is not None:
             done()
+        if self._observed is not None:
+            self.host.tree._callbacks.run(self._tell_observers)
         if self._done_callbacks:
             self.host.tree._callbacks.run(super()._invoke_callbacks)

@@ -66,7 +66,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         self.lost = errors.ConnectionLost.of(mitogen.core.ChannelError(text), self.name)
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if self.tree.threads != 1 or inspect.iscoroutinefunction(fn):
+        tree = self.tree
+        if tree.threads != 1 or tree._observers or inspect.iscoroutinefunction(fn):
             return super().call(fn, *args, **kwargs)
         return caller.call_directly(self, fn, args, kwargs)  # type: ignore[no-any-return]
     call.__doc__ = caller.Caller.call.__doc__

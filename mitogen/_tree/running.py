@@ -122,6 +122,8 @@ class Running(Stream[Any]):
 
     :param names: module, class or None, and name of a function of the host.
     """
+    _is_observed = False
+
     def __init__(self, host: Host, options: CallOptions, starter: Any, names: Any, args: Any, kwargs: Any) -> None:
         self._starter = starter  # type: ignore[method-assign]
         super().__init__(host, options, host._tasks.queue(host.tree.threads), names, args, kwargs)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 import mitogen._tasks
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import errors, tasks
+from mitogen._tree import errors, observing, tasks
 from mitogen._tree.options import CallOptions
 
 if TYPE_CHECKING:
@@ -47,10 +47,13 @@ class Stream(Iterator[T]):
         self._items: Optional[Any] = mitogen.core.Receiver(host.router, respondent=host, max_bytes=room)
         try:
             self._begin(fn, args, kwargs)
-        except BaseException:
-            self._end()
+        except BaseException as e:
+            self._end(e)
             raise
 
+    _observed: Optional[observing.Observed] = None
+    #: Whether observers are told of it.
+    _is_observed = True
     #: The function over there that calls the generator function, and sends items.
     _starter = staticmethod(mitogen._tasks.stream)
 
@@ -64,9 +67,13 @@ class Stream(Iterator[T]):
         host, options = self._host, self._options
         fn, args, kwargs = mitogen.parent._take_apart(fn, args, kwargs)
         chain = host.default_call_chain
+        names = self._names(fn)
+        if host.tree._observers and self._is_observed:
+            self._observed = observing.Observed(host.tree._observers, host, fn, args, kwargs)
+            names, args, kwargs = self._observed.make_stream()
         msg = chain.make_msg(
-            self._starter, self._names(fn), args, mitogen.core.Kwargs(kwargs), self._items.to_sender(),
-            options.window, options.window_bytes)
+            self._starter, names, args, mitogen.core.Kwargs(kwargs), self._items.to_sender(), options.window,
+            options.window_bytes)
         msg.handle = self._queue.handle
         answer = _Answer(self, self._items)
         msg.reply_to = self._task_handle = host.router.add_handler(answer.take, persist=False, respondent=host)
@@ -81,8 +88,9 @@ class Stream(Iterator[T]):
             return self._take(left)
         except mitogen.core.TimeoutError:
             pass
-        self.close()
-        raise errors.DeadlineExceeded.after(self._options.timeout or 0, self._host.name, True)
+        error = errors.DeadlineExceeded.after(self._options.timeout or 0, self._host.name, True)
+        self._stop(error)
+        raise error
 
     def _take(self, timeout: Optional[float]) -> T:
         """
@@ -133,27 +141,34 @@ class Stream(Iterator[T]):
         Raise what the generator raised, or that it is not known how it ended.
         """
         if self._answer is None:
-            self.close()
-            raise errors.told(end, self._host)
-        self._end()
+            error = errors.told(end, self._host)
+            self._stop(error)
+            raise error
         try:
             self._answer.unpickle()
+            self._end(None)
             return
         except errors.OLDER as e:
             error = errors.told(e, self._host)
+        self._end(error)
         raise error
 
-    def _end(self) -> None:
+    def _end(self, error: Optional[BaseException]) -> None:
         if self._items is not None:
             self._items.close()
             self._items = None
+            if self._observed is not None:
+                self._observed.end(error)
 
     def close(self) -> None:
         """
         End the generator: ``GeneratorExit`` or ``TaskCancelled`` is raised in it. Does not wait for that; repeatable.
         """
+        self._stop(GeneratorExit())
+
+    def _stop(self, error: BaseException) -> None:
         if self._items is not None:
-            self._end()
+            self._end(error)
             try:
                 self._host.router.del_handler(self._task_handle)
             except KeyError:

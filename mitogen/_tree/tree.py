@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import mitogen.core
 import mitogen.master
 import mitogen.parent
-from mitogen._tree import errors, target as targets
+from mitogen._tree import errors, observing, target as targets
 from mitogen._tree.future import Callbacks
 from mitogen._tree.group import DownHost, Group
 from mitogen._tree.host import Host
@@ -63,6 +63,7 @@ class Tree(mitogen.master.Router):
         super().__init__(max_message_size=max_message_size)
         self.threads = threads
         self._callbacks = Callbacks(self.broker)
+        self._observers: tuple[observing.Observer, ...] = ()
         for name, value in (limits or {}).items():
             setattr(self.limits, name, value)
 
@@ -79,6 +80,27 @@ class Tree(mitogen.master.Router):
         self.broker.shutdown()
         self.broker.join()
         self._callbacks.join()
+
+    def observe(self, begin: observing.Begin, there: Optional[observing.There] = None) -> Callable[[], None]:
+        """
+        Have functions called when tasks of this tree begin and end: the functions that are given to `call`, `submit`,
+        `map` and `stream` of its hosts, executors and coroutines. An exception of an observer is logged, and the task
+        goes on.
+
+        :param begin: called with a :class:`mitogen.ObservedTask` before it is sent, by the thread that gives it. It may
+            return a function to be called once when the task has ended: with None, or with the exception. That is
+            called by a thread of the tree, by the one that iterates over a stream, or by the event loop's.
+        :param there: function of a module that hosts can import. It is called on the host with the name of the task
+            and with the headers that `begin` has filled in, and returns a context manager; the task runs within it.
+        :return: a function that ends this observation.
+        :raises TypeError: `there` has no name that leads to it.
+        """
+        observer = observing.observer(begin, there)
+        self._observers += (observer,)
+
+        def stop() -> None:
+            self._observers = tuple(other for other in self._observers if other is not observer)
+        return stop
 
     @property
     def hosts(self) -> list[Host]:

@@ -6,6 +6,7 @@ Workers: processes of their own for single calls. They end with the call, and so
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -97,5 +98,7 @@ def submit(host: Host, options: CallOptions, fn: Callable[..., Any], args: Any, 
     host.default_call_chain._find(mitogen.parent._take_apart(fn, args, kwargs)[0])
     host._tasks.start()
     future = WorkerFuture(host, options.timeout)
-    threading.Thread(target=future._serve, args=(fn, args, kwargs), name='mitogen.worker').start()
+    # Observers look at variables of the context that the caller has, such as the span it is in.
+    args = future._serve, fn, args, kwargs
+    threading.Thread(target=contextvars.copy_context().run, args=args, name='mitogen.worker').start()
     return future
