@@ -145,13 +145,14 @@ class Session:
         started = running.start_function(self._host, ('mitogen._console', None, 'run'), (text,))
         # Another thread waits: an exception in the midst of it could lose a part of what comes.
         future = self._thread.submit(started.follow, self._outputs)
-        pressed = 0
+        pressed = told_of = 0
         while not future.done():
             try:
-                concurrent.futures.wait([future], SOON if pressed else None)
-                if pressed and not future.done():
+                # Not for ever: no wait ends for a signal that came just before it.
+                concurrent.futures.wait([future], SOON)
+                if pressed > told_of and not future.done():
+                    told_of = pressed
                     print('mitogen: it does not react yet; the shell ends at the third Ctrl-C', file=sys.stderr)
-                    concurrent.futures.wait([future])
             except KeyboardInterrupt:
                 pressed += 1
                 if pressed >= PATIENCE:
