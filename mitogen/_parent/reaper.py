@@ -7,6 +7,7 @@ from __future__ import absolute_import  # house
 
 import errno  # house
 import signal  # house
+import time  # house
 
 import mitogen.core  # house
 from mitogen.parent import LOG, returncode_to_str, SIGNAL_BY_NUM  # house
@@ -94,10 +95,22 @@ class Reaper(object):
         elif getattr(self._broker, '_exitted', False) is True:
             # There are no timers any more, so this is the only chance.
             if self._escalation:
-                self._signal(signal.SIGTERM)
-            self._stop()
+                self._end_at_once()
+            else:
+                self._stop()
         elif self._schedule() and self._looks in self._escalation:
             self._signal(self._escalation[self._looks])
+
+    def _end_at_once(self):
+        """End the process, and wait a moment for that. Nobody looks again."""
+        self._signal(signal.SIGTERM)
+        # A process that was stopped ends only when it goes on.
+        self._signal(signal.SIGCONT)
+        for delay in self.peeks:
+            time.sleep(delay)
+            if self._is_gone():
+                return
+        self._stop()
 
     def _schedule(self):
         """

@@ -4,6 +4,7 @@ Process and Reaper: the end of a child.
 
 import errno
 import logging
+import os
 import signal
 from unittest import mock
 
@@ -112,6 +113,20 @@ def test_a_gone_process_fires_exit_and_leaves_no_listener():
     assert fired == [1]
     assert broker.timers.get_timeout() is None
     assert not broker.__dict__['_signals'].get('shutdown')
+
+
+def test_a_child_that_was_stopped_ends_with_its_master(make_router):
+    router = make_router()
+    router.broker.shutdown_timeout = 0.5
+    child = router.local()
+    pid = child.call(os.getpid)
+    testlib.stop_process(pid)
+    with testlib.LogCapture('mitogen') as log:
+        router.broker.shutdown()
+        router.broker.join()
+    assert log.find('work is left over')
+    # No zombie is left either.
+    testlib.wait_for(lambda: not os.path.exists('/proc/%d' % pid))
 
 
 def test_a_process_that_ends_soon_is_noticed_soon():
