@@ -40,11 +40,10 @@ class Importer(_Fetcher):
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
             '_buffers', '_console', '_distributions', '_facts', '_files', '_folders', '_freight', '_kept_archives',
-            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', 'ansible',
-            'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
-            'fakessh',
-            'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
-            'master', 'minify', 'os_fork', 'parent', 'podman', 'profiler',
+            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', '_tree',
+            'aio', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
+            'fakessh', 'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
+            'master', 'minify', 'os_fork', 'otel', 'parent', 'podman', 'profiler', 'prometheus',
             'select', 'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
         ]
         pkg_resources_msg = (

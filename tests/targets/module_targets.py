@@ -41,3 +41,11 @@ def source_of_core():
 
 def loaded_modules():
     return sorted(sys.modules)
+
+
+def find_owners(names):
+    """
+    Import (module, name) each; return the modules that define what is called so.
+    """
+    import importlib
+    return [getattr(importlib.import_module(module), name).__module__ for module, name in names]

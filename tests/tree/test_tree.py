@@ -3,6 +3,7 @@ A tree and its hosts: from connecting to the end, from any thread.
 """
 
 import os
+import sys
 import threading
 import time
 
@@ -264,3 +265,11 @@ def test_limits_are_options_of_a_tree():
 def test_names_that_a_package_does_not_have():
     with pytest.raises(AttributeError):
         mitogen.nothing
+
+
+def test_a_bare_host_imports_the_modules_that_a_program_of_a_tree_imports(tree):
+    # A function of the program's main module has that imported over there, with all that it imports.
+    host = tree.connect('local:', python_path=[sys.executable, '-I', '-S'])
+    names = [('mitogen.aio', 'Tree'), ('mitogen.otel', 'observe'), ('mitogen.prometheus', 'Collector')]
+    assert host.call(targets.find_owners, names) == [
+        'mitogen._tree.aio', 'mitogen._tree.tracing', 'mitogen._tree.figures']
