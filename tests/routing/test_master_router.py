@@ -71,7 +71,7 @@ def test_statistics_are_logged_at_the_end(broker):
     router = mitogen.master.Router(broker)
     assert sorted(router.get_stats()) == [
         'bad_load_module_count', 'get_module_count', 'get_module_secs', 'good_load_module_count',
-        'good_load_module_size', 'minify_secs', 'pushed_module_count']
+        'good_load_module_size', 'minify_secs', 'pushed_module_count', 'unused_module_count']
     with testlib.LogCapture('mitogen') as logs:
         broker.shutdown()
         broker.join()
