@@ -125,8 +125,7 @@ def test_a_child_that_was_stopped_ends_with_its_master(make_router):
         router.broker.shutdown()
         router.broker.join()
     assert log.find('work is left over')
-    # No zombie is left either.
-    testlib.wait_for(lambda: not os.path.exists('/proc/%d' % pid))
+    testlib.wait_for_end(pid)
 
 
 def test_a_process_that_ends_soon_is_noticed_soon():

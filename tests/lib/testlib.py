@@ -62,6 +62,18 @@ def send_signal(pid, number):
         os.kill(pid, number)
 
 
+def wait_for_end(pid):
+    """
+    Wait until a process has ended. A child of this process that nobody has waited for is no zombie then.
+    """
+    def ended():
+        try:
+            return os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:
+            return not is_running(pid)
+    wait_for(ended, what='the end of process %d' % (pid,))
+
+
 def stop_process(pid):
     """
     Stop a process, and return once none of its threads runs: on another CPU they go on for a moment after the signal.

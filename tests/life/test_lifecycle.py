@@ -618,15 +618,8 @@ def test_a_peer_that_does_not_read_delays_the_end_by_the_grace_period_only(make_
     router.broker.shutdown_timeout = 1.0
     testlib.stop_process(pid)
     receiver = child.call_async(targets.identity, b'x' * (2 << 20))
-    try:
-        router.broker.shutdown()
-        router.broker.join()
-    finally:
-        # The process outlived the patience of the threads that would have reaped it.
-        os.kill(pid, signal.SIGKILL)
-        try:
-            os.waitpid(pid, 0)
-        except OSError:
-            pass
+    router.broker.shutdown()
+    router.broker.join()
+    testlib.wait_for_end(pid)
     with pytest.raises(ChannelError):
         receiver.get(timeout=60)

@@ -668,8 +668,7 @@ def test_a_sender_that_is_held_back_when_the_broker_ends(make_router):
         # Messages that were still queued could not be sent.
         pass
     router.broker.join()
-    kill(pid)
-    os.waitpid(pid, 0)
+    testlib.wait_for_end(pid)
 
 
 def test_what_came_while_another_thread_was_writing_is_written_before_the_end(broker):
