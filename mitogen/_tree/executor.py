@@ -74,12 +74,13 @@ class HostExecutor(concurrent.futures.Executor):
                 raise RuntimeError('cannot schedule new futures after shutdown')
             place = min(self._places, key=lambda place: place.count)
             future = HostFuture(place.host, place.queue.number)
-            msg = future._make_msg(fn, args, kwargs)
-            msg.handle = place.queue.handle
             self._outstanding.add(future)
             place.count += 1
         future._on_done = lambda: self._note_done(place, future)
         try:
+            # Without the lock: this calls observers, which may use this executor.
+            msg = future._make_msg(fn, args, kwargs)
+            msg.handle = place.queue.handle
             future._send(msg)
         except BaseException:
             self._note_done(place, future)

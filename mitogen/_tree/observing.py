@@ -94,7 +94,11 @@ class Observed:
         steps = self._begin('call')
         if not steps:
             return plain
-        return chain._make_msg(mitogen._tasks.observed.run, self._packed(steps), {}, None)
+        try:
+            return chain._make_msg(mitogen._tasks.observed.run, self._packed(steps), {}, None)
+        except BaseException as e:
+            self.end(e)
+            raise
 
     def make_stream(self) -> tuple[Any, Any, Any]:
         """

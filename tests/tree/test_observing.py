@@ -119,6 +119,23 @@ def test_executors_and_workers_are_told_of(host, notes):
     assert notes.end(2) == [None, None]
 
 
+def test_an_observer_may_use_the_executor_that_it_observes(host, whole):
+    def begin(task):
+        begun.append(task)
+        if len(begun) == 1:
+            inner.append(executor.submit(observed_targets.double, 2))
+    begun, inner = [], []
+    with host.executor(1) as executor:
+        stop = whole.observe(begin)
+        try:
+            assert executor.submit(observed_targets.double, 1).result(testlib.patience()) == 2
+            assert inner[0].result(testlib.patience()) == 4
+        finally:
+            stop()
+        with pytest.raises(TypeError, match='lambda'):
+            executor.submit(lambda: 1)
+
+
 def test_what_cannot_be_sent_is_said_in_terms_of_the_function(host, notes):
     with pytest.raises(mitogen.core.CallError, match=r'argument 1 .*observed_targets\.double'):
         host.call(observed_targets.double, notes)
