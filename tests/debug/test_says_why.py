@@ -134,12 +134,18 @@ def test_a_description_tells_all(router):
     child = router.local(name=u'bob')
     child.call(os.getpid)
     call = child.call_async(targets.sleep, 600)
-    with Sleeping(call.get, child.shutdown):
+    stream = re.compile(r'stream bob to context %d: 0 bytes queued, 0 senders blocked; last received \d+\.\d s ago, '
+                        r'last sent \d+\.\d s ago; \d+ messages and \d+ bytes in' % child.context_id)
+
+    def describe():
         text = mitogen.debug.describe()
+        return stream.search(text) and text
+
+    with Sleeping(call.get, child.shutdown):
+        # The thread waits as soon as the call is queued, and the broker may write it later.
+        text = testlib.wait_for(describe)
     assert text.startswith('==== process %d, context 0, %s core' % (os.getpid(), mitogen.core.CORE))
     assert re.search(r'thread the one that waits \(\d+\) waits since \d+\.\d s for handle %d' % call.handle, text)
-    assert re.search(r'stream bob to context %d: 0 bytes queued, 0 senders blocked; last received \d+\.\d s ago, '
-                     r'last sent \d+\.\d s ago; \d+ messages and \d+ bytes in' % child.context_id, text)
     assert 'routes: [%d]' % child.context_id in text
     assert 'a reply is awaited: handle %d, for a message of %r' % (call.handle, child) in text
     assert 'in test_a_description_tells_all' in text
