@@ -42,7 +42,7 @@ PARTS = {
     ],
     'parent': [
         'base', 'errors', 'tracebacks', 'nonce', 'terminal', 'argv', 'timers',
-        'pollers', 'sleeper', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
+        'pollers', 'sleeper', 'shipping', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
         'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
         'connection', 'belonging', 'unsendable', 'lent', 'calls', 'context', 'losses', 'room', 'requests',
         'grants', 'routes', 'id_allocator', 'announcement', 'forwarder', 'module_forwarder',

@@ -25,6 +25,15 @@ def _bytes_to_keep():
     return 0
 
 
+def _take_debug_signals():
+    """
+    Write down what is waited for when a signal comes, if the environment asks for it.
+    """
+    if os.environ.get('MITOGEN_DEBUG_SIGNAL'):
+        import mitogen.debug
+        mitogen.debug.enable_dump()
+
+
 class Router(mitogen.parent.Router):
     """
     The router of a master.
@@ -35,6 +44,9 @@ class Router(mitogen.parent.Router):
         Largest payload, in bytes, that this router and all its descendants
         accept.
 
+    :raises ValueError:
+        MITOGEN_SHIP in the environment is no word that it may be.
+
     As a context manager, shuts the broker down and waits for it.
     """
     broker_class = Broker
@@ -44,21 +56,21 @@ class Router(mitogen.parent.Router):
 
     #: Whether a target that lacks this package is sent all of it, with the compiled core, if it runs the same version
     #: of Python. These are more bytes, and pay for children that are called often.
-    ship_core = os.environ.get('MITOGEN_SHIP') == 'core'
+    ship_core = os.environ.get('MITOGEN_SHIP', '').strip().lower() == 'core'
 
     #: Bytes of distributions that each user of a target keeps for later runs, of those that travel whole. At 0 nothing
     #: stays there.
     target_cache_bytes = _bytes_to_keep()
 
     def __init__(self, broker=None, max_message_size=None):
+        # Not only when a child starts.
+        mitogen.parent._ship_choice()
         super(Router, self).__init__(
             self.broker_class() if broker is None else broker)
         if max_message_size:
             self.max_message_size = max_message_size
         self._install()
-        if os.environ.get('MITOGEN_DEBUG_SIGNAL'):
-            import mitogen.debug
-            mitogen.debug.enable_dump()
+        _take_debug_signals()
 
     def _install(self):
         """

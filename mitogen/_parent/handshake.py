@@ -5,12 +5,11 @@ From the first stage's lines to frames: the protocols of a child that starts.
 
 from __future__ import absolute_import  # house
 
-import os  # house
 import re  # house
 
 import mitogen.core  # house
 from mitogen.core import b  # house
-from mitogen.parent import LineLoggingProtocolMixin, LOG, _printable_line, RegexProtocol  # house
+from mitogen.parent import LineLoggingProtocolMixin, LOG, _printable_line, RegexProtocol, _ship_choice  # house
 
 
 class BootstrapProtocol(RegexProtocol):
@@ -65,7 +64,7 @@ class BootstrapProtocol(RegexProtocol):
 
     def _send_answer(self, conn, match):
         have = match.group(1) == b('1')
-        if have and not os.environ.get('MITOGEN_SHIP'):
+        if have and not _ship_choice():
             self._answer(b'C', conn._get_short_preamble())
         else:
             conn._get_preamble_for(int(match.group(2), 16), self._answer_source)

@@ -6,7 +6,6 @@ _Launch: the command that starts a child, and the text that it is sent.
 from __future__ import absolute_import  # house
 
 import logging  # house
-import os  # house
 import sys  # house
 
 import mitogen  # house
@@ -15,7 +14,7 @@ from mitogen.core import to_text  # house
 from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial, _get_first_stage_blob  # house
 from mitogen.parent import _get_reduced_partial, _make_nonce, _native_str, _PLAIN_FIRST_STAGE, _replace_phrases  # house
 from mitogen.parent import _UNPACK, Argv, ConnectError, create_child, get_core_source_partial, LOG  # house
-from mitogen.parent import PartialZlib, PY3  # house
+from mitogen.parent import PartialZlib, PY3, _ship_choice  # house
 
 
 def _version_str():
@@ -205,7 +204,7 @@ class _Launch(object):
         if _can_serve(python, whole):
             if (python == sys.hexversion and self._sees_our_files() and
                     self.get_python_argv() == [sys.executable] and
-                    os.environ.get('MITOGEN_SHIP') != 'source'):
+                    _ship_choice() != 'source'):
                 partial = _get_code_partial()
             else:
                 partial = _get_reduced_partial(python, whole)

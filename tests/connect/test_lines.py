@@ -3,12 +3,14 @@ Protocols of lines, passwords, and the bootstrap protocol.
 """
 
 import logging
+import threading
 from unittest import mock
 
 import pytest
 
 import mitogen
 import mitogen.core
+import mitogen.master
 import mitogen.parent
 from mitogen.parent import Connection
 
@@ -124,10 +126,34 @@ def test_the_answer_depends_on_what_the_target_has(bootstrap, line, sent):
     assert bootstrap.conn.stage is Connection.STAGE_SENT
 
 
-def test_shipping_can_be_forced(bootstrap, monkeypatch):
-    monkeypatch.setenv('MITOGEN_SHIP', '1')
+@pytest.mark.parametrize('word', ['1', 'yes', 'on', 'True', 'source', 'core'])
+def test_shipping_can_be_forced(bootstrap, monkeypatch, word):
+    monkeypatch.setenv('MITOGEN_SHIP', word)
     feed(bootstrap.protocol, b'MITO000 1 30b07f0 ab12\n')
     assert written(bootstrap) == b'S00000008for 3.11'
+
+
+@pytest.mark.parametrize('word', ['', '0', 'no', 'off', 'False'])
+def test_a_word_that_means_no_ships_nothing(bootstrap, monkeypatch, word):
+    monkeypatch.setenv('MITOGEN_SHIP', word)
+    feed(bootstrap.protocol, b'MITO000 1 30b07f0 ab12\n')
+    assert written(bootstrap) == b'C00000005short'
+
+
+def test_an_unknown_word_about_shipping_fails_with_the_name_of_the_variable(monkeypatch):
+    threads = threading.active_count()
+    monkeypatch.setenv('MITOGEN_SHIP', 'sometimes')
+    with pytest.raises(ValueError) as e:
+        mitogen.master.Router()
+    assert str(e.value) == 'MITOGEN_SHIP is %r, and must be "1" or "0", "source" or "core", or not set' % ('sometimes',)
+    assert threading.active_count() == threads
+
+
+def test_an_unknown_word_about_shipping_fails_a_later_connection(router, monkeypatch):
+    monkeypatch.setenv('MITOGEN_SHIP', 'sometimes')
+    with pytest.raises(ValueError) as e:
+        router.local()
+    assert 'MITOGEN_SHIP' in str(e.value)
 
 
 def test_bytes_after_the_last_marker_go_to_the_next_protocol(bootstrap):
