@@ -302,7 +302,7 @@ static PyObject *route_here(RouterObject *self, MessageObject *m, const mg_hdr *
     mg_reason why;
     if (mg_router_claim(self->router, hdr, &h, &why) != MG_OK)
         return answered(self, mg_router_dead(self->router, hdr, why, 1, NULL, 0, 0, 0));
-    mg_latch *queue = mg_handler_latch(h);
+    mg_latch *queue = mg_handler_latch(h, hdr->len);
     if (!queue)
         return call_here(self, h, m);
     mg_err err = push_here(self->router, queue, m, hdr);

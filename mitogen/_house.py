@@ -59,7 +59,7 @@ PARTS = {
     ],
     'service': [
         'base', 'declarations', 'policies', 'hurry', 'tally', 'coming_calls', 'calls',
-        'invokers', 'activator', 'admission', 'service', 'pool', 'process_pool',
+        'request', 'invokers', 'activator', 'admission', 'service', 'pool', 'process_pool',
         'file_common', 'below', 'offered_files', 'transfer', 'file_stream_state',
         'push_file_service', 'file_service',
     ],

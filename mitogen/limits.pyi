@@ -8,6 +8,7 @@ class Limits:
     stalled_seconds: float
     service_calls: float
     service_bytes: float
+    service_call_bytes: float
     open_files: float
     fetches: float
     path_bytes: float

@@ -55,6 +55,10 @@ class _Limits(object):
     #: Bytes in those calls. One call alone may be larger.
     service_bytes = 33554432
 
+    #: Bytes of one call of a service, from a caller without the authority of a
+    #: parent.
+    service_call_bytes = 33554432
+
     #: Files that :class:`mitogen.service.FileService` has open. Further ones
     #: are opened when others have been sent.
     open_files = 32

@@ -7,7 +7,7 @@ from __future__ import absolute_import  # house
 
 import mitogen.core  # house
 
-from mitogen.service import _has_room, _STOCK_INVOKES, Activator  # house
+from mitogen.service import _has_room, _request_of, _STOCK_INVOKES, Activator  # house
 
 
 class _Admission(object):
@@ -27,8 +27,9 @@ class _Admission(object):
     #: itself.
     unasked = 0 if mitogen.core.CORE == 'native' else 32
 
-    #: A longer call is not looked into here, but by the thread that obeys it.
-    peek_max = 4096
+    #: A longer call is looked into in any case. The compiled core asks about
+    #: each of those.
+    long = 65536
 
     def __init__(self, pool):
         self._pool = pool
@@ -51,7 +52,7 @@ class _Admission(object):
         # First, since it takes least.
         ticket = tally.take(msg)
         try:
-            if tally.count(ticket) > self.unasked:
+            if tally.count(ticket) > self.unasked or len(msg.data) > self.long:
                 self._check(msg)
         except mitogen.core.CallError:
             tally.give(ticket)
@@ -65,11 +66,9 @@ class _Admission(object):
         :raises mitogen.core.CallError:
             It would be refused.
         """
-        if len(msg.data) > self.peek_max:
-            return
         pool = self._pool
         try:
-            service_name, method_name, _ = pool._parse(msg)
+            service_name, method_name, _ = _request_of(msg)
         except mitogen.core.CallError:
             raise
         except Exception as error:

@@ -20,6 +20,7 @@ from __future__ import absolute_import
 import collections
 import os
 import stat
+import struct
 import sys
 import threading
 

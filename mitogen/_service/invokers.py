@@ -12,8 +12,8 @@ import threading  # house
 import mitogen.core  # house
 
 
-from mitogen.service import _CallQueue, _has_parameter, _has_room, _hurry, _peer_of, _Tally, AllowAny  # house
-from mitogen.service import AllowParents, func_name, LOG, validate_arg_spec  # house
+from mitogen.service import _arguments_of, _CallQueue, _has_parameter, _has_room, _hurry, _peer_of, _Tally  # house
+from mitogen.service import AllowAny, AllowParents, func_name, LOG, validate_arg_spec  # house
 
 
 class _NoReply(object):
@@ -113,15 +113,18 @@ class Invoker(object):
 
     def _checked_method(self, method_name, kwargs, msg):
         """
-        Return the method that a call asks for, if it may be called.
+        Return the method that a call asks for, and its arguments, if it may be
+        called. They are read now if they are :data:`None`.
 
         :raises mitogen.core.CallError:
         """
         self._check(method_name, msg, object)
+        if kwargs is None:
+            kwargs = _arguments_of(msg)
         method = getattr(self.service, method_name)
         validate_arg_spec(getattr(method, 'mitogen_service__arg_spec', {}),
                           kwargs)
-        return method
+        return method, kwargs
 
     def _check(self, method_name, msg, kinds):
         """
@@ -174,7 +177,8 @@ class Invoker(object):
         Obey one call, and answer it.
 
         :param method_name: text.
-        :param dict kwargs: arguments of the method.
+        :param dict kwargs: arguments of the method. Our own invokers take
+            :data:`None`, too, for those of `msg`.
         :param msg:
             Message to answer; if :data:`None`, nothing is answered, and no
             policy asked.
@@ -184,7 +188,7 @@ class Invoker(object):
             The method raised it, or it is :class:`mitogen.core.CallError` and
             the method was not called. Nothing has been answered then.
         """
-        method = self._checked_method(method_name, kwargs, msg)
+        method, kwargs = self._checked_method(method_name, kwargs, msg)
         result = self._run(method, kwargs, msg)
         if msg is not None and result is not _NO_REPLY:
             _reply_quickly(msg, result)
@@ -335,7 +339,7 @@ class DeduplicatingInvoker(Invoker):
         """
         # First, check the call: not every caller may have the result of
         # another call.
-        method = self._checked_method(method_name, kwargs, msg)
+        method, kwargs = self._checked_method(method_name, kwargs, msg)
         key = self.key_from_request(method_name, kwargs)
         ticket = None if msg is None else self._tally.take(msg)
         with self._lock:

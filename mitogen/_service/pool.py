@@ -11,8 +11,8 @@ import threading  # house
 import mitogen.core  # house
 import mitogen.select  # house
 
-from mitogen.service import _Admission, _CallQueue, _ComingCalls, _log_refusal, _may_log, _reply, Activator, Error  # house
-from mitogen.service import get_thread_name, LOG  # house
+from mitogen.service import _Admission, _arguments_of, _CallQueue, _ComingCalls, _log_refusal, _may_log, _reply  # house
+from mitogen.service import _request_of, _STOCK_INVOKES, Activator, Error, get_thread_name, LOG  # house
 
 
 #: id() of the select of a service -> the pools that have that service. The
@@ -433,26 +433,14 @@ class Pool(object):
         except mitogen.core.LatchError:
             LOG.debug('%r: closed', self)
 
-    @staticmethod
-    def _parse(msg):
-        """
-        Return the names of service and method, and the arguments.
-
-        :raises mitogen.core.CallError:
-            It is not a call.
-        """
-        request = msg.unpickle(throw=False)
-        types = (mitogen.core.UnicodeType, mitogen.core.UnicodeType, dict)
-        if not (isinstance(request, tuple) and len(request) == len(types) and
-                all(map(isinstance, request, types))):
-            raise mitogen.core.CallError('this is no service call')
-        return request
-
     def _on_service_call(self, msg):
         service_name = method_name = None
         try:
-            service_name, method_name, kwargs = self._parse(msg)
+            service_name, method_name, kwargs = _request_of(msg)
             invoker = self.get_invoker(service_name, msg)
+            if kwargs is None and type(invoker).invoke not in _STOCK_INVOKES:
+                # An invoker of the program wants them, and asks itself.
+                kwargs = _arguments_of(msg)
             if not getattr(invoker, '_keeps_order', False):
                 self._coming.has_come(msg)
             invoker.invoke(method_name, kwargs, msg)

@@ -4,7 +4,8 @@ Services that a master offers to everybody, also to children that lie.
 
 import threading
 
-from mitogen.service import AllowAny, AllowParents, DeduplicatingInvoker, expose, SerializedInvoker, Service
+from mitogen.service import AllowAny, AllowParents, DeduplicatingInvoker, expose, Invoker, Policy
+from mitogen.service import SerializedInvoker, Service
 
 
 class Offers(Service):
@@ -56,3 +57,52 @@ class InTurn(Offers):
 
 class Once(Offers):
     invoker_class = DeduplicatingInvoker
+
+
+class Asking(Invoker):
+    """
+    An invoker of a program.
+    """
+    def invoke(self, method_name, kwargs, msg):
+        self.service.seen.append((method_name, kwargs))
+        return super(Asking, self).invoke(method_name, kwargs, msg)
+
+
+class Asked(Offers):
+    invoker_class = Asking
+
+    def __init__(self, router):
+        super(Asked, self).__init__(router)
+        self.seen = []
+
+
+class Judge(Policy):
+    """
+    Asks the service.
+    """
+    def is_authorized(self, service, msg):
+        service.judge.asked += 1
+        return service.judge.agrees
+
+
+class Judged(Offers):
+    """
+    A service of a program with a policy of its own.
+    """
+    def __init__(self, router):
+        super(Judged, self).__init__(router)
+        self.judge = Judge()
+        self.judge.asked, self.judge.agrees = 0, False
+
+    @expose(AllowAny())
+    def open_up(self):
+        self.judge.agrees = True
+        return u'opened'
+
+    @expose(Judge())
+    def perhaps(self):
+        return u'yes'
+
+
+class JudgedInTurn(Judged):
+    invoker_class = SerializedInvoker

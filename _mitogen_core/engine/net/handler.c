@@ -18,6 +18,9 @@ struct mg_handler {
  * messages wait. */
 #define UNASKED 32
 
+/* It is asked about each longer one, since so many of those would take much memory while they wait. */
+#define UNASKED_BYTES 65536
+
 /* --- life --- */
 
 /* Frees a handler with all but its owner. */
@@ -93,9 +96,9 @@ int64_t mg_handler_respondent(const mg_handler *h)
     return h->is.respondent;
 }
 
-mg_latch *mg_handler_latch(const mg_handler *h)
+mg_latch *mg_handler_latch(const mg_handler *h, size_t len)
 {
-    if (h->is.policy == MG_POLICY_GUEST && mg_latch_size(h->is.latch) >= UNASKED)
+    if (h->is.policy == MG_POLICY_GUEST && (len > UNASKED_BYTES || mg_latch_size(h->is.latch) >= UNASKED))
         return NULL;
     return h->is.policy != MG_POLICY_ASK ? h->is.latch : NULL;
 }

@@ -20,7 +20,7 @@ typedef enum {
     MG_POLICY_NONE,
     MG_POLICY_PARENT,    /* auth_id is ours or one of our parents' */
     MG_POLICY_NEIGHBOUR, /* src_id is the stream's remote_id */
-    MG_POLICY_GUEST, /* a parent's authority passes; Python decides about others, once some wait in the latch */
+    MG_POLICY_GUEST, /* a parent's authority passes; Python decides about others, long ones or once some wait in the latch */
     MG_POLICY_ASK /* only Python knows: the handler gets the frame undecided, and still registered */
 } mg_policy;
 
@@ -49,8 +49,9 @@ void *mg_handler_owner(const mg_handler *h);
 int mg_handler_removed(const mg_handler *h);
 int64_t mg_handler_respondent(const mg_handler *h);
 
-/* The latch that a message for it goes to now without Python being asked, borrowed, or NULL. Takes the latch's lock. */
-mg_latch *mg_handler_latch(const mg_handler *h);
+/* The latch that a message of len bytes for it goes to now without Python being asked, borrowed, or NULL. Takes the
+ * latch's lock. */
+mg_latch *mg_handler_latch(const mg_handler *h, size_t len);
 
 /* add takes a reference of its own; handle 0: the next free one; MG_EEXIST unless overwrite; MG_ENOMEM. del:
  * MG_ENOENT. get: a new reference, or NULL. */

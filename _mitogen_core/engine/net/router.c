@@ -234,7 +234,7 @@ static mg_err push_to_latch(mg_router *r, mg_latch *l, mg_frame *f, mg_stream *s
 /* Gives a claimed frame to its handler; takes over both references. */
 static mg_err deliver(mg_router *r, mg_handler *h, mg_frame *f, mg_stream *s)
 {
-    mg_latch *l = mg_handler_latch(h);
+    mg_latch *l = mg_handler_latch(h, mg_frame_len(f));
     if (!l)
         return post_to_python(r, MG_EV_FRAME, h, f, s);
     mg_err err = push_to_latch(r, l, f, s);

@@ -157,6 +157,32 @@ static void the_guest_policy_asks_about_others_once_some_messages_wait(void)
     end_world(&w);
 }
 
+static void the_guest_policy_asks_about_a_long_message_of_others(void)
+{
+    static char text[65536 + 2];
+    struct world w;
+    mg_event ev;
+
+    memset(text, 'x', sizeof text - 1);
+    make_world(&w, 1);
+    mg_latch *l = listen_with(&w, HANDLE, MG_POLICY_GUEST, -1, 1);
+    local(&w, (mg_hdr) {.dst_id = OWN, .handle = HANDLE}, text);
+    CHECK(got(l, text));
+    comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), text + 1);
+    CHECK(got(l, text + 1) && all_quiet(&w));
+    comes_by(w.child, FROM(CHILD, .dst_id = OWN, .handle = HANDLE), text);
+    CHECK(mg_latch_size(l) == 0 && w.child->in_python == 1);
+    CHECK(mg_loop_pop_event(w.node.loop, &ev) && ev.kind == MG_EV_FRAME && mg_frame_len(ev.b) == sizeof text - 1);
+    mg_handler_unref(ev.a);
+    mg_frame_unref(ev.b);
+    mg_stream_unref(ev.c);
+    mg_stream_go_on(w.child);
+    turn(&w);
+    CHECK(all_quiet(&w));
+    mg_latch_unref(l);
+    end_world(&w);
+}
+
 static void a_handler_for_one_message_takes_one_and_not_one_that_is_refused(void)
 {
     struct world w;
@@ -304,6 +330,7 @@ int main(void)
     RUN(the_parent_policy_asks_for_the_authority_of_us_or_a_parent);
     RUN(the_neighbour_policy_asks_for_the_context_at_the_other_end);
     RUN(the_guest_policy_asks_about_others_once_some_messages_wait);
+    RUN(the_guest_policy_asks_about_a_long_message_of_others);
     RUN(a_handler_for_one_message_takes_one_and_not_one_that_is_refused);
     RUN(a_closed_latch_is_an_invalid_handle);
     RUN(what_python_handles_or_judges_is_an_event_that_holds_its_stream);

@@ -86,7 +86,7 @@ static inline void end_world(struct world *w)
 /* A frame that comes in by s. feed() also writes what is forwarded, at the end of its turn. */
 static inline void comes_by(mg_stream *s, mg_hdr hdr, const char *payload)
 {
-    uint8_t wire[1000];
+    uint8_t wire[70000];
 
     hdr.enc = MG_ENC_MGC;
     hdr.len = (uint32_t) strlen(payload);
