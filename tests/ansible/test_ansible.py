@@ -92,7 +92,7 @@ def assert_in_use(run, way, core):
         assert run.printed().count(IN_USE % (core,)) == 1, run.printed()
 
 
-@pytest.mark.seconds(120)
+@pytest.mark.seconds(600)
 def test_each_way_switches_the_plugins_on(site):
     runs = [(way, Run(site, 'way-' + way, way, CORES[0]).start('ways.yml', '-vvv')) for way in WAYS]
     plain = Run(site, 'way-plain').start('ways.yml', '-v')
@@ -158,7 +158,7 @@ def python_processes(uid):
 KILLED = re.compile('the interpreter over there is killed|the daemon is killed')
 
 
-@pytest.mark.seconds(240)
+@pytest.mark.seconds(600)
 def test_what_goes_wrong_is_told_as_by_ansible_and_the_next_task_works(site):
     plain = Run(site, 'faults-plain', LATE_SECONDS='61').start('faults.yml')
     ours = Run(site, 'faults-ours', 'path', CORES[0], LATE_SECONDS='62').start('faults.yml')

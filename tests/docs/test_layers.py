@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.once, pytest.mark.skipif(not os.path.exists(TOOL), rea
 
 
 def test_nothing_looks_up():
-    proc = subprocess.run([sys.executable, TOOL], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    proc = subprocess.run([sys.executable, TOOL], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=110)
     assert proc.returncode == 0, proc.stdout
 
 
@@ -56,7 +56,7 @@ def test_each_import_of_what_is_above_is_found(tmp_path):
         old = (tmp_path / path).read_text() if (tmp_path / path).exists() else ''
         (tmp_path / path).write_text(line + '\n' + old)
     proc = subprocess.run([sys.executable, str(tmp_path / 'tools' / 'check_layers.py')], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=60)
+                          stderr=subprocess.STDOUT, text=True, timeout=110)
     assert proc.returncode == 1
     found = proc.stdout.splitlines()
     paths = [path.replace('_mitogen_core/engine/', '').replace('_mitogen_core/', '') for path in UPWARDS]

@@ -13,7 +13,7 @@ PyInstaller = pytest.importorskip('PyInstaller')
 
 pytestmark = [
     # An application has both cores, whichever core runs the tests.
-    pytest.mark.once, pytest.mark.slow, pytest.mark.seconds(240),
+    pytest.mark.once, pytest.mark.slow, pytest.mark.seconds(900),
     pytest.mark.skipif(not sysconfig.get_config_var('Py_ENABLE_SHARED'), reason='PyInstaller needs a Python in a shared library'),
 ]
 
@@ -79,7 +79,7 @@ def start(application, tmp_path):
         starts = tmp_path / 'starts'
         starts.write_text('')
         out = subprocess.run([application] + list(args), env=dict(os.environ, STARTS=str(starts)), stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True, timeout=60)
+                             stderr=subprocess.STDOUT, text=True, timeout=300)
         assert starts.read_text() == 'started\n'
         return out.stdout.splitlines()
     return start

@@ -41,7 +41,7 @@ def in_checkout(program, python=sys.executable, core='pure'):
     Run a program that imports the package from the source tree; return what it prints, which is JSON.
     """
     env = dict(os.environ, PYTHONPATH=places.ROOT, MITOGEN_CORE=core, PYTHONDONTWRITEBYTECODE='1')
-    out = subprocess.check_output([python, '-c', 'import json, sys\n' + program], env=env, cwd=places.LIB, timeout=60)
+    out = subprocess.check_output([python, '-c', 'import json, sys\n' + program], env=env, cwd=places.LIB, timeout=110)
     return json.loads(out.decode())
 
 
@@ -180,7 +180,7 @@ def import_core(checkout, options=(), **kwargs):
     env = dict(os.environ, PYTHONPATH=str(checkout), MITOGEN_CORE='pure', PYTHONDONTWRITEBYTECODE='')
     env.update(kwargs)
     program = 'import mitogen.core as c; print(c.fire.__code__.co_filename); print(c.fire.__doc__.split()[0])'
-    out = subprocess.check_output([sys.executable] + list(options) + ['-c', program], env=env, cwd=places.LIB, timeout=60)
+    out = subprocess.check_output([sys.executable] + list(options) + ['-c', program], env=env, cwd=places.LIB, timeout=110)
     return out.decode().splitlines()
 
 
