@@ -25,6 +25,7 @@ from mitogen._tree import (
     RemoteError as RemoteError,
     Result as Result,
     Stream as Stream,
+    Synced as Synced,
     Tree as Tree,
     connect as connect,
 )

@@ -75,11 +75,12 @@ PACKAGE = [
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
     '_tree': ['errors', 'options', 'observing', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running', 'calls',
-              'content', 'meter', 'files', 'executor', 'host', 'group', 'tree', 'aio', 'tracing', 'figures', '__init__'],
+              'content', 'meter', 'files', 'sync_meter', 'shared_blocks', 'sync', 'executor', 'host', 'group', 'tree', 'aio', 'tracing', 'figures', '__init__'],
     '_cli': ['__init__', 'values', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp',
              'doctor', 'shell', 'top', 'tree'],
     '_tasks': ['__init__', 'observed_coroutine', 'observed', 'spans'],
-    '_files': ['__init__', 'items', 'open_folder', 'reader', 'new_entry', 'writer', 'opened', 'folders'],
+    '_files': ['__init__', 'items', 'sync_items', 'open_folder', 'blocks', 'basis', 'reader', 'new_entry', 'synced_file',
+               'writer', 'sync_writer', 'comparison', 'sync_source', 'opened', 'sync_opened', 'folders'],
     'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'fragments', 'hub', 'remote', 'target', 'zygote',
                 'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',
                 'plugins.connection.local', 'plugins.connection.ssh'],

@@ -26,12 +26,17 @@ path at the end becomes it, or it is put into that if that ends in a slash, too.
 links, and what else is there stays. Each file appears whole and at once. From several hosts, each gets a folder of its
 name.
 
+With --sync only what differs is sent: a file of the same size and time is the same, and of another one those blocks are
+sent that the host has not. Times and holes are kept, checksums are compared at the end, and what goes to several hosts
+is read and compressed once.
+
 exit status: 0; 1 if something could not be copied somewhere, 255 if a host could not be reached, 2 for a wrong command
 line, 130 after Ctrl-C, 143 after SIGTERM; nothing half-written is left then.
 
 examples:
   mitogen cp build/ web1:/srv/app web2:/srv/app
   mitogen cp nginx.conf 'web[1-20]:/etc/nginx/' --sudo
+  mitogen cp --resume image.qcow2 web1:/var/lib/images/
   mitogen cp web1:/etc/nginx docker:web:/etc/nginx sites/
 '''
 
@@ -145,7 +150,13 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument('words', nargs='+', metavar='PATH', help='a path here, or HOST:PATH. HOST is ' + hosts.HELP)
     connecting.add_ways(parser)
     parser.add_argument(
-        '-C', '--compress', action='store_true', help='have ssh compress, which is for slow networks only')
+        '-C', '--compress', action='store_true', help='compress, which is for slow networks only')
+    parser.add_argument('--sync', action='store_true', help='send only what differs, and keep times')
+    parser.add_argument(
+        '--checksum', action='store_true', help='the same, and compare the content of files of the same size and time')
+    parser.add_argument(
+        '--resume', action='store_true',
+        help='the same; a file that is broken off stays as a part, with which the next --resume goes on')
     parser.add_argument('-q', '--quiet', action='store_true', help='show no progress; it is shown on a terminal only')
     parser.set_defaults(func=run, parser=parser)
 
@@ -169,12 +180,55 @@ def _ending_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Copies:
+    """
+    How files are copied: all.
+    """
+    def nothing(self) -> Any:
+        """
+        Return how much is copied at first.
+        """
+        import mitogen
+        return mitogen.Copied()
+
+    def put(self, host: Any, source: str, target: str, progress: Any) -> Any:
+        return host.put(source, target, progress=progress)
+
+    def get(self, host: Any, source: str, target: str, progress: Any) -> Any:
+        return host.get(source, target, progress=progress)
+
+
+class _Syncs(_Copies):
+    """
+    How files are copied: only what differs.
+    """
+    def __init__(self, options: Any) -> None:
+        from mitogen._tree import shared_blocks
+        self._ways = options.checksum, options.resume, options.compress
+        # All hosts get what was compressed once, and their clients of ssh do not compress it again.
+        options.compress = False
+        self._shared = shared_blocks.SharedBlocks()
+
+    def nothing(self) -> Any:
+        import mitogen
+        return mitogen.Synced()
+
+    def put(self, host: Any, source: str, target: str, progress: Any) -> Any:
+        from mitogen._tree import sync
+        return sync.put(host, source, target, *self._ways, progress, self._shared)
+
+    def get(self, host: Any, source: str, target: str, progress: Any) -> Any:
+        from mitogen._tree import sync
+        return sync.get(host, source, target, *self._ways, progress)
+
+
 def run(options: Any, rest: list[str]) -> int:
     """
     Do what the command line says and return the exit status.
     """
     wanted = plan(options.words + rest)
     options.hosts = list(wanted.puts or wanted.gets)
+    copies = _Syncs(options) if options.sync or options.checksum or options.resume else _Copies()
     work = connecting.Work(options)
     shown = work.display()
     bar = progress.Progress(None) if options.json or options.quiet else progress.Progress.on_terminal()
@@ -183,12 +237,12 @@ def run(options: Any, rest: list[str]) -> int:
         os.makedirs(wanted.gets[host][0][1], exist_ok=True)
 
     def job(host: Any, outcome: display.Outcome) -> None:
-        value: dict[str, Any] = {'files': 0, 'folders': 0, 'links': 0, 'bytes': 0, 'skipped': []}
-        pairs = [(host.put, pair) for pair in wanted.puts.get(outcome.host, ())]
-        pairs += [(host.get, pair) for pair in wanted.gets.get(outcome.host, ())]
+        value = dataclasses.asdict(copies.nothing())
+        pairs = [(copies.put, pair) for pair in wanted.puts.get(outcome.host, ())]
+        pairs += [(copies.get, pair) for pair in wanted.gets.get(outcome.host, ())]
         told = bar.of(outcome.host)
         for copy, (source, target) in pairs:
-            copied = dataclasses.asdict(copy(source, target, progress=told))
+            copied = dataclasses.asdict(copy(host, source, target, told))
             for line in copied['skipped']:
                 text = 'mitogen: not copied: %s\n' % (line,)
                 shown.write(outcome.host, display.STDERR, text.encode('utf-8', 'replace'))

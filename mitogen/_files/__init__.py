@@ -8,6 +8,14 @@ is first asked for files. Hosts may have Python 2.7.
 * `open_folder` and `new_entry`: where they work, and what they make.
 * `opened`: readers and writers for a program elsewhere, which calls them piece by piece.
 * `folders`: those that are wanted for themselves.
+
+A sync sends only what differs from what is there. Both ends know a file by its `blocks`, and `sync_items` has the forms
+in which they talk of it.
+
+* `sync_source` offers what is there, and makes items of what is wanted.
+* `comparison` says what is wanted, `sync_writer` writes it, with a `synced_file` for each file, whose `basis` is what
+  there was of it.
+* `sync_opened`: both for a program elsewhere.
 """
 # !mitogen: minify_safe
 

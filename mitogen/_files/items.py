@@ -46,20 +46,20 @@ def is_name(value):
     return len(value) <= MOST_NAME and value not in (b'', b'.', b'..') and b'/' not in value and b'\0' not in value
 
 
-def _is_bytes(value):
+def is_bytes(value):
     return isinstance(value, bytes)
 
 
-def _is_number(value):
+def is_number(value):
     return isinstance(value, mitogen.core.integer_types)
 
 
 def _is_mode(value):
-    return value is None or _is_number(value)
+    return value is None or is_number(value)
 
 
 def _is_text(value):
-    return _is_bytes(value) and b'\0' not in value
+    return is_bytes(value) and b'\0' not in value
 
 
 def _is_why(value):
@@ -67,34 +67,35 @@ def _is_why(value):
 
 
 #: Kind -> what its members have to be.
-_SHAPES = {
-    FOLDER: (_is_bytes, _is_number),
+SHAPES = {
+    FOLDER: (is_bytes, is_number),
     UP: (),
-    FILE: (_is_bytes, _is_mode, _is_number),
-    DATA: (_is_bytes,),
+    FILE: (is_bytes, _is_mode, is_number),
+    DATA: (is_bytes,),
     DONE: (),
-    LINK: (_is_bytes, _is_text),
-    SKIPPED: (_is_bytes, _is_why),
+    LINK: (is_bytes, _is_text),
+    SKIPPED: (is_bytes, _is_why),
 }
 
 
-def _is_item(value):
-    if not isinstance(value, (tuple, list)) or not value or not _is_number(value[0]):
+def _is_item(value, shapes):
+    if not isinstance(value, (tuple, list)) or not value or not is_number(value[0]):
         return False
-    shape = _SHAPES.get(value[0])
+    shape = shapes.get(value[0])
     return shape is not None and len(value) == 1 + len(shape) and all(
         test(member) for test, member in zip(shape, value[1:]))
 
 
-def checked(items):
+def checked(items, shapes=SHAPES):
     """
     Yield items that came from a process which may say anything. Each has the members of its kind.
 
+    :param shapes: kind -> what its members have to be.
     :raises NoTree: there is something else.
     """
     if not isinstance(items, (tuple, list)):
         raise NoTree('no list of items')
     for item in items:
-        if not _is_item(item):
+        if not _is_item(item, shapes):
             raise NoTree('an item of no known form')
         yield item

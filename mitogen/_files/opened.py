@@ -24,12 +24,12 @@ _listening = []
 
 def _remove_all():
     for opened in list(_open.values()):
-        if isinstance(opened, Writer):
+        if hasattr(opened, 'give_up'):
             opened.give_up()
 
 
 @takes_econtext
-def _note(opened, econtext):
+def note(opened, econtext):
     """
     Keep a writer or an iterator, and return its number. This process leaves nothing half-written when it ends.
     """
@@ -41,12 +41,21 @@ def _note(opened, econtext):
     return number
 
 
+def of_number(number):
+    """
+    Return what has a number.
+
+    :raises KeyError: nothing has. It was closed.
+    """
+    return _open[number]
+
+
 @takes_econtext
 def start_reading(path, econtext):
     """
     Begin to read what is at a path, and return the number for `read_on` and `close`.
     """
-    return _note(send(expanded(path)), econtext=econtext)
+    return note(send(expanded(path)), econtext=econtext)
 
 
 def read_on(number):
@@ -67,7 +76,7 @@ def start_writing(target, name, econtext):
     """
     Begin to write, and return the number for `write_on`, `finish_writing` and `close`. See :class:`Writer`.
     """
-    return _note(Writer(expanded(target), name), econtext=econtext)
+    return note(Writer(expanded(target), name), econtext=econtext)
 
 
 def write_on(number, items):

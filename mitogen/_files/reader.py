@@ -16,10 +16,10 @@ from mitogen._files.items import CHUNK, DATA, DONE, FILE, FOLDER, LINK, MOST_FOL
 from mitogen._files.open_folder import NO_FOLLOW, OpenFolder
 from mitogen.core import Blob
 
-_GONE = 'it went away meanwhile'
+GONE = 'it went away meanwhile'
 
 # A fifo that takes the place of a file must not keep us waiting.
-_TO_READ = os.O_RDONLY | os.O_NONBLOCK
+TO_READ = os.O_RDONLY | os.O_NONBLOCK
 
 
 def kind_of(mode):
@@ -34,20 +34,22 @@ def kind_of(mode):
     return 'a special file'
 
 
-def items_of(path):
+def items_of(path, one_file=None, file_in=None):
     """
     Yield the items of a file, or of a folder and all that lies in it. A symbolic link at `path` itself is followed;
     those in the folder travel as links.
 
     :param bytes path: where it is.
+    :param one_file: called with the path, in place of reading it, if a file is there.
+    :param file_in: called with a folder, and with the name, the path and the status of a file in it, for its items.
     :raises FileError: it cannot be read, or a file changed meanwhile.
     """
     with telling(path):
         mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
-        return _tree(path)
+        return _tree(path, file_in or _file_in)
     if stat.S_ISREG(mode):
-        return _one_file(path)
+        return (one_file or _one_file)(path)
     raise error(path, 'it is %s, which cannot be copied' % (kind_of(mode),))
 
 
@@ -87,7 +89,7 @@ class _Level(object):
             self.names = iter(folder.names())
 
 
-def _tree(top):
+def _tree(top, file_in):
     levels = []
     try:
         with telling(top):
@@ -99,7 +101,7 @@ def _tree(top):
                 levels.pop().folder.close()
                 yield UP,
                 continue
-            for item in _entry(levels, name):
+            for item in _entry(levels, name, file_in):
                 yield item
     finally:
         for level in levels:
@@ -116,7 +118,7 @@ def _enter(levels, folder):
     return level
 
 
-def _entry(levels, name):
+def _entry(levels, name, file_in):
     """
     Yield the items of what has a name in the innermost folder. If it is a folder itself, it becomes the innermost.
     """
@@ -125,18 +127,29 @@ def _entry(levels, name):
     with telling(path):
         found = here.stat(name)
     if found is None:
-        yield SKIPPED, Blob(name), _GONE
+        yield SKIPPED, Blob(name), GONE
     elif stat.S_ISDIR(found.st_mode):
         yield _folder(levels, here, name, path)
     elif stat.S_ISLNK(found.st_mode):
         text = _unless_gone(path, here.call, os.readlink, name)
-        yield (SKIPPED, Blob(name), _GONE) if text is None else (LINK, Blob(name), Blob(text))
+        yield (SKIPPED, Blob(name), GONE) if text is None else (LINK, Blob(name), Blob(text))
     elif stat.S_ISREG(found.st_mode):
-        fd = _unless_gone(path, here.call, os.open, name, _TO_READ | NO_FOLLOW)
-        for item in [(SKIPPED, Blob(name), _GONE)] if fd is None else _content(fd, path, name):
+        for item in file_in(here, name, path, found):
             yield item
     else:
         yield SKIPPED, Blob(name), 'it is %s' % (kind_of(found.st_mode),)
+
+
+def _file_in(here, name, path, found):
+    fd = opened(here, name, path)
+    return [(SKIPPED, Blob(name), GONE)] if fd is None else _content(fd, path, name)
+
+
+def opened(here, name, path):
+    """
+    Return a descriptor of a file that lies in a folder; None if it is there no more.
+    """
+    return _unless_gone(path, here.call, os.open, name, TO_READ | NO_FOLLOW)
 
 
 def _folder(levels, here, name, path):
@@ -144,7 +157,7 @@ def _folder(levels, here, name, path):
         raise error(path, 'more than %d folders lie in each other' % (MOST_FOLDERS,))
     folder = _unless_gone(path, here.folder, name)
     if folder is None:
-        return SKIPPED, Blob(name), _GONE
+        return SKIPPED, Blob(name), GONE
     return FOLDER, Blob(name), _enter(levels, folder).mode
 
 
@@ -163,7 +176,7 @@ def _unless_gone(path, func, *args):
 
 def _one_file(path):
     with telling(path):
-        fd = os.open(path, _TO_READ)
+        fd = os.open(path, TO_READ)
     for item in _content(fd, path, os.path.basename(path)):
         yield item
 

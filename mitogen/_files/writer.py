@@ -12,7 +12,7 @@ import stat
 import sys
 
 from mitogen._files import error, telling
-from mitogen._files.items import checked, DATA, DONE, FILE, FOLDER, is_name, LINK, MOST_FOLDERS, NoTree, SKIPPED, UP
+from mitogen._files.items import checked, DATA, DONE, FILE, FOLDER, is_name, LINK, MOST_FOLDERS, NoTree, SHAPES, SKIPPED, UP
 from mitogen._files.new_entry import NewFile, NewLink
 from mitogen._files.open_folder import OpenFolder
 from mitogen._files.reader import kind_of
@@ -56,7 +56,7 @@ class Writer(object):
         :raises FileError: it cannot be written, or they are no tree.
         """
         try:
-            for item in checked(items):
+            for item in checked(items, self._SHAPES):
                 if self._whole:
                     raise NoTree('more than one')
                 self._KINDS[item[0]](self, *item[1:])
@@ -189,7 +189,7 @@ class Writer(object):
             if found is not None and stat.S_ISREG(found.st_mode):
                 owner = found.st_uid, found.st_gid
                 mode = found.st_mode if mode is None else mode
-            self._new = NewFile(here, name, None if mode is None else mode & 0o777, size, owner)
+            self._new = self._new_file(here, name, None if mode is None else mode & 0o777, size, owner)
             self._new.open()
         if self._gave_up:
             self._new.remove()
@@ -233,4 +233,6 @@ class Writer(object):
             raise NoTree('nothing in no folder')
         self._here(name)
 
+    _new_file = NewFile
+    _SHAPES = SHAPES
     _KINDS = {FOLDER: _folder, UP: _up, FILE: _file, DATA: _data, DONE: _done, LINK: _link, SKIPPED: _skipped}

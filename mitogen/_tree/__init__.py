@@ -21,10 +21,11 @@ from mitogen._tree.observing import Task as ObservedTask
 from mitogen._tree.options import CallOptions
 from mitogen._tree.running import CommandError, CommandTimeout, Completed
 from mitogen._tree.stream import Stream
+from mitogen._tree.sync_meter import Synced
 from mitogen._tree.tree import connect, Tree
 
 __all__ = [
     'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
     'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
-    'HostKeyError', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Tree', 'connect',
+    'HostKeyError', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced', 'Tree', 'connect',
 ]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union
 
-from mitogen._tree import caller, errors
+from mitogen._tree import caller, errors, files, shared_blocks, sync, sync_meter
 from mitogen._tree.host import Host
 from mitogen._tree.options import CallOptions, DEFAULT
 
@@ -136,6 +136,26 @@ class Group(Sequence[Member]):
         calls.begin(self._concurrency or len(self._members))
         return calls.results()
 
+    def sync(
+        self, local: files.Path, remote: files.Path, *, checksum: bool = False, resume: bool = False,
+        compress: bool = False,
+    ) -> Iterator[Result[sync_meter.Synced]]:
+        """
+        Have every host get a file or a tree of here, as :meth:`Host.sync` does, and return an iterator of results: one
+        for each host, as they come. The files are read and compressed once for all hosts, while none is more than some
+        64 MiB behind the first one. A host that is slow delays no other.
+        """
+        shared = shared_blocks.SharedBlocks()
+        pool = concurrent.futures.ThreadPoolExecutor(max(1, len(self._members)), 'mitogen.sync')
+
+        def submit(member: Member) -> concurrent.futures.Future[Any]:
+            if isinstance(member, DownHost):
+                return caller.failed(member.error)
+            return pool.submit(sync.put, member, local, remote, checksum, resume, compress, None, shared)
+        calls = _Calls(self._members, submit)
+        calls.begin(self._concurrency or len(self._members))
+        return calls.results(lambda: pool.shutdown(wait=False))
+
 
 def _result_of(member: Member, seconds: float, future: concurrent.futures.Future[Any]) -> Result[Any]:
     """
@@ -172,8 +192,16 @@ class _Calls:
         # The value is read by the thread that wants it: other hosts need this one.
         self._done.put((member, time.monotonic() - started, future))
 
-    def results(self) -> Iterator[Result[Any]]:
-        for _ in range(self._count):
-            done = self._done.get()
-            self.begin(1)
-            yield _result_of(*done)
+    def results(self, end: Callable[[], object] = lambda: None) -> Iterator[Result[Any]]:
+        """
+        Yield the results.
+
+        :param end: called when no more are wanted.
+        """
+        try:
+            for _ in range(self._count):
+                done = self._done.get()
+                self.begin(1)
+                yield _result_of(*done)
+        finally:
+            end()

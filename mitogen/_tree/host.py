@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors, files, meter, running
+from mitogen._tree import caller, errors, files, meter, running, sync, sync_meter
 from mitogen._tree.executor import HostExecutor
 from mitogen._tree.tasks import HostTasks
 
@@ -149,6 +149,37 @@ class Host(caller.Caller, mitogen.parent.Context):
         of `local`, also if it does not keep to the protocol.
         """
         return files.get(self, remote, local, progress)
+
+    def sync(
+        self, local: files.Path, remote: files.Path, *, checksum: bool = False, resume: bool = False,
+        compress: bool = False, progress: Optional[meter.Progress] = None,
+    ) -> sync_meter.Synced:
+        """
+        Have the host get a file or a tree of here, of which only what differs is sent. A file of the same size and time
+        is the same; of another one, the blocks are sent that the host does not have. Paths mean what they mean for
+        `put`, and times are kept, too. Checksums tell that what was written is what was read.
+
+        :param checksum: compare the content of all files.
+        :param resume: when this is broken off, leave the file that was being written as a part beside it, and let the
+            next call with `resume` go on from there.
+        :param compress: compress what is sent. Where ``ssh`` does that anyway, there is no use.
+        :param progress: called as that of `put`, of files that are not the same.
+        :raises FileError: as by `put`; or a checksum is not that of the file that was sent.
+        :raises ConnectionLost: the host went away.
+        """
+        return sync.put(self, local, remote, checksum, resume, compress, progress)
+
+    def sync_from(
+        self, remote: files.Path, local: files.Path, *, checksum: bool = False, resume: bool = False,
+        compress: bool = False, progress: Optional[meter.Progress] = None,
+    ) -> sync_meter.Synced:
+        """
+        Get a file or a tree of the host, as `sync` does the other way round. A file that differs is sent whole, since a
+        host is not told what is here; with `checksum` it is told the digests of blocks of the files here that it names,
+        and sends what differs of them. A host can write nothing outside of `local`, also if it does not keep to the
+        protocol.
+        """
+        return sync.get(self, remote, local, checksum, resume, compress, progress)
 
     def read_bytes(self, path: files.Path, *, limit: int = files.MOST_READ) -> bytes:
         """

@@ -77,7 +77,10 @@ class Meter:
         self._done, self._total = 0, size
 
     def _data(self, data: bytes) -> None:
-        self._done += len(data)
+        self._more(len(data))
+
+    def _more(self, count: int) -> None:
+        self._done += count
         if self._done != self._total:
             self._tell(max(self._done, self._total))
 

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+import mitogen._files.sync_source
 import mitogen.command
 from mitogen._cli import cp, hosts, progress
 
@@ -104,6 +105,36 @@ def test_several_hosts_at_once(command, build, tmp_path):
     assert sorted(os.listdir(str(tmp_path / 'back'))) == names
     for name in names:
         assert (tmp_path / 'back' / name / 'there' / 'sub' / 'x').read_bytes() == b'x'
+
+
+def test_a_tree_of_which_only_what_differs_is_sent(command, build, tmp_path):
+    there = 'local:%s/there' % (tmp_path,)
+
+    def counts(*words):
+        status, out, err = command('cp', '--json', *words)
+        value = json.loads(out)['value']
+        assert status == 0 and (tmp_path / 'there' / 'sub' / 'x').read_bytes() == (build / 'sub' / 'x').read_bytes()
+        return value['files'], value['same'], value['sent']
+    assert counts('--sync', build, there) == (2, 0, 2)
+    assert counts('--sync', '-C', build, there) == (0, 2, 0)
+    (build / 'sub' / 'x').write_bytes(b'X' * 100000)
+    assert counts('-C', '--resume', build, there)[:2] == (1, 1)
+    time = os.stat(str(build / 'sub' / 'x')).st_mtime_ns
+    (build / 'sub' / 'x').write_bytes(b'Y' * 100000)
+    os.utime(str(build / 'sub' / 'x'), ns=(time, time))
+    assert counts('--checksum', build, there) == (1, 1, 100000)
+    assert command('cp', '--sync', '--json', there + '/', tmp_path / 'back')[0] == 0
+    assert (tmp_path / 'back' / 'sub' / 'x').read_bytes() == b'Y' * 100000
+
+
+def test_what_goes_to_several_hosts_is_read_once(command, build, tmp_path, monkeypatch):
+    (tmp_path / 'hosts').write_text('local:\nlocal:%s\n' % (sys.executable,))
+    read = []
+    monkeypatch.setattr(mitogen._files.sync_source, 'read_at', lambda fd, position, count: read.append(
+        count) or os.pread(fd, count, position))
+    (build / 'large').write_bytes(bytes(100000))
+    assert command('cp', '--sync', str(build) + '/', '@%s:%s/there' % (tmp_path / 'hosts', tmp_path)) == (0, '', '')
+    assert (tmp_path / 'there' / 'large').read_bytes() == bytes(100000) and read.count(100000) == 1
 
 
 def test_what_does_not_travel_is_told(command, build, tmp_path):

@@ -8,6 +8,8 @@ import os
 import mitogen._files
 
 _lies = []
+_item_lies = []
+_answers = []
 
 
 def limit_size(size):
@@ -41,7 +43,7 @@ def set_lies(lists):
     _lies[:] = lists
 
 
-def start_to_lie(path):
+def start_to_lie(path, packs=None):
     return 1
 
 
@@ -50,3 +52,31 @@ def lie(number):
     Return what a hostile host sends in place of a tree.
     """
     return _lies.pop(0) if _lies else None
+
+
+def set_sync_lies(offers, items):
+    _lies[:] = offers
+    _item_lies[:] = items
+    del _answers[:]
+
+
+def note_answers(number, answers):
+    _answers.append(answers)
+
+
+def answers():
+    return list(_answers)
+
+
+def lie_with_items(number):
+    """
+    Return what a hostile host sends in place of items that are wanted.
+    """
+    return _item_lies.pop(0) if _item_lies else None
+
+
+def lie_with_answers(number, offers):
+    """
+    Return what a hostile host sends in place of answers.
+    """
+    return lie(number)

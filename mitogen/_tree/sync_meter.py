@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+SyncMeter: how much of a tree has arrived where an older copy of it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from mitogen._files.items import DATA
+from mitogen._files.sync_items import AS_IT_WAS, COPY, HOLE, KEEP, PACKED, SUM, TIME
+from mitogen._tree.meter import Copied, Meter, Progress
+
+
+@dataclasses.dataclass
+class Synced(Copied):
+    """
+    Tells how much has travelled of what was there in an older form: a :class:`Copied`, of what was written.
+
+    :ivar same: files and links that were left as they were.
+    :ivar sent: bytes of content that were sent, compressed or not.
+    """
+    same: int = 0
+    sent: int = 0
+
+
+class SyncMeter(Meter):
+    """
+    Counts items that have arrived, and tells of the progress.
+    """
+    copied: Synced
+
+    def __init__(self, progress: Optional[Progress], name: str) -> None:
+        super().__init__(progress, name)
+        self.copied = Synced()
+
+    def _sent(self, data: bytes) -> None:
+        self.copied.sent += len(data)
+        self._more(len(data))
+
+    def _packed(self, data: bytes, size: int) -> None:
+        self.copied.sent += len(data)
+        self._more(size)
+
+    def _keep(self) -> None:
+        self._done = self._total
+
+    def _as_it_was(self, name: bytes, size: int) -> None:
+        self.copied.same += 1
+
+    def _nothing(self, what: object) -> None:
+        pass
+
+    _KINDS = {
+        **Meter._KINDS, DATA: _sent, PACKED: _packed, COPY: Meter._more, HOLE: Meter._more, KEEP: _keep,
+        AS_IT_WAS: _as_it_was, TIME: _nothing, SUM: _nothing,
+    }
