@@ -5,14 +5,14 @@ _Fetcher: ask the parent for things by key.
 
 from __future__ import absolute_import  # house
 
-from mitogen.core import _seldom, Latch, thread  # house
+from mitogen.core import _seldom, has_parent_authority, Latch, thread  # house
 
 
 class _Fetcher(object):
     """
     Ask the parent for things by key, each once, however many threads wait. The
     lock is never held while sending or calling back: the broker thread takes
-    it too.
+    it too. Answers come to `_handle`, and `_read` takes one.
     """
     # Requests that wait while the parent sends things of its own accord, or
     # None. Guarded by the lock.
@@ -40,11 +40,26 @@ class _Fetcher(object):
         elif first:
             context.send(make_msg())
 
-    def _abandon(self):
-        """There is no parent any more: wake the threads that wait for it,
-        and send nothing again. Broker thread."""
+    def _install_handler(self, router):
+        router.add_handler(self._take, self._handle,
+                           policy=has_parent_authority)
+
+    def _take(self, msg):
+        """Take an answer of the parent. If it cannot be read, it may be the
+        one that any thread waits for. Broker thread."""
+        if msg.is_dead:
+            return self._abandon()
+        try:
+            self._read(msg)
+        except Exception:
+            self._abandon(self._context)
+            raise
+
+    def _abandon(self, context=None):
+        """Wake the threads that wait for an answer, and ask `context` from now
+        on: there may be no parent any more. Broker thread."""
         with self._lock:
-            self._context = None
+            self._context = context
             waiting, self._callbacks = self._callbacks, {}
         for callback in sum(waiting.values(), []):
             callback()

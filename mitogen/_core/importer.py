@@ -11,11 +11,24 @@ from _codecs import utf_8_encode  # house
 
 import mitogen  # house
 from mitogen.core import _complete, _Fetcher, _importer_log, _module, _REDUCED, _SELDOM, _seldom, GET_MODULE  # house
-from mitogen.core import has_parent_authority, import_module, LazyLogger, LOAD_MODULE, Message, PY3  # house
+from mitogen.core import import_module, LazyLogger, LOAD_MODULE, Message, PY3  # house
 from mitogen.core import ResourceReader, ResourceRequester, _SOURCE_RESOURCE, thread, to_text  # house
 
 if not PY3:  # house
     import imp  # house
+
+
+@_seldom
+def _checked(entry):
+    """Return the tuple that tells of a module.
+
+    :raises ValueError: it is something else."""
+    name, present, path, content, needs = entry
+    texts = [name] + [text for text in (path,) if text is not None] + list(present or ()) + list(needs)
+    if not all(isinstance(text, (bytes, type(u''))) for text in texts) or \
+            path is not None and not isinstance(content, bytes):
+        raise ValueError('no description of a module')
+    return entry
 
 
 class Importer(_Fetcher):
@@ -31,11 +44,15 @@ class Importer(_Fetcher):
                         'nt', '_winapi', 'org'] + ['cStringIO'] * PY3
     # False in a child whose parent does not know which modules are here.
     _told = True
+    _handle = LOAD_MODULE
     if _SELDOM:
         absent_msg = (
             'the parent is unable to serve %r: it is missing there too, or is a '
             'native extension; see the debug log of the master')
         _lost_msg = 'the parent was lost before it could serve %r'
+        _damaged_msg = 'the parent was asked for %r, and has sent something that cannot be read: %s'
+        #: Why that is so, as far as it is known.
+        _damage = 'see the log'
         #: Sub-modules of `mitogen` that may be asked for; an import of another
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
@@ -99,34 +116,42 @@ class Importer(_Fetcher):
             'mitogen.core', None, 'x/mitogen/core.py',
             zlib.compress(self._core_source, 0), [])
 
-    def _install_handler(self, router):
-        router.add_handler(self._on_load_module, LOAD_MODULE,
-                           policy=has_parent_authority)
-
-    def _on_load_module(self, msg):
-        if msg.is_dead:
-            return self._abandon()
-        tup = msg.unpickle()
-        if not tup[0]:
-            return self._load_many(msg)
-        self._answer(tup[0], tup)
+    # A name of upstream.
+    if _SELDOM:
+        def _on_load_module(self, msg):
+            self._take(msg)
 
     @_seldom
-    def _load_many(self, msg):
+    def _read(self, msg):
+        """Take what the parent has sent about modules. If that cannot be read,
+        all imports that wait fail, and later ones ask again."""
+        try:
+            tup = msg.unpickle()
+            if tup[0]:
+                self._answer(tup[0], _checked(tup))
+            else:
+                self._read_many(*msg.unpickle_iter())
+        except Exception:
+            e = sys.exc_info()[1]
+            self._damage = '%s: %s' % (type(e).__name__, e)
+            _importer_log.error('the parent has sent modules that cannot be read: %s', self._damage)
+            # Else the parent might believe that they are on their way.
+            self._report(u'!')
+            with self._lock:
+                self._held = []
+            self._abandon(self._context)
+            self._on_last_module()
+
+    @_seldom
+    def _read_many(self, head, data):
         """Take modules that the parent sends of its own accord. As long as it
         says that there are more, nothing is asked for."""
-        (_, more, entries), data = msg.unpickle_iter()
-
-        def report(text):
-            if self._context:
-                # The handle is HAVE_MODULES.
-                self._context.send(Message(data=utf_8_encode(text)[0], handle=114))
-
+        _, more, entries = head
         def tell_unused():
             # The broker thread, between two answers and as it ends.
             used = set(vars(self).get('_used_below', ()))
             used.update(self._present, ['mitogen.core'])
-            report(u'-' + u' '.join([
+            self._report(u'-' + u' '.join([
                 name for name, entry in list(self._cache.items())
                 if entry[2] is not None and name not in used]))
 
@@ -135,7 +160,7 @@ class Importer(_Fetcher):
             mitogen.core.listen(self._router.broker, 'shutdown', tell_unused)
         elif self._held is None:
             tell_unused()
-        report(u'+')
+        self._report(u'+')
         with self._lock:
             if self._held is None:
                 self._held = []
@@ -143,10 +168,18 @@ class Importer(_Fetcher):
         for name, present, path, needs, size in entries:
             _importer_log.debug('received %r', name)
             content = None if path is None else data[start:start + size]
-            self._answer(name, (name, present, path, content, needs))
+            self._answer(name, _checked((name, present, path, content, needs)))
             start += size
         if not more:
             self._on_last_module()
+
+    @_seldom
+    def _report(self, text):
+        """Tell a parent that sends several modules at a time what became of
+        them. Broker thread."""
+        if PY3 and self._told and self._context:
+            # The handle is HAVE_MODULES.
+            self._context.send(Message(data=utf_8_encode(text)[0], handle=114))
 
     @_seldom
     def _on_last_module(self):
@@ -217,25 +250,47 @@ class Importer(_Fetcher):
         self._refuse_imports(fullname)
         self._look_ahead(fullname)
         self._get(self._request_module, fullname)
+        self._note_present(fullname)
+
+    @_seldom
+    def _note_present(self, fullname):
+        """Note what is inside a module of which the parent has told.
+
+        :raises ImportError: there is no such module, or no answer."""
         if self.get_filename(fullname) is None:
-            raise ModuleNotFoundError(self._lost_msg % (fullname,))
+            raise ModuleNotFoundError(self._lost_msg % (fullname,)) if self._context is None else \
+                ImportError(self._damaged_msg % (fullname, self._damage))
         self._present[fullname] = self._cache[fullname][1] or ()
 
     @_seldom
     def _execute(self, module, fullname):
-        import zlib
         path = self.get_filename(fullname)
-        source = zlib.decompress(self._cache[fullname][3])
         try:
-            code = self._read_code(fullname, source, path) \
-                if b'\0' in source[:9] else \
-                compile(source, path, 'exec', 0, 1)
+            code = self._read_content(fullname, path)
         except SyntaxError:
             _importer_log.exception('while importing %r', fullname)
             raise
         exec(code, module.__dict__)
         if fullname == 'logging' and LazyLogger.sink:
             LazyLogger.sink.install()
+
+    @_seldom
+    def _read_content(self, fullname, path):
+        """Return the code of a module.
+
+        :raises ImportError: the parent has sent something else. The next
+            import asks again."""
+        import zlib
+        try:
+            source = zlib.decompress(self._cache[fullname][3])
+            if b'\0' in source[:9]:
+                return self._read_code(fullname, source, path)
+        except (EOFError, TypeError, ValueError, zlib.error):
+            e = sys.exc_info()[1]
+            self._cache.pop(fullname, None)
+            self._present.pop(fullname, None)
+            raise ImportError(self._damaged_msg % (fullname, e))
+        return compile(source, path, 'exec', 0, 1)
 
     @_seldom
     def _read_code(self, fullname, data, path):
@@ -374,7 +429,7 @@ class Importer(_Fetcher):
         try:
             self.create_module(spec)
             return spec
-        except ImportError:
+        except ModuleNotFoundError:
             _importer_log.debug('there is no %r', spec.name, exc_info=True)
         finally:
             for _ in range(held):

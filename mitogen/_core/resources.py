@@ -8,20 +8,16 @@ from __future__ import absolute_import  # house
 import sys  # house
 
 from mitogen.core import _Fetcher, _FOLDER_RESOURCE, _seldom, BytesIO, GET_RESOURCE  # house
-from mitogen.core import has_parent_authority, import_module, LOAD_RESOURCE, Message, to_text  # house
+from mitogen.core import import_module, LOAD_RESOURCE, Message, to_text  # house
 
 
 class ResourceRequester(_Fetcher):
     """Fetch data files of packages. `_cache`: (package, name) -> bytes or
     None."""
 
-    def _install_handler(self, router):
-        router.add_handler(self._on_load_resource, LOAD_RESOURCE,
-                           policy=has_parent_authority)
+    _handle = LOAD_RESOURCE
 
-    def _on_load_resource(self, msg):
-        if msg.is_dead:
-            return self._abandon()
+    def _read(self, msg):
         key, content = msg.unpickle_iter()
         self._answer(tuple(key), content)
 

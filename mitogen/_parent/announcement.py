@@ -57,6 +57,9 @@ def _receive_announcements(router, on_report):
         stream = router.stream_by_id(msg.src_id)
         if stream is None or stream.protocol.remote_id == mitogen.parent_id:
             return
+        if bytes(msg.data) == b('!'):
+            # It could not read what it was sent.
+            return stream.protocol.sent_modules.clear()
         if _announced_by(stream):
             return on_report(stream, bytes(msg.data))
         try:

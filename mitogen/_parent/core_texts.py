@@ -143,6 +143,15 @@ _FUTURE = b'from __future__ import absolute_import'
 _LATE_NAMES_SINCE = 0x03070000
 
 
+def _was_sent_all():
+    """
+    Tell whether this process was not sent a part of the core only.
+    """
+    # Only a reduced core has that class.
+    return '_Late' not in mitogen.core.__dict__ or \
+        b'\ndef enable_profiling(' in mitogen.core._core_source
+
+
 def _can_serve(python, whole):
     """
     Tell whether this process can start a child from the core's source that it
@@ -151,12 +160,10 @@ def _can_serve(python, whole):
     :param int python: the child's :data:`sys.hexversion`.
     :param bool whole: the child needs everything from the start.
     """
-    # Only a reduced core has that class.
     if '_Late' not in mitogen.core.__dict__:
         return True
-    source = mitogen.core._core_source
     return (python >= 0x03000000) == PY3 and (
-        b'\ndef enable_profiling(' in source or
+        _was_sent_all() or
         not whole and python >= _LATE_NAMES_SINCE)
 
 

@@ -14,7 +14,7 @@ from mitogen.core import to_text  # house
 from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial, _get_first_stage_blob  # house
 from mitogen.parent import _get_reduced_partial, _make_nonce, _native_str, _PLAIN_FIRST_STAGE, _replace_phrases  # house
 from mitogen.parent import _UNPACK, Argv, ConnectError, create_child, get_core_source_partial, LOG  # house
-from mitogen.parent import PartialZlib, PY3, _ship_choice  # house
+from mitogen.parent import PartialZlib, PY3, _ship_choice, _was_sent_all  # house
 
 
 def _version_str():
@@ -208,7 +208,7 @@ class _Launch(object):
                 partial = _get_code_partial()
             else:
                 partial = _get_reduced_partial(python, whole)
-                self._lacks_core = partial._divided
+            self._lacks_core = partial._divided or not _was_sent_all()
             return func(self._finish_preamble(partial))
 
         # Our own core is reduced for another kind of Python than this child's.

@@ -181,8 +181,9 @@ class ModuleForwarder(_Forwarder):
         """
         key = u'mitogen', u'core.late'
         late = self.importer._resource_requester._cache.get(key)
-        if late and not hasattr(stream.protocol, '_has_late_core'):
-            stream.protocol._has_late_core = True
+        conn = getattr(stream, 'conn', None)
+        if late and getattr(conn, '_lacks_core', False) is True:
+            conn._lacks_core = False
             self._send(stream, mitogen.core.LOAD_RESOURCE, key, late)
 
     #: Bytes of content in one message, about.
@@ -260,8 +261,9 @@ class ModuleForwarder(_Forwarder):
         Send a module that is in the cache, and before it those that it will
         ask for, unless they were sent on this stream before.
         """
+        self._send_late_core(stream)
         if fullname not in self.importer._cache:
-            # Our parent was lost before it could answer.
+            # Our parent was lost before it could answer, or its answer was damaged.
             self._send(stream, mitogen.core.LOAD_MODULE,
                        (fullname, None, None, None, ()))
             return

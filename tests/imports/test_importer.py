@@ -235,6 +235,20 @@ def test_threads_that_want_one_module_make_one_request(serve):
     assert served.requests == ['fake_shared']
 
 
+def test_all_that_wait_are_told_of_an_answer_that_cannot_be_read(serve):
+    served = serve()
+    served.context.send.side_effect = lambda msg: served.requests.append(msg.data.decode())
+    told = []
+    for name in 'fake_one', 'fake_two':
+        served.importer._request_module(name, lambda name=name: told.append(name))
+    served.importer._on_load_module(Message(data=b'nonsense', enc=Message.ENC_PKL, handle=mitogen.core.LOAD_MODULE))
+    assert sorted(told) == ['fake_one', 'fake_two']
+    assert not served.importer._cache
+    served.importer._request_module('fake_one', lambda: None)
+    # The parent is told, too.
+    assert served.requests == ['fake_one', 'fake_two', '!', 'fake_one']
+
+
 def test_a_related_module_that_came_along_is_not_requested(serve):
     served = serve(entry('fake_first', ''))
     served.importer._on_load_module(Message.pickled(entry('fake_second', 'X = 2\n')))
