@@ -81,7 +81,8 @@ FOLDERS = {
     '_tasks': ['__init__', 'observed_coroutine', 'observed', 'spans'],
     '_files': ['__init__', 'items', 'sync_items', 'open_folder', 'blocks', 'basis', 'reader', 'new_entry', 'synced_file',
                'writer', 'sync_writer', 'comparison', 'sync_source', 'opened', 'sync_opened', 'folders'],
-    'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'fragments', 'hub', 'remote', 'target', 'zygote',
+    'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'sent', 'environment', 'fragments', 'hub', 'remote', 'target',
+                'importing', 'child', 'background', 'zygote',
                 'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',
                 'plugins.connection.local', 'plugins.connection.ssh'],
 }

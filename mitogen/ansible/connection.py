@@ -22,6 +22,7 @@ import mitogen.ansible.client
 import mitogen.ansible.fragments
 import mitogen.ansible.hub
 import mitogen.ansible.payload
+import mitogen.ansible.sent
 from mitogen.ansible.values import plain
 
 MARSHAL = 2
@@ -63,6 +64,7 @@ class Mixin(object):
         self._becoming = None
         self._interpreter = ''
         self._notes = mitogen.ansible.fragments.Notes(self._shell)
+        self._sent = mitogen.ansible.sent.Sent()
 
     def set_become_plugin(self, plugin):
         super(Mixin, self).set_become_plugin(plugin)
@@ -85,6 +87,14 @@ class Mixin(object):
         super(Mixin, self).close()
 
     # The methods that Ansible calls.
+
+    def put_file(self, in_path, out_path):
+        if os.path.isfile(in_path):
+            self._sent.note(in_path, out_path)
+        return self._put_file(in_path, out_path)
+
+    def _put_file(self, in_path, out_path):
+        return super(Mixin, self).put_file(in_path, out_path)
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         try:
@@ -111,7 +121,7 @@ class Mixin(object):
         if in_data:
             return self._run_module(cmd, inner or text, bool(inner), plain(in_data))
         if inner or sudoable:
-            return self._run_sudoable(cmd)
+            return self._start_background(inner or text, bool(inner)) or self._run_sudoable(cmd)
         return self._run_fragment(cmd, text)
 
     def _run_module(self, cmd, text, becomes, data):
@@ -131,24 +141,44 @@ class Mixin(object):
         return self._job(becomes, ('command', ['/bin/sh', '-c', text], data, self._folder()))[1:]
 
     def _run_payload(self, payload, environ, becomes):
-        frame = 'run', payload.digest, payload.call, environ, self._folder()
-        answer = self._job(becomes, frame, payload.digest)
-        if answer[0] == 'need':
-            self._ask('payload', payload.digest, payload.name, payload.archive)
-            answer = self._job(becomes, frame, payload.digest)
-        return answer
+        return self._job(becomes, ('run', payload.digest, payload.call, environ, self._folder()), [payload])
 
-    def _job(self, becomes, frame, digest=None):
+    def _start_background(self, text, becomes):
         """
-        Have a zygote do something. Return its answer.
+        Start an asynchronous task, or return None if this is no command that does.
         """
+        environ, words = assignments(split(text) or [])
+        found = self._sent.read_command(words)
+        if not found or any(map(READ_AT_START.match, environ)):
+            return None
+        self._interpreter = words[0]
+        wrapper, module = found
+        if module is None:
+            answer = self._run_payload(wrapper, environ, becomes)
+        else:
+            frame = ('background', wrapper.digest, wrapper.call, module.digest, module.call, environ, self._folder())
+            answer = self._job(becomes, frame, [wrapper, module])
+        return answer[1:] if answer[0] == 'done' else None
+
+    def _job(self, becomes, frame, payloads=()):
+        """
+        Have a zygote do something that needs these payloads. Return its answer.
+        """
+        while True:
+            answer = self._try_job(becomes, frame, [payload.digest for payload in payloads])
+            if answer[0] != 'need':
+                return answer
+            payload, = [payload for payload in payloads if payload.digest == answer[1]]
+            self._ask('payload', payload.digest, payload.name, payload.archive)
+
+    def _try_job(self, becomes, frame, digests):
         boot, prompter, user = [self._interpreter, '-c', mitogen.ansible.hub.BOOT], None, ''
         start = boot if self._interpreter else [], False
         if becomes:
             start, prompter = self._becoming.start(boot, self._play_context.executable or '/bin/sh')
             user = self._becoming.key()
         key = '%s %s' % (user, self._interpreter)
-        answer = self._ask('job', self._target(), key, plain(start), marshal.dumps(plain(frame), MARSHAL), digest)
+        answer = self._ask('job', self._target(), key, plain(start), marshal.dumps(plain(frame), MARSHAL), digests)
         output = b''
         while answer[0] == 'prompt':
             output = answer[1]
@@ -236,13 +266,13 @@ class SSHMixin(Mixin):
                 return found[0], found[1].encode('utf-8', 'surrogateescape'), b''
         return self._job(False, ('command', ['/bin/sh', '-c', cmd], b'', ''))[1:]
 
-    def put_file(self, in_path, out_path):
+    def _put_file(self, in_path, out_path):
         if os.path.isfile(in_path) and self._can_be_fast():
             try:
                 return self._judge(self._ask('put', self._target(), os.path.abspath(plain(in_path)), plain(out_path)))
             except FallBack as reason:
                 self._say_why(reason)
-        return super(SSHMixin, self).put_file(in_path, out_path)
+        return super(SSHMixin, self)._put_file(in_path, out_path)
 
     def fetch_file(self, in_path, out_path):
         if self._can_be_fast():

@@ -78,23 +78,20 @@ class Worker(threading.Thread):
         return 'done', core
 
     def on_payload(self, digest, name, archive):
-        self.owner.payloads[digest] = digest, name, mitogen.ansible.payload.unpack(archive)
+        self.owner.payloads[digest] = (digest, name) + mitogen.ansible.payload.unpack(archive)
         return 'done',
 
-    def on_job(self, spec, key, start, frame, digest):
+    def on_job(self, spec, key, start, frame, digests):
         """
         Have a zygote do something, and wait for it.
         """
-        payload = None
-        if digest is not None:
+        payloads = []
+        for digest in digests:
             if digest not in self.owner.payloads:
-                return 'need',
-            digest, name, contents = self.owner.payloads[digest]
-            if contents is None:
-                return 'unknown',
-            payload = (digest, name) + contents
+                return 'need', digest
+            payloads.append(self.owner.payloads[digest])
         target = self.targets.get(spec)
-        job = target.start_job(key, start, frame, payload)
+        job = target.start_job(key, start, frame, payloads)
         try:
             return self.follow(target, job)
         except wire.GoneError:
@@ -164,7 +161,7 @@ class Daemon(object):
         self.listener, self.controller = listener, controller
         self.router = mitogen.master.Router()
         self.targets = mitogen.ansible.target.Targets(self.router)
-        self.payloads = {}  # digest -> (digest, name, contents or None)
+        self.payloads = {}  # digest -> (digest, name, members, texts)
         self.said = set()
         self.core = mitogen.core.CORE
 

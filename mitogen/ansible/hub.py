@@ -24,6 +24,8 @@ import termios
 import threading
 import time
 
+import mitogen.ansible.environment
+
 HEADER = struct.Struct('>II')
 MARSHAL = 2
 
@@ -88,7 +90,8 @@ def start_process(argv, terminal):
     """
     if not terminal:
         proc = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            env=mitogen.ansible.environment.given())
         files = [os.dup(stream.fileno()) for stream in (proc.stdin, proc.stdout, proc.stderr)]
         for stream in proc.stdin, proc.stdout, proc.stderr:
             stream.close()
@@ -97,6 +100,7 @@ def start_process(argv, terminal):
     try:
         proc = subprocess.Popen(
             argv, stdin=slave, stdout=subprocess.PIPE, stderr=slave, start_new_session=True,
+            env=mitogen.ansible.environment.given(),
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
     finally:
         os.close(slave)
@@ -130,7 +134,7 @@ class Hub(object):
 
     # For any thread that has work.
 
-    def request(self, answer, key, start, number, frame, digest=None):
+    def request(self, answer, key, start, number, frame, digests=()):
         """
         Have a zygote do something, and return at once.
 
@@ -140,7 +144,7 @@ class Hub(object):
             interpreter.
         :param int number: of the job.
         :param bytes frame: what the zygote is told, marshalled.
-        :param digest: of the payload that it needs.
+        :param digests: of the payloads that it needs.
         """
         with self.lock:
             try:
@@ -148,8 +152,9 @@ class Hub(object):
             except (OSError, subprocess.SubprocessError) as error:
                 return answer(marshal.dumps(('fail', 'start', str(error)), MARSHAL))
             zygote.jobs[number] = answer
-            if digest is not None and digest not in zygote.payloads:
-                self.give(zygote, digest)
+            for digest in digests:
+                if digest not in zygote.payloads:
+                    self.give(zygote, digest)
             self.tell(zygote, number, frame)
 
     def add_payload(self, digest, name, members, texts):

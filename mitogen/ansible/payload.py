@@ -26,9 +26,6 @@ OLD_RUN = re.compile(
     r"init_globals=dict\(_module_fqn='\1', _modlib_path=modlib_path\),\s+run_name='__main__', alter_sys=True\)")
 OLD_PARAMS = re.compile(r'^    ANSIBALLZ_PARAMS = (.*)$', re.M)
 
-#: A module with one of these looks for the archive in the file system.
-NEEDS_FILE = ('ansible/module_utils/common/respawn.py',)
-
 
 class Payload(object):
     """
@@ -91,15 +88,11 @@ def read_old(archive, text):
 
 def unpack(archive):
     """
-    Return ([(path, digest of the text)], {digest: text}) of an archive, or
-    None if a module would miss something that is not in these.
+    Return ([(path, digest of the text)], {digest: text}) of an archive.
     """
     members, texts = [], {}
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(archive))) as opened:
-        names = opened.namelist()
-        if set(names) & set(NEEDS_FILE) or not all(name.endswith('.py') for name in names):
-            return None
-        for name in names:
+        for name in opened.namelist():
             text = opened.read(name)
             digest = hashlib.sha1(text).digest()
             members.append((name, digest))

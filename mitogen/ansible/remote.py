@@ -15,6 +15,9 @@ import mitogen.ansible.hub
 #: The hub of this context, once there is one.
 HUB = None
 
+#: Digest -> archive of a module, as it stands in a file.
+ARCHIVES = {}
+
 
 def begin(source):
     """
@@ -26,7 +29,7 @@ def begin(source):
     HUB = mitogen.ansible.hub.Hub(bytes(source))
 
 
-def request(sender, key, start, number, frame, digest):
+def request(sender, key, start, number, frame, digests):
     """
     See :meth:`mitogen.ansible.hub.Hub.request`. The answers go to `sender`.
     """
@@ -37,7 +40,7 @@ def request(sender, key, start, number, frame, digest):
             # The link is gone, and with it the process that asked.
             pass
 
-    HUB.request(answer, key, start, number, bytes(frame), digest)
+    HUB.request(answer, key, start, number, bytes(frame), digests)
 
 
 def add_payload(digest, name, members, texts):
@@ -75,6 +78,22 @@ def put(path, mode, data, first):
             data = data[os.write(fd, data):]
     finally:
         os.close(fd)
+
+
+def keep_archive(digest, archive):
+    """
+    Keep the archive of a module, which comes again and again.
+    """
+    ARCHIVES[bytes(digest)] = archive
+
+
+def put_module(path, mode, head, digest, tail):
+    """
+    Write a module with an archive in it that was kept.
+    """
+    put(path, mode, head, True)
+    put(path, mode, ARCHIVES[bytes(digest)], False)
+    put(path, mode, tail, False)
 
 
 def describe(path):

@@ -7,6 +7,7 @@ the controller's own machine, whose hub is in the daemon itself.
 from __future__ import absolute_import
 
 import collections
+import hashlib
 import itertools
 import os
 import pkgutil
@@ -18,7 +19,9 @@ import time
 import mitogen.core
 import mitogen.parent
 import mitogen.ansible.hub
+import mitogen.ansible.payload
 import mitogen.ansible.remote
+import mitogen.ansible.sent
 from mitogen.ansible import answers
 
 #: Seconds for which a failed connection is not tried again.
@@ -27,14 +30,25 @@ FORGET = 60.0
 #: Bytes of a file in one message, and how many of these may be on their way.
 PIECE, WINDOW = 1 << 17, 16
 
+#: Archives of modules that a host keeps, because they may be sent again.
+MOST_ARCHIVES = 20
+
 #: Runs the first interpreter there is; `$MITOGEN_PYTHON` is the one that Ansible would use, if it has told.
 FIND_PYTHON = (
     'for p in %s python3 /usr/libexec/platform-python /usr/local/bin/python3; do '
     'command -v "$p" >/dev/null 2>&1 && exec "$p" "$@"; done; echo "no python3 here" >&2; exit 127')
 
 
+#: Modules that are the text of a zygote, in the order of their imports.
+ZYGOTE = ['environment.py', 'importing.py', 'child.py', 'background.py', 'zygote.py']
+
+
 def zygote_source():
-    return pkgutil.get_data('mitogen.ansible', 'zygote.py')
+    """
+    Return the text of a zygote. It runs as one module, in which each name is known already that a part of it imports.
+    """
+    lines = b''.join([pkgutil.get_data('mitogen.ansible', name) for name in ZYGOTE]).splitlines(True)
+    return b''.join([line for line in lines if not line.startswith(b'from mitogen.ansible.')])
 
 
 class ConnectError(Exception):
@@ -119,17 +133,18 @@ class Target(object):
         self.numbers = 0
         self.payloads, self.texts = set(), set()
 
-    def start_job(self, key, start, frame, payload=None):
+    def start_job(self, key, start, frame, payloads=()):
         """
-        :param payload: (digest, name, members, texts) that it needs.
+        :param payloads: each is (digest, name, members, texts), and needed.
         :raises ConnectError: there is no context.
         """
         with self.lock:
             self.numbers += 1
             job = self.job_class(self, key, self.numbers)
-            if payload is not None and payload[0] not in self.payloads:
-                self.give(*payload)
-            self.request(job, start, frame, payload and payload[0])
+            for payload in payloads:
+                if payload[0] not in self.payloads:
+                    self.give(*payload)
+            self.request(job, start, frame, [payload[0] for payload in payloads])
         return job
 
     def give(self, digest, name, members, texts):
@@ -148,8 +163,8 @@ class LocalTarget(Target):
         super(LocalTarget, self).__init__(router)
         self.hub = mitogen.ansible.hub.Hub(zygote_source())
 
-    def request(self, job, start, frame, digest):
-        self.hub.request(job.events.put, job.key, start, job.number, frame, digest)
+    def request(self, job, start, frame, digests):
+        self.hub.request(job.events.put, job.key, start, job.number, frame, digests)
 
     def add_payload(self, digest, name, members, texts):
         self.hub.add_payload(digest, name, members, dict(texts))
@@ -179,6 +194,7 @@ class RemoteTarget(Target):
         self.context = router._connect(
             Connection, argv=list(argv), python_path=['/bin/sh', '-c', find, 'sh'], connect_timeout=timeout)
         self.lost = False
+        self.archives = set()
         mitogen.core.listen(self.context, 'disconnect', self.on_disconnect)
         self.tell(mitogen.ansible.remote.begin, mitogen.core.Blob(zygote_source()))
 
@@ -188,9 +204,9 @@ class RemoteTarget(Target):
     def tell(self, func, *args):
         self.context.call_no_reply(func, *args)
 
-    def request(self, job, start, frame, digest):
+    def request(self, job, start, frame, digests):
         self.tell(mitogen.ansible.remote.request, job.receiver.to_sender(), job.key, start, job.number,
-                  mitogen.core.Blob(frame), blob(digest))
+                  mitogen.core.Blob(frame), [blob(digest) for digest in digests])
 
     def add_payload(self, digest, name, members, texts):
         self.tell(mitogen.ansible.remote.add_payload, blob(digest), name,
@@ -210,8 +226,10 @@ class RemoteTarget(Target):
 
     def put(self, local, path):
         """
-        Send a file.
+        Send a file. The archive in a module travels once.
         """
+        if mitogen.ansible.sent.is_module(path) and self.put_module(local, path):
+            return
         calls = []
         with open(local, 'rb') as fp:
             mode = os.fstat(fp.fileno()).st_mode & 0o777
@@ -227,6 +245,26 @@ class RemoteTarget(Target):
                     calls.pop(0).get().unpickle()
         for call in calls:
             call.get().unpickle()
+
+    def put_module(self, local, path):
+        """
+        Send a file that has an archive in it, or return False.
+        """
+        with open(local, 'rb') as fp:
+            data, mode = fp.read(), os.fstat(fp.fileno()).st_mode & 0o777
+        found = mitogen.ansible.payload.ARCHIVE.search(data)
+        if not found:
+            return False
+        digest = hashlib.sha1(found.group(1)).digest()
+        with self.lock:
+            if digest not in self.archives:
+                if len(self.archives) >= MOST_ARCHIVES:
+                    return False
+                self.archives.add(digest)
+                self.tell(mitogen.ansible.remote.keep_archive, blob(digest), blob(found.group(1)))
+        self.context.call(mitogen.ansible.remote.put_module, path, mode, blob(data[:found.start(1)]), blob(digest),
+                          blob(data[found.end(1):]))
+        return True
 
     def get(self, path, local):
         """

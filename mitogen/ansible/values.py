@@ -22,6 +22,8 @@ def plain(value):
         return dict((plain(key), plain(item)) for key, item in value.items())
     if isinstance(value, tuple):
         return tuple(plain(item) for item in value)
+    if isinstance(value, (frozenset, set)):
+        return frozenset(plain(item) for item in value)
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, bool):

@@ -2,15 +2,15 @@
 """
 The zygote: a warm interpreter over there that forks a child for each task.
 
-This text runs alone, in an interpreter of its own that has nothing of Mitogen in it and no threads, so a fork is cheap
-and its child is clean. It is started by :mod:`mitogen.ansible.hub`, which sends orders in frames to our standard input
-and gets the answers from our standard output. At the end of the input it ends what still runs and itself.
+This text runs in an interpreter of its own that has nothing of Mitogen in it and no threads, so a fork is cheap and its
+child is clean. :func:`mitogen.ansible.target.zygote_source` puts it behind those of the modules that it imports. It is
+started by :mod:`mitogen.ansible.hub`, which sends orders in frames to our standard input and gets the answers from our
+standard output. At the end of the input it ends what still runs and itself.
 
 A frame is a job's number and the length of what follows, four bytes each, and
 then a marshalled tuple that begins with a word.
 """
 
-import atexit
 import gc
 import marshal
 import os
@@ -19,11 +19,12 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
-import types
 
-from importlib.machinery import ModuleSpec
+from mitogen.ansible.background import prepare, stand_in
+from mitogen.ansible.child import Child
+from mitogen.ansible.environment import given
+from mitogen.ansible.importing import STDLIB, Finder, Payload
 
 HEADER = struct.Struct('>II')
 
@@ -32,95 +33,6 @@ MARSHAL = 2
 
 #: Seconds that a job has between being asked to end and being killed.
 MERCY = 1.0
-
-STDLIB = getattr(sys, 'stdlib_module_names', frozenset(sys.builtin_module_names))
-
-#: Packages that modules of Ansible get from their payload only.
-OURS = ('ansible', 'ansible_collections')
-
-
-def is_ours(name):
-    return name.partition('.')[0] in OURS
-
-
-class Payload(object):
-    """
-    The parts of a module: its own text and that of everything below
-    `ansible` that it may import.
-
-    :param list members: of (path in the archive, digest).
-    """
-    #: Modules that the first run imported. They are imported here before the second: many modules run only once, and
-    #: gain nothing.
-    lesson = None
-    learned = False
-
-    def __init__(self, zygote, name, members):
-        self.zygote = zygote
-        #: Never made: modules use it to name their own files.
-        self.path = '/tmp/ansible_%s_payload/ansible_%s_payload.zip' % (name, name)
-        self.modules = {}
-        for path, digest in members:
-            name, is_package = path[:-len('.py')].replace('/', '.'), False
-            if name.endswith('.__init__'):
-                name, is_package = name[:-len('.__init__')], True
-            self.modules[name] = (path, digest, is_package)
-
-    def code(self, name):
-        path, digest, _ = self.modules[name]
-        found = self.zygote.codes.get((name, digest))
-        if found is None:
-            found = compile(self.zygote.texts[digest], os.path.join(self.path, path), 'exec', dont_inherit=True)
-            self.zygote.codes[name, digest] = found
-        return found
-
-
-class Loader(object):
-    """
-    Imports from a payload.
-    """
-
-    def __init__(self, payload):
-        self.payload = payload
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
-        name = module.__name__
-        zygote = self.payload.zygote
-        zygote.loaded[name] = self.payload.modules[name][1]
-        exec(self.payload.code(name), module.__dict__)
-
-    def get_code(self, name):
-        return self.payload.code(name)
-
-    def get_source(self, name):
-        return self.payload.zygote.texts[self.payload.modules[name][1]].decode('utf-8')
-
-    def get_filename(self, name):
-        return os.path.join(self.payload.path, self.payload.modules[name][0])
-
-    def is_package(self, name):
-        return self.payload.modules[name][2]
-
-
-class Finder(object):
-    """
-    Finds in the payload of the task at hand.
-    """
-    payload = None
-
-    def find_spec(self, name, path=None, target=None):
-        if self.payload is None or name not in self.payload.modules:
-            return None
-        loader = Loader(self.payload)
-        filename = loader.get_filename(name)
-        spec = ModuleSpec(name, loader, origin=filename, is_package=loader.is_package(name))
-        spec.has_location = True
-        if spec.submodule_search_locations is not None:
-            spec.submodule_search_locations.append(os.path.dirname(filename))
-        return spec
 
 
 class Job(object):
@@ -228,11 +140,32 @@ class Zygote(object):
 
     def on_run(self, number, digest, call, environ, folder):
         """
-        Run a module. `call` is how: see :func:`begin_module`.
+        Run a module. `call` is how: see :func:`mitogen.ansible.child.begin_module`.
         """
         payload = self.payloads[digest]
         if not self.warm_up(payload, call):
             return self.answer(number, ('unknown',))
+        self.run_child(number, Child(self, payload, call, environ, folder))
+
+    def on_background(self, number, digest, call, inner_digest, inner_call, environ, folder):
+        """
+        Run the wrapper of an asynchronous task, and in its child the module: that of the last of its arguments.
+        """
+        payload, inner = self.payloads[digest], self.payloads[inner_digest]
+        if not self.warm_up(inner, inner_call) or not self.warm_up(payload, call):
+            return self.answer(number, ('unknown',))
+        if inner.ran:
+            prepare(inner)
+        inner.ran = True
+        stand = Child(self, inner, inner_call, environ, folder)
+        self.run_child(number, Child(self, payload, call, environ, folder),
+                       lambda: stand_in(stand, inner_call['argv'][0]))
+
+    def run_child(self, number, child, prepare_child=None):
+        """
+        Fork a child, which calls `prepare_child` first.
+        """
+        payload = child.payload
         if payload.lesson is not None:
             self.learn(payload)
         self.freeze()
@@ -245,7 +178,7 @@ class Zygote(object):
             files[new_r] = 'new'
         pid = os.fork()
         if not pid:
-            self.be_child(payload, call, environ, folder, out_w, err_w, new_w, list(files))
+            child.live(out_w, err_w, new_w, list(files), prepare_child)
         for fd in (out_w, err_w, new_w):
             if fd is not None:
                 os.close(fd)
@@ -257,6 +190,7 @@ class Zygote(object):
         """
         proc = subprocess.Popen(
             ['/bin/sh', '-c', text] if isinstance(text, str) else list(text), cwd=folder or None, start_new_session=True,
+            env=given(),
             stdin=subprocess.PIPE if data else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         files = {}
         for stream, name in (proc.stdout, 'out'), (proc.stderr, 'err'):
@@ -393,81 +327,6 @@ class Zygote(object):
             getattr(gc, 'freeze', gc.collect)()
             self.known = len(sys.modules)
 
-    # In the child.
-
-    def be_child(self, payload, call, environ, folder, out_w, err_w, new_w, theirs):
-        status = 1
-        try:
-            try:
-                os.setsid()
-                self.let_go(theirs)
-                os.dup2(out_w, 1)
-                os.dup2(err_w, 2)
-                os.close(out_w)
-                os.close(err_w)
-                before, own = set(sys.modules), os.getpid()
-                if new_w is not None:
-                    # A module may leave a process that lives on.
-                    os.register_at_fork(after_in_child=lambda: os.close(new_w))
-                status = self.be_module(payload, call, environ, folder)
-                status = leave(status)
-                if new_w is not None and os.getpid() == own:
-                    new = [name for name in sys.modules if name not in before]
-                    os.write(new_w, ' '.join(new).encode()[:60000])
-            except BaseException:
-                import traceback
-                os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(status)
-
-    def let_go(self, theirs):
-        """
-        Close the zygote's files, and undo its changes.
-        """
-        for fd in [self.infd, self.outfd] + theirs + list(self.by_file):
-            try:
-                os.close(fd)
-            except OSError:
-                # One of the job's own is in no list yet.
-                pass
-        for number in signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP:
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        atexit._clear()
-        # This module is what `__main__` was, and must outlive its name.
-        self.keep = sys.modules['__main__']
-
-    def be_module(self, payload, call, environ, folder):
-        os.environ.update(environ)
-        if 'TZ' in environ:
-            time.tzset()
-        if folder:
-            os.chdir(folder)
-        self.drop_others(payload)
-        self.finder.payload = payload
-        sys.argv = ['']
-        main = sys.modules['__main__'] = types.ModuleType('__main__')
-        main.__loader__ = None
-        try:
-            begin_module(payload, call)
-        except SystemExit as error:
-            return exit_code(error)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        return 1
-
-    def drop_others(self, payload):
-        """
-        Forget the code of texts that are not in this payload.
-        """
-        if all(payload.modules.get(name, (None, digest))[1] == digest for name, digest in self.loaded.items()):
-            return
-        for name in list(sys.modules):
-            if is_ours(name):
-                del sys.modules[name]
-
-
 def takes(func, arguments):
     """
     Return whether `func` takes all of these keyword arguments, and needs no
@@ -477,75 +336,6 @@ def takes(func, arguments):
     names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
     optional = set(func.__kwdefaults__ or ()) | set(names[code.co_argcount - len(func.__defaults__ or ()):code.co_argcount])
     return set(arguments) <= set(names) <= set(arguments) | optional
-
-
-def begin_module(payload, call):
-    """
-    Do as the wrapper of a module does once it has unpacked itself.
-    """
-    try:
-        os.getcwd()
-    except OSError:
-        try:
-            os.chdir(os.path.expanduser('~'))
-        except OSError:
-            os.chdir('/')
-    limit_files(call.get('files'))
-    sys.path[:] = [payload.path] + [path for path in sys.path if path not in ('', '.')]
-    if call['way'] == 'loader':
-        arguments = dict(call['arguments'], modlib_path=payload.path)
-        sys.modules[call['loader']].run_module(**arguments)
-        return
-    import runpy
-    sys.modules['ansible.module_utils.basic']._ANSIBLE_ARGS = call['params']
-    runpy.run_module(
-        call['module'], init_globals={'_module_fqn': call['module'], '_modlib_path': payload.path},
-        run_name='__main__', alter_sys=True)
-    print('{"msg": "New-style module did not handle its own exit", "failed": true}')
-    sys.exit(1)
-
-
-def limit_files(wanted):
-    """
-    Set the limit of open files to what the configuration of Ansible says.
-    """
-    if not wanted:
-        return
-    import resource
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, wanted), hard))
-    except ValueError:
-        pass
-
-
-def exit_code(error):
-    """
-    Return the status that an interpreter ends with for this SystemExit.
-    """
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 255
-    sys.stderr.write('%s\n' % (error.code,))
-    return 1
-
-
-def leave(status):
-    """
-    Do what an interpreter does as it ends: wait for threads, call the functions of atexit, and write buffered output.
-    """
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    for stream in sys.stdout, sys.stderr:
-        try:
-            stream.flush()
-        except (AttributeError, ValueError):
-            # Closed, or replaced, by the module.
-            pass
-        except OSError:
-            status = 120
-    return status
 
 
 def exit_status(status):

@@ -64,7 +64,8 @@ class Environment(object):
     def __init__(self, kind):
         self.kind = kind
         self.base = os.path.join(ROOT, '.venv-ansible')
-        self.folder = os.path.join(self.base, '%s-py%d.%d' % ((kind,) + sys.version_info[:2]))
+        version = re.sub(r'[^\w.]', '', os.environ.get('MITOGEN_TEST_ANSIBLE_CORE', ''))
+        self.folder = os.path.join(self.base, '%s%s-py%d.%d' % ((kind, version) + sys.version_info[:2]))
         self.python = self.path('bin', 'python')
         self.playbook = self.path('bin', 'ansible-playbook')
 

@@ -247,7 +247,7 @@ class Run(object):
             folder=self.target, source=self.site.source, fetched=self.fetched, other=self.site.users[1].name)
         self.output = open(os.path.join(self.folder, 'output'), 'w')
         self.proc = subprocess.Popen(
-            list(self.program or [self.site.env.playbook]) + [os.path.join(HERE, playbook), '-e', json.dumps(variables)] + list(args),
+            list(self.program or [self.site.env.playbook]) + [os.path.join(HERE, playbook)] + list(args) + ['-e', json.dumps(variables)],
             env=self.environ, cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT)
         return self
 
@@ -318,7 +318,7 @@ OTHER_WORDS = ('ping', 'a module that crashes', 'with a wrong password', 'as nob
 #: Keys that differ from run to run, or that `ansible_mitogen` itself adds or leaves out.
 PASSING = frozenset([
     'start', 'end', 'delta', 'atime', 'ctime', 'mtime', 'inode', 'version', 'attempts', 'ansible_job_id',
-    'results_file', 'data', 'invocation', 'warnings', 'deprecations',
+    'results_file', 'data', 'child_pid', 'elapsed', 'invocation', 'warnings', 'deprecations',
 ])
 
 #: Facts that may change between two looks at a machine.
@@ -328,7 +328,7 @@ PASSING_FACTS = re.compile(
 
 TEMPORARY = re.compile(
     r'^[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/|/[^ ]*_payload\w*/[^ ]*_payload.zip|key=\w+|'
-    r'BECOME-SUCCESS-\w+')
+    r'BECOME-SUCCESS-\w+|/ansible-local-\w+/tmp\w+|(?:/[\w.-]+)*/\.ansible_async/j\d+\.\d+')
 
 
 def comparable(value, folder):

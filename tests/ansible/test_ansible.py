@@ -17,6 +17,7 @@ import mitogen.core
 
 import accounts
 import testlib
+import playbooks
 from playbooks import ALL, Run
 
 #: The cores that this run of the tests is about.
@@ -172,3 +173,17 @@ def test_what_goes_wrong_is_told_as_by_ansible_and_the_next_task_works(site):
     events = dict((name, value[0][0]) for name, value in found.items() if KILLED.match(name))
     assert set(events.values()) <= {'unreachable', 'ignored'}, events
     testlib.wait_for(lambda: not python_processes(site.users[0].uid), 20, what='the interpreters on the target have ended')
+
+
+@pytest.mark.seconds(400)
+def test_what_is_seldom_done_is_told_as_by_ansible(site):
+    jobs = os.path.join(playbooks.HERE, 'jobs.yml')
+    plain = Run(site, 'seldom-plain').start('seldom.yml', jobs, '-v')
+    ours = Run(site, 'seldom-ours', 'path', CORES[0]).start('seldom.yml', jobs, '-v')
+    assert [plain.wait(), ours.wait()] == [0, 0], plain.printed() + ours.printed()
+    expected, found = plain.results(), ours.results()
+    assert sorted(found) == sorted(expected)
+    assert [(name, found[name], expected[name]) for name in expected if found[name] != expected[name]] == []
+    stats = [[record for record in run.records() if record['event'] == 'stats'] for run in (plain, ours)]
+    assert stats[0] == stats[1]
+    assert_in_use(ours, 'path', CORES[0])
