@@ -100,8 +100,9 @@ PyObject *mg_link_object(mg_stream *s)
 
 /* --- the end of an owner --- */
 
-/* The interpreter counts a reference while the finalizer runs. No thread may reach the object by way of the engine
- * meanwhile, if it is then freed; nor may a reader be told that there is none, if the object then stays. */
+/* The interpreter holds a reference while the finalizer runs, and only afterwards it is known whether the object stays.
+ * The lock makes other threads wait for that: they must not get an object that is then freed, nor be told that there
+ * is none if it stays. */
 static int finalize_locked(PyObject *obj, mg_latch *l)
 {
     mg_lock *lock = mg_owner_lock(l);

@@ -11,7 +11,7 @@ struct mg_later {
     PyObject *obj;
 };
 
-/* Their memory is the C library's: with tracemalloc even PyMem_RawMalloc wants the GIL. */
+/* Allocated by the C library's malloc: under tracemalloc even PyMem_RawMalloc needs the GIL. */
 static _Atomic(mg_later *) waiting;
 
 static void push(mg_later *later)

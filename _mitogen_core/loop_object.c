@@ -91,8 +91,8 @@ static PyObject *loop_next_event(PyObject *obj, PyObject *unused)
             return t;
     if (PyErr_Occurred())
         return NULL;
-    /* Objects that the events have released do not live until the next events. This is not left to wait(): a
-     * destructor may schedule a timer, and the caller has looked at its timers by then. */
+    /* Drops the objects that the events have released. wait() would be too late: a destructor may schedule a timer,
+     * and the caller of wait() has looked at its timers by then. */
     mg_run_later();
     return Py_NewRef(Py_None);
 }

@@ -30,8 +30,8 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
 /* The frame of a message; dst_id and handle must be there. New reference, or NULL with an exception. */
 mg_frame *mg_message_frame(MessageObject *m);
 
-/* The header: 0, or -1 with an exception when a field is out of its range. An enc that no frame may have becomes 0: a
- * message that stays in this process may have any. */
+/* The header: 0, or -1 with an exception when a field is out of its range. A message that stays in this process may
+ * have any enc; one that no frame may have becomes 0. */
 int mg_message_hdr(MessageObject *m, mg_hdr *hdr);
 
 int mg_message_is_dead(MessageObject *m);

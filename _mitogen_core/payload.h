@@ -36,8 +36,8 @@ PyObject *mg_payload_data(mg_state *st, mg_payload *p, PyObject *router);
 /* A frame of it with that header. New reference, or NULL with an exception. Large bytes are referred to, not copied. */
 mg_frame *mg_payload_frame(const mg_payload *p, const mg_hdr *hdr);
 
-/* Large bytes of that length have come with a message of this router (which may be NULL). The next ones may land in
- * an object of their own, which is made now. */
+/* To be called when a message of this router (or NULL) has brought large bytes of that length. It may make a bytes
+ * object, which the next bytes of the same length are read into. */
 void mg_payload_came(mg_state *st, PyObject *router, size_t len);
 
 /* The bytes of a payload, for a reader: in one piece, or without one byte string that is an object of its own. */
@@ -51,7 +51,8 @@ typedef struct {
     mg_frame *frame;
 } mg_payload_view;
 
-/* holes: whether the reader can make do with a hole. 0, or -1 with an exception; then there is nothing to end. */
+/* Begins a reading, which mg_payload_end_look ends. holes: whether the reader can handle a hole. Returns 0, or -1 with
+ * an exception; then there is no reading to end. */
 int mg_payload_look(mg_state *st, mg_payload *p, PyObject *router, int holes, mg_payload_view *view);
 void mg_payload_end_look(mg_payload_view *view);
 

@@ -91,7 +91,7 @@ static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent
     return watch_respondent(router, st, respondent);
 }
 
-/* The handler that a spec describes, for the entry that Python sees of it. */
+/* Makes the handler that a spec describes. It owns entry, the object by which Python knows it. */
 static mg_handler *make_handler(mg_handler_spec *spec, PyObject *entry)
 {
     mg_later *owner = entry ? mg_later_new(entry) : NULL;

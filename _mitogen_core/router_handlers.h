@@ -17,7 +17,7 @@ int mg_is_add_handler(PyObject *fn, PyObject *router);
 /* Methods and attributes of the type Router. */
 PyObject *mg_handlers_add(PyObject *router, PyObject *args, PyObject *kwargs);
 PyObject *mg_handlers_del(PyObject *router, PyObject *const *args, Py_ssize_t n, PyObject *names);
-/* (respondent_id or None) -> [(handle, entry)]: removes them. Without memory all stay where they are. */
+/* (respondent_id or None) -> [(handle, entry)]: removes the handlers. If memory is out, it removes none. */
 PyObject *mg_handlers_take(PyObject *router, PyObject *respondent_id);
 /* {handle: entry} */
 PyObject *mg_handlers_map(PyObject *router, void *closure);

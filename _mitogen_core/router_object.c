@@ -275,7 +275,8 @@ static mg_err push_here(mg_router *r, mg_latch *queue, MessageObject *m, const m
     return err;
 }
 
-/* To a function here: at once on the broker's thread, else by an event for that. Takes over the reference to h. */
+/* Delivers a message to a function of this process: at once on the broker's thread, on any other by an event for that
+ * thread. Takes over the reference to h. */
 static PyObject *call_here(RouterObject *self, mg_handler *h, MessageObject *m)
 {
     if (is_brokers_thread(self)) {

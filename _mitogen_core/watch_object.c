@@ -107,8 +107,8 @@ static void watch_dealloc(PyObject *obj)
     PyObject_GC_UnTrack(obj);
     if (self->io) {
         disown(self->io);
-        /* Without waiting: a dealloc may run anywhere, with any lock held. Of a closed loop there is nothing to
-         * stop. */
+        /* Posted, as a dealloc may run anywhere, with any lock held, and must not wait. In a closed loop there is
+         * nothing to stop. */
         if (!mg_loop_post(self->io->loop, &self->io->end))
             mg_io_unref(self->io);
     }

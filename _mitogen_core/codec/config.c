@@ -82,7 +82,8 @@ static int intern(PyObject **slot, const char *text)
     return *slot == NULL ? -1 : 0;
 }
 
-/* With PYTHONHASHSEED=0 it does not. A seed that is another number is not known to an untrusted sender. */
+/* Notes whether hashes of text depend on a seed, which is not so with PYTHONHASHSEED=0. An untrusted sender cannot know
+ * any other seed. */
 static int take_hash_flag(mg_codec *codec)
 {
     PyObject *flags = PySys_GetObject("flags"); /* borrowed */

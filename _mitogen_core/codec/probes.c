@@ -11,8 +11,8 @@
 
 enum { PERTURB_SHIFT = 5 };
 
-/* The budget of a reader, in places of a table that it looks at: some for each opcode, and some to begin with.
- * Spending those takes a few milliseconds. */
+/* The budget of a reader: how many places of a table it may look at. It has some for each opcode, and FREE ones to
+ * begin with, which take a few milliseconds. */
 enum { PER_OPCODE = 64, FREE = 1 << 18 };
 
 static int pay(mg_unpickler *up)

@@ -219,8 +219,8 @@ int mg_read_reduce(mg_unpickler *up)
     return mg_up_need(up, 2) < 0 ? -1 : call_global(up);
 }
 
-/* NEWOBJ: how protocol 2 writes instances of str subclasses that do not say otherwise. Only right for classes, and only
- * for those whose constructor is all there is to them. */
+/* NEWOBJ, by which protocol 2 writes instances of subclasses of str. It is accepted only for the two classes whose
+ * instances are complete after the call of the class. */
 int mg_read_newobj(mg_unpickler *up)
 {
     if (mg_up_need(up, 2) < 0)
@@ -231,8 +231,8 @@ int mg_read_newobj(mg_unpickler *up)
     return call_global(up);
 }
 
-/* INST and OBJ, the forms of protocols 0 and 1: the arguments lie above the mark. Without any, a class is
- * not called: that is NEWOBJ by another name. */
+/* INST and OBJ, the forms of protocols 0 and 1: the arguments lie above the mark. Without arguments they mean the same
+ * as NEWOBJ. */
 static int call_old_style(mg_unpickler *up)
 {
     return PyTuple_GET_SIZE(up->stack[up->stack_len - 1].obj) ? call_global(up) : mg_read_newobj(up);

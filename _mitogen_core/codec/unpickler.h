@@ -165,7 +165,7 @@ void mg_up_drop_to(mg_unpickler *up, size_t base);
 
 int mg_up_push_mark(mg_unpickler *up);
 
-/* Removes the last MARK; through base the index of the first item after it. */
+/* Removes the last MARK, and sets *base to the index of the first item after it. */
 static inline int mg_up_pop_mark(mg_unpickler *up, size_t *base)
 {
     if (up->marks_len == 0)

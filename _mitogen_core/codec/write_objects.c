@@ -69,7 +69,7 @@ static int write_call_error(mg_writer *w, PyObject *obj, int shared)
     int rc = get_attribute(obj, w->codec->str_args, &args);
     if (rc != 0)
         return rc;
-    /* A text too long for readers is for the fallback to shorten or not. */
+        /* The fallback decides whether to shorten a text that is too long for readers. */
     PyObject *text = PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 1 ? PyTuple_GET_ITEM(args, 0) : NULL;
     if (text == NULL || !PyUnicode_CheckExact(text) || PyUnicode_GetLength(text) >= MG_CODEC_MAX_CALL_ERROR) {
         rc = MG_OUTSIDE;

@@ -6,8 +6,8 @@
 
 typedef int mg_write_fn(mg_writer *w, PyObject *obj, int shared);
 
-/* The function for an instance of one of those classes; NULL when it is of none, with an exception or without. levels
- * is what it adds to the depth: one for itself, and one for the dict inside a Kwargs. */
+/* The function that writes an instance of one of those classes. NULL for any other object; an exception may be set.
+ * *levels becomes the depth that the object adds: one, and one more for the dict inside a Kwargs. */
 mg_write_fn *mg_find_object_writer(mg_codec *codec, PyObject *obj, int *levels);
 
 #endif

@@ -24,7 +24,7 @@ TOO_LARGE = '(a value that is too large to be shown, or that holds itself)'
 
 def _weight(value: Any) -> float:
     """
-    Return how much the text of an object counts, without that of the objects in it.
+    Return the estimated length of an object's text, without that of the objects in it.
     """
     if isinstance(value, (str, bytes)):
         return len(value)

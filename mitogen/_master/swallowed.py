@@ -22,14 +22,14 @@ _ABSENT = (None, 0, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLON
 
 def _log_swallowed(logger, text, name):
     """
-    Log the exception that is being handled, and with which name that happened.
-    The first time is a warning, with a traceback, since the program works on
-    and nothing else would show why it is slower or lacks something. The rest
-    is for the debug log: children ask as often as they like. Any thread.
+    Log the exception that is being handled, and the name that it happened with.
+    The first time it is a warning, with a traceback: the program goes on, and
+    nothing else would show why it is slower or lacks something. Later it is for
+    the debug log, since children ask as often as they like. Any thread.
 
     :param logger: of the standard library.
     :param text: format with one ``%r``, for `name`.
-    :param name: of the module or class that is the worse for it.
+    :param name: of the module or class that could not be read or used.
     """
     level = logging.DEBUG
     if (text, name) not in _swallowed and len(_swallowed) < mitogen.parent.ABSENT_MAX:

@@ -12,7 +12,7 @@ import mitogen.core  # house
 from mitogen.parent import _count  # house
 
 
-#: Where a thread has enough stack, the interpreter's own limit is met first.
+#: A value may nest this deep on a large stack: the interpreter's own limit.
 _MOST_DEPTH = 1000
 
 #: A value may nest this deep on any stack.

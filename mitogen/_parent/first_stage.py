@@ -9,9 +9,9 @@ import binascii  # house
 import zlib  # house
 
 
-#: Runs the first stage. One line, quoted without trouble by any shell. The
-#: search path is cleared of the current directory before anything is imported,
-#: since that may be unreadable or hold a file called zlib.py.
+#: Runs the first stage. It is one line that any shell can quote. It takes the
+#: current directory off the search path before it imports anything, since that
+#: directory may be unreadable or hold a file called zlib.py.
 _DECODER = (
     'import sys;sys.path[:]=filter(None,sys.path);import binascii,zlib;'
     'exec(zlib.decompress(binascii.a2b_base64(sys.argv[1]),-15))'

@@ -64,7 +64,7 @@ class _Grants(object):
 
     def was_used(self, target_id):
         """
-        Return whether a context had that id, which was handed out this way.
+        Return whether a context has ever had that id, which was handed out here.
         """
         start = self._find(target_id)
         at = target_id - start

@@ -19,8 +19,8 @@ _PER_KEY, _FREE = 128, 1 << 18
 #: Tuples in tuples in a key. Hashing them takes stack, unguarded.
 _KEY_DEPTH = 100
 
-#: Bytes, characters and items that objects of a message may be made of, beyond
-#: as many as the message is long.
+#: All objects of a message together may have as many bytes, characters and
+#: items as the message has bytes, and this many more.
 _FREE_COPIES = 65536
 
 #: Keys of these types have hashes that no sender can foresee.

@@ -15,9 +15,9 @@ from mitogen.parent import LOG, returncode_to_str, SIGNAL_BY_NUM  # house
 
 class Reaper(object):
     """
-    Sees a process to its end: asks after it at growing intervals and, if it
-    lingers, ends it. No signal handler is involved, since those belong to the
-    program that uses us.
+    Waits for the end of a process: looks at growing intervals whether it still
+    runs, and ends it if it runs too long. No signal handler is involved, since
+    those belong to the program that uses us.
 
     :param broker: whose timers to use.
     :param Process proc: the process, whose files are closed already.
@@ -31,10 +31,11 @@ class Reaper(object):
     #: it.
     escalation = {2: signal.SIGTERM, 6: signal.SIGKILL}
 
-    #: Seconds between peeks that follow the first look and have no other
-    #: consequence. A child that ends in good order closes its stream some
-    #: hundred microseconds before it is gone; without them each level of a
-    #: chain of children would delay the end of the level above by 50 ms.
+    #: Seconds between peeks, which follow the first look. They only find out
+    #: whether the child is gone, and send no signal. A child that ends in good
+    #: order closes its stream some hundred microseconds before it is gone.
+    #: Without peeks, each level of a chain of children would delay the end of
+    #: the level above by 50 ms.
     peeks = (0.001, 0.002, 0.004, 0.008, 0.016)
 
     def __init__(self, broker, proc, kill, wait_on_shutdown):

@@ -49,8 +49,9 @@ _SAID_MAX = 65536
 
 def _said(value):
     """
-    Return a text of another context's answer. The text of another value may
-    have no end: a tuple may hold one twice, which holds the next one twice.
+    Return a text from another context's answer, or an empty one for a value of
+    another type. Such a value is not converted, as its text may be endless: a
+    tuple may hold another tuple twice, which holds a third one twice.
     """
     if isinstance(value, mitogen.core.BytesType):
         value = mitogen.core.UnicodeType(value, 'utf-8', 'replace')

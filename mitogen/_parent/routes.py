@@ -119,8 +119,8 @@ class RouteMonitor(object):
         Tell each child that has sent something to `target_id` that nothing
         will be coming back.
         """
-        # Not through the table of routes: for a child with very many routes,
-        # that would be searched for each.
+        # Each stream is asked. To search the table of routes would take long
+        # for a child with very many routes, whose loss removes each of them.
         streams = getattr(self.router, 'neighbours', self.router.get_streams)
         for stream in streams():
             protocol = stream.protocol

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Observed tasks, on the side that runs them: the function runs within what the observers of its tree want around it.
+Observed tasks, on the side that runs them: the function runs inside the context managers of its tree's observers.
 
 An observer names a function of a module that can be imported here. It is called with the name of the task and with the
 text that the observer has sent along, and returns a context manager.

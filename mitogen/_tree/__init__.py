@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-A tree of hosts, for programs of today: context managers, futures, typed errors.
+A tree of hosts, with context managers, futures and typed errors.
 
 Only a master uses this package, so it is written for Python 3.9 and newer. Each of its modules is about one subject. It
 stands on the interface of :mod:`mitogen.master` and changes nothing there: a tree is a router, and a host a context.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The errors of a tree. Each is also the error that the older interface raises in its place.
+The errors of a tree. Each derives from the error that the older interface raises in the same case.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class ConnectError(mitogen.parent.ConnectError, ConnectionError):
 
 
 class AuthError(ConnectError):
-    """The user was not let in, there or by the tool that changes the user."""
+    """The login was refused, by the host or by the tool that changes the user."""
 
 
 class HostKeyError(ConnectError):

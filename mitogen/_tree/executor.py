@@ -29,7 +29,7 @@ def _processors(host: Host) -> int:
 
 class _Place:
     """
-    A queue of a host that takes functions, and how many are there now.
+    A queue of a host that takes functions, and the number of functions that it has now.
     """
     def __init__(self, host: Host, queue: Queue) -> None:
         self.host = host

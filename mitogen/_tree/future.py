@@ -111,7 +111,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     :ivar host: the :class:`Host`.
     """
-    #: Seconds that a host has to say whether a late function had begun.
+    #: Seconds that a host has, after a deadline, to say whether the function had begun.
     grace = 1.0
 
     #: Bytes of an answer that the broker's thread reads. A longer one may take its time, and all hosts need that

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Processes, scripts and functions that run on a host with their output wanted.
+Processes, scripts and functions that run on a host and whose output is sent back.
 """
 
 from __future__ import annotations

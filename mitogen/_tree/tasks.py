@@ -118,7 +118,7 @@ class HostTasks:
         :param tell: called with whether it had begun, or None if the host does not know tasks. Broker's thread.
         """
         started = self.start()
-        # A callback of its own thread only if the host has not answered yet.
+        # If the host has not answered yet, this is called later, on a thread for callbacks.
         started.add_done_callback(lambda started: self._send_cancel(started, (handle, queue, gently), tell))
 
     def _send_cancel(self, started: Any, what: Any, tell: Optional[Callable[[Optional[bool]], None]]) -> None:

@@ -105,9 +105,9 @@ def size_and_mode(value):
 
 def read(data):
     """
-    Return an answer: a tuple of a word of `SHAPES` and the values it has there.
+    Return an answer: a tuple of a key of `SHAPES` and the values that belong to it.
 
-    :raises DamagedError: these bytes are none.
+    :raises DamagedError: these bytes are no answer.
     """
     try:
         found = Reader(data).items()

@@ -197,7 +197,7 @@ static void stop_leading(const mg_leading *l)
 
 /* --- rule 4: the caretaker looks --- */
 
-/* Returns the time until which f->waiter sleeps, before it parks. passed: it has just slept until its look. */
+/* Called before f->waiter parks: returns the time of its next look. passed: its last sleep ended with a look. */
 static int64_t look_locked(mg_loop *loop, mg_follower *f, int passed, int64_t now)
 {
     int is_youngest = mg_ilist_first(&loop->followers) == &f->node;
@@ -309,7 +309,7 @@ static void unlist_locked(mg_loop *loop, mg_follower *f)
     loop->n_followers--;
 }
 
-/* The end of a wait: the thread follows no more, and was the caretaker perhaps. */
+/* Ends the wait of a follower, which may have been the caretaker. */
 static void unfollow(mg_loop *loop, mg_follower *f)
 {
     mg_waiter *whom = NULL;

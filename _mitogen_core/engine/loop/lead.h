@@ -3,12 +3,12 @@
  * There is one poller (libev), run by one thread at a time: the leader. A thread that waits for a message leads while
  * it waits, if nobody does: it then reads its own answer, and no other thread has to be woken for it. So a call and its
  * answer wake nobody in this process. The broker's own thread, the attendant, sleeps in mg_loop_attend() while it has
- * nothing to do in Python, and sees to a loop that others have left.
+ * nothing to do in Python, and takes over a loop that other threads have left.
  *
  * THE SIX RULES. Each begins with the function of lead.c that has it.
  *
- *  1. may_lead_locked: a thread that waits leads if nobody does; else it sleeps until its own waiter is woken, and is
- *  a follower.
+ *  1. may_lead_locked: a thread that waits leads if nobody does. Otherwise it is a follower: it sleeps until its own
+ *     waiter is woken.
  *  2. must_stop: a leader stops when its item is there, its time is up, it is asked to, or it has served only others
  *     for a millisecond.
  *  3. leave_locked: the thread that stops leaves the loop alone, unless work is due, or the caretaker sleeps without
@@ -96,7 +96,8 @@ void mg_loop_note_woken(mg_loop *loop, const mg_woken *woken);
 /* Wakes w if it is parked or sleeps in this loop; NULL is no harm. No lock is needed. */
 void mg_lead_wake(mg_loop *loop, mg_waiter *w);
 
-/* REQUIRES(loop->mu). Work for the leader has come: the thread to wake, without mu, or NULL. */
+/* REQUIRES(loop->mu). To be called when there is work for the leader. Returns the thread that the caller must wake once
+ * it has released mu, or NULL. */
 mg_waiter *mg_lead_call_locked(mg_loop *loop);
 
 /* In a child made by fork: nobody leads, follows, attends or wants to. */

@@ -98,8 +98,8 @@ void mg_loop_note_foreign(mg_loop *loop);
 /* Part of a large frame for this context has arrived. For a thread that waits for it the waiting is over, as far as it
  * depends on others: only a copy is left, which is not worth a sleep. */
 void mg_loop_note_arriving(mg_loop *loop);
-/* Where the answer of a waiter is likely to come from: spinning polls it. fn returns whether it did anything. NULL
- * clears. */
+/* Sets the function that a spinning waiter calls to poll the stream that its answer is likely to come by. fn returns
+ * whether it did anything. NULL clears. */
 void mg_loop_set_hot(mg_loop *loop, int (*fn)(void *arg), void *arg);
 void *mg_loop_hot(mg_loop *loop);
 

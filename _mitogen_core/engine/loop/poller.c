@@ -105,7 +105,8 @@ static void on_sleep(struct ev_loop *ev)
     mg_poller *p = ev_userdata(ev);
     if (!p->may_sleep)
         return;
-    /* Either the owner sees below why this thread should not sleep, or mg_poller_kick sees that it does. */
+        /* asleep is set first. So a reason to stay awake is either seen by may_sleep below, or came later: then
+     * mg_poller_kick sees asleep. */
     atomic_store(&p->asleep, 1);
     if (!p->owner.may_sleep(p->owner.arg))
         write_kick(p);

@@ -18,7 +18,7 @@ struct mg_handler {
  * messages wait. */
 #define UNASKED 32
 
-/* It is asked about each longer one, since so many of those would take much memory while they wait. */
+/* But Python is asked about each guest's message that is longer than this: 32 of those would take much memory. */
 #define UNASKED_BYTES 65536
 
 /* --- life --- */

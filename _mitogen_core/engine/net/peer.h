@@ -41,7 +41,7 @@ static inline void mg_peer_fini(mg_peer *peer)
     mg_idmap_fini(&peer->egress);
 }
 
-/* Relaxed: each is a setting of its own, and counts from some frame on. */
+/* The loads are relaxed: the settings do not depend on each other, and a change may take effect at any later frame. */
 static inline uint32_t mg_peer_remote_id(const mg_peer *peer)
 {
     return atomic_load_explicit(&peer->remote_id, memory_order_relaxed);

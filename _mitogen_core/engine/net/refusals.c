@@ -43,7 +43,7 @@ static mg_refusal *new_refusal(const mg_hdr *hdr, mg_reason reason, mg_stream *s
     return refusal;
 }
 
-/* Takes over the refusal, and returns whether the layer above will see it. */
+/* Queues the refusal as an event, and takes it over. Returns 0 if there was no memory, and frees it then. */
 static int post_refusal(mg_router *r, mg_refusal *refusal)
 {
     refusal->lost = atomic_exchange(&r->refusals_lost, 0);

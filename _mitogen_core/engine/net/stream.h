@@ -4,7 +4,7 @@
  * once (sink.h). A frame that has to enter Python keeps what follows in the decoder, undecided, until Python is done
  * with it and says mg_stream_go_on(). So the order of the stream is the order of its effects.
  *
- * Writing is anybody's. The thread that sends writes at once when nothing is queued (under wmu, on a non-blocking fd),
+ * Any thread may write. The thread that sends writes at once when nothing is queued (under wmu, on a non-blocking fd),
  * and what the kernel does not take waits for the loop. Frames that the leader forwards are queued and written together
  * at the end of its turn. So are those of a thread that sends one after the other without a pause: they are corked for
  * a moment (mg_loop_cork), since a system call for each, which also wakes the reader for each, costs several times what

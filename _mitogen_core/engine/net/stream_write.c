@@ -281,13 +281,13 @@ static size_t forward_locked(mg_stream *s, mg_frame *f)
     return waiting;
 }
 
-/* Whether a frame is a dead message as contexts send them of their own accord, whoever asked. */
+/* Whether a frame is a dead message of the kind that contexts send by themselves, as the answer to a refused one. */
 static int is_refusal(const mg_frame *f)
 {
     return mg_frame_hdr(f)->reply_to == MG_IS_DEAD && mg_frame_len(f) <= REFUSAL_BYTES;
 }
 
-/* Whether there is a place for a refusal, which does not pause the stream that it came by. */
+/* Whether one more refusal may be queued. A refusal never pauses the stream that it came by. */
 static int has_place_for_refusal_locked(mg_stream *s)
 {
     if (mg_outq_bytes(&s->out) <= mg_sink_high_water(s->sink))

@@ -190,8 +190,8 @@ static inline uint32_t mg_latch_refs(const mg_latch *l)
     return atomic_load(&l->refs);
 }
 
-/* The number of its tokens, including those about to be pushed. Once mg_latch_watch has returned, the former watcher
- * gets no more of them than that. */
+/* The number of its tokens, including those about to be pushed. After mg_latch_watch has replaced a watcher, the old
+ * one can still get this many, and no more. */
 static inline uint32_t mg_latch_tokens(const mg_latch *l)
 {
     return atomic_load(&l->tokens);

@@ -106,7 +106,7 @@ void mg_waiter_take_token(mg_waiter *w)
 #define PRIVATE     128
 #define ANY         0xffffffffu
 
-/* The kernel's own struct of a time, which is no timespec where a 32-bit system counts seconds in 64 bits. */
+/* The time as the kernel reads it. It is not struct timespec on a 32-bit system whose time_t has 64 bits. */
 #if defined(SYS_futex)
 #define FUTEX SYS_futex
 typedef struct {

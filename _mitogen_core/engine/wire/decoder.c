@@ -342,7 +342,7 @@ mg_err mg_decoder_end(mg_decoder *d)
     mg_err err = d->err;
 
     if (err) {
-        /* Nothing will be decoded any more: the header is kept for the message about it. */
+        /* Nothing will be decoded any more: the header is kept for the error message. */
         mg_frame_unref(d->big);
         d->big = NULL;
         d->end = d->pos + at_most(left_in(d), MG_DECODER_PENDING);

@@ -45,9 +45,9 @@ mg_buf *mg_landing_take(mg_landing *l, size_t len);
 
 int mg_landing_has(mg_landing *l);
 
-/* The place for the payload of a message, with its reference, and where in the payload it begins, as mg_land of
- * decoder.h asks for it. hdr: the announced header; first[0..n): how the payload begins. NULL when there is none for as
- * many bytes, or too little of the payload would be in it. */
+/* The place for the payload of a message, for mg_land of decoder.h: returns its buffer with a reference, and sets *at
+ * to where in the payload it begins. hdr: the announced header; first[0..n): the beginning of the payload. NULL when
+ * there is no place of that length, or it would take too little of the payload. */
 mg_buf *mg_landing_for(mg_landing *l, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at);
 
 /* Drops what is there. Whether there is, or may soon be, something to drop. */

@@ -15,7 +15,7 @@
  * thread; allocates nothing, does not block. */
 size_t mg_peek_bytes(const uint8_t *first, size_t n, size_t least, size_t *at);
 
-/* Before the content of a long byte string there are names and short values only. */
+/* A message has only names and short values before its first long byte string, so this much is enough. */
 #define MG_PEEK_WITHIN ((size_t) 4096)
 
 #endif
