@@ -61,7 +61,7 @@ PACKAGE = [
     ['parent'],
     ['_core_shipment'],
     ['master'],
-    ['fork', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
+    ['fork', 'srun', 'ssh', 'sudo', 'su', 'docker', 'podman', 'buildah', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'setns'],
     ['doas'],
     ['fakessh', 'unix', 'utils'],
     ['_tree'],

@@ -68,6 +68,10 @@ def parse(word: str) -> list[Place]:
     from mitogen._tree import target
     if host.rpartition('/')[2] in ('local', 'sudo', 'su', 'doas'):
         host += ':'
+    elif host == 'slurm' and ':' in path:
+        # A node of the allocation that this program is in.
+        node, _, path = path.partition(':')
+        host, path = 'slurm:' + node, path or '.'
     elif host in target.SCHEMES:
         raise hosts.HostError('%r: there is no path in it; write %s:PATH' % (word, word))
     return [Place(name, path) for name in hosts.expand([host])]

@@ -9,11 +9,12 @@ import fnmatch
 import glob
 import os
 import re
+import subprocess
 from collections.abc import Iterable, Iterator
 
 HELP = (
     'a name for ssh, user@host:port, a target such as docker:web, k8s:namespace/pod or ssh://bastion/ssh://web1/sudo:, '
-    'a range web[1-20], a pattern of names in ssh_config "web*", or @FILE with one in each line')
+    'slurm:JOB/NODE, slurm:JOB/* for all its nodes, a range web[1-20], a pattern of names in ssh_config "web*", or @FILE with one in each line')
 
 #: Names that one word may stand for.
 RANGE_MAX = 100000
@@ -59,6 +60,8 @@ def _expand_word(word: str, config: str, files: tuple[str, ...]) -> Iterator[str
             raise HostError('the file of hosts %s names itself' % (path,))
         for line in _lines_of(path):
             yield from _expand_word(line, config, files + (path,))
+    elif word.startswith('slurm:') and word.endswith('/*'):
+        yield from _nodes_of(word)
     elif '*' in word or '?' in word:
         yield from _matching(word, config)
     elif _RANGE.search(word) or _BRACKET.search(word):
@@ -134,6 +137,35 @@ def _matching(pattern: str, config: str) -> list[str]:
     if not names:
         raise HostError('no host in %s has a name like %s' % (config, pattern))
     return [user + at + name for name in names]
+
+
+def _nodes_of(word: str) -> list[str]:
+    """
+    Return a target for each node of an allocation of Slurm: of that with a number, or of the one that we are in.
+    """
+    job = word[len('slurm:'):-len('/*')]
+    if job and not re.match(r'[0-9]+(?:[_+][0-9]+)?\Z', job):
+        raise HostError('%r: write slurm:JOB/*, where JOB is a number' % (word,))
+    job = job or os.environ.get('SLURM_JOB_ID', '')
+    if not job:
+        raise HostError('%r: this program is in no allocation; write slurm:JOB/*' % (word,))
+    nodes = _said(word, 'squeue', '--noheader', '--format=%N', '--jobs=' + job).strip()
+    if not nodes:
+        raise HostError('%r: the job has no nodes yet, or has ended' % (word,))
+    return ['slurm:%s/%s' % (job, name) for name in _said(word, 'scontrol', 'show', 'hostnames', nodes).split()]
+
+
+def _said(word: str, *command: str) -> str:
+    """
+    Return what a program of Slurm says.
+    """
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace')
+    except OSError as e:
+        raise HostError('%r: %s: %s' % (word, command[0], e.strerror)) from None
+    if done.returncode:
+        raise HostError('%r: %s' % (word, done.stderr.strip() or '%s failed' % (command[0],)))
+    return done.stdout
 
 
 def _names_in(path: str, depth: int) -> Iterator[str]:

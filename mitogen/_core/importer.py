@@ -61,7 +61,7 @@ class Importer(_Fetcher):
             'aio', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh', 'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
             'master', 'minify', 'os_fork', 'otel', 'parent', 'podman', 'profiler', 'prometheus',
-            'select', 'service', 'setns', 'ssh', 'su', 'sudo', 'unix', 'utils',
+            'select', 'service', 'setns', 'srun', 'ssh', 'su', 'sudo', 'unix', 'utils',
         ]
         pkg_resources_msg = (
             'pkg_resources may not import __main__ here: that would fetch, and '

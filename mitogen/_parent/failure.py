@@ -68,6 +68,13 @@ _HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
      u'account (has|is) (expired|locked)',
      u'the account is closed to logins.',
      'auth'),
+    (u'queued and waiting for resources',
+     u'what was asked of Slurm is not free; squeue says who has it. A larger '
+     u'connect_timeout waits longer.',
+     None),
+    (u'unable to (allocate resources|confirm allocation|create step)',
+     u'Slurm does not give this; sinfo and squeue say what there is.',
+     None),
     (u'permission denied|operation not permitted',
      u'this user may not run the program, or enter a directory on the way to '
      u'it. Look at the modes, and at mounts that forbid to run programs.',

@@ -418,6 +418,7 @@ class Router(mitogen.core.Router):
     lxd = _connection_method(u'lxd')
     podman = _connection_method(u'podman')
     setns = _connection_method(u'setns')
+    srun = _connection_method(u'srun')
     ssh = _connection_method(u'ssh')
     su = _connection_method(u'su')
     sudo = _connection_method(u'sudo')

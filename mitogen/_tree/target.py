@@ -64,6 +64,13 @@ def _pod(text: str, target: str) -> Hop:
     return 'kubectl', dict({'pod': pod}, **({'kubectl_args': ['--namespace', namespace]} if namespace else {}))
 
 
+def _slurm(text: str, target: str) -> Hop:
+    match = re.match(r'(?P<job>[0-9]+(?:[_+][0-9]+)?)?(?:/(?P<node>[A-Za-z0-9][A-Za-z0-9._-]*))?\Z', text)
+    if not match:
+        raise TargetError('%r: write slurm:JOB, slurm:JOB/NODE or slurm:/NODE, and slurm: for any node' % (target,))
+    return 'srun', {name: value for name, value in (('jobid', match['job']), ('node', match['node'])) if value}
+
+
 def _setns(text: str, target: str) -> Hop:
     kind, _, rest = text.partition('/')
     user, _, name = rest.rpartition('@')
@@ -77,7 +84,7 @@ SCHEMES: dict[str, Callable[[str, str], Hop]] = {
     'local': _local, 'ssh': _ssh, 'sudo': _account('sudo'), 'su': _account('su'), 'doas': _account('doas'),
     'docker': _container('docker', True), 'podman': _container('podman', True), 'buildah': _container('buildah'),
     'jail': _container('jail', True), 'lxc': _container('lxc'), 'lxd': _container('lxd'), 'incus': _container('incus'),
-    'k8s': _pod, 'setns': _setns,
+    'k8s': _pod, 'setns': _setns, 'slurm': _slurm,
 }
 
 
@@ -105,7 +112,7 @@ def _split(target: str) -> list[str]:
     parts: list[str] = []
     for part in _CHAIN.split(target):
         scheme = part.partition(':')[0]
-        if parts and scheme not in SCHEMES and scheme != 'slurm':
+        if parts and scheme not in SCHEMES:
             # The name of a pod, or a path, may look like that.
             parts[-1] += '/' + part
         else:

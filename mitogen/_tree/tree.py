@@ -118,9 +118,9 @@ class Tree(mitogen.master.Router):
         Start a Python where a target says, and return its host. Not on the broker's thread.
 
         A target is ``local:``, ``ssh://user@host:port``, the name of a host for ssh, ``sudo:user``, ``su:``, ``doas:``,
-        ``docker:name``, ``podman:``, ``k8s:namespace/pod``, ``lxc:``, ``setns:kind/name``, or a chain of them with a
-        slash between: ``ssh://bastion/ssh://web1/sudo:``. The bare name of a method of connection, such as ``ssh``, is
-        that method, as ever.
+        ``docker:name``, ``podman:``, ``k8s:namespace/pod``, ``slurm:job/node``, ``lxc:``, ``setns:kind/name``, or a
+        chain of them with a slash between: ``ssh://bastion/ssh://web1/sudo:``. The bare name of a method of connection,
+        such as ``ssh``, is that method, as ever.
 
         :param name: of the host, for people.
         :param via: the host that is to connect it in our place.
@@ -223,7 +223,7 @@ def _is_method(target: str) -> bool:
 
 #: Names of the methods of connection.
 _METHODS = frozenset(['buildah', 'doas', 'docker', 'fork', 'incus', 'jail', 'kubectl', 'local', 'lxc', 'lxd', 'podman',
-                      'setns', 'ssh', 'su', 'sudo'])
+                      'setns', 'srun', 'ssh', 'su', 'sudo'])
 
 
 class _Clock:

@@ -57,6 +57,10 @@ def build(tmp_path):
     ('docker:web:data', [('docker:web', 'data')]),
     ('k8s:prod/api-0:/srv', [('k8s:prod/api-0', '/srv')]),
     ('local:/srv', [('local:', '/srv')]),
+    ('slurm:17/n1:/srv', [('slurm:17/n1', '/srv')]),
+    ('slurm:17/n[1-2]:/srv', [('slurm:17/n1', '/srv'), ('slurm:17/n2', '/srv')]),
+    ('slurm:/n1:/srv', [('slurm:/n1', '/srv')]),
+    ('slurm::/srv', [('slurm:', '/srv')]),
     ('ssh://me@web1:22:/srv', [('ssh://me@web1:22', '/srv')]),
     ('ssh://bastion/ssh://web1/sudo:/srv', [('ssh://bastion/ssh://web1/sudo:', '/srv')])])
 def test_how_a_path_of_a_host_is_written(word, places):

@@ -20,6 +20,7 @@ import mitogen.lxd
 import mitogen.parent
 import mitogen.podman
 import mitogen.setns
+import mitogen.srun
 import mitogen.ssh
 import mitogen.su
 import mitogen.sudo
@@ -28,7 +29,8 @@ from mitogen.core import Secret, StreamError
 import testlib
 
 METHODS = dict((name, getattr(mitogen, name)) for name in (
-    'buildah', 'doas', 'docker', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'podman', 'setns', 'ssh', 'su', 'sudo'))
+    'buildah', 'doas', 'docker', 'incus', 'jail', 'kubectl', 'lxc', 'lxd', 'podman', 'setns', 'srun', 'ssh', 'su',
+    'sudo'))
 
 
 def connection(method, **options):
@@ -66,8 +68,12 @@ def prefix(method, **options):
     ('incus', {'container': 'c', 'incus_path': '/i'}, '/i exec --mode=non-interactive c --'),
     ('jail', {'container': 'c'}, '/usr/sbin/jexec c'),
     ('jail', {'container': 'c', 'username': 'u', 'jexec_path': '/j'}, '/j -U u c'),
+    ('srun', {'jobid': 7, 'node': 'n', 'srun_path': '/s', 'srun_args': ['--mem=1G']},
+     '/s --ntasks=1 --nodes=1 --unbuffered --overlap --jobid=7 --nodelist=n --mem=1G'),
+    ('srun', {'partition': 'p'}, 'srun --ntasks=1 --nodes=1 --unbuffered --partition=p'),
 ])
-def test_the_command_line_of_a_container(method, options, expected):
+def test_the_command_line_of_a_container(method, options, expected, monkeypatch):
+    monkeypatch.delenv('SLURM_JOB_ID', raising=False)
     assert prefix(method, **options) == expected.split()
 
 
@@ -82,6 +88,7 @@ def test_a_method_takes_the_keywords_of_ansible_and_none_for_the_default(method)
         'kubectl': 'pod=p kubectl_path kubectl_args', 'lxc': 'container=c lxc_attach_path',
         'lxd': 'container=c lxc_path', 'incus': 'container=c incus_path',
         'setns': 'container=c username kind=docker docker_path lxc_path lxc_info_path machinectl_path',
+        'srun': 'jobid node partition srun_path srun_args',
     }
     options = dict(word.split('=') if '=' in word else (word, None) for word in words[method].split())
     given = connection(method, connect_timeout=None, remote_name=None, unidirectional=True, **options)
@@ -94,7 +101,7 @@ def test_an_unknown_keyword_is_a_type_error(method):
     with pytest.raises(TypeError):
         connection(method, bogus=1, **{
             'ssh': {'hostname': 'h'}, 'kubectl': {'pod': 'p'}, 'setns': {'container': 'c', 'kind': 'lxc'},
-            'su': {}, 'sudo': {}, 'doas': {},
+            'su': {}, 'sudo': {}, 'doas': {}, 'srun': {},
         }.get(method, {'container': 'c'}))
 
 
@@ -124,6 +131,9 @@ def test_kubectl_needs_a_pod():
     ('podman', {'container': 'c'}, u'podman.c'),
     ('buildah', {'container': 'c'}, u'buildah.c'),
     ('kubectl', {'pod': 'p'}, u'kubectl.p[]'),
+    ('srun', {}, u'srun.new'),
+    ('srun', {'jobid': 7}, u'srun.7'),
+    ('srun', {'jobid': u'7', 'node': 'n'}, u'srun.7/n'),
     ('kubectl', {'pod': 'p', 'kubectl_args': ['-n', 's']}, u"kubectl.p['-n', 's']"),
     ('lxc', {'container': 'c'}, u'lxc.c'),
     ('lxd', {'container': 'c'}, u'lxd.c'),

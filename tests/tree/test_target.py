@@ -27,6 +27,10 @@ pytestmark = pytest.mark.once
     ('lxc:web', [('lxc', {'container': 'web'})]),
     ('k8s:web-0', [('kubectl', {'pod': 'web-0'})]),
     ('k8s:prod/web-0', [('kubectl', {'pod': 'web-0', 'kubectl_args': ['--namespace', 'prod']})]),
+    ('slurm:', [('srun', {})]),
+    ('slurm:17', [('srun', {'jobid': '17'})]),
+    ('slurm:17_2/node-1.hpc', [('srun', {'jobid': '17_2', 'node': 'node-1.hpc'})]),
+    ('ssh://login/slurm:/node1', [('ssh', {'hostname': 'login'}), ('srun', {'node': 'node1'})]),
     ('setns:docker/web', [('setns', {'kind': 'docker', 'container': 'web'})]),
     ('setns:lxc/bob@web', [('setns', {'kind': 'lxc', 'container': 'web', 'username': 'bob'})]),
     ('ssh://bastion/ssh://web1/sudo:',
@@ -44,6 +48,7 @@ def test_a_target_names_methods_and_options(target, hops):
     ('', 'no host'), ('ssh://', 'no host'), ('ssh://user@', 'no host'), ('ssh://web1:port', 'no host'),
     ('ssh://user:secret@web1', 'password='), ('telnet:web1', 'none of'), ('docker:', 'NAME'), ('lxc:bob@web', 'NAME'),
     ('k8s:', 'POD'), ('k8s:/web', 'POD'), ('setns:web', 'KIND'),
+    ('slurm:node1', 'slurm:/NODE'), ('slurm:17/-x', 'slurm:/NODE'),
 ])
 def test_what_is_no_target_is_told_how_to_be_one(target, says):
     with pytest.raises(TargetError, match=says) as info:

@@ -22,6 +22,7 @@ import mitogen.lxd
 import mitogen.parent
 import mitogen.podman
 import mitogen.setns
+import mitogen.srun
 import mitogen.ssh
 import mitogen.su
 import mitogen.sudo
@@ -38,6 +39,7 @@ NAMES = [
     ('sudo', 'selinux_role', {}), ('sudo', 'selinux_type', {}),
     ('docker', 'container', {}), ('docker', 'image', {}), ('docker', 'username', {'container': 'c'}),
     ('podman', 'container', {}), ('podman', 'username', {'container': 'c'}),
+    ('srun', 'jobid', {}), ('srun', 'node', {}), ('srun', 'partition', {}),
     ('buildah', 'container', {}), ('buildah', 'username', {'container': 'c'}),
     ('kubectl', 'pod', {}), ('lxc', 'container', {}), ('lxd', 'container', {}), ('incus', 'container', {}),
     ('jail', 'container', {}), ('jail', 'username', {'container': 'c'}),
