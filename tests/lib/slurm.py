@@ -63,14 +63,22 @@ class Cluster(object):
             '--%s=%s' % (option, self.path('munge.' + name)) for option, name in (
                 ('socket', 'sock'), ('key-file', 'key'), ('pid-file', 'pid'), ('log-file', 'log'), ('seed-file', 'seed'))])
         testlib.wait_for(lambda: os.path.exists(self.path('munge.sock')), what='munged listens')
-        controller_port, node_port = sshd.free_ports(2)
+        for _ in range(5):
+            # Somebody else may take a port before the servers do.
+            self._configure(*sshd.free_ports(2))
+            self._run('slurmctld', 'slurmctld', '-D', '-i', '-f', self.config)
+            self._run('slurmd', 'slurmd', '-D', '-f', self.config, '-N', NODE)
+            testlib.wait_for(lambda: self._is_ready() or self._has_ended(), what='the node is ready')
+            if not self._has_ended():
+                return
+            self._end(1)
+        pytest.fail('Slurm does not start: ' + self.log())
+
+    def _configure(self, controller_port, node_port):
         with open(self.config, 'w') as fp:
             fp.write(CONFIG.format(
                 folder=self.folder, machine=socket.gethostname().split('.')[0], node=NODE,
                 controller_port=controller_port, node_port=node_port))
-        self._run('slurmctld', 'slurmctld', '-D', '-i', '-f', self.config)
-        self._run('slurmd', 'slurmd', '-D', '-f', self.config, '-N', NODE)
-        testlib.wait_for(self._is_ready, what='the node is ready')
 
     def _run(self, name, package, *args):
         program = accounts.need_program(name, package)
@@ -78,10 +86,10 @@ class Cluster(object):
             self._procs.append(subprocess.Popen([program] + list(args), stdout=log, stderr=subprocess.STDOUT))
 
     def _is_ready(self):
-        for proc in self._procs:
-            if proc.poll() is not None:
-                pytest.fail('%s ended: %s' % (proc.args[0], self.log()))
         return self.ask('sinfo', '--noheader', '--format=%T') == 'idle'
+
+    def _has_ended(self):
+        return any(proc.poll() is not None for proc in self._procs)
 
     def ask(self, *words):
         """
@@ -109,10 +117,17 @@ class Cluster(object):
     def wait_until_idle(self):
         testlib.wait_for(lambda: not self.jobs(), what='all jobs have ended')
 
-    def close(self):
-        for proc in reversed(self._procs):
+    def _end(self, kept):
+        """
+        End all servers but the first ones.
+        """
+        while len(self._procs) > kept:
+            proc = self._procs.pop()
             proc.terminate()
             proc.wait()
+
+    def close(self):
+        self._end(0)
 
 
 @pytest.fixture(scope='module')
