@@ -61,7 +61,9 @@ if _SELDOM:
                 name = package.__name__
                 loader = getattr(package, '__loader__', None) or \
                     __import__('pkgutil').find_loader(name)
-                code = loader.get_code(name)
+                # Our own code need not be compiled from a source that the parent is asked for.
+                code = importer._read_content(name, importer.get_filename(name)) \
+                    if loader is importer else loader.get_code(name)
                 return not importer.policy.denied(fullname) and \
                     not set(['extend_path', 'declare_namespace']).isdisjoint(code.co_names)
             except Exception:

@@ -93,8 +93,9 @@ class _Parcels(object):
         :param set refused: distributions that do not come.
         """
         load = self.get(fullname).load
-        return load is not None and load.text is None and \
-            load.distribution.label not in refused
+        distribution = load and load.distribution
+        return bool(distribution) and distribution.label not in refused and \
+            fullname != distribution.outermost(fullname)
 
     def has_inside(self, fullname, name):
         """
@@ -103,8 +104,9 @@ class _Parcels(object):
         return to_text(name) in (self.get(fullname).present or ())
 
     def _has_bytecode(self, parcel):
-        return (PY3 and not self._stands_for_another(parcel) and
-                parcel.stamp is not None and parcel.path.endswith('.py') and
+        return (PY3 and parcel.stamp is not None and
+                parcel.path.endswith('.py') and
+                self._responder._find_servable(parcel.name)[1] is not None and
                 self._responder._is_sent_as_it_is(parcel.name))
 
     def content(self, parcel, as_bytecode, level):
@@ -159,17 +161,19 @@ class _Parcels(object):
         parcel = self.get(fullname)
         if parcel.path is None:
             return []
-        if self._stands_for_another(parcel):
-            return [('mitogen._freight', True)]
-        return self._responder._finder._find_imports(
+        found = self._responder._finder._find_imports(
             fullname, parcel.present is not None, self._code_getter(parcel))
+        if self._stands_for_another(parcel):
+            # The child needs the others once the distribution is there.
+            found = [('mitogen._freight', True)] + list(found)
+        return found
 
     def later(self, fullname):
         """
         Return the modules that functions of a module import, as a list like that of :meth:`needs`.
         """
         parcel = self.get(fullname)
-        if parcel.path is None or self._stands_for_another(parcel):
+        if parcel.path is None:
             return []
         found = self._responder._finder._find_later_imports(
             fullname, parcel.present is not None, self._code_getter(parcel))

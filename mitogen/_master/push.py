@@ -168,7 +168,8 @@ class _Push(object):
         closure = _Closure(self._find_needs, self._is_wanted)
         for name in _Closure(self._find_needs, lambda name, _is_sure: name in modules).walk(lineage):
             for guess in closure.walk(self._find_later(name)):
-                yield guess
+                if self._comes_alone(guess):
+                    yield guess
                 if self._pushed >= size:
                     return
 
@@ -277,13 +278,24 @@ class _Push(object):
         lineage = list(mitogen.core.module_lineage(root))
         closure = _Closure(self._find_needs, self._is_wanted)
         for count, name in enumerate(closure.walk([(name, True) for name in lineage])):
-            yield name
+            if name == root or self._comes_alone(name):
+                yield name
             if self._is_enough(count):
                 break
         # The request itself is answered in any case.
         for name in lineage:
             if not closure.has_seen(name) and self._is_wanted(name, True):
                 yield name
+
+    def _comes_alone(self, fullname):
+        """
+        Tell whether a module is not among the files of a distribution that travels whole.
+        """
+        try:
+            return not self._parcels.is_carried(fullname, self._refused)
+        except Exception:
+            _log_swallowed(RESPONDER_LOG, 'cannot find %r', fullname)
+            return False
 
     def _find_later(self, fullname):
         try:
@@ -320,8 +332,7 @@ class _Push(object):
         try:
             if rest:
                 package, _, name = fullname.rpartition('.')
-                return self._parcels.has_inside(package, name) and \
-                    not self._parcels.is_carried(fullname, self._refused)
+                return self._parcels.has_inside(package, name)
             return is_sure is None and \
                 self._parcels.get(fullname).path is not None or bool(is_sure)
         except Exception:

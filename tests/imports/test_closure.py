@@ -54,6 +54,16 @@ def requests(router):
     return router.get_stats()['get_module_count']
 
 
+def test_a_module_that_a_package_lacks_makes_the_child_ask_for_no_source(router, make, monkeypatch):
+    make({'clo_package/__init__.py': 'try:\n    import clo_package.nothing\nexcept ImportError:\n    value = 1\n'})
+    asked = []
+    get = mitogen.master.ResourceResponder._get_content
+    monkeypatch.setattr(mitogen.master.ResourceResponder, '_get_content',
+                        lambda self, *args: asked.append(args) or get(self, *args))
+    assert imported(router.local(), 'clo_package', 'value') == 1
+    assert not asked
+
+
 CHAIN = {
     'clo_top.py': '''
         try:

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import mitogen._freight
+import mitogen.master
 from mitogen.core import CallError
 
 import made_distributions
@@ -188,6 +189,27 @@ def test_data_that_is_read_by_path_comes_along(router, site):
         'fre_data/d/x.json': '{"a": 1}',
     })
     assert imported(router.local(), 'fre_data', 'value') == '{"a": 1}'
+
+
+def test_what_the_modules_of_a_whole_distribution_import_comes_in_the_same_answer(router, site, monkeypatch):
+    made_distributions.install(site, 'fre-data', {
+        'fre_data/__init__.py': 'import fre_data.inner\nimport os\n'
+                                'path = os.path.join(os.path.dirname(__file__), "x.txt")\n',
+        'fre_data/inner.py': 'import fre_alone.one\n',
+        'fre_data/x.txt': 'text',
+    })
+    made_distributions.install(site, 'fre-alone', {
+        'fre_alone/__init__.py': '', 'fre_alone/one.py': 'import fre_alone.two\n', 'fre_alone/two.py': 'x = 2\n'})
+    asked = []
+    push = mitogen.master.ModuleResponder._push
+    monkeypatch.setattr(mitogen.master.ModuleResponder, '_push',
+                        lambda self, stream, name: asked.append(name) or push(self, stream, name))
+    child = router.local()
+    assert imported(child, 'fre_data', 'fre_data.inner.fre_alone.two.x, open(path).read()') == (2, 'text')
+    assert [name for name in asked if name.startswith('fre_')] == ['fre_data']
+    # `fre_data.inner` has come as a file.
+    sent = router.stream_by_id(child.context_id).protocol.sent_modules
+    assert 'fre_alone.two' in sent and 'fre_data.inner' not in sent
 
 
 def test_a_package_that_lists_its_own_folder_finds_its_modules(router, site):
