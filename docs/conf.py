@@ -23,6 +23,8 @@ html_theme = 'furo'
 html_title = 'mitogen'
 html_copy_source = False
 html_show_copyright = False
+html_static_path = ['_static']
+html_css_files = ['tables.css']
 
 # A copied session has its commands only, without prompts and without what they print.
 copybutton_prompt_text = '$ '
