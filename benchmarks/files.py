@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how files go to a host of ssh: ours, scp and rsync, in turn, medians of all rounds.
+"""Measure how files go to a host of ssh: ours by put and by sync, scp and rsync, in turn, medians of all rounds.
 
 A tree of many small files, and one large file; the first copy, and the second one, of which 1 % has changed. Seconds of
 the clock, with the connection, and of the processors of this machine, which is both ends if the host is this one.
@@ -59,19 +59,21 @@ def commands(options, source):
     ssh = ['ssh', '-F', options.config]
     target = os.path.join(options.folder, os.path.basename(source) + '-')
     place = '%s:%s' % (options.host, target)
-    ours = [sys.executable, os.path.abspath(__file__), options.config, options.host, source + '/', target + 'ours']
+    ours = [sys.executable, os.path.abspath(__file__), options.config, options.host, source + '/']
     return {
-        'ours': ours,
+        'put': ours + [target + 'put'],
+        'sync': ours + [target + 'sync', 'sync'],
         'scp': ['scp', '-q', '-p', '-r', '-F', options.config, source + '/.', place + 'scp'],
         'rsync': ['rsync', '-a', '-e', ' '.join(ssh), source + '/', place + 'rsync'],
     }
 
 
-def put(config, host, source, target):
+def copy(config, host, source, target, way='put'):
     """Ours, in a process of its own, as the others are."""
     import mitogen
     with mitogen.Tree() as tree:
-        tree.ssh(hostname=host, ssh_args=['-F', config], check_host_keys='ignore', compression=False).put(source, target)
+        there = tree.ssh(hostname=host, ssh_args=['-F', config], check_host_keys='ignore', compression=False)
+        getattr(there, way)(source, target)
 
 
 def timed(command):
@@ -109,7 +111,7 @@ def main():
 
 
 if __name__ == '__main__':
-    if len(sys.argv) == 5 and sys.argv[3].endswith('/'):
-        put(*sys.argv[1:])
+    if len(sys.argv) in (5, 6) and sys.argv[3].endswith('/'):
+        copy(*sys.argv[1:])
     else:
         main()

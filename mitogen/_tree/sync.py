@@ -115,6 +115,8 @@ class _Get:
         self._path, self._comparison, self._writer, self._meter, self._way = path, comparison, writer, meter, way
         #: Lists of offers that were answered and are not here yet, and whether there may be more.
         self._batches, self._offering = 0, True
+        #: How often the host has sent nothing, in a row.
+        self._nothing = 0
 
     def run(self) -> None:
         """
@@ -139,14 +141,19 @@ class _Get:
             self._way.begin(self._ignore, mitogen._files.sync_opened.answer_on, answers)
 
     def _take_items(self, told: Any) -> None:
-        if told is None:
-            return
-        if not isinstance(told, (tuple, list)) or len(told) != 2 or not self._batches:
-            raise mitogen._files.error(self._path, 'what comes are no items')
-        items, is_last = told
+        items, is_last = ([], False) if told is None else self._checked(told)
+        self._nothing = 0 if items or is_last is True else self._nothing + 1
+        # Only calls that were on their way before the last answer have a reason to return nothing.
+        if self._nothing > files.WINDOW:
+            raise mitogen._files.error(self._path, 'the files that are wanted do not come')
         self._writer.take(items)
         self._meter.note(items)
         self._batches -= is_last is True
+
+    def _checked(self, told: Any) -> Any:
+        if not isinstance(told, (tuple, list)) or len(told) != 2 or not self._batches:
+            raise mitogen._files.error(self._path, 'what comes are no items')
+        return told
 
     def _ignore(self, nothing: Any) -> None:
         pass

@@ -4,12 +4,14 @@ in it, and have nothing read more often than once.
 """
 
 import os
+import tracemalloc
 import zlib
 
 import pytest
 
 import mitogen
 import mitogen._files.basis
+import mitogen._files.blocks
 import mitogen._files.sync_opened
 import mitogen._files.sync_source
 import mitogen.core
@@ -149,6 +151,24 @@ def test_what_is_no_list_of_items_is_an_error(host, tmp_path, lies, told):
     lies([[TOP, OFFERED, (UP,)]], [told])
     with pytest.raises(mitogen.FileError):
         host.sync_from('/any', tmp_path / 'target')
+
+
+@pytest.mark.parametrize('told', [None, ([], False)])
+def test_a_host_that_sends_nothing_without_end_is_an_error(host, tmp_path, lies, told):
+    lies([[TOP, OFFERED, (UP,)]], [told] * 1000)
+    with pytest.raises(mitogen.FileError, match='the files that are wanted do not come'):
+        host.sync_from('/any', tmp_path / 'target')
+
+
+@pytest.mark.once
+def test_data_that_becomes_large_takes_no_more_memory_than_was_announced():
+    data = zlib.compress(bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        assert mitogen._files.blocks.unpacked(data, CHUNK) is None
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_host_that_is_told_what_is_here_is_told_of_the_target_only(host, tmp_path, lies):
