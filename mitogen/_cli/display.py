@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 import threading
+import unicodedata
 from typing import Any, BinaryIO, Callable, Optional
 
 import mitogen.core
@@ -121,6 +122,18 @@ class Display:
 
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else values.described(value)
+
+
+def cut(text: str, width: int) -> str:
+    """
+    Return as much of a text as a terminal shows in so many columns. More would go on at the beginning of the next row,
+    and might pass for a row of its own.
+    """
+    for i, letter in enumerate(text):
+        width -= 2 if unicodedata.east_asian_width(letter) in 'WF' else 1
+        if width < 0:
+            return text[:i]
+    return text
 
 
 def clean(line: bytes) -> bytes:

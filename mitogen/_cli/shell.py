@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Callable, Optional
 
 import mitogen.core
 from mitogen import _cli
-from mitogen._cli import connecting, display, hosts, paint
+from mitogen._cli import connecting, display, hosts, paint, values
 
 EPILOG = '''
 Lines are run over there, by the Python of the host. The name of the host stands before the prompt. Tab completes names
@@ -30,8 +30,8 @@ exit status: 0, or that of exit(); 255 if the host could not be reached or was l
 #: Lines of the history that are kept.
 HISTORY_MAX = 2000
 
-#: Seconds that a completion may take.
-NAMES_TIMEOUT = 10
+#: Seconds that a completion may take, names that it may propose, and characters of each.
+NAMES_TIMEOUT, NAMES_MAX, NAME_MAX = 10, 500, 1000
 
 #: So many times Ctrl-C is pressed at something that does not react, and seconds until that is said.
 PATIENCE, SOON = 3, 1
@@ -128,13 +128,14 @@ class Session:
     """
     def __init__(self, host: Any, outputs: list[Output]) -> None:
         import mitogen._console
+        from mitogen._tree import tasks
         self._host = host
         self._outputs = {number: output.write for number, output in zip((display.STDOUT, display.STDERR), outputs)}
         told = host.call(mitogen._console.begin)
-        if not (isinstance(told, tuple) and len(told) == 2 and type(told[0]) is int and isinstance(told[1], str)):
+        if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], str)):
             raise mitogen.core.StreamError('the host sent what is no console')
-        self._handle = told[0]
-        self.banner = mitogen.core._printable(told[1])
+        (self._handle,) = tasks.numbers(told[:1], 1)
+        self.banner = values.text(told[1], 200)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, 'mitogen.shell')
 
     def run(self, text: str) -> tuple[Any, int]:
@@ -173,7 +174,8 @@ class Session:
         except mitogen.core.Error:
             return []
         # They get into the line that is typed.
-        return [name for name in told if isinstance(name, str) and name.isprintable()] if isinstance(told, list) else []
+        return [name for name in told[:NAMES_MAX] if isinstance(name, str) and len(name) <= NAME_MAX
+                and name.startswith(text) and name.isprintable()] if isinstance(told, list) else []
 
     def close(self) -> None:
         """

@@ -14,7 +14,7 @@ import time
 from typing import Any, NamedTuple, Optional
 
 from mitogen import _cli
-from mitogen._cli import connecting, display, paint, progress
+from mitogen._cli import connecting, display, paint, progress, values
 
 EPILOG = '''
 For each host there is a line: load, processors, memory, and how many processes it has. Below are those of all hosts
@@ -26,6 +26,9 @@ exit status: 0; 255 if a host could not be reached, 1 if one cannot tell, 2 for 
 
 #: Characters of a line where no terminal says how wide it is.
 WIDTH = 120
+
+#: Seconds beyond the delay that a host has for its only sample.
+PATIENCE = 30
 
 #: Seconds between two looks at a screen that may have changed.
 REDRAW = 0.25
@@ -87,12 +90,10 @@ def checked(host: str, told: Any) -> Machine:
             raise NoSample()
         return value  # type: ignore[no-any-return]
 
-    def text(value: Any, most: int) -> str:
-        return display.clean(str(value)[:most].encode('utf-8', 'replace')).decode()
     try:
         rows = [
-            Process(host, int(number(row['pid'])), text(row['user'], 32), text(row['state'], 1), number(row['cpu']),
-                    int(number(row['memory'])), text(row['command'], 500)) for row in told['top'][:1000]]
+            Process(host, int(number(row['pid'])), values.text(row['user'], 32), values.text(row['state'], 1),
+                    number(row['cpu']), int(number(row['memory'])), values.text(row['command'], 500)) for row in told['top'][:1000]]
         return Machine(number(told['load'][0]), *(
             int(number(told[name])) for name in ('cpus', 'processes', 'memory', 'available')), rows)
     except (KeyError, TypeError, IndexError, NoSample):
@@ -144,17 +145,17 @@ class Board(display.Display):
         for row in rows[:self._rows]:
             rest = ' %7d %-10s %s %6.1f %10s  %s' % (
                 row.pid, row.user[:10], row.state, row.cpu, progress.size(row.memory), row.command)
-            found.append(painted.host(row.host, display.label(row.host).ljust(wide)) + rest[:width - wide])
+            found.append(painted.host(row.host, display.label(row.host).ljust(wide)) + display.cut(rest, width - wide))
         return found
 
     @staticmethod
     def _line(painted: paint.Paint, machine: Optional[Machine], end: Optional[str], width: int) -> str:
         if end is not None:
-            return painted(end[:width], paint.FAILED)
+            return painted(display.cut(end, width), paint.FAILED)
         if machine is None:
             return painted('...', paint.QUIET)
         return ('load %.2f of %d, memory %s of %s, %d processes' % (
-            machine.load, machine.cpus, progress.size(machine.memory - machine.available),
+            machine.load, machine.cpus, progress.size(max(0, machine.memory - machine.available)),
             progress.size(machine.memory), machine.processes))[:width]
 
     def json_lines(self) -> list[str]:
@@ -187,11 +188,16 @@ def top(options: Any, rest: list[str]) -> int:
 
     def job(host: Any, outcome: display.Outcome) -> None:
         import mitogen._processes
-        with host.stream(mitogen._processes.samples, options.delay, options.rows, options.sort) as samples:
+        # A host that tells nothing must not keep the others from being printed.
+        timeout = options.delay + PATIENCE if once else None
+        asked = host.options(timeout=timeout)
+        with asked.stream(mitogen._processes.samples, options.delay, options.rows, options.sort) as samples:
             for told in samples:
                 board.show(outcome.host, checked(outcome.host, told))
                 if once:
                     break
+                # It may send more than it was asked for.
+                time.sleep(min(REDRAW, options.delay / 2))
         outcome.status = 0
     if once:
         outcomes = work.run(job, board)

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 import mitogen.core
 from mitogen import _cli
-from mitogen._cli import connecting, display, hosts, paint, progress
+from mitogen._cli import connecting, display, hosts, paint, progress, values
 
 EPILOG = '''
 With hosts: connects them, and shows the way to each. Without: shows the trees of programs that run now, under this
@@ -32,8 +32,11 @@ sent, with the threads that wait for it.
 exit status: 0; 1 if there is no tree, 255 if a host could not be reached, 2 for a wrong command line, 130 after Ctrl-C.
 '''
 
-#: Contexts that a tree is shown with at most.
-NODES_MAX = 100000
+#: Contexts that a tree is shown with at most, and levels of it that are asked: a host may tell of a long chain.
+NODES_MAX, LEVELS_MAX = 100000, 50
+
+#: All levels together may take so many times the time that one has.
+SURVEY_TIMEOUTS = 4
 
 COUNTERS = 'messages_in', 'bytes_in', 'messages_out', 'bytes_out', 'forwarded', 'queued_bytes', 'blocked_senders'
 FACTS = 'pid', 'python', 'core', 'hostname', 'user'
@@ -80,11 +83,16 @@ class Node:
         :raises ValueError: it is no report.
         """
         try:
-            self.facts = {name: told[name] if type(told[name]) is int else _text(told[name]) for name in FACTS}
+            self.facts = {name: values.fact(told[name]) for name in FACTS}
+            left = NODES_MAX
             for link in told['links'][:NODES_MAX]:
                 found = Node(_number(link['id']), _text(link['name']), _text(link['method']))
                 if found.id in known or found.id not in self.routes:
                     continue
+                # One list may be in many links.
+                left -= len(link['routes'])
+                if left < 0:
+                    raise TypeError()
                 found.counters = {name: _number(link[name]) for name in COUNTERS}
                 found.routes = self.routes.intersection(map(_number, link['routes'])) - {found.id}
                 known.add(found.id)
@@ -95,9 +103,9 @@ class Node:
 
     def fill(self, known: set[int]) -> None:
         """
-        Give a place to the contexts that are somewhere behind this one.
+        Give a place to the contexts that are somewhere behind this one, and behind none that it has told of.
         """
-        for context_id in sorted(self.routes - known):
+        for context_id in sorted(self.routes.difference(known, *(child.routes for child in self.children))):
             known.add(context_id)
             self.children.append(Node(context_id, 'context %d' % (context_id,), note='somewhere behind this host'))
 
@@ -109,7 +117,7 @@ def _number(value: Any) -> int:
 
 
 def _text(value: Any) -> str:
-    return display.clean(str(value)[:200].encode('utf-8', 'replace')).decode()
+    return values.text(value, 200)
 
 
 def survey(router: Any, root: Node, timeout: float, everyone: bool) -> None:
@@ -121,10 +129,13 @@ def survey(router: Any, root: Node, timeout: float, everyone: bool) -> None:
     import mitogen._links
     known = {root.id} | {node.id for node in root.children}
     level = root.children
-    while level:
+    end = time.monotonic() + SURVEY_TIMEOUTS * timeout
+    for _ in range(LEVELS_MAX):
+        if not level:
+            return
         asked = [node for node in level if node.routes or everyone]
         answers = [(node, router.context_by_id(node.id).call_async(mitogen._links.links)) for node in asked]
-        deadline = time.monotonic() + timeout
+        deadline = min(time.monotonic() + timeout, end)
         for node, answer in answers:
             try:
                 node.take(answer.get(max(0, deadline - time.monotonic())).unpickle(), known)
@@ -135,6 +146,8 @@ def survey(router: Any, root: Node, timeout: float, everyone: bool) -> None:
         for node in asked:
             node.fill(known)
         level = [child for node in asked for child in node.children if child.note is None]
+    for node in level:
+        node.note = 'too deep to be asked'
 
 
 def lines(node: Node, painted: paint.Paint, before: str = '', mark: str = '') -> Iterator[str]:

@@ -19,6 +19,7 @@ MOST_BITS = 10000
 #: Characters of a fact, and of the value that it is made of.
 MOST_FACT, FACT_READ = 1000, 65536
 
+TOO_DEEP = '(a value that is nested too deep to be shown)'
 TOO_LARGE = '(a value that is too large to be shown, or that holds itself)'
 
 
@@ -82,18 +83,32 @@ def described(value: Any) -> str:
     try:
         return repr(value)
     except RecursionError:
-        return '(a value that is nested too deep to be shown)'
+        return TOO_DEEP
 
 
 def fact(value: Any) -> Any:
     """
     Return a fact as a person may be shown it: a number, or else text without control characters.
     """
+    if type(value) in (int, float) and is_small(value, FACT_READ):
+        return value
+    return text(value, MOST_FACT)
+
+
+def text(value: Any, most: int) -> str:
+    """
+    Return the beginning of the text of a value, without control characters.
+
+    :param most: characters that are looked at. A control character is shown as some.
+    """
     if not is_small(value, FACT_READ):
         return TOO_LARGE
-    if type(value) in (int, float):
-        return value
-    return mitogen.core._printable(str(value)[:MOST_FACT].encode('utf-8', 'replace'))
+    try:
+        told = str(value)
+    except RecursionError:
+        return TOO_DEEP
+    # A tab takes more room than one letter, which would bring the rest of a line into the next one.
+    return mitogen.core._printable(told[:most].replace('\t', ' ').encode('utf-8', 'replace'))
 
 
 def facts_of(told: Any, names: Any) -> dict[str, Any]:

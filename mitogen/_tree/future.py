@@ -161,10 +161,22 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         """
         Take the answer. Broker thread.
         """
-        if len(msg.data) > self.read_at_once:
+        if len(msg.data) <= self.read_at_once:
+            self._settle(*outcome_of(msg, self.host))
+        elif self._observed is None and not self._waiters:
             self._settle(Unread(msg, self.host), None)
         else:
-            self._settle(*outcome_of(msg, self.host))
+            # Observers, and those who wait by `concurrent.futures.wait`, want to know whether it is an error.
+            self._stop_timer()
+            self.host._reader.read(lambda: self._read_aside(msg))
+
+    def _read_aside(self, msg: Any) -> None:
+        outcome = outcome_of(msg, self.host)
+        try:
+            self.host.router.broker.defer(self._settle, *outcome)
+        except mitogen.core.Error:
+            # The broker has exited.
+            self._settle(*outcome)
 
     def result(self, timeout: Optional[float] = None) -> Any:
         value = super().result(timeout)
@@ -189,9 +201,12 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         with self._condition:
             self._result, self._exception = value, error
 
-    def _settle(self, value: Any, error: Optional[BaseException]) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def _settle(self, value: Any, error: Optional[BaseException]) -> None:
+        self._stop_timer()
         try:
             if error is None:
                 self.set_result(value)

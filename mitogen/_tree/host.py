@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors, files, meter, running, sync, sync_meter
+from mitogen._tree import caller, errors, files, meter, reader, running, sync, sync_meter
 from mitogen._tree.executor import HostExecutor
 from mitogen._tree.tasks import HostTasks
 
@@ -43,6 +43,7 @@ class Host(caller.Caller, mitogen.parent.Context):
     def __init__(self, router: Any, context_id: int, name: Optional[str] = None) -> None:
         super().__init__(router, context_id, name)
         self._tasks = HostTasks(self)
+        self._reader = reader.Reader()
 
     @property
     def tree(self) -> Tree:

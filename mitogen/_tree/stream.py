@@ -115,8 +115,8 @@ class Stream(Iterator[T]):
             self._tell()
         try:
             return msg.unpickle()  # type: ignore[no-any-return]
-        except mitogen.core.StreamError:
-            self.close()
+        except mitogen.core.StreamError as e:
+            self._stop(e)
             raise
 
     def _handle_of(self, msg: Any) -> int:
@@ -125,8 +125,8 @@ class Stream(Iterator[T]):
         """
         try:
             return tasks.numbers([msg.unpickle()], 1)[0]
-        except mitogen.core.StreamError:
-            self.close()
+        except mitogen.core.StreamError as e:
+            self._stop(e)
             raise
 
     def _tell(self) -> None:

@@ -11,6 +11,7 @@ one there, so a span that the function begins, and a task that it gives on, belo
 from __future__ import annotations
 
 import concurrent.futures
+import traceback
 from typing import Any, Callable, Optional
 
 import mitogen._tasks.spans
@@ -54,6 +55,16 @@ def _finish(span: trace.Span, error: Optional[BaseException]) -> None:
     if isinstance(error, concurrent.futures.CancelledError) or type(error).__name__ == 'CancelledError':
         span.set_attribute('mitogen.cancelled', True)
     elif isinstance(error, Exception):
-        span.record_exception(error)
-        span.set_status(trace.Status(trace.StatusCode.ERROR, str(error.args[0]) if error.args else ''))
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        span.record_exception(error, attributes={
+            'exception.message': _text(error), 'exception.stacktrace': _text(''.join(lines))})
+        span.set_status(trace.Status(trace.StatusCode.ERROR, _text(error.args[0] if error.args else '')))
     span.end()
+
+
+def _text(value: Any) -> str:
+    """
+    Return a text that any exporter can encode: most of one is what the host said, and spans of others may be in the
+    same batch.
+    """
+    return str(value).encode('utf-8', 'replace').decode()

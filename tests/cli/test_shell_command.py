@@ -104,8 +104,25 @@ def test_answers_that_are_none_are_refused():
     session = object.__new__(shell.Session)
     session._host = Liar()
     assert session.names('x') == []
-    session._host.call = lambda *args: ['good', 'ba\x1b[2Jd', 7, 'ba\nd']
-    assert session.names('x') == ['good']
+    session._host.call = lambda *args: ['good', 'ga\x1b[2Jd', 7, 'ga\nd', 'bad', 'g' * (shell.NAME_MAX + 1)]
+    assert session.names('g') == ['good']
+    session._host.call = lambda *args: ['good'] * 100000
+    assert len(session.names('g')) == shell.NAMES_MAX
+
+
+@pytest.mark.once
+def test_a_console_has_a_handle_and_a_short_banner():
+    class Liar(object):
+        def call(self, *args):
+            return self.told
+    liar = Liar()
+    for handle in -1, 1 << 32, 10 ** 5000, True, u'5', None:
+        liar.told = handle, u'Python'
+        with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+            shell.Session(liar, [])
+    liar.told = 5, lying_host.LIE * 100000
+    banner = shell.Session(liar, []).banner
+    assert len(banner) < 2000 and not set(banner) & set('\x1b\x9b\u202e\n')
 
 
 def test_a_person_types(tmp_path):

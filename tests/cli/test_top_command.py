@@ -2,15 +2,18 @@
 ``mitogen top``: the processes of hosts.
 """
 
+import argparse
+import contextlib
 import json
 import os
 import sys
+import unicodedata
 
 import pytest
 
 import mitogen._processes
 import mitogen.command
-from mitogen._cli import paint, top
+from mitogen._cli import connecting, display, paint, top
 
 import keyboard
 import lying_host
@@ -87,9 +90,58 @@ def test_the_words_of_a_host_are_escaped():
     for bad in float('nan'), float('inf'), -1, True, '1', None, 1 << 70:
         with pytest.raises(top.NoSample):
             top.checked(HERE, dict(told, memory=bad))
+    for endless in lying_host.many_times(), lying_host.deep(), 10 ** 5000:
+        odd = dict(row, user=endless, state=endless, command=endless)
+        board.show(HERE, top.checked(HERE, dict(told, top=[odd])))
+        assert u'(a value that is' in '\n'.join(board.lines(paint.Paint(), 200))
     for worse in None, 'x', [], {}, dict(told, top=[None]), dict(told, top=7), dict(told, load=[]):
         with pytest.raises(top.NoSample):
             top.checked(HERE, worse)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize('letter', ['x', '\t', '\u4e16', '\uff57'])
+def test_no_line_of_a_host_goes_on_in_the_next_row(letter):
+    row = {'pid': 10 ** 18, 'user': letter * 32, 'state': letter, 'cpu': 1e18, 'memory': 1 << 61, 'command': letter * 500}
+    told = {'load': [1e18], 'cpus': 1 << 61, 'processes': 1 << 61, 'memory': 1, 'available': 1 << 61, 'top': [row] * 3}
+    board = top.Board([HERE], 'cpu', 10)
+    board.show(HERE, top.checked(HERE, told))
+    for width in 40, 120:
+        lines = board.lines(paint.Paint(), width)
+        assert len(lines) == 6
+        for line in lines:
+            assert '\t' not in line
+            assert sum(2 if unicodedata.east_asian_width(one) in 'WF' else 1 for one in line) <= width
+
+
+class Asked(object):
+    """
+    A host that tells more often than it was asked to.
+    """
+    def options(self, **options):
+        self.given = options
+        return self
+
+    def stream(self, *args):
+        return contextlib.nullcontext([lying_host.sample()] * 5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize('once', [True, False], ids=['once', 'until the end'])
+def test_a_host_that_tells_nothing_or_too_much_keeps_nobody_waiting(monkeypatch, once):
+    """
+    One whose only sample does not come is given up, or the others would not be printed.
+    """
+    host, naps = Asked(), []
+    monkeypatch.setattr(top.time, 'sleep', naps.append)
+    monkeypatch.setattr(connecting.Work, 'run', lambda self, job, shown: job(host, display.Outcome(HERE)) or [])
+    monkeypatch.setattr(top, 'Screen', lambda board: contextlib.nullcontext())
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
+    top.top(argparse.Namespace(
+        delay=2, rows=5, once=once, json=False, jobs=1, hosts=[HERE], sort='cpu', sudo=False, sudo_user=None,
+        ask_sudo_password=False), [])
+    assert host.given == {'timeout': 2 + top.PATIENCE if once else None}
+    assert naps == ([] if once else [top.REDRAW] * 5)
 
 
 @pytest.mark.once

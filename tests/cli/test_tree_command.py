@@ -142,6 +142,81 @@ def test_a_host_is_believed_about_those_behind_it_only():
             tree.Node(5, 'bad', routes=frozenset([2])).take(bad, {5})
 
 
+def report(context_id, routes, **facts):
+    link = dict(dict.fromkeys(tree.COUNTERS, 1), id=context_id, name='x', method='ssh', routes=routes)
+    return dict(lying_host.facts(), pid=1, links=[link], **facts)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize('value', [lying_host.many_times(), lying_host.deep(), 10 ** 5000], ids=['wide', 'deep', 'number'])
+def test_what_a_host_tells_of_itself_has_an_end(value):
+    node = tree.Node(5, 'bad', 'ssh', routes=frozenset([2]))
+    told = report(2, [])
+    told.update(dict.fromkeys(tree.FACTS, value))
+    told['links'][0]['name'] = told['links'][0]['method'] = value
+    node.take(told, {5})
+    assert 'a value that is' in '\n'.join(tree.lines(node, paint.Paint()))
+    assert node.children[0].name.startswith('(a value that is')
+    json.dumps(tree._as_json(node))
+
+
+@pytest.mark.once
+def test_a_list_that_is_in_many_links_is_read_a_limited_number_of_times(monkeypatch):
+    monkeypatch.setattr(tree, 'NODES_MAX', 10)
+    told = report(2, [7] * 5)
+    told['links'] = [dict(told['links'][0], id=i) for i in (2, 3, 4)]
+    with pytest.raises(ValueError, match='no report'):
+        tree.Node(5, 'bad', routes=frozenset([2, 3, 4])).take(told, {5})
+
+
+class Chain(object):
+    """
+    A router whose contexts each tell of one more behind them, and take their time.
+    """
+    def __init__(self, monkeypatch, seconds):
+        self.clock = 0.0
+        self.seconds = seconds
+        monkeypatch.setattr(tree, 'time', self)
+        self.root = tree.Node(0, 'root', routes=frozenset(range(1, 5000)))
+        self.root.take(report(1, list(range(2, 5000))), {0})
+
+    def monotonic(self):
+        return self.clock
+
+    def context_by_id(self, context_id):
+        self.context_id = context_id
+        return self
+
+    def call_async(self, fn):
+        return self
+
+    def get(self, timeout):
+        self.clock += min(timeout, self.seconds)
+        if timeout < self.seconds:
+            raise mitogen.core.TimeoutError()
+        return self
+
+    def unpickle(self):
+        return report(self.context_id + 1, list(range(self.context_id + 2, 5000)))
+
+
+@pytest.mark.once
+def test_a_chain_without_end_is_followed_for_some_levels(monkeypatch):
+    chain = Chain(monkeypatch, 0)
+    tree.survey(chain, chain.root, 5, True)
+    assert chain.context_id == tree.LEVELS_MAX
+    lines = list(tree.lines(chain.root, paint.Paint()))
+    assert len(lines) == tree.LEVELS_MAX + 2 and 'too deep to be asked' in lines[-1]
+
+
+@pytest.mark.once
+def test_hosts_that_take_their_time_take_it_together(monkeypatch):
+    chain = Chain(monkeypatch, 4.5)
+    tree.survey(chain, chain.root, 5, True)
+    assert chain.clock <= 5 * tree.SURVEY_TIMEOUTS
+    assert any('busy' in line for line in tree.lines(chain.root, paint.Paint()))
+
+
 def test_a_child_of_the_listener_is_told_nothing(router, tmp_path):
     mitogen.unix.Listener.build_stream(router, path=str(tmp_path / 'sock'))
     mitogen.unix.Listener.build_stream(router, path=str(tmp_path / 'sock2'))

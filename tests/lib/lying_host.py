@@ -37,6 +37,13 @@ def many_times():
     return value
 
 
+def deep():
+    value = ()
+    for _ in range(2000):
+        value = (value,)
+    return value
+
+
 def long_number():
     return 10 ** 5000
 
@@ -64,6 +71,10 @@ def items(*told):
 
 def no_samples(*args):
     yield {u'load': [0.5], u'top': [{u'command': LIE}]}
+
+
+def sample():
+    return {u'load': [0.5], u'cpus': 1, u'processes': 1, u'memory': 1, u'available': 1, u'top': []}
 
 
 #: The true function, where a test puts the one below in its place.

@@ -42,6 +42,10 @@ def fail():
     raise ValueError('on purpose')
 
 
+def fail_without_a_letter():
+    raise ValueError(u'no letter: \ud800')
+
+
 def count(stop):
     for i in range(stop):
         yield i

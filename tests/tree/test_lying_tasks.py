@@ -4,6 +4,7 @@ neither much memory nor the broker's thread.
 """
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 
@@ -12,11 +13,12 @@ import pytest
 import mitogen
 import mitogen._tasks
 import mitogen.core
-from mitogen._tree import future, running
+from mitogen._tree import future, reader, running
 from mitogen._tree.options import DEFAULT
 
 import lying_host
 import targets
+import testlib
 
 
 def test_a_number_of_processors_that_is_made_up_starts_no_million_processes(host, monkeypatch):
@@ -108,6 +110,61 @@ def test_a_group_reads_long_answers_where_its_results_are_wanted(host, monkeypat
     seen = readers(monkeypatch)
     (result,) = mitogen.Group([host]).map(bytes, 100000)
     assert len(result.value) == 100000 and seen == [threading.get_ident()]
+
+
+def damaged():
+    return mitogen.core.Message(data=b'x' * 100000, enc=mitogen.core.Message.ENC_PKL)
+
+
+def test_who_waits_for_the_first_error_is_woken_by_a_long_answer_that_is_damaged(host):
+    lies, others = future.HostFuture(host), future.HostFuture(host)
+    waiting = threading.Thread(target=concurrent.futures.wait, args=(
+        [lies, others], None, concurrent.futures.FIRST_EXCEPTION))
+    waiting.start()
+    testlib.wait_for(lambda: lies._waiters)
+    lies._on_reply(damaged())
+    waiting.join(testlib.patience())
+    assert not waiting.is_alive() and not others.done()
+    assert isinstance(lies.exception(), mitogen.core.DamagedError)
+
+
+def test_who_waits_for_several_is_not_woken_by_a_long_value(host):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        found = [host.submit(bytes, 100000), host.submit(bytes, 200000)]
+        done = pool.submit(concurrent.futures.wait, found, None, concurrent.futures.FIRST_EXCEPTION).result(60)
+    assert done.done == set(found) and [len(one.result()) for one in found] == [100000, 200000]
+    testlib.wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == 'mitogen.reader'])
+
+
+def test_observers_are_told_of_a_long_answer_and_the_thread_of_callbacks_does_not_read_it(host, monkeypatch):
+    host._tasks.start().result(60)
+    host.submit(int).result(60)
+    seen, ends = readers(monkeypatch), []
+    stop = host.tree.observe(lambda task: ends.append)
+    try:
+        found = host.submit(bytes, 100000)
+        lies = host.submit(targets.sleep, 60)
+        assert len(found.result(60)) == 100000
+        host.router.broker.defer(lies._on_reply, damaged())
+        testlib.wait_for(lambda: len(ends) == 2)
+    finally:
+        stop()
+    assert ends[0] is None and isinstance(ends[1], mitogen.core.DamagedError)
+    threads = {host.router.broker._ident, host.tree._callbacks._thread.ident, threading.get_ident()}
+    assert len(seen) == 2 and not threads & set(seen)
+
+
+def test_a_thread_for_long_answers_reads_them_in_turn_and_ends():
+    reading, read, gate = reader.Reader(), [], threading.Event()
+    for _ in range(2):
+        gate.clear()
+        reading.read(gate.wait)
+        for i in range(3):
+            reading.read(lambda i=i: read.append((i, threading.get_ident())))
+        gate.set()
+        testlib.wait_for(lambda: not reading._runs)
+    assert [i for i, _ in read] == [0, 1, 2] * 2
+    assert len({ident for _, ident in read[:3]}) == 1
 
 
 def test_a_long_answer_that_is_damaged_is_an_error_of_ours(host):

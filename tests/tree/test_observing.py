@@ -103,6 +103,19 @@ def test_a_stream_is_told_of(host, notes):
     testlib.wait_for(lambda: 'failed' in [note[0] for note in around(host)])
 
 
+@pytest.mark.parametrize('first', [b'x', None], ids=['handle', 'item'])
+def test_a_stream_of_an_item_that_cannot_be_read_ends_with_that_error(host, notes, first):
+    items = host.stream(observed_targets.count, 1 << 40)
+    bad = mitogen.core.Message(data=b'x', enc=mitogen.core.Message.ENC_PKL)
+    with pytest.raises(mitogen.core.DamagedError) as caught:
+        if first is None:
+            next(items)
+        items._items.get = lambda timeout: bad
+        next(items)
+    assert notes.end() == [caught.value]
+    assert list(items) == []
+
+
 def test_coroutines_are_told_of(host, notes):
     around(host)
     there = asyncio.run(mitogen.aio.Host(host).call(observed_targets.double_later, 21))
@@ -236,6 +249,26 @@ def test_spans_of_what_fails_and_of_what_is_cancelled(host, spans):
     future.cancel()
     span = testlib.wait_for(lambda: finished()[1:])[0]
     assert span.attributes['mitogen.cancelled'] is True and span.status.is_unset
+
+
+def test_what_a_host_says_can_be_encoded_by_any_exporter(host, spans):
+    tracer, finished = spans
+    with pytest.raises(mitogen.RemoteError):
+        host.call(observed_targets.fail_without_a_letter)
+    span, = testlib.wait_for(finished)
+    texts = [span.status.description] + list(span.events[0].attributes.values())
+    assert len(texts) >= 3 and any(u'no letter: ?' in text for text in texts)
+    for text in texts:
+        text.encode('utf-8')
+
+
+def test_a_registry_holds_no_words_of_a_host(tree):
+    import prometheus_client
+    child = tree.connect('local:', name=u'x"} 1\nforged_metric{a="\ud800')
+    assert child.call(observed_targets.double, 1) == 2
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(mitogen.prometheus.Collector(tree))
+    assert b'forged' not in prometheus_client.generate_latest(registry)
 
 
 def test_a_worker_and_a_group_are_in_the_span_of_their_caller(whole, spans):

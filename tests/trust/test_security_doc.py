@@ -33,6 +33,14 @@ def rows():
     return [row for row in re.findall(r'^   \* - (.*(?:\n     .*)*)', text(), re.M) if not row.startswith('attacker\n')]
 
 
+def paragraphs():
+    """
+    Return each paragraph of prose that says how it is: those with a name, and the one about upstream.
+    """
+    named = re.findall(r'^\*[A-Z][a-z ]+\.\* (?:.+\n)*', text(), re.M)
+    return named + re.findall(r'^Children run the code of their master(?:.+\n)*', text(), re.M)
+
+
 def functions(name):
     with open(places.test_file(name)) as fp:
         return set(node.name for node in ast.parse(fp.read()).body if isinstance(node, ast.FunctionDef))
@@ -41,7 +49,8 @@ def functions(name):
 def test_each_sentence_about_trust_names_its_tests():
     assert len(items()) > 20
     assert len(rows()) > 60
-    for item in items() + rows():
+    assert len(paragraphs()) == 5
+    for item in items() + rows() + [paragraph.rstrip() for paragraph in paragraphs()]:
         assert re.search(r'``test_\w+\.py::test_\w+``$', item), item
 
 
