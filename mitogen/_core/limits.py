@@ -5,7 +5,7 @@ Limits: how much one peer may use. Programs know them by the names of `mitogen.l
 
 from __future__ import absolute_import  # house
 
-from mitogen.core import _fork_hooks, _SELDOM, _seldom, integer_types, LazyLogger, now, thread  # house
+from mitogen.core import _fork_hooks, _SELDOM, _seldom, integer_types, LazyLogger, LOG, now, thread  # house
 
 
 # Part of this module, so that a child that begins to have children need not
@@ -164,6 +164,34 @@ def _may_log_now(about, topic, lines=1):
         notes[topic] = (since, told + 1, 0) if tell else \
             (since, told, untold + 1)
     return tell, ', and %d more times' % (untold,) if untold else ''
+
+
+@_seldom
+def _tell_seldom(log, about, topic, text, *args):
+    """
+    Log something about a peer, 20 times a second at most: a peer may give the reason for it again and again. Any
+    thread; does not block.
+
+    :param log: method of a logger.
+    :param about: the stream of the peer, or the router if there is none.
+    :param str topic: names what is counted.
+    :param str text: for the log, with places for `args`.
+    """
+    tell, more = _may_log_now(about, topic, 20)
+    if tell:
+        log(text + '%s', *(args + (more,)))
+
+
+@_seldom
+def _note_damage(msg):
+    """
+    Log that a message cannot be unpickled.
+    """
+    router = msg.router
+    if router is None:
+        LOG.error('cannot unpickle %r', msg)
+    else:
+        _tell_seldom(LOG.error, router.stream_by_id(msg.src_id) or router, 'damage', 'cannot unpickle %r', msg)
 
 
 @_seldom

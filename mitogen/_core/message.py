@@ -162,7 +162,7 @@ class _MessageBase(object):
                 more = fp.tell() < len(self.data)
             except Exception:
                 e = sys.exc_info()[1]
-                LOG.error('cannot unpickle %r', self)
+                mitogen.core._note_damage(self)
                 if isinstance(e, (TypeError, ValueError)):
                     raise StreamError('invalid message: %s', e)
                 raise mitogen.core._as_damage(e)

@@ -318,8 +318,9 @@ class Router(_RouterBase):
                 in_stream, auth_id, in_stream.protocol.remote_id):
             name, value = 'src_id', src_id
         self.refused += 1
-        LOG.error('%r: bad %s: got %r via %r, not %r: %r', self, name, value,
-                  in_stream, self.stream_by_id(value), msg)
+        mitogen.core._tell_seldom(
+            LOG.error, in_stream, 'ids', '%r: bad %s: got %r via %r, not %r: %r', self,
+            name, value, in_stream, self.stream_by_id(value), msg)
         return True
 
     @_seldom

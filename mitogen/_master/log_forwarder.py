@@ -78,7 +78,8 @@ class LogForwarder(_Server):
                 raise ValueError(name)
             level = int(level)
         except ValueError:
-            LOG.warning('%r: ignoring a bad log record from %r', self, context)
+            mitogen.core._tell_seldom(
+                LOG.warning, stream or self._router, 'records', '%r: ignoring a bad log record from %r', self, context)
             return
         # Begins each further line of a text, so that none looks like a record
         # of ours. A client of a UNIX socket has no name.

@@ -378,8 +378,9 @@ class ModuleResponder(_Server):
         if stream is None:
             return
         if len(msg.data) > mitogen.parent.REQUEST_MAX:
-            RESPONDER_LOG.error('%s asks for a module with a name of %d bytes',
-                                stream, len(msg.data))
+            mitogen.core._tell_seldom(
+                RESPONDER_LOG.error, stream, 'names', '%s asks for a module with a name of %d bytes', stream,
+                len(msg.data))
             return
 
         began = mitogen.core.now()
@@ -394,8 +395,8 @@ class ModuleResponder(_Server):
             return
         if name in stream.protocol.sent_modules and \
                 not mitogen.parent._announced_by(stream):
-            RESPONDER_LOG.warning('duplicate request for %r from %s', name,
-                                  stream)
+            mitogen.core._tell_seldom(
+                RESPONDER_LOG.warning, stream, 'duplicates', 'duplicate request for %r from %s', name, stream)
         else:
             RESPONDER_LOG.debug('%s asks for %r', stream, name)
         if mitogen.parent._announced_by(stream):

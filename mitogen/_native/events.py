@@ -8,6 +8,7 @@ from __future__ import absolute_import  # house
 import errno  # house
 import os  # house
 
+import mitogen  # house
 import _mitogen_core as _c  # house
 from mitogen._native import _BAD_AUTH, _BAD_SRC, _HANDLERS, _stream_of, _TEXTS, core, LOG, Router  # house
 
@@ -94,9 +95,10 @@ def _on_refused(reason, header, link, expected, lost, numbers):
                   'there were too many', lost)
     if reason in (_BAD_AUTH, _BAD_SRC):
         bad = reason == _BAD_AUTH
-        LOG.error('bad %s: got %r via %r, not %r: %s',
-                  'auth_id' if bad else 'src_id', auth_id if bad else src_id,
-                  _stream_of(link), _stream_of(expected), text)
+        stream = _stream_of(link)
+        mitogen.core._tell_seldom(
+            LOG.error, stream, 'ids', 'bad %s: got %r via %r, not %r: %s', 'auth_id' if bad else 'src_id',
+            auth_id if bad else src_id, stream, _stream_of(expected), text)
     elif handle != core.FORWARD_LOG:
         # A log record about a lost log record would be lost likewise, and so
         # on for ever.

@@ -9,7 +9,7 @@ import sys  # house
 
 import mitogen  # house
 import _mitogen_core as _c  # house
-from mitogen._native import core, LOG  # house
+from mitogen._native import core  # house
 
 
 class Message(core._MessageBase, _c.Message):
@@ -39,7 +39,7 @@ class Message(core._MessageBase, _c.Message):
                 raise obj
             yield obj
         if error is not None:
-            LOG.error('cannot unpickle %r', self)
+            mitogen.core._note_damage(self)
             raise error
 
 
@@ -61,7 +61,7 @@ def _slow_unpickle(msg, find_class, failure=None):
     """
     if failure is not None:
         if msg.data:
-            LOG.error('cannot unpickle %r', msg)
+            mitogen.core._note_damage(msg)
         return None
     for obj in core._MessageBase.unpickle_iter(msg, False, False, find_class):
         return obj

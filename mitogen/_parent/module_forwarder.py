@@ -82,8 +82,9 @@ class ModuleForwarder(_Forwarder):
     def _on_get_module(self, msg):
         child_id = msg.src_id
         if len(msg.data) > REQUEST_MAX:
-            LOG.error('%r: context %d asks for a module with a name of %d '
-                      'bytes', self, child_id, len(msg.data))
+            mitogen.core._tell_seldom(
+                LOG.error, self, 'names', '%r: context %d asks for a module with a name of %d bytes', self,
+                child_id, len(msg.data))
             return
         fullname = to_text(msg.data)
         LOG.debug('%r: context %d asks for %r', self, child_id, fullname)

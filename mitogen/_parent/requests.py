@@ -174,12 +174,15 @@ ABSENT_MAX = 10000
 
 def _read_request(msg):
     """
-    Return what GET_RESOURCE asks for. It may name no class: an array of numpy, for example, would have the broker
-    thread import that, and wait if another thread is importing it.
+    Return what GET_RESOURCE asks for, None if that cannot be read. It may name no class: an array of numpy, for
+    example, would have the broker thread import that, and wait if another thread is importing it.
     """
-    for request in msg.unpickle_iter(throw=False):
-        return request
-    raise mitogen.core.StreamError('invalid message: the payload is empty')
+    try:
+        for request in msg.unpickle_iter(throw=False):
+            return request
+    except mitogen.core.Error:
+        # The log has it.
+        pass
 
 
 def is_sane_resource(request):

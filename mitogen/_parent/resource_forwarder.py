@@ -28,14 +28,15 @@ class ResourceForwarder(_Forwarder):
         child_id = msg.src_id
         key = _read_request(msg)
         if not is_sane_resource(key):
-            LOG.error('%r: ignoring a bad request of context %d', self,
-                      child_id)
+            mitogen.core._tell_seldom(
+                LOG.error, self, 'requests', '%r: ignoring a bad request of context %d', self, child_id)
             return
         package, resource = key = tuple(to_text(word) for word in key)
         if (key not in self.requester._cache and
                 len(self.requester._cache) >= ABSENT_MAX):
-            LOG.error('%r: context %d asks for too many resources, the last '
-                      'one is %r', self, child_id, key)
+            mitogen.core._tell_seldom(
+                LOG.error, self, 'resources', '%r: context %d asks for too many resources, the last one is %r', self,
+                child_id, key)
             stream = self._stream_to(child_id)
             if stream is not None:
                 self._send(stream, mitogen.core.LOAD_RESOURCE, key, None)

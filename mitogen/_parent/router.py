@@ -129,7 +129,8 @@ class Router(mitogen.core.Router):
         conn = getattr(stream, 'conn', None)
         if (conn is None or conn.detached or
                 stream.protocol.remote_id != msg.src_id):
-            LOG.warning('bad DETACHING received on %r: %r', stream, msg)
+            mitogen.core._tell_seldom(
+                LOG.warning, stream or self, 'detaching', 'bad DETACHING received on %r: %r', stream, msg)
             return
         LOG.debug('%r: marking as detached', stream)
         conn._on_detached()

@@ -168,8 +168,10 @@ class Invoker(object):
         try:
             method(**kwargs)
         except Exception:
-            LOG.exception('%r: %s failed, and its caller wants no reply',
-                          self, func_name(method))
+            tell, more = _may_log(msg)
+            if tell:
+                LOG.exception('%r: %s failed, and its caller wants no reply%s',
+                              self, func_name(method), more)
         return _NO_REPLY
 
     def invoke(self, method_name, kwargs, msg):
@@ -256,7 +258,9 @@ class SerializedInvoker(Invoker):
             _log_refusal(self.service.name(), method_name, answer, msg)
         except BaseException:
             # Also SystemExit: the calls behind this one must go on.
-            LOG.exception('%r: method %r failed', self, method_name)
+            tell, more = _may_log(msg)
+            if tell:
+                LOG.exception('%r: method %r failed%s', self, method_name, more)
             answer = mitogen.core.Message.dead(
                 'method %s of service %s failed, see the log of its context'
                 % (method_name, self.service.name()))
@@ -321,16 +325,21 @@ class DeduplicatingInvoker(Invoker):
         """
         raise NotImplementedError()
 
-    def _compute(self, method, kwargs):
+    def _compute(self, method, kwargs, msg):
+        """
+        Return the result, or the error. `msg` is not for the method.
+        """
         try:
             return self._run(method, kwargs, None)
         except mitogen.core.CallError:
             error = sys.exc_info()[1]
-            _log_refusal(self.service.name(), func_name(method), error, None)
+            _log_refusal(self.service.name(), func_name(method), error, msg)
             return error
         except BaseException:
             # Also SystemExit: the calls that wait must be answered.
-            LOG.exception('%r: %s failed', self, func_name(method))
+            tell, more = _may_log(msg)
+            if tell:
+                LOG.exception('%r: %s failed%s', self, func_name(method), more)
             return mitogen.core.CallError(sys.exc_info()[1])
 
     def invoke(self, method_name, kwargs, msg):
@@ -354,7 +363,7 @@ class DeduplicatingInvoker(Invoker):
                 self._waiters[key] = [(msg, ticket)]
 
         if not known:
-            result = self._compute(method, kwargs)
+            result = self._compute(method, kwargs, msg)
             with self._lock:
                 self._results[key] = result
                 waiters = self._waiters.pop(key)

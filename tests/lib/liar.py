@@ -78,4 +78,8 @@ class Liar(object):
 
     def close(self):
         for fp in self.lines, self.sock:
-            fp.close()
+            try:
+                fp.close()
+            except OSError:
+                # The process has ended, and a line to it is still in the buffer.
+                pass

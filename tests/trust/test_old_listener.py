@@ -53,7 +53,7 @@ class OldListener(object):
 
     def take(self):
         """
-        Return the next message: who it is for, whether the listener would pass it on, and what it carries.
+        Return the next message: its destination, whether the listener would pass it on, and its payload.
         """
         _, dst_id, src_id, auth_id, handle, _, length = HEADER.unpack(self._fp.read(HEADER.size))
         data = self._fp.read(length)
