@@ -79,6 +79,8 @@ def run(jupyter, tmp_path):
     return run
 
 
+# The first time a kernel is installed, and PyPI may be slow.
+@pytest.mark.seconds(900)
 def test_a_notebook_may_call_what_is_in_modules_and_learns_why_cells_cannot_be_called(run, tmp_path):
     (tmp_path / 'nb_module.py').write_text('def f(): return 2\n')
     lines = run(

@@ -14,7 +14,7 @@ import places
 
 pytest.importorskip('setuptools')
 pytestmark = [
-    pytest.mark.once,
+    pytest.mark.once, pytest.mark.seconds(900),
     pytest.mark.skipif(
         sys.version_info < (3, 9) or not os.path.exists(os.path.join(places.ROOT, 'setup.py')),
         reason='needs the source tree and a Python that has the fast core'),

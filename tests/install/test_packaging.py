@@ -21,8 +21,8 @@ VERSION = '.'.join(str(part) for part in mitogen.__version__)
 
 setuptools = pytest.importorskip('setuptools')
 pytestmark = [
-    # A wheel has both cores, whichever core runs the tests.
-    pytest.mark.once,
+    # A wheel has both cores, whichever core runs the tests. One with the extension is built for the first test that wants it.
+    pytest.mark.once, pytest.mark.seconds(900),
     pytest.mark.skipif(not os.path.exists(os.path.join(places.ROOT, 'tools', 'wheels.py')), reason='needs the source tree'),
 ]
 
@@ -83,7 +83,6 @@ def check(found, core):
     assert found['child'] and found['grandchild'] and found['typed']
 
 
-@pytest.mark.seconds(900)
 def test_a_wheel_with_the_extension_in_a_clean_environment(native_wheel, native_environment):
     name = os.path.basename(native_wheel)
     assert name.startswith('mitogen-%s-cp3%d-cp3%d' % (VERSION, sys.version_info[1], sys.version_info[1])), name
@@ -106,7 +105,6 @@ def test_two_sdists_of_the_same_sources_are_the_same(sdist, tmp_path):
         assert first.read() == second.read()
 
 
-@pytest.mark.seconds(900)
 def test_the_pure_wheel_in_a_clean_environment(pure_wheel, pure_environment):
     assert os.path.basename(pure_wheel) == 'mitogen-%s-py2.py3-none-any.whl' % VERSION
     check(pure_environment.describe(), 'pure')
@@ -115,14 +113,12 @@ def test_the_pure_wheel_in_a_clean_environment(pure_wheel, pure_environment):
     assert 'MITOGEN_PURE was set when the package was built' in ' '.join(report.split())
 
 
-@pytest.mark.seconds(900)
 def test_one_kind_of_wheel_over_the_other(native_wheel, pure_wheel, pure_environment):
     for wheel, core in ((native_wheel, 'native'), (pure_wheel, 'pure')):
         pure_environment.install('--no-index', '--no-deps', '--force-reinstall', wheel)
         check(pure_environment.describe(), core)
 
 
-@pytest.mark.seconds(900)
 def test_an_extension_left_behind_by_another_version(native_environment):
     """
     The extension of one release and the package of another, as a broken upgrade leaves them.
