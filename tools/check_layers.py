@@ -84,8 +84,9 @@ FOLDERS = {
                'writer', 'sync_writer', 'comparison', 'sync_source', 'opened', 'sync_opened', 'folders'],
     'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'sent', 'environment', 'fragments', 'hub', 'remote', 'target',
                 'importing', 'child', 'background', 'zygote',
-                'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'daemon',
-                'plugins.connection.local', 'plugins.connection.ssh'],
+                'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'containers',
+                'daemon', 'plugins.connection.local', 'plugins.connection.ssh', 'plugins.connection.docker',
+                'plugins.connection.podman', 'plugins.connection.kubectl'],
 }
 
 #: The part of `mitogen.core` that imports `mitogen._native`. That is made of what stands in the parts before this one.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Ansible's own connection plugins. A plugin that is found by path under the name of one of them takes its place even in
-`sys.modules`, so they are loaded by their files, under other names.
+Ansible's own connection plugins, and those of collections. A plugin that is found by path under the name of one of
+them takes its place even in `sys.modules`, so they are loaded by their files, under other names.
 """
 
 from __future__ import absolute_import
@@ -11,6 +11,7 @@ import os
 import sys
 
 import ansible.plugins.connection
+from ansible.errors import AnsibleError
 
 from mitogen.ansible.values import plain
 
@@ -29,14 +30,25 @@ def load(name):
     return sys.modules[full]
 
 
-def options(name):
+def load_collection(collection, name):
+    """
+    Return the module of a connection plugin of a collection.
+    """
+    try:
+        return importlib.import_module('ansible_collections.%s.plugins.connection.%s' % (collection, name))
+    except ImportError as error:
+        raise AnsibleError("the connection plugin %r is that of the collection %s, which cannot be imported: %s" % (
+            name, collection, error))
+
+
+def options(name, collection=None):
     """
     Return the documentation of a plugin's options alone, as YAML.
     """
     import yaml
     from ansible.plugins.loader import fragment_loader
     from ansible.utils.plugin_docs import add_fragments
-    module = load(name)
+    module = load_collection(collection, name) if collection else load(name)
     documentation = yaml.safe_load(module.DOCUMENTATION)
     add_fragments(documentation, module.__file__, fragment_loader=fragment_loader)
     return yaml.safe_dump({'options': plain(documentation['options'])})

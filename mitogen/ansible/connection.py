@@ -225,7 +225,52 @@ class Mixin(object):
         return ''
 
 
-class SSHMixin(Mixin):
+class RemoteMixin(Mixin):
+    """
+    For plugins whose commands run elsewhere: in a context of the daemon.
+    """
+
+    def _run_fragment(self, cmd, text):
+        operation = self._notes.meanings.get(text)
+        if operation is not None:
+            found = self._judge(self._ask('fragment', self._target(), plain(operation)))[1]
+            if found is not None:
+                return found[0], found[1].encode('utf-8', 'surrogateescape'), b''
+        return self._job(False, ('command', ['/bin/sh', '-c', cmd], b'', ''))[1:]
+
+    def _put_file(self, in_path, out_path):
+        if os.path.isfile(in_path) and self._can_be_fast():
+            try:
+                return self._judge(self._ask('put', self._target(), os.path.abspath(plain(in_path)), plain(out_path)))
+            except FallBack as reason:
+                self._say_why(reason)
+        return self._put_slowly(in_path, out_path)
+
+    def _put_slowly(self, in_path, out_path):
+        return super(RemoteMixin, self)._put_file(in_path, out_path)
+
+    def fetch_file(self, in_path, out_path):
+        if self._can_be_fast():
+            try:
+                return self._judge(self._ask('get', self._target(), plain(in_path), os.path.abspath(plain(out_path))))
+            except FallBack as reason:
+                self._say_why(reason)
+        return self._fetch_slowly(in_path, out_path)
+
+    def _fetch_slowly(self, in_path, out_path):
+        return super(RemoteMixin, self).fetch_file(in_path, out_path)
+
+    def reset(self):
+        try:
+            self._ask('reset', self._target())
+        except (FallBack, AnsibleError):
+            # Ansible's plugin will report the error.
+            pass
+        if hasattr(super(RemoteMixin, self), 'reset'):
+            super(RemoteMixin, self).reset()
+
+
+class SSHMixin(RemoteMixin):
     """
     For plugins whose commands run at the end of a command line of ssh.
     """
@@ -257,38 +302,6 @@ class SSHMixin(Mixin):
 
     def _run_sudoable(self, cmd):
         raise FallBack('it gives such a command a terminal')
-
-    def _run_fragment(self, cmd, text):
-        operation = self._notes.meanings.get(text)
-        if operation is not None:
-            found = self._judge(self._ask('fragment', self._target(), plain(operation)))[1]
-            if found is not None:
-                return found[0], found[1].encode('utf-8', 'surrogateescape'), b''
-        return self._job(False, ('command', ['/bin/sh', '-c', cmd], b'', ''))[1:]
-
-    def _put_file(self, in_path, out_path):
-        if os.path.isfile(in_path) and self._can_be_fast():
-            try:
-                return self._judge(self._ask('put', self._target(), os.path.abspath(plain(in_path)), plain(out_path)))
-            except FallBack as reason:
-                self._say_why(reason)
-        return super(SSHMixin, self)._put_file(in_path, out_path)
-
-    def fetch_file(self, in_path, out_path):
-        if self._can_be_fast():
-            try:
-                return self._judge(self._ask('get', self._target(), plain(in_path), os.path.abspath(plain(out_path))))
-            except FallBack as reason:
-                self._say_why(reason)
-        return super(SSHMixin, self).fetch_file(in_path, out_path)
-
-    def reset(self):
-        try:
-            self._ask('reset', self._target())
-        except (FallBack, AnsibleError):
-            # Ansible's plugin will report the error.
-            pass
-        super(SSHMixin, self).reset()
 
 
 class LocalMixin(Mixin):

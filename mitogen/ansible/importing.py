@@ -118,7 +118,9 @@ class Loader(object):
         Return the reader of files that are embedded in the archive.
         """
         import zipimport
-        return zipimport.zipimporter(self.payload.path).get_resource_reader(name)
+        # Such an importer is for one folder, and takes the last part of a name.
+        folder = os.path.dirname(os.path.dirname(self.get_filename(name)))
+        return zipimport.zipimporter(folder).get_resource_reader(name) if self.is_package(name) else None
 
 
 class Finder(object):

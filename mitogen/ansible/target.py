@@ -71,18 +71,32 @@ class Options(mitogen.parent.Options):
 
 class Connection(mitogen.parent.Connection):
     """
-    A child at the end of a command line, which hands ours to a shell.
+    A child at the end of a command line, which takes the words of a command as they are.
     """
     options_class = Options
     child_is_immediate_subprocess = False
     create_child_args = {'stderr_pipe': True}
 
     def _get_name(self):
-        return u'ansible.' + mitogen.core.to_text(self.options.argv[-1])
+        words = [word for word in self.options.argv if word != '--']
+        return u'ansible.' + mitogen.core.to_text(words[-1])
 
     def get_boot_command(self):
-        boot = super(Connection, self).get_boot_command()
+        return self.options.argv + super(Connection, self).get_boot_command()
+
+
+class ShellConnection(Connection):
+    """
+    A child at the end of a command line, which hands the words of a command to a shell.
+    """
+
+    def get_boot_command(self):
+        boot = mitogen.parent.Connection.get_boot_command(self)
         return self.options.argv + [shlex.quote(mitogen.core.to_text(word)) for word in boot]
+
+
+#: Kinds of specifications of hosts.
+CONNECTIONS = {'ssh': ShellConnection, 'container': Connection}
 
 
 class Job(object):
@@ -183,16 +197,17 @@ class RemoteTarget(Target):
     """
     A host, as a login there.
 
+    :param kind: the class of the connection.
     :param tuple argv: see `Options`.
     :param pythons: interpreters to try first.
     """
     job_class = RemoteJob
 
-    def __init__(self, router, argv, pythons, timeout):
+    def __init__(self, router, kind, argv, pythons, timeout):
         super(RemoteTarget, self).__init__(router)
         find = FIND_PYTHON % (' '.join(map(shlex.quote, pythons)),)
         self.context = router._connect(
-            Connection, argv=list(argv), python_path=['/bin/sh', '-c', find, 'sh'], connect_timeout=timeout)
+            kind, argv=list(argv), python_path=['/bin/sh', '-c', find, 'sh'], connect_timeout=timeout)
         self.lost = False
         self.archives = set()
         mitogen.core.listen(self.context, 'disconnect', self.on_disconnect)
@@ -305,7 +320,7 @@ class Targets(object):
 
     def get(self, spec):
         """
-        :param spec: ('local',) or ('ssh', command line, interpreters, seconds).
+        :param spec: ('local',), or a key of `CONNECTIONS`, command line, interpreters and seconds.
         :raises ConnectError: it cannot be had, or could not a moment ago.
         """
         name = spec[:2]
@@ -336,7 +351,7 @@ class Targets(object):
         try:
             if spec[0] == 'local':
                 return LocalTarget(self.router)
-            return RemoteTarget(self.router, *spec[1:])
+            return RemoteTarget(self.router, CONNECTIONS[spec[0]], *spec[1:])
         except (mitogen.core.Error, OSError) as error:
             with self.lock:
                 self.failed[spec] = time.time(), str(error)

@@ -328,7 +328,7 @@ PASSING_FACTS = re.compile(
 
 TEMPORARY = re.compile(
     r'^[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/|/[^ ]*_payload\w*/[^ ]*_payload.zip|key=\w+|'
-    r'BECOME-SUCCESS-\w+|/ansible-local-\w+/tmp\w+|(?:/[\w.-]+)*/\.ansible_async/j\d+\.\d+')
+    r'BECOME-SUCCESS-\w+|/ansible-local-\w+/tmp\w+|ansible-tmp-[\w.-]+|(?:/[\w.-]+)*/\.ansible_async/j\d+\.\d+')
 
 
 def comparable(value, folder):

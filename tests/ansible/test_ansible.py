@@ -104,6 +104,8 @@ def test_each_way_switches_the_plugins_on(site):
         assert_in_use(run, way, CORES[0])
         assert set(re.findall("Ansible's own way is used: (.*)", run.printed())) <= USUAL
         assert (way, run.results()) == (way, plain.results())
+        # A variable of upstream's strategies is answered where one of their names is used.
+        assert run.printed().count('the variable mitogen_ssh_compression has no effect') == (way == 'strategy')
         # Nothing is sent as a file, so nothing is left.
         assert not [name for name in os.listdir(run.target) if name.startswith('tmp-') and os.listdir(run.target + '/' + name)]
 

@@ -1,0 +1,65 @@
+"""
+Containers: our connection plugins and those of the collections, over a program that plays docker, podman and kubectl
+and really starts what it is told to. All must tell the same, with fewer calls of that program.
+"""
+
+import json
+import os
+
+import pytest
+
+import ansible_env
+import playbooks
+
+KINDS = ['docker', 'podman', 'kubectl']
+
+
+def start(site, name, way, collections, short):
+    run = playbooks.Run(site, name, way)
+    hosts = dict((kind, {'ansible_connection': kind if short else 'mitogen.fast.' + kind, 'ansible_host': 'box'})
+                 for kind in KINDS)
+    absent = dict((kind + '-absent', dict(variables, ansible_host='absent')) for kind, variables in hosts.items())
+    inventory = os.path.join(run.folder, 'containers.json')
+    with open(inventory, 'w') as fp:
+        json.dump({'containers': {'hosts': hosts}, 'absent': {'hosts': absent}}, fp)
+    programs = site.make_folder(name, 'programs')
+    for kind in KINDS:
+        os.symlink(os.path.join(playbooks.HERE, 'files', 'container.sh'), os.path.join(programs, kind))
+    run.environ.update(
+        PATH=programs + ':' + run.environ['PATH'],
+        CONTAINER_LOG=os.path.join(run.folder, 'calls'), ANSIBLE_COLLECTIONS_PATH=collections)
+    return run.start('containers.yml', '-v', '-i', inventory)
+
+
+def calls(run):
+    """
+    Return how often a command was started in a container that is there.
+    """
+    with open(run.environ['CONTAINER_LOG']) as fp:
+        return len([line for line in fp if 'exec ' in line and ' box ' in line])
+
+
+def told(run):
+    """
+    Return the results of a run, without the words about containers that are not there: they quote the command.
+    """
+    found = run.results()
+    return dict((name, [event for event, _ in found[name]] if 'absent' in name else found[name]) for name in found)
+
+
+@pytest.mark.seconds(300)
+def test_containers_tell_the_same_as_by_the_plugins_of_their_collections(site):
+    collections = ansible_env.collections()
+    plain = start(site, 'containers-plain', 'plain', collections, True)
+    runs = [start(site, 'containers-path', 'path', collections, True),
+            start(site, 'containers-fast', 'plain', collections, False)]
+    statuses = [run.wait() for run in [plain] + runs]
+    assert statuses == [0, 0, 0], '\n'.join(run.printed() for run in [plain] + runs)
+    expected = told(plain)
+    for run in runs:
+        found = told(run)
+        assert sorted(found) == sorted(expected)
+        assert [(name, found[name], expected[name]) for name in expected if found[name] != expected[name]] == []
+        # A context each, and another one where the connection was made anew.
+        assert calls(run) == len(KINDS) + 1, run.printed()
+    assert calls(plain) > 10 * (len(KINDS) + 1)
