@@ -11,7 +11,7 @@ import shlex
 
 from ansible.errors import AnsibleError
 
-from mitogen.ansible.connection import FallBack, RemoteMixin
+from mitogen.ansible.connection import FallBack, Mixin, RemoteMixin
 from mitogen.ansible.values import plain
 
 
@@ -19,6 +19,28 @@ class ContainerMixin(RemoteMixin):
     """
     A class below has `_program`, which returns the command line, up to where the words of a command begin.
     """
+
+    _reached = None
+
+    def is_pipelining_enabled(self, wrap_async=False):
+        # The collection's plugin may have to run the task, and it may be one that hands no input on.
+        kinds = [kind for kind in type(self).__mro__ if 'has_pipelining' in vars(kind) and kind is not Mixin]
+        if not kinds[0].has_pipelining and not self._reaches():
+            return False
+        return super(ContainerMixin, self).is_pipelining_enabled(wrap_async)
+
+    def _reaches(self):
+        """
+        Return whether there is a context in the container.
+        """
+        if self._reached is None:
+            try:
+                self._judge(self._ask('fragment', self._target(), ('expand_user', '~')))
+                self._reached = True
+            except FallBack as reason:
+                self._say_why(reason)
+                self._reached = False
+        return self._reached
 
     def _target(self):
         try:

@@ -60,6 +60,5 @@ def test_containers_tell_the_same_as_by_the_plugins_of_their_collections(site):
         found = told(run)
         assert sorted(found) == sorted(expected)
         assert [(name, found[name], expected[name]) for name in expected if found[name] != expected[name]] == []
-        # A context each, and another one where the connection was made anew.
-        assert calls(run) == len(KINDS) + 1, run.printed()
-    assert calls(plain) > 10 * (len(KINDS) + 1)
+        # A context each, another one where the connection was made anew, and what is left to the collection's plugin.
+        assert calls(run) < calls(plain) / 5
