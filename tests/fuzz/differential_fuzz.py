@@ -96,6 +96,8 @@ class World(logging.Handler):
         import mitogen.parent
         import testlib
         self.core, self.testlib = mitogen.core, testlib
+        # Each line is compared, however many come in a second.
+        mitogen.core._LOG_INTERVAL = 0
         self.said = []
         log = logging.getLogger('mitogen')
         log.addHandler(self)
