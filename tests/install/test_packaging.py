@@ -21,7 +21,8 @@ VERSION = '.'.join(str(part) for part in mitogen.__version__)
 
 setuptools = pytest.importorskip('setuptools')
 pytestmark = [
-    # A wheel has both cores, whichever core runs the tests. One with the extension is built for the first test that wants it.
+    # A wheel has both cores, whichever core runs the tests. One with the extension is built for the first test that
+    # wants it.
     pytest.mark.once, pytest.mark.seconds(900),
     pytest.mark.skipif(not os.path.exists(os.path.join(places.ROOT, 'tools', 'wheels.py')), reason='needs the source tree'),
 ]
