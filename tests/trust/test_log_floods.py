@@ -18,8 +18,8 @@ from liar import (ADD_ROUTE, ALLOCATE_ID, CALL_FUNCTION, CALL_SERVICE, DEL_ROUTE
                   GET_MODULE, GET_RESOURCE, HAVE_MODULES, Liar, LOAD_MODULE, LOAD_RESOURCE, NOBODY, SHUTDOWN)
 
 COUNT = 3000
-#: Lines of the log that are about one peer and one subject, in a second.
-MOST = 100
+#: Lines of the log that are about one peer and one subject, in a second. Most have 20, routes have 50.
+MOST = 60
 
 NAMES = b'\x80\x02X\x17\x00\x00\x00hostile_services.OffersX\x05\x00\x00\x00small'.decode('latin-1')
 
@@ -83,4 +83,5 @@ def test_what_is_refused_again_and_again_is_told_a_few_times(cast, monkeypatch, 
         # All calls have been obeyed.
         assert cast.router.myself().call_service(hostile_services.Offers, 'small') == 'small'
     told = collections.Counter((record.name, str(record.msg)) for record in logs.records)
-    assert len(logs.records) <= MOST, told.most_common(5)
+    # Some of these may be of what was sent before, and is still being looked at.
+    assert not told or max(told.values()) <= MOST, told.most_common(5)
