@@ -131,3 +131,32 @@ def codeobj_imports(co):
     if sys.version_info < (3, 16):
         return _imports_by_walking(co, _word_operations)
     return _imports_by_dis(co)
+
+
+def _is_for_type_checkers(co):
+    """
+    Yield for each import of a code object, in order, whether ``if
+    TYPE_CHECKING:`` keeps it from being performed.
+    """
+    import dis
+    end, asked = -1, False
+    for ins in dis.get_instructions(co):
+        if ins.opname == 'EXTENDED_ARG':
+            continue
+        if ins.opname == 'IMPORT_NAME':
+            yield ins.offset < end
+        elif asked and 'JUMP_' in ins.opname and 'IF_FALSE' in ins.opname:
+            end = max(end, ins.argval)
+        # From 3.13 on the name is made a truth value before the jump.
+        asked = ins.opname.startswith('LOAD_') and ins.argval == 'TYPE_CHECKING' or asked and ins.opname == 'TO_BOOL'
+
+
+def _imports_when_run(co):
+    """
+    Yield what :func:`codeobj_imports` does, without the imports that only a
+    type checker sees.
+    """
+    found = codeobj_imports(co)
+    if 'TYPE_CHECKING' not in co.co_names or sys.version_info < (3,):
+        return found
+    return (each for each, left_out in zip(found, _is_for_type_checkers(co)) if not left_out)

@@ -54,7 +54,7 @@ def _imports_at_top(code):
     Yield the imports that a module performs as it is imported, and those that it may perform by name.
     """
     import mitogen.imports
-    for found in mitogen.imports.codeobj_imports(code):
+    for found in mitogen.imports._imports_when_run(code):
         yield found
     for found in _imports_by_name(code):
         yield found

@@ -108,6 +108,16 @@ def test_packages_and_what_is_in_them_are_asked_for_at_once(router, make):
     assert [record.args[1] for record in logs.records if 'asks for' in record.msg] == ['clo_a.b.c', 'clo_a']
 
 
+def test_what_only_type_checkers_import_is_not_sent(router, make):
+    make({'clo_typed.py': 'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import clo_type\nimport clo_needed\n',
+          'clo_type.py': '', 'clo_needed.py': ''})
+    child = router.local()
+    imported(child, 'clo_typed', '0')
+    assert sorted(name for name in child.call(eval, 'list(%s._cache)' % IMPORTER) if name.startswith('clo_')) == [
+        'clo_needed', 'clo_typed']
+    assert imported(child, 'clo_type', '7') == 7
+
+
 def test_a_name_that_nobody_has_costs_no_request(router, make):
     make(CHAIN)
     child = router.local()

@@ -51,6 +51,40 @@ def test_imports_under_if_and_try_count_unless_the_compiler_pruned_them():
     assert scan('if True:\n    import a\nelse:\n    import b\n') == [(0, 'a', ())]
 
 
+#: Imports beside `if TYPE_CHECKING:`, and the names of those that are performed.
+CHECKED = '''
+import typing
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import no_a, no_b
+    if x:
+        import no_c
+else:
+    import a
+if typing.TYPE_CHECKING and x:
+    import no_d
+import b
+if not TYPE_CHECKING:
+    import c
+if TYPE_CHECKING or x:
+    import d
+x = TYPE_CHECKING
+if x:
+    import e
+if TYPE_CHECKING: %s import no_e
+import f
+'''
+
+
+def test_imports_for_type_checkers_are_none_of_those_that_are_performed():
+    code = compile(CHECKED % ('f(1, [2]); ' * 300,), '<test>', 'exec', 0, True)
+    found = [name for _, name, _ in mitogen.imports._imports_when_run(code)]
+    assert found == ['typing', 'typing', 'a', 'b', 'c', 'd', 'e', 'f']
+    assert [name for _, name, _ in mitogen.imports.codeobj_imports(code)].count('no_e') == 1
+    nothing = compile('import a', '<test>', 'exec', 0, True)
+    assert list(mitogen.imports._imports_when_run(nothing)) == [(0, 'a', ())]
+
+
 @pytest.mark.parametrize('before', [200, 300, pytest.param(70000, marks=pytest.mark.slow)])
 def test_operands_too_large_for_one_instruction(before):
     source = ''.join('name_%d = %d\n' % (i, i + 1000) for i in range(before))
