@@ -25,7 +25,7 @@ def _as_damage(e):
     """Return the exception to raise for an error of the interpreter's
     unpickler."""
     if isinstance(e, (UnpicklingError, EOFError, LookupError, AttributeError,
-                      OverflowError, ImportError)) and \
+                      OverflowError, MemoryError, ImportError)) and \
             not isinstance(e, StreamError):
         return DamagedError('invalid message: %s', e)
     return e

@@ -310,7 +310,8 @@ def test_a_damaged_message_is_an_error_of_ours(data):
             list(Message(data=data).unpickle_iter(find_class=find_class))
 
 
-@pytest.mark.parametrize('data', [b'\x80\x02]', b'\x80\x02U\x10abc', b'K', b'\xff\xff', b'h\0.'], ids=repr)
+@pytest.mark.parametrize('data', [
+    b'\x80\x02]', b'\x80\x02U\x10abc', b'K', b'\xff\xff', b'h\0.', b'\x80\x04\x8e\1\0\0\0\0B\1\0x.'], ids=repr)
 def test_it_is_also_what_programs_looked_for_before(data):
     with pytest.raises(mitogen.core.StreamError) as caught:
         reads(data)
