@@ -1,5 +1,6 @@
-# One command per wish. Each sets up what it needs: a virtual environment in .venv, the project built and
-# installed into it, and (with apt, as root or through sudo) the system packages that are missing.
+# One command per wish. Each sets up what it needs: a virtual environment in .venv, the project
+# built and installed into it, and (with apt, as root or through sudo) the system packages that are
+# missing.
 #
 #   make demo           the demonstration: a tree of contexts does real work
 #   make test           the whole suite: C tests plain and under sanitizers, then pytest over both cores
@@ -48,8 +49,8 @@ build:
 demo: build
 	@$(BIN)/python examples/demo.py
 
-# The C tests and the Python suite beside each other. The output of the C tests is shown at the end, if one of them
-# fails.
+# The C tests and the Python suite beside each other. The output of the C tests is shown at the end,
+# if one of them fails.
 BESIDE = @log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
     $(MAKE) --no-print-directory -s -C $(ENGINE) $(1) >"$$log" 2>&1 & engine=$$!; \
     $(BIN)/pytest --core both $(2); python=$$?; \

@@ -36,7 +36,8 @@ from setuptools.command.build_py import build_py
 
 NATIVE_PYTHON = (3, 9)
 
-#: Where the sources of the extension are. The folders of the engine are listed, as one more holds only its tests.
+#: Where the sources of the extension are. The folders of the engine are listed, as one more holds
+#: only its tests.
 NATIVE_FOLDERS = ('_mitogen_core', '_mitogen_core/codec') + tuple(
     '_mitogen_core/engine/' + room for room in ('base', 'wire', 'sync', 'loop', 'net'))
 
@@ -300,7 +301,8 @@ UNFIT = why_not_native()
 if UNFIT and env_flag('MITOGEN_REQUIRE_NATIVE'):
     raise SystemExit('MITOGEN_REQUIRE_NATIVE is set, but: ' + UNFIT)
 
-#: Folders that Ansible looks into, and their files that are not Python's. None is a package: others have files there.
+#: Folders that Ansible looks into, and their files that are not Python's. None is a package: others
+#: have files there.
 ANSIBLE_FOLDERS = {
     'ansible_collections.mitogen.fast': ['meta/*.yml'],
     'ansible_collections.mitogen.fast.plugins.connection': [],
@@ -308,7 +310,8 @@ ANSIBLE_FOLDERS = {
     'ansible_mitogen.plugins.strategy': [],
 }
 
-#: The licence as an SPDX expression (PEP 639) from setuptools 77 on. Old Pythons have older versions.
+#: The licence as an SPDX expression (PEP 639) from setuptools 77 on. Old Pythons have older
+#: versions.
 LICENCE = 'license_expression' if int(setuptools.__version__.split('.')[0]) >= 77 else 'license'
 
 # Without the extension on purpose, the wheel is one for every Python.
@@ -328,7 +331,8 @@ setup(
     ext_modules=[] if UNFIT or not native_sources() else [native_extension(VERSION)],
     options=OPTIONS,
     cmdclass={'build_py': BuildPy, 'build_ext': BuildExt},
-    # Colours of the program mitogen, and completion of its words in a shell. It does its work without them.
+    # Colours of the program mitogen, and completion of its words in a shell. It does its work
+    # without them.
     extras_require={
         'cli': ['rich>=12; python_version >= "3.9"', 'shtab>=1.6; python_version >= "3.9"'],
         'otel': ['opentelemetry-api>=1.20'],

@@ -1,4 +1,5 @@
-/* Arguments of methods: ids and times. Each function returns 0, or -1 with an exception, unless it says otherwise. */
+/* Arguments of methods: ids and times. Each function returns 0, or -1 with an exception, unless
+ * it says otherwise. */
 #ifndef MG_ARGUMENTS_H
 #define MG_ARGUMENTS_H
 
@@ -6,8 +7,8 @@
 #include <Python.h>
 #include <stdint.h>
 
-/* The argument of a method that takes exactly one, by place or by name (METH_FASTCALL | METH_KEYWORDS). Borrowed; NULL
- * with TypeError when it was called otherwise. */
+/* The argument of a method that takes exactly one, by place or by name (METH_FASTCALL |
+ * METH_KEYWORDS). Borrowed; NULL with TypeError when it was called otherwise. */
 static inline PyObject *mg_one_arg(const char *method, const char *name, PyObject *const *args, Py_ssize_t n,
                                    PyObject *names)
 {
@@ -17,11 +18,12 @@ static inline PyObject *mg_one_arg(const char *method, const char *name, PyObjec
     return PyErr_Format(PyExc_TypeError, "%s() takes one argument, %s", method, name);
 }
 
-/* The number of a context or of a handle: an int of 32 bits, else OverflowError or TypeError with its name. */
+/* The number of a context or of a handle: an int of 32 bits, else OverflowError or TypeError
+ * with its name. */
 int mg_parse_id(PyObject *arg, const char *name, uint32_t *id);
 
-/* The number to look for: 1; 0 when it is out of that range, so that nothing has it; -1 with TypeError when it is
- * none. */
+/* The number to look for: 1; 0 when it is out of that range, so that nothing has it; -1 with
+ * TypeError when it is none. */
 int mg_find_id(PyObject *arg, uint32_t *id);
 
 /* mg_parse_id as a converter for "O&" of PyArg_ParseTuple. */
@@ -34,7 +36,8 @@ int mg_id_converter(PyObject *arg, void *id_arg);
 /* When a timeout in seconds ends; None never does. */
 int mg_parse_timeout(PyObject *timeout, int64_t *deadline);
 
-/* Seconds since a mark of mg_now(), or None where that is 0. New reference, or NULL with an exception. */
+/* Seconds since a mark of mg_now(), or None where that is 0. New reference, or NULL with an
+ * exception. */
 PyObject *mg_age(int64_t mark);
 
 #endif

@@ -7,7 +7,8 @@
 #ifdef Py_GIL_DISABLED
 enum { N_LOCKS = 64 }; /* a power of 2 */
 
-/* An owner is read only as long as it takes to count a reference, so the locks are shared by many objects. */
+/* An owner is read only as long as it takes to count a reference, so the locks are shared by
+ * many objects. */
 static mg_lock locks[N_LOCKS];
 
 mg_lock *mg_owner_lock(const void *of)
@@ -38,8 +39,8 @@ static int try_ref(PyObject *obj)
 
 #elif defined(Py_GIL_DISABLED)
 
-/* As for an object with weak references: its last reference is then given up by way of the shared count, which says so
- * before the object goes. */
+/* As for an object with weak references: its last reference is then given up by way of the
+ * shared count, which says so before the object goes. */
 void mg_owner_begin(PyObject *obj)
 {
     Py_ssize_t shared = _Py_atomic_load_ssize_relaxed(&obj->ob_ref_shared);
@@ -100,9 +101,9 @@ PyObject *mg_link_object(mg_stream *s)
 
 /* --- the end of an owner --- */
 
-/* The interpreter holds a reference while the finalizer runs, and only afterwards it is known whether the object stays.
- * The lock makes other threads wait for that: they must not get an object that is then freed, nor be told that there
- * is none if it stays. */
+/* The interpreter holds a reference while the finalizer runs, and only afterwards it is known
+ * whether the object stays. The lock makes other threads wait for that: they must not get an
+ * object that is then freed, nor be told that there is none if it stays. */
 static int finalize_locked(PyObject *obj, mg_latch *l)
 {
     mg_lock *lock = mg_owner_lock(l);

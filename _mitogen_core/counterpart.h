@@ -1,8 +1,9 @@
 /* From an object of the engine to the Python object that stands for it, and back.
  *
- * The Python object holds a counted reference to the engine's. The way back is a borrowed pointer, the engine object's
- * `owner`, which the Python object clears when it goes. It is read with the GIL held; where there is none, it is read,
- * and cleared, under a lock (mg_owner_lock), so that the object is still there when the reader takes a reference. */
+ * The Python object holds a counted reference to the engine's. The way back is a borrowed
+ * pointer, the engine object's `owner`, which the Python object clears when it goes. It is read
+ * with the GIL held; where there is none, it is read, and cleared, under a lock (mg_owner_lock),
+ * so that the object is still there when the reader takes a reference. */
 #ifndef MG_COUNTERPART_H
 #define MG_COUNTERPART_H
 
@@ -37,16 +38,17 @@ mg_lock *mg_owner_lock(const void *of);
 /* For a new object, which is going to be an owner. */
 void mg_owner_begin(PyObject *obj);
 
-/* A new reference to an owner; NULL (no exception) when that is gone, or is about to go: between its last reference
- * and its dealloc other code may run. With its lock. */
+/* A new reference to an owner; NULL (no exception) when that is gone, or is about to go: between
+ * its last reference and its dealloc other code may run. With its lock. */
 PyObject *mg_owner(void *owner);
 
 /* The Latch or Receiver, or the Link. */
 PyObject *mg_latch_object(mg_latch *l);
 PyObject *mg_link_object(mg_stream *s);
 
-/* For the dealloc of the owner of a latch: runs its finalizer and returns whether the object stays after all. Otherwise
- * it is the owner no more. ours: the finalizer of the binding, which runs no code of a program. l may be NULL. */
+/* For the dealloc of the owner of a latch: runs its finalizer and returns whether the object
+ * stays after all. Otherwise it is the owner no more. ours: the finalizer of the binding, which
+ * runs no code of a program. l may be NULL. */
 int mg_owner_finalize(PyObject *obj, mg_latch *l, destructor ours);
 
 /* The engine's router of a Router of ours that was opened, or NULL. Borrowed. */

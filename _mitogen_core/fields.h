@@ -1,5 +1,5 @@
-/* References to objects that a program may replace while another thread reads them. Without a GIL each is read and
- * replaced within a critical section of the object that has it. */
+/* References to objects that a program may replace while another thread reads them. Without a
+ * GIL each is read and replaced within a critical section of the object that has it. */
 #ifndef MG_FIELDS_H
 #define MG_FIELDS_H
 
@@ -9,7 +9,8 @@
 
 #include "compat.h"
 
-/* A new reference to the content of a field of obj, or NULL, without an exception, if it is empty. */
+/* A new reference to the content of a field of obj, or NULL, without an exception, if it is
+ * empty. */
 static inline PyObject *mg_field(PyObject *obj, PyObject *const *field)
 {
     PyObject *value;
@@ -43,7 +44,8 @@ static inline int mg_field_is(PyObject *obj, PyObject *const *field, const void 
     return is;
 }
 
-/* A field as an attribute: None where it holds nothing, and None when it was deleted. An entry of a PyGetSetDef. */
+/* A field as an attribute: None where it holds nothing, and None when it was deleted. An entry
+ * of a PyGetSetDef. */
 PyObject *mg_get_field(PyObject *obj, void *offset);
 int mg_set_field(PyObject *obj, PyObject *value, void *offset);
 #define MG_FIELD_AS(name, type, member, doc) {name, mg_get_field, mg_set_field, doc, (void *) offsetof(type, member)}

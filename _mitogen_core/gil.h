@@ -15,8 +15,8 @@
         PyEval_RestoreThread(mg_saved);                                                                                \
     } while (0)
 
-/* Calls fn while no other thread runs the loop: at once if none does, else without the GIL, so that no thread ever
- * holds a loop while it wants the GIL. So fn touches no Python object. */
+/* Calls fn while no other thread runs the loop: at once if none does, else without the GIL, so
+ * that no thread ever holds a loop while it wants the GIL. So fn touches no Python object. */
 void mg_with_loop(mg_loop *loop, void (*fn)(void *arg), void *arg);
 
 #endif

@@ -23,7 +23,8 @@ void mg_watchers_unlock(void)
     MG_UNLOCK(&watchers);
 }
 
-/* The latch that `value` puts into, when it is the bound put method of a Latch of ours; borrowed. */
+/* The latch that `value` puts into, when it is the bound put method of a Latch of ours;
+ * borrowed. */
 static LatchObject *latch_of_put(mg_state *st, PyObject *value)
 {
     if (!PyCFunction_Check(value))
@@ -35,7 +36,8 @@ static LatchObject *latch_of_put(mg_state *st, PyObject *value)
     return (LatchObject *) self;
 }
 
-/* REQUIRES(watchers). Whether `told` already learns of items of l, directly or through other latches. */
+/* REQUIRES(watchers). Whether `told` already learns of items of l, directly or through other
+ * latches. */
 static int tells(const mg_latch *l, const mg_latch *told)
 {
     while (l && l != told)

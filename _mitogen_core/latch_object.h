@@ -37,16 +37,18 @@ void mg_watchers_unlock(void);
 /* A latch of ours notifies no other any more. For a dealloc. */
 void mg_end_watching(mg_latch *l);
 
-/* Sets the `notify` of self, a Latch or a Receiver, which is called for new items: None, the put method of a latch of
- * ours, or any other callable. A latch of ours that has tokens of self still gets self for each. watch_always: also
- * when a sleeper gets the item. 0, or -1 with an exception. */
+/* Sets the `notify` of self, a Latch or a Receiver, which is called for new items: None, the put
+ * method of a latch of ours, or any other callable. A latch of ours that has tokens of self
+ * still gets self for each. watch_always: also when a sleeper gets the item. 0, or -1 with an
+ * exception. */
 int mg_set_notify(PyObject *self, mg_loop *loop, PyObject **field, PyObject *value, int watch_always);
 
 /* Calls notify(self): 0, or -1 with an exception. */
 int mg_call_notify(PyObject *notify, PyObject *self);
 
-/* For a finalizer. Where self's `notify` is the put method of a latch of ours, and tokens of self lie there, that
- * latch keeps self alive until they are taken. With the lock of all watchers. */
+/* For a finalizer. Where self's `notify` is the put method of a latch of ours, and tokens of
+ * self lie there, that latch keeps self alive until they are taken. With the lock of all
+ * watchers. */
 void mg_keep_for_tokens(PyObject *self, PyObject *notify);
 
 #endif

@@ -1,7 +1,7 @@
 /* Locks that there are only without a GIL: with it, no two threads are in our code at once.
  *
- * A thread that waits for one lets others stop it, as at the GIL. So they may be held where objects of Python are used,
- * but not where code of a program may run. */
+ * A thread that waits for one lets others stop it, as at the GIL. So they may be held where
+ * objects of Python are used, but not where code of a program may run. */
 #ifndef MG_LOCKS_H
 #define MG_LOCKS_H
 

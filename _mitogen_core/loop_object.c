@@ -63,7 +63,8 @@ static PyObject *loop_wait(PyObject *obj, PyObject *timeout)
     return mg_none_or_raise(self->st, err == MG_ENOMEM ? err : MG_OK);
 }
 
-/* Takes an event, unless there is none or an exception. *t: its tuple, or NULL for one that says nothing any more. */
+/* Takes an event, unless there is none or an exception. *t: its tuple, or NULL for one that says
+ * nothing any more. */
 static int next_event(LoopObject *self, PyObject **t)
 {
     mg_event ev;
@@ -91,8 +92,8 @@ static PyObject *loop_next_event(PyObject *obj, PyObject *unused)
             return t;
     if (PyErr_Occurred())
         return NULL;
-    /* Drops the objects that the events have released. wait() would be too late: a destructor may schedule a timer,
-     * and the caller of wait() has looked at its timers by then. */
+    /* Drops the objects that the events have released. wait() would be too late: a destructor
+     * may schedule a timer, and the caller of wait() has looked at its timers by then. */
     mg_run_later();
     return Py_NewRef(Py_None);
 }

@@ -328,7 +328,8 @@ PyObject *mg_message_pickled(mg_state *st, PyTypeObject *cls, PyObject *const *o
     return (PyObject *) m;
 }
 
-/* A class with a constructor of its own is called, with what the pure core gives it. Takes the reference to m. */
+/* A class with a constructor of its own is called, with what the pure core gives it. Takes the
+ * reference to m. */
 static PyObject *construct(PyObject *cls, MessageObject *m, PyObject *const *values, PyObject *names)
 {
     PyObject *made = NULL, *none = PyTuple_New(0), *data = get_data((PyObject *) m, NULL);
@@ -367,8 +368,8 @@ static int raise_call_error(mg_state *st, PyObject *obj)
     return is;
 }
 
-/* The message itself, if it came by a router, else NULL. The functions that make a Context and a Sender take it as an
- * argument. A borrowed reference. */
+/* The message itself, if it came by a router, else NULL. The functions that make a Context and a
+ * Sender take it as an argument. A borrowed reference. */
 static PyObject *origin_of(MessageObject *m)
 {
     return mg_message_has_come(m) ? (PyObject *) m : NULL;
@@ -480,8 +481,8 @@ static PyObject *take_exception(void)
     return value;
 }
 
-/* _unpickle_all(deny) -> (list, error): every object, with the default look-ups or none, until one is bad; error is
- * then its exception. */
+/* _unpickle_all(deny) -> (list, error): every object, with the default look-ups or none, until
+ * one is bad; error is then its exception. */
 static PyObject *message_unpickle_all(PyObject *self, PyObject *arg)
 {
     MessageObject *m = (MessageObject *) self;

@@ -101,8 +101,8 @@ static PyMethodDef functions[] = {
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
     {NULL, NULL, 0, NULL}};
 
-/* The loops, and the references that end without the GIL (later.h), are the process's: another interpreter would be
- * given objects of the first. mitogen.core uses the pure core there. */
+/* The loops, and the references that end without the GIL (later.h), are the process's: another
+ * interpreter would be given objects of the first. mitogen.core uses the pure core there. */
 static int need_main_interpreter(void)
 {
     if (PyInterpreterState_Get() == PyInterpreterState_Main())

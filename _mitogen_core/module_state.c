@@ -60,7 +60,8 @@ int mg_state_init(mg_state *st)
     return 0;
 }
 
-/* Without a GIL another thread may be about to use the object that was there: that one lives as long as the module. */
+/* Without a GIL another thread may be about to use the object that was there: that one lives as
+ * long as the module. */
 int mg_state_replace(mg_state *st, PyObject **slot, PyObject *value)
 {
     PyObject *old = *slot;

@@ -15,10 +15,10 @@
     X(Socket)
 
 /* Given by mitogen.core to configure(); NULL before.
- *   message_type, receiver_type: the classes of received messages, and of the receivers that send_async makes
- *   has_parent_authority: a policy that the engine knows by itself
- *   slow_unpickle: (message, find_class) -> object, for look-ups of the caller's own
- *   dead_text: (message) -> text of the ChannelError */
+ *   message_type, receiver_type: the classes of received messages, and of the receivers that
+ *   send_async makes has_parent_authority: a policy that the engine knows by itself
+ *   slow_unpickle: (message, find_class) -> object, for look-ups of the caller's own dead_text:
+ *   (message) -> text of the ChannelError */
 #define MG_STATE_CONFIGURED(X) \
     X(message_type) X(receiver_type) \
     X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError) \
@@ -26,10 +26,10 @@
     X(broker_shutdown_msg) X(latch_closed_msg) X(duplicate_handle_msg)
 
 /* Objects of our own.
- *   own_id: mitogen.context_id, for new messages
- *   neighbour_policies: a tuple of the policies that mean "src_id is the stream's neighbour", or NULL
- *   value_check: (context, value), which raises for a value that must not be sent there; or NULL
- *   replaced: a list of the objects that mg_state_replace() has replaced, or NULL */
+ *   own_id: mitogen.context_id, for new messages neighbour_policies: a tuple of the policies
+ *   that mean "src_id is the stream's neighbour", or NULL value_check: (context, value), which
+ *   raises for a value that must not be sent there; or NULL replaced: a list of the objects that
+ *   mg_state_replace() has replaced, or NULL */
 #define MG_STATE_INTERNAL(X) \
     X(own_id) X(neighbour_policies) X(value_check) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
     X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \
@@ -50,18 +50,19 @@ typedef struct mg_state {
     int configured;
 } mg_state;
 
-/* Makes the objects of our own, the types excepted: 0, or -1 with an exception. For a fresh state, all zero. */
+/* Makes the objects of our own, the types excepted: 0, or -1 with an exception. For a fresh
+ * state, all zero. */
 int mg_state_init(mg_state *st);
 
 /* Takes what configure() is given: 0, or -1 with an exception. */
 int mg_state_configure(mg_state *st, PyObject *dict);
 
-/* Puts value in place of a member, which other threads may read meanwhile, but must not replace: 0, or -1 with an
- * exception. */
+/* Puts value in place of a member, which other threads may read meanwhile, but must not replace:
+ * 0, or -1 with an exception. */
 int mg_state_replace(mg_state *st, PyObject **slot, PyObject *value);
 
-/* A member that may be replaced: borrowed, or NULL, for as long as the caller does not let others run, and without a
- * GIL for as long as the module lives. */
+/* A member that may be replaced: borrowed, or NULL, for as long as the caller does not let
+ * others run, and without a GIL for as long as the module lives. */
 static inline PyObject *mg_state_look(PyObject *const *slot)
 {
     return __atomic_load_n(slot, __ATOMIC_ACQUIRE);

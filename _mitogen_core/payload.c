@@ -132,8 +132,8 @@ void mg_payload_end_look(mg_payload_view *view)
 
 /* --- as a frame --- */
 
-/* Makes one segment, with a reference to its buffer. A piece that is part of a Python object is referred to, and any
- * other is copied. */
+/* Makes one segment, with a reference to its buffer. A piece that is part of a Python object is
+ * referred to, and any other is copied. */
 static int segment(const mg_piece *piece, mg_seg *seg)
 {
     mg_buf *buf;

@@ -136,8 +136,8 @@ static int receiver_clear(PyObject *obj)
     return clear_fields((ReceiverObject *) obj);
 }
 
-/* Nobody refers to the receiver any more, but `notify` was not called yet for messages that have come, or the
- * receiver lies as a token in another latch: keeps it alive until then. */
+/* Nobody refers to the receiver any more, but `notify` was not called yet for messages that have
+ * come, or the receiver lies as a token in another latch: keeps it alive until then. */
 static void keep_until_told(ReceiverObject *self)
 {
     if (mg_latch_refs(self->latch) <= (self->latch_object ? 2 : 1))
@@ -187,8 +187,8 @@ static void receiver_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
-/* Whether a message counts for max_bytes. A dead message that was made here, as the respondent was lost, does not:
- * nothing would come after it. */
+/* Whether a message counts for max_bytes. A dead message that was made here, as the respondent
+ * was lost, does not: nothing would come after it. */
 static int counts(ReceiverObject *self, PyObject *msg)
 {
     MessageObject *m = (MessageObject *) msg;
@@ -206,7 +206,8 @@ static PyObject *call_notify(ReceiverObject *self)
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
-/* As the handler of its handle (for routers that are not ours, and in tests): queue, then notify. */
+/* As the handler of its handle (for routers that are not ours, and in tests): queue, then
+ * notify. */
 static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
 {
     ReceiverObject *self = (ReceiverObject *) obj;
@@ -236,8 +237,8 @@ static void raise_closed(PyObject *receiver)
     Py_XDECREF(text);
 }
 
-/* The message that an item stands for, new reference. A frame for which there is no memory goes back: it is for the
- * thread that asks when there is. */
+/* The message that an item stands for, new reference. A frame for which there is no memory goes
+ * back: it is for the thread that asks when there is. */
 static PyObject *message_of(ReceiverObject *self, mg_item item)
 {
     if (item.kind == MG_ITEM_TOKEN) {

@@ -1,4 +1,5 @@
-/* Receiver: a latch with a handle. Frames go from the loop into its latch without Python; get() makes them Messages. */
+/* Receiver: a latch with a handle. Frames go from the loop into its latch without Python; get()
+ * makes them Messages. */
 #ifndef MG_RECEIVER_OBJECT_H
 #define MG_RECEIVER_OBJECT_H
 
@@ -25,7 +26,8 @@ typedef struct {
 
 extern PyType_Spec mg_receiver_spec;
 
-/* A receiver on a handle of its own, for the messages of a respondent. New reference, or NULL with an exception. */
+/* A receiver on a handle of its own, for the messages of a respondent. New reference, or NULL
+ * with an exception. */
 PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent);
 
 #endif

@@ -33,7 +33,8 @@ static int is_neighbour_policy(mg_state *st, PyObject *policy)
     return 0;
 }
 
-/* Whether Python listens for the loss of a respondent, and no context was lost since it began to. */
+/* Whether Python listens for the loss of a respondent, and no context was lost since it began
+ * to. */
 static int is_watched(PyObject *router, mg_state *st, PyObject *respondent)
 {
     PyObject *mark = PyObject_GetAttr(respondent, st->str_respondent_of);
@@ -71,7 +72,8 @@ static mg_policy policy_of(mg_state *st, PyObject *policy)
     return is_neighbour_policy(st, policy) ? MG_POLICY_NEIGHBOUR : MG_POLICY_ASK;
 }
 
-/* The id of a respondent, whose loss Python listens for from now on; -1 for None. *losses: see tell_if_lost(). */
+/* The id of a respondent, whose loss Python listens for from now on; -1 for None. *losses: see
+ * tell_if_lost(). */
 static int parse_respondent(PyObject *router, mg_state *st, PyObject *respondent, int64_t *id, void **losses)
 {
     *id = -1;
@@ -107,7 +109,8 @@ static mg_handler *make_handler(mg_handler_spec *spec, PyObject *entry)
     return h;
 }
 
-/* The loop of a closed broker reads no message any more, so a thread that waits at a new handler has to be told. */
+/* The loop of a closed broker reads no message any more, so a thread that waits at a new handler
+ * has to be told. */
 static int tell_if_closed(PyObject *router, mg_router *r)
 {
     if (!mg_loop_closed(mg_router_loop(r)))
@@ -117,8 +120,8 @@ static int tell_if_closed(PyObject *router, mg_router *r)
     return told ? 0 : -1;
 }
 
-/* Has a handler that was just registered told if its respondent is lost. It may have been lost before, or between the
- * look at `losses`, as they were, and the registration. */
+/* Has a handler that was just registered told if its respondent is lost. It may have been lost
+ * before, or between the look at `losses`, as they were, and the registration. */
 static int tell_if_lost(PyObject *router, PyObject *respondent, void *losses)
 {
     if (respondent == Py_None || (losses && mg_field_is(router, &((RoutedObject *) router)->losses, losses)))

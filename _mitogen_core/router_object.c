@@ -237,8 +237,8 @@ static int is_unwaiting(RouterObject *self)
     return is;
 }
 
-/* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's thread never waits,
- * nor does a thread that has other callers to serve. */
+/* A thread that fills a stream faster than it empties waits here, without the GIL. The broker's
+ * thread never waits, nor does a thread that has other callers to serve. */
 static int wait_room(RouterObject *self, mg_stream *out)
 {
     int exempt = is_brokers_thread(self) ? 1 : is_unwaiting(self);
@@ -254,7 +254,8 @@ static int wait_room(RouterObject *self, mg_stream *out)
     }
 }
 
-/* The message was sent, or its sender was answered that it cannot be. Only a lack of memory is an exception. */
+/* The message was sent, or its sender was answered that it cannot be. Only a lack of memory is
+ * an exception. */
 static PyObject *answered(RouterObject *self, mg_err err)
 {
     return mg_none_or_raise(self->st, err == MG_ENOMEM ? err : MG_OK);
@@ -275,8 +276,8 @@ static mg_err push_here(mg_router *r, mg_latch *queue, MessageObject *m, const m
     return err;
 }
 
-/* Delivers a message to a function of this process: at once on the broker's thread, on any other by an event for that
- * thread. Takes over the reference to h. */
+/* Delivers a message to a function of this process: at once on the broker's thread, on any other
+ * by an event for that thread. Takes over the reference to h. */
 static PyObject *call_here(RouterObject *self, mg_handler *h, MessageObject *m)
 {
     if (is_brokers_thread(self)) {
@@ -333,7 +334,8 @@ static PyObject *route_away(RouterObject *self, MessageObject *m, const mg_hdr *
         MG_WITHOUT_GIL(err = route_through_gate(self->router, f, &out));
         mg_run_later();
     }
-    /* not for a log record: its sender holds a lock of `logging`, which the broker's thread may want */
+    /* not for a log record: its sender holds a lock of `logging`, which the broker's thread may
+     * want */
     int bad = out && hdr->handle != MG_FORWARD_LOG && mg_stream_full(out) && wait_room(self, out);
     mg_stream_unref(out);
     return bad ? NULL : answered(self, err);

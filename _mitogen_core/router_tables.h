@@ -8,8 +8,8 @@
 
 #include "net/router.h"
 
-/* The dictionary of all entries of a table of a Router of ours; add puts one in, or returns 1 with an exception. New
- * reference, or NULL with an exception. */
+/* The dictionary of all entries of a table of a Router of ours; add puts one in, or returns 1
+ * with an exception. New reference, or NULL with an exception. */
 PyObject *mg_table_dict(PyObject *router, mg_table what, mg_visit *add);
 
 /* Sets dict[id] = value, whose reference is taken over. Returns 0, or 1 with an exception. */

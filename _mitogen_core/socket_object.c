@@ -35,7 +35,8 @@ static PyObject *socket_shutdown(PyObject *obj, PyObject *how)
     Py_RETURN_NONE;
 }
 
-/* The descriptor is given up whatever close() says: after an error its number may be another file's. */
+/* The descriptor is given up whatever close() says: after an error its number may be another
+ * file's. */
 static int close_once(PyObject *obj)
 {
     int fd = atomic_exchange(&((SocketObject *) obj)->number, 0) - 1;

@@ -1,6 +1,7 @@
-/* Socket: one end of a pair of connected sockets, with as much of the interface of `_socket.socket` as the streams of a
- * child's standard output and standard error use. It is here because a child then need not load `_socket`, which takes
- * longer than all else that these streams cost. */
+/* Socket: one end of a pair of connected sockets, with as much of the interface of
+ * `_socket.socket` as the streams of a child's standard output and standard error use. It is
+ * here because a child then need not load `_socket`, which takes longer than all else that these
+ * streams cost. */
 #ifndef MG_SOCKET_OBJECT_H
 #define MG_SOCKET_OBJECT_H
 

@@ -6,8 +6,9 @@
 #include "gil.h"
 #include "later.h"
 
-/* A signal that comes between the look for one and the sleep does not interrupt the sleep. So a wait looks again when
- * it has lasted that long, then when it has lasted twice as long, and so on. */
+/* A signal that comes between the look for one and the sleep does not interrupt the sleep. So a
+ * wait looks again when it has lasted that long, then when it has lasted twice as long, and so
+ * on. */
 #define FIRST_LOOK (MG_SECOND / 20)
 
 int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int block, mg_item *item)
@@ -15,15 +16,15 @@ int mg_wait_item(mg_state *st, mg_latch *l, mg_loop *loop, int64_t deadline, int
     mg_run_later();
     mg_err err = mg_latch_try(l, item);
     if (err == MG_EAGAIN && block) {
-        /* Not on the stack: when the interpreter ends, a daemon thread ends as it asks for the GIL, and its sleeper
-         * is then still in the queue. */
+        /* Not on the stack: when the interpreter ends, a daemon thread ends as it asks for the
+         * GIL, and its sleeper is then still in the queue. */
         mg_sleeper *s = PyMem_RawMalloc(sizeof *s);
         err = s ? mg_latch_join(l, s, item) : MG_ENOMEM;
         if (err == MG_EAGAIN) {
             int64_t began = mg_now(), look = began + FIRST_LOOK;
             do {
-                /* before the first sleep too: the interpreter has not looked since we were called, which may be a
-                 * while ago */
+                /* before the first sleep too: the interpreter has not looked since we were
+                 * called, which may be a while ago */
                 if (PyErr_CheckSignals()) {
                     /* The wait is over. An item that came meanwhile belongs to the next sleeper. */
                     if (mg_latch_leave(l, s, item) == MG_OK)

@@ -10,8 +10,8 @@
 #include "fields.h"
 #include "gil.h"
 
-/* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and disarms itself; the
- * broker's thread runs the callback and arms it again. */
+/* Engine side of a Watch. The loop's leader may be any thread, so it only posts an event and
+ * disarms itself; the broker's thread runs the callback and arms it again. */
 struct mg_io {
     _Atomic uint32_t refs;
     mg_loop *loop;
@@ -107,8 +107,8 @@ static void watch_dealloc(PyObject *obj)
     PyObject_GC_UnTrack(obj);
     if (self->io) {
         disown(self->io);
-        /* Posted, as a dealloc may run anywhere, with any lock held, and must not wait. In a closed loop there is
-         * nothing to stop. */
+        /* Posted, as a dealloc may run anywhere, with any lock held, and must not wait. In a
+         * closed loop there is nothing to stop. */
         if (!mg_loop_post(self->io->loop, &self->io->end))
             mg_io_unref(self->io);
     }

@@ -1,13 +1,15 @@
 """
-Playbooks over ssh and locally: Ansible's own plugins, upstream's package with its strategy, and ours. Seconds of
-processor time of everything that takes part (controller, ssh, sshd, target), and of the clock; medians of interleaved
-rounds. Each has a home of its own that is kept from round to round, as a user's is. Needs what tests/ansible needs,
-and a control group that counts: root on Linux.
+Playbooks over ssh and locally: Ansible's own plugins, upstream's package with its strategy, and
+ours. Seconds of processor time of everything that takes part (controller, ssh, sshd, target), and
+of the clock; medians of interleaved rounds. Each has a home of its own that is kept from round to
+round, as a user's is. Needs what tests/ansible needs, and a control group that counts: root on
+Linux.
 
     python benchmarks/ansible.py [--rounds N] [PLAY ...]
 
-A play is the name of a file in benchmarks/plays, with "-local" after it to have it run without ssh. MITOGEN_BENCH_ENV
-may name folders of environments that are there already: "ours=FOLDER upstream=FOLDER".
+A play is the name of a file in benchmarks/plays, with "-local" after it to have it run without ssh.
+MITOGEN_BENCH_ENV may name folders of environments that are there already: "ours=FOLDER
+upstream=FOLDER".
 """
 
 import argparse

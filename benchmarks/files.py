@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Measure how files go to a host of ssh: ours by put and by sync, scp and rsync, in turn, medians of all rounds.
+"""Measure how files go to a host of ssh: ours by put and by sync, scp and rsync, in turn, medians
+of all rounds.
 
-A tree of many small files, and one large file; the first copy, and the second one, of which 1 % has changed. Seconds of
-the clock, with the connection, and of the processors of this machine, which is both ends if the host is this one.
+A tree of many small files, and one large file; the first copy, and the second one, of which 1 %
+has changed. Seconds of the clock, with the connection, and of the processors of this machine,
+which is both ends if the host is this one.
 """
 
 import argparse
@@ -29,7 +31,10 @@ def parse():
 
 
 def make(top, options):
-    """Make a tree of files of 1 KiB on average, and a folder with one large file, and return their paths."""
+    """
+    Make a tree of files of 1 KiB on average, and a folder with one large file, and return their
+    paths.
+    """
     small, large = os.path.join(top, 'small'), os.path.join(top, 'large')
     for number in range(options.files):
         folder = os.path.join(small, 'folder-%d' % (number % 50))
@@ -55,7 +60,9 @@ def change(top):
 
 
 def commands(options, source):
-    """Return name -> the command that copies the content of a folder, given the name of the target."""
+    """
+    Return name -> the command that copies the content of a folder, given the name of the target.
+    """
     ssh = ['ssh', '-F', options.config]
     target = os.path.join(options.folder, os.path.basename(source) + '-')
     place = '%s:%s' % (options.host, target)

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """
-How long an import takes in a bare child, near and far, beside upstream and beside the import from a disk.
+How long an import takes in a bare child, near and far, beside upstream and beside the import from a
+disk.
 
     benchmarks/imports.py [--other-python PYTHON] [--rounds N] [--delay SECONDS] [MODULE ...]
 
-The master has the packages and the child has none. Far means that a relay passes on each byte some time later. Each row
-is the median over the rounds, in which the peers take turns; a ratio is upstream's time divided by ours. A floor is the
-import by the child's interpreter from a disk: with bytecode for a child of the master's version, else without.
+The master has the packages and the child has none. Far means that a relay passes on each byte some
+time later. Each row is the median over the rounds, in which the peers take turns; a ratio is
+upstream's time divided by ours. A floor is the import by the child's interpreter from a disk: with
+bytecode for a child of the master's version, else without.
 """
 
 import argparse

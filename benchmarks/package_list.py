@@ -23,7 +23,8 @@ PURE = [(name, name.replace('-', '_')) for name in '''
 _MODULES = {'markdown-it-py': 'markdown_it'}
 PURE = [(name, _MODULES.get(name, module)) for name, module in PURE]
 
-#: Others, and lines that need more than the modules: metadata, entry points, data, folders, namespaces, extensions.
+#: Others, and lines that need more than the modules: metadata, entry points, data, folders,
+#: namespaces, extensions.
 USES = [
     ('attrs', 'import attr\nx = attr.__version__'),
     ('python-dateutil', 'import dateutil.tz, datetime\nfrom dateutil.zoneinfo import get_zonefile_instance\n'

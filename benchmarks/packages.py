@@ -4,9 +4,10 @@ Which current packages of an index can be used in a bare child, that has none of
 
     benchmarks/packages.py [--child-python PYTHON] [--rst] [NAME ...]
 
-The packages of ``package_list.py``, or those that are named, are installed for the master. Each is used in a fresh
-child by an interpreter without packages: imported, and asked for its version, or used by the lines that stand in the
-list. Lines that begin with ``# shipped`` need ``router.ship``, as much data is read by path.
+The packages of ``package_list.py``, or those that are named, are installed for the master. Each is
+used in a fresh child by an interpreter without packages: imported, and asked for its version, or
+used by the lines that stand in the list. Lines that begin with ``# shipped`` need ``router.ship``,
+as much data is read by path.
 """
 
 import argparse

@@ -15,7 +15,8 @@ sys.path.insert(0, HERE)
 
 from driver import catalogue, environments, report, rounds  # noqa: E402
 
-# Seconds a loop takes, most rounds, and seconds from the start after which no further program is started.
+# Seconds a loop takes, most rounds, and seconds from the start after which no further program is
+# started.
 QUICK = {'seconds': 0.08, 'rounds': 3, 'budget': 100}
 FULL = {'seconds': 0.4, 'rounds': 7, 'budget': 840}
 

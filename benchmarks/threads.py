@@ -1,6 +1,7 @@
 """
-How many calls a second a program makes from 1, 2, 4 and 8 threads to as many children. Run it by an interpreter
-without a GIL: it runs itself with the GIL and without, in turn, and prints the medians as a table.
+How many calls a second a program makes from 1, 2, 4 and 8 threads to as many children. Run it by an
+interpreter without a GIL: it runs itself with the GIL and without, in turn, and prints the medians
+as a table.
 
     python benchmarks/threads.py [--seconds 2] [--rounds 5]
 """

@@ -1,10 +1,12 @@
 """
 A tree of contexts does real work: it hashes and indexes every file of the Python standard library.
 
-The children have none of the code they run (``demo_pkg``) and none of the files: both come from this process, through
-the tree. Their results stream back while they work, and so do their logs. In the middle of it one child is killed.
+The children have none of the code they run (``demo_pkg``) and none of the files: both come from
+this process, through the tree. Their results stream back while they work, and so do their logs. In
+the middle of it one child is killed.
 
-Run it with ``make demo``, or with any Python that has mitogen installed: ``python examples/demo.py``.
+Run it with ``make demo``, or with any Python that has mitogen installed: ``python
+examples/demo.py``.
 """
 
 import argparse
@@ -32,7 +34,8 @@ TREE = [
     ('elm', None), ('elm.1', 'elm'), ('elm.2', 'elm'), ('elm.3', 'elm'), ('elm.3.1', 'elm.3'),
 ]
 
-#: When so much of the work is done, the next context that has nobody below it is killed in the middle of a call.
+#: When so much of the work is done, the next context that has nobody below it is killed in the
+#: middle of a call.
 KILL_AT = 0.4
 
 #: A call carries files up to this many bytes, or one file that is larger.
@@ -61,7 +64,8 @@ class Worker(object):
 
 class Work(object):
     """
-    The files to be indexed, handed out in batches. A batch that a worker did not finish is handed out again.
+    The files to be indexed, handed out in batches. A batch that a worker did not finish is handed
+    out again.
     """
 
     def __init__(self, root, paths):
@@ -75,8 +79,8 @@ class Work(object):
 
     def take(self):
         """
-        Return a list of (path, content), or None when all is done. Waits while there is nothing to take, but
-        somebody may yet give something back.
+        Return a list of (path, content), or None when all is done. Waits while there is nothing to
+        take, but somebody may yet give something back.
         """
         with self.condition:
             while self.unfinished and not self.waiting:
@@ -143,8 +147,8 @@ def feed(worker, work, results, display):
 
 class Display(logging.Handler):
     """
-    Shows progress: one line that changes on a terminal, a line now and then elsewhere. Log records, of this process and
-    of all children, are printed above it.
+    Shows progress: one line that changes on a terminal, a line now and then elsewhere. Log records,
+    of this process and of all children, are printed above it.
     """
 
     def __init__(self, out):
@@ -196,7 +200,8 @@ class Display(logging.Handler):
 
 def standard_library():
     """
-    Return (folder, relative paths of all files in it), without what was installed beside it or compiled from it.
+    Return (folder, relative paths of all files in it), without what was installed beside it or
+    compiled from it.
     """
     root = sysconfig.get_paths()['stdlib']
     paths = []
@@ -239,7 +244,8 @@ def index_all(workers, work, receiver, total, display):
                 break
             continue
         except mitogen.core.ChannelError:
-            # A worker was lost, and no other was sending just then. Its thread gives its files to others.
+            # A worker was lost, and no other was sending just then. Its thread gives its files to
+            # others.
             continue
         path, digest, count, defined = msg.unpickle()
         if path in digests:

@@ -1,15 +1,16 @@
 """
 Installs an application on a host, by functions of this script that are called there.
 
-    python examples/install_app.py <hostname> [--via BASTION] [--sudo USER] [--prefix FOLDER] [--archive FILE]
-    [--dry-run]
+    python examples/install_app.py <hostname> [--via BASTION] [--sudo USER] [--prefix FOLDER]
+    [--archive FILE] [--dry-run]
 
-The way to the host may be long: ssh(1) to a bastion, from there to the host, and there sudo(8) to the user that owns
-the folder. With a shell that is three levels of quoting. Here each step is a context that the next is started from, and
-what is called in the last one neither knows nor cares.
+The way to the host may be long: ssh(1) to a bastion, from there to the host, and there sudo(8) to
+the user that owns the folder. With a shell that is three levels of quoting. Here each step is a
+context that the next is started from, and what is called in the last one neither knows nor cares.
 
-The calls are made by a pipelined chain: each is sent at once, without waiting for the one before, and when one fails
-those behind it do not run. The archive is fetched by the host from a service of this process.
+The calls are made by a pipelined chain: each is sent at once, without waiting for the one before,
+and when one fails those behind it do not run. The archive is fetched by the host from a service of
+this process.
 """
 
 from __future__ import print_function

@@ -3,12 +3,13 @@ Mounts a folder of another host here, as a file system.
 
     python examples/mitogen_fuse.py [options] <host> <mountpoint>
 
-Needs fusepy and libfuse 2 here, and nothing but Python there. The host is reached by ssh(1), and from there another
-user by sudo(8) if wanted; "localhost" is a child of this process. Each operation of the file system is one call of one
-function there. It ends when the file system is unmounted (fusermount -u, or umount).
+Needs fusepy and libfuse 2 here, and nothing but Python there. The host is reached by ssh(1), and
+from there another user by sudo(8) if wanted; "localhost" is a child of this process. Each operation
+of the file system is one call of one function there. It ends when the file system is unmounted
+(fusermount -u, or umount).
 
-Results of stat(2) are asked for all the time, so they are remembered for two seconds, and a listing of a folder brings
-them along for all that is in it.
+Results of stat(2) are asked for all the time, so they are remembered for two seconds, and a listing
+of a folder brings them along for all that is in it.
 """
 
 # mypy: ignore-errors
@@ -121,15 +122,16 @@ class Files(object):
         self.connect = connect
         self.root = root
         self.broker = self.context = None
-        #: Path -> (time of expiry, what do_getattr() returns). Threads may lose an entry to each other, no more.
+        #: Path -> (time of expiry, what do_getattr() returns). Threads may lose an entry to each
+        #: other, no more.
         self.known = {}
 
     def __call__(self, op, *args):
         return getattr(self, op)(*args)
 
     def init(self, path):
-        # Before, libfuse forks to go into the background, which no thread survives. This one ends when it likes, so the
-        # broker must not end with it.
+        # Before, libfuse forks to go into the background, which no thread survives. This one ends
+        # when it likes, so the broker must not end with it.
         self.broker = mitogen.master.Broker(install_watcher=False)
         try:
             self.context = self.connect(mitogen.master.Router(self.broker))

@@ -3,13 +3,14 @@ A process table of many hosts, like top(1) of one.
 
     python examples/mitop.py [options] host [host ...]
 
-Each host is a name for ssh(1), with or without a user before an @; "localhost" is a child of this process. On each of
-them a function reads /proc again and again and sends what it finds to a receiver here, for ever: it is called once and
-does not return. One select waits for all receivers at once, for calls that fail, for hosts that are lost and for those
-that are still being connected to.
+Each host is a name for ssh(1), with or without a user before an @; "localhost" is a child of this
+process. On each of them a function reads /proc again and again and sends what it finds to a
+receiver here, for ever: it is called once and does not return. One select waits for all receivers
+at once, for calls that fail, for hosts that are lost and for those that are still being connected
+to.
 
-On a terminal the table is repainted, processes that are new are bold, and q or Ctrl-C ends it. Elsewhere, or with
---plain, one table after the other is printed.
+On a terminal the table is repainted, processes that are new are bold, and q or Ctrl-C ends it.
+Elsewhere, or with --plain, one table after the other is printed.
 """
 
 from __future__ import print_function
@@ -31,7 +32,8 @@ COLUMNS = '%-16s %7s %-10s %6s %10s  %s'
 
 def read_processes():
     """
-    Yield (pid, user id, ticks of CPU time, tick of its start, pages of memory, command) of each process.
+    Yield (pid, user id, ticks of CPU time, tick of its start, pages of memory, command) of each
+    process.
     """
     for name in os.listdir('/proc'):
         if not name.isdigit():
@@ -63,8 +65,8 @@ def user_name(uid):
 
 def send_processes(sender, interval):
     """
-    Send a list of (pid, user, percent of a CPU, KiB of memory, command), now and every `interval` seconds. Does not
-    return.
+    Send a list of (pid, user, percent of a CPU, KiB of memory, command), now and every `interval`
+    seconds. Does not return.
     """
     hertz = float(os.sysconf('SC_CLK_TCK'))
     page = os.sysconf('SC_PAGE_SIZE') // 1024

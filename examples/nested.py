@@ -3,8 +3,8 @@ A chain of ten contexts, each the child of the one before, and the tree of proce
 
     python examples/nested.py
 
-The last one is called like any other. Its answer passes nine processes that only forward it, and none of them had to be
-told about it: a route is announced upwards when a child starts.
+The last one is called like any other. Its answer passes nine processes that only forward it, and
+none of them had to be told about it: a route is announced upwards when a child starts.
 """
 
 from __future__ import print_function

@@ -1,8 +1,9 @@
 """
 Two children talk to each other, and the program only introduces them.
 
-Each child makes a receiver and sends the address of it, a sender, to the program, which hands it to the other one. From
-then on the messages go from child to child; this process forwards them without a look at them.
+Each child makes a receiver and sends the address of it, a sender, to the program, which hands it to
+the other one. From then on the messages go from child to child; this process forwards them without
+a look at them.
 """
 
 import logging
@@ -22,7 +23,8 @@ def play(begins, address_to, router):
     Bounce a number, one more each time, until it is LAST. Runs in the children.
 
     :param bool begins: Serve, rather than wait for the first ball.
-    :param Sender address_to: Where to send the address of our receiver, and then that of the other player's from.
+    :param Sender address_to: Where to send the address of our receiver, and then that of the other
+        player's from.
     :returns: the numbers that were hit here.
     """
     hits = []

@@ -1,9 +1,9 @@
 """
 Wait for many things at once: the progress of five jobs, and the ends of them.
 
-Progress of all jobs comes to one receiver. The result of each call comes to a receiver of its own; these are in a
-select that forgets each of them once it has delivered, so that it is empty when all are done. Both are in an outer
-select, which the loop waits for.
+Progress of all jobs comes to one receiver. The result of each call comes to a receiver of its own;
+these are in a select that forgets each of them once it has delivered, so that it is empty when all
+are done. Both are in an outer select, which the loop waits for.
 """
 
 import logging
@@ -42,7 +42,8 @@ def main(router):
 
     updates = done = 0
     with mitogen.select.Select([status, calls], oneshot=False) as both:
-        # Messages of one job come in the order in which it sent them, so no progress follows the last result.
+        # Messages of one job come in the order in which it sent them, so no progress follows the
+        # last result.
         while calls:
             try:
                 msg = both.get(timeout=TIMEOUT_SECONDS)

@@ -1,8 +1,8 @@
 """
 A service in this program, and children that use it.
 
-The service says which files there are and hands them out. Children get nothing but the address of this process; each
-fetches the files that it wants into a folder of its own.
+The service says which files there are and hands them out. Children get nothing but the address of
+this process; each fetches the files that it wants into a folder of its own.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """
-A tour: start a child, call functions in it, and move files there and back, in every way there is. Then all of it again
-in a child of a child.
+A tour: start a child, call functions in it, and move files there and back, in every way there is.
+Then all of it again in a child of a child.
 """
 
 import hashlib
@@ -29,7 +29,8 @@ def describe():
 
 
 def say(text):
-    # Standard output of a child is no place for people to look at, so it becomes log records of its parent.
+    # Standard output of a child is no place for people to look at, so it becomes log records of its
+    # parent.
     print(text)
 
 
@@ -136,7 +137,8 @@ def tour(context):
 def main():
     mitogen.utils.log_to_file(level='INFO')
 
-    # The broker is the thread that reads and writes, the router knows who is where. `with` ends both.
+    # The broker is the thread that reads and writes, the router knows who is where. `with` ends
+    # both.
     broker = mitogen.master.Broker()
     router = mitogen.master.Router(broker)
     with router:
@@ -150,6 +152,7 @@ def main():
         child.shutdown(wait=True)
 
 
-# Children import this file too, and must not do all of this again. Without these lines they are not given it.
+# Children import this file too, and must not do all of this again. Without these lines they are not
+# given it.
 if __name__ == '__main__':
     main()

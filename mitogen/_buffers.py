@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Buffers: values that travel as the bytes of the numbers in them. These are `array.array`, `memoryview`, and arrays and
-scalars of numpy.
+Buffers: values that travel as the bytes of the numbers in them. These are `array.array`,
+`memoryview`, and arrays and scalars of numpy.
 
-On its way a buffer is its bytes, its kind, the type of its elements and its shape. The reader makes a new one of them
-and runs nothing that the writer could choose. It refuses numbers that do not match the bytes, so the size of a message
-bounds the memory that its buffers take. An array of numpy, or a memoryview, refers to the bytes that arrived and can
-only be read.
+On its way a buffer is its bytes, its kind, the type of its elements and its shape. The reader makes
+a new one of them and runs nothing that the writer could choose. It refuses numbers that do not
+match the bytes, so the size of a message bounds the memory that its buffers take. An array of
+numpy, or a memoryview, refers to the bytes that arrived and can only be read.
 """
 
 from __future__ import absolute_import

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-A console: lines of Python that a person types elsewhere, as they are run here. This module is fetched by a host that
-``mitogen shell`` is for.
+A console: lines of Python that a person types elsewhere, as they are run here. This module is
+fetched by a host that ``mitogen shell`` is for.
 
-The text runs on the main thread, one at a time. While it runs, a message to the handle that :func:`begin` returns
-interrupts it as Ctrl-C at a terminal does: KeyboardInterrupt is raised, and the processes that were started here get
-SIGINT. It needs Python 3.6.
+The text runs on the main thread, one at a time. While it runs, a message to the handle
+that :func:`begin` returns interrupts it as Ctrl-C at a terminal does: KeyboardInterrupt
+is raised, and the processes that were started here get SIGINT. It needs Python 3.6.
 """
 # !mitogen: minify_safe
 
@@ -112,7 +112,8 @@ class _Console(object):
 
 def _interrupt_processes(spared):
     """
-    Send SIGINT to the processes below this one, as a terminal would. Nothing happens where there is no /proc.
+    Send SIGINT to the processes below this one, as a terminal would. Nothing happens where there is
+    no /proc.
 
     :param spared: those that get none, nor what they have started.
     """
@@ -150,7 +151,8 @@ _console = None
 @takes_econtext
 def begin(econtext):
     """
-    Make the console, and return the handle that interrupts, and a line about this Python. Main thread; repeatable.
+    Make the console, and return the handle that interrupts, and a line about this Python. Main
+    thread; repeatable.
     """
     global _console
     if sys.version_info < (3, 6):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The package itself, with its compiled core, for a target that lacks it: a child that lives long, or is called often,
-gains more by that core than it takes to send it. The child unpacks all files into a private folder, and starts from
-there as if they had been installed. The folder is gone when its last process is.
+The package itself, with its compiled core, for a target that lacks it: a child that lives long, or
+is called often, gains more by that core than it takes to send it. The child unpacks all files into
+a private folder, and starts from there as if they had been installed. The folder is gone when its
+last process is.
 
 If the extension cannot be loaded over there, the pure core of the same files runs.
 """
@@ -25,8 +26,9 @@ _ABSENT = ('_cli', '_tree', 'aio.py', 'ansible', 'command.py')
 #: Modules that each child imports as it starts, so that it gets their bytecode, too.
 _FIRST = ('__init__', '_native', '_private_folder', 'core')
 
-#: Stands before the files, and ends with an empty line. It runs in the namespace of the first stage, where `d` is the
-#: whole text. The last file has no name, and is the configuration. Where it is possible, the folder is in memory.
+#: Stands before the files, and ends with an empty line. It runs in the namespace of the first
+#: stage, where `d` is the whole text. The last file has no name, and is the configuration. Where it
+#: is possible, the folder is in memory.
 _UNPACK = b'''
 import shutil,tempfile
 t=[p for p in('/dev/shm',tempfile.gettempdir(),'/var/tmp')if os.access(p,3)and not os.statvfs(p).f_flag&8]
@@ -63,7 +65,8 @@ _partial = None     # PartialZlib, False if there is nothing to send
 
 def _find_paths(folder):
     """
-    Yield the paths of the files that travel, relative to the folder that the package is installed in.
+    Yield the paths of the files that travel, relative to the folder that the package is installed
+    in.
     """
     import importlib.util
     for base, folders, names in os.walk(os.path.join(folder, 'mitogen')):
@@ -93,7 +96,8 @@ def _entry(path, content, moment):
 
 def _make():
     """
-    Return the text without its last file; False if this process has no extension, or runs in a checkout.
+    Return the text without its last file; False if this process has no extension, or runs in a
+    checkout.
     """
     folder = os.path.dirname(os.path.dirname(os.path.abspath(mitogen.__file__)))
     paths = list(_find_paths(folder))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Distributions that only the parent has, for :mod:`importlib.metadata`. A child fetches this module if it needs it.
+Distributions that only the parent has, for :mod:`importlib.metadata`. A child fetches this module
+if it needs it.
 """
 # !mitogen: minify_safe
 
@@ -36,7 +37,8 @@ class _File(object):
 
     def exists(self):
         """
-        Tell whether the file is there. Always true: it was there when the distribution was installed.
+        Tell whether the file is there. Always true: it was there when the distribution was
+        installed.
         """
         return True
 
@@ -67,8 +69,8 @@ class _File(object):
 
 class _Metadata(object):
     """
-    The metadata of one distribution of the parent. It is a mixin for the class of distributions that the caller's
-    :mod:`importlib.metadata` has.
+    The metadata of one distribution of the parent. It is a mixin for the class of distributions
+    that the caller's :mod:`importlib.metadata` has.
 
     :param requester: that asks the parent.
     :param list fields: name, version, names of modules, entry points, as text.
@@ -148,8 +150,8 @@ def _name_of(distribution):
 
 def _find(importer, context):
     """
-    Yield the distributions that the parent has: those that are not here, and those whose modules are to come from
-    there anyway.
+    Yield the distributions that the parent has: those that are not here, and those whose modules
+    are to come from there anyway.
 
     :param context: of the same module as the class of the distributions, or :data:`None`.
     """

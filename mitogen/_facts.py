@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Facts about a host, for ``mitogen ping``, ``info`` and ``doctor``. A module of its own, and a small one, since a host
-fetches it before it answers for the first time.
+Facts about a host, for ``mitogen ping``, ``info`` and ``doctor``. A module of its own, and a small
+one, since a host fetches it before it answers for the first time.
 """
 # !mitogen: minify_safe
 

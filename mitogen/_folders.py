@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Folders of packages that came from the parent, as real ones for a while. A child fetches this module if it needs it.
+Folders of packages that came from the parent, as real ones for a while. A child fetches this module
+if it needs it.
 """
 # !mitogen: minify_safe
 

@@ -2,9 +2,10 @@
 """
 Archives of distributions that stay on this machine for later runs, if the master asks for that.
 
-They are in a folder that only our user can enter, each under the hash of its content. The master says which hash it
-wants, and the archive is unpacked anew in each run. One whose content has another hash is deleted, and comes from the
-master as if it had not been here. A child fetches this module if it needs it.
+They are in a folder that only our user can enter, each under the hash of its content. The master
+says which hash it wants, and the archive is unpacked anew in each run. One whose content has
+another hash is deleted, and comes from the master as if it had not been here. A child fetches this
+module if it needs it.
 """
 # !mitogen: minify_safe
 
@@ -42,8 +43,8 @@ def place():
 
 def _open_folder(path):
     """
-    Return a descriptor of the folder, which is made if there is none. All else goes by the descriptor: others might
-    be able to put another folder in its place.
+    Return a descriptor of the folder, which is made if there is none. All else goes by the
+    descriptor: others might be able to put another folder in its place.
 
     :raises OSError: it cannot be had, or others may enter it.
     """

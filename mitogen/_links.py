@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The links of a process: the contexts that it is connected to, what has travelled to each, and what waits. Fetched by a
-host that ``mitogen tree`` asks, and used where a program listens for those that join it.
+The links of a process: the contexts that it is connected to, what has travelled to each, and what
+waits. Fetched by a host that ``mitogen tree`` asks, and used where a program listens for those that
+join it.
 """
 # !mitogen: minify_safe
 
@@ -57,7 +58,8 @@ def _link(router, stream):
 @takes_router
 def links(router):
     """
-    Return a dict on this process and its links, but for the one to its parent. Any thread but the broker's.
+    Return a dict on this process and its links, but for the one to its parent. Any thread but the
+    broker's.
     """
     streams = [stream for stream in router._streams()
                if getattr(stream.protocol, 'remote_id', None) not in (None, mitogen.parent_id)]

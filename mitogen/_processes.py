@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The processes of a machine and what they use, read from /proc. This module is fetched by a host that ``mitogen top`` is
-for. It needs Linux and Python 3.6.
+The processes of a machine and what they use, read from /proc. This module is fetched by a host that
+``mitogen top`` is for. It needs Linux and Python 3.6.
 """
 # !mitogen: minify_safe
 
@@ -92,7 +92,8 @@ def _machine(sample):
 
 def _told(before, sample, count, key):
     """
-    Return what is told of a sample: the machine, and the processes that use most since the one before it.
+    Return what is told of a sample: the machine, and the processes that use most since the one
+    before it.
     """
     seconds = max(sample.at - before.at, 0.001) * os.sysconf('SC_CLK_TCK')
     machine = _machine(sample)

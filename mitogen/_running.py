@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Processes, scripts, and functions whose output is wanted, as they run on a host for a program elsewhere.
+Processes, scripts, and functions whose output is wanted, as they run on a host for a program
+elsewhere.
 
-Each is a stream of items: (1, bytes) for output on stdout, (2, bytes) for stderr, and at last (0, value), where the
-value is the exit status of a process or a script, or the result of a function. A stream that its reader closes ends the
-process, and all that it has started in its group.
+Each is a stream of items: (1, bytes) for output on stdout, (2, bytes) for stderr, and at last (0,
+value), where the value is the exit status of a process or a script, or the result of a function. A
+stream that its reader closes ends the process, and all that it has started in its group.
 
 This module is fetched by a host that is asked to run something. It needs Python 3.6.
 """
@@ -170,7 +171,8 @@ def _variables(changes):
 
 
 def _take_terminal():
-    # Between fork and exec: the new session gets its controlling terminal. Nothing is imported here.
+    # Between fork and exec: the new session gets its controlling terminal. Nothing is imported
+    # here.
     _ioctl(0, _TIOCSCTTY, 0)
 
 
@@ -179,7 +181,8 @@ _ioctl = _TIOCSCTTY = None
 
 def _start(argv, env, cwd, merged, terminal):
     """
-    Start a process in a group of its own, and return it with the descriptors to read, numbered, and the one to write.
+    Start a process in a group of its own, and return it with the descriptors to read, numbered, and
+    the one to write.
     """
     pipe = subprocess.PIPE
     words = ['/bin/sh', '-c', argv] if isinstance(argv, str) else list(argv)
@@ -248,7 +251,8 @@ def process(argv, data=b'', env=None, cwd=None, merged=False, terminal=False, ec
         if not pipes.woken:
             status = proc.wait()
             if _ending:
-                # The signal may have been ours. The reader is told of the loss of the host, not of this status.
+                # The signal may have been ours. The reader is told of the loss of the host, not of
+                # this status.
                 econtext.broker.join()
             yield 0, status
     finally:
@@ -281,8 +285,8 @@ def _finish(proc):
 
 class _Capture(object):
     """
-    Sends what this process writes to its stdout and stderr, also what its C libraries and its processes write, to a
-    reader. The process is the reader's alone meanwhile.
+    Sends what this process writes to its stdout and stderr, also what its C libraries and its
+    processes write, to a reader. The process is the reader's alone meanwhile.
 
     :param send: called with each item, on a thread of its own. An exception of
         it ends the capture.
@@ -309,8 +313,8 @@ class _Capture(object):
         try:
             left, stopped = set(self._readers), False
             while left:
-                # A process that was left behind may have the other ends: at the end only bytes that are there already
-                # count.
+                # A process that was left behind may have the other ends: at the end only bytes that
+                # are there already count.
                 events = poller.poll(0 if stopped else None)
                 if stopped and not events:
                     return
@@ -385,7 +389,8 @@ def with_output(names, args, kwargs, sender, items, size, econtext):
 
 def script(source, path, argv, package=None, data=None):
     """
-    Run the text of a script as a program would be: `__name__` is ``__main__``. Return its exit status.
+    Run the text of a script as a program would be: `__name__` is ``__main__``. Return its exit
+    status.
 
     :param str source: its text.
     :param str path: its name, for tracebacks.
@@ -436,7 +441,8 @@ def module_as_script(name, argv):
 
 def _as_program(module, argv, run):
     """
-    Run something with the arguments and the main module of a program, and return the exit status that it would have.
+    Run something with the arguments and the main module of a program, and return the exit status
+    that it would have.
     """
     saved = sys.argv, sys.modules.get('__main__')
     _set_main(argv, module)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Modules that came from the parent, for processes that :mod:`multiprocessing` starts by other means than fork. These have
-no importer: they get the modules as files, in a private folder that is the last entry of their path. A child fetches
-this module if it needs it.
+Modules that came from the parent, for processes that :mod:`multiprocessing` starts by other means
+than fork. These have no importer: they get the modules as files, in a private folder that is the
+last entry of their path. A child fetches this module if it needs it.
 """
 # !mitogen: minify_safe
 

@@ -23,15 +23,17 @@ def about(options, rest):
     return 0
 
 
-#: Modules with a function `add_commands`, called with the object that `add_parser` belongs to. A command sets the
-#: default `func`, which is called with (options, the words after "--") and returns the exit status. With `takes_rest`
-#: the words are all that follow the command: they are another program's to understand.
+#: Modules with a function `add_commands`, called with the object that `add_parser` belongs to. A
+#: command sets the default `func`, which is called with (options, the words after "--") and returns
+#: the exit status. With `takes_rest` the words are all that follow the command: they are another
+#: program's to understand.
 SOURCES = ['mitogen.command', 'mitogen.ansible.command']
 
 
 def _add_newer(subparsers, used):
     """
-    Add the commands that need a current Python: whole if they are used, and otherwise just their names.
+    Add the commands that need a current Python: whole if they are used, and otherwise just their
+    names.
 
     :param used: names of commands, or None for all.
     """

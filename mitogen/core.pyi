@@ -1,4 +1,5 @@
-# The names of mitogen.core that a program may use. Names that only other parts of the package need are left out.
+# The names of mitogen.core that a program may use. Names that only other parts of the package need
+# are left out.
 
 import io
 import pickle

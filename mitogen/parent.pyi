@@ -1,5 +1,5 @@
-# The names of mitogen.parent that a program may use. Names that only connection methods and other parts of the package
-# need are left out.
+# The names of mitogen.parent that a program may use. Names that only connection methods and other
+# parts of the package need are left out.
 
 from collections.abc import Callable, Sequence
 from types import TracebackType

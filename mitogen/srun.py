@@ -14,8 +14,8 @@ from mitogen.core import to_text
 
 class Options(mitogen.parent.Options):
     """
-    :param jobid: number of the allocation to be in. By default it is that which we are in, or else a new one, that
-        ends with the child.
+    :param jobid: number of the allocation to be in. By default it is that which we are in, or else
+        a new one, that ends with the child.
     :param node: name of the node to be on; by default one that the client chooses.
     :param partition: to ask for a new allocation in.
     :param srun_path: the client program.
@@ -33,7 +33,8 @@ class Options(mitogen.parent.Options):
 
 class Connection(mitogen.parent.Connection):
     """
-    The client's own messages are kept apart: at any time it may say that the allocation is about to end.
+    The client's own messages are kept apart: at any time it may say that the allocation is about to
+    end.
     """
     _is_far = True
     options_class = Options

@@ -1,7 +1,8 @@
 """
-The harness of the suite. Its parts are in tests/lib: ``both_cores`` runs the suite over each core, ``hanging`` ends a
-test that hangs, ``left_behind`` looks for what a test leaves, ``loggers`` keeps threads from making loggers while
-pytest goes through them, ``scheduler`` gives files to processes. Here are the order of the files and the fixtures.
+The harness of the suite. Its parts are in tests/lib: ``both_cores`` runs the suite over each core,
+``hanging`` ends a test that hangs, ``left_behind`` looks for what a test leaves, ``loggers`` keeps
+threads from making loggers while pytest goes through them, ``scheduler`` gives files to processes.
+Here are the order of the files and the fixtures.
 """
 
 import os
@@ -12,7 +13,8 @@ import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# Modules below tests/data and tests/targets are for children to ask for. Children do not have them on their own path.
+# Modules below tests/data and tests/targets are for children to ask for. Children do not have them
+# on their own path.
 sys.path[:0] = [os.path.join(HERE, name) for name in ('lib', 'targets', 'data', 'fuzz')]
 
 import places  # noqa: E402
@@ -87,7 +89,8 @@ def router(broker):
 @pytest.fixture(scope='module')
 def shared_child():
     """
-    A child for those tests of a module that do no more than call it; its router is ``shared_child.router``.
+    A child for those tests of a module that do no more than call it; its router is
+    ``shared_child.router``.
     """
     import mitogen.master
     broker = mitogen.master.Broker()
@@ -113,8 +116,8 @@ def importer_data(monkeypatch):
 @pytest.fixture
 def make_router():
     """
-    A function that makes a master's router, each on a broker of its own; they are ended after the test.
-    Keyword arguments go to the router.
+    A function that makes a master's router, each on a broker of its own; they are ended after the
+    test. Keyword arguments go to the router.
     """
     import mitogen.master
     brokers = []

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
-Builds the extension in a way that finds mistakes in C, and runs the tests that use it most, with that build in this
-process and in every child:
+Builds the extension in a way that finds mistakes in C, and runs the tests that use it most, with
+that build in this process and in every child:
 
     address   AddressSanitizer and UndefinedBehaviorSanitizer, Python's own allocator off
     debug     a debug build of CPython (Debian: python3-dbg), which checks reference counts and its own rules
@@ -11,8 +11,8 @@ process and in every child:
 
     tools/check_extension.py address debug [-- arguments of pytest]
 
-Run from a checkout where `tools/setup test` has run. A build is kept in .venv/extension/, and made anew when it is
-asked for.
+Run from a checkout where `tools/setup test` has run. A build is kept in .venv/extension/, and made
+anew when it is asked for.
 """
 
 import glob
@@ -161,8 +161,9 @@ def check_address(args):
     files = [name for name in FILES if name != 'test_leaks']
     status = pytest(sys.executable, folder, files, [], {
         'LD_PRELOAD': preload, 'PYTHONMALLOC': 'malloc',
-        # The interpreter leaves much behind, on purpose. A loop that is given up in the middle of a fork is left, too.
-        # Freed memory is kept for a while, but some tests look at how a process grows.
+        # The interpreter leaves much behind, on purpose. A loop that is given up in the middle of a
+        # fork is left, too. Freed memory is kept for a while, but some tests look at how a process
+        # grows.
         'ASAN_OPTIONS': 'detect_leaks=0:quarantine_size_mb=16:handle_segv=0:abort_on_error=0:log_path=%s' % (log,),
         'UBSAN_OPTIONS': 'print_stacktrace=1:log_path=%s' % (log,),
     }, args)

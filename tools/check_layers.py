@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """
-Checks that includes and imports run downwards only, as _mitogen_core/README.rst and docs/architecture.rst say.
+Checks that includes and imports run downwards only, as _mitogen_core/README.rst and
+docs/architecture.rst say.
 
-Each file of the engine has a place in ENGINE, each part of the binding one in BINDING, each module of the package one
-in PACKAGE, and one in FOLDERS if it is in a folder there; it may use the files before it in the list. A file without a
-place is an error too, so that a new one is given some thought. The binding, moreover, touches no members of the
-engine's objects: it asks the engine's functions.
+Each file of the engine has a place in ENGINE, each part of the binding one in BINDING, each module
+of the package one in PACKAGE, and one in FOLDERS if it is in a folder there; it may use the files
+before it in the list. A file without a place is an error too, so that a new one is given some
+thought. The binding, moreover, touches no members of the engine's objects: it asks the engine's
+functions.
 
-Imports that only a type checker sees do not count. Modules that a message or a program asks for while it runs are
-loaded by name (`import_module`), and are no imports either.
+Imports that only a type checker sees do not count. Modules that a message or a program asks for
+while it runs are loaded by name (`import_module`), and are no imports either.
 """
 
 import ast
@@ -29,7 +31,8 @@ ENGINE = [
              'handler', 'refusals', 'snapshot', 'statistics', 'router', 'event_drop']),
 ]
 
-#: Parts of the binding, lowest first. A part may use what stands before it, and any header of the engine.
+#: Parts of the binding, lowest first. A part may use what stands before it, and any header of the
+#: engine.
 BINDING = [
     'compat', 'fields', 'locks', 'gil', 'later',
     'codec/limits', 'codec/depth', 'codec/config', 'codec/globals',
@@ -43,8 +46,8 @@ BINDING = [
     'module',
 ]
 
-#: Objects of the engine, whose members only the engine knows. (The rest of its types are values: headers, items,
-#: events, figures.)
+#: Objects of the engine, whose members only the engine knows. (The rest of its types are values:
+#: headers, items, events, figures.)
 ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landing', 'latch', 'lifeline', 'loop', 'outq', 'peer', 'router',
                   'sink', 'sleeper', 'stream', 'waiter', 'watch']
 
@@ -66,7 +69,8 @@ PACKAGE = [
     ['fakessh', 'unix', 'utils'],
     ['_tree'],
     ['aio', '_cli', 'otel', 'prometheus'],
-    # To read the state of the package, every module may import `mitogen` itself, which has mitogen.main(), too.
+    # To read the state of the package, every module may import `mitogen` itself, which has
+    # mitogen.main(), too.
     ['__init__'],
     ['command'],
     ['ansible'],
@@ -89,7 +93,8 @@ FOLDERS = {
                 'plugins.connection.podman', 'plugins.connection.kubectl'],
 }
 
-#: The part of `mitogen.core` that imports `mitogen._native`. That is made of what stands in the parts before this one.
+#: The part of `mitogen.core` that imports `mitogen._native`. That is made of what stands in the
+#: parts before this one.
 CHOICE = 'choice'
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.M)
@@ -159,8 +164,8 @@ def check_binding():
 
 def members_touched(path):
     """
-    Yield (line, text) for each access to a member of an object of the engine, by a pointer that is declared in this
-    file or in a header of the binding, or by a cast.
+    Yield (line, text) for each access to a member of an object of the engine, by a pointer that is
+    declared in this file or in a header of the binding, or by a cast.
     """
     kind = r'\bmg_(?:%s) \*' % ('|'.join(ENGINE_OBJECTS),)
     text = read(path)
@@ -192,8 +197,8 @@ def seen_when_run(tree):
 
 def imported(path):
     """
-    Yield (line, name below mitogen) for each import from the package, wherever it stands. The name may go on with that
-    of something in the module.
+    Yield (line, name below mitogen) for each import from the package, wherever it stands. The name
+    may go on with that of something in the module.
     """
     for node in seen_when_run(ast.parse(read(path), path)):
         names = []
@@ -246,8 +251,8 @@ def bound(body):
 
 def check_parts(module, parts):
     """
-    Check that the head of each part, which is never run, names only what the parts before it have. That a part uses
-    no other names, ruff tells.
+    Check that the head of each part, which is never run, names only what the parts before it have.
+    That a part uses no other names, ruff tells.
     """
     folder = os.path.join(ROOT, 'mitogen', folder_of(module))
     files = sorted(name[:-3] for name in os.listdir(folder) if name.endswith('.py'))
@@ -270,7 +275,8 @@ def check_parts(module, parts):
 
 def places():
     """
-    Return (module -> its place, a pair that rises from layer to layer). A package has the place of its `__init__`.
+    Return (module -> its place, a pair that rises from layer to layer). A package has the place of
+    its `__init__`.
     """
     found = {}
     for number, names in enumerate(PACKAGE):
@@ -285,7 +291,8 @@ def places():
 
 def module_of(name, place):
     """
-    Return the module with a place that a name begins with: that of a module, or of something in one. Else None.
+    Return the module with a place that a name begins with: that of a module, or of something in
+    one. Else None.
     """
     while name and name not in place:
         name = name.rpartition('.')[0]
@@ -329,8 +336,9 @@ def check_package():
 
 def check_native(parts):
     """
-    Check that `mitogen._native` uses no name of `mitogen.core` that is not there when it is imported. It names that
-    module `core`. Once a program runs it may have a class that was chosen as `mitogen.core.Message`.
+    Check that `mitogen._native` uses no name of `mitogen.core` that is not there when it is
+    imported. It names that module `core`. Once a program runs it may have a class that was chosen
+    as `mitogen.core.Message`.
     """
     below = set()
     for part in parts['core'][:parts['core'].index(CHOICE)]:

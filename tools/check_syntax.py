@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
-Checks what the compilers at hand do not: the package keeps to the syntax that CPython 2.7 and 3.6 share, and no source
-names a folder of the machine it was written on.
+Checks what the compilers at hand do not: the package keeps to the syntax that CPython 2.7 and 3.6
+share, and no source names a folder of the machine it was written on.
 """
 
 import ast

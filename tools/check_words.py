@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """
-Checks the words of docs, READMEs, comments, docstrings and longer texts in the source: file:line: rule: text.
+Checks the words of docs, READMEs, comments, docstrings and longer texts in the source: file:line:
+rule: text.
 
-Nothing here judges style. Each rule refuses one habit that made readers ask "who?" or "what?": docs/glossary.rst has
-the words to use instead.
+Nothing here judges style. Each rule refuses one habit that made readers ask "who?" or "what?":
+docs/glossary.rst has the words to use instead.
 """
 
 import os
@@ -13,7 +14,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-MAX_COLUMNS = 120
+MAX_COLUMNS = 100
 
 #: Data of tests, the test of this program, and pages that a program writes.
 LEFT_OUT = ('tests/data/', 'tests/fuzz/corpus/', 'tests/docs/test_words.py', 'docs/benchmarks/')
@@ -23,11 +24,13 @@ PYTHON = re.compile(
     r'''|(?P<string>(?:\b[rRbBuUfF]{1,2})?(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))'''
     r'''|(?P<comment>\#[^\n]*)''', re.S)
 C = re.compile(
-    r'''(?P<doc>/\*.*?\*/)|(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|(?P<comment>//[^\n]*)''', re.S)
+    r'''(?P<doc>/\*.*?\*/)|(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')'''
+    r'''|(?P<comment>//[^\n]*)''', re.S)
 SHELL = re.compile(r'''(?P<doc>(?!))|(?P<string>(?!))|(?P<comment>(?:^|(?<=[ \t]))\#[^\n]*)''', re.M)
 PARAGRAPH = re.compile(r'(?:^[^\n]*\S[^\n]*\n?)+', re.M)
 
-#: A sentence begins here: at the beginning of a paragraph, of an item of a list, or after a full stop.
+#: A sentence begins here: at the beginning of a paragraph, of an item of a list, or after a full
+#: stop.
 BEGIN = r'(?:^|(?<=[.!?] )|(?<=[.!?]\) ))'
 #: A part of a sentence begins here.
 CLAUSE = r'(?:(?<=[;:] )|(?<=: \w ))'
@@ -46,7 +49,8 @@ RULES = [
     ('etc', re.compile(r'(?<!/)\betc\.'), 'say what else, or leave it out'),
 ]
 
-#: Words that only their author understood, and the words to use. Others are explained in docs/glossary.rst.
+#: Words that only their author understood, and the words to use. Others are explained in
+#: docs/glossary.rst.
 WORDS = [(re.compile(pattern), better) for pattern, better in (
     (r"\bstrangers?\b(?!,)", 'untrusted: a sender, peer or message'),
     (r'\b(?:one|same|each) nouns?\b', 'class, or subject'),
@@ -69,8 +73,8 @@ def without_frame(comment):
 
 def paragraphs_of_source(text, grammar):
     """
-    Yield (line, text, whether it has lines of its own) of each comment, docstring and string of at least four words.
-    Comment lines that follow each other are one.
+    Yield (line, text, whether it has lines of its own) of each comment, docstring and string of at
+    least four words. Comment lines that follow each other are one.
     """
     line, seen, open_ = 1, 0, None
     for found in grammar.finditer(text):
@@ -114,6 +118,24 @@ def grammar_of(name):
     return SHELL
 
 
+#: The line above a block of code or output in a page.
+ABOVE_CODE = re.compile(r'(?!\.\. ).*::$|\.\. code-block::')
+
+
+def rows_of_code(lines):
+    """
+    Return the numbers of the lines of a page that are in blocks of code or output.
+    """
+    rows, above = set(), None
+    for row, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if above is not None and (indent > above or not line.strip()):
+            rows.add(row)
+        else:
+            above = indent if ABOVE_CODE.match(line.strip()) else None
+    return rows
+
+
 def is_table(line):
     return bool(re.match(r'\s*(?:[+|=]|\.\. )', line)) or re.search(r'\S {3,}\S', line) is not None
 
@@ -143,7 +165,9 @@ def check_file(name, text):
     """
     Return a list of (line, rule, excerpt, advice) for a file, by its name.
     """
+    code = ()
     if name.endswith(('.rst', '.md')):
+        code = rows_of_code(text.split('\n'))
         parts = [(line, part, not is_tabular(part.split('\n'))) for line, part in paragraphs_of_text(text)]
     else:
         parts = list(paragraphs_of_source(text, grammar_of(name)))
@@ -152,7 +176,8 @@ def check_file(name, text):
         bad += [(line,) + found for found in check_paragraph(paragraph)]
         bad += [(line + i, 'columns', row[:60], 'at most %d columns' % MAX_COLUMNS)
                 for i, row in enumerate(text.split('\n')[line - 1:line + paragraph.rstrip('\n').count('\n')])
-                if is_prose and len(row) > MAX_COLUMNS and ' ' in row.strip() and not is_table(row)]
+                if is_prose and len(row) > MAX_COLUMNS and ' ' in row.strip(' -*') and not is_table(row)
+                and line - 1 + i not in code]
     return bad
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """
-Puts the figures of docs/benchmarks/results.rst into README.rst, between the two comments that say so.
+Puts the figures of docs/benchmarks/results.rst into README.rst, between the two comments that say
+so.
 
     tools/readme_table.py            write
     tools/readme_table.py --check    say whether README.rst has them already; exit status 1 if not

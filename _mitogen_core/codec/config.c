@@ -2,7 +2,8 @@
 
 #include <stddef.h>
 
-/* Every object in mg_codec, by offset. The first GIVEN ones come from the dict under the name here. */
+/* Every object in mg_codec, by offset. The first GIVEN ones come from the dict under the name
+ * here. */
 typedef struct {
     size_t offset;
     const char *name;
@@ -82,8 +83,8 @@ static int intern(PyObject **slot, const char *text)
     return *slot == NULL ? -1 : 0;
 }
 
-/* Notes whether hashes of text depend on a seed, which is not so with PYTHONHASHSEED=0. An untrusted sender cannot know
- * any other seed. */
+/* Notes whether hashes of text depend on a seed, which is not so with PYTHONHASHSEED=0. An
+ * untrusted sender cannot know any other seed. */
 static int take_hash_flag(mg_codec *codec)
 {
     PyObject *flags = PySys_GetObject("flags"); /* borrowed */

@@ -8,7 +8,8 @@
 /* Belongs to the module state: zeroed memory, then mg_codec_configure(). Read only
  * afterwards. All members are strong references. */
 typedef struct {
-    /* Types. Only exact instances are written natively; for Context also subclasses that leave its __reduce__ alone. */
+    /* Types. Only exact instances are written natively; for Context also subclasses that leave
+     * its __reduce__ alone. */
     PyObject *Blob, *Secret, *Kwargs, *CallError, *Context, *Sender;
     /* Exception classes, raised with one argument, the finished text. */
     PyObject *StreamError, *UnpicklingError;
@@ -30,12 +31,13 @@ typedef struct {
     int blob_is_bytes; /* Blob is a bytes subclass that overrides no constructor: made without a plain copy first */
 } mg_codec;
 
-/* Takes the members from a dict with their names as keys; other keys are ignored. May be called again, when the types
- * have changed: all or nothing, but no other thread may be using the codec. KeyError names a missing member,
- * TypeError one of the wrong kind. */
+/* Takes the members from a dict with their names as keys; other keys are ignored. May be called
+ * again, when the types have changed: all or nothing, but no other thread may be using the
+ * codec. KeyError names a missing member, TypeError one of the wrong kind. */
 int mg_codec_configure(mg_codec *codec, PyObject *dict);
 
-/* For the module's m_traverse and m_clear. A codec may be cleared twice, or without having been configured. */
+/* For the module's m_traverse and m_clear. A codec may be cleared twice, or without having been
+ * configured. */
 int mg_codec_traverse(mg_codec *codec, visitproc visit, void *arg);
 void mg_codec_clear(mg_codec *codec);
 

@@ -1,6 +1,7 @@
-/* Nearly everything that is done with a value recurses into it, and takes C stack for each level: writing it, hashing
- * it, comparing it, showing it. The interpreter's own limit counts levels and knows nothing of the stack (before 3.14),
- * and threads may have little: 128 KiB is usual with musl. */
+/* Nearly everything that is done with a value recurses into it, and takes C stack for each
+ * level: writing it, hashing it, comparing it, showing it. The interpreter's own limit counts
+ * levels and knows nothing of the stack (before 3.14), and threads may have little: 128 KiB is
+ * usual with musl. */
 #include "codec/depth.h"
 
 #include <pthread.h>
@@ -10,8 +11,8 @@
 #include <pthread_np.h>
 #endif
 
-/* Stack that one level of a value may use, and stack that stays free for a program that walks the value afterwards. The
- * standard library's pickle writer needs the most for a level. */
+/* Stack that one level of a value may use, and stack that stays free for a program that walks
+ * the value afterwards. The standard library's pickle writer needs the most for a level. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { LEVEL_BYTES = 4096, RESERVE_BYTES = 65536 };
 #else

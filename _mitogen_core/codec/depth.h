@@ -4,8 +4,8 @@
 
 #include "codec/limits.h"
 
-/* For values that nest deeper than MG_CODEC_SHALLOW. Any thread, never blocks for long: a thread looks for its stack
- * once. */
+/* For values that nest deeper than MG_CODEC_SHALLOW. Any thread, never blocks for long: a thread
+ * looks for its stack once. */
 int mg_depth_fits_stack(unsigned depth);
 
 /* Whether this thread may read or write a value that nests so deep. */

@@ -85,8 +85,8 @@ int mg_out_add_seg(mg_pickled *out, const uint8_t *ptr, size_t len, PyObject *ow
     return 0;
 }
 
-/* Ends the run of head bytes since the last seg. Its address is filled in by mg_out_finish(): the head may still
- * move. */
+/* Ends the run of head bytes since the last seg. Its address is filled in by mg_out_finish():
+ * the head may still move. */
 static int out_end_run(mg_pickled *out)
 {
     size_t len = out->head_len - out->run_start;

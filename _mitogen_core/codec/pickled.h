@@ -8,16 +8,17 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A run of output bytes. owner is a strong reference to the object that ptr points into, or NULL when the bytes are in
- * memory of the mg_pickled. A reference may be taken over by setting owner to NULL before mg_pickled_fini(). */
+/* A run of output bytes. owner is a strong reference to the object that ptr points into, or NULL
+ * when the bytes are in memory of the mg_pickled. A reference may be taken over by setting owner
+ * to NULL before mg_pickled_fini(). */
 typedef struct {
     const uint8_t *ptr;
     size_t len;
     PyObject *owner;
 } mg_piece;
 
-/* A written message payload. The body is visible so that it can live on a stack. It points into itself: it must not be
- * moved or copied. */
+/* A written message payload. The body is visible so that it can live on a stack. It points into
+ * itself: it must not be moved or copied. */
 typedef struct {
     mg_piece *segs; /* in order; none is empty */
     size_t nsegs;
@@ -30,7 +31,8 @@ typedef struct {
     uint8_t head_inline[512];
 } mg_pickled;
 
-/* Never fails, allocates nothing. Every init needs one fini, whether mg_pickle() was called or failed. */
+/* Never fails, allocates nothing. Every init needs one fini, whether mg_pickle() was called or
+ * failed. */
 void mg_pickled_init(mg_pickled *out);
 void mg_pickled_fini(mg_pickled *out);
 
@@ -57,7 +59,8 @@ int mg_out_refer(mg_pickled *out, const void *ptr, size_t len, PyObject *owner);
 /* Ends the output: from now on the segs can be read. */
 int mg_out_finish(mg_pickled *out);
 
-/* Space for n more bytes of the head, or NULL with an exception. The caller adds to head_len what it uses. */
+/* Space for n more bytes of the head, or NULL with an exception. The caller adds to head_len
+ * what it uses. */
 static inline uint8_t *mg_out_reserve(mg_pickled *out, size_t n)
 {
     if (out->head_cap - out->head_len < n && mg_out_grow(out, n) < 0)

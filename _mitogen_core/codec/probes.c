@@ -1,18 +1,20 @@
-/* A sender that knows the hashes of numbers can choose keys so that a dictionary probes many taken places on its way
- * to each, with equal hashes or without. Reading would take quadratic time. So the reader follows the probes that the
- * dictionary will make (Objects/dictobject.c has them; they are the same in all versions), in a map with one bit for
- * each place of the table. Each place on the way costs a point of a budget, and so does each item of a tuple that is
- * hashed. The budget is little more than the number of opcodes of the message. Honest keys need a dozen places at
- * most, on the average: addresses of pages, for example, which are multiples of a large power of 2.
+/* A sender that knows the hashes of numbers can choose keys so that a dictionary probes many
+ * taken places on its way to each, with equal hashes or without. Reading would take quadratic
+ * time. So the reader follows the probes that the dictionary will make (Objects/dictobject.c has
+ * them; they are the same in all versions), in a map with one bit for each place of the table.
+ * Each place on the way costs a point of a budget, and so does each item of a tuple that is
+ * hashed. The budget is little more than the number of opcodes of the message. Honest keys need
+ * a dozen places at most, on the average: addresses of pages, for example, which are multiples
+ * of a large power of 2.
  *
- * One map is kept. If a message goes back and forth between large dictionaries, the map is made anew each time, which
- * costs points as well. */
+ * One map is kept. If a message goes back and forth between large dictionaries, the map is made
+ * anew each time, which costs points as well. */
 #include "codec/probes.h"
 
 enum { PERTURB_SHIFT = 5 };
 
-/* The budget of a reader: how many places of a table it may look at. It has some for each opcode, and FREE ones to
- * begin with, which take a few milliseconds. */
+/* The budget of a reader: how many places of a table it may look at. It has some for each
+ * opcode, and FREE ones to begin with, which take a few milliseconds. */
 enum { PER_OPCODE = 64, FREE = 1 << 18 };
 
 static int pay(mg_unpickler *up)
@@ -22,8 +24,8 @@ static int pay(mg_unpickler *up)
     return 0;
 }
 
-/* Pays for the hash of a tuple. A tuple may hold another one many times, and that the next. The function recurses no
- * deeper than tuples may nest. */
+/* Pays for the hash of a tuple. A tuple may hold another one many times, and that the next. The
+ * function recurses no deeper than tuples may nest. */
 static int pay_for_tuple(mg_unpickler *up, PyObject *tuple)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
@@ -72,8 +74,8 @@ void mg_probes_clear(mg_probes *probes)
     Py_CLEAR(probes->dict);
 }
 
-/* Whether a key is a number below the size of the table. As long as that is so of all keys, each has the place of that
- * number for itself, and no map is needed: they are indices, most likely. */
+/* Whether a key is a number below the size of the table. As long as that is so of all keys, each
+ * has the place of that number for itself, and no map is needed: they are indices, most likely. */
 static int is_index(const mg_unpickler *up, PyObject *key)
 {
     if (!PyLong_CheckExact(key))

@@ -1,10 +1,13 @@
-/* A stack machine in one loop; it never recurses, whatever the data. The bytes are not trusted, so for each thing
- * that the data asks for there is a bound:
- *   - memory: lengths are compared with what is left of the data before anything is allocated; the stack and the marks
- *     grow by one entry per opcode; a memo index may not exceed the number of opcodes read;
- *   - depth: each slot carries how deep containers nest in its value, up to what the stack allows (depth.h);
+/* A stack machine in one loop; it never recurses, whatever the data. The bytes are not trusted,
+ * so for each thing that the data asks for there is a bound:
+ *   - memory: lengths are compared with what is left of the data before anything is allocated;
+ *     the stack and the marks grow by one entry per opcode; a memo index may not exceed the
+ *     number of opcodes read;
+ *   - depth: each slot carries how deep containers nest in its value, up to what the stack
+ *     allows (depth.h);
  *   - time: hashing keys costs no more than reading them, and they do not collide (probes.h);
- *   - code: the only callables ever called are those of mg_codec, on arguments that were checked. */
+ *   - code: the only callables ever called are those of mg_codec, on arguments that were
+ *     checked. */
 #include "codec/read.h"
 
 #include "codec/probes.h"
@@ -15,7 +18,8 @@
 
 enum { MAX_PROTOCOL = 5 };
 
-/* Data of which no value can be made is a bad message, also if it is a constructor in Python that refuses it. */
+/* Data of which no value can be made is a bad message, also if it is a constructor in Python
+ * that refuses it. */
 static void translate_error(mg_unpickler *up)
 {
     if (PyErr_ExceptionMatches(up->codec->UnpicklingError) ||

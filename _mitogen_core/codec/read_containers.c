@@ -1,6 +1,6 @@
-/* The depth of a value is known exactly for tuples of tuples, which nothing can change later. A list or dict that is
- * changed again after it was put elsewhere may nest deeper than its figure. Functions of CPython that recurse into
- * lists and dicts check the depth themselves. */
+/* The depth of a value is known exactly for tuples of tuples, which nothing can change later. A
+ * list or dict that is changed again after it was put elsewhere may nest deeper than its figure.
+ * Functions of CPython that recurse into lists and dicts check the depth themselves. */
 #include "codec/read_containers.h"
 
 #include "codec/depth.h"
@@ -108,7 +108,8 @@ static int set_from(mg_unpickler *up, size_t base)
     return 0;
 }
 
-/* For opcodes that add one item: the n values on top of the stack belong to it, and the container is below them. */
+/* For opcodes that add one item: the n values on top of the stack belong to it, and the
+ * container is below them. */
 static int need_container(mg_unpickler *up, size_t n, size_t *base)
 {
     if (mg_up_need(up, n + 1) < 0)

@@ -104,8 +104,8 @@ static PyObject *make_kwargs(mg_codec *codec, PyObject *const *args, Py_ssize_t 
     if (n != 1 || !PyDict_Check(args[0]))
         return bad_arguments("Kwargs");
 
-    /* The constructor's one job is to turn keys of bytes into text. Mostly there are no such keys, and the call into
-     * Python would be most of the cost of reading a small message. */
+    /* The constructor's one job is to turn keys of bytes into text. Mostly there are no such
+     * keys, and the call into Python would be most of the cost of reading a small message. */
     PyObject *key;
     Py_ssize_t pos = 0;
     int all_text = codec->kwargs_is_dict;
@@ -150,8 +150,8 @@ static PyObject *make_sender(mg_codec *codec, PyObject *origin, PyObject *const 
     return PyObject_Vectorcall(codec->unpickle_sender, call, (size_t) n + 1, NULL);
 }
 
-/* Python 3's disguise for bytes in protocols up to 2: nothing, or Latin-1 text and the name of the encoding, which is
- * ignored. Never a number, which would be a length. */
+/* Python 3's disguise for bytes in protocols up to 2: nothing, or Latin-1 text and the name of
+ * the encoding, which is ignored. Never a number, which would be a length. */
 static PyObject *make_bytes(PyObject *const *args, Py_ssize_t n)
 {
     if (n == 0)
@@ -180,9 +180,9 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
     }
 }
 
-/* Pays for the copy that is about to be made: a message may name one long text many times, but a copy of it each time
- * would fill memory. Texts that are named once are never longer than the message, and are copied twice at most: Python
- * 3 makes bytes of a text, and a Blob of these. */
+/* Pays for the copy that is about to be made: a message may name one long text many times, but a
+ * copy of it each time would fill memory. Texts that are named once are never longer than the
+ * message, and are copied twice at most: Python 3 makes bytes of a text, and a Blob of these. */
 static int pay_for_copy(mg_unpickler *up, PyObject *tuple)
 {
     Py_ssize_t size = 0;
@@ -219,8 +219,8 @@ int mg_read_reduce(mg_unpickler *up)
     return mg_up_need(up, 2) < 0 ? -1 : call_global(up);
 }
 
-/* NEWOBJ, by which protocol 2 writes instances of subclasses of str. It is accepted only for the two classes whose
- * instances are complete after the call of the class. */
+/* NEWOBJ, by which protocol 2 writes instances of subclasses of str. It is accepted only for the
+ * two classes whose instances are complete after the call of the class. */
 int mg_read_newobj(mg_unpickler *up)
 {
     if (mg_up_need(up, 2) < 0)
@@ -231,8 +231,8 @@ int mg_read_newobj(mg_unpickler *up)
     return call_global(up);
 }
 
-/* INST and OBJ, the forms of protocols 0 and 1: the arguments lie above the mark. Without arguments they mean the same
- * as NEWOBJ. */
+/* INST and OBJ, the forms of protocols 0 and 1: the arguments lie above the mark. Without
+ * arguments they mean the same as NEWOBJ. */
 static int call_old_style(mg_unpickler *up)
 {
     return PyTuple_GET_SIZE(up->stack[up->stack_len - 1].obj) ? call_global(up) : mg_read_newobj(up);
@@ -260,8 +260,8 @@ int mg_read_obj(mg_unpickler *up)
     return call_old_style(up);
 }
 
-/* Python 2 adds the instance's empty __dict__ after NEWOBJ. State that is not empty would change an object in ways that
- * no type of the closed set has any use for. */
+/* Python 2 adds the instance's empty __dict__ after NEWOBJ. State that is not empty would change
+ * an object in ways that no type of the closed set has any use for. */
 int mg_read_build(mg_unpickler *up)
 {
     if (mg_up_need(up, 2) < 0)

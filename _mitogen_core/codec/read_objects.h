@@ -1,4 +1,5 @@
-/* Reads globals, and makes objects of them. Each carries out one opcode: 0, or -1 with an exception.
+/* Reads globals, and makes objects of them. Each carries out one opcode: 0, or -1 with an
+ * exception.
  *
  * The only callables ever called are those of mg_codec, on arguments that were checked. */
 #ifndef MG_CODEC_READ_OBJECTS_H

@@ -42,8 +42,8 @@ static PyObject *bad_number(void)
     return NULL;
 }
 
-/* Only what pickle writes: of blanks, plus signs and zeros in front, the readers of several Pythons make different
- * numbers. */
+/* Only what pickle writes: of blanks, plus signs and zeros in front, the readers of several
+ * Pythons make different numbers. */
 static PyObject *int_from_decimal(const uint8_t *p, size_t n)
 {
     size_t sign = n > 0 && p[0] == '-';
@@ -180,8 +180,9 @@ static PyObject *bad_escape(PyObject *bytes)
     return NULL;
 }
 
-/* The inside of a string literal as Python 2's repr() writes it. The interpreter's own function is not used: it warns
- * of unknown escapes, and a program's code may be called to show a warning. */
+/* The inside of a string literal as Python 2's repr() writes it. The interpreter's own function
+ * is not used: it warns of unknown escapes, and a program's code may be called to show a
+ * warning. */
 static PyObject *bytes_from_literal(const uint8_t *p, size_t n)
 {
     static const char letters[] = "\\'\"abfnrtv", meanings[] = "\\'\"\a\b\f\n\r\t\v";
@@ -242,7 +243,8 @@ static PyObject *blob_from_memory(mg_codec *codec, const uint8_t *p, size_t n)
         return NULL;
     mg_block_advise(PyBytes_AS_STRING(blob), n);
     memcpy(PyBytes_AS_STRING(blob), p, n);
-    /* The hash is not known yet. The member is deprecated, except for code that makes bytes objects. */
+    /* The hash is not known yet. The member is deprecated, except for code that makes bytes
+     * objects. */
 #if defined(__GNUC__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"

@@ -44,7 +44,8 @@ int mg_up_take_index(mg_unpickler *up, uint64_t *index)
     return 0;
 }
 
-/* Makes room for at least need entries of size bytes in an array that may still be the inline one. */
+/* Makes room for at least need entries of size bytes in an array that may still be the inline
+ * one. */
 static int grow(void **array, const void *inline_array, size_t len, size_t *cap, size_t need, size_t size)
 {
     size_t wanted = *cap > need / 2 ? 2 * *cap : need;
@@ -119,7 +120,8 @@ int mg_up_memo_put(mg_unpickler *up, uint64_t index)
 {
     if (mg_up_need(up, 1) < 0)
         return -1;
-    /* Writers count up from 0 or 1, one for each object at most, and each object takes an opcode. */
+    /* Writers count up from 0 or 1, one for each object at most, and each object takes an
+     * opcode. */
     if (index > up->ops || index >= UINT32_MAX)
         return mg_malformed(up, "memo index out of bounds");
     size_t i = (size_t) index;

@@ -1,6 +1,8 @@
-/* The state of one reading: the input, the stack and the memo, with the bounds that untrusted data must not exceed.
+/* The state of one reading: the input, the stack and the memo, with the bounds that untrusted
+ * data must not exceed.
  *
- * Ownership: a slot owns its object. mg_up_push() and its callers steal the object passed, also on failure. */
+ * Ownership: a slot owns its object. mg_up_push() and its callers steal the object passed, also
+ * on failure. */
 #ifndef MG_CODEC_UNPICKLER_H
 #define MG_CODEC_UNPICKLER_H
 
@@ -27,8 +29,8 @@ typedef struct {
     unsigned bits; /* of the number of places */
 } mg_probes;
 
-/* The pickles of one message. The body is visible so that it can be embedded. It points into itself: it must not be
- * moved or copied. All members but pos are private. */
+/* The pickles of one message. The body is visible so that it can be embedded. It points into
+ * itself: it must not be moved or copied. All members but pos are private. */
 typedef struct {
     const uint8_t *data; /* borrowed */
     size_t len, pos;

@@ -1,10 +1,11 @@
-/* The output differs from that of the standard pickler in three ways, each of which the standard reader accepts: byte
- * strings are raw (BINSTRING), never text in disguise; objects to which there is no other reference get no memo
- * entry; and large byte strings leave as references to the objects that hold them.
+/* The output differs from that of the standard pickler in three ways, each of which the standard
+ * reader accepts: byte strings are raw (BINSTRING), never text in disguise; objects to which
+ * there is no other reference get no memo entry; and large byte strings leave as references to
+ * the objects that hold them.
  *
- * Attributes of a Context may run Python code, and without a GIL other threads may change a list while it is written.
- * So the writer holds a reference to each object that it takes out of a mutable container, and the memo owns its
- * keys. */
+ * Attributes of a Context may run Python code, and without a GIL other threads may change a list
+ * while it is written. So the writer holds a reference to each object that it takes out of a
+ * mutable container, and the memo owns its keys. */
 #include "codec/write.h"
 
 #include "codec/write_containers.h"
@@ -22,8 +23,8 @@ static mg_write_fn *container_writer(PyTypeObject *type)
     return type == &PyList_Type ? mg_write_list : NULL;
 }
 
-/* Writes anything. known is how many references to obj the caller knows of, its own included: when there are no more,
- * obj cannot come up again, and gets no memo entry. */
+/* Writes anything. known is how many references to obj the caller knows of, its own included:
+ * when there are no more, obj cannot come up again, and gets no memo entry. */
 static int write_value(mg_writer *w, PyObject *obj, Py_ssize_t known)
 {
     PyTypeObject *type = Py_TYPE(obj);

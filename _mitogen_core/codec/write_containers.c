@@ -1,6 +1,6 @@
-/* A tuple or Kwargs gets its memo index when it is complete. Until then a cycle through it writes it again. Only the
- * first list or dict on the way breaks the cycle, if it is in the memo; so even one with a single reference has to be
- * there. mg_writer.open tells when. */
+/* A tuple or Kwargs gets its memo index when it is complete. Until then a cycle through it
+ * writes it again. Only the first list or dict on the way breaks the cycle, if it is in the
+ * memo; so even one with a single reference has to be there. mg_writer.open tells when. */
 #include "codec/write_containers.h"
 
 #include "wire/opcode.h"
@@ -8,8 +8,8 @@
 /* As many items go between a MARK and its APPENDS or SETITEMS: bounds the stack of any reader. */
 enum { BATCH = 1000 };
 
-/* For a tuple that contains itself, by way of a list or dict. It is in the memo once its items are written: drops the
- * items, and takes the tuple from the memo. */
+/* For a tuple that contains itself, by way of a list or dict. It is in the memo once its items
+ * are written: drops the items, and takes the tuple from the memo. */
 static int write_finished_tuple(mg_writer *w, Py_ssize_t n, uint32_t index)
 {
     if (n > 3) {

@@ -1,5 +1,5 @@
-/* Writes tuples, lists and dicts. Each as told in writer.h; shared: there may be other references, so it gets a memo
- * index. */
+/* Writes tuples, lists and dicts. Each as told in writer.h; shared: there may be other
+ * references, so it gets a memo index. */
 #ifndef MG_CODEC_WRITE_CONTAINERS_H
 #define MG_CODEC_WRITE_CONTAINERS_H
 

@@ -44,14 +44,15 @@ static int write_kwargs(mg_writer *w, PyObject *obj, int shared)
     mg_memo_entry *entry = shared ? mg_memo_find(w, obj) : NULL;
     if (entry == NULL || entry->obj == NULL)
         return write_reduce(w, OP_TUPLE1, obj, shared);
-    /* Kwargs that contain themselves, by way of a list or dict, are complete by now, as tuples are. */
+    /* Kwargs that contain themselves, by way of a list or dict, are complete by now, as tuples
+     * are. */
     if (mg_put_bytes(w->out, (uint8_t[]) {OP_POP, OP_POP}, 2) < 0)
         return -1;
     return mg_write_get(w, entry->index);
 }
 
-/* An attribute as a new reference through value. If it is missing, the object is MG_OUTSIDE, and the fallback raises
- * the right error. */
+/* An attribute as a new reference through value. If it is missing, the object is MG_OUTSIDE, and
+ * the fallback raises the right error. */
 static int get_attribute(PyObject *obj, PyObject *name, PyObject **value)
 {
     *value = PyObject_GetAttr(obj, name);
@@ -84,8 +85,8 @@ static int write_call_error(mg_writer *w, PyObject *obj, int shared)
     return rc;
 }
 
-/* Messages to a context may have to carry the authority that it was named with. Then the pickle names that, too. This
- * is rare, so the fallback does it: MG_OUTSIDE. */
+/* Messages to a context may have to carry the authority that it was named with. Then the pickle
+ * names that, too. This is rare, so the fallback does it: MG_OUTSIDE. */
 static int needs_no_authority(mg_writer *w, PyObject *context)
 {
     PyObject *auth_id;

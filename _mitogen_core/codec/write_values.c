@@ -16,7 +16,8 @@ static int write_large_int(mg_writer *w, PyObject *obj)
     int rc = -1;
     PyObject *bits = NULL, *to_bytes = NULL, *args = NULL, *kwargs = NULL, *raw = NULL;
 
-    /* Public methods throughout: the C functions for this change from version to version, and such numbers are rare. */
+    /* Public methods throughout: the C functions for this change from version to version, and
+     * such numbers are rare. */
     bits = PyObject_CallMethod(obj, "bit_length", NULL);
     if (bits == NULL)
         goto done;
@@ -137,7 +138,8 @@ int mg_write_bytes(mg_writer *w, PyObject *obj, int top)
     return mg_put_bytes(w->out, PyBytes_AS_STRING(obj), n);
 }
 
-/* Lone surrogates take three bytes like their neighbours, which is what readers of pickles expect. */
+/* Lone surrogates take three bytes like their neighbours, which is what readers of pickles
+ * expect. */
 static inline size_t utf8_len(Py_UCS4 c)
 {
     return c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
@@ -164,7 +166,8 @@ static inline uint8_t *utf8_put(uint8_t *p, Py_UCS4 c)
     return p;
 }
 
-/* Text that is not ASCII. Encoded here, because the API would leave a second copy attached to the object. */
+/* Text that is not ASCII. Encoded here, because the API would leave a second copy attached to
+ * the object. */
 static int write_wide_text(mg_writer *w, PyObject *obj)
 {
     Py_ssize_t n = PyUnicode_GET_LENGTH(obj);

@@ -7,8 +7,8 @@
 int mg_write_int(mg_writer *w, PyObject *obj);
 int mg_write_float(mg_writer *w, PyObject *obj);
 
-/* The content of a bytes object or of an instance of a subclass. top: it is all there is, so its length takes 4
- * bytes. */
+/* The content of a bytes object or of an instance of a subclass. top: it is all there is, so its
+ * length takes 4 bytes. */
 int mg_write_bytes(mg_writer *w, PyObject *obj, int top);
 
 /* The content of a str object or of an instance of a subclass. */

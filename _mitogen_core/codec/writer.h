@@ -1,8 +1,8 @@
 /* The state of one call of the writer: its output, its memo, and how deep it is.
  *
- * A mg_write_* function returns 0, -1 with an exception, or MG_OUTSIDE on meeting an object outside the closed set,
- * which unwinds everything: the whole message is then the fallback's work. So nothing here needs to undo what it has
- * written. */
+ * A mg_write_* function returns 0, -1 with an exception, or MG_OUTSIDE on meeting an object
+ * outside the closed set, which unwinds everything: the whole message is then the fallback's
+ * work. So nothing here needs to undo what it has written. */
 #ifndef MG_CODEC_WRITER_H
 #define MG_CODEC_WRITER_H
 
@@ -27,7 +27,8 @@ typedef struct {
 typedef struct mg_writer {
     mg_codec *codec;
     mg_pickled *out;
-    /* Writes any value, and is in write.c: the functions for containers and objects call it for their items. */
+    /* Writes any value, and is in write.c: the functions for containers and objects call it for
+     * their items. */
     int (*value)(struct mg_writer *w, PyObject *obj, Py_ssize_t known);
     int depth;                       /* containers around the value that is being written */
     int open; /* shared tuples and Kwargs around it, up to the nearest list or dict in the memo */

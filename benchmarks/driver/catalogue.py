@@ -7,8 +7,8 @@ LOWER, HIGHER = 'lower', 'higher'
 # key: name in the programs' output; better: which direction is the better one.
 Figure = collections.namedtuple('Figure', 'key title unit better')
 
-# figures: keys this program yields. timeout: seconds until it is killed. quick: the core settings it has in
-# a quick run. most_rounds: for programs whose answer hardly varies or that take long.
+# figures: keys this program yields. timeout: seconds until it is killed. quick: the core settings
+# it has in a quick run. most_rounds: for programs whose answer hardly varies or that take long.
 Program = collections.namedtuple('Program', 'file args figures timeout quick most_rounds')
 
 FIGURES = collections.OrderedDict((figure.key, figure) for figure in [
@@ -100,7 +100,10 @@ PROGRAMS = [
 
 
 def choose(words):
-    """The figure keys that the given words name: a key, the start of one, or a program's name without .py."""
+    """
+    The figure keys that the given words name: a key, the start of one, or a program's name without
+    .py.
+    """
     chosen = []
     for word in words:
         keys = [key for key in FIGURES if key.startswith(word)]

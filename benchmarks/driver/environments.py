@@ -1,4 +1,7 @@
-"""The peers, and an environment of its own for each: a virtual environment that is made when first needed."""
+"""
+The peers, and an environment of its own for each: a virtual environment that is made when first
+needed.
+"""
 
 import collections
 import hashlib
@@ -8,13 +11,14 @@ import shutil
 import subprocess
 import sys
 
-# api: which function of a program measures it. place: name of its virtual environment. require: the requirement for
-# pip, or None. variables: environment of its processes.
+# api: which function of a program measures it. place: name of its virtual environment. require: the
+# requirement for pip, or None. variables: environment of its processes.
 Peer = collections.namedtuple('Peer', 'name title api place require variables')
 
 CHECKOUT = object()  # stands for the project itself in Peer.require
 
-# This project has upstream's distribution name with versions from 1 on, so the newest below 1 is upstream's newest.
+# This project has upstream's distribution name with versions from 1 on, so the newest below 1 is
+# upstream's newest.
 PEERS = collections.OrderedDict((peer.name, peer) for peer in [
     Peer('upstream', 'upstream Mitogen', 'mitogen', 'upstream', 'mitogen<1', {}),
     Peer('ours', 'this project', 'mitogen', 'ours', CHECKOUT, {}),
@@ -33,7 +37,8 @@ PROBES = {
 # Sources of an installed copy of this project; a change means: install again.
 SOURCES = ('setup.py', 'pyproject.toml', 'mitogen', '_mitogen_core')
 
-# Left out of the copy of the checkout that pip builds from: a build must not use or leave anything there.
+# Left out of the copy of the checkout that pip builds from: a build must not use or leave anything
+# there.
 NOT_COPIED = ('.*', 'build', 'dist', '__pycache__', '*.egg-info', '*.so', '*.o', '*.a')
 
 
@@ -45,7 +50,9 @@ class Unavailable(Exception):
 
 
 class Environment(object):
-    """A peer made ready: python is its interpreter, variables the whole environment of its processes."""
+    """
+    A peer made ready: python is its interpreter, variables the whole environment of its processes.
+    """
 
     def __init__(self, peer, python, variables):
         self.peer = peer
@@ -55,7 +62,9 @@ class Environment(object):
 
 
 def run(command, failure, **how):
-    """Run a command and return its output; a failure becomes Unavailable with what tells most of it."""
+    """
+    Run a command and return its output; a failure becomes Unavailable with what tells most of it.
+    """
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         universal_newlines=True, **how
@@ -94,8 +103,9 @@ def fingerprint(checkout):
 class Builder(object):
     """Makes the environments below one folder.
 
-    root: the folder; python: interpreter they are made from; checkout: the project; path_for_ours: a folder
-    to import the project from instead of installing it, or None; refresh: ask pip again where it has answered before.
+    root: the folder; python: interpreter they are made from; checkout: the project;
+    path_for_ours: a folder to import the project from instead of installing it, or None;
+    refresh: ask pip again where it has answered before.
     """
 
     def __init__(self, root, python, checkout, path_for_ours=None, refresh=False):
@@ -186,5 +196,8 @@ def build_all(names, builder, say):
 
 
 def default_python():
-    """The interpreter that environments are made from: the one a virtual environment of ours stands on, if any."""
+    """
+    The interpreter that environments are made from: the one a virtual environment of ours stands
+    on, if any.
+    """
     return os.path.realpath(sys.executable) if sys.prefix != sys.base_prefix else sys.executable

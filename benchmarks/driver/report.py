@@ -1,4 +1,6 @@
-"""Turns the samples of a run into medians, spreads and ratios, and these into text, JSON and pictures."""
+"""
+Turns the samples of a run into medians, spreads and ratios, and these into text, JSON and pictures.
+"""
 
 import json
 import os
@@ -34,12 +36,15 @@ def ratios_of(figure, base, other):
     pairs = [(base[number], other[number]) for number in sorted(base) if number in other]
     if figure.better == catalogue.LOWER:
         pairs = [(there, here) for here, there in pairs]
-    # A difference of two figures can come out as zero or less where noise exceeds it: no ratio then.
+    # A difference of two figures can come out as zero or less where noise exceeds it: no ratio
+    # then.
     return [there / here for here, there in pairs if here > 0 and there > 0]
 
 
 def summarize(outcome, figures, cores, peers):
-    """{setting: {figure: {peer: summary}}}; a summary has 'ratio' where upstream was measured too."""
+    """
+    {setting: {figure: {peer: summary}}}; a summary has 'ratio' where upstream was measured too.
+    """
     table = {}
     for setting in cores:
         rows = table[setting] = {}
@@ -80,7 +85,10 @@ def ratio_text(cell):
 
 
 def rst_table(head, rows):
-    """A simple table of reStructuredText; an empty first cell is not allowed there, and does not occur here."""
+    """
+    A simple table of reStructuredText; an empty first cell is not allowed there, and does not occur
+    here.
+    """
     widths = [max(len(row[column]) for row in [head] + rows) for column in range(len(head))]
     rule = '  '.join('=' * width for width in widths)
 
@@ -102,7 +110,10 @@ def tables(setting_rows, peers, cell_text, skip=()):
 
 
 def first_line(path, start):
-    """The text after the first colon of the first line of a file that has such a start; '' if there is none."""
+    """
+    The text after the first colon of the first line of a file that has such a start; '' if there is
+    none.
+    """
     try:
         with open(path) as lines:
             for line in lines:
@@ -114,7 +125,10 @@ def first_line(path, start):
 
 
 def commit_of(checkout):
-    """Short name of the commit that is checked out, with a + if files differ from it; None outside a repository."""
+    """
+    Short name of the commit that is checked out, with a + if files differ from it; None outside a
+    repository.
+    """
     try:
         command = ['git', '-C', checkout, 'describe', '--always', '--dirty=+', '--exclude=*']
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
@@ -150,7 +164,8 @@ def machine(python):
 class Report(object):
     """One run, ready to be written.
 
-    settings: dict of what was asked for. peers: {name: version}; missing: {name: why it was not measured}.
+    settings: dict of what was asked for. peers: {name: version}; missing: {name: why it was not
+    measured}.
     """
 
     def __init__(self, outcome, figures, cores, peers, missing, about, settings):
@@ -184,7 +199,9 @@ class Report(object):
         return '\n'.join(parts)
 
     def problem_lines(self):
-        """One line for each thing that was not measured, with the settings it holds for put together."""
+        """
+        One line for each thing that was not measured, with the settings it holds for put together.
+        """
         lines = ['%s: %s' % item for item in self.missing.items()]
         grouped = {}
         for (setting, key, peer), why in self.outcome.problems.items():

@@ -1,4 +1,7 @@
-"""Runs the programs in turn: round after round, each program under each peer, a fresh process every time."""
+"""
+Runs the programs in turn: round after round, each program under each peer, a fresh process every
+time.
+"""
 
 import collections
 import ctypes
@@ -21,9 +24,10 @@ END_GRACE = 5.0
 class Outcome(object):
     """Everything a run has found out.
 
-    samples[cores, figure][peer]: list of (round, value). details[cores, figure][peer]: further words of the programs.
-    problems[cores, figure, peer]: why there is no value. notes: set of texts. steadiness: seconds that one
-    fixed loop of Python took, each time a program was about to start.
+    samples[cores, figure][peer]: list of (round, value). details[cores, figure][peer]: further
+    words of the programs. problems[cores, figure, peer]: why there is no value. notes: set of
+    texts. steadiness: seconds that one fixed loop of Python took, each time a program was about
+    to start.
     """
 
     def __init__(self):
@@ -36,7 +40,9 @@ class Outcome(object):
 
 
 def cpu_sets(wanted):
-    """{'two': processors, 'one': processors} for the wanted settings; empty where affinity is unknown."""
+    """
+    {'two': processors, 'one': processors} for the wanted settings; empty where affinity is unknown.
+    """
     if not hasattr(os, 'sched_setaffinity'):
         return {'two': None} if 'two' in wanted else {}
     allowed = sorted(os.sched_getaffinity(0))
@@ -54,7 +60,10 @@ def fixed_loop():
 
 
 def adopt_orphans():
-    """Ask Linux to hand us what our children leave behind, so that nothing waits for a slow init to be reaped."""
+    """
+    Ask Linux to hand us what our children leave behind, so that nothing waits for a slow init to be
+    reaped.
+    """
     set_child_subreaper = 36
     try:
         ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
@@ -72,7 +81,9 @@ def reap(group):
 
 
 def group_ends(group, seconds):
-    """Wait until no process of the process group is left; False if there still is one after so long."""
+    """
+    Wait until no process of the process group is left; False if there still is one after so long.
+    """
     stop = time.monotonic() + seconds
     while True:
         reap(group)
@@ -95,8 +106,9 @@ def kill_group(group):
 class Runner(object):
     """Runs rounds.
 
-    environments: {name: Environment}; figures: keys wanted; cores: {setting: processors}; quick, seconds: passed to
-    the programs; stop_at: time.monotonic() after which no further program is started; say(text): shows progress.
+    environments: {name: Environment}; figures: keys wanted; cores: {setting: processors}; quick,
+    seconds: passed to the programs; stop_at: time.monotonic() after which no further program is
+    started; say(text): shows progress.
     """
 
     def __init__(self, environments, figures, cores, quick, seconds, stop_at, say):
@@ -113,8 +125,9 @@ class Runner(object):
     def run(self, rounds):
         """Run up to so many rounds; returns the Outcome."""
         self.folder = tempfile.mkdtemp(prefix='bench.')
-        # A copy, so that compiled files stay out of the checkout and an edit does not change a running series. The
-        # processes start in an empty folder, where nothing can be found that they are to be sent.
+        # A copy, so that compiled files stay out of the checkout and an edit does not change a
+        # running series. The processes start in an empty folder, where nothing can be found that
+        # they are to be sent.
         self.programs = os.path.join(self.folder, 'programs')
         self.empty = os.path.join(self.folder, 'empty')
         shutil.copytree(PROGRAM_FOLDER, self.programs, ignore=shutil.ignore_patterns('__pycache__'))

@@ -1,4 +1,7 @@
-"""A bar chart of ratios on a logarithmic scale, as SVG text: nothing but the standard library is needed to draw it."""
+"""
+A bar chart of ratios on a logarithmic scale, as SVG text: nothing but the standard library is
+needed to draw it.
+"""
 
 import math
 from xml.sax.saxutils import escape
@@ -22,7 +25,10 @@ def ticks(low, high):
 
 
 def bars(title, rows, peers):
-    """SVG text. rows: list of (label, [(peer, ratio, (lower, upper quartile))]); ratio 1 is the base line."""
+    """
+    SVG text. rows: list of (label, [(peer, ratio, (lower, upper quartile))]); ratio 1 is the base
+    line.
+    """
     values = [value for _, group in rows for _, ratio, quartiles in group for value in [ratio] + list(quartiles)]
     low = min(0.5, min(values) / 1.15)
     high = max(2.0, max(values) * 1.15)

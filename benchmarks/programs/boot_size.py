@@ -1,7 +1,7 @@
 """How many bytes does it take to start a child: on the command line, and down its standard input?
 
-The child is started through counting_python.py, which stands in for the interpreter, so the figures are
-what really goes out, whatever a peer calls it.
+The child is started through counting_python.py, which stands in for the interpreter, so the
+figures are what really goes out, whatever a peer calls it.
 """
 
 import json
@@ -16,7 +16,10 @@ COUNTER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'counting_pyt
 
 
 def report(bench, ready, start):
-    """ready: bytes which the child writes once it needs no more; start(argv): starts a child with that python."""
+    """
+    ready: bytes which the child writes once it needs no more; start(argv): starts a child with that
+    python.
+    """
     handle, path = tempfile.mkstemp(prefix='boot_size.')
     os.close(handle)
     os.environ['BOOT_SIZE_REPORT'] = path

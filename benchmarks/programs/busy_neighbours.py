@@ -1,4 +1,5 @@
-"""What do calls, messages and latches take while 8 other children want all the time of the processors?
+"""What do calls, messages and latches take while 8 other children want all the time of the
+processors?
 
 With --spin 0 the same where nobody polls before sleeping, which must not be
 the faster way. Means, not medians: a neighbour takes one whole time slice now

@@ -1,4 +1,7 @@
-"""How long does a call take there and back, how much of it does each hop add, and what does it cost the processors?"""
+"""
+How long does a call take there and back, how much of it does each hop add, and what does it cost
+the processors?
+"""
 
 import harness
 import remote
@@ -18,7 +21,9 @@ def report(bench, hops, call, cpu_of_others):
 
 
 def measure_each(bench, measure):
-    """Run measure(hops), which returns microseconds, for every distance, and report what a hop adds."""
+    """
+    Run measure(hops), which returns microseconds, for every distance, and report what a hop adds.
+    """
     times = {}
     for hops in HOPS:
         with bench.figure('call_%d_hop' % hops):

@@ -1,8 +1,8 @@
 """How long until a new child has answered its first call?
 
-The first connection of a process also pays for what is built once (the preamble, imports); it is a figure
-of its own. The end of the child is not part of the time.
-Starts of a child without a call are compared with starts of the same interpreter that runs `pass`, in turn.
+The first connection of a process also pays for what is built once (the preamble, imports); it is
+a figure of its own. The end of the child is not part of the time. Starts of a child without a
+call are compared with starts of the same interpreter that runs `pass`, in turn.
 """
 
 import os
@@ -25,7 +25,9 @@ def report(bench, connect, disconnect, first_name, name):
 
 
 def report_to_bare(bench, connect, disconnect):
-    """Report how many times as long as a bare interpreter connect() takes: the ratio of the medians."""
+    """
+    Report how many times as long as a bare interpreter connect() takes: the ratio of the medians.
+    """
     ours, bare = [], []
     for _ in range(4 if bench.quick else 12):
         began = harness.clock()

@@ -1,7 +1,8 @@
-"""Stands in for a Python interpreter, starts the real one, and counts what it is sent until it is ready.
+"""Stands in for a Python interpreter, starts the real one, and counts what it is sent until it is
+ready.
 
-Environment: BOOT_SIZE_READY, the text on its standard output that says so; BOOT_SIZE_REPORT, the file to
-write {"command": length of the command line, "stdin": bytes} to.
+Environment: BOOT_SIZE_READY, the text on its standard output that says so; BOOT_SIZE_REPORT, the
+file to write {"command": length of the command line, "stdin": bytes} to.
 """
 
 import json
@@ -20,7 +21,10 @@ def write_all(descriptor, chunk):
 
 
 def relay(child, ready):
-    """Pass bytes both ways until either side closes; returns the bytes sent down before `ready` came up."""
+    """
+    Pass bytes both ways until either side closes; returns the bytes sent down before `ready` came
+    up.
+    """
     up, down = child.stdout.fileno(), child.stdin.fileno()
     sources = [0, up]
     sent, answer, waiting = 0, b'', True

@@ -1,4 +1,5 @@
-"""How long do 20 contexts take to start one after another, and how many calls per second go round them?
+"""How long do 20 contexts take to start one after another, and how many calls per second go round
+them?
 
 Two ways round: a call to each in turn, and a call to all before the first answer is read.
 """

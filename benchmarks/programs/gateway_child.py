@@ -1,7 +1,8 @@
-"""The nearest thing to a context that execnet has: a gateway with a channel to a loop that runs requests.
+"""The nearest thing to a context that execnet has: a gateway with a channel to a loop that runs
+requests.
 
-The far side of an execnet gateway is given source text, so the loop is text here. Far names are looked up
-in the remote module, whose text is sent in front.
+The far side of an execnet gateway is given source text, so the loop is text here. Far names are
+looked up in the remote module, whose text is sent in front.
 """
 
 import inspect

@@ -1,11 +1,12 @@
 """Options, clocks and loops of every benchmark program, and the one way to report a figure.
 
-A program runs in the environment of one peer and measures with that peer's interface. It defines any of
-with_mitogen(bench), with_execnet(bench) and with_multiprocessing(bench), and ends with main(globals()).
-The same with_mitogen() text runs under upstream Mitogen and under this project.
+A program runs in the environment of one peer and measures with that peer's interface. It defines
+any of with_mitogen(bench), with_execnet(bench) and with_multiprocessing(bench), and ends with
+main(globals()). The same with_mitogen() text runs under upstream Mitogen and under this project.
 
-A figure is one JSON object on one line of standard output, written as soon as it is known, so that what
-a program measured before it fails or is killed still counts. Needs the standard library only.
+A figure is one JSON object on one line of standard output, written as soon as it is known, so
+that what a program measured before it fails or is killed still counts. Needs the standard
+library only.
 """
 
 import argparse
@@ -78,8 +79,9 @@ def cpu_seconds():
 def seconds_per_call(func, seconds, at_least=3, warm=True):
     """Time of one func() in a loop of about `seconds`, as (median, mean, number of calls).
 
-    Calls are timed in blocks of some milliseconds, so that reading the clock costs nothing; the median is
-    that of the block means. With warm, a fifth of the time is spent before the clock counts.
+    Calls are timed in blocks of some milliseconds, so that reading the clock costs nothing; the
+    median is that of the block means. With warm, a fifth of the time is spent before the clock
+    counts.
     """
     block = 1
     if warm:
@@ -113,7 +115,9 @@ def report_time(bench, figure, func, scale=1e6, **how):
 
 
 def report_rate(bench, figure, func, amount, **how):
-    """Measure func(), which handles `amount` of something, and report the amount handled per second."""
+    """
+    Measure func(), which handles `amount` of something, and report the amount handled per second.
+    """
     median, mean, calls = seconds_per_call(func, bench.seconds, **how)
     bench.emit(figure, amount / median, mean=amount / mean, calls=calls)
 
@@ -121,8 +125,8 @@ def report_rate(bench, figure, func, amount, **how):
 def report_flow(bench, figure, pump, first, most):
     """Measure one-way messages: pump(n) moves n messages and returns the seconds that took.
 
-    The first pass, of `first` messages, warms up and tells how many fit into the wanted time; no pass has
-    more than `most`, so that a peer which queues without limit stays within memory.
+    The first pass, of `first` messages, warms up and tells how many fit into the wanted time; no
+    pass has more than `most`, so that a peer which queues without limit stays within memory.
     """
     rate = first / pump(first)
     count = max(first, min(most, int(rate * bench.seconds / 2)))
@@ -134,7 +138,8 @@ def report_flow(bench, figure, pump, first, most):
 
 
 def cpu_per_call(call, seconds, cpu_of_others):
-    """Time and processor time of call(), both in seconds: (median time, processor time of all sides).
+    """Time and processor time of call(), both in seconds: (median time, processor time of all
+    sides).
 
     cpu_of_others() returns the processor time that the other processes have used so far.
     """
@@ -173,7 +178,9 @@ def chain_of(router, length):
 
 
 def main(program):
-    """Run the function of `program` (a dict of globals) that fits the peer named on the command line."""
+    """
+    Run the function of `program` (a dict of globals) that fits the peer named on the command line.
+    """
     parser = argparse.ArgumentParser(description=program.get('__doc__'))
     parser.add_argument('--api', required=True, choices=('mitogen', 'execnet', 'multiprocessing'))
     parser.add_argument('--seconds', type=float, default=0.3)

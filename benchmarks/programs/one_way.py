@@ -1,4 +1,5 @@
-"""How many messages per second flow one way, without answers, small ones and large ones, up and down?
+"""How many messages per second flow one way, without answers, small ones and large ones, up and
+down?
 
 A pass ends when the reader has taken the last message as a value.
 """
@@ -15,7 +16,10 @@ SIZES = (
 
 
 def report(bench, up, down):
-    """Report both directions; up(size) and down(size) return a function that moves n messages and times it."""
+    """
+    Report both directions; up(size) and down(size) return a function that moves n messages and
+    times it.
+    """
     for name, size, first, most in SIZES:
         with bench.figure('one_way_up_' + name):
             harness.report_flow(bench, 'one_way_up_' + name, up(size), first, most)

@@ -1,10 +1,11 @@
 """How fast do random bytes travel as an argument and as a result?
 
---count is the size in MiB. The far side returns the length of an argument, and returns a block made before. The first
-large one in each direction is not timed: it touches memory that the machine may have to find first.
-Results come first, in a process which has sent nothing large yet. Those of 1 MiB are measured again after the
-arguments: by then the C library has learnt to keep large blocks, and a peer that copies much is the faster for it.
-The 1 MiB argument is sent to a context three hops away as well.
+--count is the size in MiB. The far side returns the length of an argument, and returns a block
+made before. The first large one in each direction is not timed: it touches memory that the
+machine may have to find first. Results come first, in a process which has sent nothing large
+yet. Those of 1 MiB are measured again after the arguments: by then the C library has learnt to
+keep large blocks, and a peer that copies much is the faster for it. The 1 MiB argument is sent
+to a context three hops away as well.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""The nearest thing to a context that multiprocessing has: a process that runs what comes down a pipe."""
+"""
+The nearest thing to a context that multiprocessing has: a process that runs what comes down a pipe.
+"""
 
 import multiprocessing
 
@@ -8,7 +10,8 @@ METHOD = 'spawn'
 class PipeChild(object):
     """A child process and this end of a duplex pipe to it.
 
-    method: how the process starts: 'spawn' is a fresh interpreter, which is what the other peers start.
+    method: how the process starts: 'spawn' is a fresh interpreter, which is what the other peers
+    start.
     """
 
     def __init__(self, method=METHOD):
@@ -48,7 +51,9 @@ def send_many(conn, count, block):
 
 
 def serve_flow(conn, block):
-    """Answer ('out', n) by n messages of block, and ('in', n) by reading n messages and one answer."""
+    """
+    Answer ('out', n) by n messages of block, and ('in', n) by reading n messages and one answer.
+    """
     while True:
         request = conn.recv()
         if request is None:

@@ -3,7 +3,8 @@
 import harness
 import remote
 
-# Kept below what a Unix socket takes before it blocks, or a plain pipe would deadlock with its own answers.
+# Kept below what a Unix socket takes before it blocks, or a plain pipe would deadlock with its own
+# answers.
 OUTSTANDING = 200
 
 

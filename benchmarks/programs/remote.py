@@ -16,7 +16,9 @@ def size_of(block):
 
 
 def random_block(size):
-    """Return `size` random bytes, the same object each time, so that making them is not measured."""
+    """
+    Return `size` random bytes, the same object each time, so that making them is not measured.
+    """
     if size not in _blocks:
         _blocks[size] = os.urandom(size)
     return _blocks[size]

@@ -1,6 +1,7 @@
 """What does a context behind ssh cost, beyond what ssh itself takes?
 
-A server of this program's own listens on the loopback interface and lets the user that runs it in, by a key.
+A server of this program's own listens on the loopback interface and lets the user that runs it
+in, by a key.
 """
 
 import contextlib

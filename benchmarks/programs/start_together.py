@@ -1,7 +1,8 @@
-"""How long do 100 contexts take, started together from as many threads, until each has answered a call?
+"""How long do 100 contexts take, started together from as many threads, until each has answered a
+call?
 
-As many bare interpreters are started the same way before and after, each until it has ended; the ratio to their mean
-is a figure of its own.
+As many bare interpreters are started the same way before and after, each until it has ended; the
+ratio to their mean is a figure of its own.
 """
 
 import os

@@ -9,7 +9,8 @@ DEFINITION = re.compile(br'^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+([A-Za-z_][
 
 def definitions(source):
     """
-    Return a list of (name, line number) for each def and class statement of a source given as bytes.
+    Return a list of (name, line number) for each def and class statement of a source given as
+    bytes.
     """
     found = []
     line, position = 1, 0

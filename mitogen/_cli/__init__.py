@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The commands of the program ``mitogen`` that work with hosts. ``mitogen --help`` is to be quick, so the list of them
-stands here, and a module is imported when one of its commands is used.
+The commands of the program ``mitogen`` that work with hosts. ``mitogen --help`` is to be quick, so
+the list of them stands here, and a module is imported when one of its commands is used.
 """
 
 #: Command -> (the module below this one that adds it, its line of help).

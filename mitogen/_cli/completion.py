@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-``mitogen completion``: the text with which a shell completes our commands, options and hosts. The package shtab writes
-it.
+``mitogen completion``: the text with which a shell completes our commands, options and hosts. The
+package shtab writes it.
 """
 
 from __future__ import annotations

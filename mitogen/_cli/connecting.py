@@ -104,7 +104,8 @@ class Work:
 
     def run(self, job: Callable[[Any, display.Outcome], None], shown: display.Display) -> list[display.Outcome]:
         """
-        Connect each host, do the job on it, and disconnect it. Return the outcomes, in the order of the hosts.
+        Connect each host, do the job on it, and disconnect it. Return the outcomes, in the order of
+        the hosts.
 
         :param job: called with a host and its outcome, on a thread for each host.
         """
@@ -143,8 +144,8 @@ class Work:
 
 def status(outcomes: list[display.Outcome]) -> int:
     """
-    Return the exit status of the command: that of the only host, or 0 if all is well, 255 if some host could not be
-    reached, and otherwise 1.
+    Return the exit status of the command: that of the only host, or 0 if all is well, 255 if some
+    host could not be reached, and otherwise 1.
     """
     import mitogen.core
     lost = mitogen.core.StreamError, mitogen.core.ChannelError

@@ -49,7 +49,8 @@ class Place(NamedTuple):
     path: str
 
 
-#: The host stands before its path: up to the first colon before a slash or a tilde, or else up to the last one.
+#: The host stands before its path: up to the first colon before a slash or a tilde, or else up to
+#: the last one.
 _OF_HOST = re.compile(r'(?:(?P<host>.+?):(?P<path>(?:/(?!/)|~).*)|(?P<name>.+):(?P<relative>[^:]*))\Z', re.S)
 
 
@@ -91,7 +92,8 @@ class Plan:
 
 def plan(words: list[str]) -> Plan:
     """
-    Return what a command line asks for: paths here, and then paths of hosts; or paths of hosts, and a path here.
+    Return what a command line asks for: paths here, and then paths of hosts; or paths of hosts, and
+    a path here.
 
     :raises ValueError: it is neither.
     """

@@ -29,7 +29,8 @@ class Outcome:
 
     :ivar host: the target.
     :ivar status: exit status; None if it is not known.
-    :ivar value: what a function returned, if it can be shown: see :func:`mitogen._cli.values.checked`.
+    :ivar value: what a function returned, if it can be shown: see
+        :func:`mitogen._cli.values.checked`.
     :ivar error: why there is no status.
     :ivar seconds: how long it took, with the connection.
     :ivar started: when it began, by the monotonic clock.
@@ -126,8 +127,8 @@ def _shown(value: Any) -> str:
 
 def cut(text: str, width: int) -> str:
     """
-    Return as much of a text as a terminal shows in so many columns. More would go on at the beginning of the next row,
-    and might pass for a row of its own.
+    Return as much of a text as a terminal shows in so many columns. More would go on at the
+    beginning of the next row, and might pass for a row of its own.
     """
     for i, letter in enumerate(text):
         width -= 2 if unicodedata.east_asian_width(letter) in 'WF' else 1
@@ -223,14 +224,16 @@ class Grouped(_Kept):
 
 class Json(_Kept):
     """
-    One JSON object for each host, in a line: host, ok, status, stdout, stderr, value, error, stage, hint, seconds.
+    One JSON object for each host, in a line: host, ok, status, stdout, stderr, value, error, stage,
+    hint, seconds.
     """
     def _tell(self, outcome: Outcome) -> None:
         out, err = self._take(outcome.host)
         try:
             line = self._line(outcome, outcome.value, out, err)
         except (TypeError, ValueError, RecursionError):
-            # The value has no form in JSON, such as a dict with tuples as keys, or one that holds itself.
+            # The value has no form in JSON, such as a dict with tuples as keys, or one that holds
+            # itself.
             line = self._line(outcome, values.described(outcome.value), out, err)
         self._put(STDOUT, line.encode('ascii') + b'\n')
 

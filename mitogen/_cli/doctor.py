@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-``mitogen doctor``: each stage of the way to a host, how long it takes, and what to do about one that fails.
+``mitogen doctor``: each stage of the way to a host, how long it takes, and what to do about one
+that fails.
 """
 
 from __future__ import annotations

@@ -141,7 +141,8 @@ def _matching(pattern: str, config: str) -> list[str]:
 
 def _nodes_of(word: str) -> list[str]:
     """
-    Return a target for each node of an allocation of Slurm: of that with a number, or of the one that we are in.
+    Return a target for each node of an allocation of Slurm: of that with a number, or of the one
+    that we are in.
     """
     job = word[len('slurm:'):-len('/*')]
     if job and not re.match(r'[0-9]+(?:[_+][0-9]+)?\Z', job):

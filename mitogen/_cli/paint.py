@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Paint: colours for a terminal, by the package rich where it is installed. Elsewhere text stays as it is.
+Paint: colours for a terminal, by the package rich where it is installed. Elsewhere text stays as it
+is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ FAILED, GOOD, HINT, QUIET, TITLE = 'bold red', 'green', 'yellow', 'dim', 'bold'
 
 def console(out: Any) -> Any:
     """
-    Return rich's console for a text file, or None: it is no terminal of a person, or colours are not wanted (NO_COLOR
-    is set, whatever it says, or TERM is "dumb"), or rich is not installed.
+    Return rich's console for a text file, or None: it is no terminal of a person, or colours are
+    not wanted (NO_COLOR is set, whatever it says, or TERM is "dumb"), or rich is not installed.
     """
     if not getattr(out, 'isatty', lambda: False)() or os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb':
         return None

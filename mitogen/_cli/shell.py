@@ -140,7 +140,8 @@ class Session:
 
     def run(self, text: str) -> tuple[Any, int]:
         """
-        Run some text over there, show what it writes, and return how it came out, and an exit status.
+        Run some text over there, show what it writes, and return how it came out, and an exit
+        status.
         """
         from mitogen._tree import running
         started = running.start_function(self._host, ('mitogen._console', None, 'run'), (text,))
@@ -166,7 +167,8 @@ class Session:
 
     def names(self, text: str) -> list[str]:
         """
-        Return the names over there that may continue a text; none where that takes too long, or fails.
+        Return the names over there that may continue a text; none where that takes too long, or
+        fails.
         """
         import mitogen._console
         try:

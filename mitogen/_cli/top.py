@@ -214,8 +214,8 @@ def _width() -> int:
 
 class Screen:
     """
-    Shows a board on the terminal until the end of its block, on a thread of its own. Where rich is installed it keeps
-    the place; elsewhere the screen is written anew.
+    Shows a board on the terminal until the end of its block, on a thread of its own. Where rich is
+    installed it keeps the place; elsewhere the screen is written anew.
     """
     def __init__(self, board: Board) -> None:
         self._board = board

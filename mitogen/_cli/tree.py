@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-``mitogen tree``: the connections of a tree, with the bytes that have travelled, and those that wait.
+``mitogen tree``: the connections of a tree, with the bytes that have travelled, and those that
+wait.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ sent, with the threads that wait for it.
 exit status: 0; 1 if there is no tree, 255 if a host could not be reached, 2 for a wrong command line, 130 after Ctrl-C.
 '''
 
-#: Contexts that a tree is shown with at most, and levels of it that are asked: a host may tell of a long chain.
+#: Contexts that a tree is shown with at most, and levels of it that are asked: a host may tell of a
+#: long chain.
 NODES_MAX, LEVELS_MAX = 100000, 50
 
 #: All levels together may take so many times the time that one has.
@@ -76,8 +78,8 @@ class Node:
 
     def take(self, told: Any, known: set[int]) -> None:
         """
-        Take what it tells of itself and its links. It may tell anything, and is believed only about contexts that were
-        reached through it before.
+        Take what it tells of itself and its links. It may tell anything, and is believed only about
+        contexts that were reached through it before.
 
         :param known: contexts that have a place in the tree.
         :raises ValueError: it is no report.
@@ -103,7 +105,8 @@ class Node:
 
     def fill(self, known: set[int]) -> None:
         """
-        Give a place to the contexts that are somewhere behind this one, and behind none that it has told of.
+        Give a place to the contexts that are somewhere behind this one, and behind none that it has
+        told of.
         """
         for context_id in sorted(self.routes.difference(known, *(child.routes for child in self.children))):
             known.add(context_id)

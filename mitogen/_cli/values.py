@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Values: results of functions, and facts, that hosts give. They may be anything; a person, or a reader of JSON, is shown
-only what has a text of a reasonable length.
+Values: results of functions, and facts, that hosts give. They may be anything; a person, or a
+reader of JSON, is shown only what has a text of a reasonable length.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import mitogen.core
 #: Characters that the text of a value may have, about. Each object in it counts as some.
 MOST, EACH = 64 * 1048576, 32
 
-#: Digits of a number take a time that grows with the square of their count, and Python refuses more than 4,300.
+#: Digits of a number take a time that grows with the square of their count, and Python refuses more
+#: than 4,300.
 MOST_BITS = 10000
 
 #: Characters of a fact, and of the value that it is made of.
@@ -53,8 +54,8 @@ def _inside(value: Any) -> list[Any]:
 
 def is_small(value: Any, most: float) -> bool:
     """
-    Tell whether a value can be shown. One that holds another many times, which holds the next many times, is a small
-    message, and its text would have no end.
+    Tell whether a value can be shown. One that holds another many times, which holds the next many
+    times, is a small message, and its text would have no end.
 
     :param most: characters that its text may have.
     """

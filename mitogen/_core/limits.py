@@ -169,8 +169,8 @@ def _may_log_now(about, topic, lines=1):
 @_seldom
 def _tell_seldom(log, about, topic, text, *args):
     """
-    Log something about a peer, 20 times a second at most: a peer may give the reason for it again and again. Any
-    thread; does not block.
+    Log something about a peer, 20 times a second at most: a peer may give the reason for it again
+    and again. Any thread; does not block.
 
     :param log: method of a logger.
     :param about: the stream of the peer, or the router if there is none.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Files and trees of files on their way from one process to another. Both ends use this package; a host fetches it when it
-is first asked for files. Hosts may have Python 2.7.
+Files and trees of files on their way from one process to another. Both ends use this package; a
+host fetches it when it is first asked for files. Hosts may have Python 2.7.
 
 * `items`: the form in which a tree travels.
 * `reader` makes items of what is there, `writer` makes files of items.
@@ -9,12 +9,12 @@ is first asked for files. Hosts may have Python 2.7.
 * `opened`: readers and writers for a program elsewhere, which calls them piece by piece.
 * `folders`: those that are wanted for themselves.
 
-A sync sends only what differs from what is there. Both ends know a file by its `blocks`, and `sync_items` has the forms
-in which they talk of it.
+A sync sends only what differs from what is there. Both ends know a file by its `blocks`, and
+`sync_items` has the forms in which they talk of it.
 
 * `sync_source` offers what is there, and makes items of what is wanted.
-* `comparison` says what is wanted, `sync_writer` writes it, with a `synced_file` for each file, whose `basis` is what
-  there was of it.
+* `comparison` says what is wanted, `sync_writer` writes it, with a `synced_file` for each file,
+  whose `basis` is what there was of it.
 * `sync_opened`: both for a program elsewhere.
 """
 # !mitogen: minify_safe

@@ -35,7 +35,8 @@ def is_our_part(found):
 
 def open_to_read(folder, name, test):
     """
-    Return a descriptor of a file in a folder. None if there is none that can be read, or a test of its status says no.
+    Return a descriptor of a file in a folder. None if there is none that can be read, or a test of
+    its status says no.
     """
     try:
         fd = folder.call(os.open, name, _TO_READ)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Blocks of a file, which both ends know by digests. Blocks begin at multiples of their size: a file to which something
-was added at its end, or in which something was replaced, has the others as before.
+Blocks of a file, which both ends know by digests. Blocks begin at multiples of their size: a file
+to which something was added at its end, or in which something was replaced, has the others as
+before.
 """
 # !mitogen: minify_safe
 
@@ -80,7 +81,8 @@ def read_at(fd, position, count):
 
 def hole_from(fd, position, block, size):
     """
-    Return where a hole ends, at an end of a block, that begins at the beginning of one; 0 if there is none.
+    Return where a hole ends, at an end of a block, that begins at the beginning of one; 0 if there
+    is none.
 
     :param block: bytes of the block that begins there.
     """
@@ -130,7 +132,8 @@ def _packed(piece):
 
 def unpacked(data, size):
     """
-    Return data that was compressed; None if it has not this size. No more than that is held in memory.
+    Return data that was compressed; None if it has not this size. No more than that is held in
+    memory.
     """
     unpacker = zlib.decompressobj()
     try:

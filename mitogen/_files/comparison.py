@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Comparison: looks up offered files among those that are there. It changes nothing, and does not trust the offers.
+Comparison: looks up offered files among those that are there. It changes nothing, and does not
+trust the offers.
 """
 # !mitogen: minify_safe
 
@@ -19,8 +20,8 @@ from mitogen._files.sync_items import are_near, CHECK, KEPT, OFFERS, SAME, time_
 
 class Comparison(object):
     """
-    Answers offers of one file or tree, of which a :class:`mitogen._files.sync_writer.SyncWriter` with the same target
-    writes what is wanted.
+    Answers offers of one file or tree, of which a :class:`mitogen._files.sync_writer.SyncWriter`
+    with the same target writes what is wanted.
 
     :param checksum: whether the content of files with the same size and time is compared.
     :param sums: whether digests of older content are told: not to somebody who may not know it.
@@ -29,7 +30,8 @@ class Comparison(object):
     def __init__(self, target, name, checksum, sums, resumes):
         self._target, self._name = target, name
         self._checksum, self._sums, self._resumes = checksum, sums, resumes
-        #: (folder that is open, or None; the last name in it that was offered), each in the one before.
+        #: (folder that is open, or None; the last name in it that was offered), each in the one
+        #: before.
         self._levels = []
         self._begun = self._whole = False
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Items: the form in which a file or a tree travels. A tree is a sequence of them, whose first member says what they are:
+Items: the form in which a file or a tree travels. A tree is a sequence of them, whose first member
+says what they are:
 
 * (FOLDER, name, mode) begins a folder; the items after it lie in it, up to (UP,).
-* (FILE, name, mode, size) begins a file, (DATA, bytes) is a piece of it, (DONE,) ends it. A size of -1 is not known.
-  Without a mode, None, that of the file which is replaced stays.
+* (FILE, name, mode, size) begins a file, (DATA, bytes) is a piece of it, (DONE,) ends it. A size of
+  -1 is not known. Without a mode, None, that of the file which is replaced stays.
 * (LINK, name, text) is a symbolic link.
 * (SKIPPED, name, why) is what is none of these, and does not travel.
 
-Names are bytes, and have no slash: the writer decides where they lie. The name of the first item counts for nothing.
+Names are bytes, and have no slash: the writer decides where they lie. The name of the first item
+counts for nothing.
 """
 # !mitogen: minify_safe
 

@@ -15,8 +15,8 @@ from mitogen._files.open_folder import NO_FOLLOW
 
 class _NewEntry(object):
     """
-    An entry that is made in a folder. It is in the way of nobody before it has its name, and is removed unless it gets
-    it.
+    An entry that is made in a folder. It is in the way of nobody before it has its name, and is
+    removed unless it gets it.
 
     :ivar path: where it will be.
     """
@@ -28,7 +28,8 @@ class _NewEntry(object):
 
     def _meanwhile(self):
         """
-        Return its own name. An empty one, which the system refuses, once it was removed because the process ends.
+        Return its own name. An empty one, which the system refuses, once it was removed because the
+        process ends.
         """
         return self._own_name or b''
 

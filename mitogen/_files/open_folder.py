@@ -10,7 +10,8 @@ import errno
 import os
 import sys
 
-#: Whether a file can be named by its folder's descriptor, which no other process can make lead elsewhere.
+#: Whether a file can be named by its folder's descriptor, which no other process can make lead
+#: elsewhere.
 _BY_FOLDER = os.open in getattr(os, 'supports_dir_fd', ())
 
 NO_FOLLOW = getattr(os, 'O_NOFOLLOW', 0)

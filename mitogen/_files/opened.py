@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Readers and writers that are open for a program elsewhere. It calls these functions one by one: so a host needs no
-thread for it, and does other calls between them. A call that comes after one that failed finds nothing open.
+Readers and writers that are open for a program elsewhere. It calls these functions one by one: so a
+host needs no thread for it, and does other calls between them. A call that comes after one that
+failed finds nothing open.
 """
 # !mitogen: minify_safe
 
@@ -31,7 +32,8 @@ def _remove_all():
 @takes_econtext
 def note(opened, econtext):
     """
-    Keep a writer or an iterator, and return its number. This process leaves nothing half-written when it ends.
+    Keep a writer or an iterator, and return its number. This process leaves nothing half-written
+    when it ends.
     """
     if not _listening:
         _listening.append(True)
@@ -74,7 +76,8 @@ def read_on(number):
 @takes_econtext
 def start_writing(target, name, econtext):
     """
-    Begin to write, and return the number for `write_on`, `finish_writing` and `close`. See :class:`Writer`.
+    Begin to write, and return the number for `write_on`, `finish_writing` and `close`.
+    See :class:`Writer`.
     """
     return note(Writer(expanded(target), name), econtext=econtext)
 

@@ -36,12 +36,13 @@ def kind_of(mode):
 
 def items_of(path, one_file=None, file_in=None):
     """
-    Yield the items of a file, or of a folder and all that lies in it. A symbolic link at `path` itself is followed;
-    those in the folder travel as links.
+    Yield the items of a file, or of a folder and all that lies in it. A symbolic link at `path`
+    itself is followed; those in the folder travel as links.
 
     :param bytes path: where it is.
     :param one_file: called with the path, in place of reading it, if a file is there.
-    :param file_in: called with a folder, and with the name, the path and the status of a file in it, for its items.
+    :param file_in: called with a folder, and with the name, the path and the status of a file in
+        it, for its items.
     :raises FileError: it cannot be read, or a file changed meanwhile.
     """
     with telling(path):
@@ -120,7 +121,8 @@ def _enter(levels, folder):
 
 def _entry(levels, name, file_in):
     """
-    Yield the items of what has a name in the innermost folder. If it is a folder itself, it becomes the innermost.
+    Yield the items of what has a name in the innermost folder. If it is a folder itself, it becomes
+    the innermost.
     """
     here = levels[-1].folder
     path = here.path_of(name)

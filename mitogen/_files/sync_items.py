@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The forms in which a tree travels to where an older copy of it may be. The end that reads offers its files, the end that
-writes answers which of them it wants, and items of those are sent.
+The forms in which a tree travels to where an older copy of it may be. The end that reads offers its
+files, the end that writes answers which of them it wants, and items of those are sent.
 
-Offers are items of the tree without data: FOLDER, UP, LINK, SKIPPED, and (FILE, name, mode, size, time). The names in a
-folder are in order. Answers are for each FILE and LINK, in order:
+Offers are items of the tree without data: FOLDER, UP, LINK, SKIPPED, and (FILE, name, mode, size,
+time). The names in a folder are in order. Answers are for each FILE and LINK, in order:
 
 * SAME: it is there.
 * WANTED: all of it is to be sent.
@@ -12,15 +12,15 @@ folder are in order. Answers are for each FILE and LINK, in order:
 * bytes: digests of the blocks that are there, see :mod:`mitogen._files.blocks`.
 * (CHECK, bytes): those of a file that is the same if all digests are.
 
-The items of a file then are (FILE, name, mode, size), (TIME, time), its blocks, (SUM, digest), (DONE,). A block is
-DATA, or one of these:
+The items of a file then are (FILE, name, mode, size), (TIME, time), its blocks, (SUM, digest),
+(DONE,). A block is DATA, or one of these:
 
 * (PACKED, bytes, size) is data that zlib has compressed.
 * (HOLE, size): zeros that take no room.
 * (COPY, size): bytes of the file that was there, at the same place.
 
-(KEEP,) in place of blocks is all that was there. (AS_IT_WAS, name, size) is a file that is the same, and a link if the
-size is -1. Times are nanoseconds since 1970.
+(KEEP,) in place of blocks is all that was there. (AS_IT_WAS, name, size) is a file that is the
+same, and a link if the size is -1. Times are nanoseconds since 1970.
 """
 # !mitogen: minify_safe
 
@@ -35,7 +35,8 @@ SAME, WANTED, KEPT, CHECK = range(4)
 #: Larger numbers are no sizes, or times, of any file system.
 _MOST_SIZE, _MOST_TIME = 1 << 62, 1 << 65
 
-#: Nanoseconds that times of the same file differ by, where one end has them as fractions of a second.
+#: Nanoseconds that times of the same file differ by, where one end has them as fractions of a
+#: second.
 _NEAR = 2000
 
 

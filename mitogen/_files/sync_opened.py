@@ -45,7 +45,8 @@ def _on(number, name, *args):
 @takes_econtext
 def start_receiving(target, name, checksum, resumes, econtext):
     """
-    Begin to compare and to write. Return the number for `compare_on`, and for `write_on`, `finish_writing` and `close`.
+    Begin to compare and to write. Return the number for `compare_on`, and for `write_on`,
+    `finish_writing` and `close`.
     """
     # Those who may write here may know what is here.
     return note(Receiving(expanded(target), name, checksum, True, resumes), econtext=econtext)
@@ -65,7 +66,8 @@ def compare_on(number, offers):
 @takes_econtext
 def start_sending(path, packs, econtext):
     """
-    Begin to offer what is at a path. Return the number for `offer_on`, `answer_on`, `send_on` and `close`.
+    Begin to offer what is at a path. Return the number for `offer_on`, `answer_on`, `send_on` and
+    `close`.
     """
     return note(SyncSource(expanded(path), packs), econtext=econtext)
 
@@ -86,6 +88,7 @@ def answer_on(number, answers):
 
 def send_on(number):
     """
-    Return (items, whether all of the first answered offers are read now); None if no offers are answered.
+    Return (items, whether all of the first answered offers are read now); None if no offers are
+    answered.
     """
     return _on(number, 'read')

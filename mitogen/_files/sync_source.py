@@ -82,8 +82,8 @@ def _is_answer(answer, offer):
 
 class SyncSource(object):
     """
-    One file or tree. Offers are taken first, then they are answered in their order, then items are read. Not for use by
-    several threads.
+    One file or tree. Offers are taken first, then they are answered in their order, then items are
+    read. Not for use by several threads.
 
     :param packs: whether data is compressed.
     :param load: returns the :class:`Block` of a key, as :func:`read_block` does.
@@ -124,7 +124,8 @@ class SyncSource(object):
 
     def read(self):
         """
-        Return (items, whether all of the first answered offers are read now); None if no offers are answered.
+        Return (items, whether all of the first answered offers are read now); None if no offers are
+        answered.
         """
         while True:
             items = next(self._lists, None)
@@ -246,7 +247,8 @@ class SyncSource(object):
 
 def _while_same(items, sums, size):
     """
-    Take items of a file up to the first one that is not there already. Return them, and whether that is none.
+    Take items of a file up to the first one that is not there already. Return them, and whether
+    that is none.
     """
     found, position, block = [], 0, block_size(size)
     for item in items:

@@ -16,7 +16,8 @@ from mitogen._files.writer import Writer
 
 class SyncWriter(Writer):
     """
-    Writes the items of one file or tree below a target, and nowhere else. Not for use by several threads.
+    Writes the items of one file or tree below a target, and nowhere else. Not for use by several
+    threads.
 
     :param resumes: whether files that do not become whole stay as parts.
     """

@@ -24,7 +24,8 @@ class SyncedFile(NewFile):
     """
     A file that takes the place of an older one. Its descriptor stands where the next bytes go.
 
-    :param resumes: whether it stays as a part if it does not become whole, and begins with such a part.
+    :param resumes: whether it stays as a part if it does not become whole, and begins with such a
+        part.
     :ivar time: when it was changed.
     :ivar digest: the digest of its content; empty if the older content is kept.
     """
@@ -60,7 +61,8 @@ class SyncedFile(NewFile):
 
     def _is_mine(self, name):
         """
-        Lock the part, and tell whether it is still what has its name: another process could have made it whole.
+        Lock the part, and tell whether it is still what has its name: another process could have
+        made it whole.
         """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

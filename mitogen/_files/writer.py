@@ -20,7 +20,8 @@ from mitogen._files.reader import kind_of
 
 def _newly(func, *args):
     """
-    Call a function of the system that makes a folder. Return whether it did; if not, somebody else was faster.
+    Call a function of the system that makes a folder. Return whether it did; if not, somebody else
+    was faster.
     """
     try:
         func(*args)
@@ -33,15 +34,19 @@ def _newly(func, *args):
 
 class Writer(object):
     """
-    Writes the items of one file or tree below a target, and nowhere else. Not for use by several threads.
+    Writes the items of one file or tree below a target, and nowhere else. Not for use by several
+    threads.
 
-    :param bytes target: where it goes. If it ends in a slash, it is a folder that the file or tree is put into.
-    :param name: bytes, the name that it gets in such a folder; None if only the content of a tree goes there.
+    :param bytes target: where it goes. If it ends in a slash, it is a folder that the file or tree
+        is put into.
+    :param name: bytes, the name that it gets in such a folder; None if only the content of a tree
+        goes there.
     """
     def __init__(self, target, name):
         self._target, self._name = target, name
         self._into = target.endswith(b'/')
-        #: Folders that are open, each in the one before. The first one is the target, or where that lies.
+        #: Folders that are open, each in the one before. The first one is the target, or where that
+        #: lies.
         self._folders = []
         #: How many of them no item has begun.
         self._lowest = 0
@@ -88,8 +93,8 @@ class Writer(object):
 
     def give_up(self):
         """
-        Remove what is half-written, and begin nothing any more. Any thread; another one may be at work, so nothing is
-        closed.
+        Remove what is half-written, and begin nothing any more. Any thread; another one may be at
+        work, so nothing is closed.
         """
         self._gave_up = True
         new = self._new
@@ -98,7 +103,8 @@ class Writer(object):
 
     def _begin(self, is_folder):
         """
-        Open what the first item goes to. Return the name that the item gets there; None if it is the folder itself.
+        Open what the first item goes to. Return the name that the item gets there; None if it is
+        the folder itself.
         """
         self._begun = True
         target = self._target

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Distance: how long a message takes to a child and back, and how many bytes a second pass, as measured on what is sent
-anyway.
+Distance: how long a message takes to a child and back, and how many bytes a second pass, as
+measured on what is sent anyway.
 """
 
 from __future__ import absolute_import  # house
@@ -13,7 +13,8 @@ import mitogen.core  # house
 
 def _seconds_of_handshake(conn):
     """
-    Return the time from the core's text to the word that the child is ready: a round trip, and the start of the child.
+    Return the time from the core's text to the word that the child is ready: a round trip, and the
+    start of the child.
     """
     moments = dict(getattr(conn, '_stages', ()))
     ready = moments.get(getattr(conn, 'STAGE_READY', None), 0.0)
@@ -22,8 +23,8 @@ def _seconds_of_handshake(conn):
 
 class _Distance(object):
     """
-    The round trip to one child, at most, and the rate of the link to it, at least. The child confirms each message that
-    brings modules. Broker thread.
+    The round trip to one child, at most, and the rate of the link to it, at least. The child
+    confirms each message that brings modules. Broker thread.
 
     :param conn: that started the child, :data:`None` if there was none.
     """
@@ -88,8 +89,9 @@ class _Distance(object):
 
     def spare_bytes(self):
         """
-        Return how many bytes may be sent on a guess: if it is wrong, they take no longer than the round trip that is
-        saved if it is right. It is one of few sizes, so that children at about the same distance get the same answers.
+        Return how many bytes may be sent on a guess: if it is wrong, they take no longer than the
+        round trip that is saved if it is right. It is one of few sizes, so that children at about
+        the same distance get the same answers.
         """
         if not self.is_far():
             return 0

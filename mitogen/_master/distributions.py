@@ -121,7 +121,8 @@ class _Distribution(object):
 
     def tell(self, policy):
         """
-        Return the fields that a child is sent. It needs the names of modules if some have to come from here.
+        Return the fields that a child is sent. It needs the names of modules if some have to come
+        from here.
         """
         modules = sorted(self.modules()) if policy.overrides else ()
         fields = (self.name, self._version, u' '.join(modules), self._text('entry_points.txt'))

@@ -21,8 +21,8 @@ _NO_SOURCE = 'cannot read the source of %r, which children may be told not to ex
 
 def _source_beside(path, fullname):
     """
-    Return the path of the source that stands beside a native extension, :data:`None` if there is none: some modules
-    are compiled only to make them faster.
+    Return the path of the source that stands beside a native extension, :data:`None` if there is
+    none: some modules are compiled only to make them faster.
     """
     name = os.path.basename(path).partition('.')[0]
     if not path.endswith(('.so', '.pyd')) or name not in ('__init__', fullname.rpartition('.')[2]):
@@ -153,12 +153,14 @@ class SysModulesMethod(FinderMethod):
 
 class ParentEnumerationMethod(FinderMethod):
     """
-    Base of the methods that do not trust the object in :data:`sys.modules`, since modules may replace themselves there.
-    They start from the nearest parent package that can be trusted, and look for the file.
+    Base of the methods that do not trust the object in :data:`sys.modules`, since modules may
+    replace themselves there. They start from the nearest parent package that can be trusted, and
+    look for the file.
     """
     def _trusted_path(self, name):
         """
-        Return the search path of the loaded package `name`, or :data:`None` if the loaded module is no such package.
+        Return the search path of the loaded package `name`, or :data:`None` if the loaded module is
+        no such package.
         """
         raise NotImplementedError()
 

@@ -41,8 +41,8 @@ def _list_disk(path):
 
 def _archive_names(loader):
     """
-    Return the names of all that is in an archive, by its loader. The loader keeps them, which :mod:`zipfile` does not:
-    it would read them for each question of a child.
+    Return the names of all that is in an archive, by its loader. The loader keeps them,
+    which :mod:`zipfile` does not: it would read them for each question of a child.
     """
     read = getattr(loader, '_get_files', None)
     # Until 3.14 they are read when the loader is made.
@@ -102,7 +102,8 @@ def _list_folder(loader, locations, fullname, parts):
 
 def _list_package(fullname, policy):
     """
-    Return the modules directly inside a package that a child may have: name -> whether that is a package.
+    Return the modules directly inside a package that a child may have: name -> whether that is a
+    package.
     """
     folders = _search_path(fullname)
     path = os.path.join(folders[0], '__init__.py') if folders else ''
@@ -112,8 +113,8 @@ def _list_package(fullname, policy):
 
 def _may_see(policy, fullname, parts):
     """
-    Tell whether a child may see a file or folder in a package: not where the module that is meant by its name is
-    denied.
+    Tell whether a child may see a file or folder in a package: not where the module that is meant
+    by its name is denied.
     """
     name = fullname
     for part in parts:

@@ -255,8 +255,8 @@ class _Freight(object):
         Return the message to a child about an archive.
 
         :param int kept:
-            Bytes of archives that the child may keep for later runs. If it may keep any, it may have this one, and
-            asks for the first piece as for the others.
+            Bytes of archives that the child may keep for later runs. If it may keep any, it may
+            have this one, and asks for the first piece as for the others.
         """
         if not isinstance(made, _Archive):
             return ('no ' + made).encode('utf-8')

@@ -14,8 +14,8 @@ from mitogen.master import _ask_finder, _loaded_path, _locations, _with_portions
 
 def _find_spec(fullname):
     """
-    Return the import system's spec of `fullname`, or :data:`None`, and import no parent package: names come from
-    children, which must not choose the code that runs here.
+    Return the import system's spec of `fullname`, or :data:`None`, and import no parent package:
+    names come from children, which must not choose the code that runs here.
 
     :raises Exception:
         Any exception that a finder raises.
@@ -37,7 +37,8 @@ def _find_spec(fullname):
 
 def _spec_path(fullname, spec):
     """
-    Return the folders that the modules of a package are looked for in, :data:`None` if it is no package.
+    Return the folders that the modules of a package are looked for in, :data:`None` if it is no
+    package.
 
     :param spec: of the package.
     """
@@ -49,8 +50,8 @@ def _spec_path(fullname, spec):
 
 def _search_path(fullname):
     """
-    Return the folders that the modules of a package are looked for in, those of the top level if the name is empty.
-    There are none if it is no package.
+    Return the folders that the modules of a package are looked for in, those of the top level if
+    the name is empty. There are none if it is no package.
 
     :raises Exception:
         Any exception that a finder raises.
@@ -101,7 +102,8 @@ def _iter_loader(fullname):
 
 def _iter_plain_folders(folder):
     """
-    Yield the names of folders in a folder that can be imported: each is a package, even if nothing says so.
+    Yield the names of folders in a folder that can be imported: each is a package, even if nothing
+    says so.
     """
     try:
         names = sorted(os.listdir(folder)) if PY3 else ()
@@ -114,7 +116,8 @@ def _iter_plain_folders(folder):
 
 def _list_submodules(path, fullname):
     """
-    Return the modules directly inside a package, as a list of pairs of name and whether that is a package.
+    Return the modules directly inside a package, as a list of pairs of name and whether that is a
+    package.
 
     :param path:
         Path of the package's ``__init__.py``.

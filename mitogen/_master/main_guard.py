@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The part of a main module that runs the program, found by its syntax tree: text that only looks like a guard does not
-count, be it in a string or in a comment.
+The part of a main module that runs the program, found by its syntax tree: text that only looks like
+a guard does not count, be it in a string or in a comment.
 """
 
 from __future__ import absolute_import  # house

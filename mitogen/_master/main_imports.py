@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The main module of ``python -m package``: in a child it is no part of the package, so its relative imports are written
-out.
+The main module of ``python -m package``: in a child it is no part of the package, so its relative
+imports are written out.
 """
 
 from __future__ import absolute_import  # house

@@ -51,7 +51,8 @@ def _imports_by_name(code):
 
 def _imports_at_top(code):
     """
-    Yield the imports that a module performs as it is imported, and those that it may perform by name.
+    Yield the imports that a module performs as it is imported, and those that it may perform by
+    name.
     """
     import mitogen.imports
     for found in mitogen.imports._imports_when_run(code):
@@ -228,10 +229,9 @@ class ModuleFinder(object):
 
     def _find_imports(self, fullname, is_pkg, get_code=None):
         """
-        Yield the imports of a module at its top level, in order: pairs of name
-        and whether that is a module for sure, since a name that is imported
-        from a package may be anything; None if a text may be the name. A module that does not compile here
-        imports nothing.
+        Yield the imports of a module at its top level, in order: pairs of name and whether that is
+        a module for sure, since a name that is imported from a package may be anything; None if a
+        text may be the name. A module that does not compile here imports nothing.
 
         :param get_code:
             Function that returns the code of the module, if there is a better

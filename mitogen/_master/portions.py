@@ -32,8 +32,8 @@ def _extends_its_path(path):
 
 def _portion_in(folder, fullname):
     """
-    Return the folders of a package below an entry of the path, as :func:`pkgutil.extend_path` finds them. Nothing is
-    imported.
+    Return the folders of a package below an entry of the path, as :func:`pkgutil.extend_path` finds
+    them. Nothing is imported.
     """
     if not PY3:
         path = os.path.join(folder, fullname.rpartition('.')[2])
@@ -53,8 +53,9 @@ def _find_in(folder, fullname):
 
 def _find_on_path(fullname, path):
     """
-    Return the spec of a module inside a package, as the import system's own finder does, or :data:`None`. That one
-    needs the package to be imported if it finds nothing but a folder.
+    Return the spec of a module inside a package, as the import system's own finder
+    does, or :data:`None`. That one needs the package to be imported if it finds nothing
+    but a folder.
     """
     portions = []
     for folder in path:

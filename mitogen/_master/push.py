@@ -117,8 +117,8 @@ class _Push(object):
 
     def hear(self, report):
         """
-        Take a report of the child: ``+`` confirms a message, and ``-`` stands before the names of modules that have
-        come and that it has not used.
+        Take a report of the child: ``+`` confirms a message, and ``-`` stands before the names of
+        modules that have come and that it has not used.
         """
         if report[:1] == b('+'):
             self._distance.note_confirmed()
@@ -129,8 +129,8 @@ class _Push(object):
 
     def _guess(self):
         """
-        Once the child has all that it needs at once, and if it is far, send it modules that it is likely to need next:
-        those that functions import.
+        Once the child has all that it needs at once, and if it is far, send it modules that it is
+        likely to need next: those that functions import.
         """
         if self._messages is not None or not self._distance.is_settled():
             return

@@ -54,12 +54,13 @@ class Router(mitogen.parent.Router):
     #: Whether children profile themselves. To be set before any is started.
     profiling = 'MITOGEN_PROFILING' in os.environ
 
-    #: Whether a target that lacks this package is sent all of it, with the compiled core, if it runs the same version
-    #: of Python. These are more bytes, and pay for children that are called often.
+    #: Whether a target that lacks this package is sent all of it, with the compiled core, if it
+    #: runs the same version of Python. These are more bytes, and pay for children that are called
+    #: often.
     ship_core = os.environ.get('MITOGEN_SHIP', '').strip().lower() == 'core'
 
-    #: Bytes of distributions that each user of a target keeps for later runs, of those that travel whole. At 0 nothing
-    #: stays there.
+    #: Bytes of distributions that each user of a target keeps for later runs, of those that travel
+    #: whole. At 0 nothing stays there.
     target_cache_bytes = _bytes_to_keep()
 
     def __init__(self, broker=None, max_message_size=None):
@@ -144,7 +145,8 @@ class Router(mitogen.parent.Router):
 
     def _get_core_shipment(self, python, config):
         """
-        Return the bytes that start a child with the compiled core, :data:`None` if it is not to have that.
+        Return the bytes that start a child with the compiled core, :data:`None` if it is not to
+        have that.
         """
         if not self.ship_core:
             return None

@@ -50,8 +50,8 @@ def _receive_announcements(router, on_report):
     Note what children announce, for :func:`_announced_by`.
 
     :param on_report:
-        Function that is called with a stream and the bytes that a child sends later: it has modules, or has not used
-        some.
+        Function that is called with a stream and the bytes that a child sends later: it has
+        modules, or has not used some.
     """
     def on_announcement(msg):
         stream = router.stream_by_id(msg.src_id)

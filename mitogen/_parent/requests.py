@@ -174,8 +174,9 @@ ABSENT_MAX = 10000
 
 def _read_request(msg):
     """
-    Return what GET_RESOURCE asks for, None if that cannot be read. It may name no class: an array of numpy, for
-    example, would have the broker thread import that, and wait if another thread is importing it.
+    Return what GET_RESOURCE asks for, None if that cannot be read. It may name no class: an array
+    of numpy, for example, would have the broker thread import that, and wait if another thread is
+    importing it.
     """
     try:
         for request in msg.unpickle_iter(throw=False):

@@ -8,8 +8,9 @@ from __future__ import absolute_import  # house
 import os  # house
 
 
-#: Word of MITOGEN_SHIP -> the choice: empty for code where it is not installed, 'always' for code in any case,
-#: 'source' for code that is never compiled, 'core' for the whole package with the compiled core.
+#: Word of MITOGEN_SHIP -> the choice: empty for code where it is not installed, 'always' for code
+#: in any case, 'source' for code that is never compiled, 'core' for the whole package with the
+#: compiled core.
 _SHIP_CHOICES = {
     '': '', '0': '', 'no': '', 'off': '', 'false': '',
     '1': 'always', 'yes': 'always', 'on': 'always', 'true': 'always',

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Which argument of a call may not cross, and what to send in its place. The other end can only name the class.
+Which argument of a call may not cross, and what to send in its place. The other end can only name
+the class.
 """
 
 from __future__ import absolute_import  # house

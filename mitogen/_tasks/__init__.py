@@ -2,13 +2,15 @@
 """
 Tasks: calls that can be cancelled. This is the side that runs them.
 
-A task is a call as any other: its message goes to CALL_FUNCTION, or to the handle of a pool of threads. Its name is the
-handle that its answer goes to, together with the context that asked. A child that has called :func:`start` also has a
-handle for CANCEL, which takes such a name, and one for KILL, which takes the id of a child that it has started.
+A task is a call as any other: its message goes to CALL_FUNCTION, or to the handle of a pool of
+threads. Its name is the handle that its answer goes to, together with the context that asked. A
+child that has called :func:`start` also has a handle for CANCEL, which takes such a name, and one
+for KILL, which takes the id of a child that it has started.
 
-The way in which a task is cancelled depends on what it does. One that has not begun is dropped. The loop of a coroutine
-cancels it. On the main thread a signal ends even a sleep, and its handler raises :class:`TaskCancelled`. In another
-thread Python raises that when it next runs a line of Python.
+The way in which a task is cancelled depends on what it does. One that has not begun is dropped. The
+loop of a coroutine cancels it. On the main thread a signal ends even a sleep, and its handler
+raises :class:`TaskCancelled`. In another thread Python raises that when it next runs a line of
+Python.
 """
 # !mitogen: minify_safe
 
@@ -54,7 +56,8 @@ class _Task(object):
     :ivar ident: the thread.
     :ivar open: whether its function runs: then the thread may be interrupted.
     :ivar cancelled: whether it is to end.
-    :ivar struck: whether the exception was raised, or is about to be, for the last time that it was cancelled.
+    :ivar struck: whether the exception was raised, or is about to be, for the last time that it was
+        cancelled.
     :ivar stop: what stops a coroutine, or None.
     :ivar wake: what ends a wait that is not Python, or None.
     """
@@ -145,7 +148,8 @@ class _Tasks(object):
         self._taken = {}
         #: Keys of the tasks that are dropped when they are taken.
         self._dropped = set()
-        #: The one that the main thread runs. The signal's handler, which must not wait for a lock, reads it.
+        #: The one that the main thread runs. The signal's handler, which must not wait for a lock,
+        #: reads it.
         self._main_task = None
         self._main_ident = mitogen.core.thread.get_ident()
         self._pools = []
@@ -249,8 +253,8 @@ class _Tasks(object):
 
     def _on_cancel(self, msg):
         """
-        Handle CANCEL: handle of the answer, number of the queue, and whether to let a task go on that has begun. The
-        answer is whether it had. Broker thread.
+        Handle CANCEL: handle of the answer, number of the queue, and whether to let a task go on
+        that has begun. The answer is whether it had. Broker thread.
         """
         if msg.is_dead:
             return
@@ -261,7 +265,8 @@ class _Tasks(object):
         with self._lock:
             task = self._taken.get(key)
             if task is None:
-                # It waits, or has ended. When the queue has come to the next message, either way nothing is left.
+                # It waits, or has ended. When the queue has come to the next message, either way
+                # nothing is left.
                 self._dropped.add(key)
                 self._send_forget(self.queues[queue], key)
             elif not gently:
@@ -312,7 +317,8 @@ class _Tasks(object):
 
     def _keep_signalling(self, task):
         """
-        Send the signal until its handler has met the task. The system ends no wait for a signal that came just before.
+        Send the signal until its handler has met the task. The system ends no wait for a signal
+        that came just before.
         """
         seconds = 0.002
         while task.open and task.cancelled and not task.struck:
@@ -340,7 +346,8 @@ def _forget(src_id, handle):
 @takes_econtext
 def start(econtext):
     """
-    Make calls tasks from now on, and return the handles for CANCEL and KILL. Main thread; repeatable.
+    Make calls tasks from now on, and return the handles for CANCEL and KILL. Main thread;
+    repeatable.
     """
     global _tasks
     if sys.version_info < (3, 6):
@@ -353,7 +360,8 @@ def start(econtext):
 @takes_econtext
 def start_pool(threads, econtext):
     """
-    Start threads that run tasks at the same time, and return the number of their queue and their handle.
+    Start threads that run tasks at the same time, and return the number of their queue and their
+    handle.
     """
     start(econtext=econtext)
     return _tasks.add_pool(threads)
@@ -370,7 +378,8 @@ def stop_pool(number):
 
 class _Window(object):
     """
-    How many items, and bytes, may be on their way. The reader says how many it has taken, altogether.
+    How many items, and bytes, may be on their way. The reader says how many it has taken,
+    altogether.
 
     :param recv: receiver of what the reader says.
     """
@@ -382,8 +391,9 @@ class _Window(object):
 
     def wait(self, size):
         """
-        Wait until there is room for an item of that many bytes. The reader tells at least of each half of a window. So
-        if less is not acknowledged, there may be nothing to come, and an item goes that is too large.
+        Wait until there is room for an item of that many bytes. The reader tells at least of each
+        half of a window. So if less is not acknowledged, there may be nothing to come, and an item
+        goes that is too large.
         """
         while self._sizes and (len(self._sizes) >= self._items or
                                self._bytes + size > self._size <= 2 * self._bytes):
@@ -414,7 +424,8 @@ def _find(econtext, module, klass, name):
 @takes_econtext
 def stream(names, args, kwargs, sender, items, size, econtext):
     """
-    Send what a generator yields, as it yields it. The first message is the handle that the reader acknowledges by.
+    Send what a generator yields, as it yields it. The first message is the handle that the reader
+    acknowledges by.
 
     :param names: module, class or None, and name of the function that returns it.
     :param sender: where items go.

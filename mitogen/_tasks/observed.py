@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Observed tasks, on the side that runs them: the function runs inside the context managers of its tree's observers.
+Observed tasks, on the side that runs them: the function runs inside the context managers of its
+tree's observers.
 
-An observer names a function of a module that can be imported here. It is called with the name of the task and with the
-text that the observer has sent along, and returns a context manager.
+An observer names a function of a module that can be imported here. It is called with the name of
+the task and with the text that the observer has sent along, and returns a context manager.
 """
 # !mitogen: minify_safe
 
@@ -18,7 +19,8 @@ from mitogen.core import takes_econtext
 
 def _managers(econtext, steps):
     """
-    Return the context managers of the observers: one for each (names of a function, name of the task, headers).
+    Return the context managers of the observers: one for each (names of a function, name of the
+    task, headers).
     """
     managers = []
     for names, task, headers in steps:

@@ -9,7 +9,8 @@ import contextlib
 
 async def run(managers, func, args, kwargs):
     """
-    Await what a coroutine function returns, within the context managers, which so are of the same asyncio task.
+    Await what a coroutine function returns, within the context managers, which so are of the same
+    asyncio task.
     """
     with contextlib.ExitStack() as stack:
         for manager in managers:

@@ -2,8 +2,9 @@
 """
 A tree of hosts, with context managers, futures and typed errors.
 
-Only a master uses this package, so it is written for Python 3.9 and newer. Each of its modules is about one subject. It
-stands on the interface of :mod:`mitogen.master` and changes nothing there: a tree is a router, and a host a context.
+Only a master uses this package, so it is written for Python 3.9 and newer. Each of its modules is
+about one subject. It stands on the interface of :mod:`mitogen.master` and changes nothing there: a
+tree is a router, and a host a context.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The classes of :mod:`mitogen` for asyncio: a method that blocks there is a
 coroutine here. Any loop of that interface will do.
 
-An awaiting task that is cancelled, by `asyncio.timeout` or a TaskGroup for example, cancels over there.
+An awaiting task that is cancelled, by `asyncio.timeout` or a TaskGroup for example, cancels over
+there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ T = TypeVar('T')
 
 class _Bridge:
     """
-    Has functions called in a loop, for threads that are not the loop's. All that wait are called at one wake-up.
+    Has functions called in a loop, for threads that are not the loop's. All that wait are called at
+    one wake-up.
     """
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._queue: collections.deque[tuple[Callable[..., object], Any]] = collections.deque()
@@ -104,7 +106,8 @@ class Host:
 
     def options(self, **changes: Any) -> Host:
         """
-        Return the same host with other options, see :class:`mitogen.CallOptions`. Time is limited by `asyncio.timeout`.
+        Return the same host with other options, see :class:`mitogen.CallOptions`. Time is limited
+        by `asyncio.timeout`.
         """
         if changes.get('timeout') is not None or changes.get('worker'):
             raise TypeError('the options of a coroutine are window and window_bytes; for time see asyncio.timeout')
@@ -197,7 +200,8 @@ def _settle(future: asyncio.Future[Any], host: _Host, msg: Any) -> None:
 
 class Stream:
     """
-    The items of a generator that runs on a host, as an asynchronous iterator. To be closed, best by ``async with``.
+    The items of a generator that runs on a host, as an asynchronous iterator. To be closed, best by
+    ``async with``.
     """
     def __init__(self, host: Host, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._host = host
@@ -251,8 +255,8 @@ class Tree:
     """
     A tree, for coroutines.
 
-    :param sync: the :class:`mitogen.Tree` to use, which others may use at the same time and which somebody else ends; a
-        new one by default.
+    :param sync: the :class:`mitogen.Tree` to use, which others may use at the same time and which
+        somebody else ends; a new one by default.
     :param options: of the new one.
     :ivar sync: the tree.
     """

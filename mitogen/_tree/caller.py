@@ -59,9 +59,9 @@ class Caller:
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
         """
-        Have a function called there, and return a future of its result. Any thread. Functions that were given to one
-        host run in the order in which they were given, one at a time, as those of `call` do; more at a time if the tree
-        has more `threads`.
+        Have a function called there, and return a future of its result. Any thread. Functions that
+        were given to one host run in the order in which they were given, one at a time, as those of
+        `call` do; more at a time if the tree has more `threads`.
         """
         host, options = self._target(), self._options
         if options.worker:
@@ -78,16 +78,17 @@ class Caller:
 
     def stream(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
         """
-        Call a generator there, and return an iterator of what it yields. To be closed, best by ``with``.
+        Call a generator there, and return an iterator of what it yields. To be closed, best by
+        ``with``.
         """
         host = self._target()
         return Stream(host, self._options, host._tasks.queue(host.tree.threads), fn, args, kwargs)
 
     def map(self, fn: Callable[..., T], /, *iterables: Iterable[Any]) -> Iterator[T]:
         """
-        Call a function there with each item of the iterables, as the built-in `map` does, and return an iterator of the
-        results, in order. Items are taken as results are: at most as many calls as the option `window` says are
-        outstanding.
+        Call a function there with each item of the iterables, as the built-in `map` does, and
+        return an iterator of the results, in order. Items are taken as results are: at most as many
+        calls as the option `window` says are outstanding.
         """
         return in_order(self.submit, self._options.window, fn, zip(*iterables))
 
@@ -117,7 +118,8 @@ def in_order(
     submit: Callable[..., concurrent.futures.Future[T]], window: int, fn: Callable[..., T], items: Iterable[Any],
 ) -> Iterator[T]:
     """
-    Yield results in the order of the items, with a window of calls outstanding. Those are cancelled at an early end.
+    Yield results in the order of the items, with a window of calls outstanding. Those are cancelled
+    at an early end.
     """
     futures: collections.deque[concurrent.futures.Future[T]] = collections.deque()
     try:
@@ -150,6 +152,7 @@ def call_directly(host: Host, fn: Callable[..., Any], args: tuple[Any, ...], kwa
         chain._log_call('call', fn, args, kwargs)
         return host.send_async(chain._make_msg(fn, args, kwargs, None)).get().unpickle()
     except errors.OLDER as e:
-        # Raised outside of the block: else the older error, which says the same, would be shown first.
+        # Raised outside of the block: else the older error, which says the same, would be shown
+        # first.
         error = errors.told(e, host)
     raise error

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 class Calls:
     """
-    Calls of functions of :mod:`mitogen._files.opened` that are on their way to a host, in order. Its main thread obeys
-    them, whatever else its tree has, and older Pythons do, too.
+    Calls of functions of :mod:`mitogen._files.opened` that are on their way to a host, in order.
+    Its main thread obeys them, whatever else its tree has, and older Pythons do, too.
     """
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -67,7 +67,8 @@ class Calls:
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator[None]:
         """
-        Have what the host knows by a number closed if the block fails. After an interrupt, this does not wait for it.
+        Have what the host knows by a number closed if the block fails. After an interrupt, this
+        does not wait for it.
         """
         try:
             yield

@@ -18,8 +18,8 @@ class RemoteError(mitogen.core.CallError):
 
     :ivar host: name of the host.
 
-    The other attributes are those of :class:`mitogen.core.CallError`; `cause`, `context` and `members` are errors of
-    this class, too.
+    The other attributes are those of :class:`mitogen.core.CallError`; `cause`, `context` and
+    `members` are errors of this class, too.
     """
     host: Optional[str] = None
 
@@ -81,7 +81,8 @@ class ConnectError(mitogen.parent.ConnectError, ConnectionError):
     :ivar host: the target, as it was given.
     :ivar stage: how far the attempt got.
     :ivar hint: a sentence that says what to do.
-    :ivar returncode: how the program ended that was to connect: its status, or minus the number of a signal.
+    :ivar returncode: how the program ended that was to connect: its status, or minus the number of
+        a signal.
     :ivar output: the last lines that were received.
     """
     host: Optional[str] = None

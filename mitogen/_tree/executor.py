@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-HostExecutor: an executor of the standard library's kind, whose workers are threads or processes of a host.
+HostExecutor: an executor of the standard library's kind, whose workers are threads or processes of
+a host.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-A collector for prometheus_client: the counters of a router, as :func:`mitogen.debug.router_stats` tells them.
+A collector for prometheus_client: the counters of a router, as :func:`mitogen.debug.router_stats`
+tells them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Collector:
 
         prometheus_client.REGISTRY.register(mitogen.prometheus.Collector(tree))
 
-    A process with several routers gives each of them labels of its own. Once the broker has ended there are no figures.
+    A process with several routers gives each of them labels of its own. Once the broker has ended
+    there are no figures.
 
     :param router: a :class:`mitogen.Tree` or another router of a master.
     :param labels: names and values, all text, that each figure gets.

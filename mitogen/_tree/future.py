@@ -21,8 +21,9 @@ T = TypeVar('T')
 
 class Callbacks:
     """
-    The thread that runs what was added with `add_done_callback`. The broker's thread must not: a callback may wait for
-    another host, and nobody would read the answer. It is started for the first callback and ends with the broker.
+    The thread that runs what was added with `add_done_callback`. The broker's thread must not: a
+    callback may wait for another host, and nobody would read the answer. It is started for the
+    first callback and ends with the broker.
     """
     def __init__(self, broker: Any) -> None:
         self._broker = broker
@@ -61,7 +62,8 @@ class Callbacks:
 
 def notify_cancel(future: concurrent.futures.Future[Any], cancel: Callable[[], bool]) -> bool:
     """
-    Cancel a future, and tell those who wait for it, which the standard library leaves to its executors.
+    Cancel a future, and tell those who wait for it, which the standard library leaves to its
+    executors.
     """
     with future._condition:
         first = not future.cancelled()
@@ -106,16 +108,16 @@ def outcome_of(msg: Any, host: Host) -> tuple[Any, Optional[BaseException]]:
 
 class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """
-    A :class:`concurrent.futures.Future` of a function that runs on a host. Callbacks run on a thread of the tree, and
-    may block. `cancel` also ends a function that runs.
+    A :class:`concurrent.futures.Future` of a function that runs on a host. Callbacks run on a
+    thread of the tree, and may block. `cancel` also ends a function that runs.
 
     :ivar host: the :class:`Host`.
     """
     #: Seconds that a host has, after a deadline, to say whether the function had begun.
     grace = 1.0
 
-    #: Bytes of an answer that the broker's thread reads. A longer one may take its time, and all hosts need that
-    #: thread: the one that wants the value reads it.
+    #: Bytes of an answer that the broker's thread reads. A longer one may take its time, and all
+    #: hosts need that thread: the one that wants the value reads it.
     read_at_once = 65536
 
     def __init__(self, host: Host, queue: int = 0) -> None:
@@ -130,7 +132,8 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     def _make_msg(self, fn: Any, args: Any, kwargs: Any) -> Any:
         """
-        Return the message that has a function called, to be sent by `_send`. Observers are told that it begins.
+        Return the message that has a function called, to be sent by `_send`. Observers are told
+        that it begins.
         """
         observers = self.host.tree._observers
         if not observers:
@@ -166,7 +169,8 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         elif self._observed is None and not self._waiters:
             self._settle(Unread(msg, self.host), None)
         else:
-            # Observers, and those who wait by `concurrent.futures.wait`, want to know whether it is an error.
+            # Observers, and those who wait by `concurrent.futures.wait`, want to know whether it is
+            # an error.
             self._stop_timer()
             self.host._reader.read(lambda: self._read_aside(msg))
 
@@ -223,8 +227,8 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     def cancel(self) -> bool:
         """
-        Drop the function if it has not begun, or end it if it runs. Return whether there was still something to cancel.
-        Does not wait for that.
+        Drop the function if it has not begun, or end it if it runs. Return whether there was still
+        something to cancel. Does not wait for that.
         """
         if self.done():
             return self.cancelled()

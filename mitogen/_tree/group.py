@@ -123,8 +123,8 @@ class Group(Sequence[Member]):
 
     def map(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Result[T]]:
         """
-        Call the same function on every host, and return an iterator of results: one for each host, as they come. It
-        raises nothing that has to do with a host.
+        Call the same function on every host, and return an iterator of results: one for each host,
+        as they come. It raises nothing that has to do with a host.
         """
         options = self._options
 
@@ -141,9 +141,10 @@ class Group(Sequence[Member]):
         compress: bool = False,
     ) -> Iterator[Result[sync_meter.Synced]]:
         """
-        Have every host get a file or a tree of here, as :meth:`Host.sync` does, and return an iterator of results: one
-        for each host, as they come. The files are read and compressed once for all hosts, while none is more than some
-        64 MiB behind the first one. A host that is slow delays no other.
+        Have every host get a file or a tree of here, as :meth:`Host.sync` does, and return an
+        iterator of results: one for each host, as they come. The files are read and compressed once
+        for all hosts, while none is more than some 64 MiB behind the first one. A host that is slow
+        delays no other.
         """
         shared = shared_blocks.SharedBlocks()
         pool = concurrent.futures.ThreadPoolExecutor(max(1, len(self._members)), 'mitogen.sync')

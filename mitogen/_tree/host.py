@@ -28,8 +28,8 @@ T = TypeVar('T')
 
 class Host(caller.Caller, mitogen.parent.Context):
     """
-    A Python somewhere that functions can be called in: a :class:`mitogen.parent.Context`, and so all that takes a
-    context takes a host. The end of its block of ``with`` ends it.
+    A Python somewhere that functions can be called in: a :class:`mitogen.parent.Context`, and so
+    all that takes a context takes a host. The end of its block of ``with`` ends it.
 
     :ivar name: text for people.
     :ivar via: the host that was asked to start this one, or None.
@@ -97,9 +97,9 @@ class Host(caller.Caller, mitogen.parent.Context):
         max_output: Optional[int] = running.KEPT_MAX,
     ) -> running.Completed:
         """
-        Run a process there and wait for its end, in the words of :func:`subprocess.run`. Any thread but the broker's.
-        The process has a group of its own. The group is ended at a timeout, at Ctrl-C here, and with the host: by
-        SIGTERM, and two seconds later by SIGKILL.
+        Run a process there and wait for its end, in the words of :func:`subprocess.run`. Any thread
+        but the broker's. The process has a group of its own. The group is ended at a timeout, at
+        Ctrl-C here, and with the host: by SIGTERM, and two seconds later by SIGKILL.
 
         :param args: list of words; or text, a line for the shell over there.
         :param input: text or bytes for its stdin.
@@ -108,15 +108,19 @@ class Host(caller.Caller, mitogen.parent.Context):
         :param text: return text (UTF-8, what is none replaced), not bytes.
         :param env: variables to add to those of the host; one whose value is None is taken out.
         :param cwd: folder over there.
-        :param stdout: function that is called with bytes as they are written. The default is to return them.
+        :param stdout: function that is called with bytes as they are written. The default is to
+            return them.
         :param stderr: likewise; or `subprocess.STDOUT`, for one pipe.
         :param terminal: give it a terminal, and so a single output.
-        :param max_output: bytes of output that are kept here; the process is ended at the next one. None is for any
-            number. Time in a function is not counted.
-        :raises CommandError: with `check`: its status is not zero. It is a :class:`subprocess.CalledProcessError`, too.
-        :raises CommandTimeout: it did not end in time. It is a :class:`subprocess.TimeoutExpired`, too.
+        :param max_output: bytes of output that are kept here; the process is ended at the next one.
+            None is for any number. Time in a function is not counted.
+        :raises CommandError: with `check`: its status is not zero. It
+            is a :class:`subprocess.CalledProcessError`, too.
+        :raises CommandTimeout: it did not end in time. It is a :class:`subprocess.TimeoutExpired`,
+            too.
         :raises RemoteError: it could not be started.
-        :raises StreamError: it wrote more than `max_output`, or the host sent something else than output.
+        :raises StreamError: it wrote more than `max_output`, or the host sent something else than
+            output.
         :raises ConnectionLost: the host went away.
         """
         return running.run(
@@ -127,17 +131,18 @@ class Host(caller.Caller, mitogen.parent.Context):
         self, local: files.Path, remote: files.Path, *, progress: Optional[meter.Progress] = None,
     ) -> meter.Copied:
         """
-        Copy a file or a tree from here to the host. Each file appears there at once and whole: it is written under
-        another name beside it. Modes are kept, symbolic links stay links. A folder that is there already keeps its mode
-        and its other files.
+        Copy a file or a tree from here to the host. Each file appears there at once and whole: it
+        is written under another name beside it. Modes are kept, symbolic links stay links. A folder
+        that is there already keeps its mode and its other files.
 
         :param local: file or folder. With a slash at its end its content is meant.
-        :param remote: the path that it gets. With a slash at its end it is a folder to put it into, which is made if it
-            is not there. A file is put into a folder that is there without a slash, too.
-        :param progress: called with the path of a file below `local`, how many of its bytes are there, and how many it
-            has. The thread of the caller calls it.
-        :raises FileError: something cannot be read, or not be written, or changed while it was read. The files before
-            it stay there.
+        :param remote: the path that it gets. With a slash at its end it is a folder to put it into,
+            which is made if it is not there. A file is put into a folder that is there without a
+            slash, too.
+        :param progress: called with the path of a file below `local`, how many of its bytes are
+            there, and how many it has. The thread of the caller calls it.
+        :raises FileError: something cannot be read, or not be written, or changed while it was
+            read. The files before it stay there.
         :raises ConnectionLost: the host went away.
         """
         return files.put(self, local, remote, progress)
@@ -146,8 +151,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         self, remote: files.Path, local: files.Path, *, progress: Optional[meter.Progress] = None,
     ) -> meter.Copied:
         """
-        Copy a file or a tree from the host to here, as `put` does the other way round. A host can write nothing outside
-        of `local`, also if it does not keep to the protocol.
+        Copy a file or a tree from the host to here, as `put` does the other way round. A host can
+        write nothing outside of `local`, also if it does not keep to the protocol.
         """
         return files.get(self, remote, local, progress)
 
@@ -156,13 +161,14 @@ class Host(caller.Caller, mitogen.parent.Context):
         compress: bool = False, progress: Optional[meter.Progress] = None,
     ) -> sync_meter.Synced:
         """
-        Have the host get a file or a tree of here, of which only what differs is sent. A file of the same size and time
-        is the same; of another one, the blocks are sent that the host does not have. Paths mean what they mean for
-        `put`, and times are kept, too. Checksums tell that what was written is what was read.
+        Have the host get a file or a tree of here, of which only what differs is sent. A file of
+        the same size and time is the same; of another one, the blocks are sent that the host does
+        not have. Paths mean what they mean for `put`, and times are kept, too. Checksums tell that
+        what was written is what was read.
 
         :param checksum: compare the content of all files.
-        :param resume: when this is broken off, leave the file that was being written as a part beside it, and let the
-            next call with `resume` go on from there.
+        :param resume: when this is broken off, leave the file that was being written as a part
+            beside it, and let the next call with `resume` go on from there.
         :param compress: compress what is sent. Where ``ssh`` does that anyway, there is no use.
         :param progress: called as that of `put`, of files that are not the same.
         :raises FileError: as by `put`; or a checksum is not that of the file that was sent.
@@ -175,10 +181,10 @@ class Host(caller.Caller, mitogen.parent.Context):
         compress: bool = False, progress: Optional[meter.Progress] = None,
     ) -> sync_meter.Synced:
         """
-        Get a file or a tree of the host, as `sync` does the other way round. A file that differs is sent whole, since a
-        host is not told what is here; with `checksum` it is told the digests of blocks of the files here that it names,
-        and sends what differs of them. A host can write nothing outside of `local`, also if it does not keep to the
-        protocol.
+        Get a file or a tree of the host, as `sync` does the other way round. A file that differs is
+        sent whole, since a host is not told what is here; with `checksum` it is told the digests of
+        blocks of the files here that it names, and sends what differs of them. A host can write
+        nothing outside of `local`, also if it does not keep to the protocol.
         """
         return sync.get(self, remote, local, checksum, resume, compress, progress)
 
@@ -203,7 +209,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         """
         Write a file over there, whole and at once.
 
-        :param mode: what it gets; None for that of the file which it replaces, or what the umask leaves.
+        :param mode: what it gets; None for that of the file which it replaces, or what the umask
+            leaves.
         :raises FileError: it cannot be written.
         """
         files.write(self, path, data, mode)
@@ -227,15 +234,18 @@ class Host(caller.Caller, mitogen.parent.Context):
 
     def tempdir(self, prefix: str = 'mitogen-') -> contextlib.AbstractContextManager[str]:
         """
-        Return a block of ``with`` for a new folder over there, whose path it gives, and which is removed at its end.
+        Return a block of ``with`` for a new folder over there, whose path it gives, and which is
+        removed at its end.
         """
         return files.tempdir(self, prefix)
 
     def executor(self, max_workers: Optional[int] = None, *, processes: bool = False) -> HostExecutor:
         """
-        Return a :class:`concurrent.futures.Executor` whose workers are threads of this host, or processes below it.
+        Return a :class:`concurrent.futures.Executor` whose workers are threads of this host, or
+        processes below it.
 
-        :param max_workers: how many functions run at a time; the number of processors there if None.
+        :param max_workers: how many functions run at a time; the number of processors there if
+            None.
         """
         return HostExecutor(self, max_workers, processes)
 
@@ -243,7 +253,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         """
         End it, and all hosts below it, and wait until that is done. May be repeated.
 
-        :param timeout: seconds to wait for its last words; then the connection is cut. None is for no limit.
+        :param timeout: seconds to wait for its last words; then the connection is cut. None is for
+            no limit.
         :raises ChannelError: it does not want to end.
         """
         if self._owns_tree:

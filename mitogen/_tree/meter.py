@@ -33,8 +33,8 @@ class Copied:
     :ivar folders: how many.
     :ivar links: how many symbolic links.
     :ivar bytes: of all files.
-    :ivar skipped: a line about each special file, such as a fifo, and each that went away meanwhile; at most a
-        thousand.
+    :ivar skipped: a line about each special file, such as a fifo, and each that went away
+        meanwhile; at most a thousand.
     """
     files: int = 0
     folders: int = 0

@@ -89,7 +89,8 @@ class Observed:
         Tell all that it begins, and return the message that has it called.
         """
         chain = self._host.default_call_chain
-        # Made in any case: it tells of an argument that cannot be sent in terms of the function's own.
+        # Made in any case: it tells of an argument that cannot be sent in terms of the function's
+        # own.
         plain = chain._make_msg(self._fn, self._args, self._kwargs, None)
         steps = self._begin('call')
         if not steps:
@@ -133,7 +134,8 @@ def observer(begin: Begin, there: Optional[There]) -> Observer:
     """
     if there is None:
         return Observer(begin, None)
-    # Most are made by `contextlib.contextmanager`, so they are closures: one may be called if its name leads to it.
+    # Most are made by `contextlib.contextmanager`, so they are closures: one may be called if its
+    # name leads to it.
     module, name = getattr(there, '__module__', ''), getattr(there, '__name__', '')
     if getattr(sys.modules.get(module), name, None) is not there:
         raise TypeError('a host cannot find %r: it is to be a function of a module' % (there,))

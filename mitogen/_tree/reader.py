@@ -12,8 +12,8 @@ from typing import Callable
 
 class Reader:
     """
-    A thread that lives while there is something to read. An answer may take long, so the thread is for one host: others
-    do not wait for it. It is no reason for the interpreter to go on.
+    A thread that lives while there is something to read. An answer may take long, so the thread is
+    for one host: others do not wait for it. It is no reason for the interpreter to go on.
     """
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,8 @@ class Reader:
 
     def read(self, func: Callable[[], object]) -> None:
         """
-        Have a function called that reads an answer, and raises nothing. Any thread; does not wait for it.
+        Have a function called that reads an answer, and raises nothing. Any thread; does not wait
+        for it.
         """
         with self._lock:
             self._waiting.append(func)

@@ -118,7 +118,8 @@ def _last_line(text: Any) -> str:
 
 class Running(Stream[Any]):
     """
-    Items of what runs on a host: (1, bytes) of stdout, (2, bytes) of stderr, and at last (0, value).
+    Items of what runs on a host: (1, bytes) of stdout, (2, bytes) of stderr, and at last (0,
+    value).
 
     :param names: module, class or None, and name of a function of the host.
     """
@@ -184,7 +185,8 @@ def start_process(host: Host, command: Command, options: CallOptions = DEFAULT, 
 
 def start_function(host: Host, names: Any, args: Any, options: CallOptions = DEFAULT, **kwargs: Any) -> Running:
     """
-    Call a function on a host, and return the stream of its output and its result. The main thread of the host does.
+    Call a function on a host, and return the stream of its output and its result. The main thread
+    of the host does.
     """
     return Running(host, options, mitogen._running.with_output, names, args, kwargs)
 
@@ -194,22 +196,24 @@ def start_script(
     package: Optional[str] = None, data: Optional[bytes] = None,
 ) -> Running:
     """
-    Run the text of a script on a host, and return what it writes and its exit status. The parameters are those of
-    :func:`mitogen._running.script`.
+    Run the text of a script on a host, and return what it writes and its exit status. The
+    parameters are those of :func:`mitogen._running.script`.
     """
     return start_function(host, (_MODULE, None, 'script'), (source, path, list(argv), package, data), options)
 
 
 def start_module(host: Host, name: str, argv: Sequence[str], options: CallOptions = DEFAULT) -> Running:
     """
-    Run a module that a host has as ``python -m`` does, and return what it writes and its exit status.
+    Run a module that a host has as ``python -m`` does, and return what it writes and its exit
+    status.
     """
     return start_function(host, (_MODULE, None, 'module_as_script'), (name, list(argv)), options)
 
 
 class _Kept:
     """
-    The output of one process that its caller wants at once, up to a number of bytes (None: of any size).
+    The output of one process that its caller wants at once, up to a number of bytes (None: of any
+    size).
     """
     def __init__(self, limit: Optional[int]) -> None:
         self._limit = limit

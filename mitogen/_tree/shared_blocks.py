@@ -29,7 +29,8 @@ class SharedBlocks:
 
     def load(self, key: Any, read: Callable[[], bytes]) -> Any:
         """
-        Return the block of a key. The first thread that asks reads it; those that ask meanwhile wait.
+        Return the block of a key. The first thread that asks reads it; those that ask meanwhile
+        wait.
         """
         with self._lock:
             found = self._blocks.get(key)

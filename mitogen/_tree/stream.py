@@ -26,8 +26,9 @@ T = TypeVar('T')
 
 class Stream(Iterator[T]):
     """
-    The items of a generator that runs on a host, as an iterator. The end of its block of ``with``, or `close`, ends the
-    generator, too. An exception of the generator is raised here once, after its items. One thread at a time.
+    The items of a generator that runs on a host, as an iterator. The end of its block of ``with``,
+    or `close`, ends the generator, too. An exception of the generator is raised here once, after
+    its items. One thread at a time.
 
     The host is at most a window of items, or of bytes, ahead of the iteration.
     """
@@ -162,7 +163,8 @@ class Stream(Iterator[T]):
 
     def close(self) -> None:
         """
-        End the generator: ``GeneratorExit`` or ``TaskCancelled`` is raised in it. Does not wait for that; repeatable.
+        End the generator: ``GeneratorExit`` or ``TaskCancelled`` is raised in it. Does not wait for
+        that; repeatable.
         """
         self._stop(GeneratorExit())
 
@@ -189,8 +191,8 @@ class Stream(Iterator[T]):
 
 class _Answer:
     """
-    Takes the answer, which comes after the last item, and ends the iteration. Refers to the stream weakly: one that is
-    forgotten ends.
+    Takes the answer, which comes after the last item, and ends the iteration. Refers to the stream
+    weakly: one that is forgotten ends.
     """
     def __init__(self, stream: Stream[Any], items: Any) -> None:
         self._stream = weakref.ref(stream)

@@ -30,7 +30,8 @@ AHEAD = 4
 
 class _Way:
     """
-    The calls of one sync, of several kinds. Each kind has a function that takes what the host returned.
+    The calls of one sync, of several kinds. Each kind has a function that takes what the host
+    returned.
     """
     def __init__(self, calls: Calls, number: int) -> None:
         self._calls, self._number = calls, number

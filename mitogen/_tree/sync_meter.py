@@ -16,7 +16,8 @@ from mitogen._tree.meter import Copied, Meter, Progress
 @dataclasses.dataclass
 class Synced(Copied):
     """
-    Tells how much has travelled of what was there in an older form: a :class:`Copied`, of what was written.
+    Tells how much has travelled of what was there in an older form: a :class:`Copied`, of what was
+    written.
 
     :ivar same: files and links that were left as they were.
     :ivar sent: bytes of content that were sent, compressed or not.

@@ -61,7 +61,8 @@ MAIN = Queue(0, mitogen.core.CALL_FUNCTION)
 
 class HostTasks:
     """
-    The tasks of one host. Before its first call the host is told to make each call a task. Any thread.
+    The tasks of one host. Before its first call the host is told to make each call a task. Any
+    thread.
     """
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -73,8 +74,8 @@ class HostTasks:
 
     def start(self) -> HostFuture:
         """
-        Have the host make calls tasks, and return the future of its handles for CANCEL and KILL. Does not wait: a call
-        that is sent after this is a task.
+        Have the host make calls tasks, and return the future of its handles for CANCEL and KILL.
+        Does not wait: a call that is sent after this is a task.
         """
         with self._lock:
             if self._started is None:
@@ -115,7 +116,8 @@ class HostTasks:
         Have the task ended whose answer goes to a handle. Does not wait.
 
         :param gently: do nothing to it if it has begun.
-        :param tell: called with whether it had begun, or None if the host does not know tasks. Broker's thread.
+        :param tell: called with whether it had begun, or None if the host does not know tasks.
+            Broker's thread.
         """
         started = self.start()
         # If the host has not answered yet, this is called later, on a thread for callbacks.
@@ -143,7 +145,7 @@ class HostTasks:
 
     def kill(self, context_id: int) -> None:
         """
-        Have the host kill the process of a child that it has started. Waits for the host only if it does not know tasks
-        yet.
+        Have the host kill the process of a child that it has started. Waits for the host only if it
+        does not know tasks yet.
         """
         self._host.send(mitogen.core.Message.pickled(context_id, handle=self.start().result()[1]))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Spans of OpenTelemetry for the tasks of a tree. This process and each host need `opentelemetry-api`. A host that
-has none imports it from here.
+Spans of OpenTelemetry for the tasks of a tree. This process and each host need `opentelemetry-api`.
+A host that has none imports it from here.
 
-Each task gets a span of the kind *client* here, as a child of the current one, and one of the kind *server* on its
-host, as a child of that. The second one is recorded if the host has a tracer provider. In any case it is the current
-one there, so a span that the function begins, and a task that it gives on, belongs to the same trace.
+Each task gets a span of the kind *client* here, as a child of the current one, and one of the kind
+*server* on its host, as a child of that. The second one is recorded if the host has a tracer
+provider. In any case it is the current one there, so a span that the function begins, and a task
+that it gives on, belongs to the same trace.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _finish(span: trace.Span, error: Optional[BaseException]) -> None:
 
 def _text(value: Any) -> str:
     """
-    Return a text that any exporter can encode: most of one is what the host said, and spans of others may be in the
-    same batch.
+    Return a text that any exporter can encode: most of one is what the host said, and spans of
+    others may be in the same batch.
     """
     return str(value).encode('utf-8', 'replace').decode()

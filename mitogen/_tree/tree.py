@@ -37,15 +37,15 @@ class _Broker(mitogen.master.Broker):
 
 class Tree(mitogen.master.Router):
     """
-    All hosts of a program: a :class:`mitogen.master.Router`. Any thread may make and use it. The end of its block of
-    ``with`` ends all hosts.
+    All hosts of a program: a :class:`mitogen.master.Router`. Any thread may make and use it. The
+    end of its block of ``with`` ends all hosts.
 
     :param limits: names and values of :class:`mitogen.limits.Limits`.
     :param max_message_size: bytes that one message may have.
-    :param threads: of each host, that run functions. With one, which is its main thread, functions run in the order in
-        which they were given.
-    :param cache: bytes of the distributions that travel whole which a target keeps for later runs; by default none, or
-        what the environment says in ``MITOGEN_TARGET_CACHE``.
+    :param threads: of each host, that run functions. With one, which is its main thread, functions
+        run in the order in which they were given.
+    :param cache: bytes of the distributions that travel whole which a target keeps for later runs;
+        by default none, or what the environment says in ``MITOGEN_TARGET_CACHE``.
     """
     broker_class = _Broker
     context_class = Host
@@ -83,15 +83,17 @@ class Tree(mitogen.master.Router):
 
     def observe(self, begin: observing.Begin, there: Optional[observing.There] = None) -> Callable[[], None]:
         """
-        Have functions called when tasks of this tree begin and end: the functions that are given to `call`, `submit`,
-        `map` and `stream` of its hosts, executors and coroutines. An exception of an observer is logged, and the task
-        goes on.
+        Have functions called when tasks of this tree begin and end: the functions that are given to
+        `call`, `submit`, `map` and `stream` of its hosts, executors and coroutines. An exception of
+        an observer is logged, and the task goes on.
 
-        :param begin: called with a :class:`mitogen.ObservedTask` before it is sent, by the thread that gives it. It may
-            return a function to be called once when the task has ended: with None, or with the exception. That is
-            called by a thread of the tree, by the one that iterates over a stream, or by the event loop's.
-        :param there: function of a module that hosts can import. It is called on the host with the name of the task
-            and with the headers that `begin` has filled in, and returns a context manager; the task runs within it.
+        :param begin: called with a :class:`mitogen.ObservedTask` before it is sent, by the thread
+            that gives it. It may return a function to be called once when the task has ended: with
+            None, or with the exception. That is called by a thread of the tree, by the one that
+            iterates over a stream, or by the event loop's.
+        :param there: function of a module that hosts can import. It is called on the host with the
+            name of the task and with the headers that `begin` has filled in, and returns a context
+            manager; the task runs within it.
         :return: a function that ends this observation.
         :raises TypeError: `there` has no name that leads to it.
         """
@@ -117,10 +119,11 @@ class Tree(mitogen.master.Router):
         """
         Start a Python where a target says, and return its host. Not on the broker's thread.
 
-        A target is ``local:``, ``ssh://user@host:port``, the name of a host for ssh, ``sudo:user``, ``su:``, ``doas:``,
-        ``docker:name``, ``podman:``, ``k8s:namespace/pod``, ``slurm:job/node``, ``lxc:``, ``setns:kind/name``, or a
-        chain of them with a slash between: ``ssh://bastion/ssh://web1/sudo:``. The bare name of a method of connection,
-        such as ``ssh``, is that method, as ever.
+        A target is ``local:``, ``ssh://user@host:port``, the name of a host for ssh, ``sudo:user``,
+        ``su:``, ``doas:``, ``docker:name``, ``podman:``, ``k8s:namespace/pod``, ``slurm:job/node``,
+        ``lxc:``, ``setns:kind/name``, or a chain of them with a slash between:
+        ``ssh://bastion/ssh://web1/sudo:``. The bare name of a method of connection, such as
+        ``ssh``, is that method, as ever.
 
         :param name: of the host, for people.
         :param via: the host that is to connect it in our place.
@@ -170,8 +173,9 @@ class Tree(mitogen.master.Router):
         self, targets_: Iterable[str], /, *, concurrency: int = 32, timeout: Optional[float] = None, **options: Any,
     ) -> Group:
         """
-        Connect many hosts at a time and return them as a group. Hosts that stand at the beginning of several targets
-        are connected once. A host that cannot be connected raises nothing here: the group has it, with its error.
+        Connect many hosts at a time and return them as a group. Hosts that stand at the beginning
+        of several targets are connected once. A host that cannot be connected raises nothing here:
+        the group has it, with its error.
 
         :param concurrency: how many are being connected at a time.
         :param timeout: seconds for each.

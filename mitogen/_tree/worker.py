@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Workers: processes of their own for single calls. They end with the call, and so can be ended at any time.
+Workers: processes of their own for single calls. They end with the call, and so can be ended at any
+time.
 """
 
 from __future__ import annotations

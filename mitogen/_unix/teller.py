@@ -18,8 +18,8 @@ _LINKS = 900
 
 class _Teller(object):
     """
-    Tells clients what `mitogen._links` says, one after the other. While there are questions, a thread of its own does
-    it: the broker's may not look at its own streams.
+    Tells clients what `mitogen._links` says, one after the other. While there are questions, a
+    thread of its own does it: the broker's may not look at its own streams.
     """
     #: Questions that wait at a time. Further ones get no answer.
     MOST = 100

@@ -83,7 +83,8 @@ def fragment(value):
     """
     Return what a fragment of shell has come to: (status, output), or None.
 
-    :raises DamagedError: the host sent something else. It might have no end once it is marshalled for a worker.
+    :raises DamagedError: the host sent something else. It might have no end once it is marshalled
+        for a worker.
     """
     if value is not None and not (isinstance(value, tuple) and tuple(map(type, value)) == (int, str) and
                                   abs(value[0]) < 1 << 31):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Asynchronous tasks. Ansible's own wrapper keeps their time and their results; here the program that it starts for the
-module becomes a fork that has the module's texts already. A part of the text of a zygote; see `zygote.py`.
+Asynchronous tasks. Ansible's own wrapper keeps their time and their results; here the program that
+it starts for the module becomes a fork that has the module's texts already. A part of the text of a
+zygote; see `zygote.py`.
 """
 
 import atexit
@@ -15,7 +16,8 @@ from mitogen.ansible.child import leave
 
 def prepare(payload):
     """
-    Compile a module that runs in the background. The zygote cannot learn from its children: they outlive their jobs.
+    Compile a module that runs in the background. The zygote cannot learn from its children: they
+    outlive their jobs.
     """
     for name in payload.modules:
         try:
@@ -27,7 +29,8 @@ def prepare(payload):
 
 def stand_in(child, path):
     """
-    Have the program that is started with `path` as its last word be a fork that runs the module of `child`.
+    Have the program that is started with `path` as its last word be a fork that runs the module of
+    `child`.
     """
     start = subprocess.Popen
 
@@ -47,7 +50,8 @@ def live(child):
     """
     status = 1
     try:
-        # The parent waits until its own pipe to us is closed. The rest is what an exec would close, too.
+        # The parent waits until its own pipe to us is closed. The rest is what an exec would close,
+        # too.
         os.closerange(3, os.sysconf('SC_OPEN_MAX') if sys.platform == 'darwin' else highest_file() + 1)
         gc.enable()
         atexit._clear()

@@ -34,7 +34,8 @@ class Become(object):
 
     def unwrap(self, text):
         """
-        Return the command that the other user has to run, if `text` is the last one that was made, or None.
+        Return the command that the other user has to run, if `text` is the last one that was made,
+        or None.
         """
         if self.outer is not None and text == self.outer and self.inner != self.outer:
             return self.inner
@@ -42,7 +43,8 @@ class Become(object):
 
     def key(self):
         """
-        Return a value that tells this user, and the way to become it, from others. It does not show the password.
+        Return a value that tells this user, and the way to become it, from others. It does not show
+        the password.
         """
         options = self.plugin.get_options()
         text = repr([self.plugin._load_name] + sorted((name, str(value)) for name, value in options.items()))
@@ -50,8 +52,8 @@ class Become(object):
 
     def start(self, argv, executable):
         """
-        Return (command line that becomes that user and runs `argv`, whether it needs a terminal), and a `Prompter`
-        for it.
+        Return (command line that becomes that user and runs `argv`, whether it needs a terminal),
+        and a `Prompter` for it.
         """
         # Each command line has a prompt of its own. That of the task's may still be needed.
         plugin = copy.copy(self.plugin)

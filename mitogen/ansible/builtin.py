@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Ansible's own connection plugins, and those of collections. A plugin that is found by path under the name of one of
-them takes its place even in `sys.modules`, so they are loaded by their files, under other names.
+Ansible's own connection plugins, and those of collections. A plugin that is found by path under the
+name of one of them takes its place even in `sys.modules`, so they are loaded by their files, under
+other names.
 """
 
 from __future__ import absolute_import

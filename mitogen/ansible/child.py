@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The child of a zygote that runs a module of Ansible. A part of the text of a zygote; see `zygote.py`.
+The child of a zygote that runs a module of Ansible. A part of the text of a zygote; see
+`zygote.py`.
 """
 
 import atexit
@@ -183,7 +184,8 @@ def exit_code(error):
 
 def leave(status):
     """
-    Do what an interpreter does as it ends: wait for threads, call the functions of atexit, and write buffered output.
+    Do what an interpreter does as it ends: wait for threads, call the functions of atexit, and
+    write buffered output.
     """
     threading._shutdown()
     atexit._run_exitfuncs()

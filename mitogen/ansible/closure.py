@@ -2,9 +2,10 @@
 """
 The files that a module imports, remembered from run to run.
 
-Ansible parses and compiles a module, and all that it imports, to find out which files belong into its archive: some
-three tenths of a second for each module in each run. The names of these files are kept here, with digests of their
-texts, in the user's folder of Ansible. They are used again only while every text is the same.
+Ansible parses and compiles a module, and all that it imports, to find out which files belong into
+its archive: some three tenths of a second for each module in each run. The names of these files are
+kept here, with digests of their texts, in the user's folder of Ansible. They are used again only
+while every text is the same.
 """
 
 from __future__ import absolute_import
@@ -90,8 +91,8 @@ def where(module_common, name, module_fqn, module_data, rest):
 
 def own_files(module_common):
     """
-    Return the files of users in which module_utils may be found before Ansible's, with times and sizes; None for too
-    many.
+    Return the files of users in which module_utils may be found before Ansible's, with times and
+    sizes; None for too many.
     """
     found = []
     for folder in module_common.module_utils_loader._get_paths(subdirs=False):
@@ -116,7 +117,8 @@ def text_of(name):
 
 def recall(path):
     """
-    Return (serialization profile, [(name, text)]), or None if the module is not known or its files have changed.
+    Return (serialization profile, [(name, text)]), or None if the module is not known or its files
+    have changed.
     """
     try:
         with open(path, 'rb') as fp:

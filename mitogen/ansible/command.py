@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The commands of ``mitogen`` that are about Ansible: Ansible's own, with our connection plugins switched on, and one
-that tells how to switch them on in a configuration.
+The commands of ``mitogen`` that are about Ansible: Ansible's own, with our connection plugins
+switched on, and one that tells how to switch them on in a configuration.
 """
 
 from __future__ import absolute_import, print_function

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Connection plugins: the base of ours. Each derives from a mix-in here and from Ansible's own plugin of its
-name, which does everything that our mix-in does not handle.
+Connection plugins: the base of ours. Each derives from a mix-in here and from Ansible's own plugin
+of its name, which does everything that our mix-in does not handle.
 """
 
 from __future__ import absolute_import
@@ -291,7 +291,8 @@ class SSHMixin(RemoteMixin):
 
     def _log_in(self, argv, spec):
         """
-        Have Ansible's plugin answer for the password. Afterwards ssh needs none, if it keeps a connection.
+        Have Ansible's plugin answer for the password. Afterwards ssh needs none, if it keeps a
+        connection.
         """
         if not self._persistence_controls(argv)[0]:
             raise FallBack('a password is needed for each connection, as ssh_args has no ControlPersist',
@@ -306,7 +307,8 @@ class SSHMixin(RemoteMixin):
 
 class LocalMixin(Mixin):
     """
-    For the controller's own machine. Commands and files are Ansible's plugin's: there is nothing to be saved.
+    For the controller's own machine. Commands and files are Ansible's plugin's: there is nothing to
+    be saved.
     """
 
     def _target(self):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Connection plugins of collections for containers: each runs a program of the controller's, such as ``docker exec``, and
-hands it the words of a command. The context in a container is at the end of such a command line.
+Connection plugins of collections for containers: each runs a program of the controller's, such as
+``docker exec``, and hands it the words of a command. The context in a container is at the end of
+such a command line.
 """
 
 from __future__ import absolute_import
@@ -17,13 +18,15 @@ from mitogen.ansible.values import plain
 
 class ContainerMixin(RemoteMixin):
     """
-    A class below has `_program`, which returns the command line, up to where the words of a command begin.
+    A class below has `_program`, which returns the command line, up to where the words of a command
+    begin.
     """
 
     _reached = None
 
     def is_pipelining_enabled(self, wrap_async=False):
-        # The collection's plugin may have to run the task, and it may be one that hands no input on.
+        # The collection's plugin may have to run the task, and it may be one that hands no input
+        # on.
         kinds = [kind for kind in type(self).__mro__ if 'has_pipelining' in vars(kind) and kind is not Mixin]
         if not kinds[0].has_pipelining and not self._reaches():
             return False

@@ -50,7 +50,8 @@ class Worker(threading.Thread):
 
     def answer(self, word, *args):
         """
-        Return what the worker is told at last. The text of a failure, which Ansible shows, may be the host's.
+        Return what the worker is told at last. The text of a failure, which Ansible shows, may be
+        the host's.
         """
         found = self.outcome(word, *args)
         if found[0] == 'fail':

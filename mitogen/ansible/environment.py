@@ -11,8 +11,8 @@ COERCED = ('C.UTF-8', 'C.utf8', 'UTF-8')
 
 def given():
     """
-    Return the environment without the locale that our interpreter has added. A shell of Ansible's has no interpreter
-    above it, and another locale means other words in messages.
+    Return the environment without the locale that our interpreter has added. A shell of Ansible's
+    has no interpreter above it, and another locale means other words in messages.
     """
     found = dict(os.environ)
     if found.get('LC_CTYPE') in COERCED:

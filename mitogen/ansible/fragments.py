@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The fragments of shell that Ansible runs around a module: it has a folder made, permissions changed, a folder removed
-and a tilde expanded. Here each is noted as a shell plugin makes its text, and done without a shell.
+The fragments of shell that Ansible runs around a module: it has a folder made, permissions changed,
+a folder removed and a tilde expanded. Here each is noted as a shell plugin makes its text, and done
+without a shell.
 """
 
 from __future__ import absolute_import

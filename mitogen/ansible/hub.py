@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The hub: starts zygotes (:mod:`mitogen.ansible.zygote`) and passes on their orders and their answers.
+The hub: starts zygotes (:mod:`mitogen.ansible.zygote`) and passes on their orders and their
+answers.
 
 A host's hub is in the context over there; that of the controller's own
 machine is in the daemon. There is one zygote for each user and interpreter.
@@ -86,7 +87,8 @@ def start_process(argv, terminal):
     """
     Return (process, descriptor of its input, [descriptors of its output]).
 
-    :param bool terminal: let its input and stderr be its controlling terminal, for programs that ask there.
+    :param bool terminal: let its input and stderr be its controlling terminal, for programs that
+        ask there.
     """
     if not terminal:
         proc = subprocess.Popen(
@@ -139,9 +141,10 @@ class Hub(object):
         Have a zygote do something, and return at once.
 
         :param answer: called with marshalled answers, on any thread.
-        :param key: which zygote: the user, a blank, and the interpreter. Without either it is any of the login's.
-        :param start: (command line, bool terminal) to start it with, if there is none; an empty one is for this
-            interpreter.
+        :param key: which zygote: the user, a blank, and the interpreter. Without either it is any
+            of the login's.
+        :param start: (command line, bool terminal) to start it with, if there is none; an empty one
+            is for this interpreter.
         :param int number: of the job.
         :param bytes frame: what the zygote is told, marshalled.
         :param digests: of the payloads that it needs.

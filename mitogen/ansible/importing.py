@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Imports from a payload: the texts that a module of Ansible came with. A part of the text of a zygote; see `zygote.py`.
+Imports from a payload: the texts that a module of Ansible came with. A part of the text of a
+zygote; see `zygote.py`.
 """
 
 import os
@@ -13,11 +14,12 @@ STDLIB = getattr(sys, 'stdlib_module_names', frozenset(sys.builtin_module_names)
 #: Packages that modules of Ansible get from their payload only.
 OURS = ('ansible', 'ansible_collections')
 
-#: It starts other interpreters, which import from the archive. Its functions know the place of the archive from the
-#: time when it was imported.
+#: It starts other interpreters, which import from the archive. Its functions know the place of the
+#: archive from the time when it was imported.
 RESPAWN = 'ansible.module_utils.common.respawn'
 
-#: A module with one of these, or with anything that is not Python, looks for its archive in the file system.
+#: A module with one of these, or with anything that is not Python, looks for its archive in the
+#: file system.
 NEED_ARCHIVE = (RESPAWN, 'ansible.module_utils.embed')
 
 
@@ -31,10 +33,11 @@ class Payload(object):
     `ansible` that it may import.
 
     :param list members: of (path in the archive, digest).
-    :ivar path: of the archive. Unless `needs_archive`, it is never made: modules use it to name their own files.
+    :ivar path: of the archive. Unless `needs_archive`, it is never made: modules use it to name
+        their own files.
     """
-    #: Modules that the first run imported. They are imported here before the second: many modules run only once, and
-    #: gain nothing.
+    #: Modules that the first run imported. They are imported here before the second: many modules
+    #: run only once, and gain nothing.
     lesson = None
     learned = False
     #: Whether it has run in the background.
@@ -70,7 +73,8 @@ class Payload(object):
 
     def write(self, folder):
         """
-        Make the archive, in a folder of its own. It has what a wrapper of Ansible's would have left there.
+        Make the archive, in a folder of its own. It has what a wrapper of Ansible's would have left
+        there.
         """
         import zipfile
         self.path = os.path.join(folder, 'ansible_%s_payload.zip' % (self.name,))

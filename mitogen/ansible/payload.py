@@ -58,7 +58,8 @@ def take_apart(data):
 
 def read_call(archive, text):
     """
-    Read the call at the end of a wrapper of 2.19 and newer. It is a Python expression of Ansible's own making.
+    Read the call at the end of a wrapper of 2.19 and newer. It is a Python expression of Ansible's
+    own making.
     """
     import datetime
     found = {}

@@ -48,8 +48,8 @@ class Sent(object):
 
     def read_command(self, words):
         """
-        Return (payload of the wrapper, that of the module or None) if these words start an asynchronous task, or None.
-        The payloads know the arguments of their programs.
+        Return (payload of the wrapper, that of the module or None) if these words start an
+        asynchronous task, or None. The payloads know the arguments of their programs.
         """
         interpreter, wrapper = self.payloads.get(words[1], ('', None)) if len(words) > 4 else ('', None)
         if wrapper is None or wrapper.name.rpartition('.')[2] != WRAPPER or words[0] != interpreter:

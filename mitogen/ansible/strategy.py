@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-For configurations that name a strategy of upstream's: Ansible's own strategies, which switch our connection plugins
-on.
+For configurations that name a strategy of upstream's: Ansible's own strategies, which switch our
+connection plugins on.
 """
 
 from __future__ import absolute_import
@@ -14,7 +14,8 @@ from ansible.utils.display import Display
 
 import mitogen.ansible
 
-#: Variables of upstream's strategies, and how their users get the same here. The others need no substitute.
+#: Variables of upstream's strategies, and how their users get the same here. The others need no
+#: substitute.
 INSTEAD = {
     'mitogen_via': 'give ansible_ssh_common_args a ProxyJump, and use become and delegate_to',
     'mitogen_kind': 'use the connection plugin of that kind of container',
@@ -64,8 +65,8 @@ def answer_variables(strategy, iterator, *args):
 
 def variables(inventory, manager, play):
     """
-    Return the names of the variables that the hosts of a play have. Hosts with the same groups are taken to have the
-    same ones, besides those of the inventory.
+    Return the names of the variables that the hosts of a play have. Hosts with the same groups are
+    taken to have the same ones, besides those of the inventory.
     """
     found, seen = set(), set()
     for host in inventory.get_hosts(play.hosts):

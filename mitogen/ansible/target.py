@@ -33,7 +33,8 @@ PIECE, WINDOW = 1 << 17, 16
 #: Archives of modules that a host keeps, because they may be sent again.
 MOST_ARCHIVES = 20
 
-#: Runs the first interpreter there is; `$MITOGEN_PYTHON` is the one that Ansible would use, if it has told.
+#: Runs the first interpreter there is; `$MITOGEN_PYTHON` is the one that Ansible would use, if it
+#: has told.
 FIND_PYTHON = (
     'for p in %s python3 /usr/libexec/platform-python /usr/local/bin/python3; do '
     'command -v "$p" >/dev/null 2>&1 && exec "$p" "$@"; done; echo "no python3 here" >&2; exit 127')
@@ -45,7 +46,8 @@ ZYGOTE = ['environment.py', 'importing.py', 'child.py', 'background.py', 'zygote
 
 def zygote_source():
     """
-    Return the text of a zygote. It runs as one module, in which each name is known already that a part of it imports.
+    Return the text of a zygote. It runs as one module, in which each name is known already that a
+    part of it imports.
     """
     lines = b''.join([pkgutil.get_data('mitogen.ansible', name) for name in ZYGOTE]).splitlines(True)
     return b''.join([line for line in lines if not line.startswith(b'from mitogen.ansible.')])
@@ -137,7 +139,8 @@ class RemoteJob(Job):
 
 class Target(object):
     """
-    :ivar lock: held while payloads and jobs are handed to the hub, so that the one is there before the other.
+    :ivar lock: held while payloads and jobs are handed to the hub, so that the one is there before
+        the other.
     """
     job_class = Job
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Values of Ansible's, as plain Python ones. Since ansible-core 2.19 texts and containers that come from a playbook are
-of classes of its own; nothing but plain ones can be marshalled, and none of the others crosses to a target.
+Values of Ansible's, as plain Python ones. Since ansible-core 2.19 texts and containers that come
+from a playbook are of classes of its own; nothing but plain ones can be marshalled, and none of the
+others crosses to a target.
 """
 
 from __future__ import absolute_import

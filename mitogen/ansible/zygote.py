@@ -2,10 +2,11 @@
 """
 The zygote: a warm interpreter over there that forks a child for each task.
 
-This text runs in an interpreter of its own that has nothing of Mitogen in it and no threads, so a fork is cheap and its
-child is clean. :func:`mitogen.ansible.target.zygote_source` puts it behind those of the modules that it imports. It is
-started by :mod:`mitogen.ansible.hub`, which sends orders in frames to our standard input and gets the answers from our
-standard output. At the end of the input it ends what still runs and itself.
+This text runs in an interpreter of its own that has nothing of Mitogen in it and no threads, so a
+fork is cheap and its child is clean. :func:`mitogen.ansible.target.zygote_source` puts it behind
+those of the modules that it imports. It is started by :mod:`mitogen.ansible.hub`, which sends
+orders in frames to our standard input and gets the answers from our standard output. At the end of
+the input it ends what still runs and itself.
 
 A frame is a job's number and the length of what follows, four bytes each, and
 then a marshalled tuple that begins with a word.
@@ -63,7 +64,8 @@ class Job(object):
 
 def pipe():
     """
-    Return (end to read, end to write), above the numbers that modules expect to be free. Neither survives an exec.
+    Return (end to read, end to write), above the numbers that modules expect to be free. Neither
+    survives an exec.
     """
     import fcntl
     ends = []
@@ -149,7 +151,8 @@ class Zygote(object):
 
     def on_background(self, number, digest, call, inner_digest, inner_call, environ, folder):
         """
-        Run the wrapper of an asynchronous task, and in its child the module: that of the last of its arguments.
+        Run the wrapper of an asynchronous task, and in its child the module: that of the last of
+        its arguments.
         """
         payload, inner = self.payloads[digest], self.payloads[inner_digest]
         if not self.warm_up(inner, inner_call) or not self.warm_up(payload, call):
@@ -298,8 +301,8 @@ class Zygote(object):
 
     def learn(self, payload):
         """
-        Import what a child has imported, where that is safe: modules of the standard library and Ansible's own. Of
-        others, and of the module itself, keep the code.
+        Import what a child has imported, where that is safe: modules of the standard library and
+        Ansible's own. Of others, and of the module itself, keep the code.
         """
         self.finder.payload = payload
         names, payload.lesson, payload.learned = payload.lesson, None, True
@@ -349,8 +352,8 @@ def exit_status(status):
 
 def epitaph(status):
     """
-    Return what the shell that Ansible has around an interpreter would say of its end. One that is no dash is replaced
-    by the interpreter, and says nothing.
+    Return what the shell that Ansible has around an interpreter would say of its end. One that is
+    no dash is replaced by the interpreter, and says nothing.
     """
     if not os.WIFSIGNALED(status) or not os.path.realpath('/bin/sh').endswith('dash'):
         return b''

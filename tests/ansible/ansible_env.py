@@ -1,10 +1,10 @@
 """
-Environments to run ansible-playbook in. Each is a virtual environment below `.venv-ansible` of the checkout, made
-once and kept until what it is made of changes:
+Environments to run ansible-playbook in. Each is a virtual environment below `.venv-ansible` of the
+checkout, made once and kept until what it is made of changes:
 
 ``ours``
-    ansible-core, our package as it is installed where this runs, and, beside them, the folder `ansible_mitogen` of
-    upstream's release: Ansible's side of it, on our package.
+    ansible-core, our package as it is installed where this runs, and, beside them, the folder
+    `ansible_mitogen` of upstream's release: Ansible's side of it, on our package.
 ``upstream``
     ansible-core and upstream's release as it is; for benchmarks.
 
@@ -29,7 +29,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 #: Whose `ansible_mitogen` is used.
 UPSTREAM = os.environ.get('MITOGEN_TEST_UPSTREAM', '0.3.54')
 
-#: The newest ansible-core that this release of `ansible_mitogen` knows, for each Python that can be a controller.
+#: The newest ansible-core that this release of `ansible_mitogen` knows, for each Python that can be
+#: a controller.
 CORES = {
     (3, 9): '>=2.15,<2.16',
     (3, 10): '>=2.17,<2.18',
@@ -132,7 +133,8 @@ class Environment(object):
 
     def install_ours(self):
         """
-        Copy what is installed here: the tests are about that, and it need not be compiled once more.
+        Copy what is installed here: the tests are about that, and it need not be compiled once
+        more.
         """
         for name in os.listdir(self.packages):
             if re.match(r'(mitogen|mitogen-.*|_mitogen_core.*|ansible_mitogen|ansible_collections)$', name):

@@ -1,10 +1,11 @@
 """
-Ansible on this package: playbooks over a real ssh server, by Ansible itself, by our connection plugins, and by the
-strategy of upstream's `ansible_mitogen` on our `mitogen`. All must tell the same. See docs/ansible.rst.
+Ansible on this package: playbooks over a real ssh server, by Ansible itself, by our connection
+plugins, and by the strategy of upstream's `ansible_mitogen` on our `mitogen`. All must tell the
+same. See docs/ansible.rst.
 
-It needs PyPI, or another place where pip finds ansible-core and upstream's release, and runs when asked for:
-``pytest --ansible``, or with ``CI`` in the environment. Each core, and each way to switch our plugins on, with the
-long playbook at its full length: ``make test-ansible``.
+It needs PyPI, or another place where pip finds ansible-core and upstream's release, and runs when
+asked for: ``pytest --ansible``, or with ``CI`` in the environment. Each core, and each way to
+switch our plugins on, with the long playbook at its full length: ``make test-ansible``.
 """
 
 import contextlib
@@ -23,8 +24,8 @@ from playbooks import ALL, Run
 #: The cores that this run of the tests is about.
 CORES = os.environ.get('MITOGEN_TEST_ANSIBLE_CORES', mitogen.core.CORE).split()
 
-#: Variables of the long playbook: how often a command is repeated, and the hosts of what is about one as well as of
-#: two.
+#: Variables of the long playbook: how often a command is repeated, and the hosts of what is about
+#: one as well as of two.
 LENGTH = {'many': 100, 'most': 'one:two'} if ALL else {'many': 10, 'most': 'one'}
 
 WAYS = ['command', 'path', 'collection', 'strategy']
@@ -116,8 +117,8 @@ def test_nothing_remains_of_a_killed_controller(site, method, way):
     run = Run(site, 'killed-%s-%d' % (way, method), way, CORES[-1])
     run.start('waits.yml', become=method)
     wait_for_task(run)
-    # Ansible's own worker outlives its controller until its task is done, and only then releases upstream's. That
-    # they are gone is seen to by what checks every test.
+    # Ansible's own worker outlives its controller until its task is done, and only then releases
+    # upstream's. That they are gone is seen to by what checks every test.
     run.kill()
     if way == 'upstream':
         assert len(run.sockets()) == 1

@@ -1,6 +1,7 @@
 """
-Containers: our connection plugins and those of the collections, over a program that plays docker, podman and kubectl
-and really starts what it is told to. All must tell the same, with fewer calls of that program.
+Containers: our connection plugins and those of the collections, over a program that plays docker,
+podman and kubectl and really starts what it is told to. All must tell the same, with fewer calls of
+that program.
 """
 
 import json
@@ -41,7 +42,8 @@ def calls(run):
 
 def told(run):
     """
-    Return the results of a run, without the words about containers that are not there: they quote the command.
+    Return the results of a run, without the words about containers that are not there: they quote
+    the command.
     """
     found = run.results()
     return dict((name, [event for event, _ in found[name]] if 'absent' in name else found[name]) for name in found)
@@ -60,5 +62,6 @@ def test_containers_tell_the_same_as_by_the_plugins_of_their_collections(site):
         found = told(run)
         assert sorted(found) == sorted(expected)
         assert [(name, found[name], expected[name]) for name in expected if found[name] != expected[name]] == []
-        # A context each, another one where the connection was made anew, and what is left to the collection's plugin.
+        # A context each, another one where the connection was made anew, and what is left to the
+        # collection's plugin.
         assert calls(run) < calls(plain) / 5

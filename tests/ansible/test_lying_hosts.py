@@ -1,5 +1,6 @@
 """
-The daemon of a run reads the answers of hosts without trust, and tells workers of them in words for a terminal.
+The daemon of a run reads the answers of hosts without trust, and tells workers of them in words for
+a terminal.
 """
 
 import collections

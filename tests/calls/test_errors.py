@@ -1,6 +1,6 @@
 """
-The facts that an error of a call tells: its type and text, and the causes, notes, members and numbers that belong to
-it.
+The facts that an error of a call tells: its type and text, and the causes, notes, members and
+numbers that belong to it.
 """
 
 import datetime

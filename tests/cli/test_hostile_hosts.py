@@ -1,6 +1,6 @@
 """
-Hosts that answer the commands of ``mitogen`` with data that nobody asked for. Their words are escaped, and cost no
-other host its result.
+Hosts that answer the commands of ``mitogen`` with data that nobody asked for. Their words are
+escaped, and cost no other host its result.
 """
 
 import json

@@ -1,5 +1,6 @@
 """
-The program `mitogen`: its commands, on this machine. See tests/cli/test_hosts.py for how hosts are written.
+The program `mitogen`: its commands, on this machine. See tests/cli/test_hosts.py for how hosts are
+written.
 """
 
 import json

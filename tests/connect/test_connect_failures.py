@@ -1,6 +1,6 @@
 """
-Targets that fail, or are slow, or talk too much, in each stage of the start and by several connection methods, and
-what the exceptions say about it.
+Targets that fail, or are slow, or talk too much, in each stage of the start and by several
+connection methods, and what the exceptions say about it.
 """
 
 import errno
@@ -71,7 +71,8 @@ def target(request, router, account):
     target = Target(request.param, router, account)
     yield target
     if target.failures:
-        # The router is none the worse for it. That each method succeeds is seen below, by what is slow or noisy.
+        # The router is none the worse for it. That each method succeeds is seen below, by what is
+        # slow or noisy.
         assert router.local().call(targets.identity, 1) == 1
 
 
@@ -85,7 +86,8 @@ def make_python(account):
     return make
 
 
-#: The first marker. The first stage repeats its last argument, and so shows that the parent has started it.
+#: The first marker. The first stage repeats its last argument, and so shows that the parent has
+#: started it.
 SAYS_0 = 'for token; do :; done; echo "MITO000 0 30b07f0 $token"'
 
 #: Reads what the parent answers to the first marker, all of it or a part, byte by byte.
@@ -271,8 +273,8 @@ def test_how_long_each_stage_took(router, make_python):
     times = re.search(
         r'^Times: starting the process ([0-9.]+) s, waiting for the interpreter to start ([0-9.]+) s, '
         r'interpreter started, waiting for the child to be ready ([0-9.]+) s\.$', str(caught.value), re.M)
-    # Only the sum is sure: on a busy machine the end of one stage is noticed late, and the next stage seems shorter.
-    # Each is rounded.
+    # Only the sum is sure: on a busy machine the end of one stage is noticed late, and the next
+    # stage seems shorter. Each is rounded.
     assert sum(map(float, times.groups())) >= 0.6 - 3 * 0.0005
 
 

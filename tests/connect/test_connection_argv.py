@@ -1,6 +1,6 @@
 """
-Command lines, options, and how prompts are recognised and answered, for each connection method, without starting
-anything.
+Command lines, options, and how prompts are recognised and answered, for each connection method,
+without starting anything.
 """
 
 import re

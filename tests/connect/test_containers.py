@@ -1,5 +1,6 @@
 """
-Children in containers, by stubs of the tools: tests/data/stubs. They take the real command lines, and start the child.
+Children in containers, by stubs of the tools: tests/data/stubs. They take the real command lines,
+and start the child.
 """
 
 import os

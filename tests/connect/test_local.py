@@ -220,7 +220,8 @@ def test_a_child_that_is_started_without_a_stderr_gets_one(router, make_python, 
 @contextlib.contextmanager
 def own_stderr_stays_here():
     """
-    Programs that are started in this block do not inherit this process's stderr. Ansible wants it so.
+    Programs that are started in this block do not inherit this process's stderr. Ansible wants it
+    so.
     """
     os.set_inheritable(2, False)
     yield

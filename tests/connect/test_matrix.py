@@ -1,10 +1,11 @@
 """
-Masters and children of different Pythons. tests/data/matrix has the program, which does all that a master does with a
-child, and with a child of that of yet another version, and tells what it found.
+Masters and children of different Pythons. tests/data/matrix has the program, which does all that a
+master does with a child, and with a child of that of yet another version, and tells what it found.
 
-By default each version is a child of the running Python, and each other version is a master of three children: of the
-oldest, the newest and its own version. MITOGEN_TEST_MATRIX=full has each with each. A grandchild is of the oldest or
-the newest that is here, whichever its parent is not. Pythons that are not installed here are named in the summary.
+By default each version is a child of the running Python, and each other version is a master of
+three children: of the oldest, the newest and its own version. MITOGEN_TEST_MATRIX=full has each
+with each. A grandchild is of the oldest or the newest that is here, whichever its parent is not.
+Pythons that are not installed here are named in the summary.
 """
 
 import json
@@ -47,7 +48,8 @@ def pairs():
 @pytest.fixture(scope='module')
 def package(tmp_path_factory):
     """
-    A folder with our package and nothing else: other Pythons must not find what was installed for this one.
+    A folder with our package and nothing else: other Pythons must not find what was installed for
+    this one.
     """
     folder = tmp_path_factory.mktemp('package')
     os.symlink(os.path.dirname(mitogen.__file__), str(folder / 'mitogen'))
@@ -97,7 +99,8 @@ def grandchild_of(child):
 
 def run_master(master, children, package):
     """
-    Run the program on one interpreter for some children; return (what it found of each in turn, its errors).
+    Run the program on one interpreter for some children; return (what it found of each in turn, its
+    errors).
     """
     env = dict(os.environ)
     for name in ('PYTHONPATH', 'MITOGEN_CORE', 'MITOGEN_LOG_LEVEL'):
@@ -120,8 +123,8 @@ def run_master(master, children, package):
 @pytest.fixture(scope='module')
 def outcome(request, package):
     """
-    A function that returns a master's findings about a child, and the master's errors. One process of each master tries
-    all children that are here, the first time that one of them is asked for.
+    A function that returns a master's findings about a child, and the master's errors. One process
+    of each master tries all children that are here, the first time that one of them is asked for.
     """
     outcomes = {}
 

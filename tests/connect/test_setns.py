@@ -1,5 +1,6 @@
 """
-setns(): into namespaces that the tests make with unshare, found by programs that stand for the containers' tools.
+setns(): into namespaces that the tests make with unshare, found by programs that stand for the
+containers' tools.
 """
 
 import grp
@@ -25,7 +26,8 @@ account = accounts.account
 
 def need_namespaces():
     """
-    Return the path of unshare. In a chroot, and in most containers, nobody may make a namespace of mounts.
+    Return the path of unshare. In a chroot, and in most containers, nobody may make a namespace of
+    mounts.
     """
     unshare = accounts.need_program('unshare', 'util-linux')
     probe = subprocess.run([unshare, '--mount', 'true'], stderr=subprocess.PIPE)
@@ -80,7 +82,8 @@ def container(tmp_path_factory):
 @pytest.fixture
 def make_tool(tmp_path):
     """
-    A function that makes a program which prints something, and writes its arguments to a file beside it.
+    A function that makes a program which prints something, and writes its arguments to a file
+    beside it.
     """
     def make(text):
         path = tmp_path / 'tool'

@@ -1,5 +1,6 @@
 """
-ssh(): OpenSSH's client, and a server of the tests' own on the loopback interface that lets a throw-away user in.
+ssh(): OpenSSH's client, and a server of the tests' own on the loopback interface that lets a
+throw-away user in.
 """
 
 import logging
@@ -303,7 +304,8 @@ def test_a_client_that_is_not_there(ssh):
 
 
 def test_a_connection_that_is_cut_while_the_child_starts(server, ssh):
-    # The parent of the login shell is the server's process for this connection, and runs as the user.
+    # The parent of the login shell is the server's process for this connection, and runs as the
+    # user.
     path = server.account.script('cutter', '''
         for token; do :; done
         echo "MITO000 0 30b07f0 $token"

@@ -1,5 +1,6 @@
 """
-The cost of starting a child: bytes, round trips, imports. Each form in which the core travels is the whole core.
+The cost of starting a child: bytes, round trips, imports. Each form in which the core travels is
+the whole core.
 """
 
 import ast
@@ -27,8 +28,8 @@ PACKAGE = os.path.dirname(mitogen.core.__file__)
 MOST_SHIPPED = 14200
 MOST_INSTALLED = 1500
 
-#: Modules of the interpreter that the core works with. The modules that they import in turn depend on the Python
-#: version.
+#: Modules of the interpreter that the core works with. The modules that they import in turn depend
+#: on the Python version.
 NEEDED = ['binascii', 'gc', 'zlib', 'select', '_pickle', '_socket', '_codecs', 'threading', 'collections', 'struct', 'errno',
           'itertools', 'time', 'os', 'io']
 NATIVE_NEEDED = ['types', '_weakrefset', '_mitogen_core']
@@ -304,7 +305,8 @@ def test_what_is_sent_needs_no_name_that_it_lacks():
     exec(compile(boot, 'boot', 'exec'), names)
     known = set(names) | set(dir(builtins)) | set(['__module__', '__qualname__'])
     used = global_names(compile(boot, 'boot', 'exec'))
-    # Used with a profile or a debug log only, when a child has everything; and after a look whether it is there.
+    # Used with a profile or a debug log only, when a child has everything; and after a look whether
+    # it is there.
     used -= set(['enable_profiling', 'enable_debug_logging', '_HookLoader'])
     members = set()
     for node in ast.parse(boot).body:

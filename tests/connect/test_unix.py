@@ -445,7 +445,8 @@ else:
 @pytest.fixture
 def start_as(account):
     """
-    A function that starts a program with a copy of the package as some user; all are ended after the test.
+    A function that starts a program with a copy of the package as some user; all are ended after
+    the test.
     """
     folder = os.path.join(account.folder, 'package')
     shutil.copytree(os.path.dirname(mitogen.__file__), os.path.join(folder, 'mitogen'),

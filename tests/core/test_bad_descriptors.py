@@ -1,6 +1,6 @@
 """
-No descriptor left, and numbers that are no descriptor: each is an OSError where it happens, and never the end of the
-process.
+No descriptor left, and numbers that are no descriptor: each is an OSError where it happens, and
+never the end of the process.
 """
 
 import errno

@@ -1,6 +1,7 @@
 """
-The cores are alike where a message, a function or an object comes to its end just then: the order of what the broker's
-thread runs, handlers that are taken away meanwhile, queues that nobody reads any more, numbers out of range.
+The cores are alike where a message, a function or an object comes to its end just then: the order
+of what the broker's thread runs, handlers that are taken away meanwhile, queues that nobody reads
+any more, numbers out of range.
 """
 
 import gc

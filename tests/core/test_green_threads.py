@@ -1,5 +1,6 @@
 """
-Beside other loops in one process: gevent and eventlet, whose threads share one of the system, trio and asyncio.
+Beside other loops in one process: gevent and eventlet, whose threads share one of the system, trio
+and asyncio.
 """
 
 import os

@@ -17,7 +17,8 @@ import places
 
 def make_logger_unless_locked(name):
     """
-    Do what a broker does when the first record of a child arrives, but do not wait for logging's lock.
+    Do what a broker does when the first record of a child arrives, but do not wait for logging's
+    lock.
     """
     if logging._lock.acquire(blocking=False):
         try:

@@ -1,6 +1,6 @@
 """
-When it hangs, it says why: the dump on a signal, the waits it tells of, the counters of a router, and what the error of
-a lost connection says.
+When it hangs, it says why: the dump on a signal, the waits it tells of, the counters of a router,
+and what the error of a lost connection says.
 """
 
 import logging
@@ -461,7 +461,8 @@ def test_it_tells_of_bad_data(router):
 
 def later_error_of(child, told):
     """
-    Return the error of a call to a context that there is no way to, once its detail has what is told.
+    Return the error of a call to a context that there is no way to, once its detail has what is
+    told.
     """
     def error():
         with pytest.raises(ChannelError) as caught:

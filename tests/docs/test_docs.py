@@ -1,5 +1,6 @@
 """
-The manual: its programs run, its tables agree with the code, and each name of the interface is explained.
+The manual: its programs run, its tables agree with the code, and each name of the interface is
+explained.
 """
 
 import ast

@@ -51,7 +51,8 @@ def tree(tmp_path):
 @pytest.fixture
 def mount(tmp_path):
     """
-    A function that runs the example and returns the folder that it has mounted something at, and the process.
+    A function that runs the example and returns the folder that it has mounted something at, and
+    the process.
     """
     folder = tmp_path / 'here'
     folder.mkdir()

@@ -49,7 +49,8 @@ def write_config(path, server, key):
 @pytest.fixture
 def config(server):
     """
-    Arguments that make hosts called bastion, one and two of the server, also for users that are logged in there.
+    Arguments that make hosts called bastion, one and two of the server, also for users that are
+    logged in there.
     """
     write_config(server.path('client'), server, server.path('user_key'))
     folder = os.path.join(server.account.home, '.ssh')
@@ -180,8 +181,8 @@ def test_a_process_table_on_a_terminal():
                             env=dict(os.environ, TERM='xterm'), start_new_session=True)
     output = []
     try:
-        # Unchanged text is not painted again, so the heading cannot be read from the stream; and where many
-        # spaces would be, the cursor moves.
+        # Unchanged text is not painted again, so the heading cannot be read from the stream; and
+        # where many spaces would be, the cursor moves.
         row = re.compile(rb'localhost(?: +|\x1b\[\d+;\d+H)\d+ ')
         testlib.wait_for(lambda: output.append(drain(master)) or row.search(b''.join(output)), 60)
         os.write(master, b'q')

@@ -26,7 +26,8 @@ def is_path(literal):
 
 def defines(text, name):
     """
-    Return whether a file has a class, a function, or an assigned name. A name with a dot is a method, with its class.
+    Return whether a file has a class, a function, or an assigned name. A name with a dot is a
+    method, with its class.
     """
     return all(re.search(r'^\s*((class|def) %s\b|%s = )|^[A-Za-z].*\b%s[([]' % ((re.escape(part),) * 3), text, re.M)
                for part in name.split('.'))

@@ -1,11 +1,12 @@
 """
-Feeds made-up output of a starting child to the protocols that read it until the child is ready, and compares what they
-do with a plain walk over the lines.
+Feeds made-up output of a starting child to the protocols that read it until the child is ready, and
+compares what they do with a plain walk over the lines.
 
     python tests/fuzz/bootstrap_fuzz.py --seconds 60
 
-The protocols are in pure Python and the same for both cores. An input that breaks a rule is printed, and the exit
-status is 1; --replay FILE... runs inputs again. test_fuzzers.py replays those that fuzz_corpus.py has.
+The protocols are in pure Python and the same for both cores. An input that breaks a rule is
+printed, and the exit status is 1; --replay FILE... runs inputs again. test_fuzzers.py replays those
+that fuzz_corpus.py has.
 """
 
 import argparse
@@ -103,7 +104,8 @@ def mutate(rng, data):
 
 def expected(data):
     """
-    Return (whether the first stage is answered, whether the child is ready, what follows that), by a plain walk.
+    Return (whether the first stage is answered, whether the child is ready, what follows that), by
+    a plain walk.
     """
     answered = False
     while b'\n' in data:
@@ -150,7 +152,8 @@ def try_one(data, rng):
                 conn.after.append(data[at:at + size])
             at += size
         written = b''.join(args[0][0] for args in writer.write.call_args_list)
-        # One password at most, however often it is asked for; ssh may have to give it to hosts on the way.
+        # One password at most, however often it is asked for; ssh may have to give it to hosts on
+        # the way.
         assert cls is mitogen.ssh.SetupProtocol or written.count(b'hunter2') <= 1
         assert len(protocol.logged_lines) <= protocol.history_size
         if bootstraps and max(len(line) for line in data.split(b'\n')) < protocol.max_tail:

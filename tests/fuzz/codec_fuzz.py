@@ -39,8 +39,8 @@ import fuzz_corpus  # noqa: E402
 
 READ_ERRORS = (pickle.UnpicklingError, codec_build.StreamError, EOFError, RecursionError)
 
-#: A RecursionError is in order for values that contain themselves by way of a Kwargs; the others, for what the
-#: fallback cannot write.
+#: A RecursionError is in order for values that contain themselves by way of a Kwargs; the others,
+#: for what the fallback cannot write.
 WRITE_ERRORS = (RecursionError, pickle.PicklingError, AttributeError)
 
 ROUTER = object()
@@ -199,7 +199,8 @@ def mutate(rng, data, others=()):
 
 def same(one, other, seen):
     """
-    Compare as repr() would, but look at what is shared only once: that may be far more than all it is made of.
+    Compare as repr() would, but look at what is shared only once: that may be far more than all it
+    is made of.
     """
     if type(one) is not type(other):
         return False
@@ -251,8 +252,8 @@ def try_one(codec, data, deny=False):
     try:
         again = codec.unpickle_all(written, ROUTER)
     except codec_build.StreamError as e:
-        # Only for the sake of a global that was read as a plain value, or of a byte key that was added to a Kwargs
-        # once that was made.
+        # Only for the sake of a global that was read as a plain value, or of a byte key that was
+        # added to a Kwargs once that was made.
         assert 'cannot unpickle' in str(e) or b'Kwargs' in data and "'utf-8' codec can't decode" in str(e), e
         return True
     if b'Kwargs' in data:

@@ -1,15 +1,17 @@
 """
-Feeds two targets what libFuzzer makes of their coverage: the pickle codec, built by clang with coverage, ASan and
-UBSan, and the protocols that read the output of a starting child, which are Python.
+Feeds two targets what libFuzzer makes of their coverage: the pickle codec, built by clang with
+coverage, ASan and UBSan, and the protocols that read the output of a starting child, which are
+Python.
 
     python tests/fuzz/coverage_fuzz.py codec --seconds 60
     python tests/fuzz/coverage_fuzz.py bootstrap --seconds 60
 
-Half of the changes to an input are libFuzzer's, half those of codec_fuzz.py or bootstrap_fuzz.py, which know the
-language, and whose rules hold here too. An input that reaches new code goes to .fuzz/TARGET and serves the next run. An
-input that breaks a rule, or the process, goes to .fuzz/TARGET-crash-*, with exit status not 0. Such a file, as an
-argument, is run again. --keep chooses from what was found what the suite replays. Arguments that start with one dash
-are libFuzzer's.
+Half of the changes to an input are libFuzzer's, half those of codec_fuzz.py or bootstrap_fuzz.py,
+which know the language, and whose rules hold here too. An input that reaches new code goes to
+.fuzz/TARGET and serves the next run. An input that breaks a rule, or the process, goes to
+.fuzz/TARGET-crash-*, with exit status not 0. Such a file, as an argument, is run again. --keep
+chooses from what was found what the suite replays. Arguments that start with one dash are
+libFuzzer's.
 
 Needs atheris, by which libFuzzer knows Python (tools/requirements-fuzz.txt), and clang.
 """
@@ -46,8 +48,8 @@ SANITIZERS = '-fsanitize=fuzzer-no-link,address,undefined'
 
 def start_sanitized():
     """
-    Start this program anew with the sanitizer's and libFuzzer's library loaded first, as the built codec wants both,
-    and after it the one by which libFuzzer finds the changes in Python.
+    Start this program anew with the sanitizer's and libFuzzer's library loaded first, as the built
+    codec wants both, and after it the one by which libFuzzer finds the changes in Python.
     """
     libs = [os.path.join(os.path.dirname(os.path.dirname(atheris.__file__)), 'asan_with_fuzzer.so'),
             importlib.util.find_spec('atheris.custom_mutator').origin]
@@ -95,7 +97,8 @@ def prepare_bootstrap():
 
 def command(target):
     """
-    Return the path of a program that is this one with a target: libFuzzer starts what it was started as.
+    Return the path of a program that is this one with a target: libFuzzer starts what it was
+    started as.
     """
     path = os.path.join(WORK, 'run-' + target)
     with open(path, 'w') as fp:

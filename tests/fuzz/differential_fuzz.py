@@ -3,12 +3,14 @@ Does the same to both cores, at random, and compares what comes of it.
 
     python tests/fuzz/differential_fuzz.py --seconds 60
 
-starts one process for each core. Both get the same operations: frames from scripted neighbours, messages made here,
-routes that come and go, and pickles, damaged and whole. After each one is told what every neighbour received, what was
-delivered to handlers and receivers, what was decoded or which error was raised, and what was logged. An operation
-whose outcomes differ is printed with the seed that leads to it, and the exit status is 1.
+starts one process for each core. Both get the same operations: frames from scripted neighbours,
+messages made here, routes that come and go, and pickles, damaged and whole. After each one is told
+what every neighbour received, what was delivered to handlers and receivers, what was decoded or
+which error was raised, and what was logged. An operation whose outcomes differ is printed with the
+seed that leads to it, and the exit status is 1.
 
-The package has to be installed with its compiled core. --seed N --steps N runs one row of operations again.
+The package has to be installed with its compiled core. --seed N --steps N runs one row of
+operations again.
 """
 
 import argparse
@@ -33,7 +35,8 @@ import places  # noqa: E402
 PEERS = (101, 102, 2 ** 32 - 1)
 IDS = PEERS + (0, 5, 103, 104, 2 ** 31, 999)
 
-#: Free ones; one with each policy; receivers with a respondent and without; those of the master; nobody's.
+#: Free ones; one with each policy; receivers with a respondent and without; those of the master;
+#: nobody's.
 HANDLES = (1, 2, 3, 4, 5, 6, 103, 104, 102, 999, 0, 2 ** 32 - 1)
 
 MARK = 77777
@@ -133,7 +136,8 @@ class World(logging.Handler):
         """
         Wait until all is done, and return what has come of it.
         """
-        # A message that a handler of the first turn sends to a handler here belongs to another turn.
+        # A message that a handler of the first turn sends to a handler here belongs to another
+        # turn.
         turns = 3
         while turns or self.router.stats()['queued_work']:
             self.testlib.sync(self.broker)
@@ -167,7 +171,8 @@ class World(logging.Handler):
                                  data=data.encode('latin-1'))
 
     def do_frame(self, peer_id, fields):
-        # Not through the socket: nothing would tell when a frame that is dropped has been looked at.
+        # Not through the socket: nothing would tell when a frame that is dropped has been looked
+        # at.
         stream = self.peers[PEERS.index(peer_id)].stream
         msg = self.make(**dict(dict(magic=0x4d49), **fields))
         msg.router = self.router
@@ -228,7 +233,8 @@ def describe(obj, seen):
     Return plain data that tells what an object is, and where in it an object comes again.
     """
     if callable(obj):
-        # A global that was not called. The cores have different things there, none of use to anybody.
+        # A global that was not called. The cores have different things there, none of use to
+        # anybody.
         return ['global']
     name = type(obj).__name__
     if name in ('set', 'frozenset', 'bytearray'):

@@ -3,14 +3,15 @@ Lies to a whole master, at random, and looks whether anybody else notices.
 
     python tests/fuzz/master_fuzz.py --seconds 60
 
-A row starts a master with services, files and a UNIX socket, a child and a grandchild that call and are called all the
-time, and two peers that speak raw frames: a child, of the master or of another child, and a client of the socket. In
-each batch both say what master_grammar.py makes up. Afterwards everything must hold that master_world.py checks: routes
-and names of others are what they were, each answer came from who was asked, no call waited without end, nobody obeyed,
-no line of the log is forged, and the master has not grown. The cores take turns.
+A row starts a master with services, files and a UNIX socket, a child and a grandchild that call and
+are called all the time, and two peers that speak raw frames: a child, of the master or of another
+child, and a client of the socket. In each batch both say what master_grammar.py makes up.
+Afterwards everything must hold that master_world.py checks: routes and names of others are what
+they were, each answer came from who was asked, no call waited without end, nobody obeyed, no line
+of the log is forged, and the master has not grown. The cores take turns.
 
-A rule that does not hold is printed with the steps of the batch, and the exit status is 1. ``--core native --seed N``
-runs one row again; how threads meet is another time another way.
+A rule that does not hold is printed with the steps of the batch, and the exit status is 1. ``--core
+native --seed N`` runs one row again; how threads meet is another time another way.
 """
 
 import argparse

@@ -18,19 +18,22 @@ GET_RESOURCE, LOAD_RESOURCE, HAVE_MODULES, CALL_AT_ONCE = 112, 113, 114, 130
 #: Frames whose payload is as it is, and pickles.
 RAW, PICKLE, BLOB = 0x4d49, 0x4d4a, 0x4d4b
 
-#: In each line that a peer has the master log, for the one who looks for forged lines. Nothing with a bracket is near.
+#: In each line that a peer has the master log, for the one who looks for forged lines. Nothing with
+#: a bracket is near.
 FORGED = u'00:00:00.000000 E mitogen: forged by somebody'
 
 #: Characters that a terminal obeys, or that end a line.
 EVIL = u'\n\r\x0b\x0c\x1b\x1c\x85\x9b\u200f\u202e\u2028\u2029\u2066\x07\x08\0'
 
-#: Sizes at which something changes: a header, a page, the limits of requests, of chunks and of pipes.
+#: Sizes at which something changes: a header, a page, the limits of requests, of chunks and of
+#: pipes.
 EDGES = (0, 1, 27, 28, 29, 4095, 4096, 4097, 8191, 8192, 8193, 9999, 10000, 10001, 65535, 65536, 131072, 1 << 20)
 
 #: How many of the ids that a peer was handed it announces: it may do so once for each.
 ANNOUNCED = 50
 
-#: Handles that take orders, from contexts with authority only. A client of a UNIX socket has authority.
+#: Handles that take orders, from contexts with authority only. A client of a UNIX socket has
+#: authority.
 ORDERS = (CALL_FUNCTION, CALL_AT_ONCE, SHUTDOWN, LOAD_MODULE, FORWARD_MODULE, DETACHING, CALL_SERVICE, LOAD_RESOURCE, 111)
 
 
@@ -44,7 +47,8 @@ def pickled(value):
 
 class Grammar(object):
     """
-    Makes steps for one peer of a world. `rng` decides, and nothing else: the same seed makes the same steps.
+    Makes steps for one peer of a world. `rng` decides, and nothing else: the same seed makes the
+    same steps.
     """
     def __init__(self, rng, world, peer):
         self.rng = rng
@@ -121,7 +125,8 @@ class Grammar(object):
 
     def have_modules(self):
         """
-        Make what a child says of its interpreter and its modules. Those of a child that runs our bytecode are others.
+        Make what a child says of its interpreter and its modules. Those of a child that runs our
+        bytecode are others.
         """
         version = self.rng.choice((sys.version, sys.version, u'2.7.18 (x)', u'3.4.2 [PyPy 7.3]', u'', self.some_text()))
         names = self.rng.choice(((), (u'os.py', u'json', u'mitogen'), [u'n%d' % i for i in range(5000)],

@@ -1,6 +1,6 @@
 """
-A whole master for the fuzzer of it: a tree of honest processes, two peers that lie, and what must hold whatever these
-say.
+A whole master for the fuzzer of it: a tree of honest processes, two peers that lie, and what must
+hold whatever these say.
 """
 
 import gc
@@ -24,14 +24,15 @@ import mitogen.service
 import mitogen.unix
 import mitogen.utils
 
-#: Seconds after which a call hangs: longer than any takes, on a machine that has much else to do. A peer in between may
-#: be waited for until its limit, and some rounds in which that is looked at, are over.
+#: Seconds after which a call hangs: longer than any takes, on a machine that has much else to do. A
+#: peer in between may be waited for until its limit, and some rounds in which that is looked at,
+#: are over.
 PATIENCE = 150.0
 
 SECRET = 'for nobody to be served'
 
-#: Growth that is allowed from the second third of the batches to the last, medians of each. Descriptors: each peer
-#: may have so many files open. Contexts are reckoned instead.
+#: Growth that is allowed from the second third of the batches to the last, medians of each.
+#: Descriptors: each peer may have so many files open. Contexts are reckoned instead.
 GROWTH = {'bytes': 48 << 20, 'descriptors': 10, 'threads': 2, 'handles': 20}
 
 #: Characters that end a line for some reader or other.
@@ -188,7 +189,8 @@ class World(object):
         number = self.grandchild.context_id
         yield self.sibling.call_async(whole_tree.ask_who, number, token), (self.pids[number], number, token)
         if not self.middle:
-            # Otherwise the liar's fetches are in its way, until they are given up: both are behind one peer.
+            # Otherwise the liar's fetches are in its way, until they are given up: both are behind
+            # one peer.
             path = os.path.join(self.folder, 'open', 'file')
             yield self.sibling.call_async(whole_tree.fetch, master, path), (True, self.digest)
         yield self.grandchild.call_async(whole_tree.log, u'honest'), None
@@ -264,7 +266,8 @@ class World(object):
             check(facts == self.facts[number], 'context %d was %r and is %r', number, self.facts[number], facts)
         check(not whole_tree.noted, 'the master obeyed: %r', whole_tree.noted)
         check(not self.desk.orders, 'a service obeyed %d times', self.desk.orders)
-        # Each peer may have announced some ids of its own, and names its parent, itself and one child at most.
+        # Each peer may have announced some ids of its own, and names its parent, itself and one
+        # child at most.
         most = len(self.honest) + 2 + sum(peer.count for peer in self.peers) * 60
         check(len(self.router._context_by_id) <= most, 'the master knows %d contexts, which is more than %d',
               len(self.router._context_by_id), most)
@@ -282,7 +285,8 @@ class World(object):
 
     def check_growth(self):
         """
-        Compare the last third of the batches with the one before it; the first one is for warming up.
+        Compare the last third of the batches with the one before it; the first one is for warming
+        up.
         """
         third = len(self.measured) // 3
         if not third:

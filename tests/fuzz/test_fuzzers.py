@@ -1,6 +1,6 @@
 """
-Short, repeatable runs of the fuzzers; the inputs that once failed, or nearly, run again. The engine's are replayed by
-its own tests, the codec's by test_codec.py.
+Short, repeatable runs of the fuzzers; the inputs that once failed, or nearly, run again. The
+engine's are replayed by its own tests, the codec's by test_codec.py.
 """
 
 import os

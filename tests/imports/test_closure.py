@@ -1,8 +1,8 @@
 """
 A child that asks for a module is sent all that this module needs and the child lacks.
 
-The packages are made for each test. They are on the path of this process, and on no child's. Children are asked by
-`eval`, which they have.
+The packages are made for each test. They are on the path of this process, and on no child's.
+Children are asked by `eval`, which they have.
 """
 
 import sys
@@ -24,7 +24,8 @@ IMPORTER = "[f for f in __import__('sys').meta_path if type(f).__name__ == 'Impo
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """
-    A function that writes files, given as relative path -> text, below a folder that this process imports from.
+    A function that writes files, given as relative path -> text, below a folder that this process
+    imports from.
     """
     # A new folder, which no cache knows.
     folder = tmp_path / 'site'

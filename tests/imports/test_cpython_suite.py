@@ -1,14 +1,15 @@
 """
-CPython's own tests of finders, loaders and resources (``test.test_importlib`` of this interpreter), run in a child
-against what came from the master.
+CPython's own tests of finders, loaders and resources (``test.test_importlib`` of this interpreter),
+run in a child against what came from the master.
 
-Those of finders and loaders are abstract: they name the cases, which are below. Those of resources are mixins: they get
-a package that is a copy of theirs, and that only the master has.
+Those of finders and loaders are abstract: they name the cases, which are below. Those of resources
+are mixins: they get a package that is a copy of theirs, and that only the master has.
 
-Left out: `test_open`, `test_read` and `test_path` have classes ``Common...Tests``, and `test_resource` the classes
-``ResourceLoaderTests``, ``ResourceCornerCaseTests`` and ``DeletingZipsTest``: these make packages with a loader of
-their own, or delete archives. ``test_natural_path`` wants a path on disk without ``as_file()``. The tests below
-``builtin``, ``extension``, ``frozen``, ``import_`` and ``source`` are about loaders that are not ours.
+Left out: `test_open`, `test_read` and `test_path` have classes ``Common...Tests``, and
+`test_resource` the classes ``ResourceLoaderTests``, ``ResourceCornerCaseTests`` and
+``DeletingZipsTest``: these make packages with a loader of their own, or delete archives.
+``test_natural_path`` wants a path on disk without ``as_file()``. The tests below ``builtin``,
+``extension``, ``frozen``, ``import_`` and ``source`` are about loaders that are not ours.
 """
 
 import os

@@ -1,5 +1,6 @@
 """
-Answers of the parent about modules and data may be damaged. The import that waits fails, and the next one asks again.
+Answers of the parent about modules and data may be damaged. The import that waits fails, and the
+next one asks again.
 """
 
 import contextlib

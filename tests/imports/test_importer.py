@@ -22,7 +22,8 @@ import testlib
 
 class Served(object):
     """
-    An importer whose requests are answered from a table of LOAD_MODULE tuples, by name, on the broker's thread.
+    An importer whose requests are answered from a table of LOAD_MODULE tuples, by name, on the
+    broker's thread.
     """
 
     def __init__(self, router, table=(), policy=None):

@@ -1,5 +1,6 @@
 """
-A notebook: its cells are the main program, which has no file. The kernel is a real one, ipykernel from PyPI.
+A notebook: its cells are the main program, which has no file. The kernel is a real one, ipykernel
+from PyPI.
 """
 
 import fcntl
@@ -47,7 +48,8 @@ END = 'router.broker.shutdown(); router.broker.join()'
 @pytest.fixture(scope='module')
 def jupyter():
     """
-    A folder of packages that has ipykernel and nothing of ours. It is kept, as it takes a while to install.
+    A folder of packages that has ipykernel and nothing of ours. It is kept, as it takes a while to
+    install.
     """
     folder = os.path.join(places.ROOT, '.venv-jupyter', 'py%d.%d' % sys.version_info[:2])
     os.makedirs(folder, exist_ok=True)

@@ -62,7 +62,8 @@ def make(site, name, noise=NOISE):
 @pytest.fixture
 def run():
     """
-    A function that has a child of a new master import a module, and returns the size of the data that it finds.
+    A function that has a child of a new master import a module, and returns the size of the data
+    that it finds.
     """
     def run(name='kep_a', most=MOST, via=False):
         with mitogen.master.Router() as router:

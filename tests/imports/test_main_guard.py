@@ -1,5 +1,6 @@
 """
-The main module of a program: children get it without its guarded part, and one without a guard is an error.
+The main module of a program: children get it without its guarded part, and one without a guard is
+an error.
 """
 
 import logging

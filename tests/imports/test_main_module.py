@@ -1,6 +1,7 @@
 # -*- coding: utf-8 -*-
 """
-The main module, whose functions children call: of a package, a script of any name, and one that has no file.
+The main module, whose functions children call: of a package, a script of any name, and one that has
+no file.
 """
 
 import subprocess

@@ -420,8 +420,8 @@ RELATED = ['finder_pkg', 'finder_pkg.a', 'finder_pkg.b', 'finder_pkg.sub', 'mito
 
 def prepare_relations(finder):
     """
-    Load what the module `finder_pkg.relations` imports, the absent one excepted. Its `from . import b` is not among
-    what upstream reports either; here another import of b follows.
+    Load what the module `finder_pkg.relations` imports, the absent one excepted. Its `from . import
+    b` is not among what upstream reports either; here another import of b follows.
     """
     import finder_pkg.a
     import finder_pkg.b
@@ -610,7 +610,8 @@ def test_a_core_that_cannot_be_reduced_is_one_warning(monkeypatch, caplog, nothi
 
 def cannot_read(paths):
     """
-    Return a replacement of functions that read files, which fails for some paths as where no descriptor is left.
+    Return a replacement of functions that read files, which fails for some paths as where no
+    descriptor is left.
     """
     def read(*args):
         if args[-1] in paths:

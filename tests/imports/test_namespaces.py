@@ -1,8 +1,9 @@
 """
-Packages of several folders, of which some are on the master and some on the target; and folders that only look like
-packages.
+Packages of several folders, of which some are on the master and some on the target; and folders
+that only look like packages.
 
-The packages are made for each test. One child serves all tests of a router's kind, so each has names of its own.
+The packages are made for each test. One child serves all tests of a router's kind, so each has
+names of its own.
 """
 
 import sys

@@ -54,7 +54,8 @@ def counts_of(router, func, *args):
 @pytest.fixture
 def context(router):
     """
-    A child that already has the functions called in children, so that what it asks for after that can be counted.
+    A child that already has the functions called in children, so that what it asks for after that
+    can be counted.
     """
     context = router.local()
     assert context.call(child.importable, 'sys') is None
@@ -299,8 +300,8 @@ def test_one_module_without_needs(context, router):
 def test_a_module_of_a_package_brings_what_it_needs(context, router):
     import simple_pkg.a
     result, asked = counts_of(router, context.call, simple_pkg.a.subtract_one_add_two, 3)
-    # The child asks for the module, and then for its package unless that has come. If this request comes when all has
-    # gone, it is answered once more.
+    # The child asks for the module, and then for its package unless that has come. If this request
+    # comes when all has gone, it is answered once more.
     assert result == 4 and asked in [(1, 3, 0), (2, 3, 0), (2, 4, 0)]
     # Nothing is asked for twice.
     assert counts_of(router, context.call, simple_pkg.a.name) == ('simple_pkg.a', (0, 0, 0))
@@ -495,7 +496,8 @@ def test_a_master_on_another_interpreter(name):
     assert 'done' in out
 
 
-# With a master on the compiled core, tests/connect/test_matrix.py has children and grandchildren of each.
+# With a master on the compiled core, tests/connect/test_matrix.py has children and grandchildren of
+# each.
 @pytest.mark.pure
 @pytest.mark.slow
 @pytest.mark.parametrize('name', pythons.NAMES)

@@ -1,5 +1,6 @@
 """
-How much a child is sent before it asks for it: that follows the distance, and what was sent in vain is counted.
+How much a child is sent before it asks for it: that follows the distance, and what was sent in vain
+is counted.
 """
 
 import sys

@@ -1,5 +1,6 @@
 """
-Processes that multiprocessing starts in a child, by other means than fork, have the modules that came from the master.
+Processes that multiprocessing starts in a child, by other means than fork, have the modules that
+came from the master.
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """
-The files of a distribution, as a child writes them. Whatever the sender, nothing is written elsewhere, and no
-incomplete file stays.
+The files of a distribution, as a child writes them. Whatever the sender, nothing is written
+elsewhere, and no incomplete file stays.
 """
 
 import os

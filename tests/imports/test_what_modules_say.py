@@ -1,6 +1,6 @@
 """
-A child can ask about modules, files and distributions of the master as if they were on its disk: specs, lists of what
-is in packages, resources, metadata.
+A child can ask about modules, files and distributions of the master as if they were on its disk:
+specs, lists of what is in packages, resources, metadata.
 
 The packages are made for each test. One child serves all of them, so each has names of its own.
 """
@@ -152,7 +152,8 @@ def there(tmp_path_factory):
 @pytest.fixture(scope='module', params=['own', 'grandchild', 'python3.13'])
 def child(request, own_router, there):
     """
-    A child that has this Python, one that has its modules from its parent, and one that is sent sources.
+    A child that has this Python, one that has its modules from its parent, and one that is sent
+    sources.
     """
     python = sys.executable if request.param != 'python3.13' else pythons.find_python('python3.13')
     via = own_router.local() if request.param == 'grandchild' else None
@@ -343,7 +344,8 @@ def test_a_distribution_of_the_target_is_its_own(ask, home, there):
 @pytest.fixture
 def denied(home, own_router, monkeypatch):
     """
-    A function that asks a child which is denied things, and one that asks by hand what no honest child asks.
+    A function that asks a child which is denied things, and one that asks by hand what no honest
+    child asks.
     """
     monkeypatch.syspath_prepend(str(home))
     write(home, {

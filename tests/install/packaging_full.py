@@ -1,6 +1,7 @@
 """
-Everything that is uploaded, on every interpreter of this machine, and beside what people have installed already. Run by
-"make test-packaging"; it takes minutes, and fetches upstream's release and ansible-core with pip.
+Everything that is uploaded, on every interpreter of this machine, and beside what people have
+installed already. Run by "make test-packaging"; it takes minutes, and fetches upstream's release
+and ansible-core with pip.
 """
 
 import glob
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.seconds(900)
 @pytest.fixture(scope='session')
 def built(tmp_path_factory):
     """
-    The folder of all that "make wheels" builds. MITOGEN_TEST_DIST names one that has been built before.
+    The folder of all that "make wheels" builds. MITOGEN_TEST_DIST names one that has been built
+    before.
     """
     folder = os.environ.get('MITOGEN_TEST_DIST')
     if not folder:
@@ -166,7 +168,8 @@ def test_a_second_build_gives_the_same_files(built, tmp_path):
 def test_the_files_are_fit_to_be_uploaded(built, tmp_path):
     files = sorted(glob.glob(os.path.join(built, '*')))
     packages.run([sys.executable, '-m', 'twine', 'check', '--strict'] + files, tmp_path)
-    # W002: stubs of modules with the same interface. W009, W010: the folders for Ansible, and the library of libev.
+    # W002: stubs of modules with the same interface. W009, W010: the folders for Ansible, and the
+    # library of libev.
     packages.run([sys.executable, '-m', 'check_wheel_contents', '--ignore', 'W002,W009,W010'] +
                  [path for path in files if path.endswith('.whl')], tmp_path)
 

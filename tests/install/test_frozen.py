@@ -1,5 +1,6 @@
 """
-Applications that PyInstaller has frozen: they never start themselves as an interpreter, and say what they lack.
+Applications that PyInstaller has frozen: they never start themselves as an interpreter, and say
+what they lack.
 """
 
 import os
@@ -73,7 +74,8 @@ def application(tmp_path_factory):
 @pytest.fixture
 def start(application, tmp_path):
     """
-    A function that runs the application and returns what it prints, by lines, once it has been seen to start one time.
+    A function that runs the application and returns what it prints, by lines, once it has been seen
+    to start one time.
     """
     def start(*args):
         starts = tmp_path / 'starts'

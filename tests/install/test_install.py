@@ -1,5 +1,6 @@
 """
-setup.py on machines that lack something: the install succeeds with the pure core and says what is missing.
+setup.py on machines that lack something: the install succeeds with the pure core and says what is
+missing.
 """
 
 import os
@@ -39,8 +40,8 @@ def tree(tmp_path):
 
 def environ_with(**env):
     """
-    Return the environment of a build with these settings, and without those of the person who runs the tests: tox has
-    some.
+    Return the environment of a build with these settings, and without those of the person who runs
+    the tests: tox has some.
     """
     environ = dict(os.environ)
     for name in ('MITOGEN_PURE', 'MITOGEN_REQUIRE_NATIVE', 'MITOGEN_WERROR', 'PYTHONPATH'):

@@ -1,5 +1,6 @@
 """
-Modules in parts: one text where they are installed, parts that are run in one namespace in a checkout.
+Modules in parts: one text where they are installed, parts that are run in one namespace in a
+checkout.
 """
 
 import ast
@@ -38,7 +39,8 @@ def joined(module):
 
 def in_checkout(program, python=sys.executable, core='pure'):
     """
-    Run a program that imports the package from the source tree; return what it prints, which is JSON.
+    Run a program that imports the package from the source tree; return what it prints, which is
+    JSON.
     """
     env = dict(os.environ, PYTHONPATH=places.ROOT, MITOGEN_CORE=core, PYTHONDONTWRITEBYTECODE='1')
     out = subprocess.check_output([python, '-c', 'import json, sys\n' + program], env=env, cwd=places.LIB, timeout=110)
@@ -64,8 +66,8 @@ def test_no_part_is_left_out_and_none_is_there_twice(module):
     assert '# house' not in joined(module)
 
 
-#: Prints what a master serves of its modules, and for each interpreter whether a child of it has a child of its own, or
-#: why it has none.
+#: Prints what a master serves of its modules, and for each interpreter whether a child of it has a
+#: child of its own, or why it has none.
 SERVES = '''
 import os, traceback
 import mitogen.core, mitogen.master, mitogen.parent, mitogen.utils
@@ -88,7 +90,8 @@ print(json.dumps([mitogen.core.get_core_source().decode('utf-8'), source('mitoge
 
 def served(parent, children):
     """
-    Run a master in the checkout; return for each child whether it had children of its own, one of another Python.
+    Run a master in the checkout; return for each child whether it had children of its own, one of
+    another Python.
     """
     other = pythons.find_python('python2.7') if pythons.is_here('python2.7') else sys.executable
     found = in_checkout(SERVES % (children, other), parent)

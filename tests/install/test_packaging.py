@@ -1,6 +1,7 @@
 """
-The files that are uploaded: the sdist has all that a build needs, and each kind of wheel works where nothing
-else is. Every interpreter, libev inside, upstream and Ansible: tests/install/packaging_full.py ("make test-packaging").
+The files that are uploaded: the sdist has all that a build needs, and each kind of wheel works
+where nothing else is. Every interpreter, libev inside, upstream and Ansible:
+tests/install/packaging_full.py ("make test-packaging").
 """
 
 import glob
@@ -21,8 +22,8 @@ VERSION = '.'.join(str(part) for part in mitogen.__version__)
 
 setuptools = pytest.importorskip('setuptools')
 pytestmark = [
-    # A wheel has both cores, whichever core runs the tests. One with the extension is built for the first test that
-    # wants it.
+    # A wheel has both cores, whichever core runs the tests. One with the extension is built for the
+    # first test that wants it.
     pytest.mark.once, pytest.mark.seconds(900),
     pytest.mark.skipif(not os.path.exists(os.path.join(places.ROOT, 'tools', 'wheels.py')), reason='needs the source tree'),
 ]
@@ -46,7 +47,8 @@ def native_wheel(sdist, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp('native')
     tree = packages.tool().unpack(sdist, str(folder / 'tree'))
-    # How fast it is is not asked here, and the optimizer takes most of the time. Nobody debugs it either.
+    # How fast it is is not asked here, and the optimizer takes most of the time. Nobody debugs it
+    # either.
     compiler = folder / 'compiler'
     compiler.write_text('#!/bin/sh\nexec %s "$@" -O0 -g0\n' % (os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc'))
     compiler.chmod(0o755)
@@ -161,7 +163,8 @@ def test_every_file_of_the_package_is_in_every_wheel(native_wheel, pure_wheel):
 
 def tracked():
     """
-    Return the names of the files of the project: those that git has, or without git, those that a build may read.
+    Return the names of the files of the project: those that git has, or without git, those that a
+    build may read.
     """
     try:
         out = subprocess.check_output(['git', 'ls-files', '-z'], cwd=places.ROOT, stderr=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
 """
-A program that was written for Mitogen finds every name it knows, or docs/interface.rst says why not. That table also
-names a test for each; here it is kept true, against a record of the names (data/interface.txt) and against our
-package. See interface.py for how the record is made.
+A program that was written for Mitogen finds every name it knows, or docs/interface.rst says why
+not. That table also names a test for each; here it is kept true, against a record of the names
+(data/interface.txt) and against our package. See interface.py for how the record is made.
 """
 
 import ast
@@ -78,8 +78,8 @@ here = interface.record()
 
 def find(module, name):
     """
-    Return what a dotted name means in our package, or raise AttributeError. Attributes that only objects have are
-    looked for in objects.
+    Return what a dotted name means in our package, or raise AttributeError. Attributes that only
+    objects have are looked for in objects.
     """
     value = importlib.import_module(module)
     parts = name.split('.')
@@ -208,8 +208,8 @@ def parameters(text):
 
 def test_functions_take_what_they_always_took():
     """
-    A call that was right is still right: the same names in the same order with the same defaults. There may be more,
-    behind them, with defaults.
+    A call that was right is still right: the same names in the same order with the same defaults.
+    There may be more, behind them, with defaults.
     """
     wrong = []
     for key in compared():

@@ -1,10 +1,10 @@
 """
-Programs that use much of the interface at once, as people have written them for Mitogen 0.3.x. Each prints what it
-sees. Its output with upstream's release is kept beside it (``programs/*.txt``), and its output with ours has to be the
-same.
+Programs that use much of the interface at once, as people have written them for Mitogen 0.3.x. Each
+prints what it sees. Its output with upstream's release is kept beside it (``programs/*.txt``), and
+its output with ours has to be the same.
 
-With ``MITOGEN_UPSTREAM`` set to the path of an interpreter that has upstream's release, the programs run there, too,
-and what is kept is checked.
+With ``MITOGEN_UPSTREAM`` set to the path of an interpreter that has upstream's release, the
+programs run there, too, and what is kept is checked.
 """
 
 import glob

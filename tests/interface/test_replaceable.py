@@ -1,6 +1,7 @@
 """
-Programs and tests pass objects of their own, subclass ours, and replace attributes of both. docs/differences.rst lists
-the steps that the compiled core takes without Python, which cannot be replaced.
+Programs and tests pass objects of their own, subclass ours, and replace attributes of both.
+docs/differences.rst lists the steps that the compiled core takes without Python, which cannot be
+replaced.
 """
 
 import gc

@@ -33,8 +33,8 @@ def test_the_package_says_that_it_is_typed():
     assert {'__init__', 'core', 'parent', 'master', 'select', 'service', 'utils', 'unix', 'fork'} <= set(STUBS)
 
 
-#: All that is strict, but for the examples: they are not annotated, as they run on Python 2.7 too. Their bodies are
-#: checked all the same.
+#: All that is strict, but for the examples: they are not annotated, as they run on Python 2.7 too.
+#: Their bodies are checked all the same.
 CONFIG = '''
 [mypy]
 strict = True
@@ -77,14 +77,16 @@ def test_a_typed_program_passes_the_strict_checks(checked):
 @pytest.mark.skipif(not os.path.isdir(os.path.join(places.ROOT, 'examples')), reason='needs the source tree')
 def test_the_examples_use_the_interface_as_the_stubs_have_it(checked):
     assert len(examples()) > 3
-    # Errors that a version of mypy finds in the standard library's stub of logging.Handler.lock are not about us.
+    # Errors that a version of mypy finds in the standard library's stub of logging.Handler.lock are
+    # not about us.
     errors = [line for line in checked.splitlines()
               if ': error:' in line and not re.search(r'"(RLock \| None|Optional\[(RLock|LockType)\])"', line)]
     assert errors == [], checked
 
 
 def test_the_stubs_agree_with_the_package(tmp_path):
-    # With the running core: a class that it replaces must look like its twin. Modules one by one, as some have no stub.
+    # With the running core: a class that it replaces must look like its twin. Modules one by one,
+    # as some have no stub.
     modules = ['mitogen.' + name for name in STUBS if name != '__init__']
     status, out = run(['mypy.stubtest', '--concise', '--ignore-missing-stub', '--ignore-disjoint-bases',
                        '--ignore-unused-allowlist', '--allowlist',

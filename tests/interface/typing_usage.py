@@ -1,6 +1,6 @@
 """
-The public interface as a typed program uses it. Never run: ``mypy --strict`` reads it (tests/interface/test_typing.py),
-and every ``assert_type`` is a claim about the stubs.
+The public interface as a typed program uses it. Never run: ``mypy --strict`` reads it
+(tests/interface/test_typing.py), and every ``assert_type`` is a claim about the stubs.
 """
 
 import os

@@ -1,6 +1,6 @@
 """
-Throw-away users, and the configuration of the tools that change the user. All of it belongs to this process and is
-removed again. The next run removes all that a killed run has left.
+Throw-away users, and the configuration of the tools that change the user. All of it belongs to this
+process and is removed again. The next run removes all that a killed run has left.
 """
 
 import contextlib

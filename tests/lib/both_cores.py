@@ -1,9 +1,10 @@
 """
-Two cores, one suite: ``pytest --core both`` (the default) runs the whole suite twice, at the same time and each in
-processes of its own with ``MITOGEN_CORE`` set, and sums up. Nothing here imports mitogen before that variable is set.
+Two cores, one suite: ``pytest --core both`` (the default) runs the whole suite twice, at the same
+time and each in processes of its own with ``MITOGEN_CORE`` set, and sums up. Nothing here imports
+mitogen before that variable is set.
 
-Most of a test is waiting for something, so more than one file of each core is run at a time (pytest-xdist; ``-n 0``
-runs one after the other).
+Most of a test is waiting for something, so more than one file of each core is run at a time
+(pytest-xdist; ``-n 0`` runs one after the other).
 """
 
 import glob
@@ -35,8 +36,9 @@ START = 'import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sy
 #: A module of which each test is so.
 ALL_ONCE = re.compile(r'^pytestmark = \[?\s*(#.*\s*)?pytest\.mark\.once\b', re.M)
 
-#: Files of a core that are run at a time, where there is more than one processor. With two of each, both processors
-#: were idle for a quarter of the time. The pure core's run has more to do, and would end minutes after the other one.
+#: Files of a core that are run at a time, where there is more than one processor. With two of each,
+#: both processors were idle for a quarter of the time. The pure core's run has more to do, and
+#: would end minutes after the other one.
 JOBS = {'native': 3, 'pure': 4}
 
 
@@ -69,8 +71,8 @@ def without_core(args):
 
 def run_both(config):
     """
-    Run the suite over each core, at the same time where there is more than one processor, and print one closing line
-    for both. The output of the second one comes when the first has ended.
+    Run the suite over each core, at the same time where there is more than one processor, and print
+    one closing line for both. The output of the second one comes when the first has ended.
     """
     args = without_core(config.invocation_params.args)
     totals = {'passed': 0, 'failed': 0, 'skipped': 0}
@@ -82,7 +84,8 @@ def run_both(config):
         # A file stays together: its tests may share what takes long to start.
         keep_bytecode(args)
         jobs = {core: ['-n', str(count), '--dist', 'loadfile', '--no-loadscope-reorder'] for core, count in JOBS.items()}
-    # The native run has Ansible and more starts to look for leaks in; the pure one has what is to be run once.
+    # The native run has Ansible and more starts to look for leaks in; the pure one has what is to
+    # be run once.
     native = Run(config, 'native', jobs['native'] + args, {ANSIBLE_CORES: 'native pure', ONCE_ELSEWHERE: '1'})
     pure = Run(config, 'pure', jobs['pure'] + args, {ANSIBLE_CORES: ''}, keep_output=together)
     if together:
@@ -117,8 +120,8 @@ def run_both(config):
 
 def keep_bytecode(args):
     """
-    In a fresh checkout, have one process import the test modules. Otherwise each of four would rewrite all of them, at
-    the same time.
+    In a fresh checkout, have one process import the test modules. Otherwise each of four would
+    rewrite all of them, at the same time.
     """
     if not glob.glob(os.path.join(places.TESTS, '*', '__pycache__')):
         subprocess.call([sys.executable, '-c', START] + args + ['--core=any', '--collect-only', '-q'],
@@ -219,8 +222,8 @@ def pytest_report_header(config):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_collection(session):
     """
-    Keep the bytecode of test modules, even where programs are told to keep none: to rewrite their assertions is most of
-    what collecting costs, and each process of each core's run collects.
+    Keep the bytecode of test modules, even where programs are told to keep none: to rewrite their
+    assertions is most of what collecting costs, and each process of each core's run collects.
     """
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     yield

@@ -1,4 +1,5 @@
-/* The codec by itself, as the extension module _codec_test. Built by codec_build.py for the tests and the fuzzer. */
+/* The codec by itself, as the extension module _codec_test. Built by codec_build.py for the
+ * tests and the fuzzer. */
 #include "codec/config.h"
 #include "codec/limits.h"
 #include "codec/read.h"
@@ -106,8 +107,8 @@ static PyObject *unpickle_all(PyObject *module, PyObject *args)
     return result;
 }
 
-/* unpickle_landed(data, router=None) -> (object, length): the first object, read with its first long byte string in a
- * place of its own; None where no string would be. */
+/* unpickle_landed(data, router=None) -> (object, length): the first object, read with its first
+ * long byte string in a place of its own; None where no string would be. */
 static PyObject *unpickle_landed(PyObject *module, PyObject *args)
 {
     Py_buffer buffer;

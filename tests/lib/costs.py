@@ -1,5 +1,6 @@
 """
-The cost of each test, in seconds of a processor: of its own process, and of all that it started and waited for.
+The cost of each test, in seconds of a processor: of its own process, and of all that it started and
+waited for.
 
     MITOGEN_TEST_COSTS=/tmp/costs make test
     python tests/lib/costs.py /tmp/costs

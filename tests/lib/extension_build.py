@@ -1,6 +1,6 @@
 """
-Builds the whole extension for a test, outside what is installed: with other flags, and with the engine's functions
-visible, among them the switch that makes an allocation fail.
+Builds the whole extension for a test, outside what is installed: with other flags, and with the
+engine's functions visible, among them the switch that makes an allocation fail.
 """
 
 import concurrent.futures
@@ -19,8 +19,8 @@ SOURCES = os.path.join(places.ROOT, '_mitogen_core')
 
 def build(folder, flags=('-O0',)):
     """
-    Compile ``_mitogen_core`` into a folder, which can go to the front of sys.path, and return its path.
-    FileNotFoundError where there is no compiler or no header.
+    Compile ``_mitogen_core`` into a folder, which can go to the front of sys.path, and return its
+    path. FileNotFoundError where there is no compiler or no header.
     """
     compiler = shlex.split(os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc')
     include = sysconfig.get_path('include')

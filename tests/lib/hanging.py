@@ -1,5 +1,6 @@
 """
-A test that hangs: every thread's stack is printed, and the process ends. ``scheduler`` says what becomes of the others.
+A test that hangs: every thread's stack is printed, and the process ends. ``scheduler`` says what
+becomes of the others.
 """
 
 import faulthandler
@@ -18,8 +19,9 @@ STDERR = pytest.StashKey()
 
 class LeaveToParent(object):
     """
-    A plugin of a process that pytest-xdist has started: a copy that a test makes by ``os.fork()`` does not keep its
-    pipes. Otherwise the end of the process would be seen only with the end of the copy, which may hang, too.
+    A plugin of a process that pytest-xdist has started: a copy that a test makes by ``os.fork()``
+    does not keep its pipes. Otherwise the end of the process would be seen only with the end of the
+    copy, which may hang, too.
     """
     def __init__(self, channel):
         pipes = channel.gateway._io

@@ -1,12 +1,12 @@
 """
-A child that lies. It starts like any other, and then sends what its driver asks for: frames that it packs by itself.
-It imports nothing of mitogen, so no check of ours stands in its way.
+A child that lies. It starts like any other, and then sends what its driver asks for: frames that it
+packs by itself. It imports nothing of mitogen, so no check of ours stands in its way.
 
     python hostile_child.py SOCKET ...
 
-is run in place of a Python interpreter; the rest of the command line is ignored. SOCKET is the path of a UNIX socket
-at which the driver, ``Liar`` in liar.py, listens. Each line from there is a JSON list: the name of a
-function below, and its keyword arguments. Each is answered by one line.
+is run in place of a Python interpreter; the rest of the command line is ignored. SOCKET is the path
+of a UNIX socket at which the driver, ``Liar`` in liar.py, listens. Each line from there is a JSON
+list: the name of a function below, and its keyword arguments. Each is answered by one line.
 """
 
 import ast
@@ -67,8 +67,8 @@ class Stream(object):
 
     def write(self, data, reading=True, seconds=30):
         """
-        Write, and read meanwhile lest both sides wait for each other. Return how much was taken, which is all unless
-        the other side ends the stream, or does not read for so long.
+        Write, and read meanwhile lest both sides wait for each other. Return how much was taken,
+        which is all unless the other side ends the stream, or does not read for so long.
         """
         view = memoryview(data)
         done = 0
@@ -132,7 +132,8 @@ def send(frames):
 
 def flood(frame, count, start=0, reading=True, seconds=30, dst_step=0):
     """
-    Send a frame many times; ``%d`` in its data becomes a number, and its destination grows by a step.
+    Send a frame many times; ``%d`` in its data becomes a number, and its destination grows by a
+    step.
     """
     done = 0
     batch = []
@@ -173,7 +174,8 @@ def nap(size, seconds):
 
 def sync():
     """
-    Wait until the parent has looked at all that was sent. Return what it sent, but for the answer that tells.
+    Wait until the parent has looked at all that was sent. Return what it sent, but for the answer
+    that tells.
     """
     stream.write(pack(dst=config['parent_ids'][0], handle=NOBODY, reply_to=HERE))
     answer = stream.wait(lambda frame: frame[4] == HERE and frame[5] == 999)
@@ -249,8 +251,8 @@ def leave_copy():
 
 def settle():
     """
-    Wait until the parent has looked at all that was sent, whatever it left unanswered meanwhile. Return whether it
-    still listens.
+    Wait until the parent has looked at all that was sent, whatever it left unanswered meanwhile.
+    Return whether it still listens.
     """
     ping = pack(dst=config['parent_ids'][0], handle=NOBODY, reply_to=HERE)
     while not stream.ended:
@@ -268,8 +270,8 @@ def settle():
 
 def batch(steps, secret):
     """
-    Do several of these one after the other, whatever comes of it, and settle. Return whether the parent still listens,
-    and whether the secret came.
+    Do several of these one after the other, whatever comes of it, and settle. Return whether the
+    parent still listens, and whether the secret came.
     """
     stream.secret = secret.encode()
     for name, kwargs in steps:

@@ -1,6 +1,6 @@
 """
-A client that lies: it joins a tree by a UNIX socket as mitogen.unix describes, and then sends what its driver asks for,
-as hostile_child.py does.
+A client that lies: it joins a tree by a UNIX socket as mitogen.unix describes, and then sends what
+its driver asks for, as hostile_child.py does.
 
     python hostile_client.py SOCKET LISTENER
 

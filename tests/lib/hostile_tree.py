@@ -1,10 +1,11 @@
 """
-Small trees with a child that lies: a liar, its parent, its sibling, and what was logged. The liar is a child of the
-master, or a grandchild, whose parent is a child itself.
+Small trees with a child that lies: a liar, its parent, its sibling, and what was logged. The liar
+is a child of the master, or a grandchild, whose parent is a child itself.
 
-``tree`` shares all but the liar with the other tests of the module, ``own_tree`` and ``quiet_tree`` share nothing: they
-are for what a test changes or measures in the liar's parent. A test cannot spoil the shared ones for the next: they are
-looked at after each, and not used again if anything about them is not as it was.
+``tree`` shares all but the liar with the other tests of the module, ``own_tree`` and ``quiet_tree``
+share nothing: they are for what a test changes or measures in the liar's parent. A test cannot
+spoil the shared ones for the next: they are looked at after each, and not used again if anything
+about them is not as it was.
 """
 
 import contextlib
@@ -23,8 +24,8 @@ SHAPES = ['child', 'grandchild']
 
 class WithoutTracebacks(testlib.LogCapture):
     """
-    A keeper of records, as pytest is until a test ends, keeps with a traceback all that its functions had: a million
-    lists, of which a handler did not approve, are 100 MB.
+    A keeper of records, as pytest is until a test ends, keeps with a traceback all that its
+    functions had: a million lists, of which a handler did not approve, are 100 MB.
     """
     def emit(self, record):
         testlib.LogCapture.emit(self, record)

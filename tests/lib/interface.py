@@ -3,8 +3,8 @@ Tell the public names of an installed mitogen, by looking at it as it runs.
 
     python tests/lib/interface.py > tests/data/interface.txt
 
-records those of the package that the given Python has. ``test_interface`` compares such a record with our package,
-and docs/interface.rst says for each name which test is about it.
+records those of the package that the given Python has. ``test_interface`` compares such a record
+with our package, and docs/interface.rst says for each name which test is about it.
 """
 
 import importlib
@@ -91,7 +91,8 @@ def signature_of(function):
 
 def value_of(value):
     """
-    Return as text what is worth comparing of a value, or ''. Texts for people are free, so only words count.
+    Return as text what is worth comparing of a value, or ''. Texts for people are free, so only
+    words count.
     """
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)
@@ -103,7 +104,8 @@ def value_of(value):
 def describe(value):
     kind = kind_of(value)
     if kind == 'class':
-        # A class without a constructor of its own is not made by programs, or is made as its base is.
+        # A class without a constructor of its own is not made by programs, or is made as its base
+        # is.
         init = value.__dict__.get('__init__')
         return kind, signature_of(init) if inspect.isfunction(init) else ''
     if kind == 'function':
@@ -199,7 +201,8 @@ def record():
 
 def members(cls):
     """
-    Return {name: value} of what a class adds to its public bases. Names of a compiled or private base are its own.
+    Return {name: value} of what a class adds to its public bases. Names of a compiled or private
+    base are its own.
     """
     found = {}
     for base in reversed(cls.__mro__):

@@ -64,7 +64,8 @@ class Terminal(object):
 
     def wait_for(self, wanted):
         """
-        Wait until a text is shown that was not there before, and return what stands before it since the last time.
+        Wait until a text is shown that was not there before, and return what stands before it since
+        the last time.
         """
         end = time.time() + testlib.patience()
         start = getattr(self, '_seen', 0)

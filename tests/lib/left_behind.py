@@ -1,6 +1,6 @@
 """
-Every test is checked for what it leaves behind: threads, descriptors, child processes, and processes that descend from
-it however far away they are.
+Every test is checked for what it leaves behind: threads, descriptors, child processes, and
+processes that descend from it however far away they are.
 """
 
 import itertools
@@ -35,7 +35,8 @@ class Belongings(object):
         self.children = child_pids()
         self.ended = ended_children()
         self.mark = mark
-        # None of them can descend from what comes now, and to read the environment of each takes milliseconds.
+        # None of them can descend from what comes now, and to read the environment of each takes
+        # milliseconds.
         self.others = set(process_ids())
 
     def extras(self):
@@ -71,8 +72,8 @@ class Belongings(object):
 
     def had_children(self, children):
         """
-        Return whether any process can descend from the test. Half of the tests start none, and looking through all
-        processes of the machine takes longer than such a test.
+        Return whether any process can descend from the test. Half of the tests start none, and
+        looking through all processes of the machine takes longer than such a test.
         """
         return (children != self.children or ended_children() != self.ended
                 or signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN)
@@ -82,8 +83,8 @@ def thread_ids():
     """
     Return the kernel's numbers of all threads of this process, sorted.
 
-    When one ends while the kernel lists them, those behind it may be left out. The thread that watches over the time of
-    the test before may be ending just now. So look until nothing changes.
+    When one ends while the kernel lists them, those behind it may be left out. The thread that
+    watches over the time of the test before may be ending just now. So look until nothing changes.
     """
     ids, before = None, ()
     while ids != before:
@@ -103,7 +104,8 @@ def child_pids():
     """
     Return the pids of the children of this process, zombies too.
 
-    The kernel may leave out one child while it lists them and another ends. So look until nothing changes.
+    The kernel may leave out one child while it lists them and another ends. So look until nothing
+    changes.
     """
     if not os.path.exists('/proc/self/task/%d/children' % os.getpid()):
         return child_pids_by_stat()
@@ -116,7 +118,8 @@ def child_pids():
 
 def child_pids_by_stat():
     """
-    Find the children of a process where the kernel keeps no lists of them: look at each process of the machine.
+    Find the children of a process where the kernel keeps no lists of them: look at each process of
+    the machine.
     """
     me = str(os.getpid())
     stats = [(name, reading.text('/proc/%s/stat' % name)) for name in os.listdir('/proc') if name.isdigit()]
@@ -125,7 +128,8 @@ def child_pids_by_stat():
 
 def ended_children():
     """
-    Return a number that grows with each child that has been waited for: no process runs without page faults.
+    Return a number that grows with each child that has been waited for: no process runs without
+    page faults.
     """
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
 
@@ -141,7 +145,8 @@ def process_ids():
 
 def is_marked(pid, mark):
     """
-    Return whether a process has the mark in its environment, wherever in the tree of processes it went.
+    Return whether a process has the mark in its environment, wherever in the tree of processes it
+    went.
     """
     if mark is None or pid == os.getpid():
         return False
@@ -188,8 +193,8 @@ _marks = itertools.count(1)
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request):
     """
-    Fail a test that leaves threads, descriptors or processes behind. Threads and processes that end in an orderly way
-    are given time for it.
+    Fail a test that leaves threads, descriptors or processes behind. Threads and processes that end
+    in an orderly way are given time for it.
     """
     if not os.path.isdir('/proc/self/task'):
         yield

@@ -1,6 +1,6 @@
 """
-The driver of a lying child, for a test: each trick of hostile_child.py is a method here. The handles of a context are
-numbers, since a lying child packs its frames by hand.
+The driver of a lying child, for a test: each trick of hostile_child.py is a method here. The
+handles of a context are numbers, since a lying child packs its frames by hand.
 """
 
 import json

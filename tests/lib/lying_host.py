@@ -1,5 +1,6 @@
 """
-Functions that a hostile host may have in place of those of mitogen: they return what nobody asked for.
+Functions that a hostile host may have in place of those of mitogen: they return what nobody asked
+for.
 """
 
 import mitogen

@@ -1,5 +1,6 @@
 """
-Distributions that a test makes: files, and a RECORD of them, as pip leaves them; one may have an extension.
+Distributions that a test makes: files, and a RECORD of them, as pip leaves them; one may have an
+extension.
 """
 
 import os

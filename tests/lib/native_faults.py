@@ -1,10 +1,11 @@
 """
-A program for test_native_faults.py, over an extension that was built for it: does each thing again and again, while the
-first, the second, ... allocation fails.
+A program for test_native_faults.py, over an extension that was built for it: does each thing again
+and again, while the first, the second, ... allocation fails.
 
     python native_faults.py engine|python NAME...
 
-``engine`` has the engine's allocations fail, ``python`` CPython's. Prints how many failures there were.
+``engine`` has the engine's allocations fail, ``python`` CPython's. Prints how many failures there
+were.
 """
 
 import ctypes
@@ -30,7 +31,8 @@ import testlib
 
 PEER = 7
 
-#: Permitted errors instead of a result, when memory is out: it says so, or the stream or the broker ends.
+#: Permitted errors instead of a result, when memory is out: it says so, or the stream or the broker
+#: ends.
 OUTCOMES = (MemoryError, mitogen.core.Error, OSError)
 
 #: Longer than anything takes.
@@ -60,7 +62,8 @@ class EngineSwitch(object):
 
 class PythonSwitch(object):
     """
-    The switch of CPython's own tests. It does not tell whether there was a failure, so a number of tries is given.
+    The switch of CPython's own tests. It does not tell whether there was a failure, so a number of
+    tries is given.
     """
     tries = 80
 
@@ -79,7 +82,8 @@ class PythonSwitch(object):
 
 def serve(listener, until):
     """
-    The neighbour: sends each message that wants an answer back as the answer, until a pipe is closed.
+    The neighbour: sends each message that wants an answer back as the answer, until a pipe is
+    closed.
     """
     def talk(sock):
         rest = b''
@@ -103,7 +107,8 @@ def serve(listener, until):
 
 class World(object):
     """
-    A router, and a neighbour in another process; made anew where memory that was out has cost one of them.
+    A router, and a neighbour in another process; made anew where memory that was out has cost one
+    of them.
     """
     def __init__(self, address):
         self.address = address
@@ -335,7 +340,8 @@ def allocated():
 
 def sweep(switch, func, world):
     """
-    Do it with the first allocation failing, then the second, and so on, until none fails; return how many did.
+    Do it with the first allocation failing, then the second, and so on, until none fails; return
+    how many did.
     """
     n = 0
     failed = True
@@ -347,7 +353,8 @@ def sweep(switch, func, world):
         except OUTCOMES:
             pass
         except SystemError as error:
-            # CPython 3.11 says so of a call of a function in Python for whose frame there is no memory.
+            # CPython 3.11 says so of a call of a function in Python for whose frame there is no
+            # memory.
             if str(error) != 'error return without exception set':
                 raise
         finally:
@@ -392,10 +399,12 @@ def main(which, names):
                 return allocated() - before[0]
 
             def as_it_was():
-                # The router of a broker that crashed, as memory was out, is not collected (docs/limits.rst).
+                # The router of a broker that crashed, as memory was out, is not collected
+                # (docs/limits.rst).
                 if world.router not in routers or grown() < 100000:
                     return True
-                # A loop keeps a place for the next large message until it has been idle for a second: ask rarely.
+                # A loop keeps a place for the next large message until it has been idle for a
+                # second: ask rarely.
                 time.sleep(2 * IDLE)
 
             testlib.wait_for(as_it_was, what='memory as it was')

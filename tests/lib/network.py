@@ -1,6 +1,7 @@
 """
-Networks of two hosts, ours and a network namespace, that are cut, or lose and delay packets. The Debian package
-iproute2 has the program; where the system makes no namespace or device for us, the test is skipped.
+Networks of two hosts, ours and a network namespace, that are cut, or lose and delay packets. The
+Debian package iproute2 has the program; where the system makes no namespace or device for us, the
+test is skipped.
 """
 
 import fcntl
@@ -29,7 +30,8 @@ class Network(object):
 
     :ivar address: our own address on it.
     """
-    #: The second number of the addresses, and the letters of the devices' names: both of a class can be there at once.
+    #: The second number of the addresses, and the letters of the devices' names: both of a class
+    #: can be there at once.
     second, letters = 203, 'mg'
 
     def __init__(self):
@@ -82,8 +84,8 @@ class Network(object):
 
 class BadNetwork(Network):
     """
-    One whose packets pass through us, which the kernel's netem does better where there is one. They are late by a time
-    of their own each, so they overtake one another, and some never arrive.
+    One whose packets pass through us, which the kernel's netem does better where there is one. They
+    are late by a time of their own each, so they overtake one another, and some never arrive.
 
     :ivar delay: (least, most) seconds.
     :ivar loss: the share of the packets that is lost, 0 to 1.

@@ -1,5 +1,6 @@
 """
-Helpers of the tests of packaging: the tool that builds, clean environments, and a program that tells what is in one.
+Helpers of the tests of packaging: the tool that builds, clean environments, and a program that
+tells what is in one.
 """
 
 import importlib.util
@@ -11,7 +12,8 @@ import sys
 import places
 
 
-#: Runs on Python 2.7 too. Tells what is installed, and that it works: a child, and a child of the child.
+#: Runs on Python 2.7 too. Tells what is installed, and that it works: a child, and a child of the
+#: child.
 PROGRAM = '''
 import json, os, sys
 import mitogen, mitogen.core, mitogen.master
@@ -66,8 +68,8 @@ def run(args, cwd, **env):
 
 class Environment(object):
     """
-    A clean virtual environment, without even pip; that of the tests installs into it. Only one of another Python has
-    its own, as a new pip may not know an old Python any more.
+    A clean virtual environment, without even pip; that of the tests installs into it. Only one of
+    another Python has its own, as a new pip may not know an old Python any more.
     """
 
     def __init__(self, folder, python=sys.executable):

@@ -9,7 +9,8 @@ LIB = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(LIB)
 ROOT = os.path.dirname(TESTS)
 
-#: Modules with functions that children call. Their importer has this folder on its path; children ask for it.
+#: Modules with functions that children call. Their importer has this folder on its path; children
+#: ask for it.
 TARGETS = os.path.join(TESTS, 'targets')
 
 #: Files that tests read, and packages for children to import.

@@ -57,8 +57,9 @@ def find_python(name):
 
 def keep_bytecode(env, path):
     """
-    Let an interpreter keep what it compiles, though the one that runs the tests may be told not to: each process of it
-    would compile the package anew. Python 2 leaves it beside the sources, and is told nothing else.
+    Let an interpreter keep what it compiles, though the one that runs the tests may be told not to:
+    each process of it would compile the package anew. Python 2 leaves it beside the sources, and is
+    told nothing else.
     """
     if 'python2' not in os.path.basename(os.path.realpath(path)):
         env.pop('PYTHONDONTWRITEBYTECODE', None)

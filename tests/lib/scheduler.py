@@ -1,7 +1,8 @@
 """
-Hands the rest of a file to a new process when a process of tests ends in the middle of one, as ``hanging`` has it when
-a test takes too long. pytest-xdist would run that test again in a new process, and again in the next, without end.
-Here it has failed, and a new process goes on with the others of its file.
+Hands the rest of a file to a new process when a process of tests ends in the middle of one, as
+``hanging`` has it when a test takes too long. pytest-xdist would run that test again in a new
+process, and again in the next, without end. Here it has failed, and a new process goes on with the
+others of its file.
 """
 
 import pytest

@@ -73,8 +73,8 @@ class Server(object):
     """
     A server that runs until `close`.
 
-    With `pam` the password is asked for by the system's own means, as the answer to a question of the server, which
-    the client repeats without a word if it was wrong.
+    With `pam` the password is asked for by the system's own means, as the answer to a question of
+    the server, which the client repeats without a word if it was wrong.
 
     :ivar port: takes keys and passwords.
     :ivar key_port: takes keys only.

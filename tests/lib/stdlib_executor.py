@@ -1,6 +1,7 @@
 """
-The standard library's own tests of executors, mixed with the executor of a host. They are those of the Python that
-imports this; where that was installed without them, ImportError is raised. Nothing here needs pytest.
+The standard library's own tests of executors, mixed with the executor of a host. They are those of
+the Python that imports this; where that was installed without them, ImportError is raised. Nothing
+here needs pytest.
 """
 
 import importlib

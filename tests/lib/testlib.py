@@ -1,5 +1,6 @@
 """
-Helpers of several test files. Nothing here is sent to a child; functions that children run are in ``targets``.
+Helpers of several test files. Nothing here is sent to a child; functions that children run are in
+``targets``.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ HEADER = '>hLLLLLL'
 
 def wait_for(predicate, seconds=None, what=None):
     """
-    Return the first truthy value of predicate(); AssertionError when there is none in time: by default patience().
+    Return the first truthy value of predicate(); AssertionError when there is none in time: by
+    default patience().
     """
     seconds = patience() if seconds is None else seconds
     began = time.time()
@@ -36,8 +38,8 @@ def wait_for(predicate, seconds=None, what=None):
 
 def patience():
     """
-    Return how many seconds a test may wait for what is sure to come: half of what it may take as a whole, which is more
-    where all is slow, as under a sanitizer.
+    Return how many seconds a test may wait for what is sure to come: half of what it may take as a
+    whole, which is more where all is slow, as under a sanitizer.
     """
     return float(os.environ.get('MITOGEN_TEST_SECONDS', '120')) / 2
 
@@ -64,7 +66,8 @@ def send_signal(pid, number):
 
 def wait_for_end(pid):
     """
-    Wait until a process has ended. A child of this process that nobody has waited for is no zombie then.
+    Wait until a process has ended. A child of this process that nobody has waited for is no zombie
+    then.
     """
     def ended():
         try:
@@ -76,7 +79,8 @@ def wait_for_end(pid):
 
 def stop_process(pid):
     """
-    Stop a process, and return once none of its threads runs: on another CPU they go on for a moment after the signal.
+    Stop a process, and return once none of its threads runs: on another CPU they go on for a moment
+    after the signal.
     """
     os.kill(pid, signal.SIGSTOP)
 
@@ -121,10 +125,12 @@ def unframe(data):
 
 class Peer(object):
     """
-    A scripted neighbour: a context on the other end of a socket, whose every byte the test writes itself.
+    A scripted neighbour: a context on the other end of a socket, whose every byte the test writes
+    itself.
 
-    `router` gets a stream to the context `context_id`. With `child` it is one that the router takes for its child:
-    it may announce routes, and is told to shut down. `build` makes a stream of another protocol.
+    `router` gets a stream to the context `context_id`. With `child` it is one that the router takes
+    for its child: it may announce routes, and is told to shut down. `build` makes a stream of
+    another protocol.
     """
 
     def __init__(self, router, context_id, child=False, name=None, build=None):
@@ -168,7 +174,8 @@ class Peer(object):
 
     def receive(self):
         """
-        Return the next frame as unframe() does, or None at the end of the stream. Fails after patience().
+        Return the next frame as unframe() does, or None at the end of the stream. Fails after
+        patience().
         """
         while not self._frames:
             data = self.sock.recv(65536)
@@ -179,7 +186,8 @@ class Peer(object):
 
     def is_closed(self, seconds=None):
         """
-        Return whether the other side closes the stream within some time. Bytes that it still sends are dropped.
+        Return whether the other side closes the stream within some time. Bytes that it still sends
+        are dropped.
         """
         self.sock.settimeout(patience() if seconds is None else seconds)
         try:
@@ -243,8 +251,9 @@ class LogCapture(logging.Handler):
 
     def wait(self, text, level=None, name=None, seconds=None):
         """
-        Return the records whose message has some text, once there is one. The record that announces a call shows the
-        arguments, hence the text that a child was only asked to log: such a record does not count.
+        Return the records whose message has some text, once there is one. The record that announces
+        a call shows the arguments, hence the text that a child was only asked to log: such a record
+        does not count.
         """
         return wait_for(lambda: [r for r in self.find(text, level, name) if ': call ' not in r.getMessage()], seconds,
                         'a log record with %r; there are %r' % (text, [r.getMessage() for r in self.records][-20:]))
@@ -252,7 +261,8 @@ class LogCapture(logging.Handler):
 
 def in_threads(functions, seconds=60.0):
     """
-    Run functions at the same time, each in a thread; return their results, or the exceptions they raised, in order.
+    Run functions at the same time, each in a thread; return their results, or the exceptions they
+    raised, in order.
     """
     results = [None] * len(functions)
 

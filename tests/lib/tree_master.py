@@ -1,7 +1,9 @@
 """
-A master for the tests of orphans: builds the tree that its arguments name, prints a line of JSON, and waits.
+A master for the tests of orphans: builds the tree that its arguments name, prints a line of JSON,
+and waits.
 
-Arguments: the kind of the tree, how busy it is, the interpreter of other users, and the name of another user.
+Arguments: the kind of the tree, how busy it is, the interpreter of other users, and the name of
+another user.
 """
 
 import json
@@ -20,9 +22,9 @@ import targets          # noqa: E402
 import waiting_targets  # noqa: E402
 
 
-#: Name of a context -> that of its parent. While a test takes away c, b, a and the master, one after the other, those
-#: below b, a and the master are as many levels as before: x, y with z, and e with f and g. Contexts d, e and those
-#: below e go on, until their turn comes.
+#: Name of a context -> that of its parent. While a test takes away c, b, a and the master, one
+#: after the other, those below b, a and the master are as many levels as before: x, y with z, and e
+#: with f and g. Contexts d, e and those below e go on, until their turn comes.
 PARENTS = {
     'a': 'master', 'b': 'a', 'c': 'b', 'x': 'b', 'd': 'a', 'y': 'a', 'z': 'y', 'e': 'master', 'f': 'e', 'g': 'f',
 }

@@ -1,6 +1,6 @@
 """
-A program's function that raises, wherever the library calls one: it is logged, costs what it was about and nothing
-else, and nobody waits for ever.
+A program's function that raises, wherever the library calls one: it is logged, costs what it was
+about and nothing else, and nobody waits for ever.
 """
 
 import logging
@@ -34,7 +34,8 @@ def bad(*_args, **_kwargs):
 @pytest.fixture
 def logs():
     """
-    All records of the test. The exceptions raised must be among them, and no program's exception is raised twice.
+    All records of the test. The exceptions raised must be among them, and no program's exception is
+    raised twice.
     """
     with testlib.LogCapture('', logging.INFO) as capture:
         yield capture

@@ -1,6 +1,6 @@
 """
-The end of the interpreter, with brokers that run and threads in every kind of wait: no crash, no hang, and no child is
-left.
+The end of the interpreter, with brokers that run and threads in every kind of wait: no crash, no
+hang, and no child is left.
 """
 
 import os
@@ -137,7 +137,8 @@ def test_an_end_with_threads_in_every_wait(tmp_path, name):
 
 def test_an_end_with_brokers_that_nobody_shuts_down(tmp_path):
     """
-    Each has a thread that is no daemon, and a watcher that shuts it down when the main thread has ended.
+    Each has a thread that is no daemon, and a watcher that shuts it down when the main thread has
+    ended.
     """
     status, pid, text = run(tmp_path, True, 'brokers()')
     assert status == 0, text

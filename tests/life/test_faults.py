@@ -32,7 +32,8 @@ account = accounts.account
 
 def test_connect_without_descriptors(router):
     """
-    However many are left, too few of them is an error that says so, which costs nothing; and the router goes on.
+    However many are left, too few of them is an error that says so, which costs nothing; and the
+    router goes on.
     """
     other = router.local()
     # The tests before this one may have left servers that live as long as the session.
@@ -123,8 +124,8 @@ def test_no_deadline_is_of_the_wall_clock():
         if name.endswith('.py'):
             with open(os.path.join(folder, name)) as fp:
                 found += ['%s: %s' % (name, line.strip()) for line in fp if re.search(r'\btime\.time\b', line)]
-    # Python 2.7, which has no other clock; the age of a file, which is told by that clock; and a time that a person
-    # reads.
+    # Python 2.7, which has no other clock; the age of a file, which is told by that clock; and a
+    # time that a person reads.
     assert [line.partition(':')[0] for line in found] == [
         '_facts.py', '_kept_archives.py', '_private_folder.py', 'core.py']
     assert found[-1] == 'core.py: now = time.time'
@@ -172,7 +173,8 @@ def make_network():
 @pytest.fixture
 def make_server(account, broker):
     """
-    A function that makes an ssh server at an address, whose clients leave with the broker at the end of the test.
+    A function that makes an ssh server at an address, whose clients leave with the broker at the
+    end of the test.
     """
     made = []
 
@@ -192,8 +194,8 @@ def make_server(account, broker):
 
 def test_ssh_over_a_network_that_is_cut(router, make_network, make_server, account, tmp_path):
     """
-    No packet says that the network is cut. ssh's questions find it out, threads that wait are told, and all else goes
-    on.
+    No packet says that the network is cut. ssh's questions find it out, threads that wait are told,
+    and all else goes on.
     """
     net = make_network(network.Network)
     server = make_server(net.address)
@@ -221,8 +223,8 @@ def test_ssh_over_a_network_that_is_cut(router, make_network, make_server, accou
 
 def test_ssh_over_a_network_that_delays_and_loses(router, make_network, make_server, tmp_path):
     """
-    A loss of the network costs nothing but time: each answer is right, the order is kept, and so it is when nothing
-    at all arrives for a while.
+    A loss of the network costs nothing but time: each answer is right, the order is kept, and so it
+    is when nothing at all arrives for a while.
     """
     net = make_network(network.BadNetwork, (0.002, 0.015), 0.03)
     server = make_server(net.address)

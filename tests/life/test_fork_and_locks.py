@@ -1,6 +1,6 @@
 """
-`os.fork()` while other threads hold locks that hooks of the fork want, while objects of dead connections are freed, and
-while brokers come and go: the fork comes back, and the copy is whole.
+`os.fork()` while other threads hold locks that hooks of the fork want, while objects of dead
+connections are freed, and while brokers come and go: the fork comes back, and the copy is whole.
 """
 
 import gc
@@ -20,7 +20,8 @@ import testlib
 #: Has no word for a fork that other threads see: from 3.12 on the interpreter warns of it.
 PYTHON = [sys.executable, '-W', 'ignore:This process:DeprecationWarning', '-c']
 
-#: A program's own lock, which each fork of it takes. A thread holds it while it waits for an answer.
+#: A program's own lock, which each fork of it takes. A thread holds it while it waits for an
+#: answer.
 LOCKED = '''
 import os
 import sys

@@ -1,6 +1,6 @@
 """
-`os.fork()` at any moment, in any thread: the copy can make a router of its own, end at once or end as usual, what it
-has of the parent's says so, and the parent notices nothing.
+`os.fork()` at any moment, in any thread: the copy can make a router of its own, end at once or end
+as usual, what it has of the parent's says so, and the parent notices nothing.
 """
 
 import multiprocessing
@@ -130,7 +130,8 @@ def test_while_threads_call(router, size):
 
 def test_while_threads_wait(router):
     """
-    In a latch, for a message of a child and in a select; one of them leads the loop of the compiled core.
+    In a latch, for a message of a child and in a select; one of them leads the loop of the compiled
+    core.
     """
     child = router.local()
     latch, receiver, other = Latch(), Receiver(router), Receiver(router)
@@ -275,8 +276,9 @@ def test_a_signal_handler_forks_while_its_thread_waits(router):
     pids = []
 
     def on_signal(*_args):
-        # Not again while it forks: the standard library has a hook (of concurrent.futures) that takes a lock until the
-        # fork is over, so a second one between its hooks would wait for that for ever, with or without Mitogen.
+        # Not again while it forks: the standard library has a hook (of concurrent.futures) that
+        # takes a lock until the fork is over, so a second one between its hooks would wait for that
+        # for ever, with or without Mitogen.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         try:
             pids.append(fork(use_new_router))
@@ -413,7 +415,8 @@ def test_a_copy_of_a_child_cannot_import_from_the_parent(router):
 
 def run_script(tmp_path, text):
     """
-    Run a program in a process of its own, and return what it printed. It must end well, and say nothing on stderr.
+    Run a program in a process of its own, and return what it printed. It must end well, and say
+    nothing on stderr.
     """
     script = tmp_path / 'script.py'
     script.write_text('import sys\nsys.path.insert(0, %r)\n' % (places.TARGETS,) + text)

@@ -1,5 +1,6 @@
 """
-The end of a child in good order: asked to end while it is in no call, it does what any program does at its end.
+The end of a child in good order: asked to end while it is in no call, it does what any program does
+at its end.
 """
 
 import os

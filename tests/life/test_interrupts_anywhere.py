@@ -1,6 +1,6 @@
 """
-Signals in every wait: a handler in Python runs while the thread waits, an exception of it ends the wait at once and
-harms nothing, and KeyboardInterrupt is but one of them.
+Signals in every wait: a handler in Python runs while the thread waits, an exception of it ends the
+wait at once and harms nothing, and KeyboardInterrupt is but one of them.
 """
 
 import os
@@ -35,7 +35,8 @@ class Interrupt(BaseException):
 
 class Signals(object):
     """
-    Sends a signal to this process soon after `ready` is set; or, where its handler raises nothing, one after another.
+    Sends a signal to this process soon after `ready` is set; or, where its handler raises nothing,
+    one after another.
     """
 
     def __init__(self, raises):
@@ -82,7 +83,8 @@ def stopped_child(router):
     return child, pid
 
 
-# ---- waits that a signal interrupts: (how to wait for ever, given a router; how to end what it left)
+# ---- waits that a signal interrupts: (how to wait for ever, given a router; how to end what it
+# left)
 
 def wait_call(router):
     child = router.local()

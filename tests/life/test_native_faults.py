@@ -1,7 +1,7 @@
 """
-Memory that is out: for each allocation of the engine, and of CPython, that fails once, in each constructor and on the
-way of a message, there is a result, MemoryError or the end of the stream; nothing crashes, hangs or leaks, and all goes
-on afterwards.
+Memory that is out: for each allocation of the engine, and of CPython, that fails once, in each
+constructor and on the way of a message, there is a result, MemoryError or the end of the stream;
+nothing crashes, hangs or leaks, and all goes on afterwards.
 """
 
 import os
@@ -45,6 +45,7 @@ def test_each_allocation_of_the_engine_fails_once(folder, tmp_path):
 
 def test_each_allocation_of_the_interpreter_fails_once(folder, tmp_path):
     pytest.importorskip('_testcapi')
-    # Only parts in C. In Python, a "with" that has no memory to end keeps its lock, and no library can change that.
+    # Only parts in C. In Python, a "with" that has no memory to end keeps its lock, and no library
+    # can change that.
     names = 'latch', 'message', 'receiver', 'handler', 'call', 'large', 'calls', 'nobody'
     assert set(run(folder, tmp_path, 'python', *names)) == set(names)

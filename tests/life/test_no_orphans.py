@@ -1,6 +1,6 @@
 """
-Whichever process of a tree ends, and however suddenly: within seconds everything below it has ended too, and the rest
-of the tree goes on.
+Whichever process of a tree ends, and however suddenly: within seconds everything below it has ended
+too, and the rest of the tree goes on.
 """
 
 import functools
@@ -19,11 +19,12 @@ import pythons
 import testlib
 
 
-#: Within this, what is below a process that was killed has ended. The promise is five seconds; the rest is for a
-#: machine that has much else to do.
+#: Within this, what is below a process that was killed has ended. The promise is five seconds; the
+#: rest is for a machine that has much else to do.
 SECONDS = testlib.patience()
 
-#: In this order each has below it, when its turn comes, as many levels as if it were the first: see tree_master.py.
+#: In this order each has below it, when its turn comes, as many levels as if it were the first: see
+#: tree_master.py.
 VICTIMS = 'c', 'b', 'a', 'master'
 
 #: Seconds after which a process is taken away whose children are starting.
@@ -34,8 +35,8 @@ account = accounts.account
 
 class Tree(object):
     """
-    A master in a process of its own, three levels below it, more than once: so one tree serves for taking away a
-    process of each level, one after the other.
+    A master in a process of its own, three levels below it, more than once: so one tree serves for
+    taking away a process of each level, one after the other.
     """
     def __init__(self, kind, how='idle', python=sys.executable, user='root'):
         self.proc = subprocess.Popen(
@@ -63,8 +64,8 @@ class Tree(object):
 
     def all_below(self, top=None):
         """
-        Return the ids of all processes below one, or the master, as /proc tells, whether contexts or tools between
-        them.
+        Return the ids of all processes below one, or the master, as /proc tells, whether contexts
+        or tools between them.
         """
         children = {}
         for name in os.listdir('/proc'):

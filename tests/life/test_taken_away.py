@@ -1,6 +1,6 @@
 """
-Nothing waits for ever: whatever a thread waits for, the wait ends with the documented error when the other side is
-taken away in the middle.
+Nothing waits for ever: whatever a thread waits for, the wait ends with the documented error when
+the other side is taken away in the middle.
 """
 
 import contextlib
@@ -27,14 +27,15 @@ import testlib
 import waiting_targets
 
 
-#: Generous: each wait ends within a few milliseconds of the other side's end, some after a grace period.
+#: Generous: each wait ends within a few milliseconds of the other side's end, some after a grace
+#: period.
 SECONDS = 30
 
 
 class Waiter(object):
     """
-    A thread that calls a function, and how that ended. The thread is a daemon, so that a wait that never ends fails
-    one test only.
+    A thread that calls a function, and how that ended. The thread is a daemon, so that a wait that
+    never ends fails one test only.
     """
     def __init__(self, func, *args, **kwargs):
         self._done = threading.Event()
@@ -364,7 +365,8 @@ def test_a_transfer_of_a_file_before_it_begins(router, take, tmp_path):
 
 class Tool(object):
     """
-    A program that stands where an interpreter is expected, writes its process id to a file, and waits.
+    A program that stands where an interpreter is expected, writes its process id to a file, and
+    waits.
     """
     def __init__(self, folder, before='', after='exec sleep 600'):
         self.path, self.pid_path = str(folder / 'tool'), folder / 'pid'
@@ -703,7 +705,8 @@ def detached(router, context):
 
 def silence(router, *handles):
     """
-    Have a master receive what it should answer, and say nothing; return a receiver of what it receives.
+    Have a master receive what it should answer, and say nothing; return a receiver of what it
+    receives.
     """
     latch = Latch()
     for handle in handles:

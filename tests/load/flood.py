@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
-Pushes gigabytes through a context in the middle, by way of a slow reader, and floods in both directions through one and
-two routers; checks every byte's place and that nobody grew.
+Pushes gigabytes through a context in the middle, by way of a slow reader, and floods in both
+directions through one and two routers; checks every byte's place and that nobody grew.
 
     .venv/bin/python tests/load/flood.py --core native --gib 4
 """
@@ -28,7 +28,8 @@ def peak_mib(pid):
 
 def push(router, gib):
     """
-    A grandchild sends to another one, which rests after each message; the context between them is the middle.
+    A grandchild sends to another one, which rests after each message; the context between them is
+    the middle.
     """
     import flow_targets
     middle = router.local()

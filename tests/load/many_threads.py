@@ -1,11 +1,11 @@
 """
-Many threads at once, for interpreters without a GIL: first each with objects of its own beside all others, then all
-with the same ones, which are changed and replaced meanwhile.
+Many threads at once, for interpreters without a GIL: first each with objects of its own beside all
+others, then all with the same ones, which are changed and replaced meanwhile.
 
     python tests/load/many_threads.py --seconds 60
 
-A wrong answer, an exception that is not due, a thread that hangs, or a GIL that came back is a finding, and the exit
-status is 1. --parts chooses among `apart`, `together` and `ordered`.
+A wrong answer, an exception that is not due, a thread that hangs, or a GIL that came back is a
+finding, and the exit status is 1. --parts chooses among `apart`, `together` and `ordered`.
 """
 
 import argparse
@@ -36,7 +36,8 @@ PATIENCE = 120.0
 
 class Part(object):
     """
-    Threads that each repeat one method of ours, those whose names begin with `do_`, until the time is over.
+    Threads that each repeat one method of ours, those whose names begin with `do_`, until the time
+    is over.
     """
     def __init__(self, router):
         self.router = router
@@ -77,7 +78,8 @@ class Part(object):
 
 class Apart(Part):
     """
-    Threads that share the router, its children, a latch, a receiver, and values that change while they are written.
+    Threads that share the router, its children, a latch, a receiver, and values that change while
+    they are written.
     """
     def __init__(self, router):
         super().__init__(router)

@@ -1,13 +1,14 @@
 """
-A long run of everything at once over a tree of three levels: calls, rows of calls, floods, large values, services,
-files and imports, while contexts are killed, stopped, shut down and started anew.
+A long run of everything at once over a tree of three levels: calls, rows of calls, floods, large
+values, services, files and imports, while contexts are killed, stopped, shut down and started anew.
 
     python tests/load/soak.py --seconds 1800
 
-Each answer is checked. An operation may fail only if a context that it needs, or one on the way there, was struck
-meanwhile. In the end the tree is counted, then shut down, and nothing may be left. A message that was acknowledged and
-got lost, an operation that took too long, or a thing that stayed behind is a finding: it is printed, and the exit
-status is 1. MITOGEN_CORE chooses the core. --seed repeats a row of strikes, though not how threads meet.
+Each answer is checked. An operation may fail only if a context that it needs, or one on the way
+there, was struck meanwhile. In the end the tree is counted, then shut down, and nothing may be
+left. A message that was acknowledged and got lost, an operation that took too long, or a thing that
+stayed behind is a finding: it is printed, and the exit status is 1. MITOGEN_CORE chooses the core.
+--seed repeats a row of strikes, though not how threads meet.
 """
 
 import argparse
@@ -40,10 +41,12 @@ import mitogen.service  # noqa: E402
 #: Every process that descends from this one carries this variable.
 MARK = 'MITOGEN_SOAK'
 
-#: Seconds after which an operation hangs: longer than any takes, on a machine that has much else to do.
+#: Seconds after which an operation hangs: longer than any takes, on a machine that has much else to
+#: do.
 PATIENCE = 300.0
 
-#: The master may grow by this between the two counts, and for each connection by the facts kept about its context.
+#: The master may grow by this between the two counts, and for each connection by the facts kept
+#: about its context.
 GROWTH, GROWTH_EACH = 48 << 20, 24000
 
 
@@ -157,7 +160,8 @@ class Soak(object):
 
     def start_missing(self):
         """
-        Start a context for the first place that has none, and a parent to start it; return whether there was one.
+        Start a context for the first place that has none, and a parent to start it; return whether
+        there was one.
         """
         for place in self.places:
             with self.lock:
@@ -221,7 +225,8 @@ class Soak(object):
             if how == 'stop':
                 self.ending.wait(self.rng.uniform(0.01, 1.0))
                 with self.lock:
-                    # If one above it was killed meanwhile, it may be gone, but a stopped process is not.
+                    # If one above it was killed meanwhile, it may be gone, but a stopped process is
+                    # not.
                     os.kill(life.pid, signal.SIGCONT)
             elif how == 'shutdown':
                 life.context.shutdown(wait=True)
@@ -378,8 +383,8 @@ class Soak(object):
 
     def measure(self, first=None):
         """
-        Return what there is while the tree is whole and idle. A descriptor that there was not `first` is given time to
-        be closed by whoever is about to.
+        Return what there is while the tree is whole and idle. A descriptor that there was not
+        `first` is given time to be closed by whoever is about to.
         """
         # Wait for the children that were killed, and drop their objects.
         children = sum(place.parent is None for place in self.places)

@@ -1,7 +1,8 @@
 """
 Nothing grows: descriptors, threads, objects and memory, over many connects, calls and shutdowns.
 
-Each test runs a program in an interpreter of its own, so that what other tests left in caches does not matter.
+Each test runs a program in an interpreter of its own, so that what other tests left in caches does
+not matter.
 """
 
 import os

@@ -1,5 +1,6 @@
 """
-Arrays of numbers travel as their bytes; a reader makes nothing else of them, whatever a peer writes.
+Arrays of numbers travel as their bytes; a reader makes nothing else of them, whatever a peer
+writes.
 """
 
 import array

@@ -1,6 +1,6 @@
 """
-The codec by itself: byte by byte where docs/protocol.rst says which, and otherwise against the standard library, in
-both directions; then untrusted data.
+The codec by itself: byte by byte where docs/protocol.rst says which, and otherwise against the
+standard library, in both directions; then untrusted data.
 """
 
 import gc
@@ -468,7 +468,8 @@ def test_hand_made_pickles_are_read(data, value):
 
 def test_pickles_that_coverage_chose():
     """
-    The rules of the fuzzer: a payload is read, or refused for a reason, and its values are written and read again.
+    The rules of the fuzzer: a payload is read, or refused for a reason, and its values are written
+    and read again.
     """
     outcomes = [codec_fuzz.try_one(codec, data) for data in fuzz_corpus.rows('codec')]
     assert outcomes.count(True) > 50 and outcomes.count(False) > 50
@@ -842,7 +843,8 @@ def test_depth_is_counted_through_the_memo():
 
 
 def test_depth_counts_items_added_after_the_memo_entry():
-    # Each list is put into the memo while empty, filled, and dropped; the next gets it from the memo.
+    # Each list is put into the memo while empty, filled, and dropped; the next gets it from the
+    # memo.
     step = b']q\x01h\x00aq\x000'
     with pytest.raises(UnpicklingError):
         read(b']q\x000' + step * 1001 + b'h\x00.')

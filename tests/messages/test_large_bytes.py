@@ -1,6 +1,6 @@
 """
-Large byte strings, which may land in an object that was made for them beforehand: of the same length again and again,
-of lengths in turn, kept for long, in several places at once.
+Large byte strings, which may land in an object that was made for them beforehand: of the same
+length again and again, of lengths in turn, kept for long, in several places at once.
 """
 
 import hashlib
@@ -115,8 +115,8 @@ if mitogen.core.CORE == 'native':
         before = router._loop.stats()['landed']
 
         def landed():
-            # The first two only say that there may be more. A place is dropped after a second without traffic, so all
-            # calls are sent before the first result is read.
+            # The first two only say that there may be more. A place is dropped after a second
+            # without traffic, so all calls are sent before the first result is read.
             for call in [context.call_async(targets.return_bytes, length) for _ in range(4)]:
                 assert call.get().unpickle() == b'\xff' * length
             return router._loop.stats()['landed'] - before >= times

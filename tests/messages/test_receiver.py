@@ -517,7 +517,8 @@ def test_notify_of_a_receiver_is_called_though_nobody_refers_to_the_receiver(rou
 
 def call_and_notify(router, context, latch):
     """
-    Call a function, and return the receiver, which is put into the latch with the answer, however soon that comes.
+    Call a function, and return the receiver, which is put into the latch with the answer, however
+    soon that comes.
     """
     receiver = Receiver(router, persist=False, respondent=context)
     receiver.notify = latch.put

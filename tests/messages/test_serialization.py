@@ -680,7 +680,8 @@ def test_values_make_the_round_trip_through_a_child(shared_child, value):
 
 # ---- PyPy
 
-#: Lets CPython look like PyPy 8, whose `_pickle` writes an opcode of protocol 4 after each text in a list.
+#: Lets CPython look like PyPy 8, whose `_pickle` writes an opcode of protocol 4 after each text in
+#: a list.
 LIKE_PYPY = '''
 import pickletools, sys, types
 del sys.modules['pickle']

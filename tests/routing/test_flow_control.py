@@ -1,6 +1,6 @@
 """
-Memory is bounded: the queue for a slow reader is limited, in the process that sends and in each that forwards, and no
-pattern of floods ends in a deadlock.
+Memory is bounded: the queue for a slow reader is limited, in the process that sends and in each
+that forwards, and no pattern of floods ends in a deadlock.
 """
 
 import os
@@ -39,7 +39,8 @@ def test_sender_waits_for_a_reader_that_is_stopped(router):
 
     thread = threading.Thread(target=send)
     thread.start()
-    # The eighth, with its header, is more than a MiB. It waits unless the kernel has taken some of it already.
+    # The eighth, with its header, is more than a MiB. It waits unless the kernel has taken some of
+    # it already.
     testlib.wait_for(lambda: len(sent) >= 7)
     # The kernel's buffers, and a MiB of ours: far from all.
     thread.join(0.5)
@@ -52,7 +53,8 @@ def test_sender_waits_for_a_reader_that_is_stopped(router):
 
 def test_router_in_the_middle_does_not_grow(router):
     """
-    A grandchild floods another one that reads slowly: the child between them stops reading the first.
+    A grandchild floods another one that reads slowly: the child between them stops reading the
+    first.
     """
     middle = router.local()
     middle_pid = middle.call(os.getpid)
@@ -141,7 +143,8 @@ def test_shutdown_while_senders_wait(router):
 
 def test_what_a_peer_sends_to_itself_waits_for_it_to_read(router):
     """
-    A frame for a context behind the one that sent it goes back by the same stream, which is not read meanwhile.
+    A frame for a context behind the one that sent it goes back by the same stream, which is not
+    read meanwhile.
     """
     router.high_water = MIB
     with testlib.Peer(router, 55) as peer:
@@ -164,7 +167,8 @@ def test_what_a_peer_sends_to_itself_waits_for_it_to_read(router):
 
 def write_until_blocked(peer, frames, seconds=0.5):
     """
-    Write until the other side takes no more for some time; keep what is left in `peer.left`, and return how much went.
+    Write until the other side takes no more for some time; keep what is left in `peer.left`, and
+    return how much went.
     """
     data = b''.join(frames)
     peer.sock.settimeout(seconds)
@@ -197,7 +201,8 @@ def test_a_stream_with_a_hook_is_held_back_too(router):
 
 def test_order_holds_for_handlers_of_a_stream_with_a_hook(router):
     """
-    Frames for a handler and for a receiver, by turns, are handled in the order in which they were sent.
+    Frames for a handler and for a receiver, by turns, are handled in the order in which they were
+    sent.
     """
     seen = []
     receiver = mitogen.core.Receiver(router)

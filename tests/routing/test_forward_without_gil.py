@@ -1,5 +1,6 @@
 """
-Forwarding never enters Python: a middle context whose main thread keeps the GIL forwards all the same.
+Forwarding never enters Python: a middle context whose main thread keeps the GIL forwards all the
+same.
 """
 
 import pytest
@@ -12,8 +13,8 @@ import targets
 
 NATIVE = mitogen.core.CORE == 'native'
 
-#: Had a forward needed the GIL, the compiled core would wait for longer than a test may take. The twin's broker is
-#: Python: it has to wait, and then goes on.
+#: Had a forward needed the GIL, the compiled core would wait for longer than a test may take. The
+#: twin's broker is Python: it has to wait, and then goes on.
 HELD = 3600.0 if NATIVE else 1.0
 
 

@@ -1,5 +1,6 @@
 """
-Routing and trust between contexts: which messages a context may send, and which contexts learn of a loss.
+Routing and trust between contexts: which messages a context may send, and which contexts learn of a
+loss.
 """
 
 import logging
@@ -482,7 +483,8 @@ def test_the_loss_of_another_context_is_an_error_to_who_waits_for_it_unless_all_
     try:
         with testlib.LogCapture('mitogen') as logs:
             router._on_del_route(Message(data=b'5'))
-            # The broker's thread tells a waiter of one that is lost already, perhaps before the next line runs.
+            # The broker's thread tells a waiter of one that is lost already, perhaps before the
+            # next line runs.
             waited_for, another = router.context_by_id(7, name='other'), router.context_by_id(8, name='other')
             receiver = Receiver(router, respondent=waited_for)
             router._on_del_route(Message(data=b'7'))

@@ -79,7 +79,8 @@ def test_a_large_file_in_windows(router, service, large, monkeypatch):
     child = router.local()
     ok, metadata, got, got_digest = child.call(service_targets.fetch, router.myself(), path)
     assert (ok, got, got_digest, metadata['size']) == (True, size, digest, size)
-    # How much of a window is used depends on how quickly the child acknowledges; the next test has one that does not.
+    # How much of a window is used depends on how quickly the child acknowledges; the next test has
+    # one that does not.
     assert 0 < Watched.most <= MOST_UNACKED
     state, = service._state_by_stream.values()
     testlib.wait_for(lambda: state.unacked == 0)

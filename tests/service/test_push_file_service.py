@@ -82,7 +82,8 @@ def test_a_path_of_another_type_arrives_as_text(router, service, path, kind):
 def test_get_waits_for_the_file(router, service, path):
     child = router.local()
     receiver = child.call_async(service_targets.pushed_file, path)
-    # Its answer is on the same stream as the pool's, of which there is none before the call has begun.
+    # Its answer is on the same stream as the pool's, of which there is none before the call has
+    # begun.
     assert child.call_service(service_targets.Plain, 'pid')
     with pytest.raises(mitogen.core.TimeoutError):
         receiver.get(timeout=0.1)

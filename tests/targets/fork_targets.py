@@ -24,7 +24,9 @@ def ask_echo(router):
 
 
 def use_new_router():
-    """Start a child from here, as if there was nothing else in this process; return what it says."""
+    """
+    Start a child from here, as if there was nothing else in this process; return what it says.
+    """
     import targets
     import mitogen.master
     broker = mitogen.master.Broker()
@@ -123,7 +125,10 @@ def handle_signals():
 
 
 def import_twice(name, path):
-    """Import a module; when that is interrupted, say so by making a file, and try again. Return its VALUE."""
+    """
+    Import a module; when that is interrupted, say so by making a file, and try again. Return its
+    VALUE.
+    """
     while True:
         try:
             return mitogen.core.import_module(name).VALUE
@@ -132,6 +137,9 @@ def import_twice(name, path):
 
 
 def never_let_go(sender):
-    """Tell a sender which process this is, then keep the interpreter in one call of a C function, for hours."""
+    """
+    Tell a sender which process this is, then keep the interpreter in one call of a C function, for
+    hours.
+    """
     sender.send(os.getpid())
     sum(range(10 ** 13))

@@ -12,14 +12,15 @@ KEEP = b'0'
 
 def nothing():
     """
-    Have this module here: the broker thread, which brings it, is at rest again when the answer has come.
+    Have this module here: the broker thread, which brings it, is at rest again when the answer has
+    come.
     """
 
 
 def hold_the_interpreter(sender, seconds, flag):
     """
-    Tell `sender` that this runs, then loop for some seconds in pure Python without ever giving the GIL away, or as long
-    as the file `flag` begins with the byte KEEP. It goes round once at least.
+    Tell `sender` that this runs, then loop for some seconds in pure Python without ever giving the
+    GIL away, or as long as the file `flag` begins with the byte KEEP. It goes round once at least.
 
     :returns: how many times round.
     """

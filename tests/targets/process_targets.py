@@ -1,5 +1,6 @@
 """
-Functions about the process that a child is: its environment, threads, signals, descriptors and memory.
+Functions about the process that a child is: its environment, threads, signals, descriptors and
+memory.
 """
 
 import os
@@ -105,7 +106,8 @@ def read_stdin():
 
 def say_and_spin(sender, path):
     """
-    Tell a sender that this runs, then hold the interpreter with pure Python code, until there is a file.
+    Tell a sender that this runs, then hold the interpreter with pure Python code, until there is a
+    file.
     """
     sender.send(None)
     count = 0

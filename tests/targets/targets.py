@@ -1,7 +1,8 @@
 """
-Functions that most tests call in children, which ask the master for this file: the less is in it, and the less it
-imports, the sooner a child is done with it. Others are in files by subject: ``module_targets``, ``output_targets``,
-``process_targets`` and ``tree_targets``. Tests find them by way of this one, too; a child is sent the one they are in.
+Functions that most tests call in children, which ask the master for this file: the less is in it,
+and the less it imports, the sooner a child is done with it. Others are in files by subject:
+``module_targets``, ``output_targets``, ``process_targets`` and ``tree_targets``. Tests find them by
+way of this one, too; a child is sent the one they are in.
 """
 
 import sys
@@ -195,7 +196,8 @@ def send_bytes(sender, size, count):
 @takes_econtext
 def receive_until_closed(ready, econtext):
     """
-    Make a receiver here, send a sender for it to `ready`, and return what arrives until it is closed.
+    Make a receiver here, send a sender for it to `ready`, and return what arrives until it is
+    closed.
     """
     receiver = mitogen.core.Receiver(econtext.router)
     ready.send(receiver.to_sender())

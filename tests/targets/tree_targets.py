@@ -138,7 +138,8 @@ def wait_for_loss(context_id, router):
 @takes_router
 def call_context(context_id, function, *args, **kwargs):
     """
-    Call a function of ``targets`` in another context, by id, and return the result or the error's text.
+    Call a function of ``targets`` in another context, by id, and return the result or the error's
+    text.
     """
     import mitogen.parent
     context = mitogen.parent.Context(kwargs.pop('router'), context_id)
@@ -265,8 +266,8 @@ def master_context(econtext):
 @mitogen.core.takes_econtext
 def detach_log_and_measure(path, econtext):
     """
-    Leave the parent, log at every level, and write to a file how often the process was scheduled in the second that
-    follows.
+    Leave the parent, log at every level, and write to a file how often the process was scheduled in
+    the second that follows.
     """
     import logging
     import resource

@@ -1,5 +1,6 @@
 """
-Functions that wait, for the tests that take away what is waited for. Children ask the master for this file.
+Functions that wait, for the tests that take away what is waited for. Children ask the master for
+this file.
 """
 
 import os

@@ -1,5 +1,6 @@
 """
-Functions by which each process of a tree tells who it is, and the service that its master offers to everybody.
+Functions by which each process of a tree tells who it is, and the service that its master offers to
+everybody.
 """
 
 import hashlib

@@ -104,7 +104,8 @@ def test_a_group_of_which_one_fails_cancels_the_others_over_there(run):
     async def main(tree, host):
         with pytest.raises(BaseExceptionGroup) as caught:  # noqa: F821
             async with asyncio.TaskGroup() as group:
-                # The host runs one at a time: the failure comes first, and the others wait or have begun.
+                # The host runs one at a time: the failure comes first, and the others wait or have
+                # begun.
                 group.create_task(host.call(targets.fail))
                 for _ in range(3):
                     group.create_task(host.call(task_targets.sleep_and_note, 600, 'late'))

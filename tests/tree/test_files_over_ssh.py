@@ -1,5 +1,6 @@
 """
-Files and trees to a host that a real server of ssh is in front of, and from it; also by `mitogen cp`.
+Files and trees to a host that a real server of ssh is in front of, and from it; also by `mitogen
+cp`.
 """
 
 import os

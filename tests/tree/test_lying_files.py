@@ -1,6 +1,6 @@
 """
-Hosts that do not keep to the protocol of files: they write nothing outside of the target, and are told of in plain
-words.
+Hosts that do not keep to the protocol of files: they write nothing outside of the target, and are
+told of in plain words.
 """
 
 import logging

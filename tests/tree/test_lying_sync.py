@@ -1,6 +1,6 @@
 """
-Hosts that do not keep to the protocol of a sync: they write nothing outside of the target, are told nothing that is not
-in it, and have nothing read more often than once.
+Hosts that do not keep to the protocol of a sync: they write nothing outside of the target, are told
+nothing that is not in it, and have nothing read more often than once.
 """
 
 import os

@@ -1,6 +1,6 @@
 """
-Hosts that answer what the tree asks for its own sake with data that nobody asked for: it is an error of ours, and costs
-neither much memory nor the broker's thread.
+Hosts that answer what the tree asks for its own sake with data that nobody asked for: it is an
+error of ours, and costs neither much memory nor the broker's thread.
 """
 
 import asyncio

@@ -126,7 +126,8 @@ def test_a_process_that_ignores_sigterm_is_killed(host):
 
 def test_a_process_ends_with_its_host(tree):
     host = tree.connect()
-    # The process is gone before its host is: the reader is not told of a signal that came from there.
+    # The process is gone before its host is: the reader is not told of a signal that came from
+    # there.
     host.call(task_targets.take_long_to_end)
     stream = running.start_process(host, 'echo $$; sleep 600')
     pid = int(next(stream)[1])

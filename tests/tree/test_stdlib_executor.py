@@ -1,6 +1,7 @@
 """
-The executor of a host passes the standard library's own tests of executors; tests/lib/stdlib_executor.py says which do
-not apply. Some Pythons are installed without them: then another one of this machine runs them, over the pure core.
+The executor of a host passes the standard library's own tests of executors;
+tests/lib/stdlib_executor.py says which do not apply. Some Pythons are installed without them: then
+another one of this machine runs them, over the pure core.
 """
 
 import os

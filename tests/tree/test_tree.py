@@ -268,7 +268,8 @@ def test_names_that_a_package_does_not_have():
 
 
 def test_a_bare_host_imports_the_modules_that_a_program_of_a_tree_imports(tree):
-    # A function of the program's main module has that imported over there, with all that it imports.
+    # A function of the program's main module has that imported over there, with all that it
+    # imports.
     host = tree.connect('local:', python_path=[sys.executable, '-I', '-S'])
     names = [('mitogen.aio', 'Tree'), ('mitogen.otel', 'observe'), ('mitogen.prometheus', 'Collector')]
     assert host.call(targets.find_owners, names) == [

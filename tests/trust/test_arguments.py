@@ -1,5 +1,6 @@
 """
-Names that come from others never become options of the programs that they are given to, nor commands of a shell.
+Names that come from others never become options of the programs that they are given to, nor
+commands of a shell.
 """
 
 import os

@@ -1,6 +1,6 @@
 """
-A Sender or Context keeps the authority of the context that made it. A recipient that uses it orders nothing that its
-maker could not have ordered. A Context belongs to one router.
+A Sender or Context keeps the authority of the context that made it. A recipient that uses it orders
+nothing that its maker could not have ordered. A Context belongs to one router.
 """
 
 import pickle
@@ -80,7 +80,8 @@ def test_a_context_that_a_child_made_up_is_not_obeyed(tree):
 
 def test_what_was_made_up_does_not_become_ours_on_its_way(tree):
     """
-    A child makes up a Sender for a grandchild; the master passes it on, and the grandchild's own parent uses it.
+    A child makes up a Sender for a grandchild; the master passes it on, and the grandchild's own
+    parent uses it.
     """
     grandchild = tree.router.local(via=tree.sibling)
     sender = given(tree, Sender(Context(None, grandchild.context_id), CALL_FUNCTION))
@@ -105,7 +106,8 @@ def test_a_sender_that_a_child_made_up_does_not_take_a_route(tree):
 
 def test_a_client_lends_its_authority_to_no_sender(router):
     """
-    A stream is stamped with its context's authority: a message that the context passes on for another one is not.
+    A stream is stamped with its context's authority: a message that the context passes on for
+    another one is not.
     """
     first, second = router.local(), router.local()
     third = router.local(via=first)
@@ -157,7 +159,8 @@ def test_a_sender_of_the_masters_goes_through_children(router):
 
 def test_a_third_ones_sender_carries_data(router):
     """
-    Data arrives whichever context has named the Sender: a handle without a policy takes it from everybody.
+    Data arrives whichever context has named the Sender: a handle without a policy takes it from
+    everybody.
     """
     left, right = router.local(), router.local()
     first, second = router.local(via=left), router.local(via=right)

@@ -1,6 +1,6 @@
 """
-Files that a child may fetch: the file that is opened is the one that was checked, and the number of open files is
-bounded for each peer.
+Files that a child may fetch: the file that is opened is the one that was checked, and the number of
+open files is bounded for each peer.
 """
 
 import os

@@ -1,6 +1,6 @@
 """
-No peer can hold a thread: whatever a lying child asks for and does not read, the threads of the pool serve its sibling,
-and in the end it is the liar that is cut off.
+No peer can hold a thread: whatever a lying child asks for and does not read, the threads of the
+pool serve its sibling, and in the end it is the liar that is cut off.
 """
 
 import logging
@@ -100,7 +100,8 @@ def test_a_peer_that_stops_reading_loses_its_stream(cast):
 
 def test_a_child_that_does_not_read_what_is_forwarded_to_it_keeps_its_sibling_waiting_for_a_time_only(router, tmp_path):
     """
-    Its parent stops reading the messages that come down for it, and with them those for the sibling.
+    Its parent stops reading the messages that come down for it, and with them those for the
+    sibling.
     """
     middle = router.local(name=u'middle')
     sibling = router.local(via=middle)

@@ -1,8 +1,9 @@
 """
-A child that lies, by a program that speaks the protocol by hand. For each thing it sends, its parent stays up, its
-sibling notices nothing, memory stays bounded, and the log names the offender.
+A child that lies, by a program that speaks the protocol by hand. For each thing it sends, its
+parent stays up, its sibling notices nothing, memory stays bounded, and the log names the offender.
 
-Each lie is told twice: by a child of the master, and by a grandchild, whose parent is a child itself.
+Each lie is told twice: by a child of the master, and by a grandchild, whose parent is a child
+itself.
 """
 
 import collections
@@ -298,8 +299,8 @@ def test_a_name_that_is_no_module_is_answered_so(tree):
 @pytest.mark.parametrize('count', [40, 400])
 def test_a_name_in_very_many_packages_costs_no_time(tree, monkeypatch, count):
     """
-    The master and the context in the middle look for each package of a name when a child that has announced itself
-    asks.
+    The master and the context in the middle look for each package of a name when a child that has
+    announced itself asks.
     """
     counts = collections.Counter()
     denied = mitogen.core.ImportPolicy.denied
@@ -396,7 +397,8 @@ def fill(tree):
 
 def test_a_sibling_that_refuses_messages_of_a_child_that_does_not_read_is_not_kept_waiting(quiet_tree):
     """
-    The router goes on reading from a context that refuses messages, also while the peer it refuses does not read.
+    The router goes on reading from a context that refuses messages, also while the peer it refuses
+    does not read.
     """
     tree = quiet_tree
     fill(tree)
@@ -605,7 +607,8 @@ def test_loggers_without_end_cost_no_memory(quiet_tree):
         tree.sibling.call(targets.log, u'mark', 50, u'the end')
         tree.logs.wait('the end', seconds=60)
         del tree.logs.records[:]
-    # 5,000 names are made loggers, and each is in the table once for each of its parts that nobody else has.
+    # 5,000 names are made loggers, and each is in the table once for each of its parts that nobody
+    # else has.
     parts = 3 if tree.middle else 2
     assert len(logging.Logger.manager.loggerDict) - before < 5000 * parts + 100
 
@@ -650,7 +653,8 @@ def test_detaching_is_for_oneself_only(tree):
 
 def end_detached(router, liar):
     """
-    A process that has detached is let be for a while: wait for its end here, unless its connection has just done so.
+    A process that has detached is let be for a while: wait for its end here, unless its connection
+    has just done so.
     """
     pid = router.stream_by_id(liar.id).conn.proc.pid
     liar.close()

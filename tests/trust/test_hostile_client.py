@@ -1,6 +1,6 @@
 """
-A client of a UNIX socket that lies. It has the authority of the process that listens, and may give orders; but it is
-nobody else, takes nothing that is another's, and stops nobody.
+A client of a UNIX socket that lies. It has the authority of the process that listens, and may give
+orders; but it is nobody else, takes nothing that is another's, and stops nobody.
 """
 
 import logging

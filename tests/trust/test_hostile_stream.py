@@ -1,5 +1,6 @@
 """
-Bad bytes on a stream cost that stream and nothing else; good bytes in any pieces are the same messages.
+Bad bytes on a stream cost that stream and nothing else; good bytes in any pieces are the same
+messages.
 """
 
 import os

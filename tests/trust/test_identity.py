@@ -1,6 +1,7 @@
 """
-A context's id means one process, for the life of the tree: a child announces, takes back and speaks for the ids that it
-was handed, or contexts below it, and for no others. Each lie is told by a child and by a grandchild.
+A context's id means one process, for the life of the tree: a child announces, takes back and speaks
+for the ids that it was handed, or contexts below it, and for no others. Each lie is told by a child
+and by a grandchild.
 """
 
 import pickle
@@ -38,7 +39,8 @@ def answer_a_connection(liar, function, **fields):
 
 def block_of(tree, context):
     """
-    Return the first id of the block that a child of the liar's parent gets, as it begins to have children.
+    Return the first id of the block that a child of the liar's parent gets, as it begins to have
+    children.
     """
     return context.call(targets.allocate_ids, 1)[0]
 
@@ -249,7 +251,8 @@ def family(router, tmp_path):
 
 def test_a_context_that_is_reached_by_way_of_a_parent_may_name_an_id_that_is_new_here(family):
     """
-    Only the parent knows which ids the liar was handed. It does not let the liar speak for others by that.
+    Only the parent knows which ids the liar was handed. It does not let the liar speak for others
+    by that.
     """
     liar, sibling = family
     assert answer_a_connection(

@@ -179,7 +179,8 @@ def test_peers_take_turns(cast):
 
 def test_a_call_that_another_thread_is_about_to_queue_is_obeyed(cast, monkeypatch):
     """
-    One thread takes two calls from the receiver. The thread that the second one woke comes before both are queued.
+    One thread takes two calls from the receiver. The thread that the second one woke comes before
+    both are queued.
     """
     pool = cast.pool
     queue, add = pool._calls, type(pool._calls).add
@@ -266,8 +267,8 @@ def test_failed_calls_are_logged_at_a_bounded_rate(cast):
 @pytest.mark.parametrize('reading', [True, False])
 def test_a_flood_of_refused_frames_keeps_nobody_waiting(cast, reading):
     """
-    The sibling's calls go on meanwhile. That took a minute each when what waits for a peer was counted anew for each
-    frame.
+    The sibling's calls go on meanwhile. That took a minute each when what waits for a peer was
+    counted anew for each frame.
     """
     calls = []
 

@@ -1,5 +1,6 @@
 """
-A child that sends nothing but what is refused, or cannot be read, has few lines in the log of its parent.
+A child that sends nothing but what is refused, or cannot be read, has few lines in the log of its
+parent.
 """
 
 import collections
@@ -18,7 +19,8 @@ from liar import (ADD_ROUTE, ALLOCATE_ID, CALL_FUNCTION, CALL_SERVICE, DEL_ROUTE
                   GET_MODULE, GET_RESOURCE, HAVE_MODULES, Liar, LOAD_MODULE, LOAD_RESOURCE, NOBODY, SHUTDOWN)
 
 COUNT = 3000
-#: Lines of the log that are about one peer and one subject, in a second. Most have 20, routes have 50.
+#: Lines of the log that are about one peer and one subject, in a second. Most have 20, routes
+#: have 50.
 MOST = 60
 
 NAMES = b'\x80\x02X\x17\x00\x00\x00hostile_services.OffersX\x05\x00\x00\x00small'.decode('latin-1')

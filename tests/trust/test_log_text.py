@@ -1,5 +1,6 @@
 """
-Log records of children: each line shows which context sent it, and no text in it is obeyed by a terminal.
+Log records of children: each line shows which context sent it, and no text in it is obeyed by a
+terminal.
 """
 
 import io
@@ -23,7 +24,8 @@ from test_sizes import Caller
 
 __all__ = ['quiet_tree', 'tree']
 
-#: One of each kind: ends of lines, what a terminal obeys, what turns the direction of writing round, half a character.
+#: One of each kind: ends of lines, what a terminal obeys, what turns the direction of writing
+#: round, half a character.
 EVIL = [u'\n', u'\r', u'\x1b', u'\0', u'\x07', u'\x08', u'\x0b', u'\x0c', u'\x1c', u'\x1d', u'\x1e', u'\x7f', u'\x80', u'\x85',
         u'\x9b', u'\x9f', u'\u061c', u'\u200e', u'\u200f', u'\u2028', u'\u2029', u'\u202a', u'\u202e', u'\u2066', u'\u2069',
         u'\ud800', u'\udfff']
@@ -39,8 +41,8 @@ FORGED = u'12:00:00.000000 E mitogen: the disk is full'
 @pytest.fixture
 def shown():
     """
-    The outputs of three handlers: the one of log_to_file, one of a program that knows nothing of us, and one that shows
-    messages only.
+    The outputs of three handlers: the one of log_to_file, one of a program that knows nothing of
+    us, and one that shows messages only.
     """
     outputs = []
     root = logging.getLogger()

@@ -1,6 +1,6 @@
 """
-Lies of a child that are about more than one message: frames without content, orders for a child that is busy, records
-for another context, and a process that outlives the one that was started.
+Lies of a child that are about more than one message: frames without content, orders for a child
+that is busy, records for another context, and a process that outlives the one that was started.
 """
 
 import logging
@@ -60,7 +60,8 @@ def test_a_module_with_an_odd_name_is_not_looked_for(tree, name):
 
 def test_a_process_that_keeps_the_pipe_of_one_that_ended_keeps_nobody(tmp_path):
     """
-    The process that was started has ended, and its copy goes on: it is what its parent talks to, and ends with it.
+    The process that was started has ended, and its copy goes on: it is what its parent talks to,
+    and ends with it.
     """
     router = mitogen.master.Router(mitogen.master.Broker())
     router.broker.shutdown_timeout = 1

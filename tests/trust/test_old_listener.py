@@ -1,6 +1,7 @@
 """
-A client of ours at a listener of version 0.3. The listener here is a few lines that speak as such a one does, and look
-at each message by its rule about authority: the message must come by the stream that leads to its ``auth_id``.
+A client of ours at a listener of version 0.3. The listener here is a few lines that speak as such a
+one does, and look at each message by its rule about authority: the message must come by the stream
+that leads to its ``auth_id``.
 """
 
 import pickle
@@ -53,7 +54,8 @@ class OldListener(object):
 
     def take(self):
         """
-        Return the next message: its destination, whether the listener would pass it on, and its payload.
+        Return the next message: its destination, whether the listener would pass it on, and its
+        payload.
         """
         _, dst_id, src_id, auth_id, handle, _, length = HEADER.unpack(self._fp.read(HEADER.size))
         data = self._fp.read(length)

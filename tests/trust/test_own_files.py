@@ -1,6 +1,6 @@
 """
-Files and sockets that we make: in a folder of the user's own, never through a link, never over somebody else's. A
-listener that has no descriptors left, or many clients at once.
+Files and sockets that we make: in a folder of the user's own, never through a link, never over
+somebody else's. A listener that has no descriptors left, or many clients at once.
 """
 
 import errno
@@ -39,7 +39,8 @@ def mode_of(path):
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
     """
-    A folder for temporary files in which everybody may make some; there is no folder for the run of a session.
+    A folder for temporary files in which everybody may make some; there is no folder for the run of
+    a session.
     """
     path = tmp_path / 'shared'
     path.mkdir()
@@ -317,8 +318,8 @@ def test_to_look_whether_a_path_is_dead_does_not_wait(full_queue):
 @pytest.fixture
 def starved(make_router, tmp_path, monkeypatch):
     """
-    A listener with a client that it has no descriptor for. `turns` says when it tried to accept one; `feed` gives it
-    descriptors again.
+    A listener with a client that it has no descriptor for. `turns` says when it tried to accept
+    one; `feed` gives it descriptors again.
     """
     class Starved(object):
         turns = []

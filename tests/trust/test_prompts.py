@@ -1,6 +1,7 @@
 """
-While a child starts, the parent answers the prompt of the tool that it runs, once and before the tool has run anything,
-and the markers of its own first stage and child. A banner, or a login script, that says the same words gets nothing.
+While a child starts, the parent answers the prompt of the tool that it runs, once and before the
+tool has run anything, and the markers of its own first stage and child. A banner, or a login
+script, that says the same words gets nothing.
 """
 
 import os

@@ -1,6 +1,6 @@
 """
-The text of a Secret, and the payload of a message, never reach a log, whatever its level: not when the message is
-sent, forwarded, refused, or cannot be read.
+The text of a Secret, and the payload of a message, never reach a log, whatever its level: not when
+the message is sent, forwarded, refused, or cannot be read.
 """
 
 import logging

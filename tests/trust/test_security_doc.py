@@ -35,7 +35,8 @@ def rows():
 
 def paragraphs():
     """
-    Return each paragraph of prose that says how it is: those with a name, and the one about upstream.
+    Return each paragraph of prose that says how it is: those with a name, and the one about
+    upstream.
     """
     named = re.findall(r'^\*[A-Z][a-z ]+\.\* (?:.+\n)*', text(), re.M)
     return named + re.findall(r'^Children run the code of their master(?:.+\n)*', text(), re.M)

@@ -1,6 +1,6 @@
 """
-A call of a service by a context without authority: its names are read first, then the policy is asked, and then its
-arguments are read.
+A call of a service by a context without authority: its names are read first, then the policy is
+asked, and then its arguments are read.
 """
 
 import pickle
@@ -111,7 +111,8 @@ def test_a_policy_of_a_program_is_asked_once_and_before_the_arguments_are_read(c
 
 def test_a_policy_is_asked_when_calls_that_came_before_were_obeyed(cast):
     """
-    The service obeys one call at a time, and the first one has the policy agree about the second one.
+    The service obeys one call at a time, and the first one has the policy agree about the second
+    one.
     """
     service = cast.services['JudgedInTurn']
     one, two = cast.answers([call(service.name(), u'open_up'), call(service.name(), u'perhaps')])

@@ -1,7 +1,7 @@
 """
-Sizes before work: the cost of an untrusted message is known before anybody reads it. No message, however small, takes
-long to read, takes more memory than a multiple of its length, or ends a process with little stack; and one that cannot
-be read is a mitogen.core.Error for its reader.
+Sizes before work: the cost of an untrusted message is known before anybody reads it. No message,
+however small, takes long to read, takes more memory than a multiple of its length, or ends a
+process with little stack; and one that cannot be read is a mitogen.core.Error for its reader.
 """
 
 import os
@@ -26,7 +26,8 @@ from liar import ADD_ROUTE, ALLOCATE_ID, CALL_SERVICE, DEL_ROUTE, FORWARD_LOG, G
 
 __all__ = ['tree']
 
-#: Seconds that a sibling may wait for an answer, at most. Each attack took many times as long, before it was refused.
+#: Seconds that a sibling may wait for an answer, at most. Each attack took many times as long,
+#: before it was refused.
 BOUND = testlib.patience() / 4
 
 #: Numbers that differ by this have one hash.
@@ -100,8 +101,9 @@ def equal_tuples(count):
 
 def arc(count):
     """
-    Return numbers of different hashes. Most of them are where a dictionary comes by, one after the other, once it has
-    looked at all bits of a hash; the others' ways lead into that. These are found by trying, so they are few.
+    Return numbers of different hashes. Most of them are where a dictionary comes by, one after the
+    other, once it has looked at all bits of a hash; the others' ways lead into that. These are
+    found by trying, so they are few.
     """
     bits = (3 * count // 2).bit_length()
     mask = (1 << bits) - 1

@@ -4,11 +4,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* glibc maps a block of this size by itself. When it is freed, glibc raises its threshold: from then on blocks up to
- * this size come from the heap, and the heap keeps twice as much at its end. The block itself is never touched. */
+/* glibc maps a block of this size by itself. When it is freed, glibc raises its threshold: from
+ * then on blocks up to this size come from the heap, and the heap keeps twice as much at its
+ * end. The block itself is never touched. */
 #define LESSON ((size_t) 4 << 20)
 
-/* Allocations until the one that fails; 0 or less: none fails. Relaxed throughout: it orders nothing. */
+/* Allocations until the one that fails; 0 or less: none fails. Relaxed throughout: it orders
+ * nothing. */
 static _Atomic long fail_in;
 static _Atomic int fail_wanted;
 

@@ -18,7 +18,8 @@
 /* Alignment that lets the kernel use huge pages on the common platforms. */
 #define HUGE_PAGE ((size_t) 2 << 20)
 
-/* Room for what surrounds a payload, such as a header: it must not double a block whose payload is a power of two. */
+/* Room for what surrounds a payload, such as a header: it must not double a block whose payload
+ * is a power of two. */
 #define SLACK ((size_t) 64 << 10)
 
 /* A sanitizer has to see when each block ends; a block kept as a spare would hide it. */
@@ -45,7 +46,8 @@ static _Atomic int n_used; /* blocks in use that may become a spare one */
 static _Atomic int keepers;
 static _Atomic int n_spares; /* of the slots that are filled; may lag behind for a moment */
 
-/* Bytes to map for a block: size classes, so that a spare block fits the next message of about the same length. */
+/* Bytes to map for a block: size classes, so that a spare block fits the next message of about
+ * the same length. */
 static size_t mapping(size_t size)
 {
     if (size > SIZE_MAX - 2 * HUGE_PAGE)
@@ -110,8 +112,8 @@ static spare *take_from(_Atomic(spare *) *slot, size_t mapped)
         atomic_fetch_sub(&n_spares, 1);
         return s;
     }
-    /* another size: put it back, or free it if another thread has filled the slot. Either may fit the next
-     * message. */
+    /* another size: put it back, or free it if another thread has filled the slot. Either may
+     * fit the next message. */
     spare *none = NULL;
     if (!atomic_compare_exchange_strong(slot, &none, s))
         drop(s);
@@ -205,8 +207,8 @@ void *mg_block_resize(void *ptr, size_t size, size_t new_size)
     if (mapping(new_size) == mapping(size))
         return ptr;
 #ifdef MREMAP_MAYMOVE
-    /* Moves the pages, not the bytes. The system chooses the new place. A move to an address of ours could fail
-     * half-way, after that address was given up. */
+    /* Moves the pages, not the bytes. The system chooses the new place. A move to an address of
+     * ours could fail half-way, after that address was given up. */
     if (size > MG_BLOCK_KEPT + SLACK && new_size > size && mapping(new_size)) {
         if (mg_alloc_fails())
             return NULL;

@@ -52,7 +52,8 @@ mg_buf *mg_buf_ref(mg_buf *buf)
 
 void mg_buf_unref(mg_buf *buf)
 {
-    /* Release: this holder's uses of the bytes come before their end. Acquire: the last holder sees all of them. */
+    /* Release: this holder's uses of the bytes come before their end. Acquire: the last holder
+     * sees all of them. */
     if (!buf || atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) != 1)
         return;
     if (buf->drop)

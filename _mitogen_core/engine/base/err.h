@@ -18,7 +18,8 @@ typedef enum {
     MG_EFORKED     /* the object belongs to the process this one was forked from */
 } mg_err;
 
-/* A static English text without a full stop; never NULL, also for a value that is none of the above. */
+/* A static English text without a full stop; never NULL, also for a value that is none of the
+ * above. */
 const char *mg_strerror(mg_err err);
 
 #endif

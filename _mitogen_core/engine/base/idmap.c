@@ -1,6 +1,6 @@
-/* Open addressing with linear probing. Removing closes the gap at once (entries behind it move up), so there are no
- * tombstones and a table that sees many ids come and go stays as fast as a new one. At least a quarter of the slots
- * is free. */
+/* Open addressing with linear probing. Removing closes the gap at once (entries behind it move
+ * up), so there are no tombstones and a table that sees many ids come and go stays as fast as a
+ * new one. At least a quarter of the slots is free. */
 #include "base/idmap.h"
 
 #include <assert.h>
@@ -10,7 +10,8 @@
 
 enum { FIRST_SLOTS = 16 };
 
-/* The slot where the search for id starts. A mixing function of the usual shift-and-multiply kind. */
+/* The slot where the search for id starts. A mixing function of the usual shift-and-multiply
+ * kind. */
 static size_t home_of(const mg_idmap *m, uint32_t id)
 {
     uint32_t h = id ^ m->seed;
@@ -129,8 +130,9 @@ size_t mg_idmap_count(const mg_idmap *m)
     return m->count;
 }
 
-/* Visits the slots downwards, beginning at a free one. A removal moves entries only downwards within a row of taken
- * slots, so it moves only entries that were visited. With another beginning, such a row could reach around it. */
+/* Visits the slots downwards, beginning at a free one. A removal moves entries only downwards
+ * within a row of taken slots, so it moves only entries that were visited. With another
+ * beginning, such a row could reach around it. */
 void mg_idmap_iter_init(const mg_idmap *m, mg_idmap_iter *it)
 {
     it->at = 0;

@@ -24,8 +24,8 @@ typedef struct {
 void mg_idmap_init(mg_idmap *m);
 void mg_idmap_fini(mg_idmap *m);
 
-/* Sets the value of id, which is not NULL. *old becomes the value this replaces, or NULL; old may be NULL. MG_OK or
- * MG_ENOMEM (nothing changed; never when id is in the map already). */
+/* Sets the value of id, which is not NULL. *old becomes the value this replaces, or NULL; old
+ * may be NULL. MG_OK or MG_ENOMEM (nothing changed; never when id is in the map already). */
 mg_err mg_idmap_put(mg_idmap *m, uint32_t id, void *value, void **old);
 
 /* The value of id, or NULL. mg_idmap_pop also removes it. */
@@ -38,8 +38,8 @@ size_t mg_idmap_count(const mg_idmap *m);
  *     mg_idmap_iter it;
  *     mg_idmap_iter_init(m, &it);
  *     while (mg_idmap_iter_next(m, &it, &id, &value)) ...
- * Meanwhile entries already visited, the present one included, may be popped; nothing else may change. id and value may
- * be NULL. */
+ * Meanwhile entries already visited, the present one included, may be popped; nothing else may
+ * change. id and value may be NULL. */
 typedef struct {
     size_t at;
     size_t left;

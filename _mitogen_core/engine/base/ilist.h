@@ -1,9 +1,10 @@
 /* The one intrusive list: doubly linked, and the memory is that of its members.
  *
- * Something that is to stand in a list embeds an mg_node, and MG_CONTAINER finds the way back from it. A node of all
- * zero bytes is in no list; a node is in one list at a time. A list has to be initialised, and must stay where it is
- * while it has members. A list owns nothing: references are the business of the code that adds and removes. No lock
- * inside, nothing blocks, nothing allocates. */
+ * Something that is to stand in a list embeds an mg_node, and MG_CONTAINER finds the way back
+ * from it. A node of all zero bytes is in no list; a node is in one list at a time. A list has
+ * to be initialised, and must stay where it is while it has members. A list owns nothing:
+ * references are the business of the code that adds and removes. No lock inside, nothing blocks,
+ * nothing allocates. */
 #ifndef MG_ILIST_H
 #define MG_ILIST_H
 
@@ -96,7 +97,8 @@ static inline mg_node *mg_ilist_pop(mg_ilist *list)
     return node;
 }
 
-/* Moves all members of `from`, in order, to the end of `to`, in a few instructions however many they are. */
+/* Moves all members of `from`, in order, to the end of `to`, in a few instructions however many
+ * they are. */
 static inline void mg_ilist_move(mg_ilist *to, mg_ilist *from)
 {
     if (mg_ilist_empty(from))

@@ -1,4 +1,5 @@
-/* The well-known handles: the "ports" of a context that have a fixed number, and the id that no context has. */
+/* The well-known handles: the "ports" of a context that have a fixed number, and the id that no
+ * context has. */
 #ifndef MG_WELL_KNOWN_H
 #define MG_WELL_KNOWN_H
 

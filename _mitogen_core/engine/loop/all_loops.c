@@ -29,7 +29,8 @@ void mg_loops_add(mg_loop *loop)
     mg_ilist_append(&all_loops, &loop->node);
 }
 
-/* A reference to a loop that may be on its way out: whether there still was one to share. REQUIRES(all_mu). */
+/* A reference to a loop that may be on its way out: whether there still was one to share.
+ * REQUIRES(all_mu). */
 static int try_ref(mg_loop *loop)
 {
     uint32_t refs = atomic_load(&loop->refs);

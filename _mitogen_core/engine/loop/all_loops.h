@@ -8,12 +8,15 @@
 void mg_loops_lock(void);
 void mg_loops_unlock(void);
 void mg_loops_init_lock(void); /* in a child made by fork, of a thread that has locked it */
-/* REQUIRES(that lock), as all below. At its birth; the loop takes its node out itself as it ends. */
+/* REQUIRES(that lock), as all below. At its birth; the loop takes its node out itself as it
+ * ends. */
 void mg_loops_add(mg_loop *loop);
-/* A loop that is not held for the fork yet, with a reference; and one that is held. NULL when there is none. */
+/* A loop that is not held for the fork yet, with a reference; and one that is held. NULL when
+ * there is none. */
 mg_loop *mg_loops_first_free(void);
 mg_loop *mg_loops_first_held(void);
-/* Calls fn for each, also for one whose last reference has gone and that is about to leave the list. */
+/* Calls fn for each, also for one whose last reference has gone and that is about to leave the
+ * list. */
 void mg_loops_visit(void (*fn)(mg_loop *loop));
 
 #endif

@@ -39,8 +39,9 @@ int mg_fork_wanted(void)
 
 /* --- the loops --- */
 
-/* Keeps a leader that is asleep from doing anything, which costs less than to wake it and to have it leave and come
- * back: in an earlier version a fork took 0.76 ms, and 1.0 ms without this. Returns whether there was one. */
+/* Keeps a leader that is asleep from doing anything, which costs less than to wake it and to
+ * have it leave and come back: in an earlier version a fork took 0.76 ms, and 1.0 ms without
+ * this. Returns whether there was one. */
 static int freeze(mg_loop *loop)
 {
     pthread_mutex_lock(&loop->freeze_mu);
@@ -62,8 +63,8 @@ static void let_go(mg_loop *loop)
     pthread_mutex_unlock(&loop->freeze_mu);
 }
 
-/* Holds every loop, and returns with the lock of their list, so that no loop is made or ends from then on. That
- * lock is not held while we wait for a leader, which may want it. */
+/* Holds every loop, and returns with the lock of their list, so that no loop is made or ends
+ * from then on. That lock is not held while we wait for a leader, which may want it. */
 static void hold_all(void)
 {
     for (;;) {
@@ -92,8 +93,8 @@ static void end_holding(void (*how)(mg_loop *loop))
 
 /* --- the child --- */
 
-/* When the process was copied no thread was inside, or it was asleep there. The locks may be held by threads of the
- * other process. */
+/* When the process was copied no thread was inside, or it was asleep there. The locks may be
+ * held by threads of the other process. */
 static void give_up(mg_loop *loop)
 {
     atomic_store(&loop->closed, 1);
@@ -147,8 +148,8 @@ static int watch_err;
 
 static void watch(void)
 {
-    /* Registers the handlers of waiter.c first: in a fork they run after ours, and take their lock when we have all of
-     * ours. */
+    /* Registers the handlers of waiter.c first: in a fork they run after ours, and take their
+     * lock when we have all of ours. */
     mg_waiter_self();
     watch_err = pthread_atfork(before_fork, after_fork, after_fork_child);
 }

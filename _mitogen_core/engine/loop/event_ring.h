@@ -31,13 +31,14 @@ void mg_events_forked(mg_events *e);
 /* Any thread, as all below. MG_ENOMEM. */
 mg_err mg_events_push(mg_events *e, const mg_event *ev);
 
-/* For an event that must not be lost when memory is out: a place kept beforehand (MG_ENOMEM), then used or given
- * back. */
+/* For an event that must not be lost when memory is out: a place kept beforehand (MG_ENOMEM),
+ * then used or given back. */
 mg_err mg_events_reserve(mg_events *e);
 void mg_events_unreserve(mg_events *e);
 void mg_events_push_reserved(mg_events *e, const mg_event *ev);
 
-/* The first one: 1, or 0 when there is none. peek leaves it there, and is for the only thread that pops. */
+/* The first one: 1, or 0 when there is none. peek leaves it there, and is for the only thread
+ * that pops. */
 int mg_events_pop(mg_events *e, mg_event *ev);
 int mg_events_peek(mg_events *e, mg_event *ev);
 

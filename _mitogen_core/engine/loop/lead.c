@@ -10,14 +10,14 @@
 #include "loop/spares.h"
 #include "sync/spin.h"
 
-/* How often a caretaker looks: seldom enough to cost nothing beside a thread that makes a hundred thousand calls a
- * second, often enough that nobody notices a loop that was left alone. */
+/* How often a caretaker looks: seldom enough to cost nothing beside a thread that makes a
+ * hundred thousand calls a second, often enough that nobody notices a loop that was left alone. */
 #define LOOK (MG_SECOND / 500)
 
 static _Atomic int64_t look_every = LOOK;
 
-/* If threads have begun or ended to lead no more often than this between two looks, waking the caretaker each time
- * costs less than its looks. */
+/* If threads have begun or ended to lead no more often than this between two looks, waking the
+ * caretaker each time costs less than its looks. */
 #define FEW_CHANGES 2
 
 /* A waiter leads for no longer than this while it serves others and not itself. */
@@ -29,8 +29,9 @@ static _Atomic int64_t look_every = LOOK;
 /* A leader treats traffic of others that is older than this as over. */
 #define FOREIGN_FRESH (MG_SECOND / 200)
 
-/* A signal that comes while a leader is not asleep does not end its next sleep. So a leader that was awake for others
- * sleeps for no longer than this at first, and then lets the layer above check for signals. */
+/* A signal that comes while a leader is not asleep does not end its next sleep. So a leader that
+ * was awake for others sleeps for no longer than this at first, and then lets the layer above
+ * check for signals. */
 #define SIGNALS_SEEN (MG_SECOND / 50)
 
 /* Stands for a leader whose own waiter could not be had. */
@@ -82,8 +83,8 @@ static int has_foreign_traffic(const mg_loop *loop, int64_t now)
     return loop->foreign_at && now - loop->foreign_at < FOREIGN_FRESH;
 }
 
-/* Whether a thread other than `but` has begun to follow a moment ago: it makes calls, and its answer will come
- * soon. */
+/* Whether a thread other than `but` has begun to follow a moment ago: it makes calls, and its
+ * answer will come soon. */
 static int has_busy_follower_locked(const mg_loop *loop, const mg_waiter *but, int64_t now)
 {
     for (mg_node *node = mg_ilist_first(&loop->followers); node; node = mg_ilist_next(&loop->followers, node)) {
@@ -96,7 +97,8 @@ static int has_busy_follower_locked(const mg_loop *loop, const mg_waiter *but, i
     return 0;
 }
 
-/* Rule 6. A caretaker that has is to step down, if no other thread makes calls: the next wait of that thread leads. */
+/* Rule 6. A caretaker that has is to step down, if no other thread makes calls: the next wait of
+ * that thread leads. */
 static int has_served_in_a_row(mg_loop *loop, int64_t now)
 {
     if (loop->served_row < SERVED_ROW)
@@ -151,8 +153,9 @@ static mg_follower *caretaker_locked(const mg_loop *loop)
     return youngest ? MG_CONTAINER(youngest, mg_follower, node) : NULL;
 }
 
-/* Nobody leads. Returns the thread to wake, once mu is dropped, or NULL. work: it must not wait for a look. That thread
- * leads then, even if another one has become the caretaker before it wakes. */
+/* Nobody leads. Returns the thread to wake, once mu is dropped, or NULL. work: it must not wait
+ * for a look. That thread leads then, even if another one has become the caretaker before it
+ * wakes. */
 static mg_waiter *leave_locked(mg_loop *loop, int work)
 {
     mg_follower *f = caretaker_locked(loop);
@@ -173,8 +176,8 @@ mg_waiter *mg_lead_call_locked(mg_loop *loop)
     return loop->leader ? loop->leader : leave_locked(loop, 1);
 }
 
-/* Whether there is work that must not wait for the next look. Traffic of others can wait for an attendant, which
- * stops for work in Python and comes back soon. */
+/* Whether there is work that must not wait for the next look. Traffic of others can wait for an
+ * attendant, which stops for work in Python and comes back soon. */
 static int has_work_locked(const mg_leading *l, int64_t now)
 {
     return mg_tasks_any(&l->loop->posted) ||
@@ -197,7 +200,8 @@ static void stop_leading(const mg_leading *l)
 
 /* --- rule 4: the caretaker looks --- */
 
-/* Called before f->waiter parks: returns the time of its next look. passed: its last sleep ended with a look. */
+/* Called before f->waiter parks: returns the time of its next look. passed: its last sleep ended
+ * with a look. */
 static int64_t look_locked(mg_loop *loop, mg_follower *f, int passed, int64_t now)
 {
     int is_youngest = mg_ilist_first(&loop->followers) == &f->node;
@@ -212,8 +216,8 @@ static int64_t look_locked(mg_loop *loop, mg_follower *f, int passed, int64_t no
     return f->looks && !atomic_load(&loop->closed) ? now + atomic_load(&look_every) : MG_NEVER;
 }
 
-/* Whether the loop has been alone since the last look of its caretaker, which f is; or it is to be led at once, by the
- * thread that was called, or by any where there was none to call. */
+/* Whether the loop has been alone since the last look of its caretaker, which f is; or it is to
+ * be led at once, by the thread that was called, or by any where there was none to call. */
 static int may_take_over_locked(const mg_loop *loop, const mg_follower *f, int passed)
 {
     int is_alone = passed && f->seen == loop->changes && f == caretaker_locked(loop);
@@ -238,8 +242,9 @@ int mg_lead_may_sleep(void *arg)
 void mg_lead_woken(void *arg)
 {
     mg_loop *loop = arg;
-    /* Either this sees `frozen`, or the thread that forks sees that we are awake. In the latter case it waits until we
-     * stop leading, so from here on the child has no copy of something half done. */
+    /* Either this sees `frozen`, or the thread that forks sees that we are awake. In the latter
+     * case it waits until we stop leading, so from here on the child has no copy of something
+     * half done. */
     if (atomic_load(&loop->frozen)) {
         pthread_mutex_lock(&loop->freeze_mu);
         pthread_mutex_unlock(&loop->freeze_mu);
@@ -247,8 +252,8 @@ void mg_lead_woken(void *arg)
     mg_spares_watch(loop);
 }
 
-/* One turn of the poller, asleep if there is nothing to do. Whether it slept and nothing was called: a signal,
- * perhaps. */
+/* One turn of the poller, asleep if there is nothing to do. Whether it slept and nothing was
+ * called: a signal, perhaps. */
 static int take_turn(const mg_leading *l, int64_t now, int64_t until)
 {
     mg_loop *loop = l->loop;

@@ -1,4 +1,5 @@
-/* A leader at its work, and the two questions that are asked again and again. For the files of this folder. */
+/* A leader at its work, and the two questions that are asked again and again. For the files of
+ * this folder. */
 #ifndef MG_LEADER_H
 #define MG_LEADER_H
 

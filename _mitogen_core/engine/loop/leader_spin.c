@@ -35,8 +35,8 @@ static mg_polled poll_for_answer(mg_poll *p, unsigned round)
     return mg_leader_has_new_part(x->l, &x->parts) ? MG_POLL_PART : MG_POLL_ON;
 }
 
-/* The next frame to forward comes after the process that got the last one has run, perhaps on this core. So each
- * round yields. */
+/* The next frame to forward comes after the process that got the last one has run, perhaps on
+ * this core. So each round yields. */
 static mg_polled poll_for_traffic(mg_poll *p, unsigned round)
 {
     const mg_leading *l = ((leader_poll *) p)->l;

@@ -3,8 +3,8 @@
 #include "base/clock.h"
 #include "loop/loop_body.h"
 
-/* How often a leader looks at what is corked. A thread that sends without a pause makes some hundreds of frames in that
- * time. */
+/* How often a leader looks at what is corked. A thread that sends without a pause makes some
+ * hundreds of frames in that time. */
 #define UNCORK_EVERY (MG_SECOND / 1000)
 
 /* How often slow polls run. */

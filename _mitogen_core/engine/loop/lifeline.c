@@ -36,7 +36,8 @@ static void drop(mg_lifeline *line)
     mg_free(line);
 }
 
-/* Sleeps until the descriptor hangs up (1), mg_lifeline_end was called (-1), or for that long (0). */
+/* Sleeps until the descriptor hangs up (1), mg_lifeline_end was called (-1), or for that long
+ * (0). */
 static int look(mg_lifeline *line, int ms)
 {
     struct epoll_event events[2];

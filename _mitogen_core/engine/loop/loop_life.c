@@ -33,7 +33,8 @@ mg_loop *mg_loop_make(const mg_poller_owner *owner)
     }
     init(loop);
     told.arg = loop;
-    /* A fork must not come in between: it would copy descriptors that no thread closes, or count us wrong. */
+    /* A fork must not come in between: it would copy descriptors that no thread closes, or count
+     * us wrong. */
     mg_loops_lock();
     loop->poller = mg_poller_new(&told);
     int err = errno;

@@ -1,4 +1,5 @@
-/* The begin and the end of a loop. For the files of this folder; loop_ref.h has what others may do. */
+/* The begin and the end of a loop. For the files of this folder; loop_ref.h has what others may
+ * do. */
 #ifndef MG_LOOP_LIFE_H
 #define MG_LOOP_LIFE_H
 

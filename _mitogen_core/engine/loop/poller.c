@@ -105,8 +105,8 @@ static void on_sleep(struct ev_loop *ev)
     mg_poller *p = ev_userdata(ev);
     if (!p->may_sleep)
         return;
-        /* asleep is set first. So a reason to stay awake is either seen by may_sleep below, or came later: then
-     * mg_poller_kick sees asleep. */
+        /* asleep is set first. So a reason to stay awake is either seen by may_sleep below, or
+         * came later: then mg_poller_kick sees asleep. */
     atomic_store(&p->asleep, 1);
     if (!p->owner.may_sleep(p->owner.arg))
         write_kick(p);
@@ -130,7 +130,8 @@ int mg_poller_turn(mg_poller *p, int sleep, int64_t now, int64_t deadline)
 {
     if (!p->ev)
         return 0;
-    /* watches that were ready in mg_poller_settle are called first; the thread might sleep for one of them */
+    /* watches that were ready in mg_poller_settle are called first; the thread might sleep for
+     * one of them */
     sleep = sleep && !ev_pending_count(p->ev);
     int is_timed = sleep && deadline != MG_NEVER;
     if (is_timed) {

@@ -1,7 +1,8 @@
 /* Tasks: a task is one function call that waits in one list.
  *
- * The memory of a task is its owner's, all zero but for `run` at first; it is in one list at a time, and knows whether
- * it is in one. A list is guarded by a lock of whoever has it, and that lock is not held while a task runs. */
+ * The memory of a task is its owner's, all zero but for `run` at first; it is in one list at a
+ * time, and knows whether it is in one. A list is guarded by a lock of whoever has it, and that
+ * lock is not held while a task runs. */
 #ifndef MG_TASK_LIST_H
 #define MG_TASK_LIST_H
 
@@ -22,13 +23,15 @@ typedef struct {
 
 void mg_tasks_init(mg_tasks *tasks);
 
-/* Adds a task behind the others: 1, or 0 when it is listed already. REQUIRES(the lock), as the next one. */
+/* Adds a task behind the others: 1, or 0 when it is listed already. REQUIRES(the lock), as the
+ * next one. */
 int mg_tasks_add(mg_tasks *tasks, mg_task *task);
 /* Takes it out: 1, or 0 when it was not listed. */
 int mg_tasks_remove(mg_tasks *tasks, mg_task *task);
 
-/* Takes the tasks that are there now out of the list, one by one, and runs each. A task that is added meanwhile stays,
- * so one that adds itself again has its turn after everybody else. Takes the lock. Whether there were any. */
+/* Takes the tasks that are there now out of the list, one by one, and runs each. A task that is
+ * added meanwhile stays, so one that adds itself again has its turn after everybody else. Takes
+ * the lock. Whether there were any. */
 int mg_tasks_run(mg_tasks *tasks, pthread_mutex_t *mu);
 
 static inline int mg_tasks_any(const mg_tasks *tasks)

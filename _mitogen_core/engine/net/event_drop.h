@@ -4,8 +4,8 @@
 
 #include "loop/event_ring.h"
 
-/* Drops the references of an event that was popped, when its taker is done with it. Events of the layer's own kinds
- * are left alone. Any thread. */
+/* Drops the references of an event that was popped, when its taker is done with it. Events of
+ * the layer's own kinds are left alone. Any thread. */
 void mg_net_event_drop(const mg_event *ev);
 
 #endif

@@ -1,4 +1,5 @@
-/* Events for the layer above (mg_event.kind, see loop.h). Pointers come with a reference, which is the taker's. */
+/* Events for the layer above (mg_event.kind, see loop.h). Pointers come with a reference, which
+ * is the taker's. */
 #ifndef MG_NET_EVENT_KINDS_H
 #define MG_NET_EVENT_KINDS_H
 

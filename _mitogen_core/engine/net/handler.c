@@ -14,11 +14,12 @@ struct mg_handler {
     mg_handler *trusted; /* of MG_POLICY_GUEST: stands in for it where a message has a parent's authority; else NULL */
 };
 
-/* Python is not asked about a guest's message while fewer than so many wait in the latch: to ask takes longer than most
- * messages wait. */
+/* Python is not asked about a guest's message while fewer than so many wait in the latch: to ask
+ * takes longer than most messages wait. */
 #define UNASKED 32
 
-/* But Python is asked about each guest's message that is longer than this: 32 of those would take much memory. */
+/* But Python is asked about each guest's message that is longer than this: 32 of those would
+ * take much memory. */
 #define UNASKED_BYTES 65536
 
 /* --- life --- */
@@ -175,16 +176,18 @@ void mg_router_forget_locked(mg_router *r, mg_handler *h)
 
 /* --- which messages a handler takes --- */
 
-/* REQUIRES(r->mu). Whether a context decides which contexts we can reach, which is so if it is above us. A client of
- * a UNIX socket knows no more than its neighbour, and that 0 is the master. */
+/* REQUIRES(r->mu). Whether a context decides which contexts we can reach, which is so if it is
+ * above us. A client of a UNIX socket knows no more than its neighbour, and that 0 is the
+ * master. */
 static int is_above_locked(mg_router *r, uint32_t id)
 {
     return id == 0 || mg_router_is_authority_locked(r, id);
 }
 
-/* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from somebody who can know:
- * us, the neighbour on the way there, or a context above us. Other contexts behind the same neighbour cannot know. A
- * context further on the way that lost the respondent sends DEL_ROUTE, which tells as much. */
+/* REQUIRES(r->mu). Whether a message says that h's respondent will not answer, and comes from
+ * somebody who can know: us, the neighbour on the way there, or a context above us. Other
+ * contexts behind the same neighbour cannot know. A context further on the way that lost the
+ * respondent sends DEL_ROUTE, which tells as much. */
 static int may_report_locked(mg_router *r, const mg_hdr *hdr, const mg_handler *h, mg_stream *s)
 {
     if (hdr->reply_to != MG_IS_DEAD)
@@ -201,7 +204,8 @@ static int is_from_respondent_locked(mg_router *r, const mg_hdr *hdr, const mg_h
     return h->is.respondent < 0 || h->is.respondent == (int64_t) hdr->src_id || may_report_locked(r, hdr, h, s);
 }
 
-/* Whether the neighbour itself is the author: with its own authority, or the one that its stream is stamped with. */
+/* Whether the neighbour itself is the author: with its own authority, or the one that its stream
+ * is stamped with. */
 static int is_from_neighbour(const mg_hdr *hdr, const mg_peer *peer)
 {
     return hdr->src_id == mg_peer_remote_id(peer) &&

@@ -1,8 +1,9 @@
-/* The router's notes on the context at the other end of a stream, and on the frames that came from there.
+/* The router's notes on the context at the other end of a stream, and on the frames that came
+ * from there.
  *
- * It lies in the stream, at its very beginning, so that the router has it at once for each frame; the stream itself
- * only makes and ends it. No lock inside: the atomic members are for any thread, the rest says what guards it.
- * Nothing blocks. */
+ * It lies in the stream, at its very beginning, so that the router has it at once for each
+ * frame; the stream itself only makes and ends it. No lock inside: the atomic members are for
+ * any thread, the rest says what guards it. Nothing blocks. */
 #ifndef MG_NET_PEER_H
 #define MG_NET_PEER_H
 
@@ -41,7 +42,8 @@ static inline void mg_peer_fini(mg_peer *peer)
     mg_idmap_fini(&peer->egress);
 }
 
-/* The loads are relaxed: the settings do not depend on each other, and a change may take effect at any later frame. */
+/* The loads are relaxed: the settings do not depend on each other, and a change may take effect
+ * at any later frame. */
 static inline uint32_t mg_peer_remote_id(const mg_peer *peer)
 {
     return atomic_load_explicit(&peer->remote_id, memory_order_relaxed);

@@ -1,4 +1,5 @@
-/* Why a message was not delivered. The numbers are shared with the layer above, which has a text for each. */
+/* Why a message was not delivered. The numbers are shared with the layer above, which has a text
+ * for each. */
 #ifndef MG_NET_REASON_H
 #define MG_NET_REASON_H
 

@@ -43,7 +43,8 @@ static mg_refusal *new_refusal(const mg_hdr *hdr, mg_reason reason, mg_stream *s
     return refusal;
 }
 
-/* Queues the refusal as an event, and takes it over. Returns 0 if there was no memory, and frees it then. */
+/* Queues the refusal as an event, and takes it over. Returns 0 if there was no memory, and frees
+ * it then. */
 static int post_refusal(mg_router *r, mg_refusal *refusal)
 {
     refusal->lost = atomic_exchange(&r->refusals_lost, 0);
@@ -87,7 +88,8 @@ mg_err mg_router_set_text(mg_router *r, mg_reason reason, const char *text)
     return MG_OK;
 }
 
-/* Fills the conversions of a message text with numbers, whatever their letter: the texts are Python's and say %r. */
+/* Fills the conversions of a message text with numbers, whatever their letter: the texts are
+ * Python's and say %r. */
 static size_t fill_text(char *out, size_t cap, const char *text, const uint64_t *numbers)
 {
     size_t n = 0;
@@ -150,7 +152,8 @@ mg_err mg_router_lost(mg_stream *s)
     return MG_ENOMEM;
 }
 
-/* Whether the peer sends requests and does not read the answers; an honest peer does not leave so many unread. */
+/* Whether the peer sends requests and does not read the answers; an honest peer does not leave
+ * so many unread. */
 static int is_deaf(mg_router *r, mg_stream *stream)
 {
     return stream && mg_stream_pending_dead(stream) > mg_sink_high_water(&r->sink);

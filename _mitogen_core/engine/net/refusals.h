@@ -1,6 +1,7 @@
 /* Refusals: how the sender, and the layer above, are told that a message is not delivered.
  *
- * Any thread, with no lock held. Nothing here blocks but for a write to a stream, as mg_stream_send tells. */
+ * Any thread, with no lock held. Nothing here blocks but for a write to a stream, as
+ * mg_stream_send tells. */
 #ifndef MG_NET_REFUSALS_H
 #define MG_NET_REFUSALS_H
 
@@ -27,13 +28,13 @@ typedef struct {
 void mg_refusal_free(mg_refusal *r);
 void mg_router_refusal_seen(struct mg_router *r);
 
-/* The text of a reason, in which %r, %d and %s stand for the numbers a..c in order. Copied. MG_ENOMEM: the old one
- * stays. */
+/* The text of a reason, in which %r, %d and %s stand for the numbers a..c in order. Copied.
+ * MG_ENOMEM: the old one stays. */
 mg_err mg_router_set_text(struct mg_router *r, mg_reason reason, const char *text);
 
-/* Reports a message that cannot be delivered, and sends the answer, the dead message of docs/protocol.rst. a..c fill
- * its text. unreachable: nobody but the sender of a question is told. stream: where it came from, or NULL; without one,
- * MG_ENOMEM says that nobody is told. */
+/* Reports a message that cannot be delivered, and sends the answer, the dead message of
+ * docs/protocol.rst. a..c fill its text. unreachable: nobody but the sender of a question is
+ * told. stream: where it came from, or NULL; without one, MG_ENOMEM says that nobody is told. */
 mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, int unreachable, mg_stream *stream,
                       uint64_t a, uint64_t b, uint64_t c);
 
@@ -41,8 +42,8 @@ mg_err mg_router_dead(struct mg_router *r, const mg_hdr *hdr, mg_reason reason, 
 mg_frame *mg_router_dead_frame(struct mg_router *r, uint32_t dst_id, uint32_t handle, mg_reason reason, uint64_t a,
                                uint64_t b, uint64_t c);
 
-/* Refuses a message for a latch that is full: answers as mg_router_dead does, and puts a mark into the latch, by
- * which the reader knows that messages are missing. */
+/* Refuses a message for a latch that is full: answers as mg_router_dead does, and puts a mark
+ * into the latch, by which the reader knows that messages are missing. */
 mg_err mg_router_overflow(struct mg_router *r, mg_latch *l, const mg_hdr *hdr, mg_stream *stream);
 
 #endif

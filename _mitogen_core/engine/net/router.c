@@ -7,8 +7,8 @@
 #include "base/well_known.h"
 #include "net/router_body.h"
 
-/* Destinations remembered for one stream. A peer that names more is lying, and may miss some notices of lost
- * routes. */
+/* Destinations remembered for one stream. A peer that names more is lying, and may miss some
+ * notices of lost routes. */
 #define EGRESS_MAX 65536
 
 static const mg_sink_ops sink_ops;
@@ -185,9 +185,11 @@ int mg_router_is_authority_locked(const mg_router *r, uint32_t id)
     return 0;
 }
 
-/* --- delivery; s: the stream that the frame came by, read by this thread, or NULL for a frame made here --- */
+/* --- delivery; s: the stream that the frame came by, read by this thread, or NULL for a frame
+ * made here --- */
 
-/* Python gets an event. Until it is done with it, what follows in the stream waits. Takes over what the event has. */
+/* Python gets an event. Until it is done with it, what follows in the stream waits. Takes over
+ * what the event has. */
 static mg_err post_to_python(mg_router *r, int kind, mg_handler *h, mg_frame *f, mg_stream *s)
 {
     mg_event ev = {.kind = kind, .a = h, .b = f, .c = s ? mg_stream_ref(s) : NULL};
@@ -250,8 +252,8 @@ typedef struct {
     uint64_t a, b, c;
 } obstacle;
 
-/* REQUIRES(r->mu). Remembers that s has sent to that context. Without memory for it a later DEL_ROUTE is not passed
- * on, which costs the peer a notice only. */
+/* REQUIRES(r->mu). Remembers that s has sent to that context. Without memory for it a later
+ * DEL_ROUTE is not passed on, which costs the peer a notice only. */
 static void note_egress_locked(mg_stream *s, uint32_t dst_id)
 {
     mg_peer *peer = mg_stream_peer(s);
@@ -273,8 +275,8 @@ static int is_one_way_locked(const mg_router *r, mg_stream *s, mg_stream *out)
     return s && r->unidirectional && !mg_peer_privileged(mg_stream_peer(s)) && !mg_peer_privileged(mg_stream_peer(out));
 }
 
-/* REQUIRES(r->mu). The stream that leads to hdr->dst_id; NULL, and why there is none. Borrowed. A frame that came
- * from the parent does not go back there if there is no route. */
+/* REQUIRES(r->mu). The stream that leads to hdr->dst_id; NULL, and why there is none. Borrowed.
+ * A frame that came from the parent does not go back there if there is no route. */
 static mg_stream *way_out_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, obstacle *why)
 {
     mg_stream *parent = parent_locked(r);
@@ -314,7 +316,8 @@ static mg_err refuse(mg_router *r, mg_frame *f, mg_stream *s, const obstacle *wh
     return err;
 }
 
-/* Where a frame goes, as docs/protocol.rst says under "Routing", once it is trusted; takes over f. */
+/* Where a frame goes, as docs/protocol.rst says under "Routing", once it is trusted; takes
+ * over f. */
 static mg_err decide(mg_router *r, mg_frame *f, mg_stream *s, mg_stream **out_stream)
 {
     const mg_hdr *hdr = mg_frame_hdr(f);
@@ -338,23 +341,24 @@ static mg_err decide(mg_router *r, mg_frame *f, mg_stream *s, mg_stream **out_st
 
 /* --- frames that come in --- */
 
-/* REQUIRES(r->mu). Whether messages of that context have to come by s. If not, *expected is the stream that they have
- * to come by, or NULL. */
+/* REQUIRES(r->mu). Whether messages of that context have to come by s. If not, *expected is the
+ * stream that they have to come by, or NULL. */
 static int comes_by_locked(mg_router *r, uint32_t id, mg_stream *s, mg_stream **expected)
 {
     *expected = mg_router_way_locked(r, id);
     return *expected == s;
 }
 
-/* REQUIRES(r->mu). Whether the sender says that it does not speak with an authority of its own, but with none, or that
- * it passes something down: our parent may lend that any authority, and has seen to what it was sent itself. */
+/* REQUIRES(r->mu). Whether the sender says that it does not speak with an authority of its own,
+ * but with none, or that it passes something down: our parent may lend that any authority, and
+ * has seen to what it was sent itself. */
 static int is_lowered_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
 {
     return hdr->auth_id != hdr->src_id && (hdr->auth_id == MG_NOBODY || s == parent_locked(r));
 }
 
-/* REQUIRES(r->mu). Whether the sender could speak with our authority, which its stream is stamped with, and says that
- * it speaks with the one of a context below us, which is less. */
+/* REQUIRES(r->mu). Whether the sender could speak with our authority, which its stream is
+ * stamped with, and says that it speaks with the one of a context below us, which is less. */
 static int is_humble_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
 {
     if (mg_peer_auth_stamp(mg_stream_peer(s)) != (int64_t) r->own_id || hdr->auth_id == hdr->src_id)
@@ -363,8 +367,8 @@ static int is_humble_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
     return way && way != s && way != parent_locked(r);
 }
 
-/* Whether the stream may carry messages of both contexts that the header names. If not, the reason; *expected has a
- * reference, or is NULL. *humble: see is_humble_locked(). */
+/* Whether the stream may carry messages of both contexts that the header names. If not, the
+ * reason; *expected has a reference, or is NULL. *humble: see is_humble_locked(). */
 static int is_trusted(mg_router *r, const mg_hdr *hdr, mg_stream *s, mg_reason *why, mg_stream **expected, int *humble)
 {
     pthread_mutex_lock(&r->mu);

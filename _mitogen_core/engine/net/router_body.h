@@ -38,23 +38,25 @@ typedef struct mg_router {
     uint64_t counts_taken; /* how often the streams were counted */
 } mg_router;
 
-/* REQUIRES(r->mu). The stream that messages of that context have to come by: its route, or the parent's if it has
- * none. Borrowed, or NULL. */
+/* REQUIRES(r->mu). The stream that messages of that context have to come by: its route, or the
+ * parent's if it has none. Borrowed, or NULL. */
 mg_stream *mg_router_way_locked(mg_router *r, uint32_t id);
 
 /* REQUIRES(r->mu). Whether the id is ours or one of our parents'. */
 int mg_router_is_authority_locked(const mg_router *r, uint32_t id);
 
-/* Sends a frame of our own its way, whatever its size; takes over the reference. As mg_router_route. */
+/* Sends a frame of our own its way, whatever its size; takes over the reference. As
+ * mg_router_route. */
 mg_err mg_router_send_own(mg_router *r, mg_frame *f);
 
-/* Counts a refusal, and tells the layer above unless too many wait there. stream, expected: see mg_refusal; borrowed,
- * or NULL. numbers: three, for the text, or NULL. Takes no lock of the router. */
+/* Counts a refusal, and tells the layer above unless too many wait there. stream, expected: see
+ * mg_refusal; borrowed, or NULL. numbers: three, for the text, or NULL. Takes no lock of the
+ * router. */
 void mg_router_report(mg_router *r, const mg_hdr *hdr, mg_reason reason, mg_stream *stream, mg_stream *expected,
                       const uint64_t *numbers);
 
-/* Memory is out, and a message of s, or what should be said of it, is lost: then s is lost, too. s may be NULL.
- * Returns MG_ENOMEM. */
+/* Memory is out, and a message of s, or what should be said of it, is lost: then s is lost, too.
+ * s may be NULL. Returns MG_ENOMEM. */
 mg_err mg_router_lost(mg_stream *s);
 
 #endif

@@ -1,7 +1,9 @@
-/* The destination of a stream's frames, and the limits it keeps, as they are given to the stream at its birth.
+/* The destination of a stream's frames, and the limits it keeps, as they are given to the stream
+ * at its birth.
  *
- * One sink serves many streams. A stream holds a reference to it, takes no lock of the sink's, and calls its
- * functions as the leader of the loop unless said otherwise. The functions may call the stream again. */
+ * One sink serves many streams. A stream holds a reference to it, takes no lock of the sink's,
+ * and calls its functions as the leader of the loop unless said otherwise. The functions may
+ * call the stream again. */
 #ifndef MG_NET_SINK_H
 #define MG_NET_SINK_H
 
@@ -23,14 +25,15 @@ typedef struct {
     void (*ref)(mg_sink *sink);   /* any thread, as the next one; with no lock held */
     void (*unref)(mg_sink *sink);
 
-    /* A frame has come in by s; takes over the reference. When it has to enter Python, mg_stream_set_in_python(s, 1)
-     * keeps what follows in the stream. Must not block. */
+    /* A frame has come in by s; takes over the reference. When it has to enter Python,
+     * mg_stream_set_in_python(s, 1) keeps what follows in the stream. Must not block. */
     void (*frame)(mg_sink *sink, struct mg_stream *s, mg_frame *f);
 
-    /* The connection is of no use any more; called once at most, and `ended` was called before. MG_EIO: it is gone,
-     * sys_errno says how, or is 0 for the end of the input. Else why its input cannot be read: MG_ECORRUPT,
-     * MG_ETOOBIG (pending is a copy of that input, with a reference, or NULL), MG_ENOMEM. The stream has reserved one
-     * event of the loop: to be posted with mg_loop_push_reserved. */
+    /* The connection is of no use any more; called once at most, and `ended` was called before.
+     * MG_EIO: it is gone, sys_errno says how, or is 0 for the end of the input. Else why its
+     * input cannot be read: MG_ECORRUPT, MG_ETOOBIG (pending is a copy of that input, with a
+     * reference, or NULL), MG_ENOMEM. The stream has reserved one event of the loop: to be
+     * posted with mg_loop_push_reserved. */
     void (*broken)(mg_sink *sink, struct mg_stream *s, mg_err err, int sys_errno, mg_buf *pending);
 
     /* s carries nothing any more: it broke, or was closed. Perhaps called again. */

@@ -14,8 +14,8 @@ void mg_router_count_closed(mg_router *r, mg_stream *s)
     pthread_mutex_unlock(&r->mu);
 }
 
-/* REQUIRES(r->mu). A stream has a route for each context behind it: puts one entry of each to the front, adds what it
- * has carried, and returns how many there are. */
+/* REQUIRES(r->mu). A stream has a route for each context behind it: puts one entry of each to
+ * the front, adds what it has carried, and returns how many there are. */
 static size_t count_streams_locked(mg_router *r, mg_entry *routes, size_t n, mg_counts *sum)
 {
     size_t streams = 0;

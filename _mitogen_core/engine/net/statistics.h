@@ -1,4 +1,5 @@
-/* Counters of a router: the messages that it has carried and refused, and the streams and routes that it has now.
+/* Counters of a router: the messages that it has carried and refused, and the streams and routes
+ * that it has now.
  *
  * Any thread, with no lock held. */
 #ifndef MG_NET_STATISTICS_H

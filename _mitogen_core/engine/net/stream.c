@@ -15,7 +15,8 @@ _Static_assert(offsetof(mg_stream, peer) == 0, "mg_stream_peer finds it there");
 /* Reads of one stream before others get their turn. */
 #define READS_PER_TURN 4
 
-/* Reads of a stream whose write has failed: messages that its peer sent before the end are still wanted. */
+/* Reads of a stream whose write has failed: messages that its peer sent before the end are still
+ * wanted. */
 #define LAST_TURNS 16
 
 /* A frame that takes longer to copy than a wake takes. */
@@ -151,7 +152,8 @@ void mg_stream_stop(mg_stream *s)
 void mg_stream_close(mg_stream *s)
 {
     if (mg_loop_was_forked(s->loop)) {
-        /* the locks may be held by threads that are not in this process, and nobody else looks here */
+        /* the locks may be held by threads that are not in this process, and nobody else looks
+         * here */
         s->wfd = -1;
         return;
     }
@@ -213,7 +215,8 @@ void mg_stream_set_reading(mg_stream *s)
     }
 }
 
-/* A large payload begins. Only if it is for this context, its bytes may be read into an object of Python. */
+/* A large payload begins. Only if it is for this context, its bytes may be read into an object
+ * of Python. */
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
 {
     mg_stream *s = arg;
@@ -223,7 +226,8 @@ static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n
     return mg_landing_for(l, hdr, first, n, at);
 }
 
-/* Hands on what is decoded, until there is no more, Python has to be asked, or the stream breaks. */
+/* Hands on what is decoded, until there is no more, Python has to be asked, or the stream
+ * breaks. */
 static void hand_on(mg_stream *s)
 {
     mg_frame *f;
@@ -248,7 +252,8 @@ static void take_in(mg_stream *s, size_t got)
         mg_loop_note_arriving(s->loop);
 }
 
-/* The thread that gives the stream up may close the descriptor right afterwards, and the number be another file's. */
+/* The thread that gives the stream up may close the descriptor right afterwards, and the number
+ * be another file's. */
 static ssize_t read_into(mg_stream *s, const struct iovec *iov, int n)
 {
     ssize_t got;
@@ -260,8 +265,8 @@ static ssize_t read_into(mg_stream *s, const struct iovec *iov, int n)
     return got;
 }
 
-/* One turn: one read, and the frames it gives. NOTHING: the kernel has no more at present; ENDED: the stream is broken,
- * or a frame is in Python. */
+/* One turn: one read, and the frames it gives. NOTHING: the kernel has no more at present;
+ * ENDED: the stream is broken, or a frame is in Python. */
 typedef enum { TURN_NOTHING, TURN_SOME, TURN_FULL, TURN_ENDED } turn;
 
 static turn read_turn(mg_stream *s)

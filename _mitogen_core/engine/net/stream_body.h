@@ -1,5 +1,6 @@
-/* The inside of a stream, for the files stream*.c and for tests. stream.h tells what a stream is, and how reading
- * and writing share it. Each function here says which lock it needs, or that it is the leader's. */
+/* The inside of a stream, for the files stream*.c and for tests. stream.h tells what a stream
+ * is, and how reading and writing share it. Each function here says which lock it needs, or that
+ * it is the leader's. */
 #ifndef MG_STREAM_BODY_H
 #define MG_STREAM_BODY_H
 
@@ -81,8 +82,8 @@ enum {
     MG_TODO_CLOSE = 32
 };
 
-/* Has the leader do that soon. Any thread, any lock of the stream's. The task in the loop's list has a reference of
- * its own. */
+/* Has the leader do that soon. Any thread, any lock of the stream's. The task in the loop's list
+ * has a reference of its own. */
 void mg_stream_post(mg_stream *s, int todo);
 
 /* Leader only: reads from now on, or does not, as the state says. */
@@ -103,10 +104,11 @@ void mg_stream_stop_feeding(mg_stream *from);
 
 /* --- stream_write.c --- */
 
-/* Takes wmu. Nothing can be sent any more: queued frames are dropped, and threads that wait for room return. last:
- * corked frames are written first, as far as the kernel takes them. */
+/* Takes wmu. Nothing can be sent any more: queued frames are dropped, and threads that wait for
+ * room return. last: corked frames are written first, as far as the kernel takes them. */
 void mg_stream_end_writing(mg_stream *s, int last);
-/* Callbacks of the loop: the moment of what is corked is over, by any thread; the kernel takes more, on the leader. */
+/* Callbacks of the loop: the moment of what is corked is over, by any thread; the kernel takes
+ * more, on the leader. */
 void mg_stream_uncork(mg_task *cork);
 void mg_stream_on_writable(void *arg, int events);
 

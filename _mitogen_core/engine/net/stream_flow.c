@@ -1,4 +1,5 @@
-/* Flow control: streams that are not read while another one is full, and threads that wait for room. */
+/* Flow control: streams that are not read while another one is full, and threads that wait for
+ * room. */
 #include <poll.h>
 #include <time.h>
 
@@ -81,8 +82,8 @@ void mg_stream_stop_feeding(mg_stream *from)
         end_pause(from);
 }
 
-/* A paused stream is not read, but the end of its input must be seen. The rest of that input is then read in spite of
- * the queue that it fills. It cannot be more than the system had room for. */
+/* A paused stream is not read, but the end of its input must be seen. The rest of that input is
+ * then read in spite of the queue that it fills. It cannot be more than the system had room for. */
 static void look_for_the_end(mg_task *look)
 {
     mg_stream *s = MG_CONTAINER(look, mg_stream, end_look);

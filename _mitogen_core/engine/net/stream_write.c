@@ -1,4 +1,5 @@
-/* Sending: by any thread at once, by the leader at the end of its turn, and what the kernel did not take. */
+/* Sending: by any thread at once, by the leader at the end of its turn, and what the kernel did
+ * not take. */
 #include <errno.h>
 #include <poll.h>
 
@@ -9,25 +10,26 @@
 #include "net/stream_body.h"
 #include "sync/spin.h"
 
-/* Two frames of a quick row are no further apart than QUICK. After MG_QUICK_ROW of them the next ones are corked, until
- * there are CORK_BYTES of them. */
+/* Two frames of a quick row are no further apart than QUICK. After MG_QUICK_ROW of them the next
+ * ones are corked, until there are CORK_BYTES of them. */
 #define QUICK      (MG_SECOND / 50000)
 #define CORK_BYTES (32 * 1024)
 
-/* On one core, the reader of the first of them runs in between, so a frame may come late and belong to the row. This
- * late at most. */
+/* On one core, the reader of the first of them runs in between, so a frame may come late and
+ * belong to the row. This late at most. */
 #define QUICK_LATE (MG_SECOND / 2000)
 
-/* The sender of a frame of so many bytes drains the queue when the kernel takes no more at present. It waits so long
- * for the peer to read some, and goes on for so long in all; then the loop has the rest. The layer above may keep its
- * interpreter's lock while it sends a smaller one. */
+/* The sender of a frame of so many bytes drains the queue when the kernel takes no more at
+ * present. It waits so long for the peer to read some, and goes on for so long in all; then the
+ * loop has the rest. The layer above may keep its interpreter's lock while it sends a smaller
+ * one. */
 #define DRAIN_BYTES   (64 * 1024)
 #define DRAIN_WAIT_MS 2
 #define DRAIN_WHILE   (MG_SECOND / 50)
 
-/* If dead messages had to wait as others do, a peer that does not read could silence each context that refuses its
- * messages. Short dead messages are forwarded without a wait, and dropped when this many bytes of them wait on a full
- * stream. */
+/* If dead messages had to wait as others do, a peer that does not read could silence each
+ * context that refuses its messages. Short dead messages are forwarded without a wait, and
+ * dropped when this many bytes of them wait on a full stream. */
 #define REFUSAL_BYTES 4096
 #define REFUSALS_MAX  10000
 
@@ -115,9 +117,9 @@ static void queue_locked(mg_stream *s, mg_frame *f)
 
 /* --- corking --- */
 
-/* A frame comes late. Whether it is late because other threads ran: then its thread has waited for nothing since the
- * last late frame, and has used no more processor time than a row of so many frames takes. Notes the state for the
- * next time. */
+/* A frame comes late. Whether it is late because other threads ran: then its thread has waited
+ * for nothing since the last late frame, and has used no more processor time than a row of so
+ * many frames takes. Notes the state for the next time. */
 static int interrupted_locked(mg_stream *s, int64_t now)
 {
     mg_waiter *by = mg_spin_one_core(now) ? mg_waiter_self() : NULL;
@@ -164,7 +166,8 @@ void mg_stream_uncork(mg_task *cork)
     mg_stream_unref(s);
 }
 
-/* Has what waits written a moment later, or writes it, if nobody would; returns which todo the loop has got. */
+/* Has what waits written a moment later, or writes it, if nobody would; returns which todo the
+ * loop has got. */
 static int cork(mg_stream *s)
 {
     mg_stream_ref(s);
@@ -182,16 +185,16 @@ static int drains_locked(const mg_stream *s)
     return s->draining && s->wants_write;
 }
 
-/* Writes the rest as the loop would, without waking another thread each time that the socket is full. s->wants_write
- * is set: others only queue meanwhile. Returns which todo the loop has got. */
+/* Writes the rest as the loop would, without waking another thread each time that the socket is
+ * full. s->wants_write is set: others only queue meanwhile. Returns which todo the loop has got. */
 static int drain(mg_stream *s)
 {
     int64_t until = mg_now() + DRAIN_WHILE;
     int todo = 0, go_on = 1;
     pthread_mutex_lock(&s->wmu);
     while (go_on && drains_locked(s)) {
-        /* Without the lock the descriptor may be closed, and be another file: then we wait in vain, and write
-         * nothing. */
+        /* Without the lock the descriptor may be closed, and be another file: then we wait in
+         * vain, and write nothing. */
         struct pollfd pfd = {.fd = s->wfd, .events = POLLOUT};
         pthread_mutex_unlock(&s->wmu);
         int ready = poll(&pfd, 1, DRAIN_WAIT_MS);
@@ -281,7 +284,8 @@ static size_t forward_locked(mg_stream *s, mg_frame *f)
     return waiting;
 }
 
-/* Whether a frame is a dead message of the kind that contexts send by themselves, as the answer to a refused one. */
+/* Whether a frame is a dead message of the kind that contexts send by themselves, as the answer
+ * to a refused one. */
 static int is_refusal(const mg_frame *f)
 {
     return mg_frame_hdr(f)->reply_to == MG_IS_DEAD && mg_frame_len(f) <= REFUSAL_BYTES;

@@ -6,9 +6,9 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-/* The thread that has served another one holds the GIL, which the woken thread needs next, until it waits itself.
- * Most threads do so after some statements of Python. A sleep until then would cost the wake that the spin has just
- * saved. */
+/* The thread that has served another one holds the GIL, which the woken thread needs next, until
+ * it waits itself. Most threads do so after some statements of Python. A sleep until then would
+ * cost the wake that the spin has just saved. */
 #define LET_GO (MG_SECOND / 200000)
 
 mg_latch *mg_latch_new(void (*drop)(mg_item))
@@ -74,8 +74,8 @@ static mg_sleeper *sleeper_of(mg_node *node)
     return node ? MG_CONTAINER(node, mg_sleeper, node) : NULL;
 }
 
-/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it exists, and so does the object that it sleeps in.
- * Returns whether the caller owes mg_waiter_unpark(woken->waiter). */
+/* REQUIRES(l->mu). The sleeper cannot leave while mu is held, so it exists, and so does the
+ * object that it sleeps in. Returns whether the caller owes mg_waiter_unpark(woken->waiter). */
 static int serve_locked(mg_latch *l, mg_sleeper *s, mg_item item, mg_woken *woken)
 {
     mg_node_remove(&s->node);
@@ -115,7 +115,8 @@ static mg_err keep_locked(mg_latch *l, mg_item item)
     return MG_OK;
 }
 
-/* REQUIRES(l->mu). Gives the item to a sleeper, or keeps it. *parked: that thread is owed mg_waiter_unpark. */
+/* REQUIRES(l->mu). Gives the item to a sleeper, or keeps it. *parked: that thread is owed
+ * mg_waiter_unpark. */
 static mg_err add_locked(mg_latch *l, mg_item item, mg_woken *woken, int *parked)
 {
     mg_sleeper *s = next_locked(l);
@@ -127,7 +128,8 @@ static mg_err add_locked(mg_latch *l, mg_item item, mg_woken *woken, int *parked
     return MG_OK;
 }
 
-/* REQUIRES(l->mu). The latch that is to get a token, with a reference and the token counted, or NULL. */
+/* REQUIRES(l->mu). The latch that is to get a token, with a reference and the token counted, or
+ * NULL. */
 static mg_latch *watcher_to_notify_locked(mg_latch *l, const mg_woken *woken)
 {
     mg_latch *watcher = atomic_load(&l->watcher);
@@ -139,8 +141,8 @@ static mg_latch *watcher_to_notify_locked(mg_latch *l, const mg_woken *woken)
 
 static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed);
 
-/* Takes over the reference to the watcher, and the token. If the push itself has woken no thread, *woken is the one
- * that was woken at the watcher. */
+/* Takes over the reference to the watcher, and the token. If the push itself has woken no
+ * thread, *woken is the one that was woken at the watcher. */
 static void notify(mg_latch *l, mg_latch *watcher, mg_woken *woken, mg_waiter **owed)
 {
     mg_woken there;

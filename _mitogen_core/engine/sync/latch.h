@@ -1,16 +1,19 @@
 /* A closable FIFO queue that threads sleep on, in order.
  *
- * DESIGN. An item that is pushed while somebody sleeps is handed to the sleeper that has waited longest, under the
- * lock, before that thread runs: so the k-th sleeper gets the k-th item, and a thread that comes by and does not need
- * to sleep can never take an item that is promised. Items that nobody waits for are kept in a ring. An item on its way
- * to a sleeper still counts in mg_latch_size().
+ * DESIGN. An item that is pushed while somebody sleeps is handed to the sleeper that has waited
+ * longest, under the lock, before that thread runs: so the k-th sleeper gets the k-th item, and
+ * a thread that comes by and does not need to sleep can never take an item that is promised.
+ * Items that nobody waits for are kept in a ring. An item on its way to a sleeper still counts
+ * in mg_latch_size().
  *
- * A latch may have another latch to notify, its watcher: a push then also pushes a token (a reference to this latch)
- * there. That is how a Select waits for many receivers without anybody's code being run.
+ * A latch may have another latch to notify, its watcher: a push then also pushes a token (a
+ * reference to this latch) there. That is how a Select waits for many receivers without
+ * anybody's code being run.
  *
- * Pushing an item hands it over to the latch, taking it hands it back. Items that are left when the latch ends go to
- * the drop function given at its birth. A latch may have a limit: an item that would exceed it is refused, unless the
- * latch is empty. The engine never looks at what an item points to. */
+ * Pushing an item hands it over to the latch, taking it hands it back. Items that are left when
+ * the latch ends go to the drop function given at its birth. A latch may have a limit: an item
+ * that would exceed it is refused, unless the latch is empty. The engine never looks at what an
+ * item points to. */
 #ifndef MG_LATCH_H
 #define MG_LATCH_H
 
@@ -52,8 +55,8 @@ typedef struct mg_sleeper {
     int followed;                   /* it has slept while another thread led the loop; likewise */
 } mg_sleeper;
 
-/* A latch has room for this many items from its birth, so the answer to a call is delivered even if memory is out by
- * then. */
+/* A latch has room for this many items from its birth, so the answer to a call is delivered even
+ * if memory is out by then. */
 #define MG_LATCH_FEW 2
 
 /* The thread that a push has woken. */
@@ -83,44 +86,50 @@ typedef struct mg_latch {
     _Atomic int newest_first; /* the youngest sleeper is served, not the oldest: for threads that are all alike */
 } mg_latch;
 
-/* A reference, or NULL when memory is out. drop may be called on any thread, under no lock of the engine. */
+/* A reference, or NULL when memory is out. drop may be called on any thread, under no lock of
+ * the engine. */
 mg_latch *mg_latch_new(void (*drop)(mg_item));
 mg_latch *mg_latch_ref(mg_latch *l);
 void mg_latch_unref(mg_latch *l);
 
-/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise. MG_ECLOSED, MG_ENOMEM,
- * MG_EFULL. *woken (may be NULL) tells who was woken, be it here or at the watcher. Any thread; does not block. */
+/* Adds an item, which is the latch's when this returns MG_OK and the caller's otherwise.
+ * MG_ECLOSED, MG_ENOMEM, MG_EFULL. *woken (may be NULL) tells who was woken, be it here or at
+ * the watcher. Any thread; does not block. */
 mg_err mg_latch_push(mg_latch *l, mg_item item, mg_woken *woken);
 
 /* mg_latch_push without the function of mg_latch_tell: for a caller that tells by itself. */
 mg_err mg_latch_push_untold(mg_latch *l, mg_item item, mg_woken *woken);
 
-/* Like mg_latch_push, but a parked thread stays parked: when *owed is not NULL, mg_waiter_unpark(*owed) is owed,
- * best after a lock is dropped which that thread will want (the GIL). */
+/* Like mg_latch_push, but a parked thread stays parked: when *owed is not NULL,
+ * mg_waiter_unpark(*owed) is owed, best after a lock is dropped which that thread will want (the
+ * GIL). */
 mg_err mg_latch_push_owing(mg_latch *l, mg_item item, mg_woken *woken, mg_waiter **owed);
 
 /* Puts an item back at the front, for a wait that was given up after it had been served. */
 void mg_latch_unget(mg_latch *l, mg_item item);
 
-/* Takes the first item that is promised to no sleeper: MG_OK, MG_EAGAIN when there is none, MG_ECLOSED. */
+/* Takes the first item that is promised to no sleeper: MG_OK, MG_EAGAIN when there is none,
+ * MG_ECLOSED. */
 mg_err mg_latch_try(mg_latch *l, mg_item *item);
 
-/* Like mg_latch_try, but where there is no item the caller becomes the last sleeper (MG_EAGAIN) and has to call
- * mg_latch_leave. MG_ENOMEM. */
+/* Like mg_latch_try, but where there is no item the caller becomes the last sleeper (MG_EAGAIN)
+ * and has to call mg_latch_leave. MG_ENOMEM. */
 mg_err mg_latch_join(mg_latch *l, mg_sleeper *s, mg_item *item);
 
-/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have arrived (MG_EINTR:
- * look, then call again). Between mg_latch_join and mg_latch_leave. A thread that may lead a loop meanwhile calls
- * mg_loop_wait instead. */
+/* Sleeps until s is served or closed (MG_OK), the deadline (MG_ETIMEDOUT), or a signal may have
+ * arrived (MG_EINTR: look, then call again). Between mg_latch_join and mg_latch_leave. A thread
+ * that may lead a loop meanwhile calls mg_loop_wait instead. */
 mg_err mg_latch_sleep(mg_sleeper *s, int64_t deadline);
 
 /* mg_latch_sleep and mg_loop_wait begin with this. */
 void mg_latch_count_wait(const mg_sleeper *s);
 
-/* Ends a sleep, whatever its state: MG_OK with the item, MG_ECLOSED, or MG_EAGAIN when none has come. */
+/* Ends a sleep, whatever its state: MG_OK with the item, MG_ECLOSED, or MG_EAGAIN when none has
+ * come. */
 mg_err mg_latch_leave(mg_latch *l, mg_sleeper *s, mg_item *item);
 
-/* Closes for good and wakes every sleeper. Items left become unreachable and are dropped. Repeatable. */
+/* Closes for good and wakes every sleeper. Items left become unreachable and are dropped.
+ * Repeatable. */
 void mg_latch_close(mg_latch *l);
 int mg_latch_closed(mg_latch *l);
 
@@ -133,14 +142,15 @@ size_t mg_latch_limit(mg_latch *l);
 /* An item was refused: whether it is the first since one was taken. */
 int mg_latch_overflow(mg_latch *l);
 
-/* Calls fn for each item that is promised to no sleeper, under the lock, until one call returns something else than
- * 0; returns that. */
+/* Calls fn for each item that is promised to no sleeper, under the lock, until one call returns
+ * something else than 0; returns that. */
 int mg_latch_visit(mg_latch *l, int (*fn)(mg_item, void *arg), void *arg);
 
 /* Items not consumed yet. */
 size_t mg_latch_size(mg_latch *l);
 
-/* The threads that sleep, the longest first: fills at most cap entries and returns how many sleepers there are. */
+/* The threads that sleep, the longest first: fills at most cap entries and returns how many
+ * sleepers there are. */
 typedef struct {
     uintptr_t thread; /* pthread_self() of it, as a number */
     int64_t since;
@@ -153,11 +163,12 @@ void mg_latch_watch(mg_latch *l, mg_latch *watcher, int always);
 /* Ends a token of l, which was taken. Any thread. */
 void mg_token_end(mg_latch *l);
 
-/* Sets or clears a function that each push calls afterwards, on its own thread and under no lock. */
+/* Sets or clears a function that each push calls afterwards, on its own thread and under no
+ * lock. */
 void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
 
-/* The thread of a sleeper notes how long its wait has taken, unless the wait was given up. Own thread only, before
- * mg_latch_leave. */
+/* The thread of a sleeper notes how long its wait has taken, unless the wait was given up. Own
+ * thread only, before mg_latch_leave. */
 void mg_sleeper_learn(const mg_sleeper *s);
 
 /* --- what the layer above sets and asks; any thread, nothing blocks --- */
@@ -184,14 +195,15 @@ static inline int mg_latch_newest_first(mg_latch *l)
     return atomic_load(&l->newest_first);
 }
 
-/* How many references there are. Other threads may change that, except for those that the caller knows of. */
+/* How many references there are. Other threads may change that, except for those that the caller
+ * knows of. */
 static inline uint32_t mg_latch_refs(const mg_latch *l)
 {
     return atomic_load(&l->refs);
 }
 
-/* The number of its tokens, including those about to be pushed. After mg_latch_watch has replaced a watcher, the old
- * one can still get this many, and no more. */
+/* The number of its tokens, including those about to be pushed. After mg_latch_watch has
+ * replaced a watcher, the old one can still get this many, and no more. */
 static inline uint32_t mg_latch_tokens(const mg_latch *l)
 {
     return atomic_load(&l->tokens);

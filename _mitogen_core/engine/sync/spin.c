@@ -10,8 +10,8 @@
 
 #include "base/clock.h"
 
-/* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between two cores takes half of
- * it. */
+/* Waits that end within this are short: spinning for them may pay. Blocking ping-pong between
+ * two cores takes half of it. */
 #define SHORT_WAIT          (MG_SECOND / 5000)
 #define SHORT_WAITS_MAX     8
 #define SHORT_WAITS_TO_SPIN 3
@@ -20,8 +20,9 @@
 /* The load of the machine is looked at again this often. */
 #define FRESH (MG_SECOND / 10)
 
-/* A spin takes no time from other programs while at most this many threads want to run besides one on each core: the
- * spinner itself, and the thread that it waits for. On a single core, which the spinner leaves, only the latter. */
+/* A spin takes no time from other programs while at most this many threads want to run besides
+ * one on each core: the spinner itself, and the thread that it waits for. On a single core,
+ * which the spinner leaves, only the latter. */
 #define OTHERS_RUNNING 2
 #define OTHERS_ON_ONE  1
 

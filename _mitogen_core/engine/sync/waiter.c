@@ -99,14 +99,16 @@ void mg_waiter_take_token(mg_waiter *w)
 
 #if defined(__linux__)
 
-/* The raw system call: the C library's waits either hide EINTR (condition variables) or know only the wall clock (old
- * semaphores). The kernel's numbers, as <linux/futex.h> is not there where only a C library is, such as musl. */
+/* The raw system call: the C library's waits either hide EINTR (condition variables) or know
+ * only the wall clock (old semaphores). The kernel's numbers, as <linux/futex.h> is not there
+ * where only a C library is, such as musl. */
 #define WAIT_BITSET 9
 #define WAKE_BITSET 10
 #define PRIVATE     128
 #define ANY         0xffffffffu
 
-/* The time as the kernel reads it. It is not struct timespec on a 32-bit system whose time_t has 64 bits. */
+/* The time as the kernel reads it. It is not struct timespec on a 32-bit system whose time_t has
+ * 64 bits. */
 #if defined(SYS_futex)
 #define FUTEX SYS_futex
 typedef struct {
@@ -139,7 +141,8 @@ static void wake_parked(mg_waiter *w)
 static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
 {
     int64_t sec = deadline / MG_SECOND;
-    /* always with a timeout: without one, a signal handler with SA_RESTART would not end the call */
+    /* always with a timeout: without one, a signal handler with SA_RESTART would not end the
+     * call */
     kernel_time until = {sec < LATEST ? sec : LATEST, deadline % MG_SECOND};
     if (futex(&w->word, WAIT_BITSET, MG_WAITER_PARKED, &until) == 0)
         return MG_OK;
@@ -148,8 +151,8 @@ static mg_err sleep_parked(mg_waiter *w, int64_t deadline)
 
 #else
 
-/* Elsewhere a thread sleeps on a condition variable of its own, in slices of 50 ms, so that a signal is looked at in
- * time. */
+/* Elsewhere a thread sleeps on a condition variable of its own, in slices of 50 ms, so that a
+ * signal is looked at in time. */
 static void sleep_init(mg_waiter *w)
 {
     pthread_mutex_init(&w->mu, NULL);
@@ -218,7 +221,8 @@ void mg_waiter_wake_here(mg_waiter *w, mg_kick *here)
 
 int mg_waiter_wake_later(mg_waiter *w)
 {
-    /* a leader that has read its own answer looks at its sleep anyway; a token would cost it an empty turn */
+    /* a leader that has read its own answer looks at its sleep anyway; a token would cost it an
+     * empty turn */
     if (w == mg_waiter_self())
         return 0;
     if (atomic_exchange(&w->word, MG_WAITER_TOKEN) == MG_WAITER_PARKED)

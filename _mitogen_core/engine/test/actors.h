@@ -1,4 +1,5 @@
-/* Threads that wait on a loop and that attend to it, a pipe that the loop reads, and tasks that count. */
+/* Threads that wait on a loop and that attend to it, a pipe that the loop reads, and tasks that
+ * count. */
 #ifndef MG_TEST_ACTORS_H
 #define MG_TEST_ACTORS_H
 
@@ -126,8 +127,8 @@ static inline int attendant_is_parked(struct attending *a)
     return atomic_load(&atomic_load(&a->waiter)->word) == MG_WAITER_PARKED;
 }
 
-/* Long enough that the attendant, while one thread leads on and on, has gone to sleep for good. Whether it has makes no
- * difference to what has to happen then, only to how. */
+/* Long enough that the attendant, while one thread leads on and on, has gone to sleep for good.
+ * Whether it has makes no difference to what has to happen then, only to how. */
 static inline void let_looks_pass(void)
 {
     struct timespec ts = {0, 8000000};

@@ -1,5 +1,6 @@
-/* Bytes derived from a number, for payloads: a comparison shows bytes that are missing, doubled, misplaced or of
- * another number. A sanitizer looks at each access, so they are copied and compared by rows and not one by one. */
+/* Bytes derived from a number, for payloads: a comparison shows bytes that are missing, doubled,
+ * misplaced or of another number. A sanitizer looks at each access, so they are copied and
+ * compared by rows and not one by one. */
 #ifndef MG_TEST_BYTES_H
 #define MG_TEST_BYTES_H
 

@@ -7,7 +7,8 @@
 
 enum { LATCH = 2000, PYTHON = 2001 };
 
-/* A payload that tells who sent it and the how manyth it is, and can be checked to the last byte. */
+/* A payload that tells who sent it and the how manyth it is, and can be checked to the last
+ * byte. */
 static inline void fill(uint8_t *p, size_t len, uint32_t who, uint32_t nth)
 {
     CHECK(len >= 8);
@@ -57,7 +58,8 @@ static inline void send_politely(mg_router *r, mg_frame *f)
     mg_stream_unref(out);
 }
 
-/* Any thread's way to know that the loop has looked at everything there was: an op and a turn around it. */
+/* Any thread's way to know that the loop has looked at everything there was: an op and a turn
+ * around it. */
 static inline void let_the_loop_look(struct node *node)
 {
     for (int i = 0; i < 3; i++) {

@@ -1,11 +1,11 @@
-/* Decodes the same bytes three ways and compares: by a plain walk over the headers, by the decoder in one piece, and
- * by the decoder in pieces, turns and stops that the input chooses. Then encodes each frame again and compares with
- * the input.
+/* Decodes the same bytes three ways and compares: by a plain walk over the headers, by the
+ * decoder in one piece, and by the decoder in pieces, turns and stops that the input chooses.
+ * Then encodes each frame again and compares with the input.
  *
- * Input: flags, step, limit (2 bytes), n, n bytes of script, then the stream. With flag BUILD the stream is made of
- * well-formed frames, 8 bytes of input describing each; then the payload sizes reach beyond what a fuzzer would write
- * out. With flag LAND long byte strings are looked for in large payloads, and have a place made for them to be read
- * into. */
+ * Input: flags, step, limit (2 bytes), n, n bytes of script, then the stream. With flag BUILD
+ * the stream is made of well-formed frames, 8 bytes of input describing each; then the payload
+ * sizes reach beyond what a fuzzer would write out. With flag LAND long byte strings are looked
+ * for in large payloads, and have a place made for them to be read into. */
 #include <stdint.h>
 #include <string.h>
 
@@ -85,7 +85,8 @@ static void fill(uint8_t *to, size_t len, unsigned seed)
     memcpy(to, bytes + seed, len);
 }
 
-/* The start of a payload of len bytes that is a pickle of one long byte string, with a name before it for odd seeds. */
+/* The start of a payload of len bytes that is a pickle of one long byte string, with a name
+ * before it for odd seeds. */
 static void begin_pickle(uint8_t *payload, size_t len, unsigned seed)
 {
     static const char name[] = "\x80\x02"
@@ -176,8 +177,8 @@ struct run {
     mg_landing places;
 };
 
-/* Offers a place of exactly the announced length, unless that is megabytes. The engine has to find out whether it
- * fits. */
+/* Offers a place of exactly the announced length, unless that is megabytes. The engine has to
+ * find out whether it fits. */
 static mg_buf *land(void *arg, const mg_hdr *hdr, const uint8_t *first, size_t n, size_t *at)
 {
     mg_landing *places = arg;
@@ -293,7 +294,8 @@ static void run_script(struct run *r, struct source script)
     for (i = 0; !r->d.err && r->in < r->t->stream.len; i++) {
         unsigned op = script.len ? script.ptr[i % script.len] : 0;
 
-        /* Sizes up to 62, 6200 or 620000. Each pass of the script moves on, and a long stream by more than a byte. */
+        /* Sizes up to 62, 6200 or 620000. Each pass of the script moves on, and a long stream by
+         * more than a byte. */
         size = (op >> 3) * (op & 4 ? (i & 1 ? 20000 : 200) : 2);
         if (i % script.len == 0)
             size += 1 + r->t->stream.len / 1024;

@@ -1,5 +1,5 @@
-/* Looks into the start of a payload and holds the answer against a plain walk that knows the opcodes by their
- * letters; then against the answers for each shorter start.
+/* Looks into the start of a payload and holds the answer against a plain walk that knows the
+ * opcodes by their letters; then against the answers for each shorter start.
  *
  * Input: the least length, as a power of two, then the payload. */
 #include "wire/peek.h"

@@ -1,4 +1,5 @@
-/* Runs a fuzz target over files, and over the files of folders, without a fuzzer: usage: replay_X PATH... */
+/* Runs a fuzz target over files, and over the files of folders, without a fuzzer: usage:
+ * replay_X PATH... */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

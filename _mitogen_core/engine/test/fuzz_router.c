@@ -1,8 +1,9 @@
-/* Gives a router random frames, routes and handlers, and compares what comes out of it with what the rules say: a
- * second telling of them, in plain arrays (rules, below).
+/* Gives a router random frames, routes and handlers, and compares what comes out of it with what
+ * the rules say: a second telling of them, in plain arrays (rules, below).
  *
- * Input: a byte of flags, then operations: a byte each, and what it takes. No thread and no waiting: frames are fed
- * to the streams by hand, and what leaves is read at the other ends of the socket pairs. */
+ * Input: a byte of flags, then operations: a byte each, and what it takes. No thread and no
+ * waiting: frames are fed to the streams by hand, and what leaves is read at the other ends of
+ * the socket pairs. */
 #include "test/test_net.h"
 
 enum { WITH_PARENT = 1, UNIDIRECTIONAL = 2, SMALL_MESSAGES = 4 };
@@ -130,7 +131,8 @@ static int has_authority(struct world *w, uint32_t id)
     return id == OWN || (w->with_parent && (id == PARENT || id == GRANDPARENT));
 }
 
-/* Bad news of a respondent comes from here, or from the neighbour on the way there, or from above. */
+/* Bad news of a respondent comes from here, or from the neighbour on the way there, or from
+ * above. */
 static int may_report(struct world *w, mg_hdr hdr, struct rule_handler *h, int in)
 {
     int way = comes_from(w, (uint32_t) h->respondent);

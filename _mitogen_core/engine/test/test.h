@@ -1,4 +1,5 @@
-/* All that the engine's tests need: a check that tells where it failed, and a runner that prints what was proven. */
+/* All that the engine's tests need: a check that tells where it failed, and a runner that prints
+ * what was proven. */
 #ifndef MG_TEST_H
 #define MG_TEST_H
 

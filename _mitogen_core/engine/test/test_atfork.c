@@ -1,4 +1,5 @@
-/* A fork beside threads that lead loops and send: the copy has no lock of theirs, and the parent goes on. */
+/* A fork beside threads that lead loops and send: the copy has no lock of theirs, and the parent
+ * goes on. */
 #include "loop/atfork.h"
 
 #include <sys/wait.h>
@@ -173,7 +174,8 @@ static int is_given_up(void *arg)
     return mg_loop_was_forked(s->leader.loop) && !atomic_load(&s->bytes) ? 0 : 1;
 }
 
-/* Handlers that are registered before those of the loop are called after them: while all loops are held. */
+/* Handlers that are registered before those of the loop are called after them: while all loops
+ * are held. */
 static struct sleeper *watched;
 static _Atomic int held_rightly, was_frozen;
 

@@ -79,8 +79,8 @@ static void nothing_is_corked_where_nobody_would_flush_it(void)
     node_end_with_peer(&node, s, fds);
 }
 
-/* Sends a frame as if three had come in a row, and then none for 50 us, in which the sender ran for `busy`. Checks
- * whether the row goes on. */
+/* Sends a frame as if three had come in a row, and then none for 50 us, in which the sender ran
+ * for `busy`. Checks whether the row goes on. */
 static void check_row_after_a_pause(mg_stream *s, int64_t busy, int goes_on)
 {
     enum { PAUSE = 50000 };

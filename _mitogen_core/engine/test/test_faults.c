@@ -1,5 +1,6 @@
-/* Faults of the system in a read, a write or an allocation at any point, and what becomes of the messages. The
- * linker puts the functions below in the place of the system calls (--wrap, see the Makefile). */
+/* Faults of the system in a read, a write or an allocation at any point, and what becomes of the
+ * messages. The linker puts the functions below in the place of the system calls (--wrap, see
+ * the Makefile). */
 #include "test/bytes.h"
 #include "test/test_net.h"
 
@@ -207,8 +208,8 @@ static mg_hdr hdr_of(int which)
                      .len = (uint32_t) what[which].len};
 }
 
-/* Each message before it, on the same way and to the same kind of handler, must be there already: nothing is
- * overtaken, and nothing is missing in between. */
+/* Each message before it, on the same way and to the same kind of handler, must be there
+ * already: nothing is overtaken, and nothing is missing in between. */
 static void note_arrival(struct world *w, uint32_t which)
 {
     CHECK(which < (uint32_t) N_WHAT && !w->arrived[which]);
@@ -384,7 +385,8 @@ static void make_ours(mg_frame *ours[N_WHAT])
     }
 }
 
-/* One fault, and all is sent by way of it. Returns how many calls there were, and how many streams ended. */
+/* One fault, and all is sent by way of it. Returns how many calls there were, and how many
+ * streams ended. */
 static long run_with_fault(long at, enum fault fault, int error, int *ended)
 {
     struct world w;
@@ -435,8 +437,8 @@ static void nothing_is_lost_when_every_read_and_write_is_a_toss(void)
     }
 }
 
-/* Where memory is out for one moment, either nothing is missing, or the sender was told, or the stream has ended and
- * that was told. */
+/* Where memory is out for one moment, either nothing is missing, or the sender was told, or the
+ * stream has ended and that was told. */
 static void nothing_is_lost_in_silence_when_one_allocation_fails(void)
 {
     int failed = 1;

@@ -33,8 +33,8 @@ static void flood_through(size_t high_water, size_t len, uint32_t n)
         feeders[i].len = len;
         threads[i] = test_spawn(feed_many, &feeders[i]);
     }
-    /* until the feeders are stuck: nothing was sent for a tenth of a second. (Were they only slow, less would be
-     * proven.) */
+    /* until the feeders are stuck: nothing was sent for a tenth of a second. (Were they only
+     * slow, less would be proven.) */
     do {
         before = now;
         for (int64_t until = mg_now() + MG_SECOND / 10; mg_now() < until; test_pause()) {

@@ -35,8 +35,9 @@ static void put_replaces_and_hands_back_the_old_value(void)
     mg_idmap_fini(&m);
 }
 
-/* Compares with an array over many steps and several seeds; the ids are few, so that puts and pops of the same ones,
- * and rows of taken slots that reach around the end of the table, are frequent. */
+/* Compares with an array over many steps and several seeds; the ids are few, so that puts and
+ * pops of the same ones, and rows of taken slots that reach around the end of the table, are
+ * frequent. */
 static void any_order_of_puts_and_pops_gives_what_an_array_gives(void)
 {
     unsigned state = 3;

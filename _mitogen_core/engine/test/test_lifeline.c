@@ -1,5 +1,5 @@
-/* A process that is stuck ends some time after its parent is gone; one that is not, or that has ended the connection
- * itself, does not. */
+/* A process that is stuck ends some time after its parent is gone; one that is not, or that has
+ * ended the connection itself, does not. */
 #include "loop/lifeline.h"
 
 #include <signal.h>

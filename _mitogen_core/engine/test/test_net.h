@@ -1,5 +1,5 @@
-/* Helpers that the tests of the threaded parts share: threads, deadlines, socket pairs, raw peers, and a node of its
- * own. */
+/* Helpers that the tests of the threaded parts share: threads, deadlines, socket pairs, raw
+ * peers, and a node of its own. */
 #ifndef MG_TEST_NET_H
 #define MG_TEST_NET_H
 
@@ -24,7 +24,8 @@
 #include "test/broker.h"
 #include "test/test.h"
 
-/* Longer than anything takes, even under a sanitizer on a busy machine. Reaching it is a failure. */
+/* Longer than anything takes, even under a sanitizer on a busy machine. Reaching it is a
+ * failure. */
 #define TEST_PATIENCE (40 * MG_SECOND)
 
 /* Waits for a condition that another thread brings about. */
@@ -67,8 +68,8 @@ static inline void test_join(pthread_t thread)
     CHECK(!pthread_join(thread, NULL));
 }
 
-/* fds[0] is the engine's end: non-blocking. fds[1] is the test's: it blocks, but not for ever. sndbuf 0: the
- * default. */
+/* fds[0] is the engine's end: non-blocking. fds[1] is the test's: it blocks, but not for ever.
+ * sndbuf 0: the default. */
 static inline void test_pair(int fds[2], int sndbuf)
 {
     struct timeval tv = {40, 0};

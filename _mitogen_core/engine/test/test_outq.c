@@ -58,7 +58,8 @@ static void expect_frame(uint8_t *wire, size_t *at, unsigned number, size_t len)
     mg_frame_unref(f);
 }
 
-/* Queues many frames of all sizes, and reads them from the other end in odd portions while the queue writes. */
+/* Queues many frames of all sizes, and reads them from the other end in odd portions while the
+ * queue writes. */
 static void all_bytes_arrive_in_order(int fds[2])
 {
     enum { FRAMES = 600 };

@@ -42,8 +42,8 @@ static void a_stream_is_whole_or_not_there_when_memory_is_out(void)
     node_stop(&node);
 }
 
-/* One of each: to a latch, to Python, forwarded, refused with an answer, to nobody, a large one; in this thread
- * alone. */
+/* One of each: to a latch, to Python, forwarded, refused with an answer, to nobody, a large one;
+ * in this thread alone. */
 static void messages_in_short_memory_are_lost_at_worst(void)
 {
     int done = 0;

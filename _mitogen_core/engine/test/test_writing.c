@@ -125,8 +125,8 @@ static int is_pushing(mg_stream *s)
     return draining;
 }
 
-/* A frame that is forwarded onto what a sender pushes makes the stream full: the loop takes over, so that the feeder
- * is resumed. */
+/* A frame that is forwarded onto what a sender pushes makes the stream full: the loop takes
+ * over, so that the feeder is resumed. */
 static void what_is_forwarded_onto_a_large_frame_is_not_forgotten(void)
 {
     enum { TIMES = 30 };

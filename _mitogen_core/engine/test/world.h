@@ -1,5 +1,6 @@
-/* A router, context 10, with its parent 3 and the children 11 (behind which is 12) and 20. No thread and no waiting:
- * frames are given to the router by hand, and what it sends is read at the peers' ends. */
+/* A router, context 10, with its parent 3 and the children 11 (behind which is 12) and 20. No
+ * thread and no waiting: frames are given to the router by hand, and what it sends is read at
+ * the peers' ends. */
 #ifndef MG_TEST_WORLD_H
 #define MG_TEST_WORLD_H
 

@@ -1,11 +1,12 @@
-/* The input of a stream is, in order: the frames taken, then either a large frame with a gap, or a window of bytes.
+/* The input of a stream is, in order: the frames taken, then either a large frame with a gap, or
+ * a window of bytes.
  *
  *   big == NULL                 the window holds what comes next
  *   big with a gap              what comes next goes into the gap; the window is empty
  *   big complete                big comes next, then the window
  *
- * The window lies in the scratch during a turn, and in `own` otherwise. It moves from one to the other at begin and
- * end. */
+ * The window lies in the scratch during a turn, and in `own` otherwise. It moves from one to the
+ * other at begin and end. */
 #include "wire/decoder.h"
 
 #include <assert.h>
@@ -118,7 +119,8 @@ static mg_err window_reserve(mg_decoder *d, size_t n)
 {
     if (d->cap - d->end >= n)
         return MG_OK;
-    /* Asking for as much room again as there are bytes makes the moves rare: each byte moves a few times at most. */
+    /* Asking for as much room again as there are bytes makes the moves rare: each byte moves a
+     * few times at most. */
     return window_to_own(d, at_least(n, left_in(d)));
 }
 
@@ -149,7 +151,8 @@ static void own_settle(mg_decoder *d)
 
 /* ---- the large frame ---- */
 
-/* Sees to it that a gap has storage for its first byte, and for `want` bytes where the announced length allows. */
+/* Sees to it that a gap has storage for its first byte, and for `want` bytes where the announced
+ * length allows. */
 static mg_err big_reserve(mg_decoder *d, size_t want)
 {
     size_t len = mg_frame_len(d->big);
@@ -197,7 +200,8 @@ static mg_err big_fill(mg_decoder *d, const uint8_t *ptr, size_t n, size_t *take
     return MG_OK;
 }
 
-/* The window holds a header and a part of its payload, which is large: moves all of it into storage of its own. */
+/* The window holds a header and a part of its payload, which is large: moves all of it into
+ * storage of its own. */
 static mg_err big_start(mg_decoder *d, const mg_hdr *hdr)
 {
     size_t room = at_most(hdr->len, at_least(d->step, left_in(d) - MG_HEADER_LEN));
@@ -223,8 +227,8 @@ static mg_err big_start(mg_decoder *d, const mg_hdr *hdr)
 
 /* ---- a turn ---- */
 
-/* Where to read while a large frame has a gap: the rest of its storage and, when that closes the gap, the scratch
- * after it. */
+/* Where to read while a large frame has a gap: the rest of its storage and, when that closes the
+ * gap, the scratch after it. */
 static int begin_big(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec iov[2])
 {
     size_t rest;
@@ -250,8 +254,8 @@ int mg_decoder_begin(mg_decoder *d, uint8_t *scratch, size_t cap, struct iovec i
         return 0;
     if (has_gap(d))
         return begin_big(d, scratch, cap, iov);
-    /* A part of a small frame always goes to the scratch. Many whole frames do so only while enough space
-     * to read stays. */
+    /* A part of a small frame always goes to the scratch. Many whole frames do so only while
+     * enough space to read stays. */
     if (left < MG_DECODER_MIN_SCRATCH || left <= cap - MG_DECODER_MIN_SCRATCH) {
         if (left)
             memmove(scratch, d->base + d->pos, left);

@@ -27,7 +27,8 @@ _Static_assert((offsetof(body, wire) + MG_HEADER_LEN) % 8 == 0, "the payload sta
 _Static_assert(_Alignof(mg_seg) <= 8, "the segments stand where a payload would");
 _Static_assert(offsetof(body, front) == 0, "a frame is where its visible part is");
 
-/* A process that gets a few frames of this size at once, such as the parts of a file, has its heap shrink and grow. */
+/* A process that gets a few frames of this size at once, such as the parts of a file, has its
+ * heap shrink and grow. */
 #define KEEP_HEAP_FROM ((size_t) 64 << 10)
 
 static void put32(uint8_t *p, uint32_t v)
@@ -107,7 +108,8 @@ static body *alloc_body(size_t size)
     return size < MG_BLOCK_MIN ? mg_malloc(size) : mg_block_new(size);
 }
 
-/* Allocates `extra` bytes behind the wire header and sets everything but n_segs and segs, which say INLINE. */
+/* Allocates `extra` bytes behind the wire header and sets everything but n_segs and segs, which
+ * say INLINE. */
 static body *new_body(const mg_hdr *hdr, uint32_t len, size_t extra)
 {
     size_t size = body_size(extra);
@@ -143,7 +145,8 @@ mg_frame *mg_frame_new_room(const mg_hdr *hdr, size_t room)
     return front_of(new_body(hdr, hdr->len, room));
 }
 
-/* Moves what is in b to another allocation of `size` bytes, one of which is a block and one is not. */
+/* Moves what is in b to another allocation of `size` bytes, one of which is a block and one is
+ * not. */
 static body *move_body(body *b, size_t size)
 {
     body *moved = alloc_body(size);
@@ -289,8 +292,8 @@ void mg_frame_set_auth(mg_frame *f, uint32_t auth_id)
     put32(b->wire + AT_AUTH, auth_id);
 }
 
-/* Adds ptr[*skip..len) as an entry; or, when *skip reaches beyond it, takes len off *skip. Returns the entries
- * added. */
+/* Adds ptr[*skip..len) as an entry; or, when *skip reaches beyond it, takes len off *skip.
+ * Returns the entries added. */
 static int add_piece(struct iovec *iov, const uint8_t *ptr, size_t len, size_t *skip)
 {
     size_t from = *skip;

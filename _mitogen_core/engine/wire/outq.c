@@ -58,8 +58,8 @@ size_t mg_outq_dead_bytes(const mg_outq *q)
     return q->dead;
 }
 
-/* Describes the start of what waits, and how many bytes that is. Returns the number of entries, at least 1 when the
- * queue is not empty. */
+/* Describes the start of what waits, and how many bytes that is. Returns the number of entries,
+ * at least 1 when the queue is not empty. */
 static int gather(const mg_outq *q, struct iovec iov[MAX_PIECES], size_t *total)
 {
     size_t skip = q->skip;
@@ -107,7 +107,8 @@ static void forget(const sigset_t *sigpipe)
 #endif
 }
 
-/* As writev, but a pipe without a reader is an error only, even if the process has not ignored SIGPIPE. */
+/* As writev, but a pipe without a reader is an error only, even if the process has not ignored
+ * SIGPIPE. */
 static ssize_t write_pipe(int fd, const struct iovec *iov, int n)
 {
     sigset_t sigpipe, before;
@@ -182,8 +183,8 @@ mg_err mg_outq_write(mg_outq *q, int fd)
         done = write_some(q, fd, iov, n);
         if (done > 0) {
             advance(q, (size_t) done);
-            /* The peer has read little meanwhile. To wait until it has read more takes less than many small
-             * writes. */
+            /* The peer has read little meanwhile. To wait until it has read more takes less than
+             * many small writes. */
             if ((size_t) done < total)
                 return MG_EAGAIN;
         } else if (done == 0 || errno == EAGAIN || errno == EWOULDBLOCK)

@@ -66,7 +66,8 @@ static uint32_t number(const uint8_t *p, size_t size)
     return value;
 }
 
-/* The length of an argument p[0..n) that begins with its own, which is not counted, in `size` bytes. */
+/* The length of an argument p[0..n) that begins with its own, which is not counted, in `size`
+ * bytes. */
 static size_t counted(const uint8_t *p, size_t n, size_t size)
 {
     if (n < size)

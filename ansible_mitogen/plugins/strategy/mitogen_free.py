@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Ansible's strategy `free`, with Mitogen's connection plugins. For configurations that name it; others need none.
+Ansible's strategy `free`, with Mitogen's connection plugins. For configurations that name it;
+others need none.
 """
 
 import mitogen.ansible.strategy

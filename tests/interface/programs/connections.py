@@ -1,6 +1,6 @@
 """
-A program with a connection method of its own: a tool that asks for a number on the terminal, and then runs Python.
-Its router, contexts and chains of calls are its own, too.
+A program with a connection method of its own: a tool that asks for a number on the terminal, and
+then runs Python. Its router, contexts and chains of calls are its own, too.
 """
 
 import logging

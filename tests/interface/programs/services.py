@@ -1,5 +1,6 @@
 """
-A program with services, policies and invokers of its own, which serves files, and selects from many sources.
+A program with services, policies and invokers of its own, which serves files, and selects from many
+sources.
 """
 
 import io

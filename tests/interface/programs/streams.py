@@ -1,6 +1,6 @@
 """
-A program with streams, protocols, writers, pollers and timers of its own on a broker: a server that answers lines, and
-turns into one that shouts.
+A program with streams, protocols, writers, pollers and timers of its own on a broker: a server that
+answers lines, and turns into one that shouts.
 """
 
 import logging

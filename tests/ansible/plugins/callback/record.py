@@ -1,6 +1,6 @@
 """
-Writes what happened, one JSON object a line, to the file that RECORD_TO names: each result of each task on each host,
-of the items of loops too, and the closing statistics.
+Writes what happened, one JSON object a line, to the file that RECORD_TO names: each result of each
+task on each host, of the items of loops too, and the closing statistics.
 """
 
 import json
