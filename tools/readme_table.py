@@ -88,7 +88,7 @@ def table(results):
     note = 'Medians on a machine with %s processors (%s), %s; upstream %s, execnet %s. ' % (
         about['processors'], about['processor'], about['python'], versions['upstream'], versions.get('execnet', '–'))
     note += '*ours is* says how many times better than upstream.'
-    return '\n'.join(lines) + '\n\n' + textwrap.fill(note, 120) + '\n'
+    return '\n'.join(lines) + '\n\n' + textwrap.fill(note, 100) + '\n'
 
 
 def main():

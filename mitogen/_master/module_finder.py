@@ -254,6 +254,9 @@ class ModuleFinder(object):
         :param _BySource known: lists that were made before.
         """
         path, source, _ = self.get_module_source(fullname)
+        if source is None:
+            # An extension, for example. Nothing tells what it imports.
+            return []
         imports = known.find(fullname, source)
         if imports is None:
             try:

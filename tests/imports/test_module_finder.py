@@ -5,6 +5,7 @@ Finding the source of modules, and what they need.
 import errno
 import importlib
 import importlib.machinery
+import logging
 import os
 import sys
 import types
@@ -78,6 +79,12 @@ def test_a_submodule_is_found_without_importing_its_parents():
                                   'simple_pkg.', '.'])
 def test_what_has_no_source_is_found_by_none(name):
     assert found_by(name) == []
+
+
+def test_an_extension_imports_nothing_that_can_be_seen(finder):
+    with testlib.LogCapture('mitogen', logging.WARNING) as logs:
+        assert list(finder._find_imports('_mitogen_core', False)) == []
+    assert not logs.records
 
 
 @pytest.mark.parametrize('name', ['namespace_pkg', 'namespace_pkg.inside'])
