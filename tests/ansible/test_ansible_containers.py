@@ -49,14 +49,15 @@ def told(run):
     return dict((name, [event for event, _ in found[name]] if 'absent' in name else found[name]) for name in found)
 
 
-@pytest.mark.seconds(300)
+@pytest.mark.seconds(600)
 def test_containers_tell_the_same_as_by_the_plugins_of_their_collections(site):
     collections = ansible_env.collections()
     plain = start(site, 'containers-plain', 'plain', collections, True)
-    runs = [start(site, 'containers-path', 'path', collections, True),
-            start(site, 'containers-fast', 'plain', collections, False)]
+    runs = [start(site, 'containers-path', 'path', collections, True)]
+    if playbooks.ALL:
+        runs.append(start(site, 'containers-fast', 'plain', collections, False))
     statuses = [run.wait() for run in [plain] + runs]
-    assert statuses == [0, 0, 0], '\n'.join(run.printed() for run in [plain] + runs)
+    assert set(statuses) == {0}, '\n'.join(run.printed() for run in [plain] + runs)
     expected = told(plain)
     for run in runs:
         found = told(run)

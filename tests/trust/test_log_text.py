@@ -19,7 +19,7 @@ from mitogen.core import _printable
 import targets
 import testlib
 from hostile_tree import own_tree as tree, quiet_tree
-from liar import FORWARD_LOG, GET_RESOURCE, Liar
+from liar import FORWARD_LOG, Liar
 from test_sizes import Caller
 
 __all__ = ['quiet_tree', 'tree']
@@ -135,7 +135,9 @@ def test_a_traceback_that_the_master_logs_does_not_show_the_words_of_a_child_as_
     text = u'x\n%s\x1b[2J' % FORGED
     # The name of a class, which the error names.
     data = '\x80\x04\x8c%c%s\x8c\x01y\x93.' % (len(text), text)
-    tree.liar.tell(dict(dst=tree.parent_id, handle=GET_RESOURCE, data=data, magic=0x4d4a))
+    # A handler of a program that reads whatever comes.
+    handle = tree.router.add_handler(lambda msg: msg.is_dead or msg.unpickle())
+    tree.liar.tell(dict(dst=0, handle=handle, data=data, magic=0x4d4a))
     tree.logs.wait('crashed')
     try:
         raise mitogen.core.CallError(text)
