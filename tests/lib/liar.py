@@ -61,6 +61,17 @@ class Liar(object):
             raise EOFError()
         return json.loads(line)
 
+    def ended(self):
+        """
+        Wait until the parent ends the stream. Two seconds later it ends the process, too, which may
+        be before that has said a word.
+        """
+        try:
+            self.start('ended')
+            return self.finish()
+        except (ConnectionError, EOFError):
+            return True
+
     def tell(self, *frames):
         """
         Send frames, and wait until the parent has looked at them. Return what it sent meanwhile.
