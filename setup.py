@@ -350,6 +350,7 @@ setup(
         'Programming Language :: Python :: 2.7',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: Implementation :: CPython',
+        'Programming Language :: Python :: Implementation :: PyPy',
         'Topic :: System :: Distributed Computing',
         'Topic :: System :: Systems Administration',
         'Typing :: Typed',

@@ -1,5 +1,4 @@
-"""What do calls, messages and latches take while 8 other children want all the time of the
-processors?
+"""How long do calls, messages and latches take while 8 other children keep the processors busy?
 
 With --spin 0 the same where nobody polls before sleeping, which must not be
 the faster way. Means, not medians: a neighbour takes one whole time slice now

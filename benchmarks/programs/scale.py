@@ -1,4 +1,4 @@
-"""What do very many contexts under one master cost, each of them?
+"""How much does a context cost if its master has very many?
 
 --count is how many. Started one after another; memory is what the master's own grows by.
 """
