@@ -321,6 +321,9 @@ PASSING = frozenset([
     'results_file', 'data', 'child_pid', 'elapsed', 'invocation', 'warnings', 'deprecations',
 ])
 
+#: Keys of a folder's `stat` that differ when another process makes something in it, as in a home.
+PASSING_OF_FOLDERS = frozenset(['nlink', 'size', 'blocks'])
+
 #: Facts that may change between two looks at a machine.
 PASSING_FACTS = re.compile(
     'ansible_(date_time|env|interfaces|mem.*|swap.*|mounts|uptime_seconds|loadavg|virtualization_.*|all_ipv._addresses|'
@@ -338,6 +341,8 @@ def comparable(value, folder):
         names = facts.get('ansible_interfaces', ())
         for key, item in value.items():
             if key in PASSING or PASSING_FACTS.match(key):
+                continue
+            if key in PASSING_OF_FOLDERS and value.get('isdir'):
                 continue
             if key in ('started', 'finished'):
                 # Of an asynchronous task that was just started; 0 and 1 with one of the two.

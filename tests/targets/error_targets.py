@@ -4,6 +4,7 @@ Functions that fail, each in its own way. Python 2 runs them, too.
 
 import os
 import sys
+import time
 
 import mitogen.core
 from mitogen.core import takes_econtext, takes_router
@@ -125,8 +126,8 @@ def sends(sender, count, then=None):
         sender.send(i)
     if then == 'raise':
         raise ValueError('after %d' % count)
-    if then == 'kill':
-        os.kill(os.getpid(), 9)
+    if then == 'sleep':
+        time.sleep(3600)
     if then == 'close':
         sender.close()
     return 'done'
