@@ -325,7 +325,7 @@ setup(
     long_description_content_type='text/x-rst',
     license_files=['LICENSE', 'LICENSE.libev'],
     author='the authors of this project',
-    packages=['mitogen', 'mitogen._cli', 'mitogen._files', 'mitogen._tasks', 'mitogen._tree', 'mitogen.ansible'] + sorted(ANSIBLE_FOLDERS),
+    packages=['mitogen', 'mitogen._cli', 'mitogen._console', 'mitogen._files', 'mitogen._tasks', 'mitogen._tree', 'mitogen.ansible'] + sorted(ANSIBLE_FOLDERS),
     package_data=dict({'mitogen': ['py.typed', '*.pyi'], 'mitogen.ansible': ['plugins/connection/*.py']}, **ANSIBLE_FOLDERS),
     entry_points={'console_scripts': ['mitogen = mitogen.command:main']},
     ext_modules=[] if UNFIT or not native_sources() else [native_extension(VERSION)],

@@ -11,7 +11,7 @@ import pytest
 import mitogen._console
 import mitogen.command
 import mitogen.core
-from mitogen._cli import shell
+from mitogen._cli import session as sessions
 
 import keyboard
 import lying_host
@@ -100,14 +100,14 @@ def test_answers_that_are_none_are_refused():
         def options(self, **options):
             return self
     with pytest.raises(mitogen.core.StreamError, match='no console'):
-        shell.Session(Liar(), [])
-    session = object.__new__(shell.Session)
+        sessions.Session(Liar(), [])
+    session = object.__new__(sessions.Session)
     session._host = Liar()
     assert session.names('x') == []
-    session._host.call = lambda *args: ['good', 'ga\x1b[2Jd', 7, 'ga\nd', 'bad', 'g' * (shell.NAME_MAX + 1)]
+    session._host.call = lambda *args: ['good', 'ga\x1b[2Jd', 7, 'ga\nd', 'bad', 'g' * (sessions.NAME_MAX + 1)]
     assert session.names('g') == ['good']
     session._host.call = lambda *args: ['good'] * 100000
-    assert len(session.names('g')) == shell.NAMES_MAX
+    assert len(session.names('g')) == sessions.NAMES_MAX
 
 
 @pytest.mark.once
@@ -119,9 +119,9 @@ def test_a_console_has_a_handle_and_a_short_banner():
     for handle in -1, 1 << 32, 10 ** 5000, True, u'5', None:
         liar.told = handle, u'Python'
         with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
-            shell.Session(liar, [])
+            sessions.Session(liar, [])
     liar.told = 5, lying_host.LIE * 100000
-    banner = shell.Session(liar, []).banner
+    banner = sessions.Session(liar, []).banner
     assert len(banner) < 2000 and not set(banner) & set('\x1b\x9b\u202e\n')
 
 

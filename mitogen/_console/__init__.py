@@ -81,20 +81,23 @@ class _Console(object):
         procs = [getattr(getattr(stream, 'conn', None), 'proc', None) for stream in list(self._router._streams())]
         return set(proc.pid for proc in procs if proc is not None)
 
+    def _run(self, text):
+        """
+        Run some text, and return how it came out, and an exit status.
+        """
+        more = self._interpreter.runsource(text, '<console>')
+        self.running = False
+        return MORE if more else DONE, None
+
     def run(self, text):
         try:
             self.wanted, self.running = False, True
-            more = self._interpreter.runsource(text, '<console>')
-            self.running = False
-            return MORE if more else DONE, None
+            return self._run(text)
         except KeyboardInterrupt:
             self._interpreter.write('\nKeyboardInterrupt\n')
             return DONE, None
         except SystemExit as e:
-            if e.code is None or isinstance(e.code, int):
-                return EXIT, (e.code or 0) & 0xff
-            self._interpreter.write('%s\n' % (e.code,))
-            return EXIT, 1
+            return EXIT, exit_status(e.code)
         finally:
             self.running = False
 
@@ -108,6 +111,16 @@ class _Console(object):
                 break
             found.append(name)
         return found
+
+
+def exit_status(code):
+    """
+    Return the exit status for what ``exit()`` was given. A text is written to stderr.
+    """
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xff
+    sys.stderr.write('%s\n' % (code,))
+    return 1
 
 
 def _interrupt_processes(spared):
@@ -154,18 +167,24 @@ def begin(econtext):
     Make the console, and return the handle that interrupts, and a line about this Python. Main
     thread; repeatable.
     """
-    global _console
     if sys.version_info < (3, 6):
         raise mitogen.core.Error('a console needs Python 3.6, and this is %d.%d' % sys.version_info[:2])
-    if _console is None:
-        _console = _Console(econtext)
+    return use(_console or _Console(econtext))
+
+
+def use(console, more=''):
+    """
+    Have a console run what follows, and return its handle, and a line about this Python.
+    """
+    global _console
+    _console = console
     version = '%s %s' % (platform.python_implementation(), platform.python_version())
-    return _console.handle, '%s on %s (%s)' % (version, platform.node(), sys.platform)
+    return console.handle, '%s on %s (%s)%s' % (version, platform.node(), sys.platform, more)
 
 
 def run(text):
     """
-    Run some text, and return (MORE, DONE or EXIT, exit status).
+    Run some text, and return (MORE, DONE or EXIT, exit status or number of the next cell).
     """
     return _console.run(text)
 
