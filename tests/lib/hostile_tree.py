@@ -87,6 +87,15 @@ class Tree(object):
             assert self.middle.call(targets.identity, 2) == 2
         assert not self.logs.find('broker crashed')
 
+    def settle(self):
+        """
+        Wait until the master has read all that the liar has said, also by way of its parent.
+        """
+        self.liar.sync()
+        if self.middle:
+            self.middle.call(targets.identity, 3)
+        testlib.sync(self.router.broker)
+
     def end_liar(self):
         self.liar.close()
         testlib.wait_for(lambda: self.router.stream_by_id(self.liar.id) is None, what='the end of the liar')

@@ -225,8 +225,7 @@ def test_a_context_asked_for_a_child_that_answers_late_names_none_but_its_own(tr
         with pytest.raises(mitogen.parent.ConnectError):
             tree.router.local(via=tree.liar.context, connect_timeout=0.01)
         tree.liar.answer(data=reply({u'id': context_id, u'name': u'x', u'msg': None, u'detail': u''}))
-        tree.liar.sync()
-    testlib.sync(tree.router.broker)
+        tree.settle()
     assert ended == [own]
 
 
@@ -319,7 +318,7 @@ def test_a_request_that_names_contexts_leaves_none(tree):
     data = msg.data.decode('latin-1')
     for handle in (112, 110):
         tree.liar.tell(dict(dst=0, handle=handle, data=data, magic=0x4d4a, reply_to=5))
-    testlib.sync(tree.router.broker)
+    tree.settle()
     assert len(tree.router._context_by_id) <= before + 2
 
 
