@@ -69,9 +69,9 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
     @property
     def reason(self) -> str:
         """
-        The reason, in one line.
+        The reason, in one line: which connection ended, when and why, if that is known.
         """
-        return _first_line(self)
+        return (self.detail or '').strip().partition('\n')[0] or _first_line(self)
 
 
 class ConnectError(mitogen.parent.ConnectError, ConnectionError):
