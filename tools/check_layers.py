@@ -87,11 +87,11 @@ FOLDERS = {
     '_tasks': ['__init__', 'observed_coroutine', 'observed', 'spans'],
     '_files': ['__init__', 'items', 'sync_items', 'open_folder', 'blocks', 'basis', 'reader', 'new_entry', 'synced_file',
                'writer', 'sync_writer', 'comparison', 'sync_source', 'opened', 'sync_opened', 'folders'],
-    'ansible': ['__init__', 'values', 'wire', 'answers', 'payload', 'sent', 'environment', 'fragments', 'hub', 'remote', 'target',
+    'ansible': ['__init__', 'values', 'folder', 'waiting', 'wire', 'answers', 'payload', 'sent', 'environment', 'fragments',
+                'hub', 'remote', 'target', 'kept',
                 'importing', 'child', 'background', 'zygote',
-                'client', 'closure', 'warm', 'become', 'command', 'strategy', 'builtin', 'connection', 'containers',
-                'daemon', 'plugins.connection.local', 'plugins.connection.ssh', 'plugins.connection.docker',
-                'plugins.connection.podman', 'plugins.connection.kubectl'],
+                'client', 'closure', 'builtin', 'names', 'warm', 'become', 'command', 'strategy', 'connection', 'containers',
+                'daemon', 'plugins.connection.local', 'plugins.connection.ssh'],
 }
 
 #: The part of `mitogen.core` that imports `mitogen._native`. That is made of what stands in the

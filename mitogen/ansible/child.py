@@ -22,6 +22,7 @@ class Child(object):
     :param dict environ: variables to add.
     :param str folder: to run in, empty for the zygote's.
     """
+    must_drop = None
 
     def __init__(self, zygote, payload, call, environ, folder):
         self.zygote, self.payload, self.call, self.environ, self.folder = zygote, payload, call, environ, folder
@@ -43,7 +44,9 @@ class Child(object):
                 os.dup2(err_w, 2)
                 os.close(out_w)
                 os.close(err_w)
-                before, own = set(sys.modules), os.getpid()
+                own = os.getpid()
+                # Not for each child: to count references is to copy memory.
+                before = None if new_w is None else set(sys.modules)
                 if prepare is not None:
                     prepare()
                 if new_w is not None:
@@ -86,7 +89,8 @@ class Child(object):
         if self.folder:
             os.chdir(self.folder)
         folder = self.write_archive() if self.payload.needs_archive else None
-        self.drop_others()
+        if self.drops_others():
+            self.drop_others()
         self.zygote.finder.payload = self.payload
         sys.argv = list(self.call.get('argv', ['']))
         main = sys.modules['__main__'] = types.ModuleType('__main__')
@@ -118,13 +122,21 @@ class Child(object):
             exec(self.payload.code(RESPAWN), module.__dict__)
         return folder
 
+    def drops_others(self):
+        """
+        Return whether the zygote has code of texts that are not in this payload. Asked first where
+        memory need not be copied for the answer: before the fork.
+        """
+        if self.must_drop is None:
+            modules = self.payload.modules
+            self.must_drop = any(modules.get(name, (None, digest))[1] != digest
+                                 for name, digest in self.zygote.loaded.items())
+        return self.must_drop
+
     def drop_others(self):
         """
-        Forget the code of texts that are not in this payload.
+        Forget that code.
         """
-        modules = self.payload.modules
-        if all(modules.get(name, (None, digest))[1] == digest for name, digest in self.zygote.loaded.items()):
-            return
         for name in list(sys.modules):
             if is_ours(name):
                 del sys.modules[name]

@@ -37,11 +37,12 @@ class Client(object):
 
     :param str folder: that only this run uses, and nobody else may enter.
     :param int controller: process with which the daemon ends.
+    :param str home: folder in which the daemon keeps texts from run to run.
     """
     sock = None
 
-    def __init__(self, folder, controller):
-        self.folder, self.controller = folder, controller
+    def __init__(self, folder, controller, home):
+        self.folder, self.controller, self.home = folder, controller, home
 
     def ask(self, *request):
         """
@@ -50,7 +51,7 @@ class Client(object):
         :raises DaemonError: there is none.
         """
         if self.sock is None:
-            self.sock = connect(self.folder, self.controller)
+            self.sock = connect(self.folder, self.controller, self.home)
         return self.exchange(request)
 
     def more(self, *answer):
@@ -95,14 +96,14 @@ def address(folder):
         os.close(fd)
 
 
-def connect(folder, controller):
+def connect(folder, controller, home):
     """
     Return a socket to the daemon of this run, which is started if need be.
     """
     try:
         sock = try_to_connect(folder)
         if sock is None:
-            start(folder, controller)
+            start(folder, controller, home)
             sock = try_to_connect(folder)
     except (IOError, OSError, subprocess.SubprocessError) as error:
         raise DaemonError('the daemon cannot be started: %s' % (error,))
@@ -125,7 +126,7 @@ def try_to_connect(folder):
     return sock
 
 
-def start(folder, controller):
+def start(folder, controller, home):
     """
     Start a daemon, unless another worker was faster. It listens at once: our
     connection waits until it has all it needs.
@@ -144,10 +145,10 @@ def start(folder, controller):
             with address(folder) as name:
                 listener.bind(name)
             listener.listen(1024)
-            launch(listener, controller, os.path.join(folder, SOCKET))
+            launch(listener, controller, os.path.join(folder, SOCKET), home)
 
 
-def launch(listener, controller, path):
+def launch(listener, controller, path, home):
     """
     Run the daemon. Nothing of it is seen by the terminal, and the import path
     is ours.
@@ -156,6 +157,6 @@ def launch(listener, controller, path):
     code = 'import sys; sys.path[:] = %r; from mitogen.ansible.daemon import main; main()' % (folders,)
     with open(os.environ.get(LOG) or os.devnull, 'ab') as log:
         subprocess.Popen(
-            [sys.executable, '-S', '-c', code, str(listener.fileno()), str(controller), path],
+            [sys.executable, '-S', '-c', code, str(listener.fileno()), str(controller), path, home],
             pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
             start_new_session=True, cwd='/')

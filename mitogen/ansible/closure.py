@@ -10,16 +10,15 @@ while every text is the same.
 
 from __future__ import absolute_import
 
-import contextlib
 import functools
 import hashlib
 import marshal
 import os
 import sys
-import tempfile
 
 import ansible
-from ansible import constants
+
+import mitogen.ansible.folder
 
 #: The part of Ansible whose files are remembered. Modules that import others are left to Ansible.
 PREFIX = 'ansible/module_utils/'
@@ -86,7 +85,7 @@ def where(module_common, name, module_fqn, module_data, rest):
     data = module_data.encode('utf-8') if isinstance(module_data, str) else bytes(module_data)
     known = repr((ansible.__file__, ansible.__version__, sys.version, str(name), str(module_fqn), own)).encode('utf-8')
     digest = hashlib.sha256(known + b'\0' + data).hexdigest()
-    return os.path.join(str(constants.config.get_config_value('ANSIBLE_HOME')), 'mitogen', digest)
+    return os.path.join(mitogen.ansible.folder.home(), digest)
 
 
 def own_files(module_common):
@@ -149,16 +148,8 @@ def remember(path, profile, written):
             if not name.startswith(PREFIX) or text_of(name) != text:
                 return
             files.append((str(name), hashlib.sha1(text).digest()))
-        write(path, marshal.dumps((str(profile), made_up, files), 2))
+        mitogen.ansible.folder.write(path, marshal.dumps((str(profile), made_up, files), 2))
     except (IOError, OSError):
         # It is found out anew the next time.
         pass
 
-
-def write(path, data):
-    with contextlib.suppress(FileExistsError):
-        os.makedirs(os.path.dirname(path), 0o700)
-    fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-    with os.fdopen(fd, 'wb') as fp:
-        fp.write(data)
-    os.rename(temporary, path)

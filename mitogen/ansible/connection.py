@@ -19,6 +19,7 @@ from ansible.utils.display import Display
 
 import mitogen.ansible.become
 import mitogen.ansible.client
+import mitogen.ansible.folder
 import mitogen.ansible.fragments
 import mitogen.ansible.hub
 import mitogen.ansible.payload
@@ -60,7 +61,7 @@ class Mixin(object):
     def __init__(self, *args, **kwargs):
         super(Mixin, self).__init__(*args, **kwargs)
         controller = int(kwargs.get('ansible_playbook_pid') or controller_pid())
-        self._fast = mitogen.ansible.client.Client(plain(constants.DEFAULT_LOCAL_TMP), controller)
+        self._fast = mitogen.ansible.client.Client(plain(constants.DEFAULT_LOCAL_TMP), controller, mitogen.ansible.folder.home())
         self._becoming = None
         self._interpreter = ''
         self._notes = mitogen.ansible.fragments.Notes(self._shell)

@@ -8,15 +8,18 @@ It is started with a socket that listens, and ends with the controller.
 
 from __future__ import absolute_import
 
+import contextlib
 import logging
 import os
 import select
+import shutil
 import socket
 import sys
 import threading
 
 import mitogen.core
 import mitogen.master
+import mitogen.ansible.kept
 import mitogen.ansible.payload
 import mitogen.ansible.target
 from mitogen.ansible import answers, wire
@@ -156,11 +159,14 @@ class Daemon(object):
     """
     :param listener: socket.
     :param int controller: process that it works for.
+    :param str home: folder for what is kept from run to run, or empty.
     """
 
-    def __init__(self, listener, controller):
+    def __init__(self, listener, controller, home):
         self.listener, self.controller = listener, controller
         self.router = mitogen.master.Router()
+        self.kept = mitogen.ansible.kept.Kept(home)
+        self.kept.load(self.router)
         self.targets = mitogen.ansible.target.Targets(self.router)
         self.payloads = {}  # digest -> (digest, name, members, texts)
         self.said = set()
@@ -199,6 +205,7 @@ class Daemon(object):
         self.targets.close()
         self.router.broker.shutdown()
         self.router.broker.join()
+        self.kept.save(self.router)
 
 
 def life_of(pid):
@@ -222,15 +229,13 @@ def is_alive(pid):
 
 def remove(path, controller):
     """
-    Remove the socket, and the folder that a controller which was killed has
-    left.
+    Remove the socket, and the temporary folder that a controller which was killed has left.
     """
-    try:
+    folder = os.path.dirname(path)
+    if os.path.basename(folder).startswith('ansible-local-%d' % (controller,)):
+        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
         os.unlink(path)
-        os.rmdir(os.path.dirname(path))
-    except OSError:
-        # The controller has removed them, or has other files there.
-        pass
 
 
 def main():
@@ -241,7 +246,7 @@ def main():
         logging.basicConfig(filename=os.environ['MITOGEN_ANSIBLE_LOG'], level=logging.DEBUG)
     else:
         logging.getLogger().addHandler(logging.NullHandler())
-    daemon = Daemon(listener, controller)
+    daemon = Daemon(listener, controller, sys.argv[4])
     try:
         daemon.run()
     finally:

@@ -10,7 +10,6 @@ import collections
 import hashlib
 import itertools
 import os
-import pkgutil
 import queue
 import shlex
 import threading
@@ -49,7 +48,10 @@ def zygote_source():
     Return the text of a zygote. It runs as one module, in which each name is known already that a
     part of it imports.
     """
-    lines = b''.join([pkgutil.get_data('mitogen.ansible', name) for name in ZYGOTE]).splitlines(True)
+    lines = []
+    for name in ZYGOTE:
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name), 'rb') as fp:
+            lines += fp.readlines()
     return b''.join([line for line in lines if not line.startswith(b'from mitogen.ansible.')])
 
 

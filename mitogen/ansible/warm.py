@@ -12,6 +12,8 @@ import sys
 
 import mitogen.ansible.client
 import mitogen.ansible.closure
+import mitogen.ansible.folder
+import mitogen.ansible.waiting
 
 _done = False
 
@@ -41,13 +43,27 @@ def start_daemon():
         return
     from ansible import constants
     from mitogen.ansible.values import plain
-    mitogen.ansible.client.start(plain(constants.DEFAULT_LOCAL_TMP), os.getpid())
+    mitogen.ansible.client.start(plain(constants.DEFAULT_LOCAL_TMP), os.getpid(), mitogen.ansible.folder.home())
 
 
 def load_actions():
     from ansible.plugins.loader import action_loader
     for name in 'ansible.legacy.normal', 'ansible.legacy.command', 'copy', 'template', 'gather_facts':
         action_loader.get(name, class_only=True)
+
+
+def find_modules():
+    """
+    Look through the folders of modules.
+    """
+    from ansible.plugins.loader import module_loader
+    for name in 'ansible.legacy.command', 'ansible.legacy.setup':
+        module_loader.find_plugin(name, '.py')
+
+
+def wait_for_results():
+    from ansible.plugins import strategy
+    mitogen.ansible.waiting.install(strategy)
 
 
 def remember_closures():
@@ -76,8 +92,10 @@ def freeze():
     """
     Keep the garbage collector of workers from writing to shared memory.
     """
-    gc.collect()
     gc.freeze()
 
 
-STEPS = [start_daemon, remember_closures, load_actions, load_shell, load_encoders, load_results, freeze]
+STEPS = [
+    start_daemon, remember_closures, wait_for_results, find_modules, load_actions, load_shell, load_encoders,
+    load_results, freeze,
+]

@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import time
+import types
 
 from mitogen.ansible.background import prepare, stand_in
 from mitogen.ansible.child import Child
@@ -171,6 +172,7 @@ class Zygote(object):
         payload = child.payload
         if payload.lesson is not None:
             self.learn(payload)
+        child.drops_others()
         self.freeze()
         out_r, out_w = pipe()
         err_r, err_w = pipe()
@@ -295,9 +297,28 @@ class Zygote(object):
             self.tried.add(name)
             if name not in sys.modules:
                 __import__(name)
+                self.lighten(name)
         if call['way'] != 'loader':
             return True
         return takes(sys.modules[call['loader']].run_module, ['modlib_path'] + list(call['arguments']))
+
+    def lighten(self, name):
+        """
+        Do once what each module would do.
+        """
+        if name != 'ansible.module_utils.basic':
+            return
+        if getattr(sys.modules[name], 'subprocess', None) is subprocess:
+            sys.modules[name].subprocess = lightened_subprocess()
+        # The C library keeps what it has loaded.
+        import locale
+        try:
+            before = locale.setlocale(locale.LC_ALL)
+            locale.setlocale(locale.LC_ALL, '')
+            locale.setlocale(locale.LC_ALL, before)
+        except locale.Error:
+            # The module will look for another one.
+            pass
 
     def learn(self, payload):
         """
@@ -329,6 +350,35 @@ class Zygote(object):
             gc.collect()
             getattr(gc, 'freeze', gc.collect)()
             self.known = len(sys.modules)
+
+
+def lightened_subprocess():
+    """
+    Return a copy of `subprocess` in which `Popen` does without a function that `run_command` of
+    Ansible's would have called in the child if that has nothing to do: only for such a function the
+    child needs a copy of our memory.
+    """
+    def popen(*args, **options):
+        if is_idle(options.get('preexec_fn')):
+            options['preexec_fn'] = None
+        return subprocess.Popen(*args, **options)
+
+    module = types.ModuleType('subprocess')
+    module.__dict__.update(vars(subprocess), Popen=popen)
+    return module
+
+
+def is_idle(func):
+    """
+    Return whether this is that function of `run_command`, and there is no umask to set. In older
+    releases it calls a method that does something for Python 2 only.
+    """
+    code = getattr(func, '__code__', None)
+    if code is None or code.co_name != 'preexec' or \
+            not set(code.co_names) <= {'os', 'umask', '_restore_signal_handlers'} or 'umask' not in code.co_freevars:
+        return False
+    return not func.__closure__[code.co_freevars.index('umask')].cell_contents
+
 
 def takes(func, arguments):
     """

@@ -129,7 +129,7 @@ def test_a_zygote_that_says_too_much_is_given_up(script, expected):
 def test_no_daemon_is_started_where_others_may_enter(tmp_path):
     os.chmod(str(tmp_path), 0o750)
     with pytest.raises(client.DaemonError, match='others may enter'):
-        client.connect(str(tmp_path), os.getpid())
+        client.connect(str(tmp_path), os.getpid(), '')
     assert os.listdir(str(tmp_path)) == []
 
 
@@ -137,10 +137,10 @@ def test_a_daemon_or_a_worker_of_another_user_is_not_talked_to(tmp_path, monkeyp
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / client.SOCKET))
         listener.listen(1)
-        client.connect(str(tmp_path), os.getpid()).close()
+        client.connect(str(tmp_path), os.getpid(), '').close()
         accepted, _ = listener.accept()
         with accepted, monkeypatch.context() as patch:
             patch.setattr(os, 'geteuid', lambda: 54321)
             assert not wire.is_same_user(accepted)
             with pytest.raises(client.DaemonError, match='not ours'):
-                client.connect(str(tmp_path), os.getpid())
+                client.connect(str(tmp_path), os.getpid(), '')
