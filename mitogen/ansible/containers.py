@@ -58,6 +58,15 @@ class ContainerMixin(RemoteMixin):
             raise FallBack('it may ask for a password')
         return self._job(False, ('command', self._words(cmd), b'', ''))[1:]
 
+    def _option(self, name):
+        """
+        Return the value of an option that older releases of the collection do not have, or None.
+        """
+        try:
+            return self.get_option(name)
+        except (KeyError, AnsibleError):
+            return None
+
     def _words(self, cmd):
         """
         Return the words that the plugin of the collection runs for a command.
@@ -107,16 +116,6 @@ class PodmanMixin(ContainerMixin):
     def _words(self, cmd):
         return shlex.split(cmd)
 
-    def _option(self, name):
-        """
-        Return the value of an option that older releases of the collection do not have, or None.
-        """
-        try:
-            return self.get_option(name)
-        except (KeyError, AnsibleError):
-            return None
-
-
 class KubectlMixin(ContainerMixin):
     """
     For `kubernetes.core.kubectl`.
@@ -128,3 +127,37 @@ class KubectlMixin(ContainerMixin):
         if isinstance(self.get_option('kubectl_kubeconfig'), dict):
             raise FallBack('the configuration of kubectl is a file for one command')
         return self._build_exec_cmd([])[0]
+
+
+class ShellMixin(ContainerMixin):
+    """
+    For plugins that have an option for the shell over there.
+    """
+
+    def _words(self, cmd):
+        return [self.get_option('executable'), '-c', cmd]
+
+
+class InstanceMixin(ShellMixin):
+    """
+    For `community.general.lxd` and `community.general.incus`.
+    """
+
+    def _program(self):
+        if self._option('remote_user') not in (None, 'root'):
+            raise FallBack('the plugin has a way of its own to become somebody else')
+        words = self._build_command('true')
+        if words[-4:] != ['--', self.get_option('executable'), '-c', 'true'] or '-t' in words:
+            raise FallBack('it gives a command a terminal')
+        return words[:-3]
+
+
+class ChrootMixin(ShellMixin):
+    """
+    For `community.general.chroot`.
+    """
+
+    def _program(self):
+        if not self._connected:
+            self._connect()
+        return [self.chroot_cmd, self.chroot]

@@ -66,6 +66,11 @@ def wait_for_results():
     mitogen.ansible.waiting.install(strategy)
 
 
+def take_names():
+    import mitogen.ansible.names
+    mitogen.ansible.names.install()
+
+
 def remember_closures():
     from ansible.executor import module_common
     mitogen.ansible.closure.install(module_common)
@@ -96,6 +101,6 @@ def freeze():
 
 
 STEPS = [
-    start_daemon, remember_closures, wait_for_results, find_modules, load_actions, load_shell, load_encoders,
+    start_daemon, take_names, remember_closures, wait_for_results, find_modules, load_actions, load_shell, load_encoders,
     load_results, freeze,
 ]

@@ -151,7 +151,9 @@ class Environment(object):
 
 
 #: Collections that are taken from the distribution `ansible`, which is large.
-COLLECTIONS = ('community/docker', 'containers/podman', 'kubernetes/core')
+COLLECTIONS = (
+    'ansible/posix/', 'community/docker/', 'community/general/meta/', 'community/general/plugins/connection/',
+    'community/general/plugins/module_utils/', 'containers/podman/', 'kubernetes/core/')
 
 
 def collections():
@@ -159,7 +161,8 @@ def collections():
     Return a folder with collections for containers, made when it is first asked for.
     """
     base = os.path.join(ROOT, '.venv-ansible')
-    folder = os.path.join(base, 'collections-py%d.%d' % sys.version_info[:2])
+    digest = hashlib.sha1(repr(COLLECTIONS).encode()).hexdigest()[:8]
+    folder = os.path.join(base, 'collections-%s-py%d.%d' % ((digest,) + sys.version_info[:2]))
     os.makedirs(base, exist_ok=True)
     with locked(os.path.join(base, 'lock')):
         if not os.path.isdir(folder):
@@ -167,7 +170,7 @@ def collections():
                 Environment('ours').pip('download', '-q', '--no-deps', '--only-binary', ':all:', '-d', temporary, 'ansible')
                 wheel, = glob.glob(os.path.join(temporary, '*.whl'))
                 with zipfile.ZipFile(wheel) as archive:
-                    prefixes = tuple('ansible_collections/%s/' % name for name in COLLECTIONS)
+                    prefixes = tuple('ansible_collections/%s' % name for name in COLLECTIONS)
                     archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(prefixes)])
                 os.mkdir(folder)
                 os.rename(os.path.join(temporary, 'ansible_collections'), os.path.join(folder, 'ansible_collections'))

@@ -28,7 +28,7 @@ def test_it_prints_the_folder_for_a_configuration():
     status, output = run('ansible')
     assert (status, output) == (0, mitogen.ansible.plugin_path() + '\n')
     plugins = sorted(name for name in os.listdir(mitogen.ansible.plugin_path()) if name.endswith('.py'))
-    assert plugins == ['docker.py', 'kubectl.py', 'local.py', 'podman.py', 'ssh.py']
+    assert plugins == ['local.py', 'ssh.py']
 
 
 def test_it_runs_a_program_of_ansible_with_the_plugins_switched_on(tmp_path):

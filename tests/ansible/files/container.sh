@@ -1,12 +1,16 @@
 #!/bin/sh
-# Plays docker, podman and kubectl, as far as Ansible calls them: this machine is the container, and its name is "box".
-# Each call is noted in $CONTAINER_LOG.
+# Plays docker, podman, kubectl, lxc and incus, as far as Ansible calls them: this machine is the container, and its name
+# is "box". Each call is noted in $CONTAINER_LOG.
 echo "$*" >>"$CONTAINER_LOG"
 # The folder that the client is in is none of the container's.
 cd "$HOME" || exit
+[ "$1" != --project ] || shift 2
 case $1 in
 version) echo 24.0.1; exit;;
 inspect) echo root; exit;;
+file)
+    for word; do from=$to; to=$word; done
+    exec cp "${from#local:box/}" "${to#local:box/}";;
 cp)
     shift
     for word; do
@@ -28,8 +32,8 @@ while :; do
     *) break;;
     esac
 done
-[ "$1" = box ] || { echo "no such container: $1" >&2; exit 1; }
+[ "${1#local:}" = box ] || { echo "no such container: $1" >&2; exit 1; }
 shift
-[ "$1" != -c ] || shift 2
+[ "$1" != -c ] || [ "$3" != -- ] || shift 2
 [ "$1" != -- ] || shift
 exec "$@"
