@@ -129,7 +129,9 @@ class Site(object):
         self.server = Server(self.make_folder('ssh'), [user.name for user in self.users])
         stack.callback(self.server.close)
         stack.enter_context(accounts.sudoers(
-            'Defaults:{0} timestamp_timeout=0\n{0} ALL=(ALL) ALL\n'.format(self.users[0].name)))
+            'Defaults:{0} timestamp_timeout=0\nDefaults>games requiretty\n{0} ALL=(ALL) ALL\n'.format(self.users[0].name)))
+        self.full = self.make_folder('full')
+        stack.enter_context(full_disk(self.full))
         self.source = self.make_folder('source')
         make_sources(self.source)
 
@@ -154,6 +156,21 @@ class Site(object):
             }
         hosts['localhost'] = {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable}
         return {'all': {'hosts': hosts}}
+
+
+@contextlib.contextmanager
+def full_disk(folder):
+    """
+    Have a folder that anybody may write to, on a disk without room.
+    """
+    accounts.run('mount', '-t', 'tmpfs', '-o', 'size=16k,mode=1777', 'none', folder)
+    try:
+        with contextlib.suppress(OSError), open(os.path.join(folder, 'filler'), 'wb', buffering=0) as fp:
+            while True:
+                fp.write(b'x' * 4096)
+        yield
+    finally:
+        accounts.run('umount', folder)
 
 
 def make_sources(folder):
@@ -244,11 +261,12 @@ class Run(object):
 
     def start(self, playbook, *args, **variables):
         variables.update(
-            folder=self.target, source=self.site.source, fetched=self.fetched, other=self.site.users[1].name)
+            folder=self.target, source=self.site.source, full=self.site.full, fetched=self.fetched, other=self.site.users[1].name)
         self.output = open(os.path.join(self.folder, 'output'), 'w')
         self.proc = subprocess.Popen(
             list(self.program or [self.site.env.playbook]) + [os.path.join(HERE, playbook)] + list(args) + ['-e', json.dumps(variables)],
-            env=self.environ, cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT)
+            env=self.environ, cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT,
+            start_new_session=True)
         return self
 
     def wait(self):
@@ -277,6 +295,13 @@ class Run(object):
         self.proc.wait()
         self.output.close()
         self.end_masters()
+
+    def interrupt(self):
+        """
+        Do as a terminal does for Ctrl-C.
+        """
+        os.killpg(self.proc.pid, signal.SIGINT)
+        return self.wait()
 
     def printed(self):
         with open(self.output.name) as fp:
@@ -309,7 +334,12 @@ class Run(object):
         return found
 
     def sockets(self):
-        return [name for _, _, names in os.walk(self.tmp) for name in names if name.startswith('mitogen_unix')]
+        """
+        Return the sockets of upstream's, and the folders of Ansible's that have ours.
+        """
+        folder = os.path.join(self.folder, 'ansible', 'tmp')
+        return [name for _, _, names in os.walk(self.tmp) for name in names if name.startswith('mitogen_unix')] + [
+            name for name in (os.listdir(folder) if os.path.isdir(folder) else ()) if name.startswith('ansible-local-')]
 
 
 #: Tasks whose failure upstream's describes in words of its own.
@@ -331,7 +361,8 @@ PASSING_FACTS = re.compile(
 
 TEMPORARY = re.compile(
     r'^[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/|/[^ ]*_payload\w*/[^ ]*_payload.zip|key=\w+|'
-    r'BECOME-SUCCESS-\w+|/ansible-local-\w+/tmp\w+|ansible-tmp-[\w.-]+|(?:/[\w.-]+)*/\.ansible_async/j\d+\.\d+')
+    r'BECOME-SUCCESS-\w+|/ansible-local-\w+/tmp\w+|ansible-tmp-[\w.-]+|(?:/[\w.-]+)*/\.ansible_async/j\d+\.\d+|'
+    r'[\d.e-]+ s, [\d.]+ [kM]?B/s')
 
 
 def comparable(value, folder):
