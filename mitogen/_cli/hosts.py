@@ -6,11 +6,13 @@ Hosts as they are written on a command line, and the targets that they stand for
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
 import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from typing import Callable
 
 HELP = (
     'a name for ssh, user@host:port, a target such as docker:web, k8s:namespace/pod or ssh://bastion/ssh://web1/sudo:, '
@@ -63,6 +65,8 @@ def _expand_word(word: str, config: str, files: tuple[str, ...]) -> Iterator[str
     elif word.startswith('slurm:') and word.endswith('/*'):
         yield from _nodes_of(word)
     elif '*' in word or '?' in word:
+        if _RANGE.search(word):
+            raise HostError('%r: a word is a range or a pattern, and not both' % (word,))
         yield from _matching(word, config)
     elif _RANGE.search(word) or _BRACKET.search(word):
         yield from _expand_range(word)
@@ -125,7 +129,8 @@ def configured(config: str = '~/.ssh/config') -> list[str]:
     """
     Return the plain names of hosts in a configuration of ssh, each once, in order.
     """
-    return list(dict.fromkeys(_names_in(os.path.expanduser(config), 0)))
+    path = os.path.expanduser(config)
+    return list(dict.fromkeys(_names_in(path, os.path.dirname(path), ())))
 
 
 def _matching(pattern: str, config: str) -> list[str]:
@@ -133,7 +138,7 @@ def _matching(pattern: str, config: str) -> list[str]:
     Return the names that the configuration of ssh has for a pattern.
     """
     user, at, pattern = pattern.rpartition('@')
-    names = [name for name in configured(config) if fnmatch.fnmatchcase(name, pattern)]
+    names = [name for name in configured(config) if _matches(pattern, name)]
     if not names:
         raise HostError('no host in %s has a name like %s' % (config, pattern))
     return [user + at + name for name in names]
@@ -169,21 +174,84 @@ def _said(word: str, *command: str) -> str:
     return done.stdout
 
 
-def _names_in(path: str, depth: int) -> Iterator[str]:
+#: A test of a name: whether ssh looks at lines for a host of that name.
+_Test = Callable[[str], bool]
+
+#: Files that include one another, as many as ssh follows.
+_DEPTH_MAX = 16
+
+_KEYWORD = re.compile(r'[ \t\r\f]*"?(\w+)"?[ \t\r\f]*(?:=[ \t\r\f]*)?(.*)', re.S)
+
+
+def _names_in(path: str, base: str, around: tuple[_Test, ...]) -> Iterator[str]:
     """
-    Yield the plain names after ``Host`` in a configuration of ssh, and in what it includes.
+    Yield the plain names after ``Host`` in a configuration of ssh, and in what it includes, where
+    ssh would obey what follows.
+
+    :param base: folder of relative paths.
+    :param around: for each file on the way, the block in which it is included.
     """
     try:
         with open(path, encoding='utf-8', errors='replace') as fp:
-            lines = fp.read().splitlines()
+            lines = fp.read().split('\n')
     except OSError:
         return
+    block: _Test = _always
     for line in lines:
-        words = line.replace('=', ' ', 1).split()
-        if len(words) > 1 and words[0].lower() == 'host':
-            yield from (word.strip('"') for word in words[1:] if not re.search(r'[*?!]', word))
-        elif len(words) > 1 and words[0].lower() == 'include' and depth < 16:
-            for word in words[1:]:
-                inner = os.path.join(os.path.dirname(path), os.path.expanduser(word.strip('"')))
-                for name in sorted(glob.glob(inner)):
-                    yield from _names_in(name, depth + 1)
+        match = _KEYWORD.match(line)
+        keyword, words = (match[1].lower(), _words(match[2])) if match else ('', [])
+        if keyword == 'host':
+            block = functools.partial(_is_in, words)
+            for word in words:
+                if not re.search(r'[*?!]', word) and all(test(word) for test in (*around, block)):
+                    yield word
+        elif keyword == 'match':
+            block = functools.partial(_may_match, words)
+        elif keyword == 'include' and len(around) < _DEPTH_MAX:
+            for word in words:
+                for name in sorted(glob.glob(os.path.join(base, os.path.expanduser(word)))):
+                    yield from _names_in(name, base, (*around, block))
+
+
+def _always(name: str) -> bool:
+    return True
+
+
+def _words(text: str) -> list[str]:
+    """
+    Return the words of a line as ssh reads them: quotes hold blanks, and "#" at the beginning of
+    a word ends the line.
+    """
+    found = []
+    for quoted, single, plain, comment in re.findall(r'"([^"]*)"|\'([^\']*)\'|([^\s"\'#][^\s"\']*)|(#)', text):
+        if comment:
+            break
+        found.append(quoted or single or plain)
+    return found
+
+
+def _is_in(patterns: Iterable[str], name: str) -> bool:
+    """
+    Tell whether patterns match a name: one of them does, and none that is negated.
+    """
+    matching = [pattern for pattern in patterns if _matches(pattern.lstrip('!'), name)]
+    return bool(matching) and not any(pattern.startswith('!') for pattern in matching)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """
+    Tell whether a pattern of ssh, which has no sets of letters, matches a name.
+    """
+    return fnmatch.fnmatchcase(name, pattern.replace('[', '[[]'))
+
+
+def _may_match(criteria: list[str], name: str) -> bool:
+    """
+    Tell whether a block of ``Match`` may be for a name. Only names are looked at: no program is
+    run, and it is not known who will log in.
+    """
+    for keyword, patterns in zip(criteria, criteria[1:]):
+        if keyword.lower().lstrip('!') in ('host', 'originalhost'):
+            if _is_in(patterns.split(','), name) == keyword.startswith('!'):
+                return False
+    return True

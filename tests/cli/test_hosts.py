@@ -2,11 +2,14 @@
 Hosts as they are written on a command line.
 """
 
+import subprocess
 import sys
 
 import pytest
 
 from mitogen._cli import hosts
+
+import accounts
 
 pytestmark = pytest.mark.once
 
@@ -47,7 +50,7 @@ def test_what_clustershell_takes_for_no_range(word):
     ('web[1-]', 'is no range'), ('web[9-1]', 'is no range'), ('web[1-999999999]', 'is no range'),
     ('r[1-999]n[1-999]', 'is no range'),
     ('nosuch:x', 'is none of'), ('', 'there is no host in it'),
-    ('@/no/such/file', '/no/such/file: No such file'), ('x*', 'has a name like x')])
+    ('web[1-2]*', 'a range or a pattern'), ('@/no/such/file', '/no/such/file: No such file'), ('x*', 'has a name like x')])
 def test_a_word_that_is_no_host(word, text, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ClusterShell.NodeSet', None)
     with pytest.raises(hosts.HostError, match=text):
@@ -70,8 +73,44 @@ def test_files_that_name_each_other(tmp_path):
 
 def test_patterns_are_names_in_the_configuration_of_ssh(tmp_path):
     config = tmp_path / 'config'
-    config.write_text('Host web1 web2 !web3 web*\n  User x\nhost=db1\nInclude more/*\nHost *\n')
+    config.write_text('Host web1 web2 !web3 web*\n  User x\nhost=db1\nMatch all\nInclude more/*\nHost *\n')
     (tmp_path / 'more').mkdir()
     (tmp_path / 'more' / 'a').write_text('Host "web9" other\nInclude %s\n' % (config,))
     assert hosts.expand(['web*'], str(config)) == ['web1', 'web2', 'web9']
     assert hosts.expand(['me@db?'], str(config)) == ['me@db1']
+
+
+#: Lines, and names of which some are in them.
+CONFIGURATIONS = [
+    ('Host a b !c\n Port 7\n', 'a b c'),
+    ('Host a a2 !a\n Port 7\n', 'a a2'),
+    ('host = a # b\n  port=7\nHost "c" d#e\n Port 7\n#Host f\n', 'a b c d d#e f'),
+    ('\tHOST\ta\r\n Port 7\nHost x[1]\n Port 7\n', 'a x[1] x1'),
+    ('Host a\n Include {more}\n', 'b in'),
+    ('Host i* !in2\n Include {more}\n', 'in in2'),
+    ('Match all\n Include "{more}"\n', 'in'),
+    ('Match host x,in*\n Include {more}\n', 'in x'),
+    ('Match !host in*\n Include {more}\n', 'in'),
+    ('Match originalhost other\n Include {more}\n', 'in'),
+]
+
+
+@pytest.mark.parametrize('lines, names', CONFIGURATIONS)
+def test_names_are_those_for_which_ssh_has_lines(tmp_path, lines, names):
+    more = tmp_path / 'more'
+    more.write_text('Host in in2\n Port 7\n')
+    config = tmp_path / 'config'
+    config.write_text(lines.format(more=more))
+    ssh = accounts.need_program('ssh', 'openssh-client')
+    expected = [name for name in names.split() if '\nport 7\n' in subprocess.run(
+        [ssh, '-G', '-F', str(config), name], stdout=subprocess.PIPE, text=True, check=True).stdout]
+    assert [name for name in hosts.configured(str(config)) if name in names.split()] == expected
+
+
+def test_an_included_file_includes_from_the_folder_of_the_first(tmp_path):
+    (tmp_path / 'more').mkdir()
+    (tmp_path / 'config').write_text('Include more/first "more/with blank"\nInclude config\n')
+    (tmp_path / 'more' / 'first').write_text('Include second\nMatch exec "true"\nInclude second\nHost a\n')
+    (tmp_path / 'more' / 'with blank').write_text('Host c\n')
+    (tmp_path / 'second').write_text('Host b\n')
+    assert hosts.configured(str(tmp_path / 'config')) == ['b', 'a', 'c']
