@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import threading
 import unicodedata
@@ -20,6 +21,9 @@ STDOUT, STDERR = 1, 2
 #: Bytes that are kept of the output of one host, where it is shown at its end, and of one line.
 KEPT_MAX = 64 * 1048576
 LINE_MAX = 65536
+
+#: Columns of a tab, and the fewest that the lines of a host get in a terminal.
+TAB, NARROW = 8, 20
 
 
 @dataclasses.dataclass
@@ -108,6 +112,15 @@ class Display:
         self._files[number].write(data)
         self._files[number].flush()
 
+    def _columns(self, number: int) -> int:
+        """
+        Return how wide the terminal is; 0 if there is none.
+        """
+        try:
+            return os.get_terminal_size(self._files[number].fileno()).columns
+        except (OSError, AttributeError, ValueError):
+            return 0
+
     def _painted(self, number: int, text: bytes, style: str) -> bytes:
         if not style:
             return text
@@ -137,6 +150,20 @@ def cut(text: str, width: int) -> str:
     return text
 
 
+def rows(text: str, width: int) -> list[str]:
+    """
+    Return a text in pieces that a terminal shows in a row of so many columns each.
+    """
+    if len(text) * TAB <= width:
+        return [text]
+    text = text.expandtabs(TAB)
+    found = []
+    while text:
+        found.append(cut(text, width))
+        text = text[len(found[-1]):]
+    return found
+
+
 def clean(line: bytes) -> bytes:
     """
     Return a line without control characters, so that no host can write in the name of another.
@@ -146,7 +173,8 @@ def clean(line: bytes) -> bytes:
 
 class Prefixed(Display):
     """
-    Each line begins with the name of its host. Lines come as hosts write them.
+    Each line begins with the name of its host. Lines come as hosts write them. On a terminal, so
+    does each row of a line, which could pass for the line of another host.
     """
     def __init__(self, width: int, **files: Any) -> None:
         super().__init__(**files)
@@ -165,6 +193,10 @@ class Prefixed(Display):
 
     def _lines(self, host: str, number: int, lines: list[bytes], style: str = '') -> None:
         mark = self._paints[number].host(host, label(host).ljust(self._width)).encode('utf-8', 'replace') + b' | '
+        columns = self._columns(number)
+        if columns:
+            width = max(columns - self._width - len(' | '), NARROW)
+            lines = [row.encode('utf-8', 'replace') for line in lines for row in rows(clean(line).decode(), width)]
         if lines:
             self._put(number, b''.join(mark + self._painted(number, clean(line), style) + b'\n' for line in lines))
 
@@ -217,8 +249,12 @@ class Grouped(_Kept):
             self._lines(STDOUT, _shown(outcome.value).encode('utf-8', 'replace'))
 
     def _lines(self, number: int, text: bytes) -> None:
-        # A line of a host does not pass for the heading of another one.
+        # Neither a line of a host, nor a row of it, passes for the heading of another one.
         lines = [clean(line) for line in text.split(b'\n')]
+        columns = self._columns(number)
+        if columns:
+            lines = [b'\n '.join(row.encode('utf-8', 'replace') for row in rows(line.decode(), max(columns - 1, NARROW)))
+                     for line in lines]
         self._put(number, b''.join((b' ' if line.startswith(b'== ') else b'') + line + b'\n' for line in lines))
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mitogen._cli import paint
+from mitogen._cli import display, paint
 
 import keyboard
 
@@ -57,3 +57,22 @@ def test_lines_of_hosts_have_colours_and_what_hosts_write_has_none():
     lines = terminal.text.splitlines()
     assert [line for line in lines if re.match('\x1b\\[\\d+mlocal +\x1b\\[0m \\| \\\\x1b\\[31mred$', line)]
     assert [line for line in lines if re.search('\x1b\\[1;31mmitogen: exit status 3\x1b', line)]
+
+
+def test_each_row_of_a_terminal_bears_the_mark_of_its_host():
+    line = 'printf "%060d\\t%s== web2: ok\\n\\n" 7 ab; echo "== x"'
+    with keyboard.mitogen('run', 'local:', 'local:/', '--', line, columns=48, NO_COLOR='1') as terminal:
+        assert terminal.status() == 0
+    rows = terminal.text.replace('\r', '').splitlines()
+    assert sorted(rows) == 2 * ['local | '] + 2 * [
+        'local | ' + '0' * 40] + 2 * ['local | ' + '0' * 19 + '7    ab== web2: ok'] + 2 * ['local | == x']
+    with keyboard.mitogen('run', '--group', 'local:', 'local:/', '--', line, columns=67, NO_COLOR='1') as terminal:
+        assert terminal.status() == 0
+    text = terminal.text.replace('\r', '')
+    assert text.count('0' * 59 + '7    ab\n == web2: ok\n\n == x\n') == 2
+
+
+@pytest.mark.once
+def test_rows_of_wide_letters():
+    assert display.rows('\u4e2d' * 5 + 'abc', 4) == ['\u4e2d' * 2, '\u4e2d' * 2, '\u4e2dab', 'c']
+    assert display.rows('', 4) == [''] and display.rows('abc', 24) == ['abc']
