@@ -8,6 +8,9 @@ value), where the value is the exit status of a process or a script, or the resu
 stream that its reader closes ends the process, and all that it has started in its group.
 
 This module is fetched by a host that is asked to run something. It needs Python 3.6.
+
+Imports that are not needed to run a process stand where they are used: ``re`` alone, which several
+of them import, takes a host as long as all the rest.
 """
 # !mitogen: minify_safe
 
@@ -16,15 +19,12 @@ from __future__ import absolute_import
 import contextlib
 import errno
 import io
-import linecache
 import os
 import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import traceback
 import types
 
 import mitogen._tasks
@@ -401,6 +401,7 @@ def script(source, path, argv, package=None, data=None):
     module = types.ModuleType('__main__')
     module.__file__ = path
     module.__package__ = package
+    import linecache
     linecache.cache[path] = len(source), None, source.splitlines(True), path
     with _stdin(data):
         return _as_program(module, [path] + list(argv), lambda: eval(compile(source, path, 'exec'), module.__dict__))
@@ -414,6 +415,7 @@ def _stdin(data):
     if data is None:
         yield
         return
+    import tempfile
     saved, saved_fd = sys.stdin, os.dup(0)
     try:
         with tempfile.TemporaryFile() as fp:
@@ -477,6 +479,7 @@ def _show_error():
     kind, value, first = sys.exc_info()
     while first is not None and os.path.basename(first.tb_frame.f_code.co_filename) in _not_shown:
         first = first.tb_next
+    import traceback
     traceback.print_exception(kind, value, first)
 
 

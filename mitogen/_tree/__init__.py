@@ -9,24 +9,41 @@ tree is a router, and a host a context.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from mitogen._tree.errors import (
     AuthError, ConnectError, ConnectionLost, ConnectTimeout, DeadlineExceeded, HostDown, HostKeyError, NoPython,
     RemoteError,
 )
-from mitogen._tree.executor import HostExecutor
-from mitogen._tree.files import FileError
 from mitogen._tree.group import DownHost, Group, Result
 from mitogen._tree.host import Host
-from mitogen._tree.meter import Copied
 from mitogen._tree.observing import Task as ObservedTask
 from mitogen._tree.options import CallOptions
 from mitogen._tree.running import CommandError, CommandTimeout, Completed
 from mitogen._tree.stream import Stream
-from mitogen._tree.sync_meter import Synced
 from mitogen._tree.tree import connect, Tree
+
+if TYPE_CHECKING:
+    from mitogen._tree.executor import HostExecutor
+    from mitogen._tree.files import FileError
+    from mitogen._tree.meter import Copied
+    from mitogen._tree.sync_meter import Synced
 
 __all__ = [
     'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
     'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
     'HostKeyError', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced', 'Tree', 'connect',
 ]
+
+#: Name -> the module that has it, which is imported when it is first used: most programs do
+#: without, and start sooner.
+_SELDOM = {'HostExecutor': 'executor', 'FileError': 'files', 'Copied': 'meter', 'Synced': 'sync_meter'}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SELDOM:
+        raise AttributeError('module %r has no attribute %r' % (__name__, name))
+    import importlib
+    value = getattr(importlib.import_module('mitogen._tree.' + _SELDOM[name]), name)
+    globals()[name] = value
+    return value

@@ -21,6 +21,7 @@ from mitogen._tree import errors
 from mitogen._tree.calls import Calls
 from mitogen._tree.content import Content
 from mitogen._tree.meter import Copied, Meter, Progress
+from mitogen._tree.options import MOST_READ
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
@@ -32,9 +33,6 @@ Path = Union[str, bytes, 'os.PathLike[str]', 'os.PathLike[bytes]']
 
 #: Lists of items that may be on their way.
 WINDOW = 8
-
-#: Bytes that :func:`read` takes, unless the caller says more: as many as a message may have.
-MOST_READ = 128 << 20
 
 
 class FileError(mitogen.core.Error, OSError):

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union
 
-from mitogen._tree import caller, errors, files, shared_blocks, sync, sync_meter
+from mitogen._tree import caller, errors
 from mitogen._tree.host import Host
 from mitogen._tree.options import CallOptions, DEFAULT
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
+
+    from mitogen._tree import files, sync_meter
 
     P = ParamSpec('P')
 
@@ -146,6 +148,7 @@ class Group(Sequence[Member]):
         for all hosts, while none is more than some 64 MiB behind the first one. A host that is slow
         delays no other.
         """
+        from mitogen._tree import shared_blocks, sync
         shared = shared_blocks.SharedBlocks()
         pool = concurrent.futures.ThreadPoolExecutor(max(1, len(self._members)), 'mitogen.sync')
 

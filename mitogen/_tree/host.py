@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors, files, meter, reader, running, sync, sync_meter
-from mitogen._tree.executor import HostExecutor
+from mitogen._tree import caller, errors, reader, running
+from mitogen._tree.options import MOST_READ
 from mitogen._tree.tasks import HostTasks
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self
 
+    from mitogen._tree import files, meter, sync_meter
+    from mitogen._tree.executor import HostExecutor
     from mitogen._tree.tree import Tree
 
     P = ParamSpec('P')
@@ -145,6 +147,7 @@ class Host(caller.Caller, mitogen.parent.Context):
             read. The files before it stay there.
         :raises ConnectionLost: the host went away.
         """
+        from mitogen._tree import files
         return files.put(self, local, remote, progress)
 
     def get(
@@ -154,6 +157,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         Copy a file or a tree from the host to here, as `put` does the other way round. A host can
         write nothing outside of `local`, also if it does not keep to the protocol.
         """
+        from mitogen._tree import files
         return files.get(self, remote, local, progress)
 
     def sync(
@@ -174,6 +178,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         :raises FileError: as by `put`; or a checksum is not that of the file that was sent.
         :raises ConnectionLost: the host went away.
         """
+        from mitogen._tree import sync
         return sync.put(self, local, remote, checksum, resume, compress, progress)
 
     def sync_from(
@@ -186,15 +191,17 @@ class Host(caller.Caller, mitogen.parent.Context):
         blocks of the files here that it names, and sends what differs of them. A host can write
         nothing outside of `local`, also if it does not keep to the protocol.
         """
+        from mitogen._tree import sync
         return sync.get(self, remote, local, checksum, resume, compress, progress)
 
-    def read_bytes(self, path: files.Path, *, limit: int = files.MOST_READ) -> bytes:
+    def read_bytes(self, path: files.Path, *, limit: int = MOST_READ) -> bytes:
         """
         Return the content of a file over there.
 
         :param limit: bytes that it may have. They are held in memory.
         :raises FileError: it cannot be read, or has more.
         """
+        from mitogen._tree import files
         return files.read(self, path, limit)
 
     def read_text(self, path: files.Path, encoding: str = 'utf-8', errors: str = 'strict') -> str:
@@ -203,6 +210,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
         :raises FileError: it cannot be read.
         """
+        from mitogen._tree import files
         return files.read(self, path).decode(encoding, errors)
 
     def write_bytes(self, path: files.Path, data: bytes, *, mode: Optional[int] = None) -> None:
@@ -213,6 +221,7 @@ class Host(caller.Caller, mitogen.parent.Context):
             leaves.
         :raises FileError: it cannot be written.
         """
+        from mitogen._tree import files
         files.write(self, path, data, mode)
 
     def write_text(
@@ -222,6 +231,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         """
         Write a file over there, as `write_bytes` does.
         """
+        from mitogen._tree import files
         files.write(self, path, text.encode(encoding, errors), mode)
 
     def mkdir(self, path: files.Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
@@ -230,6 +240,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
         :raises FileError: it cannot be made.
         """
+        from mitogen._tree import files
         files.mkdir(self, path, mode, parents, exist_ok)
 
     def tempdir(self, prefix: str = 'mitogen-') -> contextlib.AbstractContextManager[str]:
@@ -237,6 +248,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         Return a block of ``with`` for a new folder over there, whose path it gives, and which is
         removed at its end.
         """
+        from mitogen._tree import files
         return files.tempdir(self, prefix)
 
     def executor(self, max_workers: Optional[int] = None, *, processes: bool = False) -> HostExecutor:
@@ -247,6 +259,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         :param max_workers: how many functions run at a time; the number of processors there if
             None.
         """
+        from mitogen._tree.executor import HostExecutor
         return HostExecutor(self, max_workers, processes)
 
     def close(self, timeout: Optional[float] = None) -> None:

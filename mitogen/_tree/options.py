@@ -8,6 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional
 
+#: Bytes that :meth:`Host.read_bytes` takes, unless the caller says more: as many as a message may
+#: have.
+MOST_READ = 128 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class CallOptions:
