@@ -11,6 +11,7 @@ import dataclasses
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
@@ -163,7 +164,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         '--resume', action='store_true',
         help='the same; a file that is broken off stays as a part, with which the next --resume goes on')
-    parser.add_argument('-q', '--quiet', action='store_true', help='show no progress; it is shown on a terminal only')
+    parser.add_argument('-q', '--quiet', action='store_true', help='show neither progress nor what was copied; both are shown on a terminal only')
     parser.set_defaults(func=run, parser=parser)
 
 
@@ -228,6 +229,16 @@ class _Syncs(_Copies):
         return sync.get(host, source, target, *self._ways, progress)
 
 
+def summary(value: dict[str, Any]) -> str:
+    """
+    Return what was copied, for a person.
+    """
+    text = '%d file%s copied' % (value['files'], '' if value['files'] == 1 else 's')
+    if 'sent' not in value:
+        return '%s, %s' % (text, progress.size(value['bytes']))
+    return '%s, %s sent, %d the same' % (text, progress.size(value['sent']), value['same'])
+
+
 def run(options: Any, rest: list[str]) -> int:
     """
     Do what the command line says and return the exit status.
@@ -253,7 +264,11 @@ def run(options: Any, rest: list[str]) -> int:
                 text = 'mitogen: not copied: %s\n' % (line,)
                 shown.write(outcome.host, display.STDERR, text.encode('utf-8', 'replace'))
             value = {name: value[name] + copied[name] for name in value}
-        outcome.status, outcome.value = 0, value if options.json else None
+        outcome.status = 0
+        if options.json:
+            outcome.value = value
+        elif not options.quiet and sys.stdout.isatty():
+            outcome.value = summary(value)
     with _ending_in_order():
         try:
             outcomes = work.run(job, shown)

@@ -5,6 +5,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import mitogen._files.sync_source
 import mitogen.command
 from mitogen._cli import cp, hosts, progress
 
+import keyboard
 import testlib
 
 
@@ -230,3 +232,17 @@ def test_a_signal_leaves_nothing_half_written(tmp_path, number, status, way):
 def test_a_wrong_command_line(command, args, text):
     status, out, err = command('cp', *args)
     assert status == 2 and text in err
+
+
+def test_a_person_is_told_what_was_copied(tmp_path):
+    (tmp_path / 'source').mkdir()
+    for name in 'ab':
+        (tmp_path / 'source' / name).write_text(name * 2000)
+    target = '%s:%s/target' % ('local', tmp_path)
+    for words, told in [([], '2 files copied, 3.9 KiB'), (['--sync'], '2 files copied, 3.9 KiB sent, 0 the same'),
+                        (['--sync'], '0 files copied, 0 B sent, 2 the same'), (['--quiet'], '')]:
+        with keyboard.mitogen('cp', *(words + [str(tmp_path / 'source') + '/', target])) as terminal:
+            assert terminal.status() == 0
+        assert terminal.text.replace('\r', '').rpartition('\x1b[K')[2].strip() == told
+        if not words:
+            shutil.rmtree(str(tmp_path / 'target'))
