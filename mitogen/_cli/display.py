@@ -6,9 +6,9 @@ Displays: how the outputs of many hosts come to one terminal, or to one file.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
+import textwrap
 import threading
 import unicodedata
 from typing import Any, BinaryIO, Callable, Optional
@@ -24,6 +24,27 @@ LINE_MAX = 65536
 
 #: Columns of a tab, and the fewest that the lines of a host get in a terminal.
 TAB, NARROW = 8, 20
+
+
+#: Options of the library in a hint -> the same advice for a command line.
+ADVICE = {
+    'put its key into the known_hosts file; see the option check_host_keys.': 'connect once by ssh, which keeps its key.',
+    'See the options username, identity_file and password.': 'See User and IdentityFile in ssh_config, and ssh-add -l.',
+    'see the option hostname, and the configuration of the ssh client.': 'see HostName in ssh_config.',
+    'see the option username.': 'see --sudo-user, and User in ssh_config.',
+    'see the option password.': 'see the option -K.',
+    'A larger connect_timeout waits longer.': 'A larger --connect-timeout waits longer.',
+    'option python_path.': 'option --python.',
+}
+
+
+def advice(text: str) -> str:
+    """
+    Return a hint as it helps a person at a command line.
+    """
+    for old, new in ADVICE.items():
+        text = text.replace(old, new)
+    return text
 
 
 @dataclasses.dataclass
@@ -69,6 +90,7 @@ class Outcome:
             # The detail says more: how the connection was lost.
             how = self.error.detail if isinstance(self.error, mitogen.core.ChannelError) else None
             text = how or getattr(self.error, 'reason', None) or str(self.error) or type(self.error).__name__
+            text = advice(text)
             return mitogen.core._printable(text.strip().partition('\n')[0])
         return 'signal %d' % -self.status if (self.status or 0) < 0 else 'exit status %s' % (self.status,)
 
@@ -196,7 +218,10 @@ class Prefixed(Display):
         columns = self._columns(number)
         if columns:
             width = max(columns - self._width - len(' | '), NARROW)
-            lines = [row.encode('utf-8', 'replace') for line in lines for row in rows(clean(line).decode(), width)]
+            # Our own words are broken at blanks.
+            texts = [clean(line).decode() for line in lines]
+            texts = [part for text in texts for part in textwrap.wrap(text, width)] if style else texts
+            lines = [row.encode('utf-8', 'replace') for text in texts for row in rows(text, width)]
         if lines:
             self._put(number, b''.join(mark + self._painted(number, clean(line), style) + b'\n' for line in lines))
 
@@ -274,10 +299,11 @@ class Json(_Kept):
         self._put(STDOUT, line.encode('ascii') + b'\n')
 
     def _line(self, outcome: Outcome, value: Any, out: bytes, err: bytes) -> str:
+        import json
         return json.dumps({
             'host': outcome.host, 'ok': outcome.ok, 'status': outcome.status,
             'stdout': out.decode('utf-8', 'replace'), 'stderr': err.decode('utf-8', 'replace'),
             'value': value, 'error': None if outcome.error is None else outcome.reason,
-            'stage': getattr(outcome.error, 'stage', None), 'hint': getattr(outcome.error, 'hint', None),
+            'stage': getattr(outcome.error, 'stage', None), 'hint': advice(getattr(outcome.error, 'hint', None) or '') or None,
             'seconds': round(outcome.seconds, 3),
         }, default=repr)

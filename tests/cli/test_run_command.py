@@ -73,7 +73,7 @@ def test_a_host_that_is_down_delays_and_changes_nothing(command):
     good, bad = sorted(map(json.loads, out.splitlines()), key=lambda entry: not entry['ok'])
     assert (good['host'], good['status'], good['stdout']) == (HERE, 0, 'fine\n')
     assert (bad['host'], bad['ok'], bad['status']) == ('local:/no/such/python', False, None)
-    assert 'python_path' in bad['hint'] and bad['stage']
+    assert '--python' in bad['hint'] and bad['stage']
     status, out, err = command('run', 'local:/no/such/python', '--', 'true')
     assert status == 255 and out == '' and err.startswith('mitogen: local:/no/such/python: ')
     assert len(err.splitlines()) == 1
