@@ -19,6 +19,7 @@
 #   make fuzz           fuzz frames, routes, pickles, the bootstrap, both cores at once, a master (FUZZ_SECONDS=60 each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
+#   make recordings     the pictures of the program in the manual, from real runs (root, for hosts of their own)
 #   make docs           the manual, as HTML in docs/_build/html; a warning is an error
 #   make wheels         an sdist, a wheel per interpreter with libev inside, and a pure wheel, all in dist/
 #   make test-packaging builds them twice, checks them, and installs each in a clean environment
@@ -39,7 +40,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 
 .PHONY: all build demo test test-quick check check-engine check-extension check-musl check-python flood fuzz soak bench bench-quick \
-    docs wheels test-packaging test-matrix test-ansible test-free-threaded lint format clean
+    recordings docs wheels test-packaging test-matrix test-ansible test-free-threaded lint format clean
 
 all: build
 
@@ -147,6 +148,10 @@ wheels:
 test-packaging:
 	@tools/setup packaging
 	$(BIN)/pytest --core any $(PYTEST_ARGS) tests/install/packaging_full.py
+
+recordings:
+	@tools/setup test
+	$(BIN)/python tools/recordings.py
 
 docs:
 	@tools/setup docs
