@@ -122,7 +122,7 @@ class Hub(object):
         self.lock = threading.RLock()
         self.zygotes = {}   # key -> Zygote
         self.by_file = {}   # descriptor -> Zygote
-        self.texts = {}     # digest -> text
+        self.texts = {}     # digest -> text, deflated
         self.payloads = {}  # digest -> (name, members)
         self.poll = select.poll()
         self.wake_r, self.wake_w = os.pipe()

@@ -6,6 +6,7 @@ zygote; see `zygote.py`.
 
 import os
 import sys
+import zlib
 
 from importlib.machinery import ModuleSpec
 
@@ -61,7 +62,10 @@ class Payload(object):
             self.modules[name] = (path, digest, is_package)
 
     def text(self, name):
-        return self.zygote.texts[self.modules[name][1]]
+        return self.inflate(self.modules[name][1])
+
+    def inflate(self, digest):
+        return zlib.decompress(self.zygote.texts[digest], -15)
 
     def code(self, name):
         path, digest, _ = self.modules[name]
@@ -81,7 +85,7 @@ class Payload(object):
         site = 'import sys\nsys.path.insert(0, "%s")\n' % (self.path,)
         with zipfile.ZipFile(self.path, 'w') as archive:
             for path, digest in self.members:
-                archive.writestr(zipfile.ZipInfo(path), self.zygote.texts[digest])
+                archive.writestr(zipfile.ZipInfo(path), self.inflate(digest))
             archive.writestr(zipfile.ZipInfo('sitecustomize.py'), site)
 
 

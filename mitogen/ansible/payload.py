@@ -10,13 +10,18 @@ import base64
 import hashlib
 import io
 import re
+import struct
 import zipfile
+import zlib
 
 #: Where the archive stands.
 ARCHIVE = re.compile(br'''(?:'|"{1,3})([A-Za-z0-9+/=]{2048,})(?:'|"{1,3})''')
 
 #: The last statement of the wrapper, since ansible-core 2.19.
 CALL = b'\nif __name__ == "__main__":\n    _ansiballz_main('
+
+#: Bytes of the header before a file in an archive; it has the lengths of what else stands there.
+LOCAL_HEADER, AT_LENGTHS, LENGTHS = 30, 26, struct.Struct('<HH')
 
 LOADER = 'ansible.module_utils._internal._ansiballz._loader'
 
@@ -89,13 +94,20 @@ def read_old(archive, text):
 
 def unpack(archive):
     """
-    Return ([(path, digest of the text)], {digest: text}) of an archive.
+    Return ([(path, digest)], {digest: text as it stands in the archive, deflated}) of an archive. A
+    text is the same bytes in each archive, so it travels as it is.
     """
     members, texts = [], {}
-    with zipfile.ZipFile(io.BytesIO(base64.b64decode(archive))) as opened:
-        for name in opened.namelist():
-            text = opened.read(name)
+    data = base64.b64decode(archive)
+    with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        for info in opened.infolist():
+            if info.compress_type == zipfile.ZIP_DEFLATED:
+                begin = info.header_offset + LOCAL_HEADER + sum(LENGTHS.unpack_from(data, info.header_offset + AT_LENGTHS))
+                text = data[begin:begin + info.compress_size]
+            else:
+                deflate = zlib.compressobj(1, zlib.DEFLATED, -15)
+                text = deflate.compress(opened.read(info)) + deflate.flush()
             digest = hashlib.sha1(text).digest()
-            members.append((name, digest))
+            members.append((info.filename, digest))
             texts[digest] = text
     return members, texts

@@ -85,7 +85,7 @@ class Zygote(object):
         self.buffer = bytearray()
         self.jobs = {}      # number -> Job
         self.by_file = {}   # descriptor -> Job
-        self.texts = {}     # digest -> source
+        self.texts = {}     # digest -> source, deflated
         self.codes = {}     # (module, digest) -> code
         self.payloads = {}  # digest -> Payload
         self.loaded = {}    # module -> digest of the source that it was made from

@@ -2,14 +2,17 @@
 Texts that daemons keep from run to run, and the work that is done once for all tasks.
 """
 
+import base64
 import collections
 import contextlib
+import io
 import os
 import stat
 import subprocess
 import sys
 import time
 import types
+import zipfile
 
 import pytest
 
@@ -18,7 +21,7 @@ import mitogen.master
 import mitogen.parent
 import mitogen._shrink
 import mitogen.ansible.target
-from mitogen.ansible import kept, waiting, zygote
+from mitogen.ansible import importing, kept, payload, waiting, zygote
 
 import testlib
 
@@ -92,6 +95,21 @@ def test_what_cannot_be_trusted_is_not_used(tmp_path, harm):
     finally:
         mitogen.parent._reduce_core_source = reduce
     assert second.texts == {}
+
+
+def test_texts_of_an_archive_travel_as_they_stand_there(tmp_path):
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, 'w') as archive:
+        for name, kind in ('a.py', zipfile.ZIP_DEFLATED), ('b/__init__.py', zipfile.ZIP_STORED):
+            archive.writestr(name, 'text of %s\n' % (name,) * 50, kind)
+    members, texts = payload.unpack(base64.b64encode(written.getvalue()))
+    assert [name for name, _ in members] == ['a.py', 'b/__init__.py']
+    assert sum(map(len, texts.values())) < 200
+    found = importing.Payload(types.SimpleNamespace(texts=texts, codes={}), 'a', members)
+    assert [found.text(name) for name in ('a', 'b')] == [b'text of a.py\n' * 50, b'text of b/__init__.py\n' * 50]
+    found.write(str(tmp_path))
+    with zipfile.ZipFile(found.path) as archive:
+        assert archive.read('a.py') == b'text of a.py\n' * 50
 
 
 class Event(object):
