@@ -5,19 +5,27 @@ of the clock; medians of interleaved rounds. Each has a home of its own that is 
 round, as a user's is. Needs what tests/ansible needs, and a control group that counts: root on
 Linux.
 
-    python benchmarks/ansible.py [--rounds N] [PLAY ...]
+    python benchmarks/ansible.py [--rounds N] [--kinds KIND,KIND] [PLAY ...]
 
-A play is the name of a file in benchmarks/plays, with "-local" after it to have it run without ssh.
+A play is the name of a file in benchmarks/plays, with "-local" after it to have it run without ssh,
+or "-far" to have it run over a link of 100 milliseconds there and back. For such a link the times
+over it that somebody waited for an answer are counted, and its bytes. With the hosts of the play
+"hundred" goes the memory of our daemon, or of upstream's process that has the connections.
 MITOGEN_BENCH_ENV may name folders of environments that are there already: "ours=FOLDER
 upstream=FOLDER".
 """
 
 import argparse
+import collections
 import contextlib
 import glob
 import os
+import queue
+import re
+import socket
 import statistics
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -29,13 +37,20 @@ sys.path[:] = [os.path.join(TESTS, name) for name in ('', 'lib', 'ansible')] + [
 import ansible_env  # noqa: E402
 import playbooks  # noqa: E402
 
-PLAYS = ['loop', 'tasks', 'copy', 'mixed', 'loop-local', 'tasks-local', 'mixed-local', 'cold', 'many', 'delegated']
+PLAYS = ['loop', 'tasks', 'copy', 'mixed', 'loop-local', 'tasks-local', 'mixed-local', 'cold', 'many',
+         'delegated', 'thirty-far', 'cold-far', 'hundred']
 
 #: (name, environment, way)
 KINDS = [('plain', 'ours', 'plain'), ('upstream', 'upstream', 'upstream'), ('ours', 'ours', 'path')]
 
-#: Hosts of the group "many".
-MANY = 20
+#: Hosts of the groups "many" and "hundred".
+MANY, HUNDRED = 20, 100
+
+#: Seconds that a link of a play with "-far" takes in one direction.
+DELAY = 0.05
+
+#: Names of the processes that have the connections.
+DAEMONS = {'ours': b'mitogen.ansible.daemon', 'upstream': b'ansible-playbook'}
 
 
 class Group(object):
@@ -75,15 +90,117 @@ class Group(object):
             time.sleep(0.1)
 
 
+class Link(object):
+    """
+    A way to a port of this machine that takes its time.
+
+    :ivar waits: how often data went to the server after some had come from it.
+    :ivar size: bytes in both directions.
+    """
+
+    def __init__(self, port):
+        self.target = port
+        self.waits, self.size, self.last = 0, 0, None
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.port = self.listener.getsockname()[1]
+        self.start(self.accept)
+
+    def start(self, func, *args):
+        threading.Thread(target=func, args=args, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(('127.0.0.1', self.target))
+                for source, target, word in (near, far, 'to'), (far, near, 'from'):
+                    data = queue.SimpleQueue()
+                    self.start(self.take, source, data, word)
+                    self.start(self.give, target, data, word)
+
+    def take(self, source, data, word):
+        chunk = b'x'
+        while chunk:
+            try:
+                chunk = source.recv(1 << 16)
+            except OSError:
+                chunk = b''
+            self.size += len(chunk)
+            if chunk and word == 'to':
+                self.waits += self.last == 'from'
+                self.last = word
+            data.put((time.monotonic() + DELAY, chunk))
+
+    def give(self, target, data, word):
+        with contextlib.suppress(OSError):
+            while True:
+                due, chunk = data.get()
+                time.sleep(max(0, due - time.monotonic()))
+                if not chunk:
+                    return target.close()
+                if word == 'from':
+                    self.last = word
+                target.sendall(chunk)
+
+    def close(self):
+        self.listener.close()
+
+
 class Site(playbooks.Site):
+    #: Of a play with "-far".
+    link = None
+
     def inventory(self):
         hosts = super().inventory()
-        many = dict(('many%d' % number, dict(hosts['all']['hosts']['one'])) for number in range(MANY))
-        for number, variables in enumerate(many.values()):
+        one = hosts['all']['hosts']['one']
+        hosts['all']['children'] = dict((group, {'hosts': dict(
             # One ssh connection each: all of them are this machine.
-            variables['ansible_ssh_common_args'] = '-o ControlPath=%s/m%d-%%p' % (self.folder, number)
-        hosts['all']['children'] = {'many': {'hosts': many}}
+            ('%s%d' % (group, number), dict(one, ansible_ssh_common_args='-o ControlPath=%s/%s%d-%%p' % (
+                self.folder, group[0], number)))
+            for number in range(count))}) for group, count in (('many', MANY), ('hundred', HUNDRED)))
+        if self.link is not None:
+            one.update(ansible_port=self.link.port,
+                       ansible_ssh_common_args='-o HostKeyAlias=[127.0.0.1]:%d' % (self.server.port,))
         return hosts
+
+
+class Memory(threading.Thread):
+    """
+    Looks for the process that has the connections, and at its memory.
+
+    :ivar least: kilobytes when it had no connection yet, or few.
+    :ivar most: kilobytes.
+    """
+
+    def __init__(self, name, folder):
+        super().__init__(daemon=True)
+        self.word, self.folder = DAEMONS.get(name), folder.encode()
+        self.least = self.most = 0
+        self.ended = threading.Event()
+        if self.word:
+            self.start()
+
+    def run(self):
+        while not self.ended.wait(0.3):
+            sizes = [size(pid) for pid in os.listdir('/proc') if pid.isdigit() and self.is_meant(pid)]
+            if sizes:
+                self.most = max(self.most, max(sizes))
+                self.least = self.least or max(sizes)
+
+    def is_meant(self, pid):
+        with contextlib.suppress(OSError), open('/proc/%s/cmdline' % (pid,), 'rb') as fp:
+            words = fp.read()
+            return self.word in words and self.folder in words
+        return False
+
+
+def size(pid):
+    """
+    Return the kilobytes that a process has alone.
+    """
+    with contextlib.suppress(OSError), open('/proc/%s/smaps_rollup' % (pid,)) as fp:
+        return sum(map(int, re.findall(r'Private_\w+: +(\d+)', fp.read())))
+    return 0
 
 
 class Made(ansible_env.Environment):
@@ -107,42 +224,54 @@ def environments():
                 for kind in ('ours', 'upstream'))
 
 
+#: The cost of one run: seconds of processors and of the clock, and what else there is to tell.
+Cost = collections.namedtuple('Cost', 'cpu clock waits size memory')
+
+
 def run_once(site, group, envs, kind, play, number):
     name, env, way = kind
     site.env = envs[env]
-    run = playbooks.Run(site, '%s-%s-%d' % (name, play, number), way, ANSIBLE_FORKS='20',
+    base, _, where = play.partition('-')
+    link = site.link = Link(site.server.port) if where == 'far' else None
+    run = playbooks.Run(site, '%s-%s-%d' % (name, play, number), way, ANSIBLE_FORKS='50' if base == 'hundred' else '20',
                         ANSIBLE_HOME=os.path.join(site.folder, 'home-' + name))
-    base, _, local = play.partition('-')
+    memory = Memory(name if base == 'hundred' else None, run.folder)
     start, used = time.time(), group.seconds()
-    run.start(os.path.join(HERE, 'plays', base + '.yml'), where='localhost' if local else 'one', **extra(site, local))
+    run.start(os.path.join(HERE, 'plays', base + '.yml'), where='localhost' if where == 'local' else 'one',
+              **extra(where == 'local'))
     status = run.wait()
     clock = time.time() - start
+    memory.ended.set()
     if status:
         sys.exit(run.printed())
     # Processes that the run leaves end by themselves, and count.
     time.sleep(1.5)
-    return group.seconds() - used, clock
+    if link is not None:
+        link.close()
+    return Cost(group.seconds() - used, clock, link and link.waits, link and link.size, memory.most - memory.least)
 
 
-def extra(site, local):
+def extra(local):
     return {'ansible_become': False} if local and os.geteuid() == 0 else {}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--kinds', default=','.join(kind[0] for kind in KINDS))
     parser.add_argument('plays', nargs='*', default=PLAYS)
     options = parser.parse_args()
+    kinds = [kind for kind in KINDS if kind[0] in options.kinds.split(',')]
     envs = environments()
     group = Group()
     try:
         with contextlib.ExitStack() as stack:
             site = Site(envs['ours'], stack)
-            print('%-14s' % 'play' + ''.join('%27s' % name for name, _, _ in KINDS) + '   plain/ours  upstream/ours')
+            print('%-14s' % 'play' + ''.join('%27s' % name for name, _, _ in kinds) + '   plain/ours  upstream/ours')
             for play in options.plays:
-                found = dict((name, []) for name, _, _ in KINDS)
+                found = dict((name, []) for name, _, _ in kinds)
                 for number in range(options.rounds):
-                    for kind in KINDS:
+                    for kind in kinds:
                         found[kind[0]].append(run_once(site, group, envs, kind, play, number))
                 show(play, found)
     finally:
@@ -150,10 +279,18 @@ def main():
 
 
 def show(play, found):
-    cpu = dict((name, statistics.median(values[0] for values in rounds)) for name, rounds in found.items())
-    clock = dict((name, statistics.median(values[1] for values in rounds)) for name, rounds in found.items())
-    print('%-14s' % play + ''.join('%11.2f s cpu %8.2f s' % (cpu[name], clock[name]) for name in cpu) +
-          '   %9.1fx  %12.2fx' % (cpu['plain'] / cpu['ours'], cpu['upstream'] / cpu['ours']), flush=True)
+    median = dict((name, Cost(*[statistics.median(values) if None not in values else None for values in zip(*costs)]))
+                  for name, costs in found.items())
+    line = '%-14s' % play + ''.join('%11.2f s cpu %8.2f s' % cost[:2] for cost in median.values())
+    for other in 'plain', 'upstream':
+        if other in median and 'ours' in median:
+            line += '   %9.2fx' % (median[other].cpu / median['ours'].cpu,)
+    print(line, flush=True)
+    for name, cost in median.items():
+        if cost.size:
+            print('%14s: %d waits, %d kB over the link' % (name, cost.waits, cost.size // 1000), flush=True)
+        if cost.memory:
+            print('%14s: %.2f MB of memory a host' % (name, cost.memory / 1024 / HUNDRED), flush=True)
 
 
 if __name__ == '__main__':
