@@ -26,6 +26,7 @@ static const member members[] = {
     MEMBER(unpickle_sender, IS_CALLABLE),
     MEMBER(take_buffer_apart, IS_CALLABLE),
     MEMBER(unpickle_buffer, IS_CALLABLE),
+    MEMBER(find_value, IS_CALLABLE),
     MEMBER(fallback_pickle, IS_CALLABLE),
     MEMBER(codecs_encode, IS_DERIVED),
     MEMBER(context_reduce, IS_DERIVED),

@@ -18,6 +18,7 @@ typedef struct {
     PyObject *unpickle_sender; /* (origin, context_id, dst_handle[, auth_id]) -> Sender */
     PyObject *take_buffer_apart; /* (obj) -> tuple for unpickle_buffer, or None */
     PyObject *unpickle_buffer; /* (data, kind, dtype, shape) -> buffer */
+    PyObject *find_value; /* (module, name) -> what makes values of that class, or None */
     PyObject *fallback_pickle; /* (*objs) -> bytes; writes a message that holds an object outside the closed set */
     /* Derived by mg_codec_configure(). */
     PyObject *codecs_encode; /* the plain value for the global _codecs.encode */

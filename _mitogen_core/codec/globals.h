@@ -21,7 +21,8 @@ enum {
     GLOBAL_BUFFER,
     GLOBAL_WRITTEN, /* not a global: where those end that are written */
     GLOBAL_ENCODE = GLOBAL_WRITTEN,
-    GLOBAL_BYTES
+    GLOBAL_BYTES,
+    GLOBAL_VALUE /* a class of the standard library; Python knows which */
 };
 
 /* The permitted global of this name, or GLOBAL_NONE. */

@@ -30,7 +30,7 @@ static int pay_for_tuple(mg_unpickler *up, PyObject *tuple)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
         PyObject *item = PyTuple_GET_ITEM(tuple, i);
-        if (pay(up) < 0 || (PyTuple_CheckExact(item) && pay_for_tuple(up, item) < 0))
+        if (pay(up) < 0 || (PyTuple_Check(item) && pay_for_tuple(up, item) < 0))
             return -1;
     }
     return 0;
@@ -46,7 +46,7 @@ static size_t usable(unsigned bits)
 static int note(mg_unpickler *up, PyObject *key)
 {
     mg_probes *probes = &up->probes;
-    if (PyTuple_CheckExact(key) && pay_for_tuple(up, key) < 0)
+    if (PyTuple_Check(key) && pay_for_tuple(up, key) < 0)
         return -1;
     Py_hash_t hash = PyObject_Hash(key);
     if (hash == -1)
@@ -133,7 +133,7 @@ static int begin(mg_unpickler *up, PyObject *dict)
 int mg_probes_check(mg_unpickler *up, PyObject *dict, PyObject *key)
 {
     if (PyDict_GET_SIZE(dict) < MG_CODEC_FREE_KEYS) /* such a key is a tuple, whose hash alone may take long */
-        return PyTuple_CheckExact(key) ? pay_for_tuple(up, key) : 0;
+        return PyTuple_Check(key) ? pay_for_tuple(up, key) : 0;
     mg_probes *probes = &up->probes;
     if (probes->dict != dict && begin(up, dict) < 0)
         return -1;

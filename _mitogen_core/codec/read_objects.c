@@ -8,33 +8,55 @@
 
 enum { MAX_CONTEXT_NAME = 500 };
 
-static int refuse_global(mg_unpickler *up, const uint8_t *module, size_t module_len, const uint8_t *name,
-                         size_t name_len)
+/* Arguments after the first one cost nothing up to this size: most are names of a kind. */
+enum { FREE_ARGUMENT = 16 };
+
+static int refuse_names(mg_unpickler *up, PyObject *module, PyObject *name)
 {
-    PyObject *m = PyUnicode_DecodeUTF8((const char *) module, (Py_ssize_t) module_len, NULL);
-    PyObject *n = m != NULL ? PyUnicode_DecodeUTF8((const char *) name, (Py_ssize_t) name_len, NULL) : NULL;
-    if (n != NULL) {
-        if (up->deny)
-            PyErr_Format(up->codec->UnpicklingError, "no global is accepted here: %R/%R", m, n);
-        else
-            PyErr_Format(up->codec->StreamError, "cannot unpickle %R/%R", m, n);
-    }
-    Py_XDECREF(m);
-    Py_XDECREF(n);
+    if (up->deny)
+        PyErr_Format(up->codec->UnpicklingError, "no global is accepted here: %R/%R", module, name);
+    else
+        PyErr_Format(up->codec->StreamError, "cannot unpickle %R/%R", module, name);
     return -1;
 }
 
 int mg_refuse_type(mg_unpickler *up, const char *name)
 {
-    static const char module[] = "__builtin__";
-    return refuse_global(up, (const uint8_t *) module, strlen(module), (const uint8_t *) name, strlen(name));
+    PyObject *m = PyUnicode_FromString("__builtin__"), *n = PyUnicode_FromString(name);
+    if (m != NULL && n != NULL)
+        refuse_names(up, m, n);
+    Py_XDECREF(m);
+    Py_XDECREF(n);
+    return -1;
+}
+
+/* Pushes what makes values of a class that Python knows, or refuses the names. */
+static int push_value_maker(mg_unpickler *up, const uint8_t *module, size_t module_len, const uint8_t *name,
+                            size_t name_len)
+{
+    int rc = -1;
+    PyObject *m = PyUnicode_DecodeUTF8((const char *) module, (Py_ssize_t) module_len, NULL);
+    PyObject *n = m != NULL ? PyUnicode_DecodeUTF8((const char *) name, (Py_ssize_t) name_len, NULL) : NULL;
+    PyObject *maker = NULL;
+    if (n != NULL && !up->deny) {
+        maker = PyObject_CallFunctionObjArgs(up->codec->find_value, m, n, NULL);
+        if (maker == Py_None)
+            Py_CLEAR(maker);
+    }
+    if (maker != NULL)
+        rc = mg_up_push_slot(up, (mg_slot) {.obj = maker, .global = GLOBAL_VALUE});
+    else if (n != NULL && !PyErr_Occurred())
+        rc = refuse_names(up, m, n);
+    Py_XDECREF(m);
+    Py_XDECREF(n);
+    return rc;
 }
 
 static int push_global(mg_unpickler *up, const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len)
 {
     int global = up->deny ? GLOBAL_NONE : mg_find_global(module, module_len, name, name_len);
     if (global == GLOBAL_NONE)
-        return refuse_global(up, module, module_len, name, name_len);
+        return push_value_maker(up, module, module_len, name, name_len);
     PyObject *value = mg_global_value(up->codec, global);
     Py_INCREF(value);
     return mg_up_push_slot(up, (mg_slot) {.obj = value, .global = (uint16_t) global});
@@ -161,7 +183,7 @@ static PyObject *make_bytes(PyObject *const *args, Py_ssize_t n)
     return PyUnicode_AsLatin1String(args[0]);
 }
 
-static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
+static PyObject *make_object(mg_unpickler *up, PyObject *callee, int global, PyObject *tuple)
 {
     mg_codec *codec = up->codec;
     PyObject *const *args = PySequence_Fast_ITEMS(tuple);
@@ -176,8 +198,23 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
     case GLOBAL_BUFFER: return PyObject_Vectorcall(codec->unpickle_buffer, args, (size_t) n, NULL);
     case GLOBAL_ENCODE:
     case GLOBAL_BYTES: return make_bytes(args, n);
+    case GLOBAL_VALUE: return PyObject_Vectorcall(callee, args, (size_t) n, NULL);
     default: PyErr_SetString(PyExc_TypeError, "a value is not callable"); return NULL;
     }
+}
+
+/* How many characters, bytes or items an argument has. */
+static size_t size_of(PyObject *arg)
+{
+    if (PyUnicode_Check(arg))
+        return (size_t) PyUnicode_GET_LENGTH(arg);
+    if (PyBytes_Check(arg))
+        return (size_t) PyBytes_GET_SIZE(arg);
+    if (PyDict_Check(arg))
+        return (size_t) PyDict_GET_SIZE(arg);
+    if (PyList_CheckExact(arg))
+        return (size_t) PyList_GET_SIZE(arg);
+    return PyTuple_CheckExact(arg) ? (size_t) PyTuple_GET_SIZE(arg) : 0;
 }
 
 /* Pays for the copy that is about to be made: a message may name one long text many times, but a
@@ -185,15 +222,11 @@ static PyObject *make_object(mg_unpickler *up, int global, PyObject *tuple)
  * message, and are copied twice at most: Python 3 makes bytes of a text, and a Blob of these. */
 static int pay_for_copy(mg_unpickler *up, PyObject *tuple)
 {
-    Py_ssize_t size = 0;
-    PyObject *arg = PyTuple_GET_SIZE(tuple) > 0 ? PyTuple_GET_ITEM(tuple, 0) : NULL;
-    if (arg != NULL && PyUnicode_Check(arg))
-        size = PyUnicode_GET_LENGTH(arg);
-    else if (arg != NULL && PyBytes_Check(arg))
-        size = PyBytes_GET_SIZE(arg);
-    else if (arg != NULL && PyDict_Check(arg))
-        size = PyDict_GET_SIZE(arg);
-    up->copied += (size_t) size;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
+        size_t size = size_of(PyTuple_GET_ITEM(tuple, i));
+        if (i == 0 || size > FREE_ARGUMENT)
+            up->copied += size;
+    }
     size_t hole = up->hole != NULL ? (size_t) PyBytes_GET_SIZE(up->hole) : 0;
     return up->copied / 2 > up->len + hole + MG_CODEC_FREE_COPIES ? mg_malformed(up, "a message copies itself") : 0;
 }
@@ -207,7 +240,7 @@ static int call_global(mg_unpickler *up)
     if (pay_for_copy(up, slots[1].obj) < 0)
         return -1;
     unsigned height = slots[1].height;
-    PyObject *made = make_object(up, slots[0].global, slots[1].obj);
+    PyObject *made = make_object(up, slots[0].obj, slots[0].global, slots[1].obj);
     if (made == NULL)
         return -1;
     mg_up_drop_to(up, up->stack_len - 2);

@@ -57,11 +57,11 @@ class Importer(_Fetcher):
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
             '_buffers', '_console', '_distributions', '_facts', '_files', '_folders', '_freight', '_kept_archives',
-            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', '_tree',
+            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', '_tree', '_values',
             'aio', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh', 'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
             'master', 'minify', 'os_fork', 'otel', 'parent', 'podman', 'profiler', 'prometheus',
-            'select', 'service', 'setns', 'srun', 'ssh', 'su', 'sudo', 'unix', 'utils',
+            'select', 'service', 'setns', 'srun', 'ssh', 'su', 'sudo', 'unix', 'utils', 'values',
         ]
         pkg_resources_msg = (
             'pkg_resources may not import __main__ here: that would fetch, and '

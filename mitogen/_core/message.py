@@ -10,9 +10,15 @@ import sys  # house
 from _codecs import utf_8_encode  # house
 
 import mitogen  # house
-from mitogen.core import _read_bytes, _seldom, _unpickle_buffer, _unpickle_call_error, _unpickler, BytesIO  # house
-from mitogen.core import CallError, ChannelError, find_deny, has_parent_authority, IS_DEAD, LOG, Secret, StreamError  # house
-from mitogen.core import BytesType, UnicodeType  # house
+from mitogen.core import _read_bytes, _seldom, _SELDOM, _unpickle_buffer, _unpickle_call_error, _unpickler, BytesIO  # house
+from mitogen.core import CallError, ChannelError, find_deny, has_parent_authority, import_module, IS_DEAD, LOG, Secret  # house
+from mitogen.core import BytesType, StreamError, UnicodeType  # house
+
+if _SELDOM:
+    #: Modules of the classes that `mitogen._values` knows. It adds to them.
+    _VALUE_MODULES = set([
+        '__builtin__', 'collections', 'datetime', 'decimal', 'fractions', 'grp', 'os', 'pathlib', 'pathlib._local', 'posix',
+        'pwd', 'time', 'uuid'])
 
 
 class _MessageBase(object):
@@ -96,29 +102,33 @@ class _MessageBase(object):
             LOG.debug('no reply is expected: %r', reply)
 
     def _find_global(self, module, name):
-        if module == 'mitogen.core':
-            if name in ('Kwargs', 'Blob'):
-                return globals()[name]
-            found = self._find_seldom(name)
-            if found:
-                return found
-        elif (module, name) in (('_codecs', 'encode'),
-                                ('__builtin__', 'bytes')):
+        if module == 'mitogen.core' and name in ('Kwargs', 'Blob'):
+            return globals()[name]
+        if (module, name) in (('_codecs', 'encode'), ('__builtin__', 'bytes')):
             return _read_bytes
-        raise StreamError('cannot unpickle %r/%r', module, name)
+        return self._find_seldom(module, name)
 
     @_seldom
-    def _find_seldom(self, name):
-        if name == 'Secret':
-            return Secret
-        if name in ('CallError', '_unpickle_call_error'):
-            return _unpickle_call_error
-        if name == '_unpickle_context':
-            return self._read_context
-        if name == '_unpickle_sender':
-            return self._read_sender
-        if name == '_unpickle_buffer':
-            return _unpickle_buffer
+    def _find_seldom(self, module, name):
+        found = None
+        if module == 'mitogen.core':
+            found = {
+                'Secret': Secret,
+                'CallError': _unpickle_call_error,
+                '_unpickle_call_error': _unpickle_call_error,
+                '_unpickle_context': self._read_context,
+                '_unpickle_sender': self._read_sender,
+                '_unpickle_buffer': _unpickle_buffer,
+            }.get(name)
+        elif module in _VALUE_MODULES:
+            try:
+                found = import_module('mitogen._values').find(module, name, self)
+            except ImportError:
+                # An older parent does not have it.
+                pass
+        if not found:
+            raise StreamError('cannot unpickle %r/%r', module, name)
+        return found
 
     # A third item is the authority of the context that named it first. Only
     # this process and its parents may state that; others name a context with

@@ -56,10 +56,16 @@ if PY3:
     @_seldom
     class _Reducers(dict):
         """The functions by which a pickler takes values of a class apart."""
+        #: Those of `mitogen._values.register`.
+        registered = {}
+
         def __missing__(self, cls):
             if cls is memoryview or cls.__module__ in ('array', 'numpy'):
                 return import_module('mitogen._buffers').reducer_of(cls)
-            return _module('copyreg').dispatch_table[cls]
+            found = self.registered.get(cls)
+            if cls.__module__ in ('collections', 'uuid'):
+                found = import_module('mitogen._values').reducer_of(cls)
+            return found or _module('copyreg').dispatch_table[cls]
 
         def get(self, cls, default=None):
             try:

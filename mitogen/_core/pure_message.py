@@ -12,6 +12,8 @@ import mitogen  # house
 from mitogen.core import _chosen, _MessageBase, _seldom, BytesIO, BytesType, CallError, IS_DEAD, pickle  # house
 from mitogen.core import Pickler, PicklingError, PY3, _Reducers, StreamError  # house
 
+_marks = [b'array\n', b'deque\n', b'Dict\n', b'UUID\n']
+
 
 @_chosen
 class Message(_MessageBase):
@@ -61,8 +63,9 @@ class Message(_MessageBase):
             # pickle.dumps() makes the same bytes in half the time.
             try:
                 data = pickle.dumps(objs[0], 2)
-                # The name of a class of buffers, or of what makes them.
-                if b'array\n' not in data:
+                # Names of classes of buffers, or of what makes them, and of
+                # others that are taken apart in ways of ours.
+                if not [1 for name in _marks if name in data]:
                     return cls(data=data, enc=cls.ENC_PKL, **kwargs)
             except (PicklingError, TypeError):
                 pass

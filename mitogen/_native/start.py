@@ -22,6 +22,11 @@ def _take_apart(value):
     return core.import_module('mitogen._buffers').take_apart(value)
 
 
+def _find_value(module, name):
+    if module in core._VALUE_MODULES:
+        return core.import_module('mitogen._values').find(module, name)
+
+
 def _fallback_pickle(*objs):
     return mitogen.core._pure['Message'].pickled(*objs).data
 
@@ -44,7 +49,7 @@ _c.configure({
         (msg._read_context if msg else mitogen.core._unpickle_context)(*args),
     'unpickle_sender': lambda msg, *args: msg._read_sender(*args),
     'take_buffer_apart': _take_apart, 'unpickle_buffer': core._unpickle_buffer,
-    'fallback_pickle': _fallback_pickle,
+    'find_value': _find_value, 'fallback_pickle': _fallback_pickle,
 })
 _c.set_neighbour_policies(_NATIVE_POLICIES[1:])
 spin = core._spin_wanted()

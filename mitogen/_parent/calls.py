@@ -271,8 +271,21 @@ class CallChain(object):
         return msg
 
     def _look_at_arguments(self, msg, fn, args, kwargs):
+        values = sys.modules.get('mitogen._values')
+        for module in values.take_written() if values is not None else ():
+            self._teach(module)
         router = getattr(self.context, 'router', None)
         _refuse_unsendable(CallSpec(fn, args, kwargs), router, msg.data)
+
+    def _teach(self, module):
+        """
+        Have the target import the module of a registered class, before the first value of it comes.
+        """
+        lessons = vars(self.context).setdefault('_lessons', {})
+        if module not in lessons:
+            # Not a chain's own call: that may be replaced, or fail with an earlier one.
+            lessons[module] = self.context.send_async(
+                self._make_msg(sys.modules['mitogen._values'].learn, (module,), {}, None))
 
     def _pickle(self, fn, args, kwargs, chain_id):
         """

@@ -54,7 +54,7 @@ def _make_skip():
                       for n in range(96))
     # The number of turns is limited, as the matcher keeps a note of each.
     return re.compile(
-        br'(?:[(012NQabe)}\]lt.\x85-\x89\x8f-\x94\x97\x98]+|'
+        br'(?:[(012NQae)}\]lt.\x85-\x89\x8f-\x94\x97\x98]+|'
         br'[Khq\x80\x82].|X(?:' + texts + br')|r..\0\0|[M\x83]..|'
         br'[Jj\x84].{4}|G.{8}){0,256}', re.S).match
 
@@ -73,7 +73,8 @@ def _look_through(data):
       or None;
     - a list of the offsets of opcodes before that, which have to do with
       dictionaries, and of frames;
-    - how many objects are made by calling something.
+    - how many objects are made by calling something;
+    - whether something is given state.
 
     These are refused:
 
@@ -93,6 +94,7 @@ def _look_through(data):
     skip = _get_skip()
     size = end = len(data)
     pos = inert = reduces = 0
+    builds = False
     spots = []
 
     while pos < size:
@@ -117,20 +119,22 @@ def _look_through(data):
                 found = _INDEX(data, start + 1)
                 if (not found or
                         int(found.group(1)) > max(_MEMO_MIN, start - inert)):
-                    return start, spots, reduces
+                    return start, spots, reduces, builds
             elif opcode in b'ILg' and pos - start > _MAX_DIGITS:
-                return start, spots, reduces
+                return start, spots, reduces, builds
             elif opcode == 0x69:
                 reduces += 1
         elif opcode == 0x72:
             pos += 4
             index = int.from_bytes(data[pos - 4:pos], 'little')
             if index > max(_MEMO_MIN, start - inert):
-                return start, spots, reduces
+                return start, spots, reduces, builds
         elif opcode in _NOTED:
             spots.append(start)
         elif opcode in b'Ro\x81':
             reduces += 1
+        elif opcode == 0x62:
+            builds = True
         elif opcode == 0x95:
             spots.append(start)
             pos += 8
@@ -140,15 +144,29 @@ def _look_through(data):
             elif end == size:
                 end = pos + count
         elif opcode == 0x96:
-            return start, spots, reduces
+            return start, spots, reduces, builds
         elif start > before:
             # The next opcode may be one that could be skipped, too.
             pos = start
         else:
             pos = size + 1
         if pos > end:
-            return None if end == size else start, spots, reduces
-    return None, spots, reduces
+            return None if end == size else start, spots, reduces, builds
+    return None, spots, reduces, builds
+
+
+def _gives_state(data):
+    """
+    Tell whether some pickles give state to something that they hold.
+    """
+    if mitogen.core.PY3:
+        return _look_through(data)[3]
+    import pickletools
+    fp = mitogen.core.BytesIO(data)
+    while fp.tell() < len(data):
+        if any(opcode.name == 'BUILD' for opcode, _, _ in pickletools.genops(fp)):
+            return True
+    return False
 
 
 def _refuse(what):
@@ -194,7 +212,7 @@ def _make_unpickler(file, find_class=mitogen.core.find_deny,
     if size <= _SMALL_PAYLOAD and not _SUSPECT(data) and \
             not _has_deep_tuples(data):
         return _with_depth(_make(file, find_class), data)
-    claim, spots, reduces = _look_through(data)
+    claim, spots, reduces, _ = _look_through(data)
     if claim is not None:
         # The unpickler reads what stands before, then this persistent id,
         # which is refused.

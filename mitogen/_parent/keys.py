@@ -16,12 +16,18 @@ _FREE_KEYS = 256
 #: The budget for comparing keys: some for each key, and some to begin with.
 _PER_KEY, _FREE = 128, 1 << 18
 
+#: The price of a key whose hash is not known.
+_PER_RECORD = 512
+
 #: Tuples in tuples in a key. Hashing them takes stack, unguarded.
 _KEY_DEPTH = 100
 
 #: All objects of a message together may have as many bytes, characters and
 #: items as the message has bytes, and this many more.
 _FREE_COPIES = 65536
+
+#: Arguments after the first one cost nothing up to this size: most are names of a kind.
+_FREE_ARGUMENT = 16
 
 #: Keys of these types have hashes that no sender can foresee.
 _HARMLESS = frozenset([type(None), bool])
@@ -104,10 +110,16 @@ class _Stand(dict):
     has a subclass, which knows its :class:`_KeyReader`.
     """
     reader = None
+    #: Whether it is of a class of the program, which hashes it as the sender may foresee.
+    is_record = False
+    #: Bytes, or characters, that it has.
+    size = 0
 
     def __init__(self, *args):
-        if args:
-            self.reader.pay_for_copy(args[0])
+        if args and isinstance(args[0], (bytes, mitogen.core.UnicodeType)):
+            self.size = len(args[0])
+        for i, arg in enumerate(args):
+            self.reader.pay_for_copy(arg, _FREE_ARGUMENT if i else 0)
         if args and isinstance(args[0], dict):
             # Kwargs: it begins with the items of the dictionary.
             self.update((0, notes.copy()) for notes in args[0].values())
@@ -141,10 +153,13 @@ class _KeyReader(object):
         parts.append(data[before:])
         self._find_class = find_class
         self._stand = type('_Stand', (_Stand,), {'reader': self})
+        self._record = type('_Record', (self._stand,), {'is_record': True})
         self._unpickler = make(mitogen.core.BytesIO(b''.join(parts)),
                                self._find)
         self._unpickler.persistent_load = self._note
-        self._copies_left = len(data) + _FREE_COPIES
+        # Python 3 makes bytes of a text, and a Blob, or a bytearray, of these.
+        self._copies_left = 2 * (len(data) + _FREE_COPIES)
+        self._has_records = False
         self._left = _FREE
 
     def load(self):
@@ -154,23 +169,43 @@ class _KeyReader(object):
         self._unpickler.load()
 
     def _find(self, module, name):
-        self._find_class(module, name)
+        found = self._find_class(module, name)
+        if getattr(found, 'is_record', False):
+            self._has_records = True
+            return self._record
+        if found is mitogen.core._read_bytes or getattr(found, 'is_key', False):
+            return lambda *args: self._make_key(found, args)
         return self._stand
+
+    def _make_key(self, make, args):
+        """
+        Return a value that may be a key.
+        """
+        stand = self._stand(*args)
+        if make is mitogen.core._read_bytes and stand.size > _FREE_ARGUMENT:
+            # It is not what a date is made of.
+            return stand
+        try:
+            # Its hash is what counts.
+            return make(*args)
+        except TypeError:
+            # An object is in it that stands for another one.
+            return stand
 
     def _pay(self, price):
         self._left -= price
         if self._left < 0:
             _refuse_keys()
 
-    def pay_for_copy(self, arg):
+    def pay_for_copy(self, arg, free=0):
         """
-        Note that an object is made of another one.
+        Note that an object is made of another one, which costs nothing up to a size.
         """
         if isinstance(arg, dict):
             sizes = [len(notes) if isinstance(notes, _Table) else
                      sum(map(len, notes)) for notes in arg.values()]
-            self._copies_left -= sum(sizes)
-        elif isinstance(arg, (bytes, mitogen.core.UnicodeType)):
+            self._copies_left -= sum(sizes) + getattr(arg, 'size', 0)
+        elif isinstance(arg, (bytes, mitogen.core.UnicodeType, list, tuple)) and len(arg) > free:
             self._copies_left -= len(arg)
         if self._copies_left < 0:
             raise mitogen.core.UnpicklingError('a message copies itself')
@@ -203,14 +238,16 @@ class _KeyReader(object):
         for key in keys:
             if type(key) in _HARMLESS:
                 table.texts.add(key)
-            elif not isinstance(key, _Stand):
-                if type(key) is tuple:
+            elif isinstance(key, _Stand):
+                self._pay(_PER_RECORD * key.is_record)
+            else:
+                if isinstance(key, tuple):
                     self._pay_for_tuple(key)
                 try:
                     hashes.append(hash(key))
                 except TypeError:
-                    # The real dictionary will raise the error.
-                    pass
+                    # The real dictionary will raise the error, or a record is in it.
+                    self._pay(_PER_RECORD * self._has_records)
         if len(table) + len(hashes) < _FREE_KEYS:
             table.hashes += hashes
         else:
@@ -221,7 +258,7 @@ class _KeyReader(object):
         for _ in range(_KEY_DEPTH):
             self._pay(sum(map(len, level)))
             level = [item for items in level for item in items
-                     if type(item) is tuple]
+                     if isinstance(item, tuple)]
             if not level:
                 return
         _refuse_keys()

@@ -20,6 +20,8 @@ _PERMITTED = frozenset([
     (b'mitogen.core', b'Blob'), (b'mitogen.core', b'Secret'), (b'mitogen.core', b'_unpickle_context'),
     (b'mitogen.core', b'_unpickle_sender'), (b'mitogen.core', b'_unpickle_call_error'),
     (b'mitogen.core', b'_unpickle_buffer'),
+    (b'__builtin__', b'set'), (b'__builtin__', b'frozenset'), (b'__builtin__', b'bytearray'),
+    (b'datetime', b'datetime'), (b'datetime', b'date'), (b'datetime', b'timedelta'), (b'datetime', b'timezone'),
 ])
 
 #: Bytes of a message that are looked through.
@@ -27,22 +29,10 @@ _LOOKED_THROUGH = 65536
 
 #: Name of a type -> advice: the value to send in its place.
 _REMEDIES = {
-    u'set': u'list(value), and make a set of it there',
-    u'frozenset': u'list(value), and make a frozenset of it there',
-    u'bytearray': u'bytes(value)',
-    u'complex': u'(value.real, value.imag)',
-    u'datetime': u'value.isoformat()',
-    u'date': u'value.isoformat()',
-    u'Decimal': u'str(value)',
-    u'Fraction': u'str(value)',
-    u'UUID': u'str(value)',
-    u'PosixPath': u'str(value)',
-    u'OrderedDict': u'dict(value), or list(value.items())',
     u'defaultdict': u'dict(value)',
-    u'Counter': u'dict(value)',
-    u'deque': u'list(value)',
 }
 _OTHER_REMEDY = u'what it consists of: text, bytes, numbers, lists, tuples and dicts of these'
+_REGISTER = u', or register its class, see mitogen.values'
 
 if mitogen.core.CORE == 'pure':
     # Python's pickler writes all of them.
@@ -82,7 +72,12 @@ def _refuse_unsendable(spec, router, data):
     for name, value in named:
         why = _why_unreadable(router, value)
         if why:
-            kind = to_text(why.rpartition("'/'")[2].strip("'"))
+            module, _, kind = to_text(why).rpartition(u"'/'")
+            kind = kind.strip(u"'")
+            remedy = _REMEDIES.get(kind, _OTHER_REMEDY)
+            if not module.endswith((u'__builtin__', u'exceptions', u'collections')):
+                # It may be a class of the program.
+                remedy += _REGISTER
             raise mitogen.core.CallError(
                 u'mitogen.core.StreamError: %s\n%s of %s is, or has in it, a value of type %s, which may not be '
-                u'sent. Send %s.' % (why, name, spec._name(), kind, _REMEDIES.get(kind, _OTHER_REMEDY)))
+                u'sent. Send %s.' % (why, name, spec._name(), kind, remedy))

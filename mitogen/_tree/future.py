@@ -143,6 +143,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     def _send(self, msg: Any) -> None:
         router = self.host.router
+        self.host._tasks.await_lessons(self._queue)
         self._handle = router.add_handler(self._on_reply, persist=False, respondent=self.host)
         msg.reply_to = self._handle
         try:

@@ -76,6 +76,7 @@ class Stream(Iterator[T]):
             self._starter, names, args, mitogen.core.Kwargs(kwargs), self._items.to_sender(), options.window,
             options.window_bytes)
         msg.handle = self._queue.handle
+        host._tasks.await_lessons(self._queue.number)
         answer = _Answer(self, self._items)
         msg.reply_to = self._task_handle = host.router.add_handler(answer.take, persist=False, respondent=host)
         host.send(msg)

@@ -109,6 +109,20 @@ class HostTasks:
         self.start()
         return Queue(*numbers(self._host.default_call_chain.call(mitogen._tasks.start_pool, threads), 2))
 
+    def await_lessons(self, queue: int) -> None:
+        """
+        Wait until the host has imported the modules of the registered classes that it was told of,
+        if a task is for another thread than the main one, which imports them.
+        """
+        lessons = vars(self._host).get('_lessons')
+        if not queue or not lessons:
+            return
+        with self._pool_lock:
+            for module, receiver in list(lessons.items()):
+                if receiver is not None:
+                    receiver.get()
+                    lessons[module] = None
+
     def cancel(
         self, handle: Any, queue: int, tell: Optional[Callable[[Optional[bool]], None]] = None, gently: bool = False,
     ) -> None:

@@ -3,7 +3,7 @@ The facts that an error of a call tells: its type and text, and the causes, note
 numbers that belong to it.
 """
 
-import datetime
+import collections
 import pickle
 
 import pytest
@@ -191,19 +191,20 @@ def test_what_derives_from_base_exception_only_is_an_error_of_that_call(child):
 # ---- values that may not be sent
 
 @pytest.mark.parametrize('args, kwargs, said', [
-    ((1, {2}), {}, "'__builtin__'/'set'\nargument 2 of targets.all_of is, or has in it, a value of type set, which may "
-     'not be sent. Send list(value), and make a set of it there.'),
-    ((), {'b': [datetime.date(2000, 1, 1)], 'a': 1}, "'datetime'/'date'\nargument b of targets.all_of is, or has in it, "
-     'a value of type date, which may not be sent. Send value.isoformat().'),
+    ((1, collections.defaultdict()), {}, "'collections'/'defaultdict'\nargument 2 of targets.all_of is, or has in it, a "
+     'value of type defaultdict, which may not be sent. Send dict(value).'),
+    ((), {'b': [slice(1)], 'a': {1}}, "'__builtin__'/'slice'\nargument b of targets.all_of is, or has in it, a value of "
+     'type slice, which may not be sent. Send what it consists of: text, bytes, numbers, lists, tuples and dicts of these.'),
     ((error_targets.Odd(),), {}, "'error_targets'/'Odd'\nargument 1 of targets.all_of is, or has in it, a value of type "
-     'Odd, which may not be sent. Send what it consists of: text, bytes, numbers, lists, tuples and dicts of these.'),
-], ids=['set', 'date', 'object'])
+     'Odd, which may not be sent. Send what it consists of: text, bytes, numbers, lists, tuples and dicts of these, or '
+     'register its class, see mitogen.values.'),
+], ids=['defaultdict', 'slice', 'object'])
 def test_an_argument_that_may_not_be_sent_is_named_where_it_is_given(child, args, kwargs, said):
     with pytest.raises(CallError) as caught:
         child.call_async(targets.all_of, *args, **kwargs)
     assert str(caught.value) == 'mitogen.core.StreamError: cannot unpickle ' + said
 
 
-@pytest.mark.parametrize('value', ['click\nhere\n', u'c__builtin__\nset\n', b'c__builtin__\nset\n', [u'cos\nsystem\n']])
+@pytest.mark.parametrize('value', ['click\nhere\n', u'c__builtin__\nslice\n', b'c__builtin__\nslice\n', [u'cos\nsystem\n']])
 def test_text_that_looks_like_a_class_is_sent(child, value):
     assert child.call(targets.identity, value) == value

@@ -211,6 +211,7 @@ CONFIG = {
     'unpickle_sender': lambda router, context_id, handle: Sender(Context(router, context_id), handle),
     'take_buffer_apart': lambda obj: None,
     'unpickle_buffer': _unpickle_buffer,
+    'find_value': lambda module, name: None,
     'fallback_pickle': fallback_pickle,
 }
 

@@ -133,11 +133,6 @@ def test_arrays_of_something_else_are_refused_before_anything_is_sent(shared_chi
             shared_child.call(targets.identity, [value])
 
 
-def test_a_bytearray_is_refused_as_ever(shared_child):
-    with pytest.raises(mitogen.core.CallError, match='bytearray'):
-        shared_child.call(targets.identity, bytearray(b'x'))
-
-
 # ---- what a peer may write
 
 @pytest.mark.parametrize('kind', ['array', 'memoryview', 'ndarray', 'scalar'])

@@ -4,6 +4,7 @@ Values that cross in a message: the closed set of types, strings of both Pythons
 The codec alone, on random data, is tested in test_codec.py.
 """
 
+import collections
 import io
 import os
 import pickle
@@ -232,10 +233,9 @@ class Subclass(dict):
 
 
 UNWANTED = [
-    (set(), "cannot unpickle '__builtin__'/'set'"),
-    (frozenset([1]), "cannot unpickle '__builtin__'/'frozenset'"),
-    (bytearray(b'x'), "cannot unpickle '__builtin__'/'bytearray'"),
-    (1j, "cannot unpickle '__builtin__'/'complex'"),
+    (slice(1), "cannot unpickle '__builtin__'/'slice'"),
+    (object(), "cannot unpickle '__builtin__'/'object'"),
+    (collections.defaultdict(), "cannot unpickle 'collections'/'defaultdict'"),
     (ValueError('x'), "cannot unpickle 'exceptions'/'ValueError'"),
     (Subclass(a=1), "cannot unpickle '%s'/'Subclass'" % (__name__,)),
     (len, "cannot unpickle '__builtin__'/'len'"),
@@ -250,11 +250,10 @@ def test_other_types_are_refused_by_name(value, text):
     assert text in str(caught.value)
 
 
-def test_an_ordered_dict_is_refused():
-    import collections
-    with pytest.raises(StreamError) as caught:
+def test_an_ordered_dict_that_is_filled_later_is_refused():
+    # Ours is written with its items.
+    with pytest.raises(StreamError, match='a dict is expected'):
         Message(data=pickle.dumps(collections.OrderedDict(a=1), 2)).unpickle()
-    assert "cannot unpickle 'collections'/'OrderedDict'" in str(caught.value)
 
 
 @pytest.mark.parametrize('module,name', [
@@ -271,7 +270,7 @@ def test_a_global_out_of_the_list_is_refused_and_never_called(module, name):
 
 @pytest.mark.parametrize('read', [lambda msg: msg.unpickle(), lambda msg: list(msg.unpickle_iter())])
 def test_a_failure_logs_which_message_it_was_and_nothing_of_its_payload(read):
-    data = pickle.dumps((u'correct horse', set()), 2)
+    data = pickle.dumps((u'correct horse', slice(1)), 2)
     msg = Message(data=data, src_id=77)
     with testlib.LogCapture('mitogen') as logs:
         with pytest.raises((StreamError, pickle.UnpicklingError)):
@@ -639,17 +638,17 @@ def test_unpickle_call_error_takes_only_short_text(bad):
 def test_an_unwanted_argument_gives_a_call_error_and_the_child_lives_on(router):
     child = router.local()
     with pytest.raises(CallError) as caught:
-        child.call(targets.identity, set())
+        child.call(targets.identity, slice(1))
     assert 'StreamError' in str(caught.value)
-    assert "cannot unpickle '__builtin__'/'set'" in str(caught.value)
+    assert "cannot unpickle '__builtin__'/'slice'" in str(caught.value)
     assert child.call(targets.identity, 1) == 1
 
 
 def test_an_unwanted_result_gives_a_stream_error_and_the_child_lives_on(router):
     child = router.local()
     with pytest.raises(StreamError) as caught:
-        child.call(targets.return_set)
-    assert "cannot unpickle '__builtin__'/'set'" in str(caught.value)
+        child.call(targets.return_slice)
+    assert "cannot unpickle '__builtin__'/'slice'" in str(caught.value)
     assert child.call(targets.identity, 1) == 1
 
 

@@ -79,8 +79,8 @@ def return_call_error():
     return mitogen.core.CallError('returned, not raised')
 
 
-def return_set():
-    return set([1])
+def return_slice():
+    return slice(1)
 
 
 def return_lambda():
