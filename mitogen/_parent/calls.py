@@ -75,15 +75,32 @@ class CallSpec(object):
         return '%s(%s)' % (self._name(), ', '.join(words))
 
 
+def _at(module, path):
+    """
+    Return what the names of `path` lead to in a module, or None.
+    """
+    found = sys.modules.get(module)
+    for name in path.split('.'):
+        found = getattr(found, name, None)
+    return found
+
+
+def _is_at(fn, module, path):
+    """
+    Return whether the names of `path` lead to just this closure: another one may have its code.
+    """
+    return path is not None and '<' not in path and _at(module, path) is fn
+
+
 def _leads_to(fn, module, path):
     """
     Return whether `fn` is what the names of `path` lead to in a module.
     """
-    found = sys.modules[module]
-    for name in path.split('.'):
-        found = getattr(found, name, None)
+    found = _at(module, path)
     if found is fn or found == fn:
         return True
+    if getattr(fn, '__closure__', None) is not None:
+        return False
     # After a reload the old function is as good as the new one.
     code = getattr(fn, '__code__', None)
     return code is not None and code == getattr(found, '__code__', None)
@@ -202,13 +219,14 @@ class CallChain(object):
             # Most are functions of a module. A closure may be one, too.
             module, name = fn.__module__, fn.__name__
             if (getattr(sys.modules.get(module), name, None) is fn and
-                    fn.__closure__ is None and name != '<lambda>' and
+                    name != '<lambda>' and
                     (module != '__main__' or self._has_main_source())):
                 return module, None, name
         # Plain functions have nothing to be bound to.
         name = path = getattr(fn, '__name__', None)
         module = getattr(fn, '__module__', None)
-        if getattr(fn, '__closure__', None) is not None:
+        if (getattr(fn, '__closure__', None) is not None and
+                not _is_at(fn, module, getattr(fn, '__qualname__', name))):
             raise TypeError(self.closures_msg)
         if name == '<lambda>':
             raise TypeError(self.lambda_msg)

@@ -92,6 +92,14 @@ def test_a_wrapped_function_is_called_as_its_wrapper(shared_child):
     assert shared_child.call(named_targets.counted, 1) == (u'counted', 1)
 
 
+def test_a_closure_that_its_name_leads_to_is_called(shared_child):
+    assert shared_child.call(named_targets.decorated, 1) == (u'logged', 1)
+    assert shared_child.call(named_targets.Decorated.both, 1) == (u'logged', 1)
+    with pytest.raises(TypeError) as caught:
+        shared_child.call(named_targets.replaced, 1)
+    assert caught.value.args[0] == mitogen.parent.CallChain.closures_msg
+
+
 def test_a_function_that_was_renamed_is_called_by_its_name_of_now(shared_child):
     assert shared_child.call(named_targets.known_as, 1) == (u'renamed', 1)
 
@@ -107,7 +115,7 @@ def test_a_partial_is_called_as_its_function_with_all_arguments(shared_child):
 
 def test_an_argument_within_a_partial_is_looked_at_as_the_others_are(shared_child):
     with pytest.raises(mitogen.core.CallError, match='argument 2 of targets.all_of'):
-        shared_child.call(functools.partial(targets.all_of, 1, set()))
+        shared_child.call(functools.partial(targets.all_of, 1, slice(1)))
     recv = mitogen.core.Receiver(shared_child.router)
     assert shared_child.call(functools.partial(targets.identity, recv.to_sender())).dst_handle == recv.handle
 

@@ -84,3 +84,27 @@ def renamed(value):
 renamed.__name__ = 'known_as'
 known_as = renamed
 del renamed
+
+
+def logged(func):
+    @functools.wraps(func)
+    def wrapper(*args):
+        return u'logged', func(*args)
+    return wrapper
+
+
+@logged
+def decorated(value):
+    return value
+
+
+class Decorated(object):
+    @staticmethod
+    @logged
+    def both(value):
+        return value
+
+
+#: Its name leads to the second one, of the same code.
+replaced = logged(not_wrapped)
+replaced.__name__ = replaced.__qualname__ = 'decorated'
