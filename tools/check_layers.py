@@ -58,7 +58,7 @@ PACKAGE = [
     ['_shrink'],
     ['_native'],
     ['core'],
-    ['select', 'limits', 'debug', 'os_fork', '_tasks', '_buffers', '_values', '_distributions', '_folders',
+    ['select', 'limits', 'debug', 'os_fork', '_tasks', '_buffers', '_typed', '_values', '_distributions', '_folders',
      '_kept_archives', '_private_folder', '__main__'],
     ['service', 'values', '_files', '_freight', '_running', '_spawning', '_console', '_processes', '_links', '_facts'],
     ['parent'],
@@ -78,7 +78,7 @@ PACKAGE = [
 
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
-    '_tree': ['errors', 'options', 'observing', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running',
+    '_tree': ['errors', 'typed', 'options', 'observing', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running',
               'calls', 'content', 'meter', 'files', 'sync_meter', 'shared_blocks', 'sync', 'executor', 'reader', 'host',
               'group', 'tree', 'aio', 'tracing', 'figures', '__init__'],
     '_cli': ['__init__', 'values', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp',

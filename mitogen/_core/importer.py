@@ -57,7 +57,7 @@ class Importer(_Fetcher):
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
             '_buffers', '_console', '_distributions', '_facts', '_files', '_folders', '_freight', '_kept_archives',
-            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', '_tree', '_values',
+            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', '_tree', '_typed', '_values',
             'aio', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh', 'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
             'master', 'minify', 'os_fork', 'otel', 'parent', 'podman', 'profiler', 'prometheus',

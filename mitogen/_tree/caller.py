@@ -10,7 +10,7 @@ import concurrent.futures
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from mitogen._tree import errors, worker
+from mitogen._tree import errors, typed, worker
 from mitogen._tree.future import HostFuture
 from mitogen._tree.options import CallOptions, DEFAULT
 from mitogen._tree.stream import Stream
@@ -64,12 +64,13 @@ class Caller:
         `call` do; more at a time if the tree has more `threads`.
         """
         host, options = self._target(), self._options
+        sent, args, kwargs = typed.travelling(host, fn, args, kwargs)  # type: ignore[assignment]
         if options.worker:
-            return worker.submit(host, options, fn, args, kwargs)
+            return worker.submit(host, options, sent, args, kwargs)
         queue = host._tasks.queue(host.tree.threads)
         future = HostFuture(host, queue.number)
         # The arguments go in containers, so that the function may have any keyword.
-        msg = future._make_msg(fn, args, kwargs)
+        msg = future._make_msg(sent, args, kwargs)
         msg.handle = queue.handle
         if options.timeout is not None:
             future._limit(options.timeout)
@@ -82,7 +83,8 @@ class Caller:
         ``with``.
         """
         host = self._target()
-        return Stream(host, self._options, host._tasks.queue(host.tree.threads), fn, args, kwargs)
+        sent, args, kwargs = typed.travelling(host, fn, args, kwargs)  # type: ignore[assignment]
+        return Stream(host, self._options, host._tasks.queue(host.tree.threads), sent, args, kwargs)
 
     def map(self, fn: Callable[..., T], /, *iterables: Iterable[Any]) -> Iterator[T]:
         """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import mitogen._tasks
 import mitogen.core
+from mitogen._tree import typed
 from mitogen._tree.future import HostFuture
 from mitogen._tree.tasks import MAIN, numbers, Queue
 
@@ -80,7 +81,7 @@ class HostExecutor(concurrent.futures.Executor):
         future._on_done = lambda: self._note_done(place, future)
         try:
             # Without the lock: this calls observers, which may use this executor.
-            msg = future._make_msg(fn, args, kwargs)
+            msg = future._make_msg(*typed.travelling(place.host, fn, args, kwargs))
             msg.handle = place.queue.handle
             future._send(msg)
         except BaseException:

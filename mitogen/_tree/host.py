@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors, reader, running
+from mitogen._tree import caller, errors, reader, running, typed
 from mitogen._tree.options import MOST_READ
 from mitogen._tree.tasks import HostTasks
 
@@ -72,7 +72,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         tree = self.tree
         if tree.threads != 1 or tree._observers or inspect.iscoroutinefunction(fn):
             return super().call(fn, *args, **kwargs)
-        return caller.call_directly(self, fn, args, kwargs)  # type: ignore[no-any-return]
+        sent, args, kwargs = typed.travelling(self, fn, args, kwargs)  # type: ignore[assignment]
+        return caller.call_directly(self, sent, args, kwargs)  # type: ignore[no-any-return]
     call.__doc__ = caller.Caller.call.__doc__
 
     def connect(self, target: str, /, **options: Any) -> Host:

@@ -72,5 +72,10 @@ def test_a_notebook_may_call_what_is_in_modules_and_learns_why_cells_cannot_be_c
         'text = "def f(): return 3\\nif __name__ == \'__main__\': pass\\n"\n'
         'router.responder.add_source_override("__main__", "cells", text, False)',
         'print(child.call(f))',
+        # A tree has its functions called, and sees what was typed anew.
+        'import mitogen\nLIMIT = 5\ndef g(x): return f() + x + LIMIT',
+        'tree = mitogen.Tree(); host = tree.connect()\nprint(host.call(g, 10))',
+        'def f(): return 100',
+        'print(host.submit(g, 10).result()); tree.close()',
     )
-    assert lines == ['True', '2', 'TypeError: ' + mitogen.parent.CallChain._sourceless_msg % 'f', '3']
+    assert lines == ['True', '2', 'TypeError: ' + mitogen.parent.CallChain._sourceless_msg % 'f', '3', '16', '115']
