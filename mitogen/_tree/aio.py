@@ -12,12 +12,16 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
+import threading
+import time
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen._tasks
 import mitogen.core
-from mitogen._tree import errors, observing
+from mitogen._tree import errors, files, meter, observing, running, typed
+from mitogen._tree.group import DownHost, Group as _Group, Result
 from mitogen._tree.host import Host as _Host
 from mitogen._tree.options import CallOptions, DEFAULT
 from mitogen._tree.tree import Tree as _Tree
@@ -84,6 +88,66 @@ async def _in_thread(func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, functools.partial(func, *args, **kwargs))
 
 
+class _Ended(BaseException):
+    """
+    Ends a copy whose task was cancelled.
+    """
+
+
+def _as_reporter(progress: Optional[meter.Progress], ended: list[None]) -> meter.Progress:
+    """
+    Return a function for the progress of a copy, which raises once the copy is to end.
+    """
+    def report(path: str, done: int, total: int) -> None:
+        if ended:
+            raise _Ended()
+        if progress is not None:
+            progress(path, done, total)
+    return report
+
+
+async def _copied(copy: Callable[..., meter.Copied], *args: Any, progress: Optional[meter.Progress]) -> meter.Copied:
+    """
+    Copy something in a thread, until the awaiting task is cancelled.
+    """
+    ended: list[None] = []
+    try:
+        return await _in_thread(copy, *args, progress=_as_reporter(progress, ended))
+    except asyncio.CancelledError:
+        ended.append(None)
+        raise
+
+
+class _Process:
+    """
+    A process that a thread starts and waits for, and that may have to end before.
+    """
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stream: Optional[running.Running] = None
+        self._is_over = False
+
+    def begin(self, stream: running.Running) -> None:
+        """
+        Take note of the stream of its output. The thread's.
+        """
+        with self._lock:
+            self._stream = stream
+            is_over = self._is_over
+        if is_over:
+            stream.close()
+
+    def end(self) -> None:
+        """
+        End it. Any thread.
+        """
+        with self._lock:
+            self._is_over = True
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+
+
 class Host:
     """
     A host, for coroutines.
@@ -119,6 +183,7 @@ class Host:
         """
         sync = self.sync
         router = sync.router
+        fn, args, kwargs = typed.travelling(sync, fn, args, kwargs)  # type: ignore[assignment]
         if not sync._tasks.is_ready(sync.tree.threads):
             await self._start()
         queue = sync._tasks.queue(sync.tree.threads)
@@ -132,6 +197,7 @@ class Host:
         else:
             msg = sync.default_call_chain._make_msg(fn, args, kwargs, None)
         msg.handle = queue.handle
+        sync._tasks.await_lessons(queue.number)
         handle = msg.reply_to = router.add_handler(lambda msg: put(settle, msg), persist=False, respondent=sync)
         try:
             sync.send(msg)
@@ -157,6 +223,35 @@ class Host:
         Call a generator there, and return an asynchronous iterator of what it yields.
         """
         return Stream(self, fn, args, kwargs)
+
+    async def run(self, args: running.Command, **options: Any) -> running.Completed:
+        """
+        Run a process there and wait for its end: as :meth:`mitogen.Host.run`, with the same
+        options. If the awaiting task is cancelled, the process is ended with its group.
+        """
+        process = _Process()
+        try:
+            return await _in_thread(running.run, self.sync, args, begun=process.begin, **options)
+        except asyncio.CancelledError:
+            process.end()
+            raise
+
+    async def put(
+        self, local: files.Path, remote: files.Path, *, progress: Optional[meter.Progress] = None,
+    ) -> meter.Copied:
+        """
+        Copy a file or a tree from here to the host: as :meth:`mitogen.Host.put`. If the awaiting
+        task is cancelled, the copy ends soon. A thread calls `progress`.
+        """
+        return await _copied(self.sync.put, local, remote, progress=progress)
+
+    async def get(
+        self, remote: files.Path, local: files.Path, *, progress: Optional[meter.Progress] = None,
+    ) -> meter.Copied:
+        """
+        Copy a file or a tree from the host to here, as `put` does the other way round.
+        """
+        return await _copied(self.sync.get, remote, local, progress=progress)
 
     async def connect(self, target: str, /, **options: Any) -> Host:
         """
@@ -251,6 +346,89 @@ class Stream:
         await self.aclose()
 
 
+Member = Union[Host, DownHost]
+
+
+class Group(Sequence[Member]):
+    """
+    Hosts, for coroutines, in the order of their targets. One that could not be connected is a
+    :class:`mitogen.DownHost`.
+
+    :ivar sync: the :class:`mitogen.Group`, which threads may use at the same time.
+    """
+    def __init__(
+        self, sync: _Group, concurrency: Optional[int] = None, timeout: Optional[float] = None,
+    ) -> None:
+        self.sync = sync
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._members: list[Member] = [Host(member) if isinstance(member, _Host) else member for member in sync]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self)(self.sync[index], self._concurrency, self._timeout)
+        return self._members[index]
+
+    @property
+    def failed(self) -> Mapping[str, errors.ConnectError]:
+        """
+        Target -> error of those that could not be connected.
+        """
+        return self.sync.failed
+
+    @property
+    def alive(self) -> list[Host]:
+        """
+        The hosts that were connected and are not lost.
+        """
+        return [member for member in self._members if isinstance(member, Host) and member.sync.lost is None]
+
+    def options(self, *, concurrency: Optional[int] = None, timeout: Optional[float] = None) -> Group:
+        """
+        Return the same group with other options.
+
+        :param concurrency: on how many hosts a call of `map` runs at a time; None for all.
+        :param timeout: seconds that each host may take.
+        """
+        if concurrency is not None and concurrency < 1:
+            raise ValueError('concurrency must be at least 1')
+        return type(self)(self.sync, concurrency, timeout)
+
+    async def map(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> AsyncIterator[Result[T]]:
+        """
+        Call the same function on every host, and yield results as they come: one for each host. It
+        raises nothing that has to do with a host. If it is closed, or the task is cancelled, the
+        calls end.
+        """
+        room = asyncio.Semaphore(self._concurrency or max(1, len(self._members)))
+
+        async def result_of(member: Member) -> Result[T]:
+            async with room:
+                began = time.monotonic()
+                value, error = await self._outcome(member, fn, args, kwargs)
+                return Result(str(member.name), error is None, value, error, time.monotonic() - began)
+        tasks = [asyncio.ensure_future(result_of(member)) for member in self._members]
+        try:
+            for task in asyncio.as_completed(tasks):
+                yield await task
+        finally:
+            for other in tasks:
+                other.cancel()
+
+    async def _outcome(self, member: Member, fn: Any, args: Any, kwargs: Any) -> tuple[Any, Optional[BaseException]]:
+        if isinstance(member, DownHost):
+            return None, member.error
+        try:
+            return await asyncio.wait_for(member.call(fn, *args, **kwargs), self._timeout), None
+        except mitogen.core.Error as e:
+            return None, e
+        except asyncio.TimeoutError:
+            return None, errors.DeadlineExceeded.after(self._timeout or 0, member.name, True)
+
+
 class Tree:
     """
     A tree, for coroutines.
@@ -269,6 +447,13 @@ class Tree:
         Start a Python where a target says, and return its host: as :meth:`mitogen.Tree.connect`.
         """
         return Host(await _in_thread(self.sync.connect, target, **options))
+
+    async def connect_all(self, targets: Iterable[str], /, **options: Any) -> Group:
+        """
+        Connect many hosts at a time and return them as a group: as
+        :meth:`mitogen.Tree.connect_all`, with the same options.
+        """
+        return Group(await _in_thread(self.sync.connect_all, targets, **options))
 
     async def close(self) -> None:
         """

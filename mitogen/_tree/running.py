@@ -237,10 +237,12 @@ def run(
     host: Host, args: Command, *, input: Union[bytes, str, None] = None, timeout: Optional[float] = None,
     check: bool = False, text: bool = True, env: Optional[Mapping[str, Optional[str]]] = None,
     cwd: Optional[str] = None, stdout: Optional[Output] = None, stderr: Union[Output, int, None] = None,
-    terminal: bool = False, max_output: Optional[int] = KEPT_MAX,
+    terminal: bool = False, max_output: Optional[int] = KEPT_MAX, begun: Optional[Callable[[Running], object]] = None,
 ) -> Completed:
     """
     See :meth:`Host.run`.
+
+    :param begun: called with the stream of the process, which another thread may close.
     """
     if isinstance(input, str):
         input = input.encode('utf-8')
@@ -264,6 +266,8 @@ def run(
             env=None if env is None else dict(env), cwd=None if cwd is None else str(cwd), merged=merged,
             terminal=terminal,
         ) as running:
+            if begun is not None:
+                begun(running)
             returncode = _exit_status(running.follow(outputs))
     except errors.DeadlineExceeded as e:
         late = CommandTimeout(*e.args)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib.util
 import os
+import threading
 import time
 
 import pytest
@@ -204,3 +205,79 @@ def test_a_tree_of_its_own_ends_with_its_block():
     pid = asyncio.run(main())
     testlib.wait_for(lambda: not testlib.is_running(pid))
     gc.collect()
+
+
+def test_a_group_tells_of_each_host_as_it_comes(run):
+    async def main(tree, host):
+        group = await tree.connect_all(['local:', 'local:/nothing/here', 'local:'])
+        assert len(group) == 3 and list(group.failed) == ['local:/nothing/here'] and len(group.alive) == 2
+        assert isinstance(group[0], mitogen.aio.Host) and len(group[1:]) == 2
+        results = [result async for result in group.options(concurrency=1).map(targets.add, 1, 2)]
+        assert sorted(str(result.value) for result in results) == ['3', '3', 'None']
+        assert [type(result.error) for result in results if not result.ok] == [mitogen.NoPython]
+        late = [result async for result in group.options(timeout=0.1).map(time.sleep, 600)]
+        assert sorted(type(result.error).__name__ for result in late) == ['DeadlineExceeded'] * 2 + ['NoPython']
+        failed = [result.error async for result in group.map(targets.fail) if isinstance(result.error, mitogen.RemoteError)]
+        assert len(failed) == 2
+        with pytest.raises(ValueError):
+            group.options(concurrency=0)
+        results = group.map(time.sleep, 600)
+        assert not (await results.__anext__()).ok
+        await results.aclose()
+        # The other calls have ended.
+        assert await group[0].call(targets.add, 1, 2) == 3
+        for one in group.alive:
+            await one.close()
+    run(main)
+
+
+def test_processes_and_files(run, tmp_path):
+    async def main(tree, host):
+        done = await host.run(['sh', '-c', 'cat; exit 3'], input='text')
+        assert (done.returncode, done.stdout) == (3, 'text')
+        with pytest.raises(mitogen.CommandError):
+            await host.run('exit 1', check=True)
+        (tmp_path / 'here').write_bytes(b'x' * 100000)
+        told = []
+        await host.put(tmp_path / 'here', tmp_path / 'there', progress=lambda *args: told.append(args))
+        await host.get(tmp_path / 'there', tmp_path / 'back')
+        assert (tmp_path / 'back').read_bytes() == b'x' * 100000 and told[-1][1:] == (100000, 100000)
+        with pytest.raises(mitogen.FileError):
+            await host.get(tmp_path / 'nothing', tmp_path / 'back')
+    run(main)
+
+
+def test_a_process_and_a_copy_that_are_cancelled_end(run, tmp_path):
+    async def main(tree, host):
+        path = tmp_path / 'pid'
+        call = asyncio.ensure_future(host.run('echo $$ > %s.new; mv %s.new %s; exec sleep 600' % (path, path, path)))
+        while not path.exists():
+            await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        pid = int(path.read_text())
+        while testlib.is_running(pid):
+            await asyncio.sleep(0.01)
+        for number in range(100):
+            (tmp_path / 'tree').mkdir(exist_ok=True)
+            (tmp_path / 'tree' / str(number)).write_bytes(b'x' * 100000)
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+        go_on = threading.Event()
+
+        def progress(*args):
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(testlib.patience())
+        copy = asyncio.ensure_future(host.put(tmp_path / 'tree', tmp_path / 'copy', progress=progress))
+        await begun.wait()
+        copy.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await copy
+        go_on.set()
+        assert await host.call(targets.add, 1, 2) == 3
+    run(main)
+
+
+def test_a_thread_of_trio_calls(host):
+    trio = pytest.importorskip('trio')
+    assert trio.run(trio.to_thread.run_sync, host.call, targets.add, 1, 2) == 3
