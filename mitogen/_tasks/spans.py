@@ -17,15 +17,11 @@ def within(name, headers):
     """
     Be in a span of the trace that headers tell of.
     """
-    parent = propagate.extract(headers)
-    tracer = trace.get_tracer(NAME)
-    with tracer.start_as_current_span(name, context=parent, kind=trace.SpanKind.SERVER):
-        if trace.get_current_span().get_span_context().is_valid:
+    # If there is no provider that would make a span, that of the caller is the current one. There
+    # may be more in the context, such as baggage.
+    token = context.attach(propagate.extract(headers))
+    try:
+        with trace.get_tracer(NAME).start_as_current_span(name, kind=trace.SpanKind.SERVER):
             yield
-            return
-        # There is no provider that would make one: the span of the caller stays the current one.
-        token = context.attach(parent)
-        try:
-            yield
-        finally:
-            context.detach(token)
+    finally:
+        context.detach(token)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextvars
 import functools
 import threading
 import time
@@ -85,7 +86,9 @@ def _bridge() -> _Bridge:
 
 
 async def _in_thread(func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(func, *args, **kwargs))
+    # Observers look at variables of the context that the caller has, such as the span it is in.
+    run = functools.partial(contextvars.copy_context().run, func, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(None, run)
 
 
 class _Ended(BaseException):

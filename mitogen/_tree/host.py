@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors, reader, running, typed
+from mitogen._tree import caller, errors, observing, reader, running, typed
 from mitogen._tree.options import MOST_READ
 from mitogen._tree.tasks import HostTasks
 
@@ -149,7 +149,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         :raises ConnectionLost: the host went away.
         """
         from mitogen._tree import files
-        return files.put(self, local, remote, progress)
+        with observing.whole(self, 'put', 'copy'):
+            return files.put(self, local, remote, progress)
 
     def get(
         self, remote: files.Path, local: files.Path, *, progress: Optional[meter.Progress] = None,
@@ -159,7 +160,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         write nothing outside of `local`, also if it does not keep to the protocol.
         """
         from mitogen._tree import files
-        return files.get(self, remote, local, progress)
+        with observing.whole(self, 'get', 'copy'):
+            return files.get(self, remote, local, progress)
 
     def sync(
         self, local: files.Path, remote: files.Path, *, checksum: bool = False, resume: bool = False,
@@ -180,7 +182,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         :raises ConnectionLost: the host went away.
         """
         from mitogen._tree import sync
-        return sync.put(self, local, remote, checksum, resume, compress, progress)
+        with observing.whole(self, 'sync', 'copy'):
+            return sync.put(self, local, remote, checksum, resume, compress, progress)
 
     def sync_from(
         self, remote: files.Path, local: files.Path, *, checksum: bool = False, resume: bool = False,
@@ -193,7 +196,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         nothing outside of `local`, also if it does not keep to the protocol.
         """
         from mitogen._tree import sync
-        return sync.get(self, remote, local, checksum, resume, compress, progress)
+        with observing.whole(self, 'sync_from', 'copy'):
+            return sync.get(self, remote, local, checksum, resume, compress, progress)
 
     def read_bytes(self, path: files.Path, *, limit: int = MOST_READ) -> bytes:
         """
@@ -203,7 +207,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         :raises FileError: it cannot be read, or has more.
         """
         from mitogen._tree import files
-        return files.read(self, path, limit)
+        with observing.whole(self, 'read_bytes', 'copy'):
+            return files.read(self, path, limit)
 
     def read_text(self, path: files.Path, encoding: str = 'utf-8', errors: str = 'strict') -> str:
         """
@@ -211,8 +216,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
         :raises FileError: it cannot be read.
         """
-        from mitogen._tree import files
-        return files.read(self, path).decode(encoding, errors)
+        return self.read_bytes(path).decode(encoding, errors)
 
     def write_bytes(self, path: files.Path, data: bytes, *, mode: Optional[int] = None) -> None:
         """
@@ -223,7 +227,8 @@ class Host(caller.Caller, mitogen.parent.Context):
         :raises FileError: it cannot be written.
         """
         from mitogen._tree import files
-        files.write(self, path, data, mode)
+        with observing.whole(self, 'write_bytes', 'copy'):
+            files.write(self, path, data, mode)
 
     def write_text(
         self, path: files.Path, text: str, encoding: str = 'utf-8', errors: str = 'strict', *,
@@ -232,8 +237,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         """
         Write a file over there, as `write_bytes` does.
         """
-        from mitogen._tree import files
-        files.write(self, path, text.encode(encoding, errors), mode)
+        self.write_bytes(path, text.encode(encoding, errors), mode=mode)
 
     def mkdir(self, path: files.Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """

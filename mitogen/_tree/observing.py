@@ -5,9 +5,10 @@ Observing: functions of a program that are told when a task begins and ends, her
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
@@ -29,9 +30,11 @@ class Task(NamedTuple):
     A task, as an observer is told of it.
 
     :ivar host: the :class:`mitogen.Host` that it is for.
-    :ivar name: module and name of the function, with a dot between.
-    :ivar kind: ``call`` or ``stream``.
-    :ivar headers: names and values, all text, that travel with it. The observer fills them in.
+    :ivar name: module and name of the function, with a dot between; of a process or a copy, the
+        method of the host.
+    :ivar kind: ``call``, ``stream``, ``run`` or ``copy``.
+    :ivar headers: names and values, all text, that travel with it, if it is a call or a stream. The
+        observer fills them in.
     """
     host: Host
     name: str
@@ -66,6 +69,18 @@ class Observed:
         self._fn, self._args, self._kwargs = mitogen.parent._take_apart(fn, args, kwargs)
         self._names = host.default_call_chain._find(self._fn)
         self._name = '.'.join(part for part in self._names if part)
+
+    @classmethod
+    def named(cls, host: Host, name: str) -> Observed:
+        """
+        Return one that is more than a single call.
+        """
+        self = cls.__new__(cls)
+        self._ends = []
+        self._observers = host.tree._observers
+        self._host = host
+        self._name = name
+        return self
 
     def _begin(self, kind: str) -> list[Any]:
         """
@@ -124,6 +139,24 @@ class Observed:
                 end(error)
             except Exception:
                 LOG.exception('an observer failed at the end of %s', self._name)
+
+
+@contextlib.contextmanager
+def whole(host: Host, method: str, kind: str) -> Iterator[None]:
+    """
+    Tell observers of the begin and the end of a method of a host that is more than one call.
+    """
+    if not host.tree._observers:
+        yield
+        return
+    observed = Observed.named(host, 'mitogen.Host.' + method)
+    observed._begin(kind)
+    try:
+        yield
+    except BaseException as e:
+        observed.end(e)
+        raise
+    observed.end(None)
 
 
 def observer(begin: Begin, there: Optional[There]) -> Observer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 import mitogen._running
 import mitogen._tasks
 import mitogen.core
-from mitogen._tree import errors
+from mitogen._tree import errors, observing
 from mitogen._tree.options import CallOptions, DEFAULT
 from mitogen._tree.stream import Stream
 
@@ -233,14 +233,22 @@ class _Kept:
         return bytes(self._texts[number])
 
 
-def run(
+def run(host: Host, args: Command, **options: Any) -> Completed:
+    """
+    See :meth:`Host.run`. Observers are told.
+    """
+    with observing.whole(host, 'run', 'run'):
+        return _run(host, args, **options)
+
+
+def _run(
     host: Host, args: Command, *, input: Union[bytes, str, None] = None, timeout: Optional[float] = None,
     check: bool = False, text: bool = True, env: Optional[Mapping[str, Optional[str]]] = None,
     cwd: Optional[str] = None, stdout: Optional[Output] = None, stderr: Union[Output, int, None] = None,
     terminal: bool = False, max_output: Optional[int] = KEPT_MAX, begun: Optional[Callable[[Running], object]] = None,
 ) -> Completed:
     """
-    See :meth:`Host.run`.
+    Run a process.
 
     :param begun: called with the stream of the process, which another thread may close.
     """

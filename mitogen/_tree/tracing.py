@@ -26,7 +26,8 @@ def observe(
     Make spans for the tasks of a tree from now on.
 
     :param tracer_provider: the global one by default.
-    :param hosts: carry the context of the trace to the hosts.
+    :param hosts: carry the context of the trace to the hosts, and what else the global propagator
+        takes along: by default the baggage.
     :return: a function that ends this.
     """
     tracer = trace.get_tracer(mitogen._tasks.spans.NAME, tracer_provider=tracer_provider)

@@ -88,3 +88,8 @@ def recorded():
     """
     return [(span.name, '%032x' % span.context.trace_id, '%016x' % span.parent.span_id, span.kind.name)
             for span in _exporter.get_finished_spans()]
+
+
+def current_baggage():
+    from opentelemetry import baggage
+    return dict(baggage.get_all())

@@ -132,6 +132,45 @@ def test_executors_and_workers_are_told_of(host, notes):
     assert notes.end(2) == [None, None]
 
 
+def test_processes_and_copies_are_told_of(host, notes, tmp_path):
+    assert host.run(['true']).returncode == 0
+    with pytest.raises(mitogen.CommandError):
+        host.run('exit 3', check=True)
+    host.write_text(tmp_path / 'here', 'text')
+    assert host.read_text(tmp_path / 'here') == 'text'
+    host.put(tmp_path / 'here', tmp_path / 'there')
+    host.sync(tmp_path / 'here', tmp_path / 'there')
+    with pytest.raises(mitogen.FileError):
+        host.get(tmp_path / 'nothing', tmp_path)
+    assert [begun[1:] for begun in notes.begun] == [
+        ('mitogen.Host.run', 'run'), ('mitogen.Host.run', 'run'), ('mitogen.Host.write_bytes', 'copy'),
+        ('mitogen.Host.read_bytes', 'copy'), ('mitogen.Host.put', 'copy'), ('mitogen.Host.sync', 'copy'),
+        ('mitogen.Host.get', 'copy')]
+    assert [type(error) for error in notes.end(7)] == [
+        type(None), mitogen.CommandError, type(None), type(None), type(None), type(None), mitogen.FileError]
+
+
+def test_a_span_of_a_process_is_below_that_of_its_coroutine(whole, host, spans):
+    async def main():
+        with tracer.start_as_current_span('program') as program:
+            await mitogen.aio.Host(host).run(['true'])
+        return program
+
+    tracer, finished = spans
+    program = asyncio.run(main())
+    span = testlib.wait_for(lambda: [one for one in finished() if one.name == 'mitogen.Host.run'])[0]
+    assert span.parent.span_id == program.get_span_context().span_id
+
+
+def test_baggage_goes_to_hosts(host, spans):
+    from opentelemetry import baggage, context
+    token = context.attach(baggage.set_baggage('tenant', 'blue'))
+    try:
+        assert host.call(observed_targets.current_baggage) == {'tenant': 'blue'}
+    finally:
+        context.detach(token)
+
+
 def test_an_observer_may_use_the_executor_that_it_observes(host, whole):
     def begin(task):
         begun.append(task)
