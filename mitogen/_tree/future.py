@@ -6,6 +6,7 @@ Futures: results that hosts will give.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import queue
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
@@ -126,6 +127,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._queue = queue
         self._handle: Optional[int] = None
         self._timer: Any = None
+        self._is_limited = False
         #: Called once it is done, on any thread, before callbacks are.
         self._on_done: Optional[Callable[[], None]] = None
         self._observed: Optional[observing.Observed] = None
@@ -237,12 +239,17 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             return False
         self._forget()
         self.host._tasks.cancel(self._handle, self._queue)
+        if self._is_limited:
+            # The end of a broker waits for its timers.
+            with contextlib.suppress(mitogen.core.Error):
+                self.host.router.broker.defer(self._stop_timer)
         return True
 
     # Deadlines. All on the broker's thread.
 
     def _limit(self, seconds: float) -> None:
         broker = self.host.router.broker
+        self._is_limited = True
 
         def begin() -> None:
             if not self.done():

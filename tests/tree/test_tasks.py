@@ -174,6 +174,16 @@ def test_a_deadline_in_the_past(host):
     assert host.call(targets.add, 1, 2) == 3
 
 
+def test_a_deadline_of_what_was_cancelled_holds_nothing_up(host, whole):
+    futures = [host.options(timeout=600).submit(time.sleep, 600) for _ in range(3)]
+    whole.broker.defer_sync(int)
+    timers = [future._timer for future in futures]
+    for future in futures:
+        future.cancel()
+    whole.broker.defer_sync(int)
+    assert [timer.active for timer in timers] == [False] * len(timers)
+
+
 def test_what_is_in_time_is_not_stopped(host):
     assert host.options(timeout=600).call(targets.add, 1, 2) == 3
 
