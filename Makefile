@@ -16,7 +16,7 @@
 #   make test-free-threaded  a CPython without a GIL: the tests of the core, warnings as errors, and many threads at once
 #                       (THREADS_SECONDS=60 for each of three parts)
 #   make flood          4 GiB through a context in the middle, and floods in both directions, over both cores
-#   make fuzz           fuzz frames, routes, pickles, the bootstrap, both cores at once, a master (FUZZ_SECONDS=60 each)
+#   make fuzz           fuzz frames, routes, pickles, the bootstrap, both cores at once, a master, tasks (FUZZ_SECONDS=60 each)
 #   make soak           half an hour of everything at once for each core, under kills and stops (SOAK_SECONDS=1800)
 #   make bench          the benchmarks beside other libraries; make bench-quick for a short look
 #   make recordings     the pictures of the program in the manual, from real runs (root, for hosts of their own)
@@ -127,6 +127,7 @@ fuzz:
 	$(BIN)/python tests/fuzz/bootstrap_fuzz.py --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/differential_fuzz.py --seconds $(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/master_fuzz.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/task_fuzz.py --seconds $(FUZZ_SECONDS)
 
 soak:
 	@tools/setup test

@@ -57,3 +57,14 @@ def test_a_master_that_is_lied_to_does_what_it_did_before(seed):
          '--seed', str(seed), '--batches', '3'],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     assert (proc.returncode, proc.stdout) == (0, '3 batches in 1 rows, all held\n')
+
+
+@pytest.mark.parametrize('seed', [5, 8])
+def test_each_task_is_accounted_for(seed):
+    """
+    With the first one, a deadline of a task that was cancelled held the end of its tree up.
+    """
+    proc = subprocess.run(
+        [sys.executable, os.path.join(places.FUZZ, 'task_fuzz.py'), '--seed', str(seed)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    assert proc.returncode == 0, proc.stdout
