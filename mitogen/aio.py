@@ -3,4 +3,6 @@
 The classes of :mod:`mitogen` for asyncio, for masters of Python 3.9 and newer.
 """
 
-from mitogen._tree.aio import Group, Host, Stream, Tree  # noqa: F401
+from mitogen._tree.aio import Group, Host, Stream, Tree
+
+__all__ = ['Group', 'Host', 'Stream', 'Tree']

@@ -3,4 +3,6 @@
 Spans of OpenTelemetry for tasks, for masters of Python 3.9 and newer.
 """
 
-from mitogen._tree.tracing import observe  # noqa: F401
+from mitogen._tree.tracing import observe
+
+__all__ = ['observe']

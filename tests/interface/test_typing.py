@@ -17,6 +17,7 @@ PACKAGE = os.path.dirname(mitogen.__file__)
 STUBS = sorted(name[:-4] for name in os.listdir(PACKAGE) if name.endswith('.pyi'))
 
 TYPED = os.path.join(places.TESTS, 'interface', 'typing_usage.py')
+WRONG = os.path.join(places.TESTS, 'interface', 'typing_wrong.py')
 
 pytest.importorskip('mypy')
 
@@ -56,13 +57,13 @@ def examples():
 @pytest.fixture(scope='module')
 def checked(tmp_path_factory):
     """
-    The output of one run of mypy over the typed program and the examples.
+    The output of one run of mypy over the typed programs and the examples.
     """
     folder = tmp_path_factory.mktemp('mypy')
     paths = examples() if os.path.isdir(os.path.join(places.ROOT, 'examples')) else []
     names = [os.path.basename(path)[:-3] for path in paths]
     (folder / 'mypy.ini').write_text(CONFIG.format(examples=','.join(names + ['demo_pkg.*'])))
-    status, out = run(['mypy', '--config-file', str(folder / 'mypy.ini'), '--cache-dir', os.devnull, TYPED] + paths,
+    status, out = run(['mypy', '--config-file', str(folder / 'mypy.ini'), '--cache-dir', os.devnull, TYPED, WRONG] + paths,
                       os.path.dirname(paths[0]) if paths else folder)
     assert status in (0, 1), out
     return out
@@ -74,13 +75,20 @@ def test_a_typed_program_passes_the_strict_checks(checked):
 
 
 @pytest.mark.once
+def test_each_wrong_line_of_a_program_is_refused_and_no_other(checked):
+    with open(WRONG) as fp:
+        wrong = {number for number, line in enumerate(fp, 1) if line.endswith('# wrong\n')}
+    assert {int(number) for number in re.findall(r'typing_wrong\.py:(\d+): error:', checked)} == wrong, checked
+
+
+@pytest.mark.once
 @pytest.mark.skipif(not os.path.isdir(os.path.join(places.ROOT, 'examples')), reason='needs the source tree')
 def test_the_examples_use_the_interface_as_the_stubs_have_it(checked):
     assert len(examples()) > 3
     # Errors that a version of mypy finds in the standard library's stub of logging.Handler.lock are
     # not about us.
     errors = [line for line in checked.splitlines()
-              if ': error:' in line and not re.search(r'"(RLock \| None|Optional\[(RLock|LockType)\])"', line)]
+              if ': error:' in line and 'typing_wrong.py' not in line and not re.search(r'"(RLock \| None|Optional\[(RLock|LockType)\])"', line)]
     assert errors == [], checked
 
 
