@@ -23,6 +23,21 @@ _LOAD_CONST = opcode.opmap['LOAD_CONST']
 # New in 3.14: the operand is itself the (small) integer that is pushed.
 _LOAD_SMALL_INT = opcode.opmap.get('LOAD_SMALL_INT', -1)
 
+_LOAD_NAME = opcode.opmap['LOAD_NAME']
+_LOAD_ATTR = opcode.opmap['LOAD_ATTR']
+_COMPARE_OP = opcode.opmap['COMPARE_OP']
+_JUMP_IF_FALSE = opcode.opmap.get('POP_JUMP_IF_FALSE', opcode.opmap.get('POP_JUMP_FORWARD_IF_FALSE'))
+
+# Operands of absolute jumps count bytes, from 3.10 on pairs of them.
+_JUMP_UNIT = 1 if sys.version_info >= (3, 10) else 2
+
+# Low bits of operands that are no part of a number.
+_ATTR_BITS = 1 if sys.version_info >= (3, 12) else 0
+_COMPARE_BITS = 5 if sys.version_info >= (3, 13) else 4 if sys.version_info >= (3, 12) else 0
+
+_EQUAL = opcode.cmp_op.index('==')
+_MAIN = set(['__name__', '__main__'])
+
 # 3.15 has None among constants that need no place in the code object. Its
 # operand of IMPORT_NAME has two bits about laziness below the name's number.
 _LOAD_COMMON_CONSTANT = -1
@@ -30,6 +45,13 @@ _LAZY_BITS = 0
 if sys.version_info >= (3, 15):
     _LOAD_COMMON_CONSTANT = opcode.opmap['LOAD_COMMON_CONSTANT']
     _LAZY_BITS = 2
+
+#: Operations that push a constant.
+_LOADS = (_LOAD_CONST, _LOAD_SMALL_INT, _LOAD_COMMON_CONSTANT)
+
+#: Operations between a condition and its jump. From 3.13 on a name is made a truth value before it.
+_CACHES = b'\0'
+_NOTHING = (0, opcode.opmap.get('TO_BOOL', 0))
 
 
 def _byte_operations(code):
@@ -54,43 +76,123 @@ def _byte_operations(code):
             yield op, operand
 
 
-def _word_operations(code):
+def _imports_by_walking(code):
     """
-    Yield `(opcode, operand)` for code in the format of Python 3.6 and newer:
-    every operation is two bytes. Inline caches (3.11) look like operation 0
-    with an operand that nobody asks for.
-    """
-    data = code.co_code
-    high = 0
-    for index in range(0, len(data), 2):
-        op = data[index]
-        operand = high | data[index + 1]
-        if op == _EXTENDED_ARG:
-            high = operand << 8
-        else:
-            high = 0
-            yield op, operand
-
-
-def _imports_by_walking(code, operations):
-    """
-    Yield the imports in `code`. The compiler always pushes the level and the
+    Yield the imports in code of Python 2. The compiler always pushes the level and the
     list of names straight before the import, so the two youngest constants
     are the ones.
     """
     names = code.co_names
     consts = code.co_consts
     level = fromlist = None
-    for op, operand in operations(code):
+    for op, operand in _byte_operations(code):
         if op == _LOAD_CONST:
             level, fromlist = fromlist, consts[operand]
-        elif op == _LOAD_SMALL_INT:
-            level, fromlist = fromlist, operand
+        elif op == _IMPORT_NAME:
+            yield level, names[operand], fromlist or ()
+
+
+class _Words(object):
+    """
+    Code in the format of Python 3.6 and newer: every operation is two bytes. It is searched and
+    read backwards, since few of its operations matter here.
+
+    :param code: Code object.
+    """
+    def __init__(self, code):
+        self._names = code.co_names
+        self._consts = code.co_consts
+        #: Inline caches (3.11) look like operation 0.
+        self._ops = code.co_code[::2]
+        self._args = code.co_code[1::2]
+
+    def _find(self, op):
+        """
+        Yield each place of an operation.
+        """
+        index = self._ops.find(op)
+        while index >= 0:
+            yield index
+            index = self._ops.find(op, index + 1)
+
+    def _operand(self, index):
+        """
+        Return the operand of an operation, and the place before it.
+        """
+        operand, shift = self._args[index], 8
+        index -= 1
+        while index >= 0 and self._ops[index] == _EXTENDED_ARG:
+            operand |= self._args[index] << shift
+            shift += 8
+            index -= 1
+        return operand, index
+
+    def _constant(self, index):
+        """
+        Return the youngest constant that was pushed up to a place, and the place before it.
+        """
+        while self._ops[index] not in _LOADS:
+            index -= 1
+        op = self._ops[index]
+        operand, index = self._operand(index)
+        if op == _LOAD_CONST:
+            operand = self._consts[operand]
         elif op == _LOAD_COMMON_CONSTANT:
             # Neither a level nor a list of names is one, but for None.
-            level, fromlist = fromlist, None
-        elif op == _IMPORT_NAME:
-            yield level, names[operand >> _LAZY_BITS], fromlist or ()
+            operand = None
+        return operand, index
+
+    def imports(self):
+        """
+        Yield pairs of place and import. The compiler always pushes the level and the list of names
+        straight before the import.
+        """
+        for index in self._find(_IMPORT_NAME):
+            operand, before = self._operand(index)
+            fromlist, before = self._constant(before)
+            level, _ = self._constant(before)
+            yield index, (level, self._names[operand >> _LAZY_BITS], fromlist or ())
+
+    def _pushed_text(self, index):
+        """
+        Return the name or text that is pushed at a place, and the place before it.
+        """
+        op = self._ops[index]
+        operand, before = self._operand(index)
+        if op == _LOAD_CONST:
+            return self._consts[operand], before
+        if op == _LOAD_NAME or op == _LOAD_ATTR:
+            return self._names[operand >> (_ATTR_BITS if op == _LOAD_ATTR else 0)], before
+        return None, before
+
+    def _is_never_true(self, index):
+        """
+        Tell whether the condition of a jump is one that only a type checker or a main program
+        meets.
+        """
+        _, index = self._operand(index)
+        while self._ops[index] in _NOTHING:
+            index -= 1
+        if self._ops[index] != _COMPARE_OP:
+            return self._pushed_text(index)[0] == 'TYPE_CHECKING'
+        operand, index = self._operand(index)
+        text, index = self._pushed_text(index)
+        return operand >> _COMPARE_BITS == _EQUAL and set([text, self._pushed_text(index)[0]]) == _MAIN
+
+    def never_run(self):
+        """
+        Return pairs of first place and end, for operations below such conditions.
+        """
+        found = []
+        for index in self._find(_JUMP_IF_FALSE):
+            if self._is_never_true(index):
+                end, _ = self._operand(index)
+                if _JUMP_IF_FALSE in opcode.hasjabs:
+                    end //= _JUMP_UNIT
+                else:
+                    end += len(self._ops) - len(self._ops[index + 1:].lstrip(_CACHES))
+                found.append((index, end))
+        return found
 
 
 def _imports_by_dis(code):
@@ -127,36 +229,21 @@ def codeobj_imports(co):
         ``('*',)`` for a star, empty for a plain ``import``.
     """
     if sys.version_info < (3,):
-        return _imports_by_walking(co, _byte_operations)
+        return _imports_by_walking(co)
     if sys.version_info < (3, 16):
-        return _imports_by_walking(co, _word_operations)
+        return (found for _, found in _Words(co).imports())
     return _imports_by_dis(co)
-
-
-def _is_for_type_checkers(co):
-    """
-    Yield for each import of a code object, in order, whether ``if
-    TYPE_CHECKING:`` keeps it from being performed.
-    """
-    import dis
-    end, asked = -1, False
-    for ins in dis.get_instructions(co):
-        if ins.opname == 'EXTENDED_ARG':
-            continue
-        if ins.opname == 'IMPORT_NAME':
-            yield ins.offset < end
-        elif asked and 'JUMP_' in ins.opname and 'IF_FALSE' in ins.opname:
-            end = max(end, ins.argval)
-        # From 3.13 on the name is made a truth value before the jump.
-        asked = ins.opname.startswith('LOAD_') and ins.argval == 'TYPE_CHECKING' or asked and ins.opname == 'TO_BOOL'
 
 
 def _imports_when_run(co):
     """
-    Yield what :func:`codeobj_imports` does, without the imports that only a
-    type checker sees.
+    Yield what :func:`codeobj_imports` does, without the imports that only a type checker sees, and
+    those of a module that runs as the main program.
     """
-    found = codeobj_imports(co)
-    if 'TYPE_CHECKING' not in co.co_names or sys.version_info < (3,):
-        return found
-    return (each for each, left_out in zip(found, _is_for_type_checkers(co)) if not left_out)
+    if sys.version_info < (3,) or sys.version_info >= (3, 16) or \
+            'TYPE_CHECKING' not in co.co_names and '__name__' not in co.co_names:
+        return codeobj_imports(co)
+    words = _Words(co)
+    never = words.never_run()
+    return (found for index, found in words.imports()
+            if not any(first < index < end for first, end in never))

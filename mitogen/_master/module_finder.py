@@ -33,6 +33,23 @@ _later_by_source = _BySource()
 _NAME_RE = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$')
 
 
+def _texts_in(code):
+    """
+    Yield the texts in code that are neither names of what it imports or exports, nor of its classes
+    and functions.
+    """
+    names = set(code.co_names)
+    own = set(const.co_name for const in code.co_consts if isinstance(const, types.CodeType))
+    consts = list(code.co_consts)
+    while consts:
+        const = consts.pop(0)
+        if isinstance(const, str):
+            if const not in own:
+                yield const
+        elif isinstance(const, (tuple, frozenset)) and not names.issuperset(const):
+            consts.extend(const)
+
+
 def _imports_by_name(code):
     """
     Yield the modules that code may import by name: each text in it that may
@@ -40,12 +57,8 @@ def _imports_by_name(code):
     """
     if not set(code.co_names) & set(['__import__', 'import_module']):
         return
-    consts = list(code.co_consts)
-    while consts:
-        const = consts.pop(0)
-        if isinstance(const, (tuple, frozenset)):
-            consts.extend(const)
-        elif isinstance(const, str) and _NAME_RE.match(const):
+    for const in _texts_in(code):
+        if _NAME_RE.match(const):
             yield None, const, ()
 
 

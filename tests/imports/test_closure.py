@@ -109,8 +109,9 @@ def test_packages_and_what_is_in_them_are_asked_for_at_once(router, make):
     assert [record.args[1] for record in logs.records if 'asks for' in record.msg] == ['clo_a.b.c', 'clo_a']
 
 
-def test_what_only_type_checkers_import_is_not_sent(router, make):
-    make({'clo_typed.py': 'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import clo_type\nimport clo_needed\n',
+def test_what_only_type_checkers_and_main_programs_import_is_not_sent(router, make):
+    make({'clo_typed.py': 'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import clo_type\nimport clo_needed\n'
+                          'if __name__ == "__main__":\n    import clo_type\n',
           'clo_type.py': '', 'clo_needed.py': ''})
     child = router.local()
     imported(child, 'clo_typed', '0')
@@ -250,6 +251,26 @@ def test_what_is_imported_by_a_text_comes_along(router, make):
     child = router.local()
     imported(child, 'clo_user', '0')
     assert child.call(eval, "%s._cache['clo_named'][2]" % IMPORTER).endswith('clo_named.py')
+
+
+def test_names_of_classes_and_of_what_is_imported_are_none_of_modules(router, make):
+    make({
+        'clo_user.py': 'from clo_other import (clo_thing, clo_thing as x)\n__import__("clo_named")\n'
+                       'class clo_class(object):\n    pass\n__all__ = ["clo_class", "clo_thing", "x"]\n',
+        'clo_other.py': 'clo_thing = 1', 'clo_thing.py': '', 'clo_class.py': '', 'clo_named.py': '',
+    })
+    child = router.local()
+    imported(child, 'clo_user', '0')
+    assert sorted(name for name in child.call(eval, 'list(%s._cache)' % IMPORTER) if name.startswith('clo_')) == [
+        'clo_named', 'clo_other', 'clo_user']
+
+
+def test_a_part_of_this_package_is_sent_compiled_to_a_child_that_is_near(router, make):
+    make({'clo_user.py': 'import mitogen._folders'})
+    child = router.local(python_path=[sys.executable, '-S'])
+    imported(child, 'clo_user', '0')
+    assert child.call(eval, "b'\\0' in __import__('zlib').decompress(%s._cache['mitogen._folders'][3])[:9]" % IMPORTER)
+    assert 'def _copied' in child.call(eval, "__import__('inspect').getsource(__import__('mitogen._folders')._folders)")
 
 
 def test_modules_of_other_systems_cost_no_request(router, make):

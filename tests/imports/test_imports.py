@@ -73,13 +73,24 @@ if x:
     import e
 if TYPE_CHECKING: %s import no_e
 import f
+if __name__ == '__main__':
+    import no_f
+elif x:
+    import g
+if '__main__' == __name__: import no_g
+if __name__ != '__main__':
+    import h
+if __name__ == '__main__' or x:
+    import i
+x = __name__ == '__main__'
+if x: import j
 '''
 
 
-def test_imports_for_type_checkers_are_none_of_those_that_are_performed():
+def test_imports_for_type_checkers_and_main_programs_are_none_of_those_that_are_performed():
     code = compile(CHECKED % ('f(1, [2]); ' * 300,), '<test>', 'exec', 0, True)
     found = [name for _, name, _ in mitogen.imports._imports_when_run(code)]
-    assert found == ['typing', 'typing', 'a', 'b', 'c', 'd', 'e', 'f']
+    assert found == ['typing', 'typing', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j']
     assert [name for _, name, _ in mitogen.imports.codeobj_imports(code)].count('no_e') == 1
     nothing = compile('import a', '<test>', 'exec', 0, True)
     assert list(mitogen.imports._imports_when_run(nothing)) == [(0, 'a', ())]
@@ -98,7 +109,7 @@ def test_walking_agrees_with_dis_on_the_standard_library():
     for path in sorted(glob.glob(os.path.join(os.path.dirname(os.__file__), '*.py')))[::8]:
         with open(path, 'rb') as fp:
             code = compile(fp.read(), path, 'exec', 0, True)
-        walked = list(mitogen.imports._imports_by_walking(code, mitogen.imports._word_operations))
+        walked = [found for _, found in mitogen.imports._Words(code).imports()]
         assert walked == list(mitogen.imports._imports_by_dis(code)), path
         compared += len(walked)
     assert compared > 50
