@@ -31,6 +31,10 @@ class _Distance(object):
     #: Seconds of a round trip from which on a child is far.
     far = 0.04
 
+    #: Seconds from which on a child is far that talks to us through a pipe. Other work of the
+    #: processors delays it by as much as a network would.
+    far_by_pipe = 0.08
+
     #: Bytes a second, as long as nothing is known.
     guessed_rate = 1048576.0
 
@@ -43,6 +47,8 @@ class _Distance(object):
     def __init__(self, conn):
         #: In seconds.
         self.round_trip = _seconds_of_handshake(conn)
+        if getattr(conn, '_is_far', False) is not True:
+            self.far = self.far_by_pipe
         #: In bytes a second, :data:`None` if it is not known.
         self.rate = None
         #: (time, bytes) of messages that are not confirmed.
