@@ -42,9 +42,10 @@ class ImportPolicy(object):
         """Return the exception class that says why not, or False."""
         if self.overrides and not self.overriden(fullname):
             return ModuleDeniedByOverridesError
+        lineage = set(module_lineage(fullname))
         for names, cls in ((self.blocks, ModuleDeniedByBlocksError),
                            (Importer.ALWAYS_BLACKLIST, ModuleUnsuitableError)):
-            if not set(names).isdisjoint(module_lineage(fullname)):
+            if not lineage.isdisjoint(names):
                 return cls
         return False
 

@@ -11,8 +11,8 @@ import os  # house
 import zlib  # house
 
 
-from mitogen.master import _file_cache, _get_bytecode, _log_swallowed, _stamp_of, _with_head, _with_packages  # house
-from mitogen.master import get_child_modules, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _file_cache, _FURNISH_RE, _get_bytecode, _kept, _log_swallowed, _read_file  # house
+from mitogen.master import _stamp_of, _with_head, _with_packages, get_child_modules, PY3, RESPONDER_LOG, to_text  # house
 
 
 #: All that a child is told about a module, but for its content. The path is
@@ -35,17 +35,40 @@ class _Parcels(object):
         self._responder = responder
         self._parcels = {}
         self._needs = {}
+        #: Name -> whether children run exactly the file of a module.
+        self._is_whole_file = {}
+        #: Names of modules whose files were looked at in this slice of work, :data:`None` between
+        #: two slices.
+        self._looked_at = None
+
+    def begin(self):
+        """
+        Begin one slice of work, in which each file is looked at once.
+        """
+        self._looked_at = set()
+        _kept.begin()
+
+    def end(self):
+        """
+        Look at all files anew from now on.
+        """
+        self._looked_at = None
+        _kept.end()
 
     def get(self, fullname):
         """
         Return the :class:`_Parcel` of a module. The policy is not asked.
         """
         parcel = self._parcels.get(fullname)
-        if parcel is not None and self.is_fresh(parcel):
+        looked_at = self._looked_at
+        if parcel is not None and (looked_at and fullname in looked_at or self.is_fresh(parcel)):
+            if looked_at is not None:
+                looked_at.add(fullname)
             return parcel
         if parcel is not None:
             self._responder._forget(fullname)
             self._needs.pop(fullname, None)
+            self._is_whole_file.pop(fullname, None)
         parcel = self._find(fullname)
         if self._responder._keeps(parcel, self._parcels):
             self._parcels[fullname] = parcel
@@ -104,10 +127,24 @@ class _Parcels(object):
         return to_text(name) in (self.get(fullname).present or ())
 
     def _has_bytecode(self, parcel):
-        return (PY3 and parcel.stamp is not None and
-                parcel.path.endswith('.py') and
-                self._responder._find_servable(parcel.name)[1] is not None and
-                self._responder._is_sent_as_it_is(parcel.name))
+        found = self._is_whole_file.get(parcel.name)
+        if found is None:
+            found = (PY3 and parcel.stamp is not None and
+                     parcel.path.endswith('.py') and
+                     self._responder._find_servable(parcel.name)[1] is not None and
+                     self._responder._is_sent_as_it_is(parcel.name))
+            if parcel.name in self._parcels:
+                self._is_whole_file[parcel.name] = found
+        return found
+
+    @staticmethod
+    def _is_small_part(parcel):
+        """
+        Tell whether a module is one of this package that only children import, and has a file of
+        its own. Far children are sent less if they compile it.
+        """
+        return parcel.name.startswith('mitogen._') and PY3 and parcel.stamp is not None and \
+            _FURNISH_RE.search(_read_file(parcel.path)) is None
 
     def content(self, parcel, as_bytecode, level):
         """
@@ -119,11 +156,12 @@ class _Parcels(object):
         """
         if self._stands_for_another(parcel):
             return zlib.compress(parcel.load.text.encode('utf-8'))
-        as_bytecode = as_bytecode and self._has_bytecode(parcel)
         if parcel.name.partition('.')[0] == 'mitogen':
-            # Compressed as well as possible: modules of this package go to all
-            # children.
-            level = 9
+            as_bytecode = as_bytecode and not level and self._is_small_part(parcel)
+            # Else compressed as well as possible: modules of this package go to all children.
+            level = 0 if as_bytecode else 9
+        else:
+            as_bytecode = as_bytecode and self._has_bytecode(parcel)
 
         def make():
             return zlib.compress(self._make(parcel, as_bytecode), level)

@@ -181,12 +181,15 @@ class _Push(object):
         if self._router.stream_by_id(stream.protocol.remote_id) is not stream:
             return
         began = mitogen.core.now()
+        self._parcels.begin()
         try:
             data = next(self._messages, None)
         except Exception:
             _log_swallowed(RESPONDER_LOG, 'cannot answer %s', stream)
             self._messages = iter([self._give_up()])
             data = next(self._messages)
+        finally:
+            self._parcels.end()
         self._responder.get_module_secs += mitogen.core.now() - began
         if data is None:
             self._messages = None
@@ -321,20 +324,19 @@ class _Push(object):
     def _is_wanted(self, fullname, is_sure):
         if fullname == self._root:
             return True
-        top, _, rest = fullname.partition('.')
+        top = fullname.partition('.')[0]
+        package, _, name = fullname.rpartition('.')
         policy = self._responder.policy
         if (fullname in self._sent or
                 fullname == '__main__' or
                 top in sys.builtin_module_names or
                 top in self._announcement.names and
-                not policy.overriden(fullname) or policy.denied(fullname)):
+                not (policy.overrides and policy.overriden(fullname))):
             return False
         try:
-            if rest:
-                package, _, name = fullname.rpartition('.')
-                return self._parcels.has_inside(package, name)
-            return is_sure is None and \
-                self._parcels.get(fullname).path is not None or bool(is_sure)
+            is_there = self._parcels.has_inside(package, name) if package else \
+                is_sure is None and self._parcels.get(fullname).path is not None or bool(is_sure)
+            return is_there and not policy.denied(fullname)
         except Exception:
             _log_swallowed(RESPONDER_LOG, 'cannot find %r', fullname)
             return False
