@@ -10,8 +10,11 @@ import collections  # house
 import os  # house
 import threading  # house
 
+import mitogen.core  # house
+import mitogen.parent  # house
+
 from mitogen.master import _Archive, _find_spec, _log_swallowed, _normalize, _Platform, _Sites, _TooLarge  # house
-from mitogen.master import _WheelFiles, b, is_stdlib_path, PY3, RESPONDER_LOG  # house
+from mitogen.master import _WheelFiles, b, is_stdlib_path, PY3, RESPONDER_LOG, to_text  # house
 
 
 _TAKE = u'\0take '
@@ -46,6 +49,12 @@ class _Load(object):
         self.present = present
         self.text = text
 
+    def comes_whole(self):
+        """
+        Tell whether the module fetches its distribution.
+        """
+        return self.text is not None and '.take(' in self.text
+
 
 def _refused_by(stream):
     """
@@ -59,6 +68,33 @@ def _refused_by(stream):
     return refused
 
 
+class _Takes(object):
+    """
+    The distributions that one child was offered.
+    """
+    def __init__(self):
+        #: (module, description of the child) -> functions that send the answer once it is known.
+        #: If there is none, the child has not asked yet.
+        self.open = {}
+        #: Modules that stand for distributions, were sent, and are not offered yet.
+        self.names = []
+        #: Names of modules whose distributions were offered.
+        self.offered = set()
+        #: The text that says what the child can load, once it has asked for one.
+        self.description = None
+
+
+def _takes_of(stream):
+    """
+    Return the :class:`_Takes` of the child at the other end of a stream.
+    """
+    protocol = stream.protocol
+    takes = getattr(protocol, '_takes', None)
+    if not isinstance(takes, _Takes):
+        takes = protocol._takes = _Takes()
+    return takes
+
+
 class _Freight(object):
     """
     Decides which distributions of one router travel whole, and answers the
@@ -70,6 +106,9 @@ class _Freight(object):
     #: Archives that are kept, in bytes.
     most_kept = 64 * 1048576
 
+    #: Bytes of a compressed archive, and of another, that a child is sent before it asks for it.
+    most_ahead, most_stored_ahead = 1048576, 4194304
+
     def __init__(self, responder, router):
         self._responder = responder
         self._router = router
@@ -78,7 +117,8 @@ class _Freight(object):
         #: travel. Any thread; never changed in place.
         self._chosen = {}
         self._own = None
-        #: (path, stamp, magic, limit) -> _Archive, or text that says why there is none.
+        #: (path, stamp, magic, limit, is it stored) -> _Archive, or text that says why there is
+        #: none.
         self._made = collections.OrderedDict()
         #: Key as above -> functions that wait for it.
         self._wanted = {}
@@ -166,6 +206,45 @@ class _Freight(object):
             return None
         return _Load(None, origin, None, _REFUSAL % (fullname, '', _NO_RECORD))
 
+    def prepare(self, stream, fullname, runs_our_bytecode):
+        """
+        Have the archive made that a child is likely to ask for, as it was just sent the module that
+        stands for it.
+
+        :param stream: to the child.
+        :param bool runs_our_bytecode: the child does.
+        """
+        distribution = self._sites.find(fullname)
+        if distribution is None or self._chosen.get(_normalize(distribution.name)) or \
+                distribution.natives and not runs_our_bytecode or \
+                distribution.size_of_all(distribution.files) > self._router.limits.shipped_data_bytes:
+            return
+        self._get_archive(distribution, self._own_platform().magic if runs_our_bytecode else '', stream,
+                          lambda made: None)
+
+    def send_ahead(self, stream):
+        """
+        Send small distributions to a child before it asks for them, once it has asked for one and
+        so has said what it can load.
+        """
+        takes = _takes_of(stream)
+        while takes.names and takes.description is not None:
+            name = takes.names.pop(0)
+            if name not in takes.offered:
+                self._take(stream, name, takes.description)
+
+    def _send(self, stream, fullname, resource, content):
+        message = mitogen.core.Message.pickled((to_text(fullname), to_text(resource)), content)
+        message.dst_id = stream.protocol.remote_id
+        message.handle = mitogen.core.LOAD_RESOURCE
+        self._router._async_route(message)
+
+    def _own_platform(self):
+        if self._own is None:
+            import mitogen._freight
+            self._own = _Platform(mitogen._freight.describe())
+        return self._own
+
     def answer(self, stream, fullname, resource, reply):
         """
         Answer a request, now or later.
@@ -177,6 +256,7 @@ class _Freight(object):
         """
         if resource.startswith(_TAKE):
             self._take(stream, fullname, resource[len(_TAKE):], reply)
+            self.send_ahead(stream)
         elif resource.startswith(_PIECE):
             reply(self._get_piece(resource[len(_PIECE):]))
         else:
@@ -191,23 +271,32 @@ class _Freight(object):
                 self._made[key] = self._made.pop(key)
                 return made.pieces[int(number)]
 
-    def _take(self, stream, fullname, description, reply):
+    def _take(self, stream, fullname, description, reply=None):
         """
         Answer a child that wants the distribution of a module.
+
+        :param reply: as of :meth:`answer`, :data:`None` if the child has not asked yet.
         """
-        if self._own is None:
-            import mitogen._freight
-            self._own = _Platform(mitogen._freight.describe())
-        platform = _Platform(description)
+        takes, key = _takes_of(stream), (fullname, description)
+        replies = [reply] * (reply is not None)
+        if key in takes.open:
+            # There is one answer for both: the child finds it by the key.
+            takes.open[key] += replies
+            return
+        takes.description = description
+        own, platform = self._own_platform(), _Platform(description)
         first = self._find(fullname)
         if first is None or not self._is_whole(first):
-            return reply(b('no it is not among those that travel whole'))
+            for func in replies:
+                func(b('no it is not among those that travel whole'))
+            return
+        takes.open[key] = replies
+        # The child may ask while an offer is on its way, which has brought the pieces.
+        is_first = fullname not in takes.offered
+        takes.offered.add(fullname)
 
         def on_made(made):
-            if not isinstance(made, _Archive):
-                # From now on its modules are sent one by one.
-                _refused_by(stream).add(first.label)
-            reply(self._describe(made, self._router.target_cache_bytes))
+            self._offer(stream, key, made, first.label, takes.open.pop(key), is_first)
 
         distribution, why = self._choose(first, fullname, platform)
         if distribution is None:
@@ -215,8 +304,32 @@ class _Freight(object):
         else:
             # A child chooses among two archives. It cannot cause more to be
             # made.
-            magic = self._own.magic if platform.magic == self._own.magic else ''
-            self._get_archive(distribution, magic, on_made)
+            magic = own.magic if platform.magic == own.magic else ''
+            self._get_archive(distribution, magic, stream, on_made)
+
+    def _offer(self, stream, key, made, label, replies, with_pieces):
+        """
+        Send a child an archive, or why there is none. Of a small one, and of what was not asked
+        for, all pieces go before the answer, so that the child finds them.
+
+        :param replies: functions that send an answer, none if the child has not asked yet.
+        :param bool with_pieces: they were not sent before.
+        """
+        if self._router.stream_by_id(stream.protocol.remote_id) is not stream:
+            return
+        fullname, description = key
+        kept = self._router.target_cache_bytes
+        if not isinstance(made, _Archive):
+            # From now on its modules are sent one by one.
+            _refused_by(stream).add(label)
+        elif made.packed_size <= (self.most_ahead if mitogen.parent._is_far(stream) else self.most_stored_ahead) and not kept:
+            for number in range(1, len(made.pieces) * with_pieces):
+                self._send(stream, fullname, u'%s%s %d' % (_PIECE, made.digest, number), made.pieces[number])
+        elif not replies:
+            return
+        content = self._describe(made, kept)
+        for func in replies or [lambda content: self._send(stream, fullname, _TAKE + description, content)]:
+            func(content)
 
     def _choose(self, first, fullname, platform):
         """
@@ -263,20 +376,24 @@ class _Freight(object):
         head = 'ok %s %d %d %d\n' % (made.digest, made.size, len(made.pieces), kept)
         return head.encode('utf-8') + (b('') if kept else made.pieces[0])
 
-    def _get_archive(self, distribution, magic, func):
+    def _get_archive(self, distribution, magic, stream, func):
         """
         Call a function with an archive, or with text that says why there is none,
         once that is known.
+
+        :param stream: that it is for. A small one for a child of this machine is not compressed.
         """
         most = self._most_of(distribution)
-        key = distribution.origin, distribution.stamp, magic, most
+        is_stored = not mitogen.parent._is_far(stream) and \
+            distribution.size_of_all(distribution.files) <= self._router.limits.shipped_data_bytes
+        key = distribution.origin, distribution.stamp, magic, most, is_stored
         made = self._made.get(key)
         if made is not None:
             return func(made)
         waiting = self._wanted.setdefault(key, [])
         waiting.append(func)
         if len(waiting) == 1:
-            self._packing.append((key, distribution, magic, most))
+            self._packing.append((key, distribution, magic, most, is_stored))
             if len(self._packing) == 1:
                 self._make_next()
 
@@ -293,12 +410,12 @@ class _Freight(object):
             return float('inf')
         return self._router.limits.shipped_bytes
 
-    def _make(self, key, distribution, magic, most):
+    def _make(self, key, distribution, magic, most, is_stored):
         """
         Make an archive. A thread of its own, as that takes seconds.
         """
         try:
-            made = self._pack(distribution, magic, most)
+            made = self._pack(distribution, magic, most, is_stored)
         except _TooLarge:
             made = ('the size of %s: compressed it has more than the %d bytes of '
                     'limits.shipped_bytes; call router.ship(%r)' % (
@@ -308,7 +425,7 @@ class _Freight(object):
             made = '%s cannot be read: %s' % (distribution.label, e)
         self._router.broker.defer(self._finish, key, made)
 
-    def _pack(self, distribution, magic, most):
+    def _pack(self, distribution, magic, most, is_stored):
         import binascii
         paths, bytecode = distribution.choose(self._responder.policy.denied,
                                               most == float('inf'))
@@ -318,8 +435,8 @@ class _Freight(object):
         # Children wait until an archive is freed, unless this one would never
         # fit otherwise.
         size = distribution.size_of_all(paths)
-        return _Archive(distribution.load(paths), useful, most,
-                        6 if 2 * most < size < 8 * most else 2)
+        level = 0 if is_stored else 6 if 2 * most < size < 8 * most else 2
+        return _Archive(distribution.load(paths), useful, most, level)
 
     def _finish(self, key, made):
         self._packing.popleft()

@@ -11,7 +11,7 @@ import sys  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _Closure, _Distance, _log_swallowed, _refused_by, b, RESPONDER_LOG, to_text  # house
+from mitogen.master import _Closure, _Distance, _log_swallowed, _refused_by, _takes_of, b, RESPONDER_LOG, to_text  # house
 
 
 #: Names that modules of the standard library import where they can. Children of other
@@ -91,6 +91,7 @@ class _Push(object):
         self._answered = collections.deque(maxlen=32)
         #: Distributions whose modules are sent one by one.
         self._refused = _refused_by(stream)
+        self._wholes = _takes_of(stream).names
         self._roots = collections.deque()
         self._messages = None
         self._foreign = _FOREIGN
@@ -150,7 +151,8 @@ class _Push(object):
             def make(root, modules=modules, size=size):
                 return self._make_batches(self._walk_later(root, modules, size))
             for data in self._responder._shipments.get(
-                    (self._kind, size, frozenset(self._refused)), root, self._announcement.names, self._sent, make):
+                    (self._kind, size, frozenset(self._refused)), root, self._announcement.names, self._sent, make,
+                    self._wholes):
                 yield data
         yield mitogen.parent._pack_modules(False, [], [])
         for data in self._make_messages():
@@ -197,6 +199,7 @@ class _Push(object):
         self._responder.good_load_module_size += len(data)
         self._distance.note_sent(len(data))
         mitogen.parent._send_load_module(self._router, stream, data)
+        self._responder._freight.send_ahead(stream)
         room = self._router._room
         if room.is_there(stream):
             self._router._room.call_later(0.0, self._go_on)
@@ -239,7 +242,7 @@ class _Push(object):
         before = frozenset(self._sent)
         for data in self._responder._shipments.get(
                 (self._kind, frozenset(self._refused)), root, self._announcement.names,
-                self._sent, self._make_for_root):
+                self._sent, self._make_for_root, self._wholes):
             yield data
         self._answered.append((root, self._sent.difference(before)))
 
@@ -348,6 +351,8 @@ class _Push(object):
             content = b('') if parcel.path is None else \
                 self._parcels.content(parcel, *self._kind)
             needs = self._list_needs(name)
+            if parcel.load is not None and parcel.load.comes_whole():
+                self._responder._freight.prepare(self._stream, name, self._kind[0])
         except Exception as e:
             if isinstance(e, ImportError):
                 RESPONDER_LOG.debug('%r cannot be served to %s', name,

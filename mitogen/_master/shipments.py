@@ -30,7 +30,7 @@ class _Shipments(object):
         #: Key -> (list as above, iterator over the rest), of those that are made.
         self._begun = {}
 
-    def get(self, kind, root, names, sent, make):
+    def get(self, kind, root, names, sent, make, wholes):
         """
         Yield the contents of the messages that answer a request.
 
@@ -41,6 +41,8 @@ class _Shipments(object):
         :param make:
             Function that makes the answer for a root: it yields pairs of
             content and parcels.
+        :param list wholes:
+            Gets the names of modules that stand for distributions that travel whole.
         """
         policy = self._responder.policy
         key = (kind, root, frozenset(names), frozenset(sent),
@@ -48,14 +50,14 @@ class _Shipments(object):
         kept = self._kept.get(key)
         if kept is not None and self._is_fresh(kept):
             for data, parcels in kept:
-                self._note(parcels, root, sent)
+                self._note(parcels, root, sent, wholes)
                 yield data
             return
         making = self._begun.get(key)
         if making is None:
             making = self._begun[key] = [], make(root)
         for data, parcels in self._follow(key, *making):
-            self._note(parcels, root, sent)
+            self._note(parcels, root, sent, wholes)
             yield data
 
     def _follow(self, key, made, rest):
@@ -104,7 +106,7 @@ class _Shipments(object):
         return sum(len(data) for data, _ in made) + \
             self.name_bytes * (len(names) + len(sent))
 
-    def _note(self, parcels, root, sent):
+    def _note(self, parcels, root, sent, wholes):
         """
         Count modules that are about to be sent.
         """
@@ -112,6 +114,8 @@ class _Shipments(object):
         for parcel in parcels:
             if responder._keeps(parcel, sent):
                 sent.add(parcel.name)
+            if parcel.load is not None and parcel.load.comes_whole():
+                wholes.append(parcel.name)
             if parcel.path is None:
                 responder.bad_load_module_count += 1
             else:

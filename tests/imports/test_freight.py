@@ -212,6 +212,32 @@ def test_what_the_modules_of_a_whole_distribution_import_comes_in_the_same_answe
     assert 'fre_alone.two' in sent and 'fre_data.inner' not in sent
 
 
+@pytest.mark.parametrize('is_far', [False, True])
+def test_what_stands_beside_it_is_sent_before_the_child_asks(router, site, monkeypatch, is_far):
+    monkeypatch.setattr(mitogen.parent, '_is_far', lambda stream: is_far)
+    data = os.urandom(600000)
+    for name, text in [('fre_one', 'if not sys.path:\n    import fre_two, fre_three\n'), ('fre_two', ''), ('fre_three', '')]:
+        made_distributions.install(site, name, {
+            name + '/__init__.py': 'import os, sys\n' + text +
+                                   'size = os.path.getsize(os.path.dirname(__file__) + "/data")\n',
+            name + '/data': data})
+    asked = []
+    answer = mitogen.master._Freight.answer
+    monkeypatch.setattr(mitogen.master._Freight, 'answer', lambda self, stream, fullname, resource, reply: (
+        asked.append(fullname), answer(self, stream, fullname, resource, reply))[1])
+    for _ in range(2):
+        child = router.local()
+        assert imported(child, 'fre_one', 'size') == 600000
+        takes = mitogen.master._takes_of(router.stream_by_id(child.context_id))
+        testlib.wait_for(lambda: 'fre_three' in takes.offered and not takes.open)
+        # The call comes after what was sent before.
+        assert imported(child, 'fre_two', 'size') == imported(child, 'fre_three', 'size') == 600000
+        assert asked == ['fre_one']
+        assert not child.call(eval, "[key for f in __import__('sys').meta_path if type(f).__name__ == 'Importer' "
+                                    "for key in f._resource_requester._cache if 'piece' in key[1]]")
+        del asked[:]
+
+
 def test_a_package_that_lists_its_own_folder_finds_its_modules(router, site):
     made_distributions.install(site, 'fre-list', {
         'fre_list/__init__.py': 'import pkgutil\nnames = [m[1] for m in pkgutil.iter_modules(__path__)]\n',
