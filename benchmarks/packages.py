@@ -123,9 +123,11 @@ def main():
     with open(os.path.join(os.path.dirname(child), 'use_packages.py'), 'w') as fp:
         fp.write(MASTER)
     failed, log = 0, sys.stderr if args.rst else sys.stdout
-    for kind in args.kind or ['native', 'pure', 'uses']:
-        items = [item for item in items_of(kind) if not args.names or item[0] in args.names]
-        own = args.own or environment(root, args.python, checkout, [name for name, _ in items])
+    kinds = dict((kind, [item for item in items_of(kind) if not args.names or item[0] in args.names])
+                 for kind in args.kind or ['native', 'pure', 'uses'])
+    # All at first: some need a package of another kind, and do not say so.
+    own = args.own or environment(root, args.python, checkout, [name for items in kinds.values() for name, _ in items])
+    for kind, items in kinds.items():
         count, worked = 0, []
         for name, found, seconds, requests in run(own, child, items):
             good = not found.startswith('FAILS')
