@@ -78,9 +78,8 @@ USES = [
     ('sortedcontainers', 'import sortedcontainers\nx = list(sortedcontainers.SortedList([2, 1]))'),
     ('keyring', 'import keyring.backend\nx = len(keyring.backend.get_all_keyring()) > 0'),
     ('tabulate', 'import tabulate\nx = tabulate.tabulate([[1]])[:3]'),
-    ('babel', '# shipped\n'
-              'import babel.dates, datetime\nx = babel.dates.format_date(datetime.date(2020, 1, 2), locale="de")'),
-    ('pycountry', '# shipped\nimport pycountry\nx = pycountry.countries.get(alpha_2="DE").name'),
+    ('babel', 'import babel.dates, datetime\nx = babel.dates.format_date(datetime.date(2020, 1, 2), locale="de")'),
+    ('pycountry', 'import pycountry\nx = pycountry.countries.get(alpha_2="DE").name'),
     ('faker', 'import faker\nx = bool(faker.Faker("de_DE").name())'),
     ('phonenumbers', 'import phonenumbers\nx = phonenumbers.parse("+4930123456").country_code'),
     ('text-unidecode', 'import text_unidecode\nx = text_unidecode.unidecode("\\u00e9")'),

@@ -98,7 +98,8 @@ class _Limits(object):
     shipped_bytes = 16777216
 
     #: Bytes of the data of a distribution that travels whole only since its
-    #: modules look for data by path.
+    #: modules look for data by path. 16 times as much if there is little else
+    #: in it.
     shipped_data_bytes = 4194304
 
     #: How many times a master hands a peer a block of 1,000 context ids, which

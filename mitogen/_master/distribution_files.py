@@ -81,6 +81,10 @@ class _DistributionFiles(object):
     #: Bytes of modules that are looked through, if there is no data.
     most_text = 1048576
 
+    #: How many bytes of data there are for each of code in a distribution that is of no use without
+    #: its data, and how much more of it travels then.
+    little_code, much_data = 20, 16
+
     def __init__(self, name, version, tags, files):
         self.name = name
         self.version = version
@@ -170,7 +174,8 @@ class _DistributionFiles(object):
         Tell whether its modules look for data beside themselves, as far as their
         text says so, and whether that data is small.
 
-        :param int most: bytes of data that are small.
+        :param int most:
+            Bytes of data that are small. Of a distribution that has little else, more are.
         """
         if self._by_path is None:
             self._by_path = self._find_by_path(most)
@@ -180,8 +185,9 @@ class _DistributionFiles(object):
         data = self.data()
         texts = [path for path in self.files
                  if path.endswith('.py') and '/tests/' not in path]
-        if self.size_of_all(data) > most or \
-                self.size_of_all(texts) > (most if data else self.most_text):
+        size, code = self.size_of_all(data), self.size_of_all(texts)
+        if code > (most if data else self.most_text) or \
+                size > most * (self.much_data if size > self.little_code * code else 1):
             return False
         for path in texts:
             text = self.read(path)

@@ -246,16 +246,27 @@ def test_a_package_that_lists_its_own_folder_finds_its_modules(router, site):
     assert imported(router.local(), 'fre_list', 'names') == ['one', 'two']
 
 
+HAS_DATA = 'import os\ndef has():\n    return os.path.exists(os.path.join(os.path.dirname(__file__), "x"))\n'
+
+
 def test_much_data_travels_only_if_the_program_says_so(router, site):
     made_distributions.install(site, 'fre-much', {
-        'fre_much/__init__.py': 'import os\n'
-                                'def has():\n    return os.path.exists(os.path.join(os.path.dirname(__file__), "x"))\n',
+        'fre_much/__init__.py': HAS_DATA + '#' * 10000,
         'fre_much/x': b'x' * 100000,
     })
     router.limits.shipped_data_bytes = 50000
     assert imported(router.local(), 'fre_much', 'has()') is False
     router.ship('fre_much')
     assert imported(router.local(), 'fre_much', 'has()') is True
+
+
+def test_much_data_with_little_code_travels(router, site):
+    for name, size in ('fre_most', 790000), ('fre_more', 810000):
+        made_distributions.install(site, name, {name + '/__init__.py': HAS_DATA, name + '/x': b'x' * size})
+    router.limits.shipped_data_bytes = 50000
+    child = router.local()
+    assert imported(child, 'fre_most', 'has()') is True
+    assert imported(child, 'fre_more', 'has()') is False
 
 
 def test_a_wheel_is_sent_to_a_child_that_the_installed_one_is_not_for(router, native, extension, tmp_path):
