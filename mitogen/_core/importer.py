@@ -128,7 +128,11 @@ class Importer(_Fetcher):
         try:
             tup = msg.unpickle()
             if tup[0]:
-                self._answer(tup[0], _checked(tup))
+                name, _, path, why, _ = _checked(tup)
+                if path is None and why:
+                    self._fail(to_text(name), to_text(why))
+                else:
+                    self._answer(name, tup)
             else:
                 self._read_many(*msg.unpickle_iter())
         except Exception:
@@ -141,6 +145,24 @@ class Importer(_Fetcher):
                 self._held = []
             self._abandon(self._context)
             self._on_last_module()
+
+    @_seldom
+    def _fail(self, fullname, why):
+        """Wake the threads that wait for a module that the parent cannot have
+        now. It may be asked for again. Broker thread."""
+        vars(self).setdefault('_reasons', {})[fullname] = why
+        with self._lock:
+            waiting = self._callbacks.pop(fullname, ())
+        for callback in waiting:
+            callback()
+
+    @_seldom
+    def _why_not(self, fullname):
+        """Return the exception for a module about which there was no answer."""
+        if self._context is None:
+            return ModuleNotFoundError(self._lost_msg % (fullname,))
+        return ImportError(
+            vars(self).get('_reasons', {}).get(fullname) or self._damaged_msg % (fullname, self._damage))
 
     @_seldom
     def _read_many(self, head, data):
@@ -258,8 +280,7 @@ class Importer(_Fetcher):
 
         :raises ImportError: there is no such module, or no answer."""
         if self.get_filename(fullname) is None:
-            raise ModuleNotFoundError(self._lost_msg % (fullname,)) if self._context is None else \
-                ImportError(self._damaged_msg % (fullname, self._damage))
+            raise self._why_not(fullname)
         self._present[fullname] = self._cache[fullname][1] or ()
 
     @_seldom

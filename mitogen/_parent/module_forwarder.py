@@ -266,7 +266,7 @@ class ModuleForwarder(_Forwarder):
         if fullname not in self.importer._cache:
             # Our parent was lost before it could answer, or its answer was damaged.
             self._send(stream, mitogen.core.LOAD_MODULE,
-                       (fullname, None, None, None, ()))
+                       (fullname, None, None, to_text(str(self.importer._why_not(fullname))), ()))
             return
         for name in self._related(fullname):
             if name not in stream.protocol.sent_modules:

@@ -143,15 +143,17 @@ def test_the_first_answer_of_all_may_be_damaged(router, folder):
     assert child.call(eval, "__import__('dam_pkg').value") == 1
 
 
-def test_a_child_of_a_child_is_told_that_there_is_no_such_module(router, folder):
+@pytest.mark.parametrize('python', ['bare', 'python2.7'])
+def test_a_child_of_a_child_of_a_child_is_told_why_and_asks_again(router, folder, python):
     child = router.local(python_path=BARE)
     below = router.local(via=child, python_path=BARE)
-    below.call(closure_child.value_in, 'json', '1')
-    with spoilt(router, mitogen.core.LOAD_MODULE, cut):
-        with pytest.raises(CallError) as e:
-            below.call(closure_child.value_in, 'dam_pkg', 'value')
-    assert 'ModuleNotFoundError' in str(e.value)
-    assert child.call(closure_child.value_in, 'dam_pkg', 'value') == 1
+    lowest = router.local(via=below, python_path=BARE if python == 'bare' else pythons.find_python(python))
+    for context in lowest, below:
+        context.call(closure_child.value_in, 'json', '1')
+        with spoilt(router, mitogen.core.LOAD_MODULE, garble):
+            assert "asked for 'dam_pkg', and has sent something that cannot be read" in fails(context)
+    for context in lowest, below, child:
+        assert context.call(closure_child.value_in, 'dam_pkg', 'value') == 1
 
 
 def test_the_spec_of_a_module_whose_answer_is_damaged_is_an_error(router, folder):
