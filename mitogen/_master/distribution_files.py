@@ -252,11 +252,15 @@ class _InstalledFiles(_DistributionFiles):
         return _read_file(os.path.join(self._info, name)).decode('utf-8')
 
     def _read_record(self):
-        import csv
-        import io
+        text = self._read_text('RECORD')
+        if '"' in text:
+            import csv
+            import io
+            rows = csv.reader(io.StringIO(text))
+        else:
+            rows = (line.rsplit(',', 2) for line in text.splitlines())
         return dict((row[0], int(row[2]) if row[2:] and row[2].isdigit() else None)
-                    for row in csv.reader(io.StringIO(self._read_text('RECORD')))
-                    if row)
+                    for row in rows if row)
 
     def _read_tags(self):
         try:

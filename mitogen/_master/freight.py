@@ -148,15 +148,17 @@ class _Freight(object):
         self._chosen = chosen
         self._router.broker.defer(self._responder._forget_parcels)
 
-    def _find(self, fullname):
+    def _find(self, fullname, path=None):
         """
         Return the distribution that has a module, or :data:`None`.
+
+        :param path: of its file, if that is known.
         """
         for wheels in self._chosen.values():
             for wheel in wheels:
                 if wheel.path_of(fullname):
                     return wheel
-        return self._sites.find(fullname)
+        return self._sites.find(fullname, path)
 
     def _is_whole(self, distribution):
         """
@@ -175,7 +177,7 @@ class _Freight(object):
         """
         if not PY3 or fullname.partition('.')[0] in ('mitogen', '__main__'):
             return None
-        distribution = self._find(fullname)
+        distribution = self._find(fullname, path)
         if distribution is None:
             return self._find_stray(fullname) if path is None else None
         is_there = isinstance(distribution, _WheelFiles) or path is None or \

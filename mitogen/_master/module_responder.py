@@ -333,8 +333,11 @@ class ModuleResponder(_Server):
         if getattr(conn, '_lacks_core', False) is True:
             conn._lacks_core = False
             key = u'mitogen', u'core.late'
+            announcement = mitogen.parent._announced_by(stream)
+            late = announcement is not None and announcement.runs_our_bytecode() and \
+                not mitogen.parent._is_far(stream) and mitogen.parent._get_late_code()
             msg = mitogen.core.Message.pickled(
-                key, mitogen.parent.get_late_source(*key))
+                key, late or mitogen.parent.get_late_source(*key))
             msg.dst_id = stream.protocol.remote_id
             msg.handle = mitogen.core.LOAD_RESOURCE
             self._router._async_route(msg)

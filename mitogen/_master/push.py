@@ -257,13 +257,15 @@ class _Push(object):
         """
         Yield pairs like these for the names of modules.
         """
-        batch = _Batch(mitogen.core.now() + self.turn)
-        self._add_foreign(batch)
+        # The first module goes alone: the child is idle until it has it.
+        batch = _Batch(0)
         for name in names:
             self._add(batch, name, name == root)
             if batch.size >= self.chunk or mitogen.core.now() >= batch.until:
                 yield batch.pack()
                 batch = _Batch(mitogen.core.now() + self.turn)
+                self._add_foreign(batch)
+        self._add_foreign(batch)
         yield batch.pack()
 
     def _add_foreign(self, batch):
@@ -273,7 +275,7 @@ class _Push(object):
         """
         names, self._foreign = self._foreign, ()
         for name in names:
-            if self._parcels.get(name).path is None:
+            if self._responder._find_servable(name)[1] is None:
                 batch.add_failure(name)
 
     def _walk(self, root):

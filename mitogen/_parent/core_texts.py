@@ -206,6 +206,64 @@ def get_late_source(package, resource):
     return None
 
 
+#: A text that runs the rest of the core, be it as bytecode or, where that is of another kind, from
+#: source.
+_LATE_CODE = b(
+    'exec(__import__("marshal").loads(%(decode)s(%(code)r))'
+    ' if __import__("_frozen_importlib_external").MAGIC_NUMBER == %(decode)s(%(magic)r)'
+    ' else __import__("zlib").decompress(%(decode)s(%(source)r)))\n')
+
+#: Such a text, compressed, once it is made, and whether that has begun. Both are only ever set.
+_late_code = None
+_late_code_begun = False
+
+
+def _prepare_late_code():
+    """
+    Have the rest of the core compiled while a child of our kind of interpreter starts, which will
+    need it for its first import. It takes as long to compile as some imports. Any thread, after
+    :func:`_get_reduced_partial`.
+    """
+    global _late_code_begun
+    if PY3 and not _late_code_begun:
+        _late_code_begun = True
+        thread = threading.Thread(target=_make_late_code, name='mitogen-late-core')
+        thread.daemon = True
+        thread.start()
+
+
+def _make_late_code():
+    global _late_code
+    import importlib.util
+    late = _late_source
+    code = marshal.dumps(compile(zlib.decompress(late), 'x/mitogen/core.py', 'exec', 0, True))
+    words = dict((name, binascii.b2a_base64(data).strip().decode()) for name, data in (
+        ('code', code), ('magic', importlib.util.MAGIC_NUMBER), ('source', late)))
+    words['decode'] = '__import__("binascii").a2b_base64'
+    # Not compressed: it goes through a pipe.
+    _late_code = zlib.compress((_LATE_CODE.decode() % words).encode(), 0)
+
+
+def _get_late_code():
+    """
+    Return what :func:`get_late_source` does for a child of this machine that runs our kind of
+    bytecode, :data:`None` if that is not made yet. Any thread.
+    """
+    return _late_code
+
+
+def _late_source_in(late):
+    """
+    Return the rest of the core, compressed, as it is sent through a network.
+
+    :param bytes late: it, or the text with its bytecode.
+    """
+    text = zlib.decompress(late)
+    if text.startswith(_LATE_CODE[:20]):
+        return binascii.a2b_base64(text.split(b"'")[-2])
+    return late
+
+
 def _get_code_partial():
     """
     Return a `PartialZlib` of a text that loads the core's bytecode. The child

@@ -12,7 +12,8 @@ import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import to_text  # house
 from mitogen.parent import _can_serve, _DECODER, _error_text, _get_code_partial, _get_first_stage_blob  # house
-from mitogen.parent import _get_reduced_partial, _make_nonce, _native_str, _PLAIN_FIRST_STAGE, _replace_phrases  # house
+from mitogen.parent import _get_reduced_partial, _make_nonce, _native_str, _PLAIN_FIRST_STAGE, _prepare_late_code  # house
+from mitogen.parent import _replace_phrases  # house
 from mitogen.parent import _UNPACK, Argv, ConnectError, create_child, get_core_source_partial, LOG  # house
 from mitogen.parent import PartialZlib, PY3, _ship_choice, _was_sent_all  # house
 
@@ -209,7 +210,10 @@ class _Launch(object):
             else:
                 partial = _get_reduced_partial(python, whole)
             self._lacks_core = partial._divided or not _was_sent_all()
-            return func(self._finish_preamble(partial))
+            func(self._finish_preamble(partial))
+            if partial._divided and not self._is_far and python >> 16 == sys.hexversion >> 16:
+                _prepare_late_code()
+            return None
 
         # Our own core is reduced for another kind of Python than this child's.
         def on_source():

@@ -10,8 +10,8 @@ import zlib  # house
 import mitogen  # house
 import mitogen.core  # house
 from mitogen.core import b, to_text  # house
-from mitogen.parent import _announced_by, _Forwarder, _handle, _pack_modules, _receive_announcements  # house
-from mitogen.parent import _send_load_module, ABSENT_MAX, is_immediate_child, LOG, PACKAGES_MAX, PY3, REQUEST_MAX  # house
+from mitogen.parent import _announced_by, _Forwarder, _handle, _is_far, _late_source_in, _pack_modules  # house
+from mitogen.parent import _receive_announcements, _send_load_module, ABSENT_MAX, is_immediate_child, LOG, PACKAGES_MAX, PY3, REQUEST_MAX  # house
 from mitogen.parent import Throttle  # house
 
 
@@ -185,6 +185,8 @@ class ModuleForwarder(_Forwarder):
         conn = getattr(stream, 'conn', None)
         if late and getattr(conn, '_lacks_core', False) is True:
             conn._lacks_core = False
+            if _is_far(stream):
+                late = _late_source_in(bytes(late))
             self._send(stream, mitogen.core.LOAD_RESOURCE, key, late)
 
     #: Bytes of content in one message, about.
