@@ -286,11 +286,19 @@ def _ask(importer, name):
     :returns: its :class:`_Offer`.
     :raises Refused: the master does not send it.
     """
-    pieces = _Pieces(importer._resource_requester, name)
-    # The handle is GET_RESOURCE; its name is in a part of the core that is not
-    # sent.
-    reply = pieces.ask('\0take ' + describe())()
-    head, _, first = reply.partition(b'\n')
+    requester = importer._resource_requester
+    pieces = _Pieces(requester, name)
+    # The master may have sent it already, and says so if it comes just now.
+    offer = mitogen.core.to_text(name), mitogen.core.to_text('\0offer')
+    reply = requester._cache.pop(offer, None)
+    if reply is None:
+        reply = pieces.ask('\0take ' + describe())()
+        if reply == b'offered':
+            reply = requester._cache.pop(offer, None)
+            if reply is None:
+                # An earlier import has used it.
+                reply = pieces.ask('\0retake ' + describe())()
+    head, _, first = bytes(reply).partition(b'\n')
     head = head.decode('utf-8')
     if not head.startswith('ok '):
         raise Refused(head.partition(' ')[2])

@@ -70,6 +70,14 @@ class ResourceReader(object):
         return _list_names(self._requester, self._package,
                            '/'.join((_FOLDER_RESOURCE,) + parts))
 
+    def _expect(self, *parts):
+        """Ask for a file together with the list of its folder, unless that is
+        here: a program that looks whether it is a file will read it."""
+        requester = self._requester
+        folder = '/'.join((_FOLDER_RESOURCE,) + parts[:-1])
+        if (to_text(self._package), to_text(folder)) not in requester._cache:
+            requester._request_resource(self._package, '/'.join(parts), int)
+
     def is_resource(self, name):
         return self._read(name) is not None
 
@@ -113,6 +121,7 @@ class ResourceReader(object):
             """Return True for a folder, False for a file, None for nothing."""
             if not self._parts:
                 return True
+            self._reader._expect(*self._parts)
             found = self._reader._list(*self._parts[:-1]) or {}
             return found.get(self._parts[-1])
 

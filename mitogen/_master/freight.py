@@ -18,6 +18,8 @@ from mitogen.master import _WheelFiles, b, is_stdlib_path, PY3, RESPONDER_LOG, t
 
 
 _TAKE = u'\0take '
+_RETAKE = u'\0retake '
+_OFFER = u'\0offer'
 _PIECE = u'\0piece '
 
 #: The text of a module that stands for one of a distribution that travels whole.
@@ -73,13 +75,12 @@ class _Takes(object):
     The distributions that one child was offered.
     """
     def __init__(self):
-        #: (module, description of the child) -> functions that send the answer once it is known.
-        #: If there is none, the child has not asked yet.
-        self.open = {}
         #: Modules that stand for distributions, were sent, and are not offered yet.
         self.names = []
-        #: Names of modules whose distributions were offered.
+        #: Names of modules whose distributions were offered before the child asked.
         self.offered = set()
+        #: Name of such a module -> functions that answer the child once its offer is sent.
+        self.open = {}
         #: The text that says what the child can load, once it has asked for one.
         self.description = None
 
@@ -208,7 +209,7 @@ class _Freight(object):
             return None
         return _Load(None, origin, None, _REFUSAL % (fullname, '', _NO_RECORD))
 
-    def prepare(self, stream, fullname, runs_our_bytecode):
+    def prepare(self, stream, distribution, runs_our_bytecode):
         """
         Have the archive made that a child is likely to ask for, as it was just sent the module that
         stands for it.
@@ -216,24 +217,81 @@ class _Freight(object):
         :param stream: to the child.
         :param bool runs_our_bytecode: the child does.
         """
-        distribution = self._sites.find(fullname)
-        if distribution is None or self._chosen.get(_normalize(distribution.name)) or \
-                distribution.natives and not runs_our_bytecode or \
-                distribution.size_of_all(distribution.files) > self._router.limits.shipped_data_bytes:
-            return
-        self._get_archive(distribution, self._own_platform().magic if runs_our_bytecode else '', stream,
-                          lambda made: None)
+        if not self._chosen.get(_normalize(distribution.name)) and self._is_small(distribution) and \
+                (runs_our_bytecode or not distribution.natives):
+            self._get_archive(distribution, self._own_platform().magic if runs_our_bytecode else '', stream,
+                              lambda made: None)
+
+    def _runs_anywhere(self, distribution):
+        """
+        Tell whether a distribution is the right one for each child that runs Python 3.
+        """
+        return not (distribution.natives or self._chosen.get(_normalize(distribution.name))) and \
+            all(tag.endswith('-any') for tag in distribution.tags)
+
+    def _is_small(self, distribution):
+        """
+        Tell whether a distribution may be sent before a child asks for it.
+        """
+        return distribution.size_of_all(distribution.files) <= self._router.limits.shipped_data_bytes
 
     def send_ahead(self, stream):
         """
-        Send small distributions to a child before it asks for them, once it has asked for one and
-        so has said what it can load.
+        Send small distributions to a child that was sent the modules that stand for them, before it
+        asks. Those with native extensions have to wait until it has asked for one, and so has said
+        what it can load.
         """
         takes = _takes_of(stream)
-        while takes.names and takes.description is not None:
-            name = takes.names.pop(0)
-            if name not in takes.offered:
-                self._take(stream, name, takes.description)
+        names, takes.names[:] = list(takes.names), []
+        if self._router.target_cache_bytes:
+            # The child may have them.
+            return
+        for name in names:
+            first = self._find(name)
+            if first is None or name in takes.offered:
+                continue
+            if takes.description is None and not self._runs_anywhere(first):
+                takes.names.append(name)
+            elif self._is_small(first):
+                self._offer(stream, takes, name, first)
+
+    def _offer(self, stream, takes, fullname, first):
+        """
+        Send a distribution before the child asks. All pieces go before the word that it is there.
+        """
+        own = self._own_platform()
+        if takes.description is None:
+            magic = own.magic if mitogen.parent._announced_by(stream).runs_our_bytecode() else ''
+            distribution = first
+        else:
+            platform = _Platform(takes.description)
+            magic = own.magic if platform.magic == own.magic else ''
+            distribution, _ = self._choose(first, fullname, platform)
+        if distribution is None:
+            # The child will ask, and be told why.
+            return
+        takes.offered.add(fullname)
+        takes.open[fullname] = []
+
+        def on_made(made):
+            if not self._is_there(stream):
+                return
+            if isinstance(made, _Archive) and made.packed_size <= self._most_ahead(stream):
+                for number in range(1, len(made.pieces)):
+                    self._send(stream, fullname, u'%s%s %d' % (_PIECE, made.digest, number), made.pieces[number])
+                self._send(stream, fullname, _OFFER, self._describe(made, 0))
+            else:
+                takes.offered.discard(fullname)
+            for func in takes.open.pop(fullname):
+                func()
+
+        self._get_archive(distribution, magic, stream, on_made)
+
+    def _is_there(self, stream):
+        return self._router.stream_by_id(stream.protocol.remote_id) is stream
+
+    def _most_ahead(self, stream):
+        return self.most_ahead if mitogen.parent._is_far(stream) else self.most_stored_ahead
 
     def _send(self, stream, fullname, resource, content):
         message = mitogen.core.Message.pickled((to_text(fullname), to_text(resource)), content)
@@ -256,8 +314,12 @@ class _Freight(object):
         :param reply: function to call with the content.
         :returns: False if the request is none of ours.
         """
-        if resource.startswith(_TAKE):
-            self._take(stream, fullname, resource[len(_TAKE):], reply)
+        takes = _takes_of(stream)
+        if resource.startswith(_TAKE) and fullname in takes.offered:
+            self._answer_offered(stream, takes, fullname, resource, reply)
+        elif resource.startswith((_TAKE, _RETAKE)):
+            takes.description = resource.partition(' ')[2]
+            self._take(stream, fullname, takes.description, reply)
             self.send_ahead(stream)
         elif resource.startswith(_PIECE):
             reply(self._get_piece(resource[len(_PIECE):]))
@@ -273,32 +335,35 @@ class _Freight(object):
                 self._made[key] = self._made.pop(key)
                 return made.pieces[int(number)]
 
-    def _take(self, stream, fullname, description, reply=None):
+    def _answer_offered(self, stream, takes, fullname, resource, reply):
+        """
+        Answer a child that asks for what it is offered: that has come by then.
+        """
+        def func():
+            if fullname in takes.offered:
+                reply(b('offered'))
+            else:
+                self.answer(stream, fullname, resource, reply)
+
+        if fullname in takes.open:
+            takes.open[fullname].append(func)
+        else:
+            func()
+
+    def _take(self, stream, fullname, description, reply):
         """
         Answer a child that wants the distribution of a module.
-
-        :param reply: as of :meth:`answer`, :data:`None` if the child has not asked yet.
         """
-        takes, key = _takes_of(stream), (fullname, description)
-        replies = [reply] * (reply is not None)
-        if key in takes.open:
-            # There is one answer for both: the child finds it by the key.
-            takes.open[key] += replies
-            return
-        takes.description = description
         own, platform = self._own_platform(), _Platform(description)
         first = self._find(fullname)
         if first is None or not self._is_whole(first):
-            for func in replies:
-                func(b('no it is not among those that travel whole'))
-            return
-        takes.open[key] = replies
-        # The child may ask while an offer is on its way, which has brought the pieces.
-        is_first = fullname not in takes.offered
-        takes.offered.add(fullname)
+            return reply(b('no it is not among those that travel whole'))
 
         def on_made(made):
-            self._offer(stream, key, made, first.label, takes.open.pop(key), is_first)
+            if not isinstance(made, _Archive):
+                # From now on its modules are sent one by one.
+                _refused_by(stream).add(first.label)
+            reply(self._describe(made, self._router.target_cache_bytes))
 
         distribution, why = self._choose(first, fullname, platform)
         if distribution is None:
@@ -308,30 +373,6 @@ class _Freight(object):
             # made.
             magic = own.magic if platform.magic == own.magic else ''
             self._get_archive(distribution, magic, stream, on_made)
-
-    def _offer(self, stream, key, made, label, replies, with_pieces):
-        """
-        Send a child an archive, or why there is none. Of a small one, and of what was not asked
-        for, all pieces go before the answer, so that the child finds them.
-
-        :param replies: functions that send an answer, none if the child has not asked yet.
-        :param bool with_pieces: they were not sent before.
-        """
-        if self._router.stream_by_id(stream.protocol.remote_id) is not stream:
-            return
-        fullname, description = key
-        kept = self._router.target_cache_bytes
-        if not isinstance(made, _Archive):
-            # From now on its modules are sent one by one.
-            _refused_by(stream).add(label)
-        elif made.packed_size <= (self.most_ahead if mitogen.parent._is_far(stream) else self.most_stored_ahead) and not kept:
-            for number in range(1, len(made.pieces) * with_pieces):
-                self._send(stream, fullname, u'%s%s %d' % (_PIECE, made.digest, number), made.pieces[number])
-        elif not replies:
-            return
-        content = self._describe(made, kept)
-        for func in replies or [lambda content: self._send(stream, fullname, _TAKE + description, content)]:
-            func(content)
 
     def _choose(self, first, fullname, platform):
         """

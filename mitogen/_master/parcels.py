@@ -23,6 +23,10 @@ _Parcel = collections.namedtuple('_Parcel', 'name present path stamp load folder
 _Parcel.__new__.__defaults__ = (None,)
 
 
+#: The module that ``importlib.resources.as_file`` needs for folders before Python 3.12.
+_FOLDERS = 'mitogen._folders'
+
+
 class _Parcels(object):
     """
     Finds each module once, and makes its contents once for all children. Files
@@ -199,11 +203,13 @@ class _Parcels(object):
         parcel = self.get(fullname)
         if parcel.path is None:
             return []
-        found = self._responder._finder._find_imports(
-            fullname, parcel.present is not None, self._code_getter(parcel))
+        found = list(self._responder._finder._find_imports(
+            fullname, parcel.present is not None, self._code_getter(parcel)))
         if self._stands_for_another(parcel):
             # The child needs the others once the distribution is there.
-            found = [('mitogen._freight', True)] + list(found)
+            found = [('mitogen._freight', True)] + found
+        elif any(name.startswith('importlib.resources.') for name, _ in found):
+            found += [(_FOLDERS, True)]
         return found
 
     def later(self, fullname):

@@ -11,7 +11,7 @@ import sys  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _Closure, _Distance, _log_swallowed, _refused_by, _takes_of, b, RESPONDER_LOG, to_text  # house
+from mitogen.master import _Closure, _Distance, _FOLDERS, _log_swallowed, _refused_by, _takes_of, b, RESPONDER_LOG, to_text  # house
 
 
 #: Names that modules of the standard library import where they can. Children of other
@@ -329,6 +329,8 @@ class _Push(object):
     def _is_wanted(self, fullname, is_sure):
         if fullname == self._root:
             return True
+        if fullname == _FOLDERS and not self._announcement.is_older_than(12):
+            return False
         top = fullname.partition('.')[0]
         package, _, name = fullname.rpartition('.')
         policy = self._responder.policy
@@ -354,7 +356,7 @@ class _Push(object):
                 self._parcels.content(parcel, *self._kind)
             needs = self._list_needs(name)
             if parcel.load is not None and parcel.load.comes_whole():
-                self._responder._freight.prepare(self._stream, name, self._kind[0])
+                self._responder._freight.prepare(self._stream, parcel.load.distribution, self._kind[0])
         except Exception as e:
             if isinstance(e, ImportError):
                 RESPONDER_LOG.debug('%r cannot be served to %s', name,

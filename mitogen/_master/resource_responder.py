@@ -12,7 +12,7 @@ import mitogen.parent  # house
 
 from mitogen.master import _Distributions, _find_loader, _find_spec, _list_folder, _list_package  # house
 from mitogen.master import _log_swallowed, _log_unreadable, _may_see, _pack_names, _PIECE, _read_file  # house
-from mitogen.master import _search_path, _Server, _TAKE, _whole, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _RETAKE, _search_path, _Server, _TAKE, _whole, PY3, RESPONDER_LOG, to_text  # house
 
 
 _NO_RESOURCE = 'cannot read the resource %r, which children may be told not to exist'
@@ -139,7 +139,7 @@ class ResourceResponder(_Server):
         whether it is one.
         """
         package, resource = map(to_text, request)
-        if not resource.startswith((_TAKE, _PIECE)):
+        if not resource.startswith((_TAKE, _RETAKE, _PIECE)):
             return False
         responder = self._router.responder
         responder.policy.denied_raise(package)

@@ -30,6 +30,13 @@ class _Announcement(object):
         #: Names of modules and packages at the top level.
         self.names = set(word.partition(u'.')[0] for word in words[1:])
 
+    def is_older_than(self, minor):
+        """
+        Tell whether the child runs a Python 3 before 3.`minor`.
+        """
+        words = self.version.split(u'.')
+        return words[0] == u'3' and words[1].isdigit() and int(words[1]) < minor
+
     def runs_our_bytecode(self):
         """
         Tell whether the child is likely to run our kind of bytecode. The child

@@ -212,30 +212,70 @@ def test_what_the_modules_of_a_whole_distribution_import_comes_in_the_same_answe
     assert 'fre_alone.two' in sent and 'fre_data.inner' not in sent
 
 
-@pytest.mark.parametrize('is_far', [False, True])
-def test_what_stands_beside_it_is_sent_before_the_child_asks(router, site, monkeypatch, is_far):
-    monkeypatch.setattr(mitogen.parent, '_is_far', lambda stream: is_far)
-    data = os.urandom(600000)
-    for name, text in [('fre_one', 'if not sys.path:\n    import fre_two, fre_three\n'), ('fre_two', ''), ('fre_three', '')]:
-        made_distributions.install(site, name, {
-            name + '/__init__.py': 'import os, sys\n' + text +
-                                   'size = os.path.getsize(os.path.dirname(__file__) + "/data")\n',
-            name + '/data': data})
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """
+    The names of modules whose distributions children have asked for.
+    """
+    names = []
     answer = mitogen.master._Freight.answer
-    monkeypatch.setattr(mitogen.master._Freight, 'answer', lambda self, stream, fullname, resource, reply: (
-        asked.append(fullname), answer(self, stream, fullname, resource, reply))[1])
-    for _ in range(2):
-        child = router.local()
-        assert imported(child, 'fre_one', 'size') == 600000
-        takes = mitogen.master._takes_of(router.stream_by_id(child.context_id))
-        testlib.wait_for(lambda: 'fre_three' in takes.offered and not takes.open)
-        # The call comes after what was sent before.
-        assert imported(child, 'fre_two', 'size') == imported(child, 'fre_three', 'size') == 600000
-        assert asked == ['fre_one']
-        assert not child.call(eval, "[key for f in __import__('sys').meta_path if type(f).__name__ == 'Importer' "
-                                    "for key in f._resource_requester._cache if 'piece' in key[1]]")
-        del asked[:]
+
+    def note(freight, stream, fullname, resource, reply):
+        names.append(fullname)
+        return answer(freight, stream, fullname, resource, reply)
+
+    monkeypatch.setattr(mitogen.master._Freight, 'answer', note)
+    return names
+
+
+def install_for_later(site, names, tag):
+    """
+    Install distributions with data that are known to be needed together, and are not imported
+    together.
+    """
+    for name in names:
+        made_distributions.install(site, name, {
+            name + '/__init__.py': 'import os, sys\nif not sys.path:\n    import %s\n'
+                                   'size = os.path.getsize(os.path.dirname(__file__) + "/data")\n' % ', '.join(names),
+            name + '/data': os.urandom(600000)}, tag=tag)
+
+
+PIECES = ("[key for f in __import__('sys').meta_path if type(f).__name__ == 'Importer' "
+          "for key in f._resource_requester._cache if key[1][:2] in ('\\0p', '\\0o')]")
+
+
+@pytest.mark.parametrize('is_far', [False, True])
+def test_what_runs_anywhere_is_sent_before_the_child_asks(router, site, monkeypatch, asked, is_far):
+    monkeypatch.setattr(mitogen.parent, '_is_far', lambda stream: is_far)
+    install_for_later(site, ['fre_one', 'fre_two'], 'py3-none-any')
+    child = router.local()
+    assert imported(child, 'fre_one', 'size') == 600000
+    takes = mitogen.master._takes_of(router.stream_by_id(child.context_id))
+    testlib.wait_for(lambda: 'fre_two' in takes.offered and not takes.open)
+    # The call comes after what was sent before.
+    assert imported(child, 'fre_two', 'size') == 600000
+    assert 'fre_two' not in asked
+    assert not child.call(eval, PIECES)
+    # What is gone is sent again.
+    assert child.call(eval, "setattr(__import__('mitogen._freight')._freight, '_folders', {})") is None
+    child.call(eval, "__import__('sys').modules.pop('fre_two') and None")
+    assert child.call(eval, "(lambda f: f._ask([i for i in __import__('sys').meta_path if type(i).__name__ == 'Importer'"
+                            "][0], 'fre_two').count)(__import__('mitogen._freight')._freight)") == 3
+
+
+def test_extensions_are_sent_before_they_are_asked_for_once_the_platform_is_known(router, site, extension, asked):
+    install_for_later(site, ['fre_one', 'fre_two'], made_distributions.TAG)
+    for name in 'fre_one', 'fre_two':
+        (site / name / '_native.abi3.so').write_bytes(extension)
+        with open(str(site / (name + '-1.0.dist-info') / 'RECORD'), 'a') as fp:
+            fp.write('%s/_native.abi3.so,,\n' % name)
+    child = router.local()
+    assert imported(child, 'fre_one', 'size') == 600000
+    takes = mitogen.master._takes_of(router.stream_by_id(child.context_id))
+    testlib.wait_for(lambda: 'fre_two' in takes.offered and not takes.open)
+    assert imported(child, 'fre_two', 'size') == 600000
+    assert child.call(eval, "__import__('fre_two._native')._native.answer()") == 42
+    assert asked == ['fre_one']
 
 
 def test_a_package_that_lists_its_own_folder_finds_its_modules(router, site):
