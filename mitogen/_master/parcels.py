@@ -212,6 +212,15 @@ class _Parcels(object):
             found += [(_FOLDERS, True)]
         return found
 
+    def reads_files(self, fullname):
+        """
+        Return the package whose files a module reads by ``importlib.resources``, as far as its
+        imports say so, or :data:`None`.
+        """
+        if (_FOLDERS, True) not in self._needs.get(fullname, ()):
+            return None
+        return fullname if self.get(fullname).present is not None else fullname.rpartition('.')[0]
+
     def later(self, fullname):
         """
         Return the modules that functions of a module import, as a list like that of :meth:`needs`.

@@ -71,6 +71,9 @@ class _Push(object):
     #: Bytes of content in one message, if there is time to collect them.
     chunk = 131072
 
+    #: Bytes of the files of a package that are sent before the child asks for them.
+    most_files = 524288
+
     #: Seconds of work in one slice.
     turn = 0.004
 
@@ -92,6 +95,9 @@ class _Push(object):
         #: Distributions whose modules are sent one by one.
         self._refused = _refused_by(stream)
         self._wholes = _takes_of(stream).names
+        #: Packages whose modules read their files.
+        self._readers = set()
+        self._files_sent = set()
         self._roots = collections.deque()
         self._messages = None
         self._foreign = _FOREIGN
@@ -195,6 +201,7 @@ class _Push(object):
         self._responder.get_module_secs += mitogen.core.now() - began
         if data is None:
             self._messages = None
+            self._send_files()
             return self._guess()
         self._responder.good_load_module_size += len(data)
         self._distance.note_sent(len(data))
@@ -205,6 +212,21 @@ class _Push(object):
             self._router._room.call_later(0.0, self._go_on)
         else:
             room.when_there(stream, self._go_on)
+
+    def _send_files(self):
+        """
+        Send a child that is far the files beside modules that read files, if they are small.
+        """
+        packages, self._readers = self._readers - self._files_sent, set()
+        if not mitogen.parent._is_far(self._stream) and not self._distance.is_far():
+            return
+        self._files_sent |= packages
+        for package in sorted(packages):
+            try:
+                self._router.resource_responder._send_small_files(self._stream, package, self.most_files)
+            except Exception:
+                # The child asks for those that it reads.
+                RESPONDER_LOG.debug('not sending the files of %r', package, exc_info=True)
 
     def _give_up(self):
         """
@@ -244,7 +266,9 @@ class _Push(object):
                 (self._kind, frozenset(self._refused)), root, self._announcement.names,
                 self._sent, self._make_for_root, self._wholes):
             yield data
-        self._answered.append((root, self._sent.difference(before)))
+        new = self._sent.difference(before)
+        self._answered.append((root, new))
+        self._readers.update(filter(None, map(self._parcels.reads_files, new)))
 
     def _make_for_root(self, root):
         """

@@ -12,7 +12,7 @@ import mitogen.parent  # house
 
 from mitogen.master import _Distributions, _find_loader, _find_spec, _list_folder, _list_package  # house
 from mitogen.master import _log_swallowed, _log_unreadable, _may_see, _pack_names, _PIECE, _read_file  # house
-from mitogen.master import _RETAKE, _search_path, _Server, _TAKE, _whole, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _RETAKE, _search_path, _Server, _stamp_of, _TAKE, _whole, PY3, RESPONDER_LOG, to_text  # house
 
 
 _NO_RESOURCE = 'cannot read the resource %r, which children may be told not to exist'
@@ -23,6 +23,9 @@ class ResourceResponder(_Server):
     Serve the data files of packages to children. Handlers run on the broker
     thread.
     """
+    #: How many files are sent before a child asks for one.
+    files_most = 20
+
     def __init__(self, router):
         self._distributions = _Distributions()
         super(ResourceResponder, self).__init__(
@@ -149,6 +152,24 @@ class ResourceResponder(_Server):
                 self._answer(stream, request, content)
 
         return responder._freight.answer(stream, package, resource, reply)
+
+    def _send_small_files(self, stream, package, most):
+        """
+        Send a child the list of a package's files, and those that are no modules, before it asks.
+
+        :param int most: bytes of them; if they have more, none is sent.
+        :raises Exception: there is no such package, or the child may not have it.
+        """
+        folder = mitogen.core._FOLDER_RESOURCE
+        names = self._get_content(package, folder)
+        files = [name for name in to_text(names).split(u'\0')
+                 if not name.endswith((u'/', u'.py', u'.pyi', u'.so', u'py.typed'))]
+        locations = self._search_locations(package)[1]
+        stamps = [_stamp_of(os.path.join(location, name)) for location in locations for name in files]
+        if len(files) > self.files_most or sum(stamp[1] for stamp in stamps if stamp) > most:
+            return
+        for name in [folder] + files:
+            self._answer(stream, (to_text(package), to_text(name)), self._get_content(package, name))
 
     def _on_get_resource(self, msg):
         stream = self._stream_of(msg)

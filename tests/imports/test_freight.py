@@ -256,7 +256,7 @@ def test_what_runs_anywhere_is_sent_before_the_child_asks(router, site, monkeypa
     assert imported(child, 'fre_two', 'size') == 600000
     assert 'fre_two' not in asked
     assert not child.call(eval, PIECES)
-    # What is gone is sent again.
+    # An offer that was used is sent again.
     assert child.call(eval, "setattr(__import__('mitogen._freight')._freight, '_folders', {})") is None
     child.call(eval, "__import__('sys').modules.pop('fre_two') and None")
     assert child.call(eval, "(lambda f: f._ask([i for i in __import__('sys').meta_path if type(i).__name__ == 'Importer'"

@@ -99,6 +99,29 @@ def test_no_more_is_sent_on_a_guess_than_there_is_time_for(router, tmp_path, mod
     assert router.get_stats()['pushed_module_count'] == 1
 
 
+@pytest.mark.skipif(sys.version_info < (3, 9), reason='there is no importlib.resources.files')
+@pytest.mark.parametrize('size', [3, 600000])
+def test_files_that_are_read_come_along_if_the_child_is_far(router, tmp_path, modules, spare, monkeypatch, size):
+    (tmp_path / 'ahe_pkg' / '__init__.py').write_text(
+        'from importlib.resources import as_file, files\n'
+        'def read():\n    with as_file(files("ahe_pkg").joinpath("data.txt")) as path:\n        return len(path.read_text())\n')
+    (tmp_path / 'ahe_pkg' / 'data.txt').write_text('x' * size)
+    monkeypatch.setattr(mitogen.parent, '_is_far', lambda stream: True)
+    asked = []
+    get = mitogen.master.ResourceResponder._answer_with_files
+    monkeypatch.setattr(mitogen.master.ResourceResponder, '_answer_with_files', lambda self, stream, request: (
+        asked.append(request[1]), get(self, stream, request))[1])
+    spare(0)
+    # The child has no package of ours.
+    child = router.local(python_path=[sys.executable, '-S'])
+    child.call(eval, "__import__('ahe_pkg') and None")
+    push = router.stream_by_id(child.context_id).protocol._push
+    testlib.wait_for(lambda: push._messages is None)
+    assert child.call(eval, "__import__('ahe_pkg').read()") == size
+    assert ('data.txt' in asked) == (size > 3)
+    assert requests(router) == 1
+
+
 @pytest.mark.parametrize('depth', [1, 2])
 def test_what_was_sent_and_never_used_is_counted(router, modules, spare, depth):
     spare(0)
