@@ -35,6 +35,9 @@ class _Distance(object):
     #: processors delays it by as much as a network would.
     far_by_pipe = 0.08
 
+    #: Bytes a second below which bytes cost more time than the work that saves some.
+    slow = 2097152.0
+
     #: Bytes a second, as long as nothing is known.
     guessed_rate = 1048576.0
 
@@ -86,6 +89,12 @@ class _Distance(object):
         Tell whether a round trip takes longer than the work on a few more modules.
         """
         return self.round_trip >= self.far
+
+    def is_slow(self):
+        """
+        Tell whether the link is known to be slow.
+        """
+        return self.rate is not None and self.rate < self.slow
 
     def is_settled(self):
         """

@@ -85,8 +85,7 @@ class _Push(object):
         self._sent = stream.protocol.sent_modules
         self._announcement = mitogen.parent._announced_by(stream)
         self._distance = _Distance(getattr(stream, 'conn', None))
-        self._kind = (self._announcement.runs_our_bytecode(),
-                      1 if mitogen.parent._is_far(stream) else 0)
+        self._kind = self._choose_kind()
         #: How many modules the child has not used.
         self._unused = 0
         #: (module that was asked for, modules that were sent for it), until it
@@ -101,6 +100,16 @@ class _Push(object):
         self._roots = collections.deque()
         self._messages = None
         self._foreign = _FOREIGN
+
+    def _choose_kind(self):
+        """
+        Return whether the child is sent bytecode, and the level of compression. Level 6 takes 40 ms
+        more than 1 for ``boto3``, and saves a tenth of the bytes.
+        """
+        level = 0
+        if mitogen.parent._is_far(self._stream):
+            level = 6 if self._distance.is_slow() else 1
+        return self._announcement.runs_our_bytecode(), level
 
     def is_full(self):
         """
@@ -262,6 +271,7 @@ class _Push(object):
 
     def _make_answer(self, root):
         before = frozenset(self._sent)
+        self._kind = self._choose_kind()
         for data in self._responder._shipments.get(
                 (self._kind, frozenset(self._refused)), root, self._announcement.names,
                 self._sent, self._make_for_root, self._wholes):

@@ -351,7 +351,7 @@ def test_denied_raise():
 # ---- resources
 
 def test_a_reader_gives_what_its_requester_gets():
-    requester = mock.Mock()
+    requester = mock.Mock(_cache={})
     requester._get_resource.side_effect = lambda package, name: {
         ('pkg', 'here'): b'content', ('pkg', 'empty'): b'', ('pkg', '\0folder'): b'empty\0here\0sub/',
     }.get((package, name))
@@ -369,7 +369,7 @@ def test_a_reader_gives_what_its_requester_gets():
 
 
 def test_the_files_of_a_reader():
-    requester = mock.Mock()
+    requester = mock.Mock(_cache={})
     requester._get_resource.side_effect = lambda package, name: {
         ('pkg', 'here'): b'content\n', ('pkg', 'sub/there'): b'gr\xfc\xdfe', ('pkg', '\0folder'): b'here\0sub/',
         ('pkg', '\0folder/sub'): b'there'}.get((package, name))
@@ -401,7 +401,7 @@ def test_the_files_of_a_reader():
 @pytest.mark.filterwarnings('ignore:is_resource is deprecated:DeprecationWarning')
 @pytest.mark.filterwarnings('ignore:.*contents is deprecated:DeprecationWarning')
 def test_the_standard_library_asks_a_reader():
-    requester = mock.Mock()
+    requester = mock.Mock(_cache={})
     requester._get_resource.side_effect = lambda package, name: {
         ('pkg', 'here'): b'content', ('pkg', '\0folder'): b'here'}.get((package, name))
     loader = mock.Mock(spec=['get_resource_reader'])

@@ -122,6 +122,24 @@ def test_files_that_are_read_come_along_if_the_child_is_far(router, tmp_path, mo
     assert requests(router) == 1
 
 
+def test_modules_for_a_slow_network_are_compressed_harder(router, tmp_path, modules, spare, monkeypatch):
+    spare(0)
+    for name in 'ahe_first', 'ahe_second':
+        (tmp_path / (name + '.py')).write_text('x = %r\n' % (list(range(3000)),))
+    sizes = []
+    compress = mitogen.master._Parcels.content
+    monkeypatch.setattr(mitogen.master._Parcels, 'content', lambda self, parcel, as_bytecode, level: (
+        sizes.append((parcel.name, level)), compress(self, parcel, as_bytecode, level))[1])
+    child = router.local()
+    child.call(eval, "__import__('ahe_used') and None")
+    monkeypatch.setattr(mitogen.parent, '_is_far', lambda stream: True)
+    child.call(eval, "__import__('ahe_first') and None")
+    testlib.wait_for(distance_of(router, child).is_settled)
+    distance_of(router, child).rate = 100000.0
+    child.call(eval, "__import__('ahe_second') and None")
+    assert [size for size in sizes if size[0].startswith('ahe_')] == [('ahe_used', 0), ('ahe_first', 1), ('ahe_second', 6)]
+
+
 @pytest.mark.parametrize('depth', [1, 2])
 def test_what_was_sent_and_never_used_is_counted(router, modules, spare, depth):
     spare(0)
@@ -195,6 +213,7 @@ def test_answers_make_it_better(clock):
     distance = mitogen.master._Distance(Connected)
     assert distance.rate is None
     assert distance.spare_bytes() == 262144
+    assert not distance.is_slow()
     for _ in range(3):
         distance.note_sent(100000)
     clock[0] += 0.25
@@ -206,6 +225,7 @@ def test_answers_make_it_better(clock):
     clock[0] += 1
     distance.note_confirmed()
     assert (distance.round_trip, distance.rate) == (0.25, 100000.0)
+    assert distance.is_slow()
     assert distance.spare_bytes() == 16384
     distance.note_confirmed()
     distance.note_sent(1)
