@@ -198,7 +198,7 @@ class Importer(_Fetcher):
     @_seldom
     def _report(self, text):
         """Tell a parent that sends several modules at a time what became of
-        them. Broker thread."""
+        them. Any thread."""
         if PY3 and self._told and self._context:
             # The handle is HAVE_MODULES.
             self._context.send(Message(data=utf_8_encode(text)[0], handle=114))
@@ -310,6 +310,8 @@ class Importer(_Fetcher):
             e = sys.exc_info()[1]
             self._cache.pop(fullname, None)
             self._present.pop(fullname, None)
+            # Else the next request might be taken for one that is being answered.
+            self._report(u'!')
             raise ImportError(self._damaged_msg % (fullname, e))
         return compile(source, path, 'exec', 0, 1)
 

@@ -14,6 +14,7 @@ from mitogen.core import CallError, Message
 
 import closure_child
 import pythons
+import testlib
 
 BARE = ['/usr/bin/env', sys.executable]
 
@@ -38,6 +39,9 @@ def spoilt(router, handle, spoil):
 
     :param spoil: function that changes a message, and returns whether it has.
     """
+    # The end of an earlier answer may not be sent yet: a child goes on before it has that.
+    testlib.wait_for(lambda: not any(
+        getattr(getattr(stream.protocol, '_push', None), '_messages', None) for stream in router._streams()))
     route = router._async_route
     count = [0]
 
@@ -49,9 +53,10 @@ def spoilt(router, handle, spoil):
     router._async_route = send
     try:
         yield
+        # The child does not wait for the last message.
+        testlib.wait_for(lambda: count[0])
     finally:
         del router._async_route
-    assert count[0], 'nothing was spoilt'
 
 
 def cut(msg):
