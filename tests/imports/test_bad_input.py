@@ -24,9 +24,7 @@ def make(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
 
     def write(files):
-        for name, text in files.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text)
+        testlib.write_files(folder, files)
         return folder
 
     return write

@@ -35,10 +35,7 @@ def make(tmp_path, monkeypatch):
     before = set(sys.modules)
 
     def write(files):
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(textwrap.dedent(text))
+        testlib.write_files(folder, dict((name, textwrap.dedent(text)) for name, text in files.items()))
         return folder
 
     yield write

@@ -41,9 +41,7 @@ pass_on(child.stdout.fileno(), 1)
 
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
-    for name, text in MODULES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    testlib.write_files(tmp_path, MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import pythons
+import testlib
 
 MODULES = {
     'spw_jobs.py': 'import spw_pkg.deep, multiprocessing\n'
@@ -26,9 +27,7 @@ ASK = "(__import__('spw_jobs'), __import__('sys').modules['spw_jobs'].run(%r, %r
 
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
-    for name, text in MODULES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    testlib.write_files(tmp_path, MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

@@ -18,6 +18,18 @@ import mitogen.parent
 HEADER = '>hLLLLLL'
 
 
+def write_files(folder, files):
+    """
+    Write files below a folder.
+
+    :param folder: a :class:`pathlib.Path`.
+    :param files: relative path -> text.
+    """
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def wait_for(predicate, seconds=None, what=None):
     """
     Return the first truthy value of predicate(); AssertionError when there is none in time: by
