@@ -44,6 +44,9 @@ class _Distance(object):
     #: Bytes that are sent on a guess at most.
     most = 1048576
 
+    #: Bytes that the rate is taken from at least: a short message takes as long as the work on it.
+    least = 32768
+
     #: Messages that are remembered until they are confirmed. A child may never confirm one.
     most_open = 1000
 
@@ -81,7 +84,7 @@ class _Distance(object):
             self._since = now
             return
         self._passed += size
-        if now - self._since > 0.001:
+        if now - self._since > 0.001 and self._passed >= self.least:
             self.rate = max(self.rate or 0.0, self._passed / (now - self._since))
 
     def is_far(self):

@@ -24,7 +24,7 @@ class ResourceResponder(_Server):
     thread.
     """
     #: How many files are sent before a child asks for one.
-    files_most = 20
+    _files_most = 20
 
     def __init__(self, router):
         self._distributions = _Distributions()
@@ -166,7 +166,7 @@ class ResourceResponder(_Server):
                  if not name.endswith((u'/', u'.py', u'.pyi', u'.so', u'py.typed'))]
         locations = self._search_locations(package)[1]
         stamps = [_stamp_of(os.path.join(location, name)) for location in locations for name in files]
-        if len(files) > self.files_most or sum(stamp[1] for stamp in stamps if stamp) > most:
+        if len(files) > self._files_most or sum(stamp[1] for stamp in stamps if stamp) > most:
             return
         for name in [folder] + files:
             self._answer(stream, (to_text(package), to_text(name)), self._get_content(package, name))
