@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Measure how files go to a host of ssh: ours by put and by sync, scp and rsync, in turn, medians
-of all rounds.
+"""Measure how files go to hosts of ssh: ours by put and by sync, scp and rsync, in turn, medians of
+all rounds.
 
 A tree of many small files, and one large file; the first copy, and the second one, of which 1 %
 has changed. Seconds of the clock, with the connection, and of the processors of this machine,
 which is both ends if the host is this one.
+
+With --loopback N the hosts are N names of a server that this program starts. To several hosts scp
+and rsync are as many processes at the same time, and ours is one.
 """
 
 import argparse
+import concurrent.futures
 import os
 import shutil
 import statistics
@@ -16,13 +20,16 @@ import sys
 import tempfile
 import time
 
+import loopback
+
 MIB = 1 << 20
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('host', help='a name that ssh knows and that lets us in without a question')
-    parser.add_argument('folder', help='a folder of the host; all that this makes in it is removed again')
+    parser.add_argument('host', nargs='?', help='a name that ssh knows and that lets us in without a question')
+    parser.add_argument('folder', nargs='?', help='a folder of the host; all that this makes in it is removed again')
+    parser.add_argument('--loopback', type=int, default=0, metavar='N')
     parser.add_argument('-F', dest='config', default='/dev/null', help='configuration of ssh')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--files', type=int, default=5000)
@@ -61,40 +68,76 @@ def change(top):
 
 def commands(options, source):
     """
-    Return name -> the command that copies the content of a folder, given the name of the target.
+    Return name -> the commands that copy the content of a folder, all at the same time.
     """
     ssh = ['ssh', '-F', options.config]
     target = os.path.join(options.folder, os.path.basename(source) + '-')
-    place = '%s:%s' % (options.host, target)
-    ours = [sys.executable, os.path.abspath(__file__), options.config, options.host, source + '/']
-    return {
-        'put': ours + [target + 'put'],
-        'sync': ours + [target + 'sync', 'sync'],
-        'scp': ['scp', '-q', '-p', '-r', '-F', options.config, source + '/.', place + 'scp'],
-        'rsync': ['rsync', '-a', '-e', ' '.join(ssh), source + '/', place + 'rsync'],
+    ours = [sys.executable, os.path.abspath(__file__), options.config, ','.join(options.hosts), source + '/']
+    found = {
+        'put': [ours + [target + 'put']],
+        'sync': [ours + [target + 'sync', 'sync']],
+        'scp': [['scp', '-q', '-p', '-r', '-F', options.config, source + '/.', '%s:%sscp' % (host, target_of(target, host))]
+                for host in options.hosts],
+        'rsync': [['rsync', '-a', '-e', ' '.join(ssh), source + '/', '%s:%srsync' % (host, target_of(target, host))]
+                  for host in options.hosts],
     }
+    if len(options.hosts) > 1:
+        # To many, `put` is as many copies of their own.
+        del found['put']
+    return found
 
 
-def copy(config, host, source, target, way='put'):
+def target_of(target, host):
+    """Return the path for one host: all may be one machine."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, host, name)
+
+
+def copy(config, hosts, source, target, way='put'):
     """Ours, in a process of its own, as the others are."""
     import mitogen
-    with mitogen.Tree() as tree:
-        there = tree.ssh(hostname=host, ssh_args=['-F', config], check_host_keys='ignore', compression=False)
-        getattr(there, way)(source, target)
+    from mitogen._tree import shared_blocks, sync
+    options = {'ssh_args': ['-F', config], 'check_host_keys': 'ignore', 'compression': False}
+    names = hosts.split(',')
+    shared = shared_blocks.SharedBlocks()
+    with mitogen.Tree() as tree, concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        def work(name):
+            there = tree.ssh(hostname=name, **options)
+            if way == 'put':
+                there.put(source, target_of(target, name))
+            else:
+                sync.put(there, source, target_of(target, name), False, False, False, None, shared)
+        list(pool.map(work, names))
 
 
-def timed(command):
+def timed(several):
     before, started = sum(os.times()[:4]), time.monotonic()
-    subprocess.run(command, check=True)
+    procs = [subprocess.Popen(command) for command in several]
+    if [proc.wait() for proc in procs] != [0] * len(procs):
+        raise SystemExit('%s failed' % (several[0],))
     return time.monotonic() - started, sum(os.times()[:4]) - before
 
 
-def on_host(options, *words):
-    subprocess.run(['ssh', '-F', options.config, options.host] + list(words), check=True)
+def on_hosts(options, program, path):
+    for host in options.hosts:
+        subprocess.run(['ssh', '-F', options.config, host] + program + [target_of(path, host)], check=True)
 
 
 def main():
     options = parse()
+    if not options.loopback:
+        if not options.folder:
+            raise SystemExit('name a host and a folder, or --loopback')
+        options.hosts = [options.host]
+        measure(options)
+        return
+    with loopback.hosts(options.loopback) as (folder, _):
+        options.hosts = ['h%d' % number for number in range(1, options.loopback + 1)]
+        options.config, options.folder = os.path.join(folder, 'config'), os.path.join(folder, 'targets')
+        measure(options)
+
+
+def measure(options):
     top = tempfile.mkdtemp(prefix='mitogen-files-')
     found = {}
     try:
@@ -102,14 +145,15 @@ def main():
             for _ in range(options.rounds):
                 made = commands(options, source)
                 for name in made:
-                    on_host(options, 'mkdir', '-p', os.path.join(
+                    on_hosts(options, ['mkdir', '-p'], os.path.join(
                         options.folder, '%s-%s' % (os.path.basename(source), name)))
                 for which in 'first', 'second':
                     for name, command in made.items():
                         found.setdefault((os.path.basename(source), which, name), []).append(timed(command))
                     change(source)
-                on_host(options, 'rm', '-r', *(os.path.join(
-                    options.folder, '%s-%s' % (os.path.basename(source), name)) for name in made))
+                for name in made:
+                    on_hosts(options, ['rm', '-r'], os.path.join(
+                        options.folder, '%s-%s' % (os.path.basename(source), name)))
     finally:
         shutil.rmtree(top)
     for key, times in found.items():

@@ -33,7 +33,9 @@ ADVICE = {
     'see the option hostname, and the configuration of the ssh client.': 'see HostName in ssh_config.',
     'see the option username.': 'see --sudo-user, and User in ssh_config.',
     'see the option password.': 'see the option -K.',
-    'A larger connect_timeout waits longer.': 'A larger --connect-timeout waits longer.',
+    'larger connect_timeout': 'larger --connect-timeout',
+    'the option connect_timeout': 'the option --connect-timeout',
+    'is python_path an interpreter': 'is --python an interpreter',
     'option python_path.': 'option --python.',
 }
 

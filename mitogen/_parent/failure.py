@@ -64,6 +64,10 @@ _HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
      u'\\(notfound\\)|jail .* not found|instance not found|is not running',
      u'there is no container of that name, or it does not run.',
      'down'),
+    (u'cannot connect to the docker daemon|cannot connect to podman|error during connect',
+     u'the service of the containers does not answer. Does it run, and may this '
+     u'user talk to it?',
+     'down'),
     (u'account is (currently )?not available|'
      u'account (has|is) (expired|locked)',
      u'the account is closed to logins.',

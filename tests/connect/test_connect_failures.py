@@ -313,6 +313,7 @@ def test_a_failure_beyond_another_context_says_as_much(router, make_python, vers
     ('sudo: 3 incorrect password attempts', 'the password is not right'),
     ('Error response from daemon: No such container: box', 'there is no container of that name'),
     ('Error from server (NotFound): pods "box" not found', 'there is no container of that name'),
+    ('Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?', 'the service of the containers'),
     ('This account is currently not available.', 'the account is closed'),
     ('sh: 1: /usr/bin/python: Permission denied', 'this user may not run the program'),
     ('bash: python: command not found', 'a program of the command line is not there'),
