@@ -110,12 +110,17 @@ def copy(config, hosts, source, target, way='put'):
         list(pool.map(work, names))
 
 
-def timed(several):
-    before, started = sum(os.times()[:4]), time.monotonic()
+def timed(options, several):
+    before, there, started = sum(os.times()[:4]), spent(options), time.monotonic()
     procs = [subprocess.Popen(command) for command in several]
     if [proc.wait() for proc in procs] != [0] * len(procs):
         raise SystemExit('%s failed' % (several[0],))
-    return time.monotonic() - started, sum(os.times()[:4]) - before
+    return time.monotonic() - started, sum(os.times()[:4]) - before, spent(options) - there
+
+
+def spent(options):
+    """Return the seconds of processors of the hosts, as far as that is known."""
+    return loopback.spent(options.server) if options.server else 0
 
 
 def on_hosts(options, program, path):
@@ -128,10 +133,10 @@ def main():
     if not options.loopback:
         if not options.folder:
             raise SystemExit('name a host and a folder, or --loopback')
-        options.hosts = [options.host]
+        options.hosts, options.server = [options.host], None
         measure(options)
         return
-    with loopback.hosts(options.loopback) as (folder, _):
+    with loopback.hosts(options.loopback) as (folder, options.server):
         options.hosts = ['h%d' % number for number in range(1, options.loopback + 1)]
         options.config, options.folder = os.path.join(folder, 'config'), os.path.join(folder, 'targets')
         measure(options)
@@ -149,7 +154,7 @@ def measure(options):
                         options.folder, '%s-%s' % (os.path.basename(source), name)))
                 for which in 'first', 'second':
                     for name, command in made.items():
-                        found.setdefault((os.path.basename(source), which, name), []).append(timed(command))
+                        found.setdefault((os.path.basename(source), which, name), []).append(timed(options, command))
                     change(source)
                 for name in made:
                     on_hosts(options, ['rm', '-r'], os.path.join(
@@ -157,7 +162,7 @@ def measure(options):
     finally:
         shutil.rmtree(top)
     for key, times in found.items():
-        print('%-6s %-7s %-6s %6.2f s  %6.2f s of processors here' % (
+        print('%-6s %-7s %-6s %6.2f s  %6.2f s of processors here  %6.2f s of those of the hosts' % (
             key + tuple(statistics.median(column) for column in zip(*times))))
 
 
