@@ -93,7 +93,8 @@ class Environment(object):
         return done.stdout
 
     def pip(self, *args, **env):
-        return self.run(self.python, '-m', 'pip', *args, **env)
+        # Ours: another copy in each environment would take seconds.
+        return self.run(sys.executable, '-m', 'pip', '--python', self.python, *args, **env)
 
     def make(self):
         os.makedirs(self.base, exist_ok=True)
@@ -117,7 +118,7 @@ class Environment(object):
 
     def make_ansible(self):
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.run(sys.executable, '-m', 'venv', self.folder)
+        self.run(sys.executable, '-m', 'venv', '--without-pip', self.folder)
         release = 'mitogen==' + UPSTREAM
         if self.kind == 'upstream':
             self.pip('install', '-q', core_requirement(), release)

@@ -394,6 +394,8 @@ def comparable(value, folder):
             changed['ansible_env'] = sorted(value['ansible_env'])
         return changed
     if isinstance(value, list):
+        if value and all(isinstance(item, str) for item in value):
+            value = FRAME.sub('', '\n'.join(value) + '\n').split('\n')[:-1]
         return [comparable(item, folder) for item in value]
     if isinstance(value, str):
         return TEMPORARY.sub('/TEMPORARY/', FRAME.sub('', value).replace(folder, 'FOLDER'))

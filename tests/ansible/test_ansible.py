@@ -9,6 +9,7 @@ switch our plugins on, with the long playbook at its full length: ``make test-an
 """
 
 import contextlib
+import itertools
 import os
 import re
 
@@ -96,13 +97,15 @@ def assert_in_use(run, way, core):
 
 @pytest.mark.seconds(600)
 def test_each_way_switches_the_plugins_on(site):
-    runs = [(way, Run(site, 'way-' + way, way, CORES[0]).start('ways.yml', '-vvv')) for way in WAYS]
+    # Each of our cores is used.
+    runs = [(way, core, Run(site, 'way-' + way, way, core).start('ways.yml', '-vvv'))
+            for way, core in zip(WAYS, itertools.cycle(CORES))]
     plain = Run(site, 'way-plain').start('ways.yml', '-v')
     assert plain.wait() == 0, plain.printed()
     assert 'mitogen:' not in plain.printed()
-    for way, run in runs:
+    for way, core, run in runs:
         assert run.wait() == 0, run.printed()
-        assert_in_use(run, way, CORES[0])
+        assert_in_use(run, way, core)
         assert set(re.findall("Ansible's own way is used: (.*)", run.printed())) <= USUAL
         assert (way, run.results()) == (way, plain.results())
         # A variable of upstream's strategies is answered where one of their names is used.
