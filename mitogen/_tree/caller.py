@@ -72,9 +72,10 @@ class Caller:
         # The arguments go in containers, so that the function may have any keyword.
         msg = future._make_msg(sent, args, kwargs)
         msg.handle = queue.handle
-        if options.timeout is not None:
-            future._limit(options.timeout)
         future._send(msg)
+        if options.timeout is not None:
+            # Now there is something to end, however short the time is.
+            future._limit(options.timeout)
         return future
 
     def stream(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:

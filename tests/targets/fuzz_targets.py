@@ -63,4 +63,6 @@ def left():
     Return how many tasks are to be dropped, and how many are taken: this one.
     """
     import mitogen._tasks
+    if mitogen._tasks._tasks is None:
+        return 0, 0
     return len(mitogen._tasks._tasks._dropped), len(mitogen._tasks._tasks._taken)

@@ -11,6 +11,7 @@ import pytest
 
 import mitogen
 import mitogen._tasks
+import mitogen._tree.future
 import mitogen.core
 from mitogen.core import Message
 
@@ -168,10 +169,18 @@ def test_what_is_late_before_it_begins_is_dropped(host):
     has_seen(host, 'begun', 'TaskCancelled')
 
 
-def test_a_deadline_in_the_past(host):
+def test_a_deadline_in_the_past(host, monkeypatch):
+    def limit(future, seconds):
+        # The host can be told which task to end.
+        handles.append(future._handle)
+        whole(future, seconds)
+
+    handles, whole = [], mitogen._tree.future.HostFuture._limit
+    monkeypatch.setattr(mitogen._tree.future.HostFuture, '_limit', limit)
     with pytest.raises(mitogen.DeadlineExceeded):
         host.options(timeout=-1).call(task_targets.sleep_and_note, 600, 'late')
     assert host.call(targets.add, 1, 2) == 3
+    assert None not in handles and len(handles) == 1
 
 
 def test_a_deadline_of_what_was_cancelled_holds_nothing_up(host, whole):
