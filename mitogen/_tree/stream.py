@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 
 
+if mitogen.core.CORE == 'pure':
+    class _Items(mitogen.core.Receiver):
+        """
+        Takes the items. One may come just when the stream is closed.
+        """
+        def _on_receive(self, msg: Any) -> None:
+            try:
+                super()._on_receive(msg)
+            except mitogen.core.LatchError:
+                pass
+else:
+    _Items = mitogen.core.Receiver
+
+
 class Stream(Iterator[T]):
     """
     The items of a generator that runs on a host, as an iterator. The end of its block of ``with``,
@@ -45,7 +59,7 @@ class Stream(Iterator[T]):
         self._answer: Any = None
         # A host may send this much if it keeps to no window: the last item may have any size.
         room = options.window_bytes + host.router.max_message_size
-        self._items: Optional[Any] = mitogen.core.Receiver(host.router, respondent=host, max_bytes=room)
+        self._items: Optional[Any] = _Items(host.router, respondent=host, max_bytes=room)
         try:
             self._begin(fn, args, kwargs)
         except BaseException as e:
