@@ -457,8 +457,8 @@ def register(cls):
     mitogen.core._VALUE_MODULES.add(module)
     mitogen.core._Reducers.registered[cls] = reduce
     name = cls.__name__.encode() + b'\n'
-    if name not in mitogen.core._marks:
-        mitogen.core._marks.append(name)
+    if name not in mitogen.core._own:
+        mitogen.core._own.append(name)
     return cls
 
 

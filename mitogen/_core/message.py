@@ -104,7 +104,7 @@ class _MessageBase(object):
     def _find_global(self, module, name):
         if module == 'mitogen.core' and name in ('Kwargs', 'Blob'):
             return globals()[name]
-        if (module, name) in (('_codecs', 'encode'), ('__builtin__', 'bytes')):
+        if module + '.' + name in ('_codecs.encode', '__builtin__.bytes'):
             return _read_bytes
         return self._find_seldom(module, name)
 

@@ -12,7 +12,7 @@ import mitogen  # house
 from mitogen.core import _chosen, _MessageBase, _seldom, BytesIO, BytesType, CallError, IS_DEAD, pickle  # house
 from mitogen.core import Pickler, PicklingError, PY3, _Reducers, StreamError  # house
 
-_marks = [b'array\n', b'deque\n', b'Dict\n', b'UUID\n']
+_own = b'array deque Dict UUID'.split()
 
 
 @_chosen
@@ -65,7 +65,7 @@ class Message(_MessageBase):
                 data = pickle.dumps(objs[0], 2)
                 # Names of classes of buffers, or of what makes them, and of
                 # others that are taken apart in ways of ours.
-                if not [1 for name in _marks if name in data]:
+                if not any(x in data for x in _own):
                     return cls(data=data, enc=cls.ENC_PKL, **kwargs)
             except (PicklingError, TypeError):
                 pass
