@@ -151,7 +151,7 @@ def test_others_are_refused_with_their_name(child, value, name):
 
 @pytest.mark.parametrize('cls', [
     int, dict, type('Plain', (), {}), lambda: 1, 5, typing.NamedTuple('Inner', [('x', int)]),
-], ids=str)
+], ids=lambda made: getattr(made, '__name__', repr(made)))
 def test_classes_of_another_kind_are_not_registered(cls):
     if cls is not None and getattr(cls, '_fields', None):
         cls.__qualname__ = 'outer.<locals>.Inner'
