@@ -46,7 +46,8 @@ called_from_lib:libpython
 '''
 
 
-#: Not "-m pytest": that puts the checkout on the path. Its package has no build, so that no child would use the extension.
+#: Not "-m pytest": that puts the checkout on the path. Its package has no build, so that no child
+#: would use the extension.
 START = 'import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main(sys.argv[1:]))'
 
 
