@@ -217,11 +217,14 @@ def asked(monkeypatch):
     """
     The names of modules whose distributions children have asked for.
     """
-    names = []
+    names, replies = [], []
     answer = mitogen.master._Freight.answer
 
     def note(freight, stream, fullname, resource, reply):
-        names.append(fullname)
+        # A request that has waited for an offer that did not come is answered in a second call.
+        if reply not in replies:
+            replies.append(reply)
+            names.append(fullname)
         return answer(freight, stream, fullname, resource, reply)
 
     monkeypatch.setattr(mitogen.master._Freight, 'answer', note)

@@ -476,7 +476,7 @@ def test_a_request_with_an_array_imports_nothing(tree, monkeypatch):
     tree.liar.tell(dict(dst=tree.parent_id, handle=GET_RESOURCE, data='\x80\x02%s.' % data, magic=0x4d4a, reply_to=5),
                    dict(dst=tree.parent_id, handle=GET_RESOURCE, data='\x80\x02(%sX\x01\0\0\0at.' % data, magic=0x4d4a))
     assert not set(['numpy', 'mitogen._buffers']) & set(imported)
-    assert len(tree.logs.find('cannot unpickle')) == 2
+    testlib.wait_for(lambda: len(tree.logs.find('cannot unpickle')) == 2)
 
 
 def test_a_request_that_waited_and_is_a_bomb_harms_nobody(tree):
