@@ -222,7 +222,7 @@ def test_an_intermediary_in_a_call_starts_children_at_once(router):
 
 @pytest.mark.parametrize('python', ['python2.7', 'python3.6'])
 def test_an_intermediary_of_an_old_python_does_so_too(router, python, monkeypatch):
-    # Where `tools/check_extension.py` has put the package for this Python, which an old one finds, too.
+    # `tools/check_extension.py` puts the package for this Python there; an old one would take it.
     monkeypatch.delenv('PYTHONPATH', raising=False)
     child = router.local(python_path=pythons.find_python(python))
     busy = child.call_async(targets.sleep, 600)
