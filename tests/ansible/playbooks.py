@@ -367,7 +367,8 @@ PASSING_FACTS = re.compile(
 TEMPORARY = re.compile(
     r'^[^ ]*/(ansible-tmp-[\w.-]+|ansible_mitogen_action_\w+)/|/[^ ]*_payload\w*/[^ ]*_payload.zip|key=\w+|'
     r'BECOME-SUCCESS-\w+|/ansible-local-\w+/tmp\w+|ansible-tmp-[\w.-]+|(?:/[\w.-]+)*/\.ansible_async/j\d+\.\d+|'
-    r'[\d.e-]+ s, [\d.]+ [kM]?B/s')
+    # How much `dd` reads at a time depends on the sender.
+    r'[\d.e-]+ s, [\d.]+ [kM]?B/s|\d\+\d records in')
 
 
 #: A frame of a traceback that is not the module's own, but that of whatever runs it.
