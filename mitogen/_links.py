@@ -48,6 +48,9 @@ def _link(router, stream):
     context = router.context_by_id(peer, create=False)
     monitor = getattr(router, 'route_monitor', None)
     found = dict((name, stats[name]) for name in COUNTERS)
+    # A child that just started has been sent its first text, and no message.
+    for name, count in zip(('bytes_in', 'bytes_out'), getattr(getattr(stream, 'conn', None), '_start_bytes', ())):
+        found[name] += count
     found.update({
         'id': peer, 'name': getattr(context, 'name', None) or stream.name, 'method': _method(stream),
         'routes': sorted(monitor.get_routes(stream)) if monitor else [],

@@ -75,6 +75,9 @@ class Connection(_Launch):
     #: the streams, and would end with the child only.
     detach_linger = 3.0
 
+    #: Bytes that had come, and that were sent, when the child was ready.
+    _start_bytes = 0, 0
+
     latch = None
     stdio_stream = None
     stderr_stream = None
@@ -286,6 +289,8 @@ class Connection(_Launch):
     def _finish_stage(self):
         router = self._router
         stream = self.stdio_stream
+        protocol = stream.protocol
+        self._start_bytes = protocol._bytes_in, protocol._bytes_out
         stream.set_protocol(MitogenProtocol(
             router=router,
             remote_id=self.context.context_id,

@@ -32,10 +32,17 @@ class BootstrapProtocol(RegexProtocol):
     #: we have told it to say.
     _ec0_re = re.compile(EC0_MARKER + b(' ([01]) ([0-9a-f]{7,8}) ([0-9a-f]+)'))
 
+    #: Bytes of the lines that have come, and of what was sent.
+    _bytes_in = _bytes_out = 0
+
     def __init__(self, broker):
         super(BootstrapProtocol, self).__init__()
         #: Keeps what the kernel does not take at once.
         self._writer = mitogen.core.BufferedWriter(broker, self)
+
+    def on_line_received(self, line):
+        self._bytes_in += len(line) + 1
+        return super(BootstrapProtocol, self).on_line_received(line)
 
     def on_transmit(self, broker):
         """There is room for more of the answer."""
@@ -73,8 +80,9 @@ class BootstrapProtocol(RegexProtocol):
         self._answer(b'S', preamble)
 
     def _answer(self, kind, payload):
-        self._writer.write(
-            kind + ('%08x' % (len(payload),)).encode('ascii') + payload)
+        data = kind + ('%08x' % (len(payload),)).encode('ascii') + payload
+        self._bytes_out += len(data)
+        self._writer.write(data)
 
     def _on_ec1_received(self, line, match):
         LOG.debug('%r: first stage got its input', self.stream.conn)
