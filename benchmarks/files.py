@@ -106,7 +106,7 @@ def copy(config, hosts, source, target, way='put'):
             if way == 'put':
                 there.put(source, target_of(target, name))
             else:
-                sync.put(there, source, target_of(target, name), False, False, False, None, shared)
+                sync.put(there, source, target_of(target, name), False, False, False, False, None, shared)
         list(pool.map(work, names))
 
 

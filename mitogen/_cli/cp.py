@@ -29,7 +29,8 @@ name.
 
 With --sync only what differs is sent: a file of the same size and time is the same, and of another one those blocks are
 sent that the host has not. Times and holes are kept, checksums are compared at the end, and what goes to several hosts
-is read and compressed once.
+is read and compressed once. With --delete what is in a folder of the target, and not in that of the source, is removed
+as soon as all files of that folder have arrived, as by "rsync -a --delete".
 
 exit status: 0; 1 if something could not be copied somewhere, 255 if a host could not be reached, 2 for a wrong command
 line, 130 after Ctrl-C, 143 after SIGTERM; nothing half-written is left then.
@@ -38,6 +39,7 @@ examples:
   mitogen cp build/ web1:/srv/app web2:/srv/app
   mitogen cp nginx.conf 'web[1-20]:/etc/nginx/' --sudo
   mitogen cp --resume image.qcow2 web1:/var/lib/images/
+  mitogen cp --delete site/ 'web[1-20]:/srv/site'
   mitogen cp web1:/etc/nginx docker:web:/etc/nginx sites/
 '''
 
@@ -164,6 +166,9 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         '--resume', action='store_true',
         help='the same; a file that is broken off stays as a part, with which the next --resume goes on')
+    parser.add_argument(
+        '--delete', action='store_true',
+        help='the same as --sync, and remove what the folders of the target have and those of the source have not')
     parser.add_argument('-q', '--quiet', action='store_true', help='show neither progress nor what was copied; both are shown on a terminal only')
     parser.set_defaults(func=run, parser=parser)
 
@@ -211,7 +216,7 @@ class _Syncs(_Copies):
     """
     def __init__(self, options: Any) -> None:
         from mitogen._tree import shared_blocks
-        self._ways = options.checksum, options.resume, options.compress
+        self._ways = options.checksum, options.resume, options.compress, options.delete
         # All hosts get what was compressed once, and their clients of ssh do not compress it again.
         options.compress = False
         self._shared = shared_blocks.SharedBlocks()
@@ -236,7 +241,8 @@ def summary(value: dict[str, Any]) -> str:
     text = '%d file%s copied' % (value['files'], '' if value['files'] == 1 else 's')
     if 'sent' not in value:
         return '%s, %s' % (text, progress.size(value['bytes']))
-    return '%s, %s sent, %d the same' % (text, progress.size(value['sent']), value['same'])
+    text = '%s, %s sent, %d the same' % (text, progress.size(value['sent']), value['same'])
+    return '%s, %d removed' % (text, value['removed']) if value['removed'] else text
 
 
 def run(options: Any, rest: list[str]) -> int:
@@ -245,7 +251,8 @@ def run(options: Any, rest: list[str]) -> int:
     """
     wanted = plan(options.words + rest)
     options.hosts = list(wanted.puts or wanted.gets)
-    copies = _Syncs(options) if options.sync or options.checksum or options.resume else _Copies()
+    is_sync = options.sync or options.checksum or options.resume or options.delete
+    copies = _Syncs(options) if is_sync else _Copies()
     work = connecting.Work(options)
     shown = work.display()
     bar = progress.Progress(None) if options.json or options.quiet else progress.Progress.on_terminal()

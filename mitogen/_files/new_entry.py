@@ -19,7 +19,10 @@ class _NewEntry(object):
     removed unless it gets it.
 
     :ivar path: where it will be.
+    :ivar clear: called with the folder and the name before it gets that, or None.
     """
+    clear = None
+
     def __init__(self, folder, name):
         self.path = folder.path_of(name)
         self._folder, self._name = folder, name
@@ -37,6 +40,8 @@ class _NewEntry(object):
         """
         An entry that had the name before is replaced at once.
         """
+        if self.clear is not None:
+            self.clear(self._folder, self._name)
         self._folder.rename(self._meanwhile(), self._name)
         self._own_name = None
 

@@ -8,7 +8,10 @@ from __future__ import absolute_import
 
 import errno
 import os
+import stat
 import sys
+
+from mitogen._files.items import MOST_FOLDERS
 
 #: Whether a file can be named by its folder's descriptor, which no other process can make lead
 #: elsewhere.
@@ -91,6 +94,30 @@ class OpenFolder(object):
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         else:
             os.rename(self.path_of(old), self.path_of(new))
+
+    def remove(self, name, deeper=MOST_FOLDERS):
+        """
+        Remove what has a name in here, and all that lies in a folder of that name. Links are
+        removed, and not followed. Return how many entries were removed; none if somebody else was
+        faster.
+
+        :param deeper: folders that may lie in each other.
+        """
+        found = self.stat(name)
+        if found is None:
+            return 0
+        if not stat.S_ISDIR(found.st_mode):
+            self.call(os.unlink, name)
+            return 1
+        if not deeper:
+            raise EnvironmentError(errno.ELOOP, 'more than %d folders lie in each other' % (MOST_FOLDERS,))
+        folder = self.folder(name)
+        try:
+            count = sum([folder.remove(inside, deeper - 1) for inside in folder.names()])
+        finally:
+            folder.close()
+        self.call(os.rmdir, name)
+        return count + 1
 
     def close(self):
         """

@@ -95,12 +95,12 @@ def write_on(number, items):
 
 def finish_writing(number):
     """
-    End what is written.
+    End what is written, and return what the writer says.
 
     :raises FileError: not all has come.
     """
     try:
-        _open[number].finish()
+        return _open[number].finish()
     finally:
         close(number)
 

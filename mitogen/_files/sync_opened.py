@@ -18,9 +18,9 @@ class Receiving(object):
     """
     A comparison, and the writer of what it wants.
     """
-    def __init__(self, target, name, checksum, sums, resumes):
+    def __init__(self, target, name, checksum, sums, resumes, removes):
         self.comparison = Comparison(target, name, checksum, sums, resumes)
-        self._writer = SyncWriter(target, name, resumes)
+        self._writer = SyncWriter(target, name, resumes, removes)
         self.take, self.finish, self.give_up = self._writer.take, self._writer.finish, self._writer.give_up
 
     def close(self):
@@ -43,13 +43,13 @@ def _on(number, name, *args):
 
 
 @takes_econtext
-def start_receiving(target, name, checksum, resumes, econtext):
+def start_receiving(target, name, checksum, resumes, removes, econtext):
     """
     Begin to compare and to write. Return the number for `compare_on`, and for `write_on`,
     `finish_writing` and `close`.
     """
     # Those who may write here may know what is here.
-    return note(Receiving(expanded(target), name, checksum, True, resumes), econtext=econtext)
+    return note(Receiving(expanded(target), name, checksum, True, resumes, removes), econtext=econtext)
 
 
 def compare_on(number, offers):

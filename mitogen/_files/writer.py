@@ -72,6 +72,8 @@ class Writer(object):
 
     def finish(self):
         """
+        See to it that all has come. The program elsewhere is told the result.
+
         :raises FileError: not all has come.
         """
         if not self._whole:
@@ -230,7 +232,7 @@ class Writer(object):
         here = self._here(name)
         with telling(here.path_of(name)):
             self._replaced(here, name)
-            self._new = NewLink(here, name)
+            self._new = self._new_link(here, name)
             self._new.make(bytes(text))
         self._new = None
 
@@ -239,6 +241,6 @@ class Writer(object):
             raise NoTree('nothing in no folder')
         self._here(name)
 
-    _new_file = NewFile
+    _new_file, _new_link = NewFile, NewLink
     _SHAPES = SHAPES
     _KINDS = {FOLDER: _folder, UP: _up, FILE: _file, DATA: _data, DONE: _done, LINK: _link, SKIPPED: _skipped}

@@ -140,7 +140,7 @@ class Group(Sequence[Member]):
 
     def sync(
         self, local: files.Path, remote: files.Path, *, checksum: bool = False, resume: bool = False,
-        compress: bool = False,
+        compress: bool = False, delete: bool = False,
     ) -> Iterator[Result[sync_meter.Synced]]:
         """
         Have every host get a file or a tree of here, as :meth:`Host.sync` does, and return an
@@ -155,7 +155,7 @@ class Group(Sequence[Member]):
         def submit(member: Member) -> concurrent.futures.Future[Any]:
             if isinstance(member, DownHost):
                 return caller.failed(member.error)
-            return pool.submit(sync.put, member, local, remote, checksum, resume, compress, None, shared)
+            return pool.submit(sync.put, member, local, remote, checksum, resume, compress, delete, None, shared)
         calls = _Calls(self._members, submit)
         calls.begin(self._concurrency or len(self._members))
         return calls.results(lambda: pool.shutdown(wait=False))

@@ -165,7 +165,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
     def sync(
         self, local: files.Path, remote: files.Path, *, checksum: bool = False, resume: bool = False,
-        compress: bool = False, progress: Optional[meter.Progress] = None,
+        compress: bool = False, delete: bool = False, progress: Optional[meter.Progress] = None,
     ) -> sync_meter.Synced:
         """
         Have the host get a file or a tree of here, of which only what differs is sent. A file of
@@ -177,17 +177,20 @@ class Host(caller.Caller, mitogen.parent.Context):
         :param resume: when this is broken off, leave the file that was being written as a part
             beside it, and let the next call with `resume` go on from there.
         :param compress: compress what is sent. Where ``ssh`` does that anyway, there is no use.
+        :param delete: remove the entries of a folder over there that the folder here has not, as
+            soon as all files of that folder have arrived; and replace those of another kind. A fifo
+            here, and all else that does not travel, keeps the entry of its name over there.
         :param progress: called as that of `put`, of files that are not the same.
         :raises FileError: as by `put`; or a checksum is not that of the file that was sent.
         :raises ConnectionLost: the host went away.
         """
         from mitogen._tree import sync
         with observing.whole(self, 'sync', 'copy'):
-            return sync.put(self, local, remote, checksum, resume, compress, progress)
+            return sync.put(self, local, remote, checksum, resume, compress, delete, progress)
 
     def sync_from(
         self, remote: files.Path, local: files.Path, *, checksum: bool = False, resume: bool = False,
-        compress: bool = False, progress: Optional[meter.Progress] = None,
+        compress: bool = False, delete: bool = False, progress: Optional[meter.Progress] = None,
     ) -> sync_meter.Synced:
         """
         Get a file or a tree of the host, as `sync` does the other way round. A file that differs is
@@ -197,7 +200,7 @@ class Host(caller.Caller, mitogen.parent.Context):
         """
         from mitogen._tree import sync
         with observing.whole(self, 'sync_from', 'copy'):
-            return sync.get(self, remote, local, checksum, resume, compress, progress)
+            return sync.get(self, remote, local, checksum, resume, compress, delete, progress)
 
     def read_bytes(self, path: files.Path, *, limit: int = MOST_READ) -> bytes:
         """

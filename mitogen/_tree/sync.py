@@ -15,7 +15,7 @@ import mitogen._files.comparison
 import mitogen._files.opened
 import mitogen._files.sync_opened
 import mitogen._files.sync_source
-from mitogen._tree import files
+from mitogen._tree import files, tasks
 from mitogen._tree.calls import Calls
 from mitogen._tree.meter import Progress
 from mitogen._tree.shared_blocks import SharedBlocks
@@ -161,7 +161,7 @@ class _Get:
 
 
 def put(
-    host: Host, local: files.Path, remote: files.Path, checksum: bool, resume: bool, compress: bool,
+    host: Host, local: files.Path, remote: files.Path, checksum: bool, resume: bool, compress: bool, delete: bool,
     progress: Optional[Progress], shared: Optional[SharedBlocks] = None,
 ) -> Synced:
     """
@@ -174,15 +174,15 @@ def put(
     with files._telling(host):
         with contextlib.closing(mitogen._files.sync_source.SyncSource(path, compress, load)) as source:
             calls = Calls(host)
-            number = calls.open(mitogen._files.sync_opened.start_receiving, target, name, checksum, resume)
+            number = calls.open(mitogen._files.sync_opened.start_receiving, target, name, checksum, resume, delete)
             with calls.opened(number):
                 _Put(source, meter, _Way(calls, number)).run()
-                calls.call(mitogen._files.opened.finish_writing, number)
+                meter.copied.removed = tasks.numbers([calls.call(mitogen._files.opened.finish_writing, number)], 1)[0]
     return meter.copied
 
 
 def get(
-    host: Host, remote: files.Path, local: files.Path, checksum: bool, resume: bool, compress: bool,
+    host: Host, remote: files.Path, local: files.Path, checksum: bool, resume: bool, compress: bool, delete: bool,
     progress: Optional[Progress],
 ) -> Synced:
     """
@@ -192,12 +192,12 @@ def get(
     name = files._name_of(path)
     meter = SyncMeter(progress, os.fsdecode(name or b''))
     # Unless the caller wants it, a host is not told what is here.
-    receiving = mitogen._files.sync_opened.Receiving(target, name, checksum, checksum, resume)
+    receiving = mitogen._files.sync_opened.Receiving(target, name, checksum, checksum, resume, delete)
     with files._telling(host), contextlib.closing(receiving):
         calls = Calls(host)
         number = calls.open(mitogen._files.sync_opened.start_sending, path, compress)
         with calls.opened(number):
             _Get(target, receiving.comparison, receiving, meter, _Way(calls, number)).run()
             calls.call(mitogen._files.opened.close, number)
-        receiving.finish()
+        meter.copied.removed = receiving.finish()
     return meter.copied

@@ -21,9 +21,11 @@ class Synced(Copied):
 
     :ivar same: files and links that were left as they were.
     :ivar sent: bytes of content that were sent, compressed or not.
+    :ivar removed: files, links and folders that were removed.
     """
     same: int = 0
     sent: int = 0
+    removed: int = 0
 
 
 class SyncMeter(Meter):

@@ -12,6 +12,7 @@ import pytest
 import mitogen
 import mitogen._files.basis
 import mitogen._files.blocks
+import mitogen._files.opened
 import mitogen._files.sync_opened
 import mitogen._files.sync_source
 import mitogen.core
@@ -144,6 +145,30 @@ def test_items_that_are_none_write_nothing(host, tmp_path, lies, items, resume):
     assert [name for name in names(tmp_path) if name not in parts] == before and len(parts) <= resume
     assert (tmp_path / 'target' / 'x').read_bytes() == b'old' and (tmp_path / 'secret').read_bytes() == b'secret'
     assert (tmp_path / 'target' / 'way').is_symlink()
+
+
+@pytest.mark.parametrize('items', [
+    [TOP, (UP,), (UP,)],
+    [TOP, (FOLDER, b'out', 0o755), (UP,), (FOLDER, b'..', 0o755), (UP,), (UP,)],
+    [TOP, X, (UP,)],
+    [(UP,)]])
+def test_a_host_has_nothing_removed_outside_of_the_target(host, tmp_path, lies, items):
+    (tmp_path / 'target').mkdir()
+    (tmp_path / 'outside').mkdir()
+    (tmp_path / 'outside' / 'secret').write_bytes(b'secret')
+    (tmp_path / 'target' / 'out').symlink_to(tmp_path / 'outside')
+    (tmp_path / 'target' / 'x').write_bytes(b'old')
+    lies([[TOP, OFFERED, (UP,)]], [(items, True)])
+    with pytest.raises(mitogen.FileError):
+        host.sync_from('/any', tmp_path / 'target', delete=True)
+    assert os.listdir(str(tmp_path / 'outside')) == ['secret']
+
+
+def test_a_host_that_tells_no_number_of_what_it_removed_is_an_error(host, tmp_path, monkeypatch):
+    (tmp_path / 'file').write_bytes(b'x')
+    monkeypatch.setattr(mitogen._files.opened, 'finish_writing', lying_host.a_long_text)
+    with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+        host.sync(tmp_path / 'file', tmp_path / 'target')
 
 
 @pytest.mark.parametrize('told', [7, (1,), ([], True, 1), u'xx'])

@@ -290,6 +290,72 @@ def test_special_files_do_not_travel(sync, source, tmp_path):
     assert names(tmp_path / 'target') == ['empty', 'link', 'sub']
 
 
+def test_what_the_source_has_not_is_removed_if_asked(sync, source, tmp_path):
+    target, outside = tmp_path / 'target', tmp_path / 'outside'
+    (outside / 'safe').mkdir(parents=True)
+    sync(source, target)
+    (target / 'sub' / 'old').write_bytes(b'x')
+    (target / 'old' / 'deep' / 'deeper').mkdir(parents=True)
+    (target / 'old' / 'deep' / 'x').write_bytes(b'x')
+    (target / 'old' / 'out').symlink_to(outside)
+    (target / 'out').symlink_to(outside)
+    before = names(target)
+    assert sync(source, target).removed == 0 and names(target) == before
+    copied = sync(source, target, delete=True)
+    # sub/old, old with four entries, and a link.
+    assert (copied.removed, copied.same) == (7, 4)
+    assert names(target) == names(source) and names(target / 'sub') == names(source / 'sub')
+    assert names(outside) == ['safe'] and sync(source, target, delete=True).removed == 0
+    # Only in what was copied: a folder that it was put into, and that of a file, keep the rest.
+    (target / 'other').write_bytes(b'x')
+    sync(source / 'sub', str(target) + '/', delete=True)
+    sync(source / 'sub' / 'run', target, delete=True)
+    assert names(target) == sorted(names(source) + ['other', 'run'])
+
+
+def test_what_is_of_another_kind_is_replaced_if_asked(sync, source, tmp_path):
+    target = tmp_path / 'target'
+    for name in 'sub', 'link', 'empty':
+        (source / name).rename(source / (name + '-'))
+    (source / 'sub-').rename(source / 'empty')
+    (source / 'empty-').rename(source / 'link')
+    (source / 'link-').rename(source / 'sub')
+    (target / 'sub' / 'x').mkdir(parents=True)
+    (target / 'link').symlink_to(tmp_path)
+    (target / 'empty').write_bytes(b'x')
+    with pytest.raises(mitogen.FileError, match='empty: it is a file where a folder is to be'):
+        sync(source, target)
+    assert sync(source, target, delete=True).removed == 3
+    assert names(target / 'empty') == ['large', 'run'] and os.readlink(str(target / 'sub')) == 'sub/run'
+    assert (target / 'link').read_bytes() == b'' and not (target / 'link').is_symlink()
+    (source / 'sub').unlink()
+    (source / 'sub').write_bytes(b'now a file')
+    (target / 'sub').unlink()
+    (target / 'sub' / 'x').mkdir(parents=True)
+    assert sync(source, target, delete=True).removed == 2 and (target / 'sub').read_bytes() == b'now a file'
+
+
+def test_nothing_is_removed_from_a_folder_that_has_not_come_whole(sync, source, tmp_path):
+    target = tmp_path / 'target'
+    (target / 'sub').mkdir(parents=True)
+    (target / 'sub' / 'old').write_bytes(b'x')
+    (target / 'empty').mkdir()
+    (target / 'empty' / 'old').write_bytes(b'x')
+    # More than is on its way at a time.
+    (source / 'sub' / 'large').write_bytes(os.urandom(1000) * 8000)
+    with pytest.raises(KeyError):
+        sync(source, target, delete=True, progress=lambda path, done, total: {}[0] if path == 'sub/large' else None)
+    assert names(target / 'sub') == ['old']
+    # A fifo does not travel, and keeps the file of its name.
+    (source / 'empty').unlink()
+    os.mkfifo(str(source / 'empty'))
+    (target / 'empty').unlink()
+    (target / 'empty').write_bytes(b'kept')
+    copied = sync(source, target, delete=True, resume=True)
+    assert (copied.removed, copied.skipped) == (1, ['empty: it is a fifo']) and (target / 'empty').read_bytes() == b'kept'
+    assert names(target / 'sub') == ['large', 'run']
+
+
 def test_data_is_compressed_where_that_makes_it_smaller(sync, tmp_path):
     (tmp_path / 'source').mkdir()
     (tmp_path / 'source' / 'text').write_bytes(b'the same again\n' * 100000)
@@ -308,7 +374,10 @@ def test_a_host_with_an_older_python(tree, source, tmp_path, name):
             overwrite(source / 'sub' / 'large', 5, os.urandom(8))
             sync(begin, end, compress=True)
             # Times that have the fraction of a second that its floats have are the same.
-            assert sync(begin, end).same == 4
+            (end / 'sub' / 'old' / 'older').mkdir(parents=True)
+            (end / 'sub' / 'old' / 'link').symlink_to('/')
+            copied = sync(begin, end, delete=True)
+            assert (copied.same, copied.removed) == (4, 3)
             assert sync(begin, end, checksum=True).same == 4
             assert (end / 'sub' / 'large').read_bytes() == (begin / 'sub' / 'large').read_bytes()
     with pytest.raises(KeyError):
