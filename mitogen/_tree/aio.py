@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import contextvars
 import functools
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen._tasks
 import mitogen.core
-from mitogen._tree import errors, files, meter, observing, running, typed
+from mitogen._tree import errors, files, meter, observing, running, sync_meter, typed
 from mitogen._tree.group import DownHost, Group as _Group, Result
 from mitogen._tree.host import Host as _Host
 from mitogen._tree.options import CallOptions, DEFAULT
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     P = ParamSpec('P')
 
 T = TypeVar('T')
+C = TypeVar('C', bound=meter.Copied)
 
 
 class _Bridge:
@@ -85,10 +87,12 @@ def _bridge() -> _Bridge:
     return bridge
 
 
-async def _in_thread(func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+async def _in_thread(
+    func: Callable[..., T], *args: Any, pool: Optional[concurrent.futures.Executor] = None, **kwargs: Any,
+) -> T:
     # Observers look at variables of the context that the caller has, such as the span it is in.
     run = functools.partial(contextvars.copy_context().run, func, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(None, run)
+    return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
 class _Ended(BaseException):
@@ -109,13 +113,13 @@ def _as_reporter(progress: Optional[meter.Progress], ended: list[None]) -> meter
     return report
 
 
-async def _copied(copy: Callable[..., meter.Copied], *args: Any, progress: Optional[meter.Progress]) -> meter.Copied:
+async def _copied(copy: Callable[..., C], *args: Any, progress: Optional[meter.Progress], **options: Any) -> C:
     """
     Copy something in a thread, until the awaiting task is cancelled.
     """
     ended: list[None] = []
     try:
-        return await _in_thread(copy, *args, progress=_as_reporter(progress, ended))
+        return await _in_thread(copy, *args, progress=_as_reporter(progress, ended), **options)
     except asyncio.CancelledError:
         ended.append(None)
         raise
@@ -255,6 +259,32 @@ class Host:
         Copy a file or a tree from the host to here, as `put` does the other way round.
         """
         return await _copied(self.sync.get, remote, local, progress=progress)
+
+    async def sync_to(
+        self, local: files.Path, remote: files.Path, *, checksum: bool = False, resume: bool = False,
+        compress: bool = False, delete: bool = False, progress: Optional[meter.Progress] = None,
+    ) -> sync_meter.Synced:
+        """
+        Have the host get a file or a tree of here, of which only what differs is sent: as
+        :meth:`mitogen.Host.sync`, whose name is that of the attribute here. If the awaiting task is
+        cancelled, the copy ends with its next block, or when it finds no other. A thread calls
+        `progress`.
+        """
+        return await _copied(
+            self.sync.sync, local, remote, checksum=checksum, resume=resume, compress=compress, delete=delete,
+            progress=progress)
+
+    async def sync_from(
+        self, remote: files.Path, local: files.Path, *, checksum: bool = False, resume: bool = False,
+        compress: bool = False, delete: bool = False, progress: Optional[meter.Progress] = None,
+    ) -> sync_meter.Synced:
+        """
+        Get a file or a tree of the host, as `sync_to` does the other way round: see
+        :meth:`mitogen.Host.sync_from`.
+        """
+        return await _copied(
+            self.sync.sync_from, remote, local, checksum=checksum, resume=resume, compress=compress, delete=delete,
+            progress=progress)
 
     async def connect(self, target: str, /, **options: Any) -> Host:
         """
@@ -400,18 +430,45 @@ class Group(Sequence[Member]):
             raise ValueError('concurrency must be at least 1')
         return type(self)(self.sync, concurrency, timeout)
 
-    async def map(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> AsyncIterator[Result[T]]:
+    def map(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> AsyncIterator[Result[T]]:
         """
         Call the same function on every host, and yield results as they come: one for each host. It
         raises nothing that has to do with a host. If it is closed, or the task is cancelled, the
         calls end.
+        """
+        return self._each(lambda host: host.call(fn, *args, **kwargs))
+
+    def sync_to(
+        self, local: files.Path, remote: files.Path, *, checksum: bool = False, resume: bool = False,
+        compress: bool = False, delete: bool = False,
+    ) -> AsyncIterator[Result[sync_meter.Synced]]:
+        """
+        Have every host get a file or a tree of here, and yield results, as `map` does. Files are
+        read and compressed once for all hosts, see :meth:`mitogen.Group.sync`.
+        """
+        from mitogen._tree import shared_blocks, sync
+        shared = shared_blocks.SharedBlocks()
+        pool = concurrent.futures.ThreadPoolExecutor(max(1, len(self._members)), 'mitogen.sync')
+
+        def put(host: _Host, progress: meter.Progress) -> sync_meter.Synced:
+            return sync.put(host, local, remote, checksum, resume, compress, delete, progress, shared)
+        return self._each(
+            lambda host: _copied(put, host.sync, progress=None, pool=pool), lambda: pool.shutdown(wait=False))
+
+    async def _each(
+        self, job: Callable[[Host], Awaitable[T]], end: Callable[[], object] = lambda: None,
+    ) -> AsyncIterator[Result[T]]:
+        """
+        Do a job on each host, and yield results as they come.
+
+        :param end: called when no more are wanted.
         """
         room = asyncio.Semaphore(self._concurrency or max(1, len(self._members)))
 
         async def result_of(member: Member) -> Result[T]:
             async with room:
                 began = time.monotonic()
-                value, error = await self._outcome(member, fn, args, kwargs)
+                value, error = await self._outcome(member, job)
                 return Result(str(member.name), error is None, value, error, time.monotonic() - began)
         tasks = [asyncio.ensure_future(result_of(member)) for member in self._members]
         try:
@@ -420,12 +477,15 @@ class Group(Sequence[Member]):
         finally:
             for other in tasks:
                 other.cancel()
+            end()
 
-    async def _outcome(self, member: Member, fn: Any, args: Any, kwargs: Any) -> tuple[Any, Optional[BaseException]]:
+    async def _outcome(
+        self, member: Member, job: Callable[[Host], Awaitable[Any]],
+    ) -> tuple[Any, Optional[BaseException]]:
         if isinstance(member, DownHost):
             return None, member.error
         try:
-            return await asyncio.wait_for(member.call(fn, *args, **kwargs), self._timeout), None
+            return await asyncio.wait_for(job(member), self._timeout), None
         except mitogen.core.Error as e:
             return None, e
         except asyncio.TimeoutError:

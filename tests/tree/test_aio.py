@@ -247,6 +247,29 @@ def test_processes_and_files(run, tmp_path):
     run(main)
 
 
+def test_only_what_differs_is_sent(run, tmp_path):
+    async def main(tree, host):
+        source = tmp_path / 'source'
+        source.mkdir()
+        (source / 'x').write_bytes(b'x' * 300000)
+        told = []
+        copied = await host.sync_to(source, tmp_path / 'there', progress=lambda *args: told.append(args))
+        assert (copied.files, copied.sent) == (1, 300000) and told[-1] == ('x', 300000, 300000)
+        (tmp_path / 'there' / 'old').write_bytes(b'x')
+        copied = await host.sync_to(source, tmp_path / 'there', delete=True, checksum=True)
+        assert (copied.same, copied.sent, copied.removed) == (1, 0, 1)
+        copied = await host.sync_from(tmp_path / 'there', tmp_path / 'back', compress=True, resume=True)
+        assert (copied.files, copied.same) == (1, 0) and copied.sent < 10000
+        group = await tree.connect_all(['local:', 'local:/no/such/python'])
+        results = {result.ok: result async for result in group.sync_to(source, tmp_path / 'there')}
+        assert results[True].value.same == 1 and results[False].error is group[1].error
+        async for result in group.options(timeout=0).sync_to(source, tmp_path / 'there'):
+            assert not result.ok
+        for host in group.alive:
+            await host.close()
+    run(main)
+
+
 def test_a_process_and_a_copy_that_are_cancelled_end(run, tmp_path):
     async def main(tree, host):
         path = tmp_path / 'pid'
