@@ -16,6 +16,7 @@ import mitogen._files.sync_source
 import mitogen.command
 from mitogen._cli import cp, hosts, progress
 
+import accounts
 import keyboard
 import testlib
 
@@ -129,6 +130,9 @@ def test_a_tree_of_which_only_what_differs_is_sent(command, build, tmp_path):
     (build / 'sub' / 'x').write_bytes(b'Y' * 100000)
     os.utime(str(build / 'sub' / 'x'), ns=(time, time))
     assert counts('--checksum', build, there) == (1, 1, 100000)
+    (tmp_path / 'there' / 'old').write_bytes(b'x')
+    assert counts('--delete', build, there) == (0, 2, 0)
+    assert sorted(os.listdir(str(tmp_path / 'there'))) == sorted(os.listdir(str(build)))
     assert command('cp', '--sync', '--json', there + '/', tmp_path / 'back')[0] == 0
     assert (tmp_path / 'back' / 'sub' / 'x').read_bytes() == b'Y' * 100000
 
@@ -219,6 +223,35 @@ def test_a_signal_leaves_nothing_half_written(tmp_path, number, status, way):
     testlib.wait_for(lambda: os.listdir(str(tmp_path / 'target')) == [])
 
 
+#: A disk of 256 KiB, which only this shell and its processes can see: so it goes with them, however
+#: they end. Copies that are too large for the disk are made to it, and its content is told.
+FULL = '''
+disk=$1 large=$2
+shift 2
+mount -t tmpfs -o size=256k none "$disk" || exit 1
+echo old >"$disk/file"
+for way in "" --sync --delete; do
+    "$@" $way "$large" "local:$disk/file"; echo status $? "$(ls -A "$disk")" "$(cat "$disk/file")"
+    "$@" $way "local:$large" "$disk/file"; echo status $? "$(ls -A "$disk")" "$(cat "$disk/file")"
+done
+'''
+
+
+@pytest.mark.once
+def test_a_disk_that_is_full_keeps_what_it_had(tmp_path):
+    unshare = accounts.need_namespaces()
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'large').write_bytes(os.urandom(1 << 20))
+    done = subprocess.run(
+        [unshare, '--mount', 'sh', '-c', FULL, 'sh', str(tmp_path / 'disk'), str(tmp_path / 'large'),
+         sys.executable, '-m', 'mitogen.command', 'cp'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.stdout.splitlines() == ['status 1 file old'] * 6, (done.stdout, done.stderr)
+    here = 'mitogen: local: %s/disk/file: No space left on device' % (tmp_path,)
+    assert done.stderr.splitlines() == [here + ' (on local:)', here] * 3
+    assert os.listdir(str(tmp_path / 'disk')) == []
+
+
 @pytest.mark.once
 @pytest.mark.parametrize('args, text', [
     (['/', 'web1:/srv', '-j', '0'], 'at least 1'),
@@ -240,7 +273,10 @@ def test_a_person_is_told_what_was_copied(tmp_path):
         (tmp_path / 'source' / name).write_text(name * 2000)
     target = '%s:%s/target' % ('local', tmp_path)
     for words, told in [([], '2 files copied, 3.9 KiB'), (['--sync'], '2 files copied, 3.9 KiB sent, 0 the same'),
-                        (['--sync'], '0 files copied, 0 B sent, 2 the same'), (['--quiet'], '')]:
+                        (['--sync'], '0 files copied, 0 B sent, 2 the same'),
+                        (['--delete'], '0 files copied, 0 B sent, 2 the same, 1 removed'), (['--quiet'], '')]:
+        if words == ['--delete']:
+            (tmp_path / 'target' / 'old').write_text('x')
         with keyboard.mitogen('cp', *(words + [str(tmp_path / 'source') + '/', target])) as terminal:
             assert terminal.status() == 0
         assert terminal.text.replace('\r', '').rpartition('\x1b[K')[2].strip() == told

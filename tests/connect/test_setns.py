@@ -24,25 +24,13 @@ import testlib
 account = accounts.account
 
 
-def need_namespaces():
-    """
-    Return the path of unshare. In a chroot, and in most containers, nobody may make a namespace of
-    mounts.
-    """
-    unshare = accounts.need_program('unshare', 'util-linux')
-    probe = subprocess.run([unshare, '--mount', 'true'], stderr=subprocess.PIPE)
-    if probe.returncode:
-        pytest.skip('this system lets not even root make namespaces: %s' % probe.stderr.decode())
-    return unshare
-
-
 class Container(object):
     """
     A process in namespaces of its own, with a file that is to be seen only from there.
     """
 
     def __init__(self, folder, *flags):
-        unshare = need_namespaces()
+        unshare = accounts.need_namespaces()
         self.folder = folder
         script = 'read go; mount -t tmpfs none "$0"; touch "$0/inside"; echo ready; exec sleep 600'
         self.proc = subprocess.Popen(
@@ -169,7 +157,7 @@ def test_beyond_an_old_python(router, container, make_tool, version):
 def test_a_network_that_has_a_name(router, make_tool):
     accounts.need_root()
     ip = accounts.need_program('ip', 'iproute2')
-    need_namespaces()
+    accounts.need_namespaces()
     name = '%s%d' % (accounts.PREFIX, os.getpid())
     for line in subprocess.check_output([ip, 'netns', 'list']).decode().splitlines():
         if accounts.is_stale(line.split()[0]):

@@ -46,6 +46,18 @@ def need_program(name, package):
     return path
 
 
+def need_namespaces():
+    """
+    Return the path of unshare. In a chroot, and in most containers, nobody may make a namespace of
+    mounts.
+    """
+    unshare = need_program('unshare', 'util-linux')
+    probe = subprocess.run([unshare, '--mount', 'true'], stderr=subprocess.PIPE)
+    if probe.returncode:
+        pytest.skip('this system lets not even root make namespaces: %s' % probe.stderr.decode())
+    return unshare
+
+
 def run(*args, **kwargs):
     """
     Run a program; an AssertionError with its output if it fails.
