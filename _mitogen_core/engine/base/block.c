@@ -199,7 +199,7 @@ void mg_block_free(void *ptr, size_t size)
         keep_large(ptr, mapped);
     else if (!keep_spare(ptr, mapped))
         munmap(ptr, mapped);
-    atomic_fetch_sub(&n_used, may_be_kept(mapped)); /* last, so that there always is something to look after */
+    atomic_fetch_sub(&n_used, may_be_kept(mapped)); /* last: until then n_used tells of a block to look after */
 }
 
 void *mg_block_resize(void *ptr, size_t size, size_t new_size)

@@ -16,7 +16,7 @@
 #define MG_BLOCK_MIN    ((size_t) 512 << 10) /* smaller pieces of memory are better had from mg_malloc() */
 #define MG_BLOCK_KEPT   ((size_t) 4 << 20)
 #define MG_BLOCK_SPARES 4
-#define MG_BLOCK_LARGE  ((size_t) 160 << 20) /* a message of the greatest usual size, and its surroundings */
+#define MG_BLOCK_LARGE  ((size_t) 160 << 20) /* a payload of 128 MiB, the usual limit, with its surroundings */
 
 /* A block of at least `size` (MG_BLOCK_MIN or more) uninitialised bytes. Untouched pages cost
  * address space only. NULL when memory is out. Any thread. */

@@ -7,9 +7,8 @@
 /* Held during a fork. */
 void mg_loops_lock(void);
 void mg_loops_unlock(void);
-void mg_loops_init_lock(void); /* in a child made by fork, of a thread that has locked it */
-/* REQUIRES(that lock), as all below. At its birth; the loop takes its node out itself as it
- * ends. */
+void mg_loops_init_lock(void); /* in a child made by fork, when the thread that forked had locked it */
+/* REQUIRES(that lock), as all below. Adds a new loop. A loop that ends takes its own node out. */
 void mg_loops_add(mg_loop *loop);
 /* A loop that is not held for the fork yet, with a reference; and one that is held. NULL when
  * there is none. */

@@ -121,7 +121,7 @@ static void before_fork(void)
 {
     pthread_mutex_lock(&fork_mu);
     atomic_store(&forking, 1);
-    pthread_rwlock_wrlock(&gate); /* first: a thread inside may want the lock of the loops */
+    pthread_rwlock_wrlock(&gate); /* before the locks of the loops, which a thread inside may want */
     hold_all();
 }
 

@@ -1,15 +1,15 @@
 /* A fork of the process, at any moment and in any thread.
  *
  * DESIGN. The child is a copy with one thread. There, anything that another thread had half done
- * stays half done, and its locks stay locked. Two things keep that from mattering: no thread
- * does anything inside a loop when the process is copied, and none is in the middle of sending.
- * For the former each loop is held: acquired, or, if its leader sleeps, frozen, so that whatever
- * wakes it waits for the end of the fork. The latter passes a gate: mg_fork_enter() and
- * mg_fork_leave() stand around what changes streams, latches or handlers while the GIL, or
- * whatever the layer above has in its place, is not held. All else is done under that, by one
- * thread at a time. A thread of C may fork without it, while another thread is in the middle of
- * something. In the child that lock then stays taken for ever, so nobody gets at the half done
- * thing; and the handlers do not look at it.
+ * stays half done, and its locks stay locked. Two things keep that from mattering: no thread does
+ * anything inside a loop when the process is copied, and none is in the middle of sending. For the
+ * former each loop is held: acquired, or, if its leader sleeps, frozen, so that whatever wakes it
+ * waits for the end of the fork. The latter passes a gate: mg_fork_enter() and mg_fork_leave()
+ * stand around what changes streams, latches or handlers while the GIL, or whatever the layer above
+ * has in its place, is not held. All else is done under the GIL, by one thread at a time. A thread
+ * of C may fork without the GIL, while another thread is in the middle of something. In the child
+ * the GIL then stays taken for ever, so no thread gets at what is half done; and the handlers do
+ * not look at it.
  *
  * All of that happens inside fork() itself, in handlers of pthread_atfork: after everything that
  * the layer above does before a fork, and before all that it does afterwards. So nothing of it

@@ -90,7 +90,7 @@ static int has_busy_follower_locked(const mg_loop *loop, const mg_waiter *but, i
     for (mg_node *node = mg_ilist_first(&loop->followers); node; node = mg_ilist_next(&loop->followers, node)) {
         const mg_follower *f = MG_CONTAINER(node, mg_follower, node);
         if (now - f->since >= LOOK)
-            return 0; /* and the others follow for longer */
+            return 0; /* the next ones in the list have followed for longer still */
         if (f->waiter != but)
             return 1;
     }
@@ -225,7 +225,7 @@ static int may_take_over_locked(const mg_loop *loop, const mg_follower *f, int p
     return may_lead_locked(loop) && (is_alone || is_called);
 }
 
-/* From its first wait for others on, a thread checks for signals soon. */
+/* When to check for signals: soon, once this wait has served others. */
 static int64_t look_soon(const mg_sleeper *s, int64_t look_at, int64_t now)
 {
     return s && look_at == MG_NEVER ? now + SIGNALS_SEEN : look_at;
@@ -439,7 +439,7 @@ static int lead_or_look(mg_loop *loop, mg_follower *f, int passed, int64_t now, 
 static mg_err attend(mg_loop *loop, mg_follower *f, int64_t deadline)
 {
     mg_leading l = {.loop = loop, .w = f->waiter, .deadline = deadline, .look_at = MG_NEVER};
-    int passed = 1; /* a loop that is alone as it comes back is led at once */
+    int passed = 1; /* as if it had looked: an attendant that comes back to a loop without a leader leads at once */
     for (;;) {
         int64_t look = MG_NEVER, now = mg_now();
         mg_waiter_take_token(f->waiter);

@@ -3,7 +3,7 @@
 #include "base/clock.h"
 
 typedef struct {
-    mg_poll poll; /* first: the functions get its address */
+    mg_poll poll; /* first, so the functions can cast its address to that of the whole */
     const mg_leading *l;
     uint64_t parts; /* of large frames, as of the last look */
 } leader_poll;

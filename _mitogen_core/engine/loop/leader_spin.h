@@ -1,5 +1,5 @@
 /* How a leader polls before it sleeps: for the next frame to pass on, and for its own answer.
- * Whether that pays is spin.h's matter. For the files of this folder; leader only. */
+ * spin.h decides whether polling pays. For the files of this folder; leader only. */
 #ifndef MG_LEADER_SPIN_H
 #define MG_LEADER_SPIN_H
 

@@ -86,7 +86,7 @@ int mg_loop_unsent(mg_loop *loop);
 
 /* The place is dropped when the loop has been idle for a second, as spare blocks are. */
 mg_landing *mg_loop_landing(mg_loop *loop);
-/* Offers one, see landing.h; it is dropped where nobody would do so later. */
+/* Offers a place, see landing.h. It is dropped at once if no thread would drop it later. */
 void mg_loop_offer_landing(mg_loop *loop, mg_buf *buf);
 /* Whether no thread would drop it now: the leader sleeps for long. */
 int mg_loop_is_unwatched(const mg_loop *loop);

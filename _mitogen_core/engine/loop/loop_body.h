@@ -40,8 +40,8 @@ struct mg_loop {
     int acquired;               /* how often the leader has, or 0 */
     uintptr_t acquired_by;      /* its thread, which may be without a waiter */
     uint64_t changes;           /* how often somebody began or ended to lead or to attend */
-    int is_due;                 /* there is work, so a thread has to lead before the next look: */
-    const mg_waiter *called;    /* the thread that was woken for it; NULL: whichever comes first. Only compared */
+    int is_due;                 /* there is work: a thread has to lead before the next look */
+    const mg_waiter *called;    /* the thread that was woken for that work; NULL: any may do it. Only compared */
     mg_follower *attending;     /* the attendant, while it attends */
     uint64_t attended;          /* how often it has */
     mg_ilist followers;
@@ -72,7 +72,7 @@ struct mg_loop {
 
     /* memory kept for the next large message: spares.c */
     mg_landing landing;
-    _Atomic int unwatched;   /* the leader sleeps, and drops nothing of it */
+    _Atomic int unwatched;   /* the leader sleeps, so no thread drops that memory */
 
     /* for a fork: atfork.c */
     mg_node node;            /* in the list of all loops; guarded by its lock, as the next one */

@@ -26,7 +26,7 @@ int mg_tasks_remove(mg_tasks *tasks, mg_task *task)
 
 int mg_tasks_run(mg_tasks *tasks, pthread_mutex_t *mu)
 {
-    mg_ilist now; /* a member of this one can be taken out, too */
+    mg_ilist now; /* not an array: a task of it may be taken out while another one runs */
     mg_node *node;
     int ran = 0;
     mg_ilist_init(&now);

@@ -22,7 +22,7 @@ typedef struct mg_peer {
     uint32_t last_egress; /* the last one put there */
     int any_egress;
     int counted;       /* the totals have what the stream carried */
-    uint64_t seen_at;  /* the number of the count that last came by here */
+    uint64_t seen_at;  /* the number of the last count that has seen this stream */
 } mg_peer;
 
 static inline void mg_peer_init(mg_peer *peer, uint32_t remote_id)

@@ -120,7 +120,7 @@ static size_t text_of(mg_router *r, mg_reason reason, const uint64_t *numbers, c
     return n > max_size ? (size_t) max_size : n; /* else the dead message would be refused itself, and so on */
 }
 
-/* of: the message whose ids it bears; NULL: ours. */
+/* Makes a dead message with the ids of the message `of`; NULL: with our own ids. */
 static mg_frame *dead_frame(mg_router *r, const mg_hdr *of, uint32_t dst_id, uint32_t handle, mg_reason reason,
                             const uint64_t *numbers)
 {

@@ -188,8 +188,8 @@ int mg_router_is_authority_locked(const mg_router *r, uint32_t id)
 /* --- delivery; s: the stream that the frame came by, read by this thread, or NULL for a frame
  * made here --- */
 
-/* Python gets an event. Until it is done with it, what follows in the stream waits. Takes over
- * what the event has. */
+/* Posts an event for Python. Later frames of the stream wait until Python is done with the event.
+ * Takes over the references that the event has. */
 static mg_err post_to_python(mg_router *r, int kind, mg_handler *h, mg_frame *f, mg_stream *s)
 {
     mg_event ev = {.kind = kind, .a = h, .b = f, .c = s ? mg_stream_ref(s) : NULL};
@@ -293,7 +293,8 @@ static mg_stream *way_out_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s, 
     return out;
 }
 
-/* Takes over the frame, and the reference to out; *out_stream gets that, if it is not NULL. */
+/* Sends the frame by `out`. Takes over the frame, and the reference to out, which is put into
+ * *out_stream unless out_stream is NULL. */
 static mg_err pass_on(mg_router *r, mg_frame *f, mg_stream *s, mg_stream *out, mg_stream **out_stream)
 {
     if (s) {
@@ -349,9 +350,9 @@ static int comes_by_locked(mg_router *r, uint32_t id, mg_stream *s, mg_stream **
     return *expected == s;
 }
 
-/* REQUIRES(r->mu). Whether the sender says that it does not speak with an authority of its own,
- * but with none, or that it passes something down: our parent may lend that any authority, and
- * has seen to what it was sent itself. */
+/* REQUIRES(r->mu). Whether the message carries another authority than its sender's, and may: either
+ * none at all, or any, if it comes from our parent, which has checked the messages that it passes
+ * down. */
 static int is_lowered_locked(mg_router *r, const mg_hdr *hdr, mg_stream *s)
 {
     return hdr->auth_id != hdr->src_id && (hdr->auth_id == MG_NOBODY || s == parent_locked(r));

@@ -56,10 +56,10 @@ typedef struct mg_stream {
     int write_error; /* errno of the failed write, or 0 */
     int wants_write; /* the loop, or the thread that drains, is to write the rest */
     int draining; /* the sender of a large frame writes the rest, and the loop does not */
-    unsigned refusals; /* that were passed on since this stream was not full */
+    unsigned refusals; /* dead messages that were queued since this stream became full */
     int64_t sent_at; /* when the last frame was sent from here */
     struct {
-        const mg_waiter *by; /* whose frame that was; only compared */
+        const mg_waiter *by; /* the thread that sent it; only compared */
         uint32_t waits; /* how many waits that thread had begun */
         int64_t cpu; /* how long it had run */
         uint64_t frames; /* frames_out */

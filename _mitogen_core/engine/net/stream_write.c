@@ -15,8 +15,8 @@
 #define QUICK      (MG_SECOND / 50000)
 #define CORK_BYTES (32 * 1024)
 
-/* On one core, the reader of the first of them runs in between, so a frame may come late and
- * belong to the row. This late at most. */
+/* On one core, the reader of the first frames runs in between, so a later frame of the row may come
+ * this late. */
 #define QUICK_LATE (MG_SECOND / 2000)
 
 /* The sender of a frame of so many bytes drains the queue when the kernel takes no more at
@@ -66,7 +66,7 @@ static mg_err write_out_locked(mg_stream *s)
     return err;
 }
 
-/* Writes what it can; returns which todo the loop has got. */
+/* Writes what it can. Returns the todo that the caller has to post to the loop, or 0. */
 static int write_locked(mg_stream *s)
 {
     mg_err err = write_out_locked(s);
@@ -79,7 +79,7 @@ static int write_locked(mg_stream *s)
     return todo;
 }
 
-/* Writes unless somebody else is to do so; returns which todo the loop has got. */
+/* Writes, unless another thread is going to. Returns the todo to be posted, or 0. */
 static int write_if_idle_locked(mg_stream *s)
 {
     return s->wfd >= 0 && !s->wants_write ? write_locked(s) : 0;
@@ -149,7 +149,7 @@ static int may_cork_locked(mg_stream *s)
     return s->quick_row == MG_QUICK_ROW && bytes < CORK_BYTES && bytes <= mg_sink_high_water(s->sink);
 }
 
-/* Writes what is corked; returns which todo the loop has got. */
+/* Writes what is corked. Returns the todo to be posted, or 0. */
 static int uncork(mg_stream *s)
 {
     pthread_mutex_lock(&s->wmu);
@@ -166,8 +166,8 @@ void mg_stream_uncork(mg_task *cork)
     mg_stream_unref(s);
 }
 
-/* Has what waits written a moment later, or writes it, if nobody would; returns which todo the
- * loop has got. */
+/* Has what waits written a moment later, or writes it now if no thread would do that. Returns the
+ * todo to be posted, or 0. */
 static int cork(mg_stream *s)
 {
     mg_stream_ref(s);
@@ -186,7 +186,7 @@ static int drains_locked(const mg_stream *s)
 }
 
 /* Writes the rest as the loop would, without waking another thread each time that the socket is
- * full. s->wants_write is set: others only queue meanwhile. Returns which todo the loop has got. */
+ * full. s->wants_write is set: others only queue meanwhile. Returns the todo to be posted, or 0. */
 static int drain(mg_stream *s)
 {
     int64_t until = mg_now() + DRAIN_WHILE;
@@ -217,7 +217,7 @@ static int drain(mg_stream *s)
 /* The next step of a sender that has queued its frame. */
 typedef enum { DONE, DRAINS, CORKS } next_step;
 
-/* *todo: which one the loop has got. */
+/* *todo: the one to be posted, or 0. */
 static next_step send_locked(mg_stream *s, mg_frame *f, int *todo)
 {
     int large = mg_frame_wire_len(f) >= DRAIN_BYTES;

@@ -36,7 +36,7 @@ typedef struct mg_waiter {
     mg_node node;                 /* in the list of waiters without a thread; guarded by its lock */
     _Atomic uintptr_t thread;     /* pthread_self() of its thread, as a number; for a debugger */
     _Atomic uint32_t waits;       /* how many it has begun; written by the thread itself */
-    mg_spin spin;                 /* of its waits; only the thread itself touches this */
+    mg_spin spin;                 /* memory of its earlier waits; only the thread itself touches it */
 #if !defined(__linux__)
     pthread_mutex_t mu;           /* guards nothing but the sleep: the word is atomic */
     pthread_cond_t woken;         /* with mu: the word is not PARKED any more */

@@ -7,8 +7,7 @@
 
 enum { LATCH = 2000, PYTHON = 2001 };
 
-/* A payload that tells who sent it and the how manyth it is, and can be checked to the last
- * byte. */
+/* A payload that tells its sender and its number, and can be checked to the last byte. */
 static inline void fill(uint8_t *p, size_t len, uint32_t who, uint32_t nth)
 {
     CHECK(len >= 8);

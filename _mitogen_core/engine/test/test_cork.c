@@ -93,7 +93,7 @@ static void check_row_after_a_pause(mg_stream *s, int64_t busy, int goes_on)
         s->quick_row = 3;
         pthread_mutex_unlock(&s->wmu);
         CHECK(mg_stream_send(s, filled_frame((mg_hdr) {.dst_id = 1, .handle = LATCH}, 64, 7, nth++)) == MG_OK);
-        /* again, if we were away for so long that it ended for that */
+        /* once more, if this thread was away for so long that the row ended for that reason */
     } while (goes_on && s->quick_row == 0 && mg_now() - at > 2 * PAUSE);
     CHECK(s->quick_row == (goes_on ? 4 : 0));
 }

@@ -182,7 +182,7 @@ static void an_item_that_comes_with_the_deadline_wins(void)
     mg_sleeper s;
     mg_item item;
 
-    /* before the wait looks at the clock */
+    /* the item comes before the wait looks at the clock */
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
     CHECK(mg_latch_push(l, number(1), NULL) == MG_OK);
     CHECK(mg_latch_sleep(&s, 0) == MG_OK);
@@ -422,7 +422,7 @@ static void a_failed_allocation_leaves_the_item_with_the_caller(void)
     mg_alloc_fail_at(0);
     l = mg_latch_new(count_drop);
     for (uintptr_t i = 1; i <= 2 * MG_LATCH_FEW; i++) {
-        /* the first ones have their place */
+        /* only the first items need no memory */
         mg_alloc_fail_at(1);
         if (i == MG_LATCH_FEW + 1) {
             CHECK(mg_latch_push(l, number(i), NULL) == MG_ENOMEM && mg_latch_size(l) == MG_LATCH_FEW);
@@ -515,7 +515,7 @@ static void a_copy_of_the_process_forgets_the_sleepers(void)
     mg_sleeper s;
     mg_item item;
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
-#if !defined(__SANITIZE_THREAD__) /* which goes by the address, and would have it locked for ever */
+#if !defined(__SANITIZE_THREAD__) /* it goes by the address, and would hold the lock to be taken for ever */
     pthread_mutex_lock(&l->mu); /* by a thread that is not there */
 #endif
     mg_latch_forked(l);

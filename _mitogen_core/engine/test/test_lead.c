@@ -188,7 +188,7 @@ static void acquire_makes_a_blocked_leader_step_down(void)
     struct attending a;
     struct waiting x;
 
-    /* a waiter: it parks, and may lead again later */
+    /* a leader that waits for an item: it parks, and may lead again later */
     start_waiting(&x, loop, NULL, MG_NEVER);
     AWAIT(leads(&x));
     mg_loop_acquire(loop);
@@ -196,7 +196,7 @@ static void acquire_makes_a_blocked_leader_step_down(void)
     mg_loop_release(loop);
     mg_latch_push(x.latch, number(1), NULL);
     end_waiting(&x);
-    /* the attendant: it comes back */
+    /* an attendant that leads: it comes back */
     start_attending(&a, loop);
     for (int i = 0; i < 100; i++) {
         AWAIT(attendant_leads(&a));
@@ -204,7 +204,7 @@ static void acquire_makes_a_blocked_leader_step_down(void)
         CHECK(!attendant_leads(&a));
         mg_loop_release(loop);
     }
-    /* and when it is deep while somebody else has the loop */
+    /* also if it sleeps without a limit while another thread has the loop */
     mg_loop_acquire(loop);
     let_looks_pass();
     AWAIT(attendant_is_parked(&a));

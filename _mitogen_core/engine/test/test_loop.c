@@ -53,7 +53,7 @@ static void a_place_to_land_in_is_dropped_after_an_idle_second(void)
     AWAIT(!mg_landing_has(l) && !mg_landing_to_look_after(l));
     end_attending(&a);
     CHECK(!mg_landing_came(l, MG_LANDING_MIN));
-    mg_landing_offer(l, mg_buf_new(MG_LANDING_MIN)); /* the end of the loop is its end */
+    mg_landing_offer(l, mg_buf_new(MG_LANDING_MIN)); /* the loop frees it as it ends */
     mg_loop_unref(loop);
 }
 

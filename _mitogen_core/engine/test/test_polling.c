@@ -223,7 +223,7 @@ static void a_thread_that_waits_for_another_one_on_its_core_lets_it_run(void)
     mg_latch_push(t.there, number(1), NULL);
     test_join(thread);
 
-    /* in vain, and said so: there may have been a signal meanwhile */
+    /* a spin in vain looks like a signal, since one may have come meanwhile */
     mg_latch *l = mg_latch_new(drop_item);
     mg_sleeper s;
     mg_item item;
@@ -275,7 +275,7 @@ static void a_leader_that_passes_frames_on_polls_for_the_next(void)
         n++;
         AWAIT(atomic_load(&bell.rung) == n);
     }
-    /* none comes any more: it sleeps again, as it does for others whatever it is at */
+    /* no ring comes any more: the attendant stops spinning, and sleeps as it leads */
     AWAIT(attendant_leads(&a));
     mg_spin_set(150000);
     mg_spin_assume_room(0);

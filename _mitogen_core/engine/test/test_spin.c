@@ -38,7 +38,7 @@ static mg_polled have_other_things_to_do(mg_poll *p, unsigned round)
     return MG_POLL_STOP;
 }
 
-/* With room and the will to spin for so long. */
+/* Polls as a thread that has room, and may spin for so long. */
 static mg_spun run(mg_spin *h, mg_poll *p, int64_t nanoseconds)
 {
     mg_spin_set(nanoseconds);

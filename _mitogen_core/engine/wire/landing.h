@@ -29,7 +29,7 @@
 typedef struct {
     _Atomic(mg_buf *) buf;
     _Atomic size_t len; /* of what came last, since the last drop: a hint */
-    _Atomic uint64_t taken; /* how often a place was, for statistics */
+    _Atomic uint64_t taken; /* how many places were taken, for statistics */
 } mg_landing;
 
 /* Large bytes of that length have come. Returns whether the caller should offer a place of this

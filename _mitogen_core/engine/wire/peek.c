@@ -6,7 +6,7 @@
 
 /* How the length of an opcode's argument is told. */
 typedef enum {
-    STOPS = 0, /* the end, or what hardly comes before bytes */
+    STOPS = 0, /* the end, or an opcode that hardly ever comes before bytes */
     NO_ARGUMENT,
     ONE_BYTE,
     TWO_BYTES,
@@ -66,8 +66,8 @@ static uint32_t number(const uint8_t *p, size_t size)
     return value;
 }
 
-/* The length of an argument p[0..n) that begins with its own, which is not counted, in `size`
- * bytes. */
+/* The length of an argument that begins with `size` bytes, which are included, and which tell the
+ * length of the rest. p[0..n): as much of it as there is. */
 static size_t counted(const uint8_t *p, size_t n, size_t size)
 {
     if (n < size)
