@@ -39,8 +39,8 @@ static int try_ref(PyObject *obj)
 
 #elif defined(Py_GIL_DISABLED)
 
-/* As for an object with weak references: its last reference is then given up by way of the
- * shared count, which says so before the object goes. */
+/* Marks the object as one with weak references. CPython then gives its last reference up by way of
+ * the shared count, and that count tells try_ref() that the object is about to go. */
 void mg_owner_begin(PyObject *obj)
 {
     Py_ssize_t shared = _Py_atomic_load_ssize_relaxed(&obj->ob_ref_shared);

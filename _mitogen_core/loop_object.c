@@ -98,7 +98,7 @@ static PyObject *loop_next_event(PyObject *obj, PyObject *unused)
     return Py_NewRef(Py_None);
 }
 
-/* An event that holds the place of a function that was deferred, among the others. */
+/* Posts an event that keeps the place of a deferred function in the order of events. */
 static PyObject *loop_call_later(PyObject *obj, PyObject *unused)
 {
     (void) unused;

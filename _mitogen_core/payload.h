@@ -25,8 +25,8 @@ typedef struct {
 int mg_payload_clear(mg_payload *p);
 int mg_payload_traverse(const mg_payload *p, visitproc visit, void *arg);
 
-/* Whether it is not known to have been pickled here, without help of Python and without a Sender
- * in it. */
+/* Whether it may hold a Sender, or a value that Python wrote: true unless our writer alone has made
+ * it, and has written no Sender. */
 int mg_payload_is_special(const mg_payload *p);
 
 /* In bytes. */

@@ -254,8 +254,8 @@ static int wait_room(RouterObject *self, mg_stream *out)
     }
 }
 
-/* The message was sent, or its sender was answered that it cannot be. Only a lack of memory is
- * an exception. */
+/* None for a message that was sent, and for one whose sender was told that it was not. Only a lack
+ * of memory is an exception. */
 static PyObject *answered(RouterObject *self, mg_err err)
 {
     return mg_none_or_raise(self->st, err == MG_ENOMEM ? err : MG_OK);

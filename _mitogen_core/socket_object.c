@@ -7,8 +7,7 @@
 #include <unistd.h>
 
 typedef struct {
-    PyObject_HEAD _Atomic int number; /* of the descriptor, plus 1; 0 when closed, and of one that a program makes by
-                                       * calling the type */
+    PyObject_HEAD _Atomic int number; /* the descriptor plus 1; 0 when closed, or when a program made the object */
 } SocketObject;
 
 static int descriptor(PyObject *obj)

@@ -19,7 +19,7 @@ enum {
     GLOBAL_CONTEXT,
     GLOBAL_SENDER,
     GLOBAL_BUFFER,
-    GLOBAL_WRITTEN, /* not a global: where those end that are written */
+    GLOBAL_WRITTEN, /* not a global: one more than the last that is written */
     GLOBAL_ENCODE = GLOBAL_WRITTEN,
     GLOBAL_BYTES,
     GLOBAL_VALUE /* a class of the standard library; Python knows which */

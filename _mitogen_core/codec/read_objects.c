@@ -30,7 +30,8 @@ int mg_refuse_type(mg_unpickler *up, const char *name)
     return -1;
 }
 
-/* Pushes what makes values of a class that Python knows, or refuses the names. */
+/* Asks Python for the function that makes values of the class of these names, and pushes it.
+ * Refuses the names if there is none. */
 static int push_value_maker(mg_unpickler *up, const uint8_t *module, size_t module_len, const uint8_t *name,
                             size_t name_len)
 {

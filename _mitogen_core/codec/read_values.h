@@ -12,7 +12,8 @@ int mg_read_long(mg_unpickler *up);
 int mg_read_binint(mg_unpickler *up, size_t n);
 int mg_read_binint_signed(mg_unpickler *up);
 
-/* p[0..n) as a number with a sign; p may be NULL, of a failed mg_up_take_counted(). */
+/* p[0..n) as a number with a sign. p is NULL if mg_up_take_counted() has failed, and so does this
+ * function then. */
 int mg_read_long_counted(mg_unpickler *up, const uint8_t *p, size_t n);
 
 int mg_read_float(mg_unpickler *up);
@@ -25,7 +26,7 @@ int mg_read_raw_text(mg_unpickler *up);
 /* The literal that Python 2's repr() writes. */
 int mg_read_string(mg_unpickler *up);
 
-/* p[0..n) as bytes, or as the Blob that it is for; p as above. */
+/* p[0..n) as bytes, or as a Blob if the next opcodes make one of them; p as above. */
 int mg_read_bytes(mg_unpickler *up, const uint8_t *p, size_t n);
 
 #endif

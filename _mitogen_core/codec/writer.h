@@ -37,7 +37,7 @@ typedef struct mg_writer {
     mg_memo_entry *memo; /* open addressing by object address, never more than half full */
     size_t memo_mask, memo_used;
     mg_memo_entry memo_inline[MG_MEMO_INLINE];
-    uint8_t places[MG_MEMO_INLINE / 2]; /* of what is in memo_inline, as long as that is the memo */
+    uint8_t places[MG_MEMO_INLINE / 2]; /* indices of the entries in use in memo_inline, while that is the memo */
 } mg_writer;
 
 /* Every init needs one fini. */
