@@ -11,6 +11,7 @@ module if it needs it.
 
 from __future__ import absolute_import
 
+import errno
 import fcntl
 import logging
 import os
@@ -28,6 +29,9 @@ STEP = 262144
 ABANDONED = 3600
 
 _NEW = 'new-'
+
+#: Numbers of errors for which an archive is not kept and nothing is wrong. Our own have none.
+_EXPECTED = (None, errno.EWOULDBLOCK)
 
 
 def place():
@@ -155,7 +159,13 @@ class _NewArchive(object):
             self._fp = os.fdopen(os.open(
                 self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=archives.folder), 'wb', 0)
         except OSError as e:
-            LOG.debug('not keeping the archive %s: %s', digest, e)
+            self._tell(e)
+
+    def _tell(self, error):
+        # Another process that writes, or a limit, is no mistake. A full disk is one: each later run
+        # waits for the archive anew, and nothing else says why.
+        LOG.log(logging.DEBUG if error.errno in _EXPECTED else logging.WARNING, 'not keeping the archive %s: %s',
+                self._digest, error)
 
     def tee(self, pieces):
         """
@@ -171,7 +181,7 @@ class _NewArchive(object):
             try:
                 func(*args, **kwargs)
             except OSError as e:
-                LOG.debug('not keeping the archive %s: %s', self._digest, e)
+                self._tell(e)
                 self.close()
 
     def finish(self):

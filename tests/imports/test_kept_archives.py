@@ -192,7 +192,7 @@ def archives(tmp_path):
     os.close(fd)
 
 
-def test_a_disk_that_is_full_only_means_that_nothing_is_kept(archives):
+def test_a_disk_that_is_full_only_means_that_nothing_is_kept(archives, caplog):
     new = mitogen._kept_archives._NewArchive(archives, 'digest', 100)
     with open('/dev/full', 'wb') as full:
         os.dup2(full.fileno(), new._fp.fileno())
@@ -200,6 +200,8 @@ def test_a_disk_that_is_full_only_means_that_nothing_is_kept(archives):
     new.finish()
     new.close()
     assert os.listdir(archives.folder) == []
+    (record,) = caplog.records
+    assert record.levelname == 'WARNING' and 'No space left' in record.getMessage()
 
 
 def test_an_archive_that_does_not_come_whole_leaves_nothing(archives):
@@ -214,7 +216,7 @@ def test_an_archive_that_does_not_come_whole_leaves_nothing(archives):
     assert os.listdir(archives.folder) == []
 
 
-def test_two_at_a_time_do_not_both_write(archives, tmp_path):
+def test_two_at_a_time_do_not_both_write(archives, tmp_path, caplog):
     other = mitogen._kept_archives._Archives(mitogen._kept_archives._open_folder(str(tmp_path / 'archives')), 1000)
     first = mitogen._kept_archives._NewArchive(archives, 'digest', 600)
     second = mitogen._kept_archives._NewArchive(other, 'other', 600)
@@ -224,6 +226,8 @@ def test_two_at_a_time_do_not_both_write(archives, tmp_path):
         new.close()
     os.close(other.folder)
     assert os.listdir(archives.folder) == ['digest']
+    # Nothing is wrong.
+    assert not caplog.records
 
 
 def test_a_tree_and_the_environment_say_how_much_is_kept(monkeypatch):
