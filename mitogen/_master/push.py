@@ -233,9 +233,12 @@ class _Push(object):
         for package in sorted(packages):
             try:
                 self._router.resource_responder._send_small_files(self._stream, package, self.most_files)
-            except Exception:
-                # The child asks for those that it reads.
+            except ImportError:
+                # It may not have them, or there is no such package.
                 RESPONDER_LOG.debug('not sending the files of %r', package, exc_info=True)
+            except Exception:
+                # The child asks for those that it reads, one after the other.
+                _log_swallowed(RESPONDER_LOG, 'cannot send the files of %r before a child asks', package)
 
     def _give_up(self):
         """

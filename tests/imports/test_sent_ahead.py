@@ -3,7 +3,9 @@ How much a child is sent before it asks for it: that follows the distance, and w
 is counted.
 """
 
+import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -118,6 +120,22 @@ def test_files_that_are_read_come_along_if_the_child_is_far(router, tmp_path, mo
     assert child.call(eval, "__import__('ahe_pkg').read()") == size
     assert ('data.txt' in asked) == (size > 3)
     assert requests(router) == 1
+
+
+def test_files_that_cannot_be_sent_ahead_are_one_warning(monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG, logger='mitogen')
+    monkeypatch.setattr(mitogen.master, '_swallowed', set())
+    monkeypatch.setattr(mitogen.parent, '_is_far', lambda stream: True)
+
+    def fail(_stream, package, _most):
+        raise ModuleNotFoundError(package) if package == 'ahe_denied' else OSError(5, 'Input/output error')
+    responder = SimpleNamespace(_send_small_files=fail)
+    for _ in range(2):
+        push = SimpleNamespace(_readers={'ahe_denied', 'ahe_pkg'}, _files_sent=set(), _stream=None, _distance=None,
+                               _router=SimpleNamespace(resource_responder=responder), most_files=1)
+        mitogen.master._Push._send_files(push)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+    assert "'ahe_pkg'" in warning and 'Input/output error' in warning
 
 
 def test_modules_for_a_slow_network_are_compressed_harder(router, tmp_path, modules, spare, monkeypatch):
