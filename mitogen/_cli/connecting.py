@@ -21,7 +21,7 @@ UNREACHED, INTERRUPTED, WRONG = 255, 130, 2
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """
-    Add what each command that works with hosts understands.
+    Add the arguments of a command that works with hosts: the hosts, and how they are connected.
     """
     parser.add_argument('hosts', nargs='+', metavar='HOST', help=hosts.HELP)
     add_ways(parser)
@@ -29,7 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_ways(parser: argparse.ArgumentParser) -> None:
     """
-    Add how hosts are connected. The command itself tells which.
+    Add the options that say how hosts are connected, for a command that names the hosts in its own
+    way.
     """
     parser.add_argument('-j', '--jobs', type=int, default=32, metavar='N', help='hosts at a time (32)')
     add_way(parser)
@@ -38,7 +39,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
 
 def add_way(parser: argparse.ArgumentParser) -> None:
     """
-    Add how one host is connected.
+    Add the options that say how one host is connected.
     """
     parser.set_defaults(jobs=32, json=False)
     parser.add_argument(

@@ -182,7 +182,7 @@ def _ending_in_order() -> Iterator[None]:
         raise SystemExit(128 + number)
     before = {}
     for number in signal.SIGTERM, signal.SIGHUP:
-        # A caller who has it ignored, as nohup does, means that.
+        # If the caller has the signal ignored, as nohup does, it stays ignored.
         if signal.getsignal(number) == signal.SIG_DFL:
             before[number] = signal.signal(number, end)
     try:

@@ -245,7 +245,8 @@ class _Kept(Display):
     """
     def __init__(self, **files: Any) -> None:
         super().__init__(**files)
-        #: Host -> one text for each number: many small pieces would take more than they have.
+        #: Host -> one buffer for each number: many small objects would take more memory than their
+        #: bytes.
         self._texts: dict[str, dict[int, bytearray]] = {}
 
     def write(self, host: str, number: int, data: bytes) -> None:

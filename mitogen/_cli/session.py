@@ -16,7 +16,8 @@ from mitogen._cli import display, values
 #: Seconds that a completion may take, names that it may propose, and characters of each.
 NAMES_TIMEOUT, NAMES_MAX, NAME_MAX = 10, 500, 1000
 
-#: So many times Ctrl-C is pressed at something that does not react, and seconds until that is said.
+#: How often Ctrl-C is pressed without effect before the shell gives up, and seconds until it says
+#: that there is no effect.
 PATIENCE, SOON = 3, 1
 
 #: How text came out.

@@ -102,7 +102,7 @@ def checked(host: str, told: Any) -> Machine:
 
 class Board(display.Display):
     """
-    The last sample of each host, and how those ended that do not tell any more. Any thread.
+    The last sample of each host, and how the hosts ended that send no more samples. Any thread.
     """
     def __init__(self, names: list[str], sort: str, rows: int) -> None:
         super().__init__()

@@ -105,8 +105,8 @@ class Node:
 
     def fill(self, known: set[int]) -> None:
         """
-        Give a place to the contexts that are somewhere behind this one, and behind none that it has
-        told of.
+        Give a place below this context to those that are somewhere behind it, but behind none of
+        the contexts that it has named.
         """
         for context_id in sorted(self.routes.difference(known, *(child.routes for child in self.children))):
             known.add(context_id)

@@ -5,9 +5,9 @@ host fetches it when it is first asked for files. Hosts may have Python 2.7.
 
 * `items`: the form in which a tree travels.
 * `reader` makes items of what is there, `writer` makes files of items.
-* `open_folder` and `new_entry`: where they work, and what they make.
+* `open_folder` is the folder in which they work, and `new_entry` a file or link that they make.
 * `opened`: readers and writers for a program elsewhere, which calls them piece by piece.
-* `folders`: those that are wanted for themselves.
+* `folders` makes and removes folders for a program elsewhere.
 
 A sync sends only what differs from what is there. Both ends know a file by its `blocks`, and
 `sync_items` has the forms in which they talk of it.
@@ -45,7 +45,7 @@ def error(path, why):
 @contextlib.contextmanager
 def telling(path):
     """
-    Have what the system refuses raised as :class:`FileError`.
+    Have errors of the system raised as :class:`FileError`.
     """
     try:
         yield

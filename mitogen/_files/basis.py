@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Basis: the older content of a file, and a part of a copy of it that was broken off.
+Basis: the older content of a file, and the part of a new copy that an interrupted sync has left.
 """
 # !mitogen: minify_safe
 
@@ -28,15 +28,16 @@ def part_of(name):
 
 def is_our_part(found):
     """
-    Tell of the status of a part whether it is one: a file of ours that has no other name.
+    Tell by its status whether a file may be a part of ours: it is a file of our user, and has no
+    other name.
     """
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
 
 
 def open_to_read(folder, name, test):
     """
-    Return a descriptor of a file in a folder. None if there is none that can be read, or a test of
-    its status says no.
+    Return a descriptor of a file in a folder. None if it cannot be read, or if a test of its status
+    says no.
     """
     try:
         fd = folder.call(os.open, name, _TO_READ)
@@ -57,7 +58,8 @@ def is_file(found):
 
 class Basis(object):
     """
-    The part, and behind its end the older content. It does not close their descriptors.
+    The content that a new file can be copied from: that of the part and, behind the end of the
+    part, that of the older file. It does not close their descriptors.
 
     :param part: descriptor, or None.
     :param old: descriptor, or None.
@@ -67,7 +69,7 @@ class Basis(object):
 
     def source_of(self, position, count):
         """
-        Return the descriptor of what has a block; None if nothing has.
+        Return the descriptor of the file that has a block; None if neither has it.
         """
         for fd, size in self._sources:
             if position + count <= size:

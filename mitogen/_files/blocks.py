@@ -19,7 +19,8 @@ from mitogen._files.items import CHUNK, DATA, is_bytes
 from mitogen._files.sync_items import PACKED
 from mitogen.core import Blob
 
-#: Bytes of a digest, and what stands for that of a hole, or of what could not be read.
+#: Bytes of a digest, and the value that stands for the digest of a hole, or of a block that could
+#: not be read.
 DIGEST = 32
 NO_DIGEST = b'\0' * DIGEST
 
@@ -81,8 +82,8 @@ def read_at(fd, position, count):
 
 def hole_from(fd, position, block, size):
     """
-    Return where a hole ends, at an end of a block, that begins at the beginning of one; 0 if there
-    is none.
+    Return where the last whole block of a hole ends, if a hole begins at the beginning of a block;
+    0 if none does.
 
     :param block: bytes of the block that begins there.
     """
@@ -132,8 +133,8 @@ def _packed(piece):
 
 def unpacked(data, size):
     """
-    Return data that was compressed; None if it has not this size. No more than that is held in
-    memory.
+    Return data that was compressed; None if it does not have this size. No more than that is held
+    in memory.
     """
     unpacker = zlib.decompressobj()
     try:
@@ -145,7 +146,7 @@ def unpacked(data, size):
 
 class Tally(object):
     """
-    The digest of a whole file, which is one of the digests of its blocks.
+    The digest of a whole file: the digest of the digests of its blocks.
     """
     def __init__(self, size):
         self._block = block_size(size)
@@ -154,7 +155,7 @@ class Tally(object):
 
     def update(self, data):
         """
-        Take note of what comes next. A piece is in one block.
+        Add the next piece of the file. A piece lies in one block.
         """
         self._hash.update(data)
         self._count += len(data)
@@ -163,7 +164,7 @@ class Tally(object):
 
     def add(self, found):
         """
-        Take note of the digest of the next block.
+        Add the digest of the next block.
         """
         self._whole.update(found)
 

@@ -24,8 +24,9 @@ class Comparison(object):
     with the same target writes what is wanted.
 
     :param checksum: whether the content of files with the same size and time is compared.
-    :param sums: whether digests of older content are told: not to somebody who may not know it.
-    :param resumes: whether parts count that are there of a copy which was broken off.
+    :param sums: whether digests of older content are sent. They are not sent to a process that may
+        not know the content.
+    :param resumes: whether parts that an interrupted copy has left are used.
     """
     def __init__(self, target, name, checksum, sums, resumes):
         self._target, self._name = target, name
@@ -69,7 +70,7 @@ class Comparison(object):
 
     def _next(self, name):
         """
-        Return the innermost folder, in which something of this name is offered: each once.
+        Return the innermost folder, in which this name is offered. A name may be offered once.
         """
         if not self._levels:
             raise NoTree('something in no folder')
@@ -128,7 +129,7 @@ class Comparison(object):
         if is_alike and (not self._checksum or not size):
             return SAME if is_same else KEPT
         sums = self._sums_in(here, name, size)
-        # A part may have content that the file has not.
+        # A part may have content that the file does not have.
         has_part = self._resumes and _or_none(here.stat, part_of(name)) is not None
         return (CHECK, sums) if is_same and sums and not has_part else sums or WANTED
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Folders that a program elsewhere wants for themselves.
+Folders that a program elsewhere has made and removed.
 """
 # !mitogen: minify_safe
 

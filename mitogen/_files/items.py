@@ -5,9 +5,9 @@ says what they are:
 
 * (FOLDER, name, mode) begins a folder; the items after it lie in it, up to (UP,).
 * (FILE, name, mode, size) begins a file, (DATA, bytes) is a piece of it, (DONE,) ends it. A size of
-  -1 is not known. Without a mode, None, that of the file which is replaced stays.
+  -1 is not known. If the mode is None, the file keeps the mode of the one that it replaces.
 * (LINK, name, text) is a symbolic link.
-* (SKIPPED, name, why) is what is none of these, and does not travel.
+* (SKIPPED, name, why) is anything else, such as a fifo, which does not travel.
 
 Names are bytes, and have no slash: the writer decides where they lie. The name of the first item
 counts for nothing.

@@ -15,8 +15,8 @@ from mitogen._files.open_folder import NO_FOLLOW
 
 class _NewEntry(object):
     """
-    An entry that is made in a folder. It is in the way of nobody before it has its name, and is
-    removed unless it gets it.
+    An entry that is made in a folder, under a temporary name. It is given its name once it is
+    whole, and removed otherwise.
 
     :ivar path: where it will be.
     :ivar clear: called with the folder and the name before it gets that, or None.
@@ -26,13 +26,14 @@ class _NewEntry(object):
     def __init__(self, folder, name):
         self.path = folder.path_of(name)
         self._folder, self._name = folder, name
-        # Known before there is something of that name: an interrupt may come at any time.
+        # Set before the entry is made: an interrupt may come at any time, and the entry has to be
+        # removed then.
         self._own_name = b'.mitogen-' + binascii.hexlify(os.urandom(8))
 
     def _meanwhile(self):
         """
-        Return its own name. An empty one, which the system refuses, once it was removed because the
-        process ends.
+        Return its temporary name. That is empty, so that the system refuses it, once the entry was
+        removed because the process ends.
         """
         return self._own_name or b''
 

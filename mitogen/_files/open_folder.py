@@ -46,13 +46,13 @@ class OpenFolder(object):
 
     def path_of(self, name):
         """
-        Return the path of what has a name in here.
+        Return the path of the entry of that name.
         """
         return os.path.join(self.path, name)
 
     def names(self):
         """
-        Return the sorted names, as bytes, of what lies in here.
+        Return the sorted names of all entries, as bytes.
         """
         if _BY_FOLDER:
             return sorted(os.fsencode(name) for name in os.listdir(self.fd))
@@ -60,7 +60,7 @@ class OpenFolder(object):
 
     def call(self, func, name, *args):
         """
-        Call a function of the system for what has a name in here.
+        Call a function of the system for the entry of that name.
         """
         if _BY_FOLDER:
             return func(name, *args, dir_fd=self.fd)
@@ -68,7 +68,7 @@ class OpenFolder(object):
 
     def stat(self, name):
         """
-        Return what is known of what has a name in here, None if nothing has.
+        Return the status of the entry of that name, None if there is none.
         """
         try:
             return self.call(os.lstat, name)
@@ -88,7 +88,7 @@ class OpenFolder(object):
 
     def rename(self, old, new):
         """
-        Give what lies in here another name, in place of what has it.
+        Rename an entry. It replaces an entry that has the new name already.
         """
         if _BY_FOLDER:
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -97,9 +97,8 @@ class OpenFolder(object):
 
     def remove(self, name, deeper=MOST_FOLDERS):
         """
-        Remove what has a name in here, and all that lies in a folder of that name. Links are
-        removed, and not followed. Return how many entries were removed; none if somebody else was
-        faster.
+        Remove the entry of that name; a folder with all that lies in it. Links are removed, and not
+        followed. Return how many entries were removed; none if somebody else was faster.
 
         :param deeper: folders that may lie in each other.
         """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Readers and writers that are open for a program elsewhere. It calls these functions one by one: so a
-host needs no thread for it, and does other calls between them. A call that comes after one that
-failed finds nothing open.
+Readers and writers that are open for a program elsewhere. The program calls these functions one by
+one, so the host needs no thread for a copy, and does other calls between them. When a call fails,
+the reader or writer is closed, so later calls find nothing open.
 """
 # !mitogen: minify_safe
 
@@ -45,9 +45,9 @@ def note(opened, econtext):
 
 def of_number(number):
     """
-    Return what has a number.
+    Return the writer or iterator that has a number.
 
-    :raises KeyError: nothing has. It was closed.
+    :raises KeyError: it was closed, or was never there.
     """
     return _open[number]
 
@@ -95,7 +95,7 @@ def write_on(number, items):
 
 def finish_writing(number):
     """
-    End what is written, and return what the writer says.
+    Finish a writer, and return its result.
 
     :raises FileError: not all has come.
     """
@@ -107,7 +107,7 @@ def finish_writing(number):
 
 def close(number):
     """
-    Close what has a number, and leave nothing half-written. May be repeated.
+    Close the writer or iterator that has a number, and leave nothing half-written. May be repeated.
     """
     opened = _open.pop(number, None)
     if opened is not None:

@@ -24,7 +24,7 @@ TO_READ = os.O_RDONLY | os.O_NONBLOCK
 
 def kind_of(mode):
     """
-    Return the kind of what has a mode, for people.
+    Return the kind of file that a mode tells, in words for people.
     """
     for test, name in (
             (stat.S_ISREG, 'a file'), (stat.S_ISDIR, 'a folder'), (stat.S_ISLNK, 'a link'), (stat.S_ISFIFO, 'a fifo'),
@@ -121,8 +121,8 @@ def _enter(levels, folder):
 
 def _entry(levels, name, file_in):
     """
-    Yield the items of what has a name in the innermost folder. If it is a folder itself, it becomes
-    the innermost.
+    Yield the items of an entry of the innermost folder. If the entry is a folder, it becomes the
+    innermost one.
     """
     here = levels[-1].folder
     path = here.path_of(name)
@@ -165,7 +165,7 @@ def _folder(levels, here, name, path):
 
 def _unless_gone(path, func, *args):
     """
-    Return what a function of the system returns; None if what it is called for is there no more.
+    Return what a function of the system returns; None if the file that it is called for is gone.
     """
     with telling(path):
         try:

@@ -10,7 +10,7 @@ time). The names in a folder are in order. Answers are for each FILE and LINK, i
 * WANTED: all of it is to be sent.
 * KEPT: the content is there, and the mode is another.
 * bytes: digests of the blocks that are there, see :mod:`mitogen._files.blocks`.
-* (CHECK, bytes): those of a file that is the same if all digests are.
+* (CHECK, bytes): the digests of a file, which is the same if all of them are equal.
 
 The items of a file then are (FILE, name, mode, size), (TIME, time), its blocks, (SUM, digest),
 (DONE,). A block is DATA, or one of these:
@@ -19,8 +19,8 @@ The items of a file then are (FILE, name, mode, size), (TIME, time), its blocks,
 * (HOLE, size): zeros that take no room.
 * (COPY, size): bytes of the file that was there, at the same place.
 
-(KEEP,) in place of blocks is all that was there. (AS_IT_WAS, name, size) is a file that is the
-same, and a link if the size is -1. Times are nanoseconds since 1970.
+(KEEP,) in place of blocks keeps all of the older content. (AS_IT_WAS, name, size) is a file that is
+the same, and a link if the size is -1. Times are nanoseconds since 1970.
 """
 # !mitogen: minify_safe
 
@@ -35,14 +35,14 @@ SAME, WANTED, KEPT, CHECK = range(4)
 #: Larger numbers are no sizes, or times, of any file system.
 _MOST_SIZE, _MOST_TIME = 1 << 62, 1 << 65
 
-#: Nanoseconds that times of the same file differ by, where one end has them as fractions of a
+#: Nanoseconds by which the times of the same file may differ, if one end has them as fractions of a
 #: second.
 _NEAR = 2000
 
 
 def time_of(found):
     """
-    Return the time of the last change of a file, of its status.
+    Return the time of the last change of a file, by its status.
     """
     exact = getattr(found, 'st_mtime_ns', None)
     return int(found.st_mtime * 1000000000) if exact is None else exact

@@ -33,7 +33,7 @@ class Receiving(object):
 
 def _on(number, name, *args):
     """
-    Call a method of what has a number, and close it if that fails.
+    Call a method of the object that has a number, and close the object if that fails.
     """
     try:
         return getattr(of_number(number), name)(*args)
@@ -48,7 +48,7 @@ def start_receiving(target, name, checksum, resumes, removes, econtext):
     Begin to compare and to write. Return the number for `compare_on`, and for `write_on`,
     `finish_writing` and `close`.
     """
-    # Those who may write here may know what is here.
+    # A program that may write here may also know the older content.
     return note(Receiving(expanded(target), name, checksum, True, resumes, removes), econtext=econtext)
 
 

@@ -247,8 +247,8 @@ class SyncSource(object):
 
 def _while_same(items, sums, size):
     """
-    Take items of a file up to the first one that is not there already. Return them, and whether
-    that is none.
+    Take items of a file up to the first one that the other end does not have already. Return them,
+    and whether it has all of them.
     """
     found, position, block = [], 0, block_size(size)
     for item in items:
@@ -264,7 +264,7 @@ def _while_same(items, sums, size):
 
 def _has_content(fd, path):
     """
-    Tell whether a file that is empty, as it says, is none of those that the system makes up.
+    Tell whether a file that claims to be empty has content all the same, as files of /proc have.
     """
     with telling(path):
         return bool(read_at(fd, 0, 1))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-SyncedFile: a file that is written of what comes, and of what there is of it already.
+SyncedFile: a file that is made of data that comes, and of its older content.
 """
 # !mitogen: minify_safe
 
@@ -61,8 +61,8 @@ class SyncedFile(NewFile):
 
     def _is_mine(self, name):
         """
-        Lock the part, and tell whether it is still what has its name: another process could have
-        made it whole.
+        Lock the part, and tell whether its name still leads to it: another process could have
+        completed and renamed it.
         """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +77,7 @@ class SyncedFile(NewFile):
 
     def copy(self, count):
         """
-        Take the next bytes of what is there.
+        Copy the next bytes from the older content.
         """
         self._announced(count)
         fd = self._basis.source_of(self._done, count)
@@ -109,7 +109,7 @@ class SyncedFile(NewFile):
 
     def skip(self, count):
         """
-        Have zeros come next, which take no room where the file system can do without.
+        Let zeros come next: a hole, where the file system has holes.
         """
         self._announced(count)
         end = self._done + count

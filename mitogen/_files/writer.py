@@ -45,10 +45,10 @@ class Writer(object):
     def __init__(self, target, name):
         self._target, self._name = target, name
         self._into = target.endswith(b'/')
-        #: Folders that are open, each in the one before. The first one is the target, or where that
-        #: lies.
+        #: Folders that are open, each in the one before. The first one is the target, or the folder
+        #: that the target lies in.
         self._folders = []
-        #: How many of them no item has begun.
+        #: How many of these folders were opened for the target, and not by an item.
         self._lowest = 0
         #: The file or link that has no name yet.
         self._new = None
@@ -72,7 +72,7 @@ class Writer(object):
 
     def finish(self):
         """
-        See to it that all has come. The program elsewhere is told the result.
+        Check that all has come. The result goes to the program elsewhere.
 
         :raises FileError: not all has come.
         """
@@ -81,7 +81,7 @@ class Writer(object):
 
     def close(self):
         """
-        Remove what is half-written, and let all go. May be repeated.
+        Remove what is half-written, and close all folders. May be repeated.
         """
         if self._new is not None:
             self._new.close()
@@ -205,7 +205,7 @@ class Writer(object):
 
     def _replaced(self, here, name):
         """
-        Return what is known of the file or the link that is replaced, None if there is none.
+        Return the status of the file or link that is replaced, None if there is none.
         """
         found = here.stat(name)
         if found is not None and not stat.S_ISREG(found.st_mode) and not stat.S_ISLNK(found.st_mode):

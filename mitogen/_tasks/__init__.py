@@ -56,8 +56,7 @@ class _Task(object):
     :ivar ident: the thread.
     :ivar open: whether its function runs: then the thread may be interrupted.
     :ivar cancelled: whether it is to end.
-    :ivar struck: whether the exception was raised, or is about to be, for the last time that it was
-        cancelled.
+    :ivar struck: whether the exception was raised, or is about to be, for the latest cancellation.
     :ivar stop: what stops a coroutine, or None.
     :ivar wake: what ends a wait that is not Python, or None.
     """
@@ -265,8 +264,8 @@ class _Tasks(object):
         with self._lock:
             task = self._taken.get(key)
             if task is None:
-                # It waits, or has ended. When the queue has come to the next message, either way
-                # nothing is left.
+                # The task waits in the queue, or has ended. Either way this note is gone when the
+                # queue has come to the message that is sent now.
                 self._dropped.add(key)
                 self._send_forget(self.queues[queue], key)
             elif not gently:
@@ -304,7 +303,7 @@ class _Tasks(object):
                 # The loop was closed just now.
                 pass
         elif task.ident == self._main_ident and self._signalled:
-            # One that has not begun looks when it does.
+            # A task that has not begun looks at `cancelled` when it begins.
             if task.open:
                 thread = threading.Thread(target=self._keep_signalling, args=(task,), name='mitogen.interrupt')
                 thread.daemon = True
@@ -391,9 +390,9 @@ class _Window(object):
 
     def wait(self, size):
         """
-        Wait until there is room for an item of that many bytes. The reader tells at least of each
-        half of a window. So if less is not acknowledged, there may be nothing to come, and an item
-        goes that is too large.
+        Wait until there is room for an item of that many bytes. The reader acknowledges each half
+        of a window at the latest. While less than half is unacknowledged, no word of the reader may
+        be on its way, so even an item that is larger than the room is sent.
         """
         while self._sizes and (len(self._sizes) >= self._items or
                                self._bytes + size > self._size <= 2 * self._bytes):

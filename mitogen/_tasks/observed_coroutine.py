@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Observed coroutines: apart from :mod:`mitogen._tasks.observed`, as Python 2 could not read them.
+Observed coroutines. They are not in :mod:`mitogen._tasks.observed`, since Python 2 cannot parse
+them.
 """
 # !mitogen: minify_safe
 

@@ -3,8 +3,8 @@
 The classes of :mod:`mitogen` for asyncio: a method that blocks there is a
 coroutine here. Any loop of that interface will do.
 
-An awaiting task that is cancelled, by `asyncio.timeout` or a TaskGroup for example, cancels over
-there.
+If an awaiting task is cancelled, by `asyncio.timeout` or a TaskGroup for example, the function on
+the host is cancelled, too.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Bridge:
             self._queue.clear()
 
     def _drain(self) -> None:
-        # First: an item that is put from now on tells again.
+        # Before the items are taken: an item that is put from now on wakes the loop again.
         self._is_told = False
         queue = self._queue
         while queue:
@@ -136,7 +136,7 @@ class _Process:
 
     def begin(self, stream: running.Running) -> None:
         """
-        Take note of the stream of its output. The thread's.
+        Remember the stream of its output. Called by the thread that waits.
         """
         with self._lock:
             self._stream = stream
@@ -221,7 +221,8 @@ class Host:
 
     async def _start(self) -> None:
         """
-        Have the host know tasks, and have its threads. Waits for the host the first time only.
+        Have the host begin to take tasks, and start its threads. Waits for the host the first time
+        only.
         """
         await _in_thread(self.sync._tasks.queue, self.sync.tree.threads)
 

@@ -74,7 +74,7 @@ class Caller:
         msg.handle = queue.handle
         future._send(msg)
         if options.timeout is not None:
-            # Now there is something to end, however short the time is.
+            # After the call is sent, so that there is a task to end, however short the time is.
             future._limit(options.timeout)
         return future
 

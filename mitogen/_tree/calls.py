@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Calls: some that are on their way to a host, in order.
+Calls: several calls that are under way to one host, which answers them in order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Calls:
     """
     Calls of functions of :mod:`mitogen._files.opened` that are on their way to a host, in order.
-    Its main thread obeys them, whatever else its tree has, and older Pythons do, too.
+    The host's main thread runs them, also if its tree has more threads. Older Pythons run them,
+    too.
     """
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -60,7 +61,7 @@ class Calls:
         """
         Have something opened, and return the number that the host knows it by.
 
-        :raises StreamError: it sent something else, which would travel with each call.
+        :raises StreamError: the host sent something else. It would be sent back with each call.
         """
         return tasks.numbers([self.call(fn, *args)], 1)[0]
 

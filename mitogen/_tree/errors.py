@@ -177,7 +177,8 @@ def connect_error(error: BaseException, target: str) -> ConnectError:
 
 def as_target(error: ConnectError, target: str) -> ConnectError:
     """
-    Return the error of a target for one that may be of another, with which it shares the way.
+    Return an error as one of a target. It may have been raised for another target whose way has the
+    same beginning.
     """
     if error.host == target:
         return error

@@ -270,7 +270,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         Cancel it if it has not begun. Does not wait.
         """
         def tell(began: Optional[bool]) -> None:
-            # Of one that has ended, the answer came before.
+            # If the function has ended, its answer came before this one.
             if began is False and notify_cancel(self, super(HostFuture, self).cancel):
                 self._forget()
         self.host._tasks.cancel(self._handle, self._queue, tell, gently=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Host: a context with the ways of today.
+Host: a context with the newer interface.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ class Host(caller.Caller, mitogen.parent.Context):
         max_output: Optional[int] = running.KEPT_MAX,
     ) -> running.Completed:
         """
-        Run a process there and wait for its end, in the words of :func:`subprocess.run`. Any thread
-        but the broker's. The process has a group of its own. The group is ended at a timeout, at
-        Ctrl-C here, and with the host: by SIGTERM, and two seconds later by SIGKILL.
+        Run a process there and wait for its end. The arguments and the result are like those of
+        :func:`subprocess.run`. Any thread but the broker's. The process has a group of its own. The
+        group is ended at a timeout, at Ctrl-C here, and with the host: by SIGTERM, and two seconds
+        later by SIGKILL.
 
         :param args: list of words; or text, a line for the shell over there.
         :param input: text or bytes for its stdin.
@@ -244,7 +245,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
     def mkdir(self, path: files.Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """
-        Make a folder over there, in the words of :meth:`pathlib.Path.mkdir`.
+        Make a folder over there. The arguments are those of :meth:`pathlib.Path.mkdir`.
 
         :raises FileError: it cannot be made.
         """

@@ -73,7 +73,7 @@ class Observed:
     @classmethod
     def named(cls, host: Host, name: str) -> Observed:
         """
-        Return one that is more than a single call.
+        Return one for a task of more than one call.
         """
         self = cls.__new__(cls)
         self._ends = []
@@ -84,7 +84,8 @@ class Observed:
 
     def _begin(self, kind: str) -> list[Any]:
         """
-        Tell all, and return what is to be done about them over there.
+        Tell all observers, and return the steps that the host takes for them, see
+        :mod:`mitogen._tasks.observed`.
         """
         steps: list[Any] = []
         for begin, there in self._observers:
@@ -101,11 +102,11 @@ class Observed:
 
     def make_msg(self) -> Any:
         """
-        Tell all that it begins, and return the message that has it called.
+        Tell all observers that the task begins, and return the message of the call.
         """
         chain = self._host.default_call_chain
-        # Made in any case: it tells of an argument that cannot be sent in terms of the function's
-        # own.
+        # Made in any case: if an argument cannot be sent, the error then names that argument of the
+        # function.
         plain = chain._make_msg(self._fn, self._args, self._kwargs, None)
         steps = self._begin('call')
         if not steps:
@@ -118,7 +119,8 @@ class Observed:
 
     def make_stream(self) -> tuple[Any, Any, Any]:
         """
-        Tell all that it begins, and return the (names, args, kwargs) of the generator to run.
+        Tell all observers that the task begins, and return the (names, args, kwargs) of the
+        generator to run.
         """
         steps = self._begin('stream')
         if not steps:
@@ -131,7 +133,7 @@ class Observed:
 
     def end(self, error: Optional[BaseException]) -> None:
         """
-        Tell all that it has ended. Only the first time counts.
+        Tell all observers that the task has ended. Only the first time counts.
         """
         ends, self._ends = self._ends, []
         for end in reversed(ends):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Reader: reads long answers of one host that several parties wait to know the outcome of.
+Reader: a thread that reads the long answers of one host.
 """
 
 from __future__ import annotations

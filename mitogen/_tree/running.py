@@ -218,7 +218,7 @@ class _Kept:
     def __init__(self, limit: Optional[int]) -> None:
         self._limit = limit
         self._size = 0
-        #: One text for each number: many small pieces would take more than they have.
+        #: One buffer for each number: many small objects would take more memory than their bytes.
         self._texts = {STDOUT: bytearray(), STDERR: bytearray()}
 
     def write(self, number: int, data: bytes) -> None:

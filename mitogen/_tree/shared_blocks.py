@@ -51,7 +51,7 @@ class SharedBlocks:
 
     def _note(self, size: int) -> None:
         """
-        Let the oldest ones go as one more is held.
+        Drop the oldest blocks, if need be, as one more is held.
         """
         with self._lock:
             self._size += size

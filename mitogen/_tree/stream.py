@@ -57,7 +57,7 @@ class Stream(Iterator[T]):
         self._ack_handle: Optional[int] = None
         self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self._answer: Any = None
-        # A host may send this much if it keeps to no window: the last item may have any size.
+        # A host that keeps to its window sends no more than this: the last item may have any size.
         room = options.window_bytes + host.router.max_message_size
         self._items: Optional[Any] = _Items(host.router, respondent=host, max_bytes=room)
         try:

@@ -16,8 +16,7 @@ from mitogen._tree.meter import Copied, Meter, Progress
 @dataclasses.dataclass
 class Synced(Copied):
     """
-    Tells how much has travelled of what was there in an older form: a :class:`Copied`, of what was
-    written.
+    The result of a sync: a :class:`Copied` that counts the files which were written.
 
     :ivar same: files and links that were left as they were.
     :ivar sent: bytes of content that were sent, compressed or not.

@@ -147,7 +147,7 @@ class HostTasks:
         msg = mitogen.core.Message.pickled(what, handle=started.result()[0])
         if tell is not None:
             def on_answer(msg: Any) -> None:
-                # One of another length is no bool, and may take long to be read.
+                # An answer of another length is no bool, and may take long to be read.
                 began = outcome_of(msg, self._host)[0] if len(msg.data) < 100 else None
                 tell(began if isinstance(began, bool) else None)
             msg.reply_to = router.add_handler(on_answer, persist=False, respondent=self._host)

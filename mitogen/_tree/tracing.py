@@ -66,7 +66,7 @@ def _finish(span: trace.Span, error: Optional[BaseException]) -> None:
 
 def _text(value: Any) -> str:
     """
-    Return a text that any exporter can encode: most of one is what the host said, and spans of
-    others may be in the same batch.
+    Return a text that any exporter can encode. Most of the text is from the host, and an error of
+    the exporter would lose the spans of other hosts in the same batch.
     """
     return str(value).encode('utf-8', 'replace').decode()

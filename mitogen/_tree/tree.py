@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Tree: a router with the ways of today.
+Tree: a router with the newer interface.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Tree(mitogen.master.Router):
 
     :param limits: names and values of :class:`mitogen.limits.Limits`.
     :param max_message_size: bytes that one message may have.
-    :param threads: of each host, that run functions. With one, which is its main thread, functions
-        run in the order in which they were given.
-    :param cache: bytes of the distributions that travel whole which a target keeps for later runs;
-        by default none, or what the environment says in ``MITOGEN_TARGET_CACHE``.
+    :param threads: number of threads of each host that run functions. One means the main thread,
+        which runs functions in the order of the calls.
+    :param cache: bytes that a target keeps, for later runs, of distributions that travel whole; by
+        default none, or what the environment says in ``MITOGEN_TARGET_CACHE``.
     """
     broker_class = _Broker
     context_class = Host
@@ -203,7 +203,7 @@ class Tree(mitogen.master.Router):
 
     def connect_below(self, via: Host, count: int) -> list[Host]:
         """
-        Have a host start some others on its machine, at a time, and return them.
+        Have a host start some others on its machine, all at the same time, and return them.
 
         :raises ConnectError: one could not be started; then none is.
         """
