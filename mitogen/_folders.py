@@ -30,7 +30,8 @@ def _copy(entry, path):
 @contextlib.contextmanager
 def _copied(entry):
     """
-    Give the path of a copy of a file or folder, which is deleted at the end.
+    Context manager: the path of a copy of a file or folder. The copy is deleted at the end of the
+    block.
     """
     folder = tempfile.mkdtemp()
     try:

@@ -422,7 +422,8 @@ def _tuple_ways(cls):
 
 def _ways(cls):
     """
-    Return what makes an object of a class of some parts, and what takes one apart.
+    Return two functions for a class: one makes an object of its parts, the other takes an object
+    apart.
     """
     if isinstance(cls, type) and '.' not in cls.__qualname__:
         if hasattr(cls, '__dataclass_fields__'):

@@ -19,7 +19,7 @@ password_incorrect_msg = 'doas password is incorrect'
 
 class PasswordError(mitogen.parent.ConnectError):
     """
-    doas wants a password, and not the one that it was given, if any.
+    doas wants a password, and was given none or a wrong one.
     """
     pass
 

@@ -18,7 +18,7 @@ password_incorrect_msg = 'su password is incorrect'
 
 class PasswordError(mitogen.parent.ConnectError):
     """
-    su wants a password, and not the one that it was given, if any.
+    su wants a password, and was given none or a wrong one.
     """
     pass
 

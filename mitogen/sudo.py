@@ -49,7 +49,7 @@ def _make_prompt():
 
 class PasswordError(mitogen.parent.ConnectError):
     """
-    sudo wants a password, and not the one that it was given, if any.
+    sudo wants a password, and was given none or a wrong one.
     """
     pass
 

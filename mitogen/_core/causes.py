@@ -23,7 +23,7 @@ if _SELDOM:
     #: Characters that these lines have at most; that the text, the traceback
     #: and a note of one exception have at most.
     _told_max, _text_max, _frames_max, _note_max = 4000, 500, 1000, 500
-    #: Exceptions below one another, and altogether.
+    #: Levels of exceptions that are told of, and exceptions altogether.
     _depth_max, _related_max = 8, 20
 
 

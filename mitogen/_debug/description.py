@@ -50,8 +50,8 @@ def _describe_router(router):
                 stats['forwarded'],
                 '; routes: %s' % sorted(monitor.get_routes(stream))
                 if monitor else ''))
-    # Not its items: making pairs may collect garbage, and that run anything,
-    # also another thread that adds a handler.
+    # The keys are sorted, and not the items: to make pairs may start a garbage collection, which
+    # may run anything, also another thread that adds a handler.
     table = router._handle_map
     for handle in sorted(table):
         entry = table.get(handle)

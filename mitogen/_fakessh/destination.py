@@ -63,8 +63,8 @@ class Slave(Endpoint):
         _start_thread(self._run)
 
     def _send_exit(self, status):
-        # Before, since the peer ends when it hears of it: that must not look
-        # like the loss of a context that a thread waits for.
+        # Closed before the status is sent: the peer ends when it gets the status, and that must not
+        # look like the loss of a context that a thread waits for.
         self.close()
         self.send('exit', status)
 

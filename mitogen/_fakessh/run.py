@@ -23,7 +23,7 @@ def _open_stream(router, context_id, sock):
     """
     stream = mitogen.parent.MitogenProtocol.build_stream(
         router, remote_id=context_id,
-        # It acts for us: the destination obeys us, but not it.
+        # Its messages carry our authority: the destination obeys us, and would not obey our `ssh`.
         auth_id=mitogen.context_id,
         local_id=mitogen.context_id, parent_ids=mitogen.parent_ids)
     context = mitogen.parent.Context(router, context_id,

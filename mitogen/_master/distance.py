@@ -35,7 +35,7 @@ class _Distance(object):
     #: processors delays it by as much as a network would.
     far_by_pipe = 0.08
 
-    #: Bytes a second below which bytes cost more time than the work that saves some.
+    #: Bytes a second. Through a slower link, better compression saves more time than it costs.
     slow = 2097152.0
 
     #: Bytes a second, as long as nothing is known.

@@ -81,8 +81,8 @@ class _DistributionFiles(object):
     #: Bytes of modules that are looked through, if there is no data.
     most_text = 1048576
 
-    #: How many bytes of data there are for each of code in a distribution that is of no use without
-    #: its data, and how much more of it travels then.
+    #: A distribution with this many bytes of data for each byte of code is of no use without its
+    #: data. Its limit for data is this many times as high.
     little_code, much_data = 20, 16
 
     def __init__(self, name, version, tags, files):

@@ -75,7 +75,7 @@ class _Takes(object):
     The distributions that one child was offered.
     """
     def __init__(self):
-        #: Modules that stand for distributions, were sent, and are not offered yet.
+        #: Modules that were sent in place of distributions which are not offered yet.
         self.names = []
         #: Names of modules whose distributions were offered before the child asked.
         self.offered = set()
@@ -337,7 +337,8 @@ class _Freight(object):
 
     def _answer_offered(self, stream, takes, fullname, resource, reply):
         """
-        Answer a child that asks for what it is offered: that has come by then.
+        Answer a child that asks for a distribution which it is being offered: the answer waits
+        until the whole offer is sent.
         """
         def func():
             if fullname in takes.offered:
@@ -442,7 +443,8 @@ class _Freight(object):
 
     def _make_next(self):
         """
-        Make the archive whose turn it is. One at a time, as each takes a processor.
+        Make the archive whose turn it is. Archives are made one at a time, as each takes a whole
+        processor.
         """
         thread = threading.Thread(target=self._make, name='mitogen-freight', args=self._packing[0])
         thread.daemon = True

@@ -292,7 +292,7 @@ class _Push(object):
 
     def _make_batches(self, names, root=None):
         """
-        Yield pairs like these for the names of modules.
+        Yield pairs, as :meth:`_make_for_root` returns them, for the names of modules.
         """
         # The first module goes alone: the child is idle until it has it.
         batch = _Batch(0)

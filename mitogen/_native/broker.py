@@ -31,7 +31,7 @@ class _Waker(core.Waker):
         with self._lock:
             if self._broker._exitted:
                 raise core.Error(self.broker_shutdown_msg)
-            # First: a place too many does no harm.
+            # Before the function is queued: a place too many does no harm.
             self._call_later()
             self._deferred.append((func, args, kwargs))
             self.wakes += 1

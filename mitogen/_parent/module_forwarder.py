@@ -224,9 +224,8 @@ class ModuleForwarder(_Forwarder):
 
     def _when_runnable(self, stream, names, func):
         """
-        Call a function when we have what the child can run of modules: the
-        source, if our parent has sent us what only our kind of interpreter
-        runs.
+        Call a function once we have the modules in a form that the child can run. That is their
+        source, if our parent has sent us bytecode that only our kind of interpreter runs.
         """
         missing = [] if self._runs_our_bytecode(stream) else [
             name for name in names

@@ -33,8 +33,8 @@ def _keep_heap():
         bytes(4 << 20)
 
 
-#: Reasons to look at a state, beside the loss of a context: there is room in the
-#: stream, or it was left to go on; and time has passed.
+#: Reasons to look at a state, beside the loss of a context. _GO_ON: there is room in the stream, or
+#: a thread has left the rest of its work. _CHECK: time has passed.
 _GO_ON, _CHECK = object(), object()
 
 

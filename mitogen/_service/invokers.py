@@ -128,8 +128,8 @@ class Invoker(object):
 
     def _check(self, method_name, msg, kinds):
         """
-        Find out whether a call is allowed, and run nothing of the service. Of
-        its policies, those that are not of some classes agree.
+        Find out whether a call is allowed, and run nothing of the service. Only the policies of the
+        classes `kinds` are asked; the others count as if they agreed.
 
         :raises mitogen.core.CallError:
             It is not.

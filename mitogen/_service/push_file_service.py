@@ -122,8 +122,8 @@ class PushFileService(Service):
 
     def _forward(self, context, path):
         """
-        Send a file on its way to `context`, or to the one that passes it on
-        and knows it already, only word of it.
+        Send a file on its way to `context`. If the neighbour that passes it on has the file
+        already, send that one a request only.
         """
         stream = self.router.stream_by_id(context.context_id)
         if stream is None:
@@ -275,6 +275,6 @@ class PushFileService(Service):
     @arg_spec(_PATH_TO_CONTEXT)
     def forward(self, path, context):
         """
-        Send a file on to another context, as soon as it is here.
+        Send a file on to another context, as soon as this process has it.
         """
         self._when_cached(path, lambda: self._forward(context, path))

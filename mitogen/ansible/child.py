@@ -124,8 +124,8 @@ class Child(object):
 
     def drops_others(self):
         """
-        Return whether the zygote has code of texts that are not in this payload. Asked first where
-        memory need not be copied for the answer: before the fork.
+        Return whether the zygote has code of texts that are not in this payload. Asked before the
+        fork for the first time, since the child would copy memory to find out.
         """
         if self.must_drop is None:
             modules = self.payload.modules

@@ -44,7 +44,7 @@ class FallBack(Exception):
     """
     Raised to leave the task to Ansible's own plugin.
 
-    :param bool usual: there is nothing wrong. Only who asks for details is told.
+    :param bool usual: nothing is wrong, so the reason is shown with ``-vvv`` only.
     """
 
     def __init__(self, reason, usual=True):

@@ -33,7 +33,7 @@ MARSHAL = 2
 #: A zygote prints this once it is ready to read its text.
 READY = b'MITOGEN-ZYGOTE-READY'
 
-#: The status of an interpreter that is too old to be one.
+#: The exit status of an interpreter that is too old to be a zygote.
 TOO_OLD = 97
 
 #: Seconds that one may take to be ready, password and all.
@@ -327,7 +327,7 @@ class Hub(object):
 
     def hear(self, zygote, fd):
         """
-        Look at what one says before it is ready.
+        Look at the output of a zygote that is not ready yet.
         """
         if zygote.ready:
             del zygote.output[:-2000]

@@ -47,7 +47,8 @@ def ours():
 
 def say_once(name):
     """
-    Tell that a plugin is none of ours, once in a run: its processes share a folder.
+    Say, once in a run, that a plugin is none of ours. A file in the folder that the processes of
+    the run share is the note of it.
     """
     name = plain(name)
     if DISPLAY.verbosity and not name.startswith(('mitogen.fast.', 'ansible.legacy.')):

@@ -354,9 +354,9 @@ class Zygote(object):
 
 def lightened_subprocess():
     """
-    Return a copy of `subprocess` in which `Popen` does without a function that `run_command` of
-    Ansible's would have called in the child if that has nothing to do: only for such a function the
-    child needs a copy of our memory.
+    Return a copy of `subprocess` whose `Popen` leaves out the `preexec_fn` of Ansible's
+    `run_command` if that function has nothing to do. Without a `preexec_fn` the child needs no copy
+    of our memory.
     """
     def popen(*args, **options):
         if is_idle(options.get('preexec_fn')):
@@ -393,7 +393,7 @@ def takes(func, arguments):
 
 def exit_status(status):
     """
-    Return what a shell would say of a process that ended so.
+    Return the exit status that a shell would report for a process that ended so.
     """
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
@@ -402,8 +402,8 @@ def exit_status(status):
 
 def epitaph(status):
     """
-    Return what the shell that Ansible has around an interpreter would say of its end. One that is
-    no dash is replaced by the interpreter, and says nothing.
+    Return the words that the shell which Ansible has around an interpreter would write about its
+    end. Any shell but dash is replaced by the interpreter, and writes nothing.
     """
     if not os.WIFSIGNALED(status) or not os.path.realpath('/bin/sh').endswith('dash'):
         return b''
