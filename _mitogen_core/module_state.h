@@ -16,9 +16,10 @@
 
 /* Given by mitogen.core to configure(); NULL before.
  *   message_type, receiver_type: the classes of received messages, and of the receivers that
- *   send_async makes has_parent_authority: a policy that the engine knows by itself
- *   slow_unpickle: (message, find_class) -> object, for look-ups of the caller's own dead_text:
- *   (message) -> text of the ChannelError */
+ *     send_async makes
+ *   has_parent_authority: a policy that the engine knows by itself
+ *   slow_unpickle: (message, find_class) -> object, for look-ups of the caller's own
+ *   dead_text: (message) -> text of the ChannelError */
 #define MG_STATE_CONFIGURED(X) \
     X(message_type) X(receiver_type) \
     X(TimeoutError) X(LatchError) X(ChannelError) X(Error) X(StreamError) X(CallError) \
@@ -26,10 +27,10 @@
     X(broker_shutdown_msg) X(latch_closed_msg) X(duplicate_handle_msg)
 
 /* Objects of our own.
- *   own_id: mitogen.context_id, for new messages neighbour_policies: a tuple of the policies
- *   that mean "src_id is the stream's neighbour", or NULL value_check: (context, value), which
- *   raises for a value that must not be sent there; or NULL replaced: a list of the objects that
- *   mg_state_replace() has replaced, or NULL */
+ *   own_id: mitogen.context_id, for new messages
+ *   neighbour_policies: a tuple of the policies that mean "src_id is the stream's neighbour", or NULL
+ *   value_check: (context, value), which raises for a value that must not be sent there; or NULL
+ *   replaced: a list of the objects that mg_state_replace() has replaced, or NULL */
 #define MG_STATE_INTERNAL(X) \
     X(own_id) X(neighbour_policies) X(value_check) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
     X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \

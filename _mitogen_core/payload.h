@@ -20,7 +20,7 @@ typedef struct {
     mg_pickled *pickled; /* owned, or NULL */
 } mg_payload;
 
-/* Makes it an empty one; whether large memory was freed, whose last reference mg_run_later()
+/* Empties the payload. Returns whether large memory was freed, whose last reference mg_run_later()
  * drops. */
 int mg_payload_clear(mg_payload *p);
 int mg_payload_traverse(const mg_payload *p, visitproc visit, void *arg);

@@ -29,8 +29,8 @@ void mg_loops_add(mg_loop *loop)
     mg_ilist_append(&all_loops, &loop->node);
 }
 
-/* A reference to a loop that may be on its way out: whether there still was one to share.
- * REQUIRES(all_mu). */
+/* Takes a reference to a loop in the list. Returns 0 if its last reference has gone already: then
+ * the loop is about to leave the list. REQUIRES(all_mu). */
 static int try_ref(mg_loop *loop)
 {
     uint32_t refs = atomic_load(&loop->refs);

@@ -24,7 +24,7 @@ struct mg_handler {
 
 /* --- life --- */
 
-/* Frees a handler with all but its owner. */
+/* A new handler as the spec says, but without its drop function: the owner stays the caller's. */
 static mg_handler *new_unowned(const mg_handler_spec *spec)
 {
     mg_handler *h = mg_calloc(1, sizeof *h);
@@ -38,7 +38,7 @@ static mg_handler *new_unowned(const mg_handler_spec *spec)
     return h;
 }
 
-/* The handler that stands in for h where Python need not be asked. */
+/* The handler that stands in for one of MG_POLICY_GUEST where Python need not be asked. */
 static mg_handler *new_trusted(const mg_handler_spec *spec)
 {
     mg_handler_spec open = *spec;

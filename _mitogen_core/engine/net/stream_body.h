@@ -107,8 +107,8 @@ void mg_stream_stop_feeding(mg_stream *from);
 /* Takes wmu. Nothing can be sent any more: queued frames are dropped, and threads that wait for
  * room return. last: corked frames are written first, as far as the kernel takes them. */
 void mg_stream_end_writing(mg_stream *s, int last);
-/* Callbacks of the loop: the moment of what is corked is over, by any thread; the kernel takes
- * more, on the leader. */
+/* Callbacks of the loop. uncork: the moment is over for which frames were held back; called by any
+ * thread. The other one: the kernel takes more; called by the leader. */
 void mg_stream_uncork(mg_task *cork);
 void mg_stream_on_writable(void *arg, int events);
 

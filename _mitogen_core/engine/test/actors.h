@@ -67,7 +67,7 @@ static inline int is_parked(struct waiting *x)
 
 /* --- a thread that attends --- */
 
-enum { KEEP_AWAY = 8 }; /* the kind of an event that keeps it away from the loop, as a handler in Python does */
+enum { KEEP_AWAY = 8 }; /* an event that keeps the attendant away from the loop, as a handler in Python does */
 
 struct attending {
     mg_loop *loop;

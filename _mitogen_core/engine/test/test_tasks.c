@@ -30,7 +30,7 @@ static void an_op_is_run_whoever_leads_or_nobody(void)
     AWAIT(attendant_leads(&a));
     mg_loop_post(loop, &c.task);
     AWAIT(atomic_load(&c.runs) == 3);
-    /* at any moment about the end of a wait */
+    /* a task that is posted at any moment around the end of a wait is run */
     for (runs = 4; runs < 500; runs++) {
         start_waiting(&x, loop, NULL, MG_NEVER);
         if (runs % 2)
