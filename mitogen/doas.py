@@ -79,7 +79,7 @@ class BootstrapProtocol(mitogen.parent.PasswordMixin,
         self.PARTIAL_PATTERNS = [(asked, BootstrapProtocol.on_password_prompt)]
 
     def on_password_rejected(self, line, match):
-        # It says the same to a user that is not allowed anything.
+        # doas says the same to a user whom it allows nothing.
         if self.password_sent:
             self.fail_password(self.incorrect_msg)
 

@@ -37,7 +37,7 @@ exit status: 0; 1 if there is no tree, 255 if a host could not be reached, 2 for
 #: long chain.
 NODES_MAX, LEVELS_MAX = 100000, 50
 
-#: All levels together may take so many times the time that one has.
+#: All levels together may take this many times as long as one level.
 SURVEY_TIMEOUTS = 4
 
 COUNTERS = 'messages_in', 'bytes_in', 'messages_out', 'bytes_out', 'forwarded', 'queued_bytes', 'blocked_senders'

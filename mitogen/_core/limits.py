@@ -46,10 +46,9 @@ class _Limits(object):
     #: by the number of contexts from the master to them: by 2, 3, and so on.
     stalled_seconds = 60.0
 
-    #: Calls of services that wait for a thread of the pool; and of one service
-    #: that obeys one call at a time, or keeps results, those that wait there.
-    #: Callers with the authority of a parent have no limit, and in a child each
-    #: context that is reached through the parent has its own.
+    #: Calls of services that wait for a thread of the pool. As many may wait in each service that
+    #: obeys one call at a time, or keeps results. Callers with the authority of a parent have no
+    #: limit, and in a child each context that is reached through the parent has its own.
     service_calls = 10000
 
     #: Bytes in those calls. One call alone may be larger.

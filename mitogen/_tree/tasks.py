@@ -41,7 +41,8 @@ def numbers(value: Any, count: int) -> tuple[int, ...]:
 
 class _Started(HostFuture):
     """
-    The future of the handles for CANCEL and KILL. It is read at once, so that nobody has to later.
+    The future of the handles for CANCEL and KILL. The broker's thread reads it at once, so no other
+    thread has to read it later.
     """
     def _on_reply(self, msg: Any) -> None:
         value, error = None, mitogen.core.StreamError('the host sent no handles, but %d bytes' % (len(msg.data),))
