@@ -178,6 +178,7 @@ class BuildPy(build_py):
         build_py.run(self)
         if not getattr(self, 'editable_mode', False):
             write_report(self.build_lib, why_not_native())
+            write_core_texts(self.build_lib)
 
 
 def write_report(build_lib, reason):
@@ -191,6 +192,28 @@ def write_report(build_lib, reason):
         fp.write('# Written by setup.py when this copy was built.\n')
         fp.write('# Why it has no fast core, or None when it has.\n')
         fp.write('REASON = %r\n' % (reason,))
+
+
+def write_core_texts(build_lib):
+    """
+    Have the package that was built write the texts that its masters send to starting children: to
+    make them takes a short program longer than all else. A master makes them where that fails.
+    """
+    folder = os.path.abspath(build_lib)
+    path = os.path.join(folder, 'mitogen', '_core_texts.py')
+    if os.path.exists(path):
+        os.unlink(path)
+    program = 'import sys; sys.path.insert(0, sys.argv[1]); import mitogen.master as m; sys.stdout.write(m._texts_to_keep())'
+    env = dict(os.environ, MITOGEN_CORE='pure', PYTHONDONTWRITEBYTECODE='1')
+    proc = subprocess.Popen(
+        [sys.executable, '-c', program, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=folder)
+    text, why = proc.communicate()
+    if proc.returncode:
+        sys.stderr.write('mitogen: the texts for starting children are not made beforehand: %s\n' % (
+            why.decode('utf-8', 'replace').strip().split('\n')[-1],))
+        return
+    with open(path, 'wb') as fp:
+        fp.write(text)
 
 
 class BuildExt(build_ext):

@@ -21,7 +21,7 @@ import mitogen.parent
 LEVEL = 1
 
 #: Parts of the package that no child imports.
-_ABSENT = ('_cli', '_tree', 'aio.py', 'ansible', 'command.py')
+_ABSENT = ('_cli', '_core_texts.py', '_tree', 'aio.py', 'ansible', 'command.py')
 
 #: Modules that each child imports as it starts, so that it gets their bytecode, too.
 _FIRST = ('__init__', '_native', '_private_folder', 'core')

@@ -12,6 +12,7 @@ used.
 
 from __future__ import absolute_import
 
+import binascii
 import collections
 import errno
 import logging

@@ -6,6 +6,9 @@ kind.
 
 from __future__ import absolute_import  # house
 
+import binascii  # house
+import zlib  # house
+
 import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
@@ -19,6 +22,53 @@ _core_source = None
 _get_full_core_source = None
 
 
+def _mark_of(source):
+    """
+    Return text that differs for different sources.
+
+    :param source: text or bytes.
+    """
+    if not isinstance(source, bytes):
+        source = source.encode('utf-8')
+    return '%d-%08x' % (len(source), zlib.crc32(source) & 0xffffffff)
+
+
+def _made_before(key):
+    """
+    Return the texts that were made of the core's source when this package was built, as a list: to
+    make them takes longer than a short program runs. None if there are none, or the source is
+    another one now.
+
+    :param key: :data:`None` for the minified source, and otherwise (py3, whole).
+    """
+    try:
+        from mitogen import _core_texts
+    except ImportError:
+        return None
+    if _core_texts.SOURCE != _mark_of(_get_full_core_source()) or key not in _core_texts.TEXTS:
+        return None
+    return [text and zlib.decompress(binascii.a2b_base64(text)).decode('utf-8') for text in _core_texts.TEXTS[key]]
+
+
+def _texts_to_keep():
+    """
+    Return the text of the module `mitogen._core_texts`, for a copy of this package that is built. A
+    system without what reduces the core has no such module.
+    """
+    texts = {None: [_get_core_source()]}
+    for key in (True, False), (True, True), (False, True):
+        texts[key] = _make_reduced(*key)
+    lines = ['# Written by setup.py when this copy was built: see _made_before() in mitogen.master.',
+             'SOURCE = %r' % (_mark_of(_get_full_core_source()),), 'TEXTS = {']
+    for key in sorted(texts, key=str):
+        members = []
+        for text in texts[key]:
+            text = text if text is None or isinstance(text, bytes) else text.encode('utf-8')
+            members.append(repr(text and binascii.b2a_base64(zlib.compress(text, 9)).decode().strip()).lstrip('u'))
+        lines.append('    %r: [%s],' % (key, ', '.join(members)))
+    return '\n'.join(lines + ['}', ''])
+
+
 def _get_core_source():
     """
     Return the source of the core, minified, in the type that
@@ -28,9 +78,13 @@ def _get_core_source():
     """
     global _core_source
     if _core_source is None:
-        import mitogen.minify
         full = _get_full_core_source()
-        source = mitogen.minify.minimize_source(full, fill=True)
+        kept = _made_before(None)
+        if kept:
+            source = kept[0]
+        else:
+            import mitogen.minify
+            source = mitogen.minify.minimize_source(full, fill=True)
         if isinstance(full, bytes):
             source = source.encode('utf-8')
         _core_source = source
@@ -42,14 +96,12 @@ def _reduce_core_source(py3, whole):
     Return the two texts that :data:`mitogen.parent._reduce_core_source`
     describes.
     """
-    import mitogen._shrink
-    source = mitogen.parent._get_core_source()
-    constants = {'PY3': py3, '_REDUCED': True}
+    # A program may have replaced the function.
+    kept = _made_before((py3, whole)) if mitogen.parent._get_core_source is _get_core_source else None
+    if kept:
+        return tuple(kept)
     try:
-        text = source.replace(mitogen.parent._FUTURE, b'') if py3 else source
-        if whole:
-            return mitogen._shrink.shrink_source(text, constants), None
-        return mitogen._shrink.divide_source(text, constants)
+        return _make_reduced(py3, whole)
     except ImportError:
         # PyPy has no symbol tables.
         LOG.debug('cannot reduce the core', exc_info=True)
@@ -58,7 +110,17 @@ def _reduce_core_source(py3, whole):
                        'much', 'mitogen.core')
     # The whole text then, since a child may pass it on to a child of the other
     # kind.
-    return mitogen.core.to_text(source), None
+    return mitogen.core.to_text(mitogen.parent._get_core_source()), None
+
+
+def _make_reduced(py3, whole):
+    import mitogen._shrink
+    source = mitogen.parent._get_core_source()
+    constants = {'PY3': py3, '_REDUCED': True}
+    text = source.replace(mitogen.parent._FUTURE, b'') if py3 else source
+    if whole:
+        return mitogen._shrink.shrink_source(text, constants), None
+    return mitogen._shrink.divide_source(text, constants)
 
 
 if mitogen.is_master and \

@@ -607,6 +607,7 @@ def test_a_core_that_cannot_be_reduced_is_one_warning(monkeypatch, caplog, nothi
     def fail(_source, _constants):
         raise IndexError('tables of another Python')
 
+    monkeypatch.setattr(mitogen.master, '_made_before', lambda key: None)
     monkeypatch.setattr(mitogen._shrink, 'divide_source', fail)
     for _ in range(2):
         text, late = mitogen.master._reduce_core_source(True, False)

@@ -109,7 +109,7 @@ def test_on_top_of_upstream(built, pure, tmp_path):
     environment.install('--no-index', '--no-deps', wheel)
     check(environment.describe(), 'pure' if pure else 'native')
     after = set(os.listdir(os.path.join(site, 'mitogen')))
-    ours = set(os.listdir(os.path.join(places.ROOT, 'mitogen'))) | {'_build.py', '__pycache__'}
+    ours = set(os.listdir(os.path.join(places.ROOT, 'mitogen'))) | {'_build.py', '_core_texts.py', '__pycache__'}
     assert after <= ours, sorted(after - ours)
     assert os.listdir(os.path.join(site, 'ansible_mitogen', 'plugins')) == ['strategy']
     assert not os.path.exists(os.path.join(site, 'ansible_mitogen', 'strategy.py'))

@@ -12,6 +12,7 @@ import pytest
 
 import mitogen
 import mitogen.core
+import mitogen.master
 
 VERSION = '.'.join(str(part) for part in mitogen.__version__)
 REPLACED = ('Message', 'Latch', 'Receiver', 'Sender', 'Channel', 'Context', 'Router', 'MitogenProtocol', 'Broker')
@@ -252,3 +253,24 @@ def test_a_removed_working_directory_does_not_matter(tmp_path):
         'with mitogen.master.Router() as router:\n'
         '    print(router.local().call(os.getpid) > 0)\n')
     assert (status, out) == (0, 'True\n'), err
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.version_info < (3, 9), reason='about a master')
+def test_the_texts_that_start_children_are_made_when_the_package_is_built(monkeypatch):
+    master = mitogen.master
+    kept = {key: master._made_before(key) for key in [(True, False), (True, True), (False, True)]}
+    minified, = master._made_before(None)
+    assert None not in kept.values()
+    master._get_core_source()
+    monkeypatch.setattr(master, '_core_source', None)
+    # A core that was changed since has others.
+    full = master._get_full_core_source
+    monkeypatch.setattr(master, '_get_full_core_source', lambda: full() + b'\n# changed\n')
+    assert master._made_before(None) is master._made_before((True, False)) is None
+    monkeypatch.setattr(master, '_get_full_core_source', full)
+    monkeypatch.setattr(master, '_made_before', lambda key: None)
+    monkeypatch.setattr(master, '_core_source', None)
+    assert mitogen.core.to_text(master._get_core_source()) == minified
+    for key, texts in kept.items():
+        assert list(master._make_reduced(*key)) == texts
