@@ -8,7 +8,6 @@ one, since a host fetches it before it answers for the first time.
 from __future__ import absolute_import
 
 import os
-import platform
 import sys
 import time
 
@@ -23,10 +22,19 @@ def _user():
         return str(os.getuid())
 
 
+def python():
+    """
+    Return the version of Python.
+    """
+    # The modules that tell all facts take a third of the time that a host takes to start.
+    return sys.version.split()[0]
+
+
 def about():
     """
     Return the facts.
     """
+    import platform
     return {
         'hostname': platform.node(), 'user': _user(), 'pid': os.getpid(), 'python': platform.python_version(),
         'executable': sys.executable, 'platform': platform.platform(), 'core': mitogen.core.CORE, 'time': time.time(),

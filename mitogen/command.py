@@ -6,6 +6,7 @@ The program ``mitogen``: its commands, which several modules add.
 from __future__ import absolute_import
 
 import argparse
+import gc
 import sys
 
 
@@ -59,7 +60,7 @@ def make_parser(used=None):
         prog='mitogen',
         description='Run Python on machines that have nothing installed. "mitogen COMMAND --help" tells more.')
     parser.set_defaults(make_parser=make_parser)
-    subparsers = parser.add_subparsers(metavar='COMMAND', dest='command')
+    subparsers = parser.add_subparsers(metavar='COMMAND', dest='command', prog='mitogen')
     if sys.version_info >= (3, 9):
         _add_newer(subparsers, used)
     for name in SOURCES:
@@ -72,7 +73,18 @@ def main(args=None):
     """
     :returns: exit status.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    if args is not None:
+        return _run(list(args))
+    # A command that takes a moment would look for garbage, time and again, in modules alone.
+    gc.set_threshold(100000)
+    try:
+        return _run(sys.argv[1:])
+    finally:
+        if hasattr(gc, 'freeze'):
+            gc.freeze()
+
+
+def _run(args):
     parser, commands = make_parser(args[:1])
     if not args:
         parser.print_help()

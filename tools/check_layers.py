@@ -53,7 +53,7 @@ ENGINE_OBJECTS = ['block', 'buf', 'decoder', 'frame', 'handler', 'idmap', 'landi
 
 #: Modules of the package, lowest first. Those on one line do not know each other.
 PACKAGE = [
-    ['_house', 'imports', 'minify', 'profiler', '_build'],  # setup.py writes the last one
+    ['_house', 'imports', 'minify', 'profiler', '_build', '_core_texts'],  # setup.py writes the last two
     ['_tokens'],
     ['_shrink'],
     ['_native'],
@@ -78,7 +78,7 @@ PACKAGE = [
 
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
-    '_tree': ['errors', 'typed', 'options', 'observing', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running',
+    '_tree': ['errors', 'typed', 'record', 'options', 'observing', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running',
               'calls', 'content', 'meter', 'files', 'sync_meter', 'shared_blocks', 'sync', 'executor', 'reader', 'host',
               'group', 'tree', 'aio', 'tracing', 'figures', '__init__'],
     '_cli': ['__init__', 'values', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp',

@@ -5,7 +5,6 @@ Displays: how the outputs of many hosts come to one terminal, or to one file.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import textwrap
@@ -49,7 +48,6 @@ def advice(text: str) -> str:
     return text
 
 
-@dataclasses.dataclass
 class Outcome:
     """
     The outcome on one host.
@@ -62,12 +60,13 @@ class Outcome:
     :ivar seconds: how long it took, with the connection.
     :ivar started: when it began, by the monotonic clock.
     """
-    host: str
-    status: Optional[int] = None
-    value: Any = None
-    error: Optional[BaseException] = None
-    seconds: float = 0
-    started: float = 0
+    def __init__(self, host: str, status: Optional[int] = None, error: Optional[BaseException] = None) -> None:
+        self.host = host
+        self.status = status
+        self.value: Any = None
+        self.error = error
+        self.seconds = 0.0
+        self.started = 0.0
 
     @property
     def label(self) -> str:

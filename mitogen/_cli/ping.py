@@ -29,38 +29,46 @@ def add_commands(subparsers: Any) -> None:
         parser.set_defaults(func=func, parser=parser)
 
 
-def _look_at(options: Any, show: Any) -> int:
+def _look_at(options: Any, ask: Any, show: Any) -> int:
     """
-    Ask each host for its facts and measure round trips. Return the exit
-    status.
+    Ask each host for facts and measure round trips. Return the exit status.
+
+    :param ask: returns the facts of a host.
     """
     work = connecting.Work(options)
     shown = work.display()
 
     def job(host: Any, outcome: display.Outcome) -> None:
         connected = time.monotonic() - outcome.started
-        facts = dict(_ask(host), connected=round(connected, 4))
+        facts = dict(ask(host), round_trip=_round_trip(host), connected=round(connected, 4))
         outcome.status, outcome.value = 0, facts if options.json else show(facts)
     return connecting.status(work.run(job, shown))
 
 
-def _ask(host: Any) -> dict[str, Any]:
+def _about(host: Any) -> dict[str, Any]:
     import mitogen._facts
-    facts = values.facts_of(host.call(mitogen._facts.about), FACTS)
+    return values.facts_of(host.call(mitogen._facts.about), FACTS)
+
+
+def _python(host: Any) -> dict[str, Any]:
+    import mitogen._facts
+    return {'python': values.fact(host.call(mitogen._facts.python))}
+
+
+def _round_trip(host: Any) -> float:
     seconds = []
     for _ in range(ROUNDS):
         before = time.monotonic()
         host.call(int)
         seconds.append(time.monotonic() - before)
-    facts['round_trip'] = round(sorted(seconds)[ROUNDS // 2], 6)
-    return facts
+    return round(sorted(seconds)[ROUNDS // 2], 6)
 
 
 def ping(options: Any, rest: list[str]) -> int:
     """
     Tell in a line for each host how quickly it answers.
     """
-    return _look_at(options, lambda facts: (
+    return _look_at(options, _about if options.json else _python, lambda facts: (
         'ready in %.2f s, round trip %.2f ms, Python %s' % (
             facts['connected'], 1000 * facts['round_trip'], facts['python'])))
 
@@ -69,5 +77,5 @@ def info(options: Any, rest: list[str]) -> int:
     """
     Show the facts of each host.
     """
-    return _look_at(options, lambda facts: '\n'.join('%s: %s' % (
+    return _look_at(options, _about, lambda facts: '\n'.join('%s: %s' % (
         name, facts[name]) for name in FACTS[:-1]))

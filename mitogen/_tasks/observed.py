@@ -11,7 +11,6 @@ the task and with the text that the observer has sent along, and returns a conte
 from __future__ import absolute_import
 
 import contextlib
-import inspect
 
 from mitogen._tasks import _find
 from mitogen.core import takes_econtext
@@ -47,6 +46,7 @@ def run(steps, names, args, kwargs, econtext):
     func, own = _find(econtext, *names)
     kwargs = dict(kwargs, **own)
     managers = _managers(econtext, steps)
+    import inspect
     if getattr(inspect, 'iscoroutinefunction', bool)(func):
         import mitogen._tasks.observed_coroutine
         return mitogen._tasks.observed_coroutine.run(managers, func, args, kwargs)

@@ -6,7 +6,6 @@ Groups of hosts, and the results of a call on each.
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Uni
 from mitogen._tree import caller, errors
 from mitogen._tree.host import Host
 from mitogen._tree.options import CallOptions, DEFAULT
+from mitogen._tree.record import Record
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 
 
-@dataclasses.dataclass
-class Result(Generic[T]):
+class Result(Record, Generic[T]):
     """
     The result of a call on one host of a group.
 
@@ -42,6 +41,15 @@ class Result(Generic[T]):
     value: Optional[T]
     error: Optional[BaseException]
     seconds: float
+
+    def __init__(
+        self, host: str, ok: bool, value: Optional[T], error: Optional[BaseException], seconds: float,
+    ) -> None:
+        self.host = host
+        self.ok = ok
+        self.value = value
+        self.error = error
+        self.seconds = seconds
 
     def unwrap(self) -> T:
         """

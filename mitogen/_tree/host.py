@@ -6,7 +6,7 @@ Host: a context with the newer interface.
 from __future__ import annotations
 
 import contextlib
-import inspect
+import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
@@ -26,6 +26,22 @@ if TYPE_CHECKING:
     P = ParamSpec('P')
 
 T = TypeVar('T')
+
+
+#: The flag of the code of a coroutine.
+_COROUTINE = 0x80
+
+
+def _is_coroutine_function(fn: Any) -> bool:
+    """
+    Tell what :mod:`inspect` tells, which is a large module, and not needed for plain functions.
+    """
+    if isinstance(fn, (type, types.BuiltinFunctionType)):
+        return False
+    if isinstance(fn, types.FunctionType) and not fn.__dict__:
+        return bool(fn.__code__.co_flags & _COROUTINE)
+    import inspect
+    return inspect.iscoroutinefunction(fn)
 
 
 class Host(caller.Caller, mitogen.parent.Context):
@@ -70,7 +86,7 @@ class Host(caller.Caller, mitogen.parent.Context):
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         tree = self.tree
-        if tree.threads != 1 or tree._observers or inspect.iscoroutinefunction(fn):
+        if tree.threads != 1 or tree._observers or _is_coroutine_function(fn):
             return super().call(fn, *args, **kwargs)
         sent, args, kwargs = typed.travelling(self, fn, args, kwargs)  # type: ignore[assignment]
         return caller.call_directly(self, sent, args, kwargs)  # type: ignore[no-any-return]

@@ -5,7 +5,6 @@ Processes, scripts and functions that run on a host and whose output is sent bac
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import mitogen._tasks
 import mitogen.core
 from mitogen._tree import errors, observing
 from mitogen._tree.options import CallOptions, DEFAULT
+from mitogen._tree.record import Record
 from mitogen._tree.stream import Stream
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ TAIL = 4096
 KEPT_MAX = 256 * 1048576
 
 
-@dataclasses.dataclass
-class Completed:
+class Completed(Record):
     """
     A process that has ended on a host, with the attributes of :class:`subprocess.CompletedProcess`.
 
@@ -58,6 +57,13 @@ class Completed:
     stdout: Any
     stderr: Any
     host: Optional[str]
+
+    def __init__(self, args: Any, returncode: int, stdout: Any, stderr: Any, host: Optional[str]) -> None:
+        self.args = args
+        self.returncode = returncode
+        self.stdout = stdout
+        self.stderr = stderr
+        self.host = host
 
     def check_returncode(self) -> None:
         """

@@ -2,6 +2,8 @@
 A tree and its hosts: from connecting to the end, from any thread.
 """
 
+import copy
+import dataclasses
 import os
 import sys
 import threading
@@ -13,6 +15,7 @@ import mitogen
 import mitogen.core
 import mitogen.master
 import mitogen.parent
+from mitogen._tree import running
 
 import targets
 import testlib
@@ -274,3 +277,22 @@ def test_a_bare_host_imports_the_modules_that_a_program_of_a_tree_imports(tree):
     names = [('mitogen.aio', 'Tree'), ('mitogen.otel', 'observe'), ('mitogen.prometheus', 'Collector')]
     assert host.call(targets.find_owners, names) == [
         'mitogen._tree.aio', 'mitogen._tree.tracing', 'mitogen._tree.figures']
+
+
+@pytest.mark.once
+def test_records_are_what_dataclasses_would_be():
+    done = running.Completed(['x'], 1, 'out', '', 'web1')
+    assert repr(done) == "Completed(args=['x'], returncode=1, stdout='out', stderr='', host='web1')"
+    assert done == running.Completed(['x'], 1, 'out', '', 'web1') != running.Completed(['x'], 2, 'out', '', 'web1')
+    assert dataclasses.is_dataclass(done) and dataclasses.asdict(done) == vars(done)
+    assert dataclasses.replace(done, returncode=2).returncode == 2 and done.__match_args__[:2] == ('args', 'returncode')
+    result = mitogen.Result('web1', True, 7, None, 0.5)
+    assert [field.name for field in dataclasses.fields(result)] == ['host', 'ok', 'value', 'error', 'seconds']
+    options = mitogen.CallOptions(timeout=5)
+    assert options.changed({'window': 2}) == mitogen.CallOptions(5, window=2) != options
+    assert len({options, mitogen.CallOptions(timeout=5)}) == 1 and copy.copy(options) == options
+    for change in lambda: setattr(options, 'timeout', 1), lambda: delattr(options, 'timeout'):
+        with pytest.raises(AttributeError, match='make new ones'):
+            change()
+    with pytest.raises(TypeError):
+        options.changed({'nothing': 1})
