@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """
 Puts the figures of docs/benchmarks/results.rst into README.rst, between the two comments that say
-so.
+so, and draws three of them for the front page of the manual.
 
     tools/readme_table.py            write
-    tools/readme_table.py --check    say whether README.rst has them already; exit status 1 if not
+    tools/readme_table.py --check    say whether both have them already; exit status 1 if not
 """
 
 import os
@@ -15,6 +15,7 @@ import textwrap
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 README = os.path.join(ROOT, 'README.rst')
 RESULTS = os.path.join(ROOT, 'docs', 'benchmarks', 'results.rst')
+PLOT = os.path.join(ROOT, 'docs', '_static', 'three-figures.svg')
 
 BEGIN = '.. figures: begin; made by tools/readme_table.py'
 END = '.. figures: end'
@@ -38,6 +39,13 @@ FIGURES = [
     'service call round trip, µs',
     'private memory of an idle child, MB',
 ]
+
+#: The rows of the plot, and what it calls them.
+PLOTTED = {
+    'connect and first call, ms': 'start, and a first call',
+    'call round trip, µs': 'a call and its answer',
+    '1 MiB as argument, MB/s': 'an argument of 1 MiB',
+}
 
 PEERS = ['upstream', 'execnet', 'multiprocessing', 'ours-pure', 'ours']
 
@@ -91,18 +99,36 @@ def table(results):
     return '\n'.join(lines) + '\n\n' + textwrap.fill(note, 100) + '\n'
 
 
+def plot(results):
+    """
+    Return the SVG text of the plot.
+    """
+    sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
+    from driver import svg
+    ratios = table_after(results[results.index('\n%s\n-' % SECTION):], RATIOS)
+    rows = []
+    for name, label in PLOTTED.items():
+        found = [(peer, re.match(r'([\d.]+)x \(([\d.]+)–([\d.]+)\)', ratios[name].get(peer, ''))) for peer in PEERS]
+        rows.append((label, [(peer, float(match[1]), (float(match[2]), float(match[3])))
+                             for peer, match in found if match]))
+    return svg.bars('Times better than upstream Mitogen', rows, [peer for peer, _, _ in rows[0][1]],
+                    labels=150, plot=340)
+
+
 def main():
-    text = read(README)
-    head, rest = text.split(BEGIN, 1)
+    results = read(RESULTS)
+    head, rest = read(README).split(BEGIN, 1)
     _, tail = rest.split(END, 1)
-    new = '%s%s\n\n%s\n%s%s' % (head, BEGIN, table(read(RESULTS)), END, tail)
+    files = {README: '%s%s\n\n%s\n%s%s' % (head, BEGIN, table(results), END, tail), PLOT: plot(results)}
     if '--check' in sys.argv[1:]:
-        if new != text:
-            print('README.rst has other figures than docs/benchmarks/results.rst: run tools/readme_table.py')
-            return 1
-        return 0
-    with open(README, 'w', encoding='utf-8') as fp:
-        fp.write(new)
+        old = [os.path.relpath(path, ROOT) for path, text in files.items()
+               if not os.path.exists(path) or read(path) != text]
+        if old:
+            print('%s: not the figures of docs/benchmarks/results.rst; run tools/readme_table.py' % (', '.join(old),))
+        return 1 if old else 0
+    for path, text in files.items():
+        with open(path, 'w', encoding='utf-8') as fp:
+            fp.write(text)
     return 0
 
 

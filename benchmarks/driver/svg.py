@@ -24,27 +24,27 @@ def ticks(low, high):
     return [tick for tick in found if low <= tick <= high]
 
 
-def bars(title, rows, peers):
+def bars(title, rows, peers, labels=LABELS, plot=PLOT):
     """
     SVG text. rows: list of (label, [(peer, ratio, (lower, upper quartile))]); ratio 1 is the base
-    line.
+    line. labels, plot: widths of the column of titles and of the plotted area, px.
     """
     values = [value for _, group in rows for _, ratio, quartiles in group for value in [ratio] + list(quartiles)]
     low = min(0.5, min(values) / 1.15)
     high = max(2.0, max(values) * 1.15)
 
     def x(ratio):
-        return LABELS + PLOT * math.log(ratio / low) / math.log(high / low)
+        return labels + plot * math.log(ratio / low) / math.log(high / low)
 
     height = TOP + sum(BAR * len(group) + GAP for _, group in rows) + 28
-    width = LABELS + PLOT + MARGIN
+    width = labels + plot + MARGIN
     out = [
         '<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" '
         'font-family="sans-serif" font-size="11">' % (width, height, width, height),
         '<rect width="100%" height="100%" fill="white"/>',
         '<text x="12" y="22" font-size="14" font-weight="bold">%s</text>' % escape(title),
     ]
-    at = LABELS
+    at = labels
     for peer in peers:
         out.append('<rect x="%d" y="36" width="11" height="11" fill="%s"/>' % (at, COLOURS.get(peer, SPARE_COLOUR)))
         out.append('<text x="%d" y="46">%s</text>' % (at + 16, escape(peer)))
@@ -60,7 +60,7 @@ def bars(title, rows, peers):
     y = TOP
     for label, group in rows:
         middle = y + BAR * len(group) / 2.0 + 4
-        out.append('<text x="%d" y="%.1f" text-anchor="end">%s</text>' % (LABELS - 10, middle, escape(label)))
+        out.append('<text x="%d" y="%.1f" text-anchor="end">%s</text>' % (labels - 10, middle, escape(label)))
         for peer, ratio, (lower, upper) in group:
             left, right = sorted([x(1), x(ratio)])
             centre = y + (BAR - 1) / 2.0
