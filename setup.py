@@ -343,7 +343,7 @@ OPTIONS = {'bdist_wheel': {'python_tag': 'py2.py3'}} if env_flag('MITOGEN_PURE')
 setup(
     name='mitogen',
     version=VERSION,
-    description='Distributed self-replicating programs in Python, with the message path in C',
+    description='Call Python functions on other hosts, as other users and in containers, with nothing installed there',
     long_description=read('README.rst'),
     long_description_content_type='text/x-rst',
     license_files=['LICENSE', 'LICENSE.libev'],
