@@ -62,7 +62,7 @@ class _Limits(object):
     #: are opened when others have been sent.
     open_files = 32
 
-    #: Requests for files that wait for that.
+    #: Requests for files that wait until one more file may be open.
     fetches = 1000
 
     #: Characters in the path of a file that is asked for.
