@@ -233,8 +233,8 @@ def describe(obj, seen):
     Return plain data that tells what an object is, and where in it an object comes again.
     """
     if callable(obj):
-        # A global that was not called. The cores have different things there, none of use to
-        # anybody.
+        # A global that was not called. The cores have different objects for it, and no program can
+        # use either.
         return ['global']
     name = type(obj).__name__
     if name in ('set', 'frozenset', 'bytearray'):

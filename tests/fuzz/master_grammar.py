@@ -202,7 +202,7 @@ class Grammar(object):
 
     def order(self):
         """
-        Make what would be obeyed if it came from above: noted by the one that it is for.
+        Make an order that its recipient would obey, and note, if it came from a parent.
         """
         dst = self.some_id()
         call = (None, u'whole_tree', None, u'note', (u'by %d' % self.peer.id,), Kwargs({}))

@@ -65,7 +65,7 @@ def context(router):
 @pytest.fixture
 def worked_out_nothing(monkeypatch):
     """
-    The results that other routers of this process have worked out from sources are not there.
+    Start without the results that other routers of this process have worked out from sources.
     """
     for name in ('_imports_by_source', '_minified_by_source', '_compressed_by_source'):
         monkeypatch.setattr(mitogen.master, name, mitogen.master._BySource())

@@ -59,7 +59,7 @@ def tearDownModule():
 
 class Mixin:
     """
-    Has the attributes that their tests use.
+    The attributes that the standard library's tests use.
     """
     worker_count = 5
     options = {}

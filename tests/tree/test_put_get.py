@@ -68,7 +68,7 @@ def listing(top):
 @pytest.fixture(params=['put', 'get'])
 def copy(request, host):
     """
-    Either way: both ends are this machine.
+    The copy in either direction. Both ends are this machine, so the paths mean the same.
     """
     return getattr(host, request.param)
 

@@ -306,7 +306,8 @@ def test_what_the_source_has_not_is_removed_if_asked(sync, source, tmp_path):
     assert (copied.removed, copied.same) == (7, 4)
     assert names(target) == names(source) and names(target / 'sub') == names(source / 'sub')
     assert names(outside) == ['safe'] and sync(source, target, delete=True).removed == 0
-    # Only in what was copied: a folder that it was put into, and that of a file, keep the rest.
+    # Entries are removed in copied folders only: the folder that a tree or a file was put into
+    # keeps its others.
     (target / 'other').write_bytes(b'x')
     sync(source / 'sub', str(target) + '/', delete=True)
     sync(source / 'sub' / 'run', target, delete=True)
