@@ -276,8 +276,11 @@ def main():
             for use in (hash, repr, Message.pickled, lambda value: value == Message(data=data).unpickle()):
                 try:
                     use(value)
-                except (RecursionError, TypeError):
-                    # The interpreter minds its own limit.
+                # The interpreter minds its own limit. One class for each clause: with so little stack
+                # Python 3.14 cannot compare an exception with several.
+                except RecursionError:
+                    pass
+                except TypeError:
                     pass
     print('well')
 
