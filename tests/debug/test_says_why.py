@@ -3,6 +3,7 @@ When it hangs, it says why: the dump on a signal, the waits it tells of, the cou
 and what the error of a lost connection says.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -217,6 +218,29 @@ def text_of(path, part):
     return testlib.wait_for(lambda: path.exists() and part in path.read_text() and path.read_text(), 30, part)
 
 
+@contextlib.contextmanager
+def signalled(pid):
+    """
+    Send a process the signal now, and every five seconds until the block ends.
+
+    Python's own handler waits if the signal comes when the main thread is about to enter a system
+    call that lasts. A further signal ends that call.
+    """
+    end = threading.Event()
+
+    def send():
+        while not end.is_set():
+            os.kill(pid, signal.SIGUSR2)
+            end.wait(5)
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
 @pytest.mark.parametrize('last_line', [
     'child.call(targets.sleep, 600)',
     'time.sleep(600)',
@@ -227,8 +251,8 @@ def test_a_signal_has_master_and_child_write_to_files(tmp_path, last_line):
     proc, child_pid = run_script(tmp_path, last_line, MITOGEN_DEBUG_SIGNAL=str(tmp_path / '%(pid)s.dump'))
     try:
         for pid in proc.pid, child_pid:
-            os.kill(pid, signal.SIGUSR2)
-            text = text_of(tmp_path / ('%d.dump' % pid), 'MainThread')
+            with signalled(pid):
+                text = text_of(tmp_path / ('%d.dump' % pid), 'MainThread')
             assert '==== process %d, ' % pid in text
             # Before that, the stacks by the C handler.
             assert '(most recent call first)' in text[:text.index('====')]
@@ -253,12 +277,12 @@ def test_a_signal_writes_to_stderr_by_default(tmp_path):
     proc, _ = run_script(tmp_path, 'mitogen.debug.enable_dump(); print("on", flush=True); time.sleep(600)')
     try:
         assert proc.stdout.readline() == b'on\n'
-        os.kill(proc.pid, signal.SIGUSR2)
-        for line in iter(proc.stderr.readline, b''):
-            if b'stream bob to context' in line:
-                break
-        else:
-            pytest.fail('no description on stderr')
+        with signalled(proc.pid):
+            for line in iter(proc.stderr.readline, b''):
+                if b'stream bob to context' in line:
+                    break
+            else:
+                pytest.fail('no description on stderr')
     finally:
         end_script(proc)
 
