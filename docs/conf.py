@@ -36,12 +36,15 @@ autodoc_default_options = {'members': True, 'show-inheritance': True}
 
 def link_core_names(app, what, name, obj, options, lines):
     """
-    Docstrings name the classes of their own module without its name.
+    Docstrings name the classes of their own module without its name. Those of `mitogen._tree` are
+    documented as names of `mitogen`.
     """
     module = getattr(obj, '__module__', None)
     if not isinstance(module, str) or not module.startswith('mitogen'):
         return
-    known = vars(sys.modules[module])
+    if module.startswith('mitogen._tree'):
+        module = 'mitogen.aio' if name.startswith('mitogen.aio') else 'mitogen'
+    known = dir(sys.modules[module])
     for number, line in enumerate(lines):
         raised = re.match(r'(\s*:raises )(\w+)(:.*)$', line)
         if raised and raised.group(2) in known and not hasattr(builtins, raised.group(2)):
