@@ -78,7 +78,8 @@ PACKAGE = [
 
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
-    '_tree': ['errors', 'typed', 'record', 'options', 'observing', 'future', 'target', 'tasks', 'worker', 'stream', 'caller', 'running',
+    '_tree': ['errors', 'typed', 'record', 'options', 'observing', 'future', 'target', 'python', 'tasks', 'worker', 'stream',
+              'caller', 'running',
               'calls', 'content', 'meter', 'files', 'sync_meter', 'shared_blocks', 'sync', 'executor', 'reader', 'host',
               'group', 'tree', 'aio', 'tracing', 'figures', '__init__'],
     '_cli': ['__init__', 'values', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp',

@@ -47,7 +47,7 @@ def add_way(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sudo', action='store_true', help='be root there, by sudo')
     parser.add_argument('--sudo-user', metavar='USER', help='be another user there, by sudo')
     parser.add_argument('-K', '--ask-sudo-password', action='store_true', help='ask here for the password of sudo')
-    parser.add_argument('--python', metavar='PATH', help='the interpreter over there (python3)')
+    parser.add_argument('--python', metavar='PATH', help='the interpreter over there, which is searched for otherwise')
 
 
 class Interrupted(Exception):

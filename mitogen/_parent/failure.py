@@ -79,6 +79,9 @@ _HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
     (u'unable to (allocate resources|confirm allocation|create step)',
      u'Slurm does not give this; sinfo and squeue say what there is.',
      None),
+    (u'no python found: there is no',
+     u'install one there, or say where one is: option python_path.',
+     'python'),
     (u'permission denied|operation not permitted',
      u'this user may not run the program, or enter a directory on the way to '
      u'it. Look at the modes, and at mounts that forbid to run programs.',

@@ -18,6 +18,7 @@ from mitogen._tree import errors, observing, target as targets
 from mitogen._tree.future import Callbacks
 from mitogen._tree.group import DownHost, Group
 from mitogen._tree.host import Host
+from mitogen._tree.python import search
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -158,7 +159,7 @@ class Tree(mitogen.master.Router):
         self, method: str, target: str, via: Optional[mitogen.parent.Context], clock: _Clock, options: dict[str, Any],
     ) -> Host:
         if method not in _SAME_MACHINE:
-            options.setdefault('python_path', 'python3')
+            options['python_path'] = options.get('python_path') or search()
         if via is not None:
             options['via'] = via
         try:

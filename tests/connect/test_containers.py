@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import mitogen
 import mitogen.core
 import mitogen.incus
 import mitogen.lxc
@@ -106,6 +107,19 @@ def test_a_container_without_python(router, method):
     assert '/nothing/here' in text.split('\nContext ')[0]
     assert '\nContext 1 (%s): ' % name in text
     assert 'Hint: a program of the command line is not there.' in text
+
+
+def test_a_tree_takes_the_python_of_the_container(tmp_path, monkeypatch, stubs):
+    (tmp_path / 'bin').mkdir()
+    found = tmp_path / 'bin' / 'python3'
+    found.write_text('#!/bin/sh\nFOUND=yes exec %s "$@"\n' % (PYTHON,))
+    found.chmod(0o755)
+    monkeypatch.setenv('MITOGEN_STUB_PATH', '%s:/usr/bin:/bin' % (tmp_path / 'bin',))
+    with mitogen.Tree() as tree:
+        for method, (_, options, _, _) in sorted(METHODS.items()):
+            with getattr(tree, method)(**dict(options, python_path=None)) as host:
+                assert host.call(targets.environ, 'FOUND') == 'yes'
+            assert PYTHON not in stubs()
 
 
 @pytest.mark.parametrize('method', sorted(METHODS))

@@ -8,13 +8,16 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 import pytest
 
+import mitogen
 import mitogen.core
 import mitogen.parent
 import mitogen.ssh
+import mitogen._tree.python
 from mitogen.core import ChannelError, Latch, Secret, StreamError
 
 import accounts
@@ -279,6 +282,34 @@ def test_no_python_there(ssh):
     with pytest.raises(mitogen.parent.EofError) as caught:
         ssh(python_path='/nothing/here')
     assert '/nothing/here: not found' in str(caught.value)
+
+
+def test_a_tree_finds_the_python_that_is_there(server, monkeypatch):
+    top = tempfile.mkdtemp(dir=server.account.folder)
+    os.chmod(top, 0o755)
+    in_path, elsewhere = os.path.join(top, 'in path'), os.path.join(top, 'elsewhere')
+    monkeypatch.setattr(mitogen._tree.python, 'PLACES', ['/nothing/there', elsewhere])
+    options = dict(server.let_in(in_path), python_path=None)
+    before = server.log().count('Accepted publickey')
+    with mitogen.Tree() as tree:
+        with pytest.raises(mitogen.NoPython) as caught:
+            tree.ssh(**options)
+        for text in 'python3, python3.N, platform-python, python, python2', in_path + ':/nothing/there':
+            assert text in str(caught.value)
+        assert caught.value.returncode == 127 and 'option python_path' in caught.value.hint
+
+        # Each one is better than those before it. A folder is none.
+        found, names = [], ['pypy3', 'python2.7', 'python', 'platform-python', 'python3.11']
+        os.makedirs(os.path.join(in_path, 'python3'))
+        os.mkdir(elsewhere)
+        for path in [os.path.join(elsewhere, 'python3')] + [os.path.join(in_path, name) for name in names]:
+            with open(path, 'w') as fp:
+                fp.write('#!/bin/sh\nNAME=%s exec %s "$@"\n' % (os.path.basename(path), server.account.python))
+            os.chmod(path, 0o755)
+            with tree.ssh(**options) as host:
+                found.append(host.call(os.getenv, 'NAME'))
+        assert found == ['python3'] + names
+    assert server.log().count('Accepted publickey') - before == 1 + len(found), 'nobody has asked first'
 
 
 def test_no_server_there(ssh):

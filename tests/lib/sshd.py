@@ -29,6 +29,7 @@ StrictModes no
 UsePAM {pam}
 UseDNS no
 MaxAuthTries 20
+PermitUserEnvironment yes
 PasswordAuthentication {password}
 KbdInteractiveAuthentication {pam}
 Match LocalPort {key_port}
@@ -79,6 +80,7 @@ class Server(object):
     :ivar port: takes keys and passwords.
     :ivar key_port: takes keys only.
     """
+    keys = 0
 
     def __init__(self, account, pam=False, address='127.0.0.1'):
         self.account = account
@@ -146,6 +148,19 @@ class Server(object):
         }
         merged.update(options)
         return merged
+
+    def let_in(self, path):
+        """
+        Let the user in by a new key, too, for a login with this PATH; return the options for that.
+        """
+        self.keys += 1
+        key = self.path('key_%d' % self.keys)
+        make_key(key)
+        with open(key + '.pub') as fp:
+            line = 'environment="PATH=%s" %s' % (path, fp.read())
+        with open(self.path('authorized'), 'a') as fp:
+            fp.write(line)
+        return self.options(identity_file=key, port=self.key_port)
 
     def wait_until_left(self):
         testlib.wait_for(

@@ -2,7 +2,8 @@
 # library may use, refuses the rest as the tool would, and starts the program the way the tool does: in another
 # directory, environment and namespaces. The only container is called "box".
 #
-# MITOGEN_STUB_LOG names a file that gets the command line, one word a line.
+# MITOGEN_STUB_LOG names a file that gets the command line, one word a line. MITOGEN_STUB_PATH is the PATH of the
+# container.
 
 tool=${0##*/}
 
@@ -48,7 +49,7 @@ enter() {  # kind, user, program, arguments
     [ $# -gt 0 ] || fail 125 "$tool: no command"
     cd /
     # The last two are for the tests: what to look for when something is left behind, and which core to run.
-    set -- env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/ STUB_TOOL="$tool" STUB_USER="$user" \
+    set -- env -i PATH="${MITOGEN_STUB_PATH:-/usr/local/bin:/usr/bin:/bin}" HOME=/ STUB_TOOL="$tool" STUB_USER="$user" \
         MITOGEN_TEST_MARK="$MITOGEN_TEST_MARK" MITOGEN_CORE="$MITOGEN_CORE" "$@"
     if ! unshare --mount --uts --ipc --pid --fork true 2>/dev/null; then
         exec "$@"
