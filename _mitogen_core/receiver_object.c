@@ -206,6 +206,21 @@ static PyObject *call_notify(ReceiverObject *self)
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
+/* Answers a message that has come just when another thread has closed the receiver. Takes over the
+ * message. */
+static PyObject *refuse_late(ReceiverObject *self, PyObject *msg)
+{
+    mg_hdr hdr;
+    MessageObject *m = (MessageObject *) msg;
+    int is_sent = self->engine && PyObject_TypeCheck(msg, self->st->Message) && mg_message_is_addressed(m);
+    int bad = is_sent && mg_message_hdr(m, &hdr);
+    Py_DECREF(msg);
+    if (bad)
+        return NULL;
+    return mg_none_or_raise(
+        self->st, is_sent ? mg_router_dead(self->engine, &hdr, MG_REASON_INVALID_HANDLE, 1, NULL, 0, 0, 0) : MG_OK);
+}
+
 /* As the handler of its handle (for routers that are not ours, and in tests): queue, then
  * notify. */
 static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
@@ -222,6 +237,8 @@ static PyObject *receiver_on_receive(PyObject *obj, PyObject *msg)
     mg_err err = mg_latch_push_untold(self->latch, item, NULL);
     if (err == MG_OK)
         return call_notify(self);
+    if (err == MG_ECLOSED)
+        return refuse_late(self, msg);
     Py_DECREF(msg);
     if (err == MG_EFULL)
         err = mg_router_overflow(self->engine, self->latch, &hdr, NULL);

@@ -74,7 +74,11 @@ class Receiver(_ReceiverBase):
     def _on_receive(self, msg):
         if self.max_bytes and self._refused(msg):
             return
-        self._latch.put(msg)
+        try:
+            self._latch.put(msg)
+        except LatchError:
+            # Another thread has closed it just now.
+            return self.router._maybe_send_dead(True, msg, self.router.invalid_handle_msg)
         if self.notify:
             self.notify(self)
 

@@ -287,12 +287,8 @@ class _Tasks(object):
             conn.proc.kill()
 
     def _send_forget(self, queue, key):
-        try:
-            queue._on_receive(Message.pickled(
-                (None, __name__, None, u'_forget', key, mitogen.core.Kwargs({})), handle=mitogen.core.CALL_FUNCTION))
-        except mitogen.core.LatchError:
-            # The child is shutting down.
-            pass
+        queue._on_receive(Message.pickled(
+            (None, __name__, None, u'_forget', key, mitogen.core.Kwargs({})), handle=mitogen.core.CALL_FUNCTION))
 
     def _interrupt(self, task):
         stop = task.stop

@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 
 
-if mitogen.core.CORE == 'pure':
-    class _Items(mitogen.core.Receiver):
-        """
-        Takes the items. One may come just when the stream is closed.
-        """
-        def _on_receive(self, msg: Any) -> None:
-            try:
-                super()._on_receive(msg)
-            except mitogen.core.LatchError:
-                pass
-else:
-    _Items = mitogen.core.Receiver
-
-
 class Stream(Iterator[T]):
     """
     The items of a generator that runs on a host, as an iterator. The end of its block of ``with``,
@@ -59,7 +45,7 @@ class Stream(Iterator[T]):
         self._answer: Any = None
         # A host that keeps to its window sends no more than this: the last item may have any size.
         room = options.window_bytes + host.router.max_message_size
-        self._items: Optional[Any] = _Items(host.router, respondent=host, max_bytes=room)
+        self._items: Optional[Any] = mitogen.core.Receiver(host.router, respondent=host, max_bytes=room)
         try:
             self._begin(fn, args, kwargs)
         except BaseException as e:
@@ -220,9 +206,5 @@ class _Answer:
         stream = self._stream()
         if stream is not None and not msg.is_dead:
             stream._answer = msg
-        try:
-            # One that is dead tells why.
-            self._items._on_receive(msg if msg.is_dead else mitogen.core.Message.dead())
-        except mitogen.core.LatchError:
-            # Nobody iterates any more.
-            pass
+        # One that is dead tells why.
+        self._items._on_receive(msg if msg.is_dead else mitogen.core.Message.dead())

@@ -107,6 +107,23 @@ def test_notify_may_be_the_put_of_a_latch(router):
     receiver.close()
 
 
+def test_a_message_that_comes_just_when_the_receiver_is_closed_is_answered(router):
+    with testlib.LogCapture() as logs:
+        # The policy is asked when the message is as good as there.
+        receiver = Receiver(router, policy=lambda msg, stream: receiver.close() or True)
+        with pytest.raises(ChannelError, match='handle'):
+            router.myself().send_await(Message.pickled(1, handle=receiver.handle))
+        # A receiver that is told of a loss, and was closed by one that was told before.
+        lost, told = router.local(), []
+        router.add_handler(lambda msg: told.append(receiver.close()), respondent=lost)
+        receiver = Receiver(router, respondent=lost)
+        router.add_handler(lambda msg: told.append(receiver.close()), respondent=lost)
+        lost.shutdown(wait=True)
+        testlib.wait_for(lambda: len(told) == 2)
+        assert receiver.handle is None
+    assert not logs.find('crashed')
+
+
 # ---- dead messages
 
 def test_a_dead_message_raises_and_the_receiver_stays_open(router):
