@@ -33,7 +33,8 @@ parent_ids = []
 _TREE_NAMES = frozenset([
     'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
     'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
-    'HostKeyError', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced', 'Tree', 'connect',
+    'HostInfo', 'HostKeyError', 'HostLink', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced',
+    'Tree', 'connect',
 ])
 
 

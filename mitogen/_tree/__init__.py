@@ -26,18 +26,21 @@ from mitogen._tree.tree import connect, Tree
 if TYPE_CHECKING:
     from mitogen._tree.executor import HostExecutor
     from mitogen._tree.files import FileError
+    from mitogen._tree.info import HostInfo, HostLink
     from mitogen._tree.meter import Copied
     from mitogen._tree.sync_meter import Synced
 
 __all__ = [
     'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
     'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
-    'HostKeyError', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced', 'Tree', 'connect',
+    'HostInfo', 'HostKeyError', 'HostLink', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced',
+    'Tree', 'connect',
 ]
 
 #: Name -> the module that has it, which is imported when it is first used: most programs do
 #: without, and start sooner.
-_SELDOM = {'HostExecutor': 'executor', 'FileError': 'files', 'Copied': 'meter', 'Synced': 'sync_meter'}
+_SELDOM = {'HostExecutor': 'executor', 'FileError': 'files', 'HostInfo': 'info', 'HostLink': 'info', 'Copied': 'meter',
+           'Synced': 'sync_meter'}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mitogen._tree import files, meter, sync_meter
     from mitogen._tree.executor import HostExecutor
+    from mitogen._tree.info import HostInfo
     from mitogen._tree.tree import Tree
 
     P = ParamSpec('P')
@@ -57,6 +58,7 @@ class Host(caller.Caller, mitogen.parent.Context):
     #: The whole tree ends with this host.
     _owns_tree = False
     _watched = False
+    _info: Optional[HostInfo] = None
 
     def __init__(self, router: Any, context_id: int, name: Optional[str] = None) -> None:
         super().__init__(router, context_id, name)
@@ -69,6 +71,25 @@ class Host(caller.Caller, mitogen.parent.Context):
         The tree that it belongs to.
         """
         return self.router  # type: ignore[no-any-return]
+
+    @property
+    def info(self) -> HostInfo:
+        """
+        The :class:`HostInfo`: facts about it. The first use asks the host, and waits. Any thread
+        but the broker's.
+
+        :raises ConnectionLost: the host went away.
+        :raises StreamError: it sent something else than facts.
+        """
+        if self._info is None:
+            from mitogen._tree.info import ask
+            try:
+                self._info = ask(self)
+                return self._info
+            except mitogen.core.ChannelError as e:
+                error = errors.told(e, self)
+            raise error
+        return self._info
 
     def _target(self) -> Host:
         return self

@@ -4,6 +4,7 @@ A tree and its hosts: from connecting to the end, from any thread.
 
 import copy
 import dataclasses
+import functools
 import os
 import sys
 import threading
@@ -12,6 +13,8 @@ import time
 import pytest
 
 import mitogen
+import mitogen._facts
+import mitogen._tree.info
 import mitogen.core
 import mitogen.master
 import mitogen.parent
@@ -296,3 +299,26 @@ def test_records_are_what_dataclasses_would_be():
             change()
     with pytest.raises(TypeError):
         options.changed({'nothing': 1})
+
+
+def test_facts_about_a_host_and_its_link(host, monkeypatch):
+    info = host.info
+    assert isinstance(info, mitogen.HostInfo) and host.info is info
+    assert (info.pid, info.core) == host.call(eval, '__import__("os").getpid(), __import__("mitogen.core").core.CORE')
+    assert info.python == '%d.%d.%d' % sys.version_info[:3] and info.executable == sys.executable
+    assert info.hostname and info.user and info.platform and '_host' not in repr(info)
+    assert 0 < info.link.round_trip and 0 < info.link.bytes_per_second and info.link is info.link
+    facts = {name: value for name, value in vars(info).items() if name not in ('_host', 'link')}
+    assert mitogen._tree.info.ask(host) == info
+    for lie in (None, {}, {'pid': 'x'}, dict(facts, pid=True), dict(facts, user='x' * 1001), dict(facts, core=5),
+                dict(facts, core=None)):
+        monkeypatch.setattr(mitogen._facts, 'about', functools.partial(targets.identity, lie))
+        with pytest.raises(mitogen.core.StreamError, match='no facts'):
+            mitogen._tree.info.ask(host)
+
+
+def test_a_host_that_is_lost_tells_no_facts(tree):
+    host = tree.connect()
+    host.close()
+    with pytest.raises(mitogen.ConnectionLost):
+        host.info
