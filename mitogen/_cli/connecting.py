@@ -113,7 +113,7 @@ class Work:
         import mitogen
         from mitogen._tree import tree as trees
         outcomes = [display.Outcome(name) for name in self.names]
-        tree = mitogen.Tree()
+        tree = mitogen.Tree(output=None)
         shared = trees._Shared()
         interrupted = threading.Event()
 

@@ -91,7 +91,7 @@ def _stages(work: connecting.Work, name: str) -> Iterator[tuple[str, str]]:
     yield 'target', ', then '.join(_described(method, options) for method, options in hops)
     if hops[0][0] == 'ssh':
         yield from _look_at_ssh(hops[0][1])
-    with mitogen.Tree() as tree:
+    with mitogen.Tree(output=None) as tree:
         try:
             host = work.connect(tree, trees._Shared(), name)
         except mitogen.ConnectError as e:

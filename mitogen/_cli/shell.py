@@ -55,7 +55,7 @@ def shell(options: Any, rest: list[str]) -> int:
         options.parser.error('a shell is for one host, and there are %d' % (len(work.names),))
     name = work.names[0]
     try:
-        with mitogen.Tree() as tree:
+        with mitogen.Tree(output=None) as tree:
             host = work.connect(tree, trees._Shared(), name)
             outputs = [Output(sys.stdout.buffer, options.raw), Output(sys.stderr.buffer, options.raw)]
             label = display.label(name)

@@ -260,7 +260,7 @@ def _of_hosts(options: Any) -> int:
     work = connecting.Work(options)
     shared = trees._Shared()
     down = []
-    with mitogen.Tree() as hosts_tree:
+    with mitogen.Tree(output=None) as hosts_tree:
         pool = concurrent.futures.ThreadPoolExecutor(options.jobs, 'mitogen.host')
         try:
             futures = [pool.submit(work.connect, hosts_tree, shared, name) for name in work.names]

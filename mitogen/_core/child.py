@@ -11,10 +11,10 @@ import sys  # house
 import time  # house
 
 import mitogen  # house
-from mitogen.core import _core_source, _IMPORTER, _profile_hook, _REDUCED, _seldom, Broker, Context, CORE  # house
+from mitogen.core import _core_source, _LOGGERS, _profile_hook, _REDUCED, _seldom, Broker, Context, CORE  # house
 from mitogen.core import DETACHING, Dispatcher, enable_debug_logging, enable_profiling  # house
 from mitogen.core import has_parent_authority, Importer, ImportPolicy, IoLoggerProtocol, LazyLogger  # house
-from mitogen.core import listen, LOG, LOGGERS, LogHandler, Message, MitogenProtocol, PY3, Router  # house
+from mitogen.core import listen, LOG, LogHandler, Message, MitogenProtocol, PY3, Router  # house
 from mitogen.core import set_blocking, set_cloexec, SHUTDOWN, thread, to_text  # house
 
 
@@ -198,11 +198,9 @@ class ExternalContext(object):
             os.set_inheritable(fd, True)
 
     def _setup_logging(self):
-        self.log_handler = LogHandler(self.master)
+        self.log_handler = LazyLogger.sink = LogHandler(self.master)
         self.log_handler.install = lambda: self._install_log_handler()
-        LazyLogger.levels = dict(zip(LOGGERS, self.config['log_levels']))
-        LazyLogger.levels[_IMPORTER] = LazyLogger.levels['mitogen']
-        LazyLogger.sink = self.log_handler
+        LazyLogger.levels = dict(zip(_LOGGERS, self.config['log_levels']))
         if self.config['debug']:
             self._install_log_handler()
             enable_debug_logging()
@@ -214,8 +212,8 @@ class ExternalContext(object):
         import logging
         self.log_handler._join_logging()
         LazyLogger.sink = None
-        for i, name in enumerate(LOGGERS):
-            logging.getLogger(name).setLevel(self.config['log_levels'][i])
+        for name, level in zip(_LOGGERS, self.config['log_levels']):
+            logging.getLogger(name).setLevel(level)
         logging.getLogger().handlers[:] = [self.log_handler]
         for stream in getattr(self, 'loggers', ()):
             stream.protocol.attach_logger()
@@ -258,8 +256,8 @@ class ExternalContext(object):
             sys.stdout.close()
             self._null(1, os.O_RDWR)
         self.loggers = []
-        for name, fd in ('stdout', 1), ('stderr', 2):
-            stream = IoLoggerProtocol.build_stream(name, fd)
+        for fd in 1, 2:
+            stream = IoLoggerProtocol.build_stream(_LOGGERS[fd + 2], fd)
             self.broker.start_receive(stream)
             self.loggers.append(stream)
         sys.stdout = os.fdopen(1, 'w', 1)

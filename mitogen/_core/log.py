@@ -10,7 +10,8 @@ import sys  # house
 from mitogen.core import _module, _REDUCED, _seldom, _SELDOM, to_text  # house
 
 
-LOGGERS = ('', 'mitogen', 'mitogen.io')
+#: Those whose levels a child is told.
+_LOGGERS = ('', 'mitogen', 'mitogen.io', 'stdout', 'stderr', 'mitogen.importer')
 
 
 class LazyLogger(object):
@@ -98,6 +99,7 @@ class LazyLogger(object):
 
 LOG = LazyLogger('mitogen')
 if _SELDOM:
+    LOGGERS = _LOGGERS[:3]
     IOLOG = LazyLogger('mitogen.io')
 
     #: Attributes that the real logger has. Anything else, a method for
@@ -125,5 +127,3 @@ if _SELDOM:
     LazyLogger.__setattr__ = _set_of_logger
     LazyLogger.__delattr__ = _delete_of_logger
 _importer_log = LazyLogger('mitogen.importer')
-# It inherits the level of `mitogen`, like any logger below that.
-_IMPORTER = _importer_log.name

@@ -38,6 +38,10 @@ class LogForwarder(_Server):
     name_max = 500
     dots_max = 20
 
+    #: Called with a context, ``stdout`` or ``stderr``, and what was printed
+    #: there; None to make it a record.
+    _on_output = None
+
     def _get_logger(self, context, name, mark):
         key = (context.context_id, mark, name)
         if key not in self._loggers:
@@ -87,6 +91,9 @@ class LogForwarder(_Server):
         mark = u'[%s]' % (mitogen.core._printable(to_text(name_there)),)
         if name == u'stderr':
             self._note_words(context, message)
+        if self._on_output is not None and name in (u'stdout', u'stderr'):
+            self._on_output(context, name, message)
+            return
         logger = self._get_logger(context, name, mark)
         # This goes through the record factory, if the program has set one.
         logger.handle(logging.makeLogRecord({

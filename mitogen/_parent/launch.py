@@ -43,6 +43,17 @@ def get_log_levels(loggers=('', 'mitogen', 'mitogen.io')):
     return [logging.getLogger(name).getEffectiveLevel() for name in loggers]
 
 
+def _levels_for(router):
+    """
+    Return the levels for a child of a router. Lines that are printed there
+    have the level INFO.
+    """
+    levels = get_log_levels(mitogen.core._LOGGERS)
+    if getattr(router, '_shows_output', False):
+        levels[3:5] = [min(level, logging.INFO) for level in levels[3:5]]
+    return levels
+
+
 def _refuse_frozen(argv):
     """
     Refuse to start the executable of a frozen application as an interpreter:
@@ -140,7 +151,7 @@ class _Launch(object):
             'debug': bool(self.options.debug),
             'profiling': bool(self.options.profiling),
             'unidirectional': bool(self.options.unidirectional),
-            'log_levels': get_log_levels(),
+            'log_levels': _levels_for(self._router),
             'max_message_size': int(self.options.max_message_size),
             'version': tuple(mitogen.__version__),
             'build': _version_str(),

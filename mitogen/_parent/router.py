@@ -86,6 +86,9 @@ class Router(mitogen.core.Router):
     profiling = False
     debug = False
 
+    #: Children send what is printed there, whatever the levels of the loggers.
+    _shows_output = False
+
     # The parts of a router, set by `mitogen.master.Router` or by `upgrade`.
     route_monitor = None       # RouteMonitor
     id_allocator = None        # has allocate()

@@ -9,12 +9,12 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import mitogen.core
 import mitogen.master
 import mitogen.parent
-from mitogen._tree import errors, observing, target as targets
+from mitogen._tree import errors, observing, output as outputs, target as targets
 from mitogen._tree.future import Callbacks
 from mitogen._tree.group import DownHost, Group
 from mitogen._tree.host import Host
@@ -41,6 +41,10 @@ class Tree(mitogen.master.Router):
     All hosts of a program: a :class:`mitogen.master.Router`. Any thread may make and use it. The
     end of its block of ``with`` ends all hosts.
 
+    :param output: called with a host and each line that is printed there, without its end, on a
+        thread of its own; control characters are escaped. By default the lines appear in our own
+        output, each behind the name of its host: ``[web1] done``. With None they are records of
+        :mod:`logging`, as those of any router.
     :param limits: names and values of :class:`mitogen.limits.Limits`.
     :param max_message_size: bytes that one message may have.
     :param threads: number of threads of each host that run functions. One means the main thread,
@@ -52,9 +56,12 @@ class Tree(mitogen.master.Router):
     context_class = Host
 
     def __init__(
-        self, *, limits: Optional[Mapping[str, float]] = None, max_message_size: Optional[int] = None, threads: int = 1,
+        self, *, output: Union[outputs.Hook, outputs.Standard, None] = outputs.STANDARD,
+        limits: Optional[Mapping[str, float]] = None, max_message_size: Optional[int] = None, threads: int = 1,
         cache: Optional[int] = None,
     ) -> None:
+        if output is not None and output is not outputs.STANDARD and not callable(output):
+            raise TypeError('output is a function, or None, and not %r' % (output,))
         if threads < 1:
             raise ValueError('threads must be at least 1')
         if cache is not None:
@@ -64,6 +71,11 @@ class Tree(mitogen.master.Router):
         super().__init__(max_message_size=max_message_size)
         self.threads = threads
         self._callbacks = Callbacks(self.broker)
+        self._output: Optional[outputs.Output] = None
+        if output is not None:
+            self._output = outputs.Output(self.broker, output)
+            self.log_forwarder._on_output = self._output.put
+            self._shows_output = True
         self._observers: tuple[observing.Observer, ...] = ()
         for name, value in (limits or {}).items():
             setattr(self.limits, name, value)
@@ -81,6 +93,8 @@ class Tree(mitogen.master.Router):
         self.broker.shutdown()
         self.broker.join()
         self._callbacks.join()
+        if self._output is not None:
+            self._output.join()
 
     def observe(self, begin: observing.Begin, there: Optional[observing.There] = None) -> Callable[[], None]:
         """

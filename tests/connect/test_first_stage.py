@@ -47,6 +47,7 @@ def fake_router():
     router.responder.policy = mitogen.core.ImportPolicy(blocks=['b'], overrides=['a', 'mitogen'])
     router.importer.policy = router.responder.policy
     router.limits = mitogen.core._Limits()
+    router._shows_output = False
     return router
 
 
@@ -114,7 +115,7 @@ def test_the_configuration_is_complete(fake_router):
         'debug': True,
         'profiling': False,
         'unidirectional': False,
-        'log_levels': mitogen.parent.get_log_levels(),
+        'log_levels': mitogen.parent.get_log_levels(mitogen.core._LOGGERS),
         'max_message_size': 1 << 20,
         'version': mitogen.__version__,
         'build': mitogen.__build__,

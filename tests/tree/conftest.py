@@ -12,7 +12,8 @@ import mitogen
 
 @pytest.fixture(scope='module')
 def whole():
-    with mitogen.Tree() as tree:
+    # Output would start a thread in the middle of a test.
+    with mitogen.Tree(output=None) as tree:
         # The thread for callbacks is started by the first one, and stays.
         called = threading.Event()
         tree.connect('local:', name='shared').submit(int).add_done_callback(lambda future: called.set())

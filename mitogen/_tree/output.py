@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Output: the lines that functions print on hosts are shown here.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import queue
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+
+import mitogen.core
+
+if TYPE_CHECKING:
+    from mitogen._tree.host import Host
+
+LOG = logging.getLogger('mitogen.tree')
+
+#: Called with a host and a line that was printed there.
+Hook = Callable[['Host', str], object]
+
+
+class Standard(enum.Enum):
+    """
+    Stands for our own stdout and stderr, whichever it was over there.
+    """
+    STANDARD = 'standard'
+
+
+STANDARD = Standard.STANDARD
+
+#: Lines that wait for a hook. Those that come when there are so many are dropped, and counted.
+WAITING_MAX = 10000
+
+
+def shown(host: Any, line: str) -> str:
+    """
+    Return a line with the name of its host before it.
+    """
+    name = str(host.name) if host.name else 'context %d' % (host.context_id,)
+    return '[%s] %s' % (mitogen.core._printable(name), line)
+
+
+class Output:
+    """
+    Hands lines to a hook, on a thread of its own: a hook may block, and the broker's must not. It
+    is started for the first line and ends with the broker.
+    """
+    def __init__(self, broker: Any, hook: Union[Hook, Standard]) -> None:
+        self._broker = broker
+        self._hook = hook
+        self._queue: queue.Queue[Optional[tuple[Any, str, str]]] = queue.Queue()
+        self._thread: Optional[threading.Thread] = None
+        self._dropped = 0
+
+    def put(self, host: Any, name: str, text: str) -> None:
+        """
+        Take what was printed: a line, mostly. Broker thread.
+
+        :param name: ``stdout`` or ``stderr``.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name='mitogen.output')
+            self._thread.start()
+            mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
+        if self._queue.qsize() < WAITING_MAX:
+            self._queue.put((host, name, text))
+        else:
+            self._dropped += 1
+
+    def _serve(self) -> None:
+        for host, name, text in iter(self._queue.get, None):
+            for line in text.split('\n'):
+                try:
+                    self._show(host, name, mitogen.core._printable(line))
+                except Exception:
+                    LOG.exception('a line of output cannot be shown')
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                LOG.error('%d lines of output were dropped: more than %d were waiting', dropped, WAITING_MAX)
+
+    def _show(self, host: Any, name: str, line: str) -> None:
+        if not isinstance(self._hook, Standard):
+            self._hook(host, line)
+            return
+        out = sys.stderr if name == 'stderr' else sys.stdout
+        if out is not None:
+            out.write(shown(host, line) + '\n')
+            out.flush()
+
+    def join(self) -> None:
+        """
+        Wait until everything was shown, which ends after the broker.
+        """
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
