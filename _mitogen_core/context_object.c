@@ -121,12 +121,13 @@ static PyObject *context_send_async(PyObject *obj, PyObject *args, PyObject *kwa
     return receiver;
 }
 
-static PyMethodDef context_methods[] = {{"send", (PyCFunction) (void (*)(void)) context_send_named,
-                                         METH_FASTCALL | METH_KEYWORDS, "send(msg): send a message there. Any thread."},
-                                        {"send_async", (PyCFunction) (void (*)(void)) context_send_async,
-                                         METH_VARARGS | METH_KEYWORDS,
-                                         "send_async(msg, persist=False) -> Receiver of the reply. Any thread."},
-                                        {NULL, NULL, 0, NULL}};
+static PyMethodDef context_methods[] = {
+    {"send", (PyCFunction) (void (*)(void)) context_send_named, METH_FASTCALL | METH_KEYWORDS,
+     "send($self, /, msg)\n--\n\nSend a message there. Any thread."},
+    {"send_async", (PyCFunction) (void (*)(void)) context_send_async, METH_VARARGS | METH_KEYWORDS,
+     "send_async($self, /, msg, persist=False)\n--\n\n"
+     "Send a message and return the Receiver of the reply. Any thread."},
+    {NULL, NULL, 0, NULL}};
 
 static PyMemberDef context_members[] = {
     /* without a value: AttributeError. Python reads these as mg_field() does. */

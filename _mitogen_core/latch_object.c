@@ -345,13 +345,15 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
 
 static PyMethodDef latch_methods[] = {
     {"put", (PyCFunction) (void (*)(void)) latch_put, METH_VARARGS | METH_KEYWORDS,
-     "put(obj=None): append an object and wake the thread that has waited longest. Any thread. LatchError once "
-     "closed."},
+     "put($self, /, obj=None)\n--\n\n"
+     "Append an object and wake the thread that has waited longest. Any thread. LatchError once closed."},
     {"get", (PyCFunction) (void (*)(void)) latch_get, METH_VARARGS | METH_KEYWORDS,
-     "get(timeout=None, block=True) -> the next object. timeout in seconds. TimeoutError, LatchError. Any thread."},
-    {"close", latch_close, METH_NOARGS, "Close for good; sleeping threads get LatchError. Any thread, repeatable."},
-    {"size", latch_size, METH_NOARGS, "Objects put and not taken yet. LatchError once closed."},
-    {"empty", latch_empty, METH_NOARGS, "size() == 0."},
+     "get($self, /, timeout=None, block=True)\n--\n\n"
+     "Return the next object. timeout in seconds. TimeoutError, LatchError. Any thread."},
+    {"close", latch_close, METH_NOARGS,
+     "close($self, /)\n--\n\nClose for good; sleeping threads get LatchError. Any thread, repeatable."},
+    {"size", latch_size, METH_NOARGS, "size($self, /)\n--\n\nObjects put and not taken yet. LatchError once closed."},
+    {"empty", latch_empty, METH_NOARGS, "empty($self, /)\n--\n\nsize() == 0."},
     {"_sleepers", latch_sleepers, METH_NOARGS, "_sleepers() -> [(thread ident, seconds asleep)], at most 64."},
     {"_forked", latch_forked, METH_NOARGS, "In a fork child: forget the threads that slept here."},
     {NULL, NULL, 0, NULL}};
@@ -396,7 +398,7 @@ static PyType_Slot latch_slots[] = {{Py_tp_new, mg_latched_new},
                                     {Py_tp_methods, latch_methods},
                                     {Py_tp_members, latch_members},
                                     {Py_tp_getset, latch_getset},
-                                    {Py_tp_doc, "A closable FIFO queue that threads wait on in order."},
+                                    {Py_tp_doc, "Latch()\n--\n\nA closable FIFO queue that threads wait on in order."},
                                     {0, NULL}};
 
 PyType_Spec mg_latch_spec = {"_mitogen_core.Latch", sizeof(LatchObject), 0,

@@ -522,9 +522,10 @@ static PyObject *get_is_dead(PyObject *self, void *closure)
 
 static PyMethodDef message_methods[] = {
     {"pickled", (PyCFunction) (void (*)(void)) message_pickled, METH_FASTCALL | METH_KEYWORDS | METH_CLASS,
-     "pickled(*objs, **fields) -> Message whose payload is the objects, one pickle each."},
+     "pickled($type, /, *objs, **kwargs)\n--\n\nMake a message whose payload is the objects, one pickle each."},
     {"unpickle", (PyCFunction) (void (*)(void)) message_unpickle, METH_VARARGS | METH_KEYWORDS,
-     "unpickle(throw=True, throw_dead=True, find_class=None) -> the first object of the payload."},
+     "unpickle($self, /, throw=True, throw_dead=True, find_class=None)\n--\n\n"
+     "Return the first object of the payload."},
     {"_unpickle_all", message_unpickle_all, METH_O,
      "_unpickle_all(deny) -> (list of all objects of the payload, None or why it ends there)."},
     {NULL, NULL, 0, NULL}};
@@ -552,7 +553,7 @@ static PyType_Slot message_slots[] = {{Py_tp_new, message_new},
                                       {Py_tp_clear, message_clear},
                                       {Py_tp_methods, message_methods},
                                       {Py_tp_getset, message_getset},
-                                      {Py_tp_doc, "A message: header fields and payload."},
+                                      {Py_tp_doc, "Message(**kwargs)\n--\n\nA message: header fields and payload."},
                                       {0, NULL}};
 
 PyType_Spec mg_message_spec = {"_mitogen_core.Message", sizeof(MessageObject), 0,

@@ -370,11 +370,11 @@ static int set_notify(PyObject *obj, PyObject *value, void *closure)
 
 static PyMethodDef receiver_methods[] = {
     {"get", (PyCFunction) (void (*)(void)) receiver_get, METH_VARARGS | METH_KEYWORDS,
-     "get(timeout=None, block=True, throw_dead=True) -> Message. timeout in seconds. TimeoutError; ChannelError when "
-     "closed, or for\n"
+     "get($self, /, timeout=None, block=True, throw_dead=True)\n--\n\n"
+     "Return the next Message. timeout in seconds. TimeoutError; ChannelError when closed, or for\n"
      "a dead message unless throw_dead is false. Any thread."},
     {"_on_receive", receiver_on_receive, METH_O, "Queue a message, then tell `notify`."},
-    {"size", receiver_size, METH_NOARGS, "Messages that wait. LatchError once closed."},
+    {"size", receiver_size, METH_NOARGS, "size($self, /)\n--\n\nMessages that wait. LatchError once closed."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef receiver_members[] = {
@@ -391,17 +391,20 @@ static PyGetSetDef receiver_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
-static PyType_Slot receiver_slots[] = {{Py_tp_new, mg_latched_new},
-                                       {Py_tp_init, receiver_init},
-                                       {Py_tp_dealloc, receiver_dealloc},
-                                       {Py_tp_finalize, receiver_finalize},
-                                       {Py_tp_traverse, receiver_traverse},
-                                       {Py_tp_clear, receiver_clear},
-                                       {Py_tp_methods, receiver_methods},
-                                       {Py_tp_members, receiver_members},
-                                       {Py_tp_getset, receiver_getset},
-                                       {Py_tp_doc, "A handle and the queue of the messages sent to it."},
-                                       {0, NULL}};
+static PyType_Slot receiver_slots[] = {
+    {Py_tp_new, mg_latched_new},
+    {Py_tp_init, receiver_init},
+    {Py_tp_dealloc, receiver_dealloc},
+    {Py_tp_finalize, receiver_finalize},
+    {Py_tp_traverse, receiver_traverse},
+    {Py_tp_clear, receiver_clear},
+    {Py_tp_methods, receiver_methods},
+    {Py_tp_members, receiver_members},
+    {Py_tp_getset, receiver_getset},
+    {Py_tp_doc,
+     "Receiver(router, handle=None, persist=True, respondent=None, policy=None, overwrite=False, max_bytes=None)"
+     "\n--\n\nA handle and the queue of the messages sent to it."},
+    {0, NULL}};
 
 PyType_Spec mg_receiver_spec = {"_mitogen_core.Receiver", sizeof(ReceiverObject), 0,
                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, receiver_slots};

@@ -379,14 +379,14 @@ static PyMethodDef router_methods[] = {
     {"_routes", router_routes, METH_NOARGS, "_routes() -> {context_id: Link}"},
     {"_stats", router_stats, METH_NOARGS, "_stats() -> counters of all streams, a dict."},
     {"add_handler", (PyCFunction) (void (*)(void)) mg_handlers_add, METH_VARARGS | METH_KEYWORDS,
-     "add_handler(fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False) -> handle. fn(message) "
-     "is called on the\n"
-     "broker's thread. Error when the handle is taken. Any thread."},
+     "add_handler($self, /, fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False)\n--\n\n"
+     "Return the handle. fn(message) is called on the broker's thread. Error when the handle is\n"
+     "taken. Any thread."},
     {"del_handler", (PyCFunction) (void (*)(void)) mg_handlers_del, METH_FASTCALL | METH_KEYWORDS,
-     "del_handler(handle). KeyError. Any thread."},
+     "del_handler($self, /, handle)\n--\n\nRemove a handler. KeyError. Any thread."},
     {"_take_handlers", mg_handlers_take, METH_O, "_take_handlers(respondent_id or None) -> [(handle, entry)], removed"},
     {"route", (PyCFunction) (void (*)(void)) router_route_named, METH_FASTCALL | METH_KEYWORDS,
-     "route(msg): send it on its way. Any thread. Error after the broker's end."},
+     "route($self, /, msg)\n--\n\nSend it on its way. Any thread. Error after the broker's end."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef router_members[] = {

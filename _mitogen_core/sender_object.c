@@ -40,10 +40,10 @@ done:
     return result;
 }
 
-static PyMethodDef sender_methods[] = {{"send", (PyCFunction) (void (*)(void)) sender_send,
-                                        METH_VARARGS | METH_KEYWORDS,
-                                        "send(data, enc=ENC_PKL): send an object, or bytes as they are. Any thread."},
-                                       {NULL, NULL, 0, NULL}};
+static PyMethodDef sender_methods[] = {
+    {"send", (PyCFunction) (void (*)(void)) sender_send, METH_VARARGS | METH_KEYWORDS,
+     "send($self, /, data, enc=0x4d4a)\n--\n\nSend an object, or bytes as they are. Any thread."},
+    {NULL, NULL, 0, NULL}};
 static PyType_Slot sender_slots[] = {
     {Py_tp_methods, sender_methods}, {Py_tp_doc, "Sends to one handle of a context."}, {0, NULL}};
 PyType_Spec mg_sender_spec = {"_mitogen_core.Sender", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,

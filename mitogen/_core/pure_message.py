@@ -17,7 +17,7 @@ _own = b'array deque Dict UUID'.split()
 
 @_chosen
 class Message(_MessageBase):
-    dst_id = src_id = auth_id = handle = None
+    dst_id = handle = None
     #: Handle for the reply; None or 0 if there is none, IS_DEAD when this
     #: says that the recipient waits in vain.
     reply_to = None

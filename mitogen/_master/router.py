@@ -34,6 +34,14 @@ def _take_debug_signals():
         mitogen.debug.enable_dump()
 
 
+class _SetLater(object):
+    """
+    Stands in a class for an attribute that each instance gets at its start, and is None before.
+    """
+    def __get__(self, obj, klass=None):
+        return self if obj is None else None
+
+
 class Router(mitogen.parent.Router):
     """
     The router of a master.
@@ -50,6 +58,9 @@ class Router(mitogen.parent.Router):
     As a context manager, shuts the broker down and waits for it.
     """
     broker_class = Broker
+
+    # Other than in a child, where they may be None, all of these are there.
+    responder = id_allocator = log_forwarder = _SetLater()
 
     #: Whether children profile themselves. To be set before any is started.
     profiling = 'MITOGEN_PROFILING' in os.environ

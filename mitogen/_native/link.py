@@ -14,13 +14,12 @@ class MitogenProtocol(core._MitogenProtocolBase):
     # The name that pickles and programs know.
     __module__ = 'mitogen.core'
 
-    def __new__(cls, router, *args, **kwargs):
-        if isinstance(router, Router):
-            return super(MitogenProtocol, cls).__new__(cls)
-        # A router of another kind (in tests) gets the pure leaf.
-        return mitogen.core._pure['MitogenProtocol'](router, *args, **kwargs)
-
     def _begin(self, remote_id):
+        if not isinstance(self._router, Router):
+            # A router of another kind (in tests) gets the pure leaf.
+            self.__class__ = mitogen.core._pure['MitogenProtocol']
+            self._begin(remote_id)
+            return
         self._on_message = None
         self._link = _c.Link(self._router, remote_id, self)
         # A subclass may have the hook as a method.
