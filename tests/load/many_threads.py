@@ -113,8 +113,12 @@ class Apart(Part):
             pass
 
     def do_send(self):
+        values = self.items, self.by_number
+        if mitogen.core.CORE == 'pure':
+            # The pickle of CPython 3.13 crashes if another thread changes what it reads.
+            values = list(self.items), dict(self.by_number)
         try:
-            self.sender.send((self.items, self.by_number))
+            self.sender.send(values)
         except RuntimeError as e:
             # As pickle says it.
             assert 'changed size' in str(e)
