@@ -23,6 +23,8 @@ class Child(object):
     :param str folder: to run in, empty for the zygote's.
     """
     must_drop = None
+    #: For the archive, if the zygote has made one. It outlives a module that is killed.
+    place = None
 
     def __init__(self, zygote, payload, call, environ, folder):
         self.zygote, self.payload, self.call, self.environ, self.folder = zygote, payload, call, environ, folder
@@ -112,8 +114,7 @@ class Child(object):
         """
         Write the archive where the module looks for it. Return its folder.
         """
-        import tempfile
-        folder = os.path.realpath(tempfile.mkdtemp(prefix='ansible_%s_payload_' % (self.payload.name,)))
+        folder = self.place or self.make_place()
         self.payload.write(folder)
         module = sys.modules.get(RESPAWN)
         if module is not None and RESPAWN in self.payload.modules:
@@ -121,6 +122,13 @@ class Child(object):
             module.__file__ = module.__spec__.loader.get_filename(RESPAWN)
             exec(self.payload.code(RESPAWN), module.__dict__)
         return folder
+
+    def make_place(self):
+        """
+        Make a folder for the archive, and return its path.
+        """
+        import tempfile
+        return os.path.realpath(tempfile.mkdtemp(prefix='ansible_%s_payload_' % (self.payload.name,)))
 
     def drops_others(self):
         """

@@ -46,7 +46,7 @@ class Payload(object):
 
     def __init__(self, zygote, name, members):
         self.zygote, self.name, self.members = zygote, name, members
-        self.path = '/tmp/ansible_%s_payload/ansible_%s_payload.zip' % (name, name)
+        self.path = '%s/ansible_%s_payload/ansible_%s_payload.zip' % (os.environ.get('TMPDIR', '/tmp'), name, name)
         self.modules = {}
         self.needs_archive = False
         for path, digest in members:

@@ -46,6 +46,8 @@ class Job(object):
     stdin = None
     payload = None
     deadline = None
+    #: Folder of the module's archive. A module that is killed leaves it.
+    place = None
 
     def __init__(self, number, pid, files):
         self.number, self.pid, self.files = number, pid, files
@@ -173,6 +175,8 @@ class Zygote(object):
         if payload.lesson is not None:
             self.learn(payload)
         child.drops_others()
+        if payload.needs_archive:
+            child.place = child.make_place()
         self.freeze()
         out_r, out_w = pipe()
         err_r, err_w = pipe()
@@ -187,7 +191,8 @@ class Zygote(object):
         for fd in (out_w, err_w, new_w):
             if fd is not None:
                 os.close(fd)
-        self.start(Job(number, pid, files)).payload = payload
+        job = self.start(Job(number, pid, files))
+        job.payload, job.place = payload, child.place
 
     def on_command(self, number, text, data, folder):
         """
@@ -259,10 +264,19 @@ class Zygote(object):
             self.forget(job.stdin)
         del self.jobs[job.number]
         _, status = os.waitpid(job.pid, 0)
+        self.tidy(job)
         complaint = b'' if job.payload is None else epitaph(status)
         self.answer(job.number, ('done', exit_status(status), job.text('out'), job.text('err') + complaint))
         if job.payload is not None and not job.payload.learned and job.text('new'):
             job.payload.lesson = job.text('new').decode().split()
+
+    def tidy(self, job):
+        """
+        Remove what a module has left that could not do so itself.
+        """
+        if job.place and os.path.isdir(job.place):
+            import shutil
+            shutil.rmtree(job.place, ignore_errors=True)
 
     def kill_late(self):
         for job in list(self.jobs.values()):
@@ -281,6 +295,8 @@ class Zygote(object):
             end = time.time() + MERCY
             while number == signal.SIGTERM and time.time() < end and any(map(is_running, self.jobs.values())):
                 time.sleep(0.02)
+        for job in self.jobs.values():
+            self.tidy(job)
 
     # Being warm.
 

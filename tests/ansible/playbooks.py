@@ -34,6 +34,7 @@ PidFile none
 StrictModes no
 UsePAM no
 UseDNS no
+AcceptEnv TMPDIR
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxSessions 100
@@ -63,7 +64,7 @@ pipelining = true
 
 [ssh_connection]
 ssh_args = -F /dev/null -o IdentityAgent=none -o UserKnownHostsFile={known} -o GlobalKnownHostsFile=/dev/null \
--o ControlMaster=auto -o ControlPersist=60s
+-o ControlMaster=auto -o ControlPersist=60s -o SetEnv=TMPDIR={there}
 control_path_dir = {folder}/cp
 '''
 
@@ -203,13 +204,17 @@ class Run(object):
         self.target = os.path.join(self.folder, 'target')
         os.mkdir(self.target)
         os.chmod(self.target, 0o1777)
+        # Temporary files of modules on targets, unless another user runs them.
+        self.there = os.path.join(self.folder, 'there')
+        os.mkdir(self.there)
+        os.chmod(self.there, 0o1777)
         self.fetched = os.path.join(self.folder, 'fetched')
         with open(os.path.join(self.folder, 'hosts.json'), 'w') as fp:
             json.dump(site.inventory(), fp)
         self.config = os.path.join(self.folder, 'ansible.cfg')
         with open(self.config, 'w') as fp:
             fp.write(ANSIBLE_CFG.format(
-                folder=self.folder, target=self.target, here=HERE, python=site.users[0].python,
+                folder=self.folder, target=self.target, there=self.there, here=HERE, python=site.users[0].python,
                 known=site.server.path('known')))
         self.record = os.path.join(self.folder, 'record')
         self.environ = dict(
@@ -332,6 +337,12 @@ class Run(object):
                 item = record['event'], comparable(result, self.folder)
                 found.setdefault('%(task)s, on %(host)s' % record, []).append(item)
         return found
+
+    def left(self):
+        """
+        Return the temporary files of modules that are still there.
+        """
+        return os.listdir(self.there)
 
     def sockets(self):
         """

@@ -74,6 +74,8 @@ def test_playbooks_tell_the_same_in_each_way(site):
             assert (way, core, name, found[name]) == (way, core, name, expected[name])
         assert len([event for event, _ in found['many commands, on one'] if event == 'item ok']) == LENGTH['many']
         assert not run.sockets()
+        # Upstream's has a temporary folder for each interpreter.
+        assert way == 'upstream' or not run.left()
 
     for run in runs:
         for host in 'one', 'two':
@@ -166,7 +168,7 @@ def python_processes(uid):
 
 
 #: Where another process is killed than plain Ansible has.
-KILLED = re.compile('the interpreter over there is killed|the daemon is killed|the link is cut')
+KILLED = re.compile('the interpreter over there is killed|the daemon is killed|the link is cut|all of the login is killed')
 
 
 @pytest.mark.seconds(600)
@@ -182,6 +184,9 @@ def test_what_goes_wrong_is_told_as_by_ansible_and_the_next_task_works(site):
             assert (name, found[name]) == (name, expected[name])
     events = dict((name, value[0][0]) for name, value in found.items() if KILLED.match(name))
     assert set(events.values()) <= {'unreachable', 'ignored'}, events
+    # Plain Ansible leaves the folders of modules that are killed or end their own process.
+    assert len(plain.left()) >= 3
+    testlib.wait_for(lambda: not ours.left(), 20, what='the folders of modules are gone')
     testlib.wait_for(lambda: not python_processes(site.users[0].uid), 20, what='the interpreters on the target have ended')
 
 
@@ -198,3 +203,6 @@ def test_what_is_seldom_done_is_told_as_by_ansible(site):
     stats = [[record for record in run.records() if record['event'] == 'stats'] for run in (plain, ours)]
     assert stats[0] == stats[1]
     assert_in_use(ours, 'path', CORES[0])
+    # A job goes on when the run has ended.
+    for run in plain, ours:
+        testlib.wait_for(lambda: os.path.exists(os.path.join(run.target, 'outlived')), 60, what='a job has outlived its run')
