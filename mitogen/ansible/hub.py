@@ -45,6 +45,11 @@ MOST_OUTPUT, MOST_ANSWER = 1 << 20, 128 << 20
 #: Seconds that a zygote has to end by itself, once its input is at its end.
 PATIENCE = 3.0
 
+#: Files that tell what a user is, and who may become one. A zygote that was started before one of
+#: them changed is not given further work, as each task of Ansible's own becomes the user anew.
+ABOUT_USERS = ('/etc/passwd', '/etc/group', '/etc/sudoers', '/etc/sudoers.d', '/etc/doas.conf', '/etc/environment',
+               '/etc/security/limits.conf')
+
 #: Given to an interpreter as `-c`. It must not be long, as everybody can see it.
 BOOT = '''import os,sys
 if sys.version_info<(3,6):os._exit(%d)
@@ -81,6 +86,23 @@ class Zygote(object):
         self.pending = bytearray()  # what its input did not take at once
         self.jobs = {}
         self.payloads, self.texts = set(), set()
+        # Without a user in its key it is the login's own, which lasts as long as the login.
+        self.stamp = stamp() if key.partition(' ')[0] else None
+        self.retired = False
+
+
+def stamp():
+    """
+    Return a value that changes with any of `ABOUT_USERS`.
+    """
+    found = []
+    for path in ABOUT_USERS:
+        try:
+            status = os.stat(path)
+            found.append((status.st_ino, status.st_mtime, status.st_size))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def start_process(argv, terminal):
@@ -121,6 +143,8 @@ class Hub(object):
         #: Guards all that follows.
         self.lock = threading.RLock()
         self.zygotes = {}   # key -> Zygote
+        self.closed = False
+        self.retired = []   # those that finish their jobs, and begin no others
         self.by_file = {}   # descriptor -> Zygote
         self.texts = {}     # digest -> text, deflated
         self.payloads = {}  # digest -> (name, members)
@@ -182,9 +206,11 @@ class Hub(object):
         Nobody waits for this job any more.
         """
         with self.lock:
-            zygote = self.zygotes.get(key)
-            if zygote is None or zygote.jobs.pop(number, None) is None:
+            zygotes = [self.zygotes[key]] if key in self.zygotes else []
+            zygote = ([found for found in zygotes + self.retired if number in found.jobs] or [None])[0]
+            if zygote is None:
                 return
+            del zygote.jobs[number]
             if zygote.ready:
                 self.tell(zygote, 0, marshal.dumps(('cancel', number), MARSHAL))
             elif not zygote.jobs:
@@ -192,22 +218,39 @@ class Hub(object):
 
     def close(self):
         """
-        End all zygotes, and wait for them.
+        End all zygotes, and the thread.
         """
         with self.lock:
-            zygotes = list(self.zygotes.values())
-            for zygote in zygotes:
+            for zygote in list(self.zygotes.values()) + self.retired:
                 self.lose(zygote)
+            self.closed = True
+        self.wake()
+        self.thread.join()
+        for fd in self.wake_r, self.wake_w:
+            os.close(fd)
 
     # Zygotes.
 
     def find(self, key):
         if key != ' ':
-            return self.zygotes.get(key)
+            zygote = self.zygotes.get(key)
+            if zygote is None or zygote.stamp is None or not zygote.ready or zygote.stamp == stamp():
+                return zygote
+            return self.retire(zygote)
         for key, zygote in self.zygotes.items():
             if key.startswith(' '):
                 return zygote
         return None
+
+    def retire(self, zygote):
+        """
+        Let a zygote end once its jobs are done.
+        """
+        del self.zygotes[zygote.key]
+        zygote.retired = True
+        self.retired.append(zygote)
+        if not zygote.jobs:
+            self.lose(zygote)
 
     def start(self, key, start):
         argv, terminal = start
@@ -262,7 +305,7 @@ class Hub(object):
     # The thread.
 
     def run(self):
-        while True:
+        while not self.closed:
             ready = self.poll.poll(1000 if self.starting() else None)
             for fd, _ in ready:
                 if fd == self.wake_r:
@@ -354,6 +397,8 @@ class Hub(object):
             if answer is not None:
                 answer(bytes(zygote.buffer[HEADER.size:end]))
             del zygote.buffer[:end]
+            if zygote.retired and not zygote.jobs:
+                return self.lose(zygote)
 
     def lose(self, zygote):
         """
@@ -361,6 +406,8 @@ class Hub(object):
         """
         if self.zygotes.get(zygote.key) is zygote:
             del self.zygotes[zygote.key]
+        if zygote in self.retired:
+            self.retired.remove(zygote)
         if zygote.pending:
             self.poll.unregister(zygote.infd)
             del self.by_file[zygote.infd]
