@@ -29,6 +29,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 #: Whose `ansible_mitogen` is used.
 UPSTREAM = os.environ.get('MITOGEN_TEST_UPSTREAM', '0.3.54')
 
+#: What connections to network devices are made with.
+LIBSSH = 'ansible-pylibssh'
+
 #: The newest ansible-core that this release of `ansible_mitogen` knows, for each Python that can be
 #: a controller.
 CORES = {
@@ -99,7 +102,7 @@ class Environment(object):
     def make(self):
         os.makedirs(self.base, exist_ok=True)
         with locked(os.path.join(self.base, 'lock')):
-            self.part('ansible', '\n'.join([sys.version, core_requirement(), UPSTREAM]), self.make_ansible)
+            self.part('ansible', '\n'.join([sys.version, core_requirement(), UPSTREAM, LIBSSH]), self.make_ansible)
             if self.kind == 'ours':
                 self.part('mitogen', fingerprint(), self.install_ours)
         return self
@@ -123,7 +126,7 @@ class Environment(object):
         if self.kind == 'upstream':
             self.pip('install', '-q', core_requirement(), release)
             return
-        self.pip('install', '-q', core_requirement())
+        self.pip('install', '-q', core_requirement(), LIBSSH)
         with tempfile.TemporaryDirectory() as folder:
             self.pip('download', '-q', '--no-deps', '--only-binary', ':all:', '-d', folder, release)
             wheel, = glob.glob(os.path.join(folder, '*.whl'))
@@ -153,7 +156,7 @@ class Environment(object):
 
 #: Collections that are taken from the distribution `ansible`, which is large.
 COLLECTIONS = (
-    'ansible/posix/', 'community/docker/', 'community/general/meta/', 'community/general/plugins/connection/',
+    'ansible/netcommon/', 'ansible/posix/', 'ansible/utils/', 'community/docker/', 'community/general/meta/', 'community/general/plugins/connection/',
     'community/general/plugins/module_utils/', 'containers/podman/', 'kubernetes/core/')
 
 

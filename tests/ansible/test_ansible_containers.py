@@ -1,7 +1,8 @@
 """
 Containers: our connection plugins and those of the collections, over a program that plays docker
 and the like and really starts what it is told to; `chroot` is the real one. All must tell the same,
-with fewer calls of that program. `synchronize` is tried here, too, as it is of a collection.
+with fewer calls of that program. `synchronize` and a network device are tried here, too, as they are
+of collections.
 """
 
 import json
@@ -23,6 +24,15 @@ MORE = ['lxd', 'community.general.incus', 'community.general.chroot']
 PROGRAMS = ['docker', 'podman', 'kubectl', 'lxc', 'incus']
 
 
+def a_device(site):
+    """
+    Return the variables of a device whose command line is a user's shell.
+    """
+    return dict(
+        site.inventory()['all']['hosts']['two'], ansible_connection='ansible.netcommon.network_cli', ansible_network_os='box',
+        ansible_network_cli_ssh_type='libssh', ansible_host_key_checking=False)
+
+
 def start(site, name, way, collections, fast):
     run = playbooks.Run(site, name, way)
     hosts, more = [dict((kind.rpartition('.')[2], {
@@ -32,12 +42,14 @@ def start(site, name, way, collections, fast):
     absent = dict((kind + '-absent', dict(variables, ansible_host='absent')) for kind, variables in hosts.items())
     inventory = os.path.join(run.folder, 'containers.json')
     with open(inventory, 'w') as fp:
-        json.dump({'containers': {'hosts': hosts}, 'more': {'hosts': more}, 'absent': {'hosts': absent}}, fp)
+        json.dump({'containers': {'hosts': hosts}, 'more': {'hosts': more}, 'absent': {'hosts': absent},
+                   'devices': {'hosts': {'device': a_device(site)}}}, fp)
     programs = site.make_folder(name, 'programs')
     for program in PROGRAMS:
         os.symlink(os.path.join(playbooks.HERE, 'files', 'container.sh'), os.path.join(programs, program))
     run.environ.update(
         PATH=programs + ':' + run.environ['PATH'], ANSIBLE_FORKS='7',
+        ANSIBLE_TERMINAL_PLUGINS=os.path.join(playbooks.HERE, 'plugins', 'terminal'),
         CONTAINER_LOG=os.path.join(run.folder, 'calls'), ANSIBLE_COLLECTIONS_PATH=collections)
     return run.start('containers.yml', '-v', '-i', inventory)
 
@@ -73,6 +85,8 @@ def test_containers_tell_the_same_as_by_the_plugins_of_their_collections(site):
         found = told(run)
         assert sorted(found) == sorted(expected)
         assert [(name, found[name], expected[name]) for name in expected if found[name] != expected[name]] == []
+        # It is named as one of those that are left alone.
+        assert run.printed().count('the connection plugin ansible.netcommon.network_cli is not one that is fast') == 1
         # A context each, another one where the connection was made anew, and what is left to the
         # collection's plugin.
         assert calls(run) < calls(plain) / 5
