@@ -170,7 +170,9 @@ class Mixin(object):
             if answer[0] != 'need':
                 return answer
             payload, = [payload for payload in payloads if payload.digest == answer[1]]
-            self._ask('payload', payload.digest, payload.name, payload.archive)
+            taken = self._ask('payload', payload.digest, payload.name, payload.archive)
+            if taken[0] == 'fail':
+                raise FallBack('the archive of a module cannot be read: %s' % (taken[2],), usual=False)
 
     def _try_job(self, becomes, frame, digests):
         boot, prompter, user = [self._interpreter, '-c', mitogen.ansible.hub.BOOT], None, ''

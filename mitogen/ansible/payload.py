@@ -14,8 +14,9 @@ import struct
 import zipfile
 import zlib
 
-#: Where the archive stands.
-ARCHIVE = re.compile(br'''(?:'|"{1,3})([A-Za-z0-9+/=]{2048,})(?:'|"{1,3})''')
+#: Where an archive begins: not in arguments of a module that look like one. In these a quotation mark
+#: has a backslash before it.
+BEGIN = re.compile(br'''(?:\bzip_data=|\bZIPDATA = )"{0,2}('|")(?=UEsDB)''')
 
 #: The last statement of the wrapper, since ansible-core 2.19.
 CALL = b'\nif __name__ == "__main__":\n    _ansiballz_main('
@@ -51,14 +52,25 @@ def take_apart(data):
     """
     if b'_ansiballz_main' not in data[:20000] and b'_ansiballz_main' not in data[-20000:]:
         return None
-    found = ARCHIVE.search(data)
+    found = find_archive(data)
     if not found:
         return None
-    head, tail = data[:found.start(1)], data[found.end(1):]
+    head, archive, tail = found
     split = head.rfind(CALL)
     if split >= 0:
-        return read_call(found.group(1), head[split:] + tail)
-    return read_old(found.group(1), (head + tail).decode('utf-8'))
+        return read_call(archive, head[split:] + tail)
+    return read_old(archive, (head + tail).decode('utf-8'))
+
+
+def find_archive(data):
+    """
+    Return (text before an archive, archive, text after it), or None.
+    """
+    begin = BEGIN.search(data)
+    end = data.find(begin.group(1), begin.end()) if begin else -1
+    if end < 0:
+        return None
+    return data[:begin.end()], data[begin.end():end], data[end:]
 
 
 def read_call(archive, text):

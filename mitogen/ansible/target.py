@@ -272,18 +272,18 @@ class RemoteTarget(Target):
         """
         with open(local, 'rb') as fp:
             data, mode = fp.read(), os.fstat(fp.fileno()).st_mode & 0o777
-        found = mitogen.ansible.payload.ARCHIVE.search(data)
+        found = mitogen.ansible.payload.find_archive(data)
         if not found:
             return False
-        digest = hashlib.sha1(found.group(1)).digest()
+        head, archive, tail = found
+        digest = hashlib.sha1(archive).digest()
         with self.lock:
             if digest not in self.archives:
                 if len(self.archives) >= MOST_ARCHIVES:
                     return False
                 self.archives.add(digest)
-                self.tell(mitogen.ansible.remote.keep_archive, blob(digest), blob(found.group(1)))
-        self.context.call(mitogen.ansible.remote.put_module, path, mode, blob(data[:found.start(1)]), blob(digest),
-                          blob(data[found.end(1):]))
+                self.tell(mitogen.ansible.remote.keep_archive, blob(digest), blob(archive))
+        self.context.call(mitogen.ansible.remote.put_module, path, mode, blob(head), blob(digest), blob(tail))
         return True
 
     def get(self, path, local):

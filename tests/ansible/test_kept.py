@@ -6,6 +6,7 @@ import base64
 import collections
 import contextlib
 import io
+import json
 import os
 import stat
 import subprocess
@@ -112,6 +113,26 @@ def test_texts_of_an_archive_travel_as_they_stand_there(tmp_path):
     found.write(str(tmp_path))
     with zipfile.ZipFile(found.path) as archive:
         assert archive.read('a.py') == b'text of a.py\n' * 50
+
+
+#: As releases of Ansible write it.
+WRAPPERS = [
+    'def _ansiballz_main(): pass\nif __name__ == "__main__":\n    _ansiballz_main(\nansible_module=\'m\',\n'
+    'params=%(params)r,\nzip_data=%(archive)r,\nprofile=\'legacy\',\n)\n',
+    "def _ansiballz_main():\n    ANSIBALLZ_PARAMS = %(params)r\n    ZIPDATA = %(archive)r\n"
+    "    basic._ANSIBLE_ARGS = json_params\n    runpy.run_module(mod_name='ansible.modules.m', "
+    "init_globals=dict(_module_fqn='ansible.modules.m', _modlib_path=modlib_path), run_name='__main__', alter_sys=True)\n",
+]
+
+
+@pytest.mark.parametrize('wrapper', WRAPPERS, ids=['new', 'old'])
+@pytest.mark.parametrize('word', ['%s', 'zip_data="%s"', "zip_data='%s'", 'ZIPDATA = """%s"""', "ZIPDATA = '%s'"])
+def test_an_argument_that_looks_like_an_archive_is_none(wrapper, word):
+    archive = base64.b64encode(b'PK\x03\x04' + b'x' * 3000).decode()
+    params = json.dumps({'ANSIBLE_MODULE_ARGS': {'data': word % (archive[:-4] + 'AAAA',)}})
+    found = payload.take_apart((wrapper % {'params': params, 'archive': archive}).encode())
+    assert found.archive.decode() == archive
+    assert (found.call.get('params') or found.call['arguments']['json_params']).decode() == params
 
 
 class Event(object):
