@@ -50,12 +50,13 @@ PATIENCE = 3.0
 ABOUT_USERS = ('/etc/passwd', '/etc/group', '/etc/sudoers', '/etc/sudoers.d', '/etc/doas.conf', '/etc/environment',
                '/etc/security/limits.conf')
 
-#: Given to an interpreter as `-c`. It must not be long, as everybody can see it.
-BOOT = '''import os,sys
+#: What an interpreter is started with. It must not be long, as everybody can see it. The word that
+#: it prints is in two parts: the text itself may be printed, by a shell or an error.
+TEXT = '''import os,sys
 if sys.version_info<(3,6):os._exit(%d)
 if os.isatty(0):
  import tty;tty.setraw(0)
-os.write(1,b"%s")
+os.write(1,b"%s"b"%s")
 def r(n):
  b=b""
  while len(b)<n:
@@ -64,7 +65,10 @@ def r(n):
   b+=c
  return b
 exec(compile(r(int(r(8))),"<zygote>","exec"))
-main()''' % (TOO_OLD, READY.decode())
+main()''' % (TOO_OLD, READY[:8].decode(), READY[8:].decode())
+
+#: Given to an interpreter as `-c`, on one line: `sudo -i` loses the ends of lines.
+BOOT = 'exec(%r)' % (TEXT,)
 
 
 class Zygote(object):
