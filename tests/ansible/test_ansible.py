@@ -97,12 +97,19 @@ def assert_in_use(run, way, core):
         assert run.printed().count(IN_USE % (core,)) == 1, run.printed()
 
 
+def strategies(way):
+    """
+    Return the names of the strategies besides the first one.
+    """
+    return dict((name, ('mitogen_' if way == 'strategy' else '') + name) for name in ('free', 'host_pinned'))
+
+
 @pytest.mark.seconds(600)
 def test_each_way_switches_the_plugins_on(site):
     # Each of our cores is used.
-    runs = [(way, core, Run(site, 'way-' + way, way, core).start('ways.yml', '-vvv'))
+    runs = [(way, core, Run(site, 'way-' + way, way, core).start('ways.yml', '-vvv', **strategies(way)))
             for way, core in zip(WAYS, itertools.cycle(CORES))]
-    plain = Run(site, 'way-plain').start('ways.yml', '-v')
+    plain = Run(site, 'way-plain').start('ways.yml', '-v', **strategies('plain'))
     assert plain.wait() == 0, plain.printed()
     assert 'mitogen:' not in plain.printed()
     for way, core, run in runs:
@@ -190,16 +197,36 @@ def test_what_goes_wrong_is_told_as_by_ansible_and_the_next_task_works(site):
     testlib.wait_for(lambda: not python_processes(site.users[0].uid), 20, what='the interpreters on the target have ended')
 
 
-@pytest.mark.seconds(400)
+#: A module, the text of which changes in the middle of a run.
+CHANGING = '''#!/usr/bin/python
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule(argument_spec={})
+module.exit_json(changed=False, version=1)
+'''
+
+
+def start_seldom(site, name, *args):
+    """
+    Start the playbooks of what is seldom done. Two of them take minutes.
+    """
+    run = Run(site, name, *args)
+    own = os.path.join(run.folder, 'library')
+    os.mkdir(own)
+    with open(os.path.join(own, 'changing.py'), 'w') as fp:
+        fp.write(CHANGING)
+    run.environ['ANSIBLE_LIBRARY'] = '%s:%s' % (os.path.join(playbooks.HERE, 'library'), own)
+    books = ['jobs.yml'] + [os.path.join(playbooks.HERE, book) for book in ('seldom.yml', 'kinds.yml') if ALL]
+    return run.start(*(books + ['-v']), own=own)
+
+
+@pytest.mark.seconds(600)
 def test_what_is_seldom_done_is_told_as_by_ansible(site):
-    # The first one takes minutes.
-    books = ['jobs.yml'] + ([os.path.join(playbooks.HERE, 'seldom.yml')] if playbooks.ALL else [])
-    plain = Run(site, 'seldom-plain').start(*(books + ['-v']))
-    ours = Run(site, 'seldom-ours', 'path', CORES[0]).start(*(books + ['-v']))
+    plain, ours = start_seldom(site, 'seldom-plain'), start_seldom(site, 'seldom-ours', 'path', CORES[0])
     assert [plain.wait(), ours.wait()] == [0, 0], plain.printed() + ours.printed()
     expected, found = plain.results(), ours.results()
     assert sorted(found) == sorted(expected)
     assert [(name, found[name], expected[name]) for name in expected if found[name] != expected[name]] == []
+    assert not ours.left()
     stats = [[record for record in run.records() if record['event'] == 'stats'] for run in (plain, ours)]
     assert stats[0] == stats[1]
     assert_in_use(ours, 'path', CORES[0])

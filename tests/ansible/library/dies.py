@@ -22,9 +22,15 @@ def main():
         os.umask(0o777)
         os.environ['MESS'] = 'mess'
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if way == 'noise':
+        print('words before the answer')
+        sys.stdout.flush()
+    if way == 'leak':
+        AnsibleModule.leaked = True
     module.exit_json(
-        changed=False, zone=time.strftime('%Z', time.localtime(0)), path='/some/where' in sys.path,
-        encoding=sys.stdout.encoding, files=sorted(map(int, os.listdir('/proc/self/fd')))[:3], argv=sys.argv[:1])
+        changed=False, leaked=hasattr(AnsibleModule, 'leaked') and way != 'leak', zone=time.strftime('%Z', time.localtime(0)),
+        path='/some/where' in sys.path, encoding=sys.stdout.encoding,
+        files=sorted(map(int, os.listdir('/proc/self/fd')))[:3], argv=sys.argv[:1])
 
 
 if __name__ == '__main__':
