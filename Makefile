@@ -7,7 +7,8 @@
 #                       (with CI=true, or as make test PYTEST_ARGS=--ansible, Ansible's playbooks as well)
 #   make test-quick     what finds most in a minute and a half: the C tests plain, and a part of pytest, over both cores
 #   make test-matrix    masters of every installed Python with children of every other, PyPy too
-#   make test-ansible   Ansible's long playbook in each way to switch our plugins on, over each core
+#   make test-ansible   Ansible's long playbook in each way to switch our plugins on, over each core, and the others with
+#                       each release of ansible-core for this Python
 #   make check-engine   the C tests alone; SANITIZER=address or thread for one kind only
 #   make check-musl     the C tests with the C library musl, as on Alpine (Debian; fetches libev's source), and once
 #                       without the calls that only Linux has
@@ -96,7 +97,12 @@ test-matrix:
 
 test-ansible:
 	@tools/setup test
-	MITOGEN_TEST_ANSIBLE_ALL=1 $(BIN)/pytest --core both -n 0 --ansible tests/ansible
+	MITOGEN_TEST_ANSIBLE_ALL=1 MITOGEN_TEST_ANSIBLE_CORES='native pure' $(BIN)/pytest --core native -n 0 --ansible tests/ansible
+	for release in $$($(BIN)/python tests/ansible/ansible_env.py --releases); do \
+	    echo "ansible-core $$release"; \
+	    MITOGEN_TEST_ANSIBLE_ALL=1 MITOGEN_TEST_ANSIBLE_CORE="$$release" $(BIN)/pytest --core native -n 0 --ansible \
+	        -k 'not same_in_each_way' tests/ansible/test_ansible.py tests/ansible/test_ansible_ends.py || exit 1; \
+	done
 
 FREE = .venv-free-threaded/bin
 THREADS_SECONDS ?= 60

@@ -8,7 +8,8 @@ checkout, made once and kept until what it is made of changes:
 ``upstream``
     ansible-core and upstream's release as it is; for benchmarks.
 
-Run as a program it makes those that are named and prints their folders.
+Run as a program it makes those that are named and prints their folders; with ``--releases`` it
+prints the releases of ansible-core to test with.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 #: Whose `ansible_mitogen` is used.
 UPSTREAM = os.environ.get('MITOGEN_TEST_UPSTREAM', '0.3.54')
 
-#: What connections to network devices are made with.
+#: The package that makes connections to network devices.
 LIBSSH = 'ansible-pylibssh'
 
 #: The newest ansible-core that this release of `ansible_mitogen` knows, for each Python that can be
@@ -42,6 +43,25 @@ CORES = {
     (3, 13): '>=2.21,<2.22',
     (3, 14): '>=2.21,<2.22',
 }
+
+
+#: Releases of ansible-core, each with the first and the last Python that can be its controller.
+RELEASES = [
+    ('~=2.16.0', (3, 10), (3, 12)),
+    ('~=2.17.0', (3, 10), (3, 12)),
+    ('~=2.18.0', (3, 11), (3, 13)),
+    ('~=2.19.0', (3, 11), (3, 13)),
+    ('~=2.20.0', (3, 12), (3, 14)),
+    ('~=2.21.0', (3, 12), (3, 14)),
+    ('2.22.0rc1', (3, 12), (3, 14)),
+]
+
+
+def releases():
+    """
+    Return those that can be installed for this Python, the oldest one first.
+    """
+    return [release for release, first, last in RELEASES if first <= sys.version_info[:2] <= last]
 
 
 class EnvironmentError_(Exception):
@@ -205,5 +225,8 @@ def fingerprint():
 
 
 if __name__ == '__main__':
+    if sys.argv[1:] == ['--releases']:
+        print(' '.join(releases()))
+        sys.exit()
     for kind in sys.argv[1:] or ['ours']:
         print(Environment(kind).make().folder)

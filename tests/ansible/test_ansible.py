@@ -23,7 +23,7 @@ import playbooks
 from playbooks import ALL, Run
 
 #: The cores that this run of the tests is about.
-CORES = os.environ.get('MITOGEN_TEST_ANSIBLE_CORES', mitogen.core.CORE).split()
+CORES = (os.environ.get('MITOGEN_TEST_ANSIBLE_CORES') or mitogen.core.CORE).split()
 
 #: Variables of the long playbook: how often a command is repeated, and the hosts of what is about
 #: one as well as of two.
