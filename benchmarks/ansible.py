@@ -6,6 +6,7 @@ round, as a user's is. Needs what tests/ansible needs, and a control group that 
 Linux.
 
     python benchmarks/ansible.py [--rounds N] [--kinds KIND,KIND] [PLAY ...]
+    python benchmarks/ansible.py --plot FILE.svg <WHAT-IT-PRINTED
 
 A play is the name of a file in benchmarks/plays, with "-local" after it to have it run without ssh,
 or "-far" to have it run over a link of 100 milliseconds there and back. For such a link the times
@@ -19,6 +20,7 @@ import argparse
 import collections
 import contextlib
 import glob
+import importlib.util
 import os
 import queue
 import re
@@ -251,6 +253,41 @@ def run_once(site, group, envs, kind, play, number):
     return Cost(group.seconds() - used, clock, link and link.waits, link and link.size, memory.most - memory.least)
 
 
+#: Plays of the plot, and their names there.
+PLOTTED = [
+    ('loop', 'a loop of 50 commands'), ('tasks', '50 tasks'), ('copy', 'a loop of 20 files'),
+    ('mixed', 'facts, files, sudo, async and more'), ('cold', 'one ping'),
+    ('delegated', 'tasks of 20 hosts, delegated to one'),
+]
+
+#: The columns of a play: name, seconds of processors and of the clock.
+COLUMN = re.compile(r'([\d.]+) s cpu +([\d.]+) s')
+
+
+def plot(lines):
+    """
+    Return SVG text with the processor time of plain Ansible as multiples of that of the others.
+
+    :param lines: that this program has printed. A later line about a play counts.
+    """
+    spec = importlib.util.spec_from_file_location('svg', os.path.join(HERE, 'driver', 'svg.py'))
+    svg = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(svg)
+    names = [name for name, _, _ in KINDS]
+    found = {}
+    for line in lines:
+        columns = [float(column[0]) for column in COLUMN.findall(line)]
+        if len(columns) == len(names):
+            found[line.split()[0]] = dict(zip(names, columns))
+    svg.COLOURS['upstream'] = '#e08e45'
+    rows = []
+    for play, label in PLOTTED:
+        if play in found:
+            ratios = [(name, found[play]['plain'] / found[play][name]) for name in ('ours', 'upstream')]
+            rows.append((label, [(name, ratio, (ratio, ratio)) for name, ratio in ratios]))
+    return svg.bars("Ansible over ssh: plain Ansible's processor time, as multiples", rows, ['ours', 'upstream'])
+
+
 def extra(local):
     return {'ansible_become': False} if local and os.geteuid() == 0 else {}
 
@@ -259,8 +296,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--kinds', default=','.join(kind[0] for kind in KINDS))
+    parser.add_argument('--plot', metavar='FILE', help='only draw the figures that come from standard input')
     parser.add_argument('plays', nargs='*', default=PLAYS)
     options = parser.parse_args()
+    if options.plot:
+        with open(options.plot, 'w') as fp:
+            fp.write(plot(sys.stdin))
+        return
     kinds = [kind for kind in KINDS if kind[0] in options.kinds.split(',')]
     envs = environments()
     group = Group()
