@@ -45,13 +45,13 @@ MOST_OUTPUT, MOST_ANSWER = 1 << 20, 128 << 20
 #: Seconds that a zygote has to end by itself, once its input is at its end.
 PATIENCE = 3.0
 
-#: Files that tell what a user is, and who may become one. A zygote that was started before one of
-#: them changed is not given further work, as each task of Ansible's own becomes the user anew.
+#: Files about users and their rights. A zygote that was started before one of them changed is not
+#: given further work, as each task of Ansible's own becomes the user anew.
 ABOUT_USERS = ('/etc/passwd', '/etc/group', '/etc/sudoers', '/etc/sudoers.d', '/etc/doas.conf', '/etc/environment',
                '/etc/security/limits.conf')
 
-#: What an interpreter is started with. It must not be long, as everybody can see it. The word that
-#: it prints is in two parts: the text itself may be printed, by a shell or an error.
+#: The first text of an interpreter. It must not be long, as everybody can see it. The word that it
+#: prints is in two parts: the text itself may be printed, by a shell or an error.
 TEXT = '''import os,sys
 if sys.version_info<(3,6):os._exit(%d)
 if os.isatty(0):

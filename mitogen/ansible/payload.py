@@ -14,8 +14,8 @@ import struct
 import zipfile
 import zlib
 
-#: Where an archive begins: not in arguments of a module that look like one. In these a quotation mark
-#: has a backslash before it.
+#: Where an archive begins: not in arguments of a module that look like one. In these a quotation
+#: mark has a backslash before it.
 BEGIN = re.compile(br'''(?:\bzip_data=|\bZIPDATA = )"{0,2}('|")(?=UEsDB)''')
 
 #: The last statement of the wrapper, since ansible-core 2.19.

@@ -1,8 +1,8 @@
 """
 Containers: our connection plugins and those of the collections, over a program that plays docker
 and the like and really starts what it is told to; `chroot` is the real one. All must tell the same,
-with fewer calls of that program. `synchronize` and a network device are tried here, too, as they are
-of collections.
+with fewer calls of that program. `synchronize` and a network device are tried here, too, as they
+are of collections.
 """
 
 import json

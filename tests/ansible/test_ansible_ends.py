@@ -1,6 +1,6 @@
 """
-Workers that are killed, and several playbooks at once: nothing remains of them, the others go on, and
-the folders of other users are left alone. See docs/ansible.rst.
+Workers that are killed, and several playbooks at once: nothing remains of them, the others go on,
+and the folders of other users are left alone. See docs/ansible.rst.
 """
 
 import os

@@ -2,6 +2,8 @@
 Becomes another user by a command line that no plugin of Ansible's has.
 """
 
+from ansible.plugins.become import BecomeBase
+
 DOCUMENTATION = '''
 name: wrapped
 short_description: sudo around env
@@ -16,8 +18,6 @@ options:
     description: [password]
     vars: [{name: ansible_become_password}]
 '''
-
-from ansible.plugins.become import BecomeBase
 
 
 class BecomeModule(BecomeBase):
