@@ -60,7 +60,12 @@ def table(page, name):
             if len(rows) > 1:
                 break
             continue
-        rows.append([line[a:b].strip().replace('``', '') for a, b in spans])
+        cells = [line[a:b].strip().replace('``', '') for a, b in spans]
+        if cells[0]:
+            rows.append(cells)
+        else:
+            # The row goes on here.
+            rows[-1] = [' '.join(parts).strip() for parts in zip(rows[-1], cells)]
     assert len(rows) > 1
     return [dict(zip(rows[0], row)) for row in rows[1:]]
 
