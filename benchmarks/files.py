@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measure how files go to hosts of ssh: ours by put and by sync, scp and rsync, in turn, medians of
-all rounds.
+"""Measure how files go to hosts of ssh, in turn, medians: `mitogen cp` (put), `mitogen cp --sync`,
+scp and rsync.
 
 A tree of many small files, and one large file; the first copy, and the second one, of which 1 %
 has changed. Seconds of the clock, with the connection, and of the processors of this machine,
@@ -11,7 +11,6 @@ and rsync are as many processes at the same time, and ours is one.
 """
 
 import argparse
-import concurrent.futures
 import os
 import shutil
 import statistics
@@ -30,7 +29,6 @@ def parse():
     parser.add_argument('host', nargs='?', help='a name that ssh knows and that lets us in without a question')
     parser.add_argument('folder', nargs='?', help='a folder of the host; all that this makes in it is removed again')
     parser.add_argument('--loopback', type=int, default=0, metavar='N')
-    parser.add_argument('-F', dest='config', default='/dev/null', help='configuration of ssh')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--files', type=int, default=5000)
     parser.add_argument('--mib', type=int, default=256, help='of the large file')
@@ -70,15 +68,17 @@ def commands(options, source):
     """
     Return name -> the commands that copy the content of a folder, all at the same time.
     """
-    ssh = ['ssh', '-F', options.config]
     target = os.path.join(options.folder, os.path.basename(source) + '-')
-    ours = [sys.executable, os.path.abspath(__file__), options.config, ','.join(options.hosts), source + '/']
+    ours = [os.path.join(os.path.dirname(sys.executable), 'mitogen'), 'cp', '-q']
+
+    def places(way):
+        return [source + '/'] + ['%s:%s%s' % (host, target_of(target, host), way) for host in options.hosts]
     found = {
-        'put': [ours + [target + 'put']],
-        'sync': [ours + [target + 'sync', 'sync']],
-        'scp': [['scp', '-q', '-p', '-r', '-F', options.config, source + '/.', '%s:%sscp' % (host, target_of(target, host))]
+        'put': [ours + places('put')],
+        'sync': [ours + ['--sync'] + places('sync')],
+        'scp': [['scp', '-q', '-p', '-r'] + options.scp + [source + '/.', '%s:%sscp' % (host, target_of(target, host))]
                 for host in options.hosts],
-        'rsync': [['rsync', '-a', '-e', ' '.join(ssh), source + '/', '%s:%srsync' % (host, target_of(target, host))]
+        'rsync': [['rsync', '-a', source + '/', '%s:%srsync' % (host, target_of(target, host))]
                   for host in options.hosts],
     }
     if len(options.hosts) > 1:
@@ -91,23 +91,6 @@ def target_of(target, host):
     """Return the path for one host: all may be one machine."""
     folder, name = os.path.split(target)
     return os.path.join(folder, host, name)
-
-
-def copy(config, hosts, source, target, way='put'):
-    """Ours, in a process of its own, as the others are."""
-    import mitogen
-    from mitogen._tree import shared_blocks, sync
-    options = {'ssh_args': ['-F', config], 'check_host_keys': 'ignore', 'compression': False}
-    names = hosts.split(',')
-    shared = shared_blocks.SharedBlocks()
-    with mitogen.Tree() as tree, concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
-        def work(name):
-            there = tree.ssh(hostname=name, **options)
-            if way == 'put':
-                there.put(source, target_of(target, name))
-            else:
-                sync.put(there, source, target_of(target, name), False, False, False, False, None, shared)
-        list(pool.map(work, names))
 
 
 def timed(options, several):
@@ -125,7 +108,7 @@ def spent(options):
 
 def on_hosts(options, program, path):
     for host in options.hosts:
-        subprocess.run(['ssh', '-F', options.config, host] + program + [target_of(path, host)], check=True)
+        subprocess.run(['ssh', host] + program + [target_of(path, host)], check=True)
 
 
 def main():
@@ -133,12 +116,14 @@ def main():
     if not options.loopback:
         if not options.folder:
             raise SystemExit('name a host and a folder, or --loopback')
-        options.hosts, options.server = [options.host], None
+        options.hosts, options.server, options.scp = [options.host], None, []
         measure(options)
         return
     with loopback.hosts(options.loopback) as (folder, options.server):
         options.hosts = ['h%d' % number for number in range(1, options.loopback + 1)]
-        options.config, options.folder = os.path.join(folder, 'config'), os.path.join(folder, 'targets')
+        # It does not look for ssh in PATH.
+        options.scp, options.folder = ['-F', os.path.join(folder, 'config')], os.path.join(folder, 'targets')
+        os.environ['PATH'] = '%s:%s' % (os.path.join(folder, 'bin'), os.environ['PATH'])
         measure(options)
 
 
@@ -167,7 +152,4 @@ def measure(options):
 
 
 if __name__ == '__main__':
-    if len(sys.argv) in (5, 6) and sys.argv[3].endswith('/'):
-        copy(*sys.argv[1:])
-    else:
-        main()
+    main()

@@ -8,6 +8,7 @@ from __future__ import absolute_import  # house
 
 import collections  # house
 import os  # house
+import sys  # house
 import threading  # house
 
 import mitogen.core  # house
@@ -176,7 +177,12 @@ class _Freight(object):
 
         :param path: of its source, :data:`None` if there is none.
         """
-        if not PY3 or fullname.partition('.')[0] in ('mitogen', '__main__'):
+        top = fullname.partition('.')[0]
+        if not PY3 or top in ('mitogen', '__main__'):
+            return None
+        if path is None and top in getattr(sys, 'stdlib_module_names', ()):
+            # An extension of Python's own. To find no distribution of it, the lists of files of all
+            # would be read.
             return None
         distribution = self._find(fullname, path)
         if distribution is None:

@@ -236,6 +236,8 @@ class _Parcels(object):
         """
         Return a function that returns the code of a module; None if it has to be compiled.
         """
-        if not self._has_bytecode(parcel):
+        # A module of this package imports the same ones when its text was made smaller.
+        is_ours = PY3 and parcel.stamp is not None and parcel.name.startswith('mitogen.') and parcel.path.endswith('.py')
+        if not is_ours and not self._has_bytecode(parcel):
             return None
         return lambda: marshal.loads(_get_bytecode(parcel.name, parcel.path, parcel.stamp))
