@@ -199,6 +199,7 @@ def test_the_words_of_a_child_that_starts_are_escaped(router, shown):
 
 def test_a_log_file_escapes_all_records_and_no_further_line_looks_like_one(tmp_path):
     path = str(tmp_path / 'log')
+    levels = {name: logging.getLogger(name).level for name in ('', 'mitogen', 'mitogen.io')}
     mitogen.utils.log_to_file(path, level='DEBUG')
     try:
         logger = logging.getLogger('mitogen.test')
@@ -212,6 +213,9 @@ def test_a_log_file_escapes_all_records_and_no_further_line_looks_like_one(tmp_p
             if hasattr(handler, 'is_mitogen'):
                 logging.getLogger().removeHandler(handler)
                 handler.close()
+        # Records of later tests, of any level, would keep what they are about alive.
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
     with open(path) as fp:
         lines = fp.read().splitlines()
     assert [line for line in lines if line[:1].isdigit()] == [lines[0], lines[2]]
