@@ -172,6 +172,7 @@ lint:
 	$(BIN)/python tools/check_layers.py
 	$(BIN)/python tools/check_words.py
 	$(BIN)/mypy --strict tests/interface/typing_usage.py
+	$(BIN)/python tools/check_types.py tests/interface/typing_usage.py tests/interface/typing_wrong.py
 	$(BIN)/cppcheck -q --std=c11 --library=posix --library=python --enable=warning,performance,portability \
 	    --suppress=constStatement --suppress=missingIncludeSystem --inline-suppr --error-exitcode=1 \
 	    $(filter-out -std=%,$(C_FLAGS)) $(C_SOURCES)
