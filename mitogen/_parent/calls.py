@@ -419,6 +419,12 @@ class CallChain(object):
             went away.
         :raises TypeError: see `make_msg`.
         """
+        spans = sys.modules.get('mitogen._tasks.spans')
+        if spans is not None and spans.is_carrying():
+            return spans.call(self, fn, args, kwargs)
+        return self._call(fn, args, kwargs)
+
+    def _call(self, fn, args, kwargs):
         if self._direct and not LOG.isEnabledFor(logging.DEBUG):
             msg = self._pickle(fn, args, kwargs, self.chain_id)
             if not msg._is_special:

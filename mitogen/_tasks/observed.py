@@ -12,6 +12,7 @@ from __future__ import absolute_import
 
 import contextlib
 
+import mitogen.core
 from mitogen._tasks import _find
 from mitogen.core import takes_econtext
 
@@ -51,6 +52,25 @@ def run(steps, names, args, kwargs, econtext):
         import mitogen._tasks.observed_coroutine
         return mitogen._tasks.observed_coroutine.run(managers, func, args, kwargs)
     return _within(managers, lambda: func(*args, **kwargs))
+
+
+def _can_span():
+    try:
+        mitogen.core.import_module('mitogen._tasks.spans')
+    except (ImportError, SyntaxError):
+        # There is no OpenTelemetry for an old Python.
+        return False
+    return True
+
+
+@takes_econtext
+def run_carried(task, headers, names, args, kwargs, econtext):
+    """
+    Call a function that a task of another host calls, as `run` does: in a span of OpenTelemetry,
+    where that can be.
+    """
+    steps = [((u'mitogen._tasks.spans', None, u'within'), task, headers)] if _can_span() else []
+    return run(steps, names, args, kwargs, econtext=econtext)
 
 
 @takes_econtext

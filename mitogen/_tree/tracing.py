@@ -12,7 +12,6 @@ that it gives on, belongs to the same trace.
 from __future__ import annotations
 
 import concurrent.futures
-import traceback
 from typing import Any, Callable, Optional
 
 import mitogen._tasks.spans
@@ -57,16 +56,5 @@ def _finish(span: trace.Span, error: Optional[BaseException]) -> None:
     if isinstance(error, concurrent.futures.CancelledError) or type(error).__name__ == 'CancelledError':
         span.set_attribute('mitogen.cancelled', True)
     elif isinstance(error, Exception):
-        lines = traceback.format_exception(type(error), error, error.__traceback__)
-        span.record_exception(error, attributes={
-            'exception.message': _text(error), 'exception.stacktrace': _text(''.join(lines))})
-        span.set_status(trace.Status(trace.StatusCode.ERROR, _text(error.args[0] if error.args else '')))
+        mitogen._tasks.spans.note_error(span, error)
     span.end()
-
-
-def _text(value: Any) -> str:
-    """
-    Return a text that any exporter can encode. Most of the text is from the host, and an error of
-    the exporter would lose the spans of other hosts in the same batch.
-    """
-    return str(value).encode('utf-8', 'replace').decode()

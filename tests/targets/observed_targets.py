@@ -4,6 +4,8 @@ Functions of observed tasks. Python 3 only.
 
 import contextlib
 
+import mitogen.core
+
 _around = []
 
 
@@ -93,3 +95,42 @@ def recorded():
 def current_baggage():
     from opentelemetry import baggage
     return dict(baggage.get_all())
+
+
+_below = None
+
+
+@mitogen.core.takes_econtext
+def start_below(econtext):
+    """
+    Start a child here, for what follows, that records spans.
+    """
+    global _below
+    import mitogen.parent
+    mitogen.parent.upgrade_router(econtext)
+    _below = econtext.router.local()
+    _below.call(record_spans)
+
+
+def trace_below():
+    return _below.call(current_trace)
+
+
+def fail_below():
+    return _below.call(fail)
+
+
+def send_an_object_below():
+    return _below.call(double, Exception('no value'))
+
+
+def spans_of(trace):
+    """
+    Return (name, id, id of the parent) of the spans of a trace that this process has recorded.
+    """
+    return [(span.name, '%016x' % span.context.span_id, '%016x' % span.parent.span_id)
+            for span in _exporter.get_finished_spans() if '%032x' % span.context.trace_id == trace]
+
+
+def spans_below(trace):
+    return _below.call(spans_of, trace)

@@ -277,6 +277,30 @@ def test_a_span_of_a_task_is_carried_to_child_and_grandchild(tree, spans):
     assert ('observed_targets.double',) + ids(of_child) + ('SERVER',) in child.call(observed_targets.recorded)
 
 
+def test_a_call_within_a_task_is_in_the_trace_on_the_grandchild_too(tree, spans):
+    tracer, finished = spans
+    child = tree.connect('local:', name='child')
+    child.call(observed_targets.record_spans)
+    child.default_call_chain.call(observed_targets.start_below)
+    with tracer.start_as_current_span('program') as program:
+        trace, span = child.call(observed_targets.trace_below)
+        with pytest.raises(mitogen.RemoteError, match='on purpose'):
+            child.call(observed_targets.fail_below)
+        # An argument that may not be sent is told of as ever.
+        with pytest.raises(mitogen.RemoteError, match='argument 1 of observed_targets.double is'):
+            child.call(observed_targets.send_an_object_below)
+    assert trace == ids(program)[0]
+    (task, _), (call, of_call) = [
+        [(id_, parent) for name, id_, parent in child.default_call_chain.call(observed_targets.spans_of, trace)
+         if name == wanted][0] for wanted in ('observed_targets.trace_below', 'observed_targets.current_trace')]
+    told = child.default_call_chain.call(observed_targets.spans_below, trace)
+    assert ('observed_targets.current_trace', span, call) in told
+    assert of_call == task
+    assert [name for name, _, _ in told] == ['observed_targets.current_trace', 'observed_targets.fail']
+    # The older interface has no task, and so no span.
+    assert child.default_call_chain.call(observed_targets.trace_below)[0] == '0' * 32
+
+
 def test_spans_of_what_fails_and_of_what_is_cancelled(host, spans):
     tracer, finished = spans
     with pytest.raises(mitogen.RemoteError):
