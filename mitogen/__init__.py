@@ -31,10 +31,10 @@ parent_ids = []
 
 #: Names of :mod:`mitogen._tree`, which is imported when one is first used.
 _TREE_NAMES = frozenset([
-    'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
-    'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
-    'HostInfo', 'HostKeyError', 'HostLink', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced',
-    'Tree', 'connect',
+    'AuthError', 'CallOptions', 'Caller', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError',
+    'ConnectTimeout', 'ConnectionLost', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host',
+    'HostDown', 'HostExecutor', 'HostInfo', 'HostKeyError', 'HostLink', 'NoPython', 'ObservedTask', 'Progress',
+    'RemoteError', 'Result', 'Stream', 'Synced', 'Tree', 'ValueRefused', 'connect',
 ])
 
 
@@ -43,6 +43,9 @@ def __getattr__(name):
         # Imported only when it is asked for: it imports asyncio.
         import mitogen.aio
         return mitogen.aio
+    if name == 'register':
+        import mitogen.values
+        return mitogen.values.register
     if name not in _TREE_NAMES:
         raise AttributeError('module %r has no attribute %r' % (__name__, name))
     import mitogen._tree

@@ -4,6 +4,7 @@ import mitogen.master
 from mitogen import aio as aio
 from mitogen._tree import (
     AuthError as AuthError,
+    Caller as Caller,
     CallOptions as CallOptions,
     CommandError as CommandError,
     CommandTimeout as CommandTimeout,
@@ -24,13 +25,16 @@ from mitogen._tree import (
     HostLink as HostLink,
     NoPython as NoPython,
     ObservedTask as ObservedTask,
+    Progress as Progress,
     RemoteError as RemoteError,
     Result as Result,
     Stream as Stream,
     Synced as Synced,
     Tree as Tree,
+    ValueRefused as ValueRefused,
     connect as connect,
 )
+from mitogen.values import register as register
 
 _T = TypeVar('_T')
 

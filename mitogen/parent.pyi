@@ -19,6 +19,10 @@ class ConnectError(mitogen.core.StreamError):
 class EofError(mitogen.core.StreamError):
     detail: str
 
+class ValueRefused(mitogen.core.CallError, TypeError):
+    where: Optional[str]
+    host: Optional[str]
+
 class CancelledError(ConnectError): ...
 
 def get_sys_executable() -> str: ...

@@ -48,6 +48,16 @@ class EofError(mitogen.core.StreamError):
         return _native_str(_full_text(self))
 
 
+class ValueRefused(mitogen.core.CallError, TypeError):
+    """
+    A value may not be sent. Nothing was: the text says which one, and what to
+    send in its place.
+
+    :ivar where: the argument, and the function, as text.
+    """
+    where = host = None
+
+
 class CancelledError(ConnectError):
     """
     The local broker began to shut down while the connection was being made.

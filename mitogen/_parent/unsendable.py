@@ -10,6 +10,7 @@ import re  # house
 
 import mitogen.core  # house
 from mitogen.core import to_text  # house
+from mitogen.parent import ValueRefused  # house
 
 
 #: How classes look in a pickle. Text may look so, too: a match proves nothing.
@@ -78,6 +79,9 @@ def _refuse_unsendable(spec, router, data):
             if not module.endswith((u'__builtin__', u'exceptions', u'collections')):
                 # It may be a class of the program.
                 remedy += _REGISTER
-            raise mitogen.core.CallError(
-                u'mitogen.core.StreamError: %s\n%s of %s is, or has in it, a value of type %s, which may not be '
-                u'sent. Send %s.' % (why, name, spec._name(), kind, remedy))
+            where = u'%s of %s' % (name, spec._name())
+            error = ValueRefused(
+                u'mitogen.core.StreamError: %s\n%s is, or has in it, a value of type %s, which may not be '
+                u'sent. Send %s.' % (why, where, kind, remedy))
+            error.where = where
+            raise error

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mitogen._tree.caller import Caller
 from mitogen._tree.errors import (
     AuthError, ConnectError, ConnectionLost, ConnectTimeout, DeadlineExceeded, HostDown, HostKeyError, NoPython,
     RemoteError,
@@ -22,25 +23,26 @@ from mitogen._tree.options import CallOptions
 from mitogen._tree.running import CommandError, CommandTimeout, Completed
 from mitogen._tree.stream import Stream
 from mitogen._tree.tree import connect, Tree
+from mitogen.parent import ValueRefused
 
 if TYPE_CHECKING:
     from mitogen._tree.executor import HostExecutor
     from mitogen._tree.files import FileError
     from mitogen._tree.info import HostInfo, HostLink
-    from mitogen._tree.meter import Copied
+    from mitogen._tree.meter import Copied, Progress
     from mitogen._tree.sync_meter import Synced
 
 __all__ = [
-    'AuthError', 'CallOptions', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError', 'ConnectionLost',
-    'ConnectTimeout', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host', 'HostDown', 'HostExecutor',
-    'HostInfo', 'HostKeyError', 'HostLink', 'NoPython', 'ObservedTask', 'RemoteError', 'Result', 'Stream', 'Synced',
-    'Tree', 'connect',
+    'AuthError', 'CallOptions', 'Caller', 'CommandError', 'CommandTimeout', 'Completed', 'ConnectError',
+    'ConnectTimeout', 'ConnectionLost', 'Copied', 'DeadlineExceeded', 'DownHost', 'FileError', 'Group', 'Host',
+    'HostDown', 'HostExecutor', 'HostInfo', 'HostKeyError', 'HostLink', 'NoPython', 'ObservedTask', 'Progress',
+    'RemoteError', 'Result', 'Stream', 'Synced', 'Tree', 'ValueRefused', 'connect',
 ]
 
 #: Name -> the module that has it, which is imported when it is first used: most programs do
 #: without, and start sooner.
 _SELDOM = {'HostExecutor': 'executor', 'FileError': 'files', 'HostInfo': 'info', 'HostLink': 'info', 'Copied': 'meter',
-           'Synced': 'sync_meter'}
+           'Progress': 'meter', 'Synced': 'sync_meter'}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,9 @@ from mitogen._tree.options import CallOptions, DEFAULT
 from mitogen._tree.tree import Tree as _Tree
 
 if TYPE_CHECKING:
-    from typing_extensions import ParamSpec, Self
+    from typing_extensions import ParamSpec, Self, Unpack
+
+    from mitogen._tree.options import Changes
 
     P = ParamSpec('P')
 
@@ -175,13 +177,14 @@ class Host:
         """
         return self.sync.name  # type: ignore[no-any-return]
 
-    def options(self, **changes: Any) -> Host:
+    def options(self, **changes: Unpack[Changes]) -> Host:
         """
         Return the same host with other options, see :class:`mitogen.CallOptions`. Time is limited
         by `asyncio.timeout`.
         """
         if changes.get('timeout') is not None or changes.get('worker'):
-            raise TypeError('the options of a coroutine are window and window_bytes; for time see asyncio.timeout')
+            raise TypeError(
+                'the options of a coroutine are name, window and window_bytes; for time see asyncio.timeout')
         return Host(self.sync, self._options.changed(changes))
 
     async def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -199,7 +202,7 @@ class Host:
         settle = functools.partial(_settle, future, sync)
         observed = None
         if sync.tree._observers:
-            observed = observing.Observed(sync.tree._observers, sync, fn, args, kwargs)
+            observed = observing.Observed(sync.tree._observers, sync, fn, args, kwargs, self._options.name)
             msg = observed.make_msg()
         else:
             msg = sync.default_call_chain._make_msg(fn, args, kwargs, None)
@@ -226,7 +229,7 @@ class Host:
         """
         await _in_thread(self.sync._tasks.queue, self.sync.tree.threads)
 
-    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream:
+    def stream(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
         """
         Call a generator there, and return an asynchronous iterator of what it yields.
         """
@@ -327,7 +330,7 @@ def _settle(future: asyncio.Future[Any], host: _Host, msg: Any) -> None:
         future.set_exception(errors.told(e, host))
 
 
-class Stream:
+class Stream(AsyncIterator[T]):
     """
     The items of a generator that runs on a host, as an asynchronous iterator. To be closed, best by
     ``async with``.
@@ -341,7 +344,7 @@ class Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> T:
         if self._inner is None:
             fn, args, kwargs = self._call
             await self._host._start()
@@ -355,7 +358,7 @@ class Stream:
             # First: an item that comes from now on wakes it.
             self._waiter = asyncio.get_running_loop().create_future()
             try:
-                return inner._take(0)
+                return inner._take(0)  # type: ignore[no-any-return]
             except mitogen.core.TimeoutError:
                 await self._waiter
             except StopIteration:
@@ -431,7 +434,7 @@ class Group(Sequence[Member]):
             raise ValueError('concurrency must be at least 1')
         return type(self)(self.sync, concurrency, timeout)
 
-    def map(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> AsyncIterator[Result[T]]:
+    def map(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Result[T]]:
         """
         Call the same function on every host, and yield results as they come: one for each host. It
         raises nothing that has to do with a host. If it is closed, or the task is cancelled, the
@@ -511,6 +514,13 @@ class Tree:
         Start a Python where a target says, and return its host: as :meth:`mitogen.Tree.connect`.
         """
         return Host(await _in_thread(self.sync.connect, target, **options))
+
+    async def ssh(self, hostname: str, **options: Any) -> Host:
+        """
+        Start a Python at a host by ssh, and return it. The options are those of
+        :class:`mitogen.ssh.Options`.
+        """
+        return Host(await _in_thread(self.sync.ssh, hostname=hostname, **options))
 
     async def connect_all(self, targets: Iterable[str], /, **options: Any) -> Group:
         """

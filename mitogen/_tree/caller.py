@@ -16,9 +16,10 @@ from mitogen._tree.options import CallOptions, DEFAULT
 from mitogen._tree.stream import Stream
 
 if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
+    from typing_extensions import ParamSpec, Unpack
 
     from mitogen._tree.host import Host
+    from mitogen._tree.options import Changes
 
     P = ParamSpec('P')
 
@@ -70,7 +71,7 @@ class Caller:
         queue = host._tasks.queue(host.tree.threads)
         future = HostFuture(host, queue.number)
         # The arguments go in containers, so that the function may have any keyword.
-        msg = future._make_msg(sent, args, kwargs)
+        msg = future._make_msg(sent, args, kwargs, options.name)
         msg.handle = queue.handle
         future._send(msg)
         if options.timeout is not None:
@@ -95,7 +96,7 @@ class Caller:
         """
         return in_order(self.submit, self._options.window, fn, zip(*iterables))
 
-    def options(self, **changes: Any) -> Caller:
+    def options(self, **changes: Unpack[Changes]) -> Caller:
         """
         Return a caller of the same host with other options, see :class:`CallOptions`.
         """

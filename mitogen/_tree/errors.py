@@ -5,7 +5,9 @@ The errors of a tree. Each derives from the error that the older interface raise
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from typing import Any, Optional
 
 import mitogen.core
@@ -51,10 +53,53 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
     """
     A host cannot be reached any more, or never could.
 
+    Attributes are None where nothing is known.
+
     :ivar host: name of the host.
-    :ivar detail: which connection ended, when and why; None if that is not known.
+    :ivar detail: which connection ended, when and why.
     """
     host: Optional[str] = None
+
+    def _found(self, pattern: str) -> tuple[Any, ...]:
+        match = re.search(pattern, self.detail or '')
+        return match.groups() if match else (None,) * 3
+
+    @property
+    def link(self) -> Optional[str]:
+        """
+        The name of the connection that ended.
+        """
+        return self._found(r" was lost at [\d:]+, with the connection u?['\"](.*?)['\"]: ")[0]
+
+    @property
+    def when(self) -> Optional[float]:
+        """
+        The time of the loss, as :func:`time.time` has it, in whole seconds.
+        """
+        hours, minutes, seconds = self._found(r' was lost at (\d\d):(\d\d):(\d\d), ')
+        if hours is None:
+            return None
+        now = time.time()
+        day = time.localtime(now)[:3]
+        when = time.mktime((*day, int(hours), int(minutes), int(seconds), 0, 0, -1))
+        return when if when <= now else when - 86400
+
+    @property
+    def returncode(self) -> Optional[int]:
+        """
+        The exit status of the process behind the connection, or minus the number of a signal. It is
+        known for a process that ran on this machine.
+        """
+        status, signal, _ = self._found(r'; the process exited (?:with return code (\d+)|due to signal (\d+))()')
+        return int(status) if status else -int(signal) if signal else None
+
+    @property
+    def output(self) -> str:
+        """
+        The last lines that it wrote to its stderr.
+        """
+        lines = (self.detail or '').partition('\nLast lines of its stderr:\n')[2].split('\n')
+        return '\n'.join(line[2:] for line in lines)
 
     @classmethod
     def of(cls, error: mitogen.core.ChannelError, host: Optional[str]) -> ConnectionLost:
@@ -192,6 +237,9 @@ def told(error: BaseException, host: Any) -> BaseException:
     """
     Return the error of a tree for one of the older interface that has to do with a host.
     """
+    if isinstance(error, mitogen.parent.ValueRefused):
+        error.host = host.name
+        return error
     if isinstance(error, mitogen.core.CallError) and not isinstance(error, RemoteError):
         return RemoteError.of(error, host.name)
     if isinstance(error, mitogen.core.ChannelError) and not isinstance(error, ConnectionLost):

@@ -132,7 +132,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._on_done: Optional[Callable[[], None]] = None
         self._observed: Optional[observing.Observed] = None
 
-    def _make_msg(self, fn: Any, args: Any, kwargs: Any) -> Any:
+    def _make_msg(self, fn: Any, args: Any, kwargs: Any, name: Optional[str] = None) -> Any:
         """
         Return the message that has a function called, to be sent by `_send`. Observers are told
         that it begins.
@@ -140,7 +140,7 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         observers = self.host.tree._observers
         if not observers:
             return self.host.default_call_chain._make_msg(fn, args, kwargs, None)
-        self._observed = observing.Observed(observers, self.host, fn, args, kwargs)
+        self._observed = observing.Observed(observers, self.host, fn, args, kwargs, name)
         return self._observed.make_msg()
 
     def _send(self, msg: Any) -> None:

@@ -17,9 +17,10 @@ from mitogen._tree.options import CallOptions, DEFAULT
 from mitogen._tree.record import Record
 
 if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
+    from typing_extensions import ParamSpec, Unpack
 
     from mitogen._tree import files, sync_meter
+    from mitogen._tree.options import Changes
 
     P = ParamSpec('P')
 
@@ -120,7 +121,7 @@ class Group(Sequence[Member]):
         """
         return [member for member in self._members if isinstance(member, Host) and member.lost is None]
 
-    def options(self, *, concurrency: Optional[int] = None, **changes: Any) -> Group:
+    def options(self, *, concurrency: Optional[int] = None, **changes: Unpack[Changes]) -> Group:
         """
         Return the same group with other options.
 

@@ -30,8 +30,8 @@ class Task(NamedTuple):
     A task, as an observer is told of it.
 
     :ivar host: the :class:`mitogen.Host` that it is for.
-    :ivar name: module and name of the function, with a dot between; of a process or a copy, the
-        method of the host.
+    :ivar name: module and name of the function, with a dot between, unless the option `name` says
+        another one; of a process or a copy, the method of the host.
     :ivar kind: ``call``, ``stream``, ``run`` or ``copy``.
     :ivar headers: names and values, all text, that travel with it, if it is a call or a stream. The
         observer fills them in.
@@ -61,14 +61,17 @@ class Observed:
     A task on its way: the call to send in its place, and the functions that are told of its end.
 
     :ivar call: function, args and kwargs to send.
+    :param name: what it is called; None for module and function.
     """
-    def __init__(self, observers: tuple[Observer, ...], host: Host, fn: Any, args: Any, kwargs: Any) -> None:
+    def __init__(
+        self, observers: tuple[Observer, ...], host: Host, fn: Any, args: Any, kwargs: Any, name: Optional[str] = None,
+    ) -> None:
         self._ends: list[End] = []
         self._observers = observers
         self._host = host
         self._fn, self._args, self._kwargs = mitogen.parent._take_apart(fn, args, kwargs)
         self._names = host.default_call_chain._find(self._fn)
-        self._name = '.'.join(part for part in self._names if part)
+        self._name = name or '.'.join(part for part in self._names if part)
 
     @classmethod
     def named(cls, host: Host, name: str) -> Observed:

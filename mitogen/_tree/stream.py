@@ -70,7 +70,7 @@ class Stream(Iterator[T]):
         chain = host.default_call_chain
         names = self._names(fn)
         if host.tree._observers and self._is_observed:
-            self._observed = observing.Observed(host.tree._observers, host, fn, args, kwargs)
+            self._observed = observing.Observed(host.tree._observers, host, fn, args, kwargs, options.name)
             names, args, kwargs = self._observed.make_stream()
         msg = chain.make_msg(
             self._starter, names, args, mitogen.core.Kwargs(kwargs), self._items.to_sender(), options.window,

@@ -28,10 +28,11 @@ class WorkerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     #: Seconds that the process may take to end when it is asked.
     grace = 0.5
 
-    def __init__(self, host: Host, timeout: Optional[float]) -> None:
+    def __init__(self, host: Host, timeout: Optional[float], name: Optional[str] = None) -> None:
         super().__init__()
         self._host = host
         self._timeout = timeout
+        self._name = name
         #: Set when the process is to end.
         self._over = threading.Event()
 
@@ -53,7 +54,7 @@ class WorkerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         child = None
         try:
             child = self._host.connect('local:')
-            inner = child.submit(fn, *args, **kwargs)
+            inner = child.options(name=self._name).submit(fn, *args, **kwargs)
             inner.add_done_callback(lambda inner: self._over.set())
             if not self._over.wait(self._timeout):
                 raise errors.DeadlineExceeded.after(self._timeout or 0, self._host.name, True)
@@ -98,7 +99,7 @@ def submit(host: Host, options: CallOptions, fn: Callable[..., Any], args: Any, 
     # Checked now, and not on the other thread: the function may have no name that leads to it.
     host.default_call_chain._find(mitogen.parent._take_apart(fn, args, kwargs)[0])
     host._tasks.start()
-    future = WorkerFuture(host, options.timeout)
+    future = WorkerFuture(host, options.timeout, options.name)
     # Observers look at variables of the context that the caller has, such as the span it is in.
     args = future._serve, fn, args, kwargs
     threading.Thread(target=contextvars.copy_context().run, args=args, name='mitogen.worker').start()

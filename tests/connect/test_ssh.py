@@ -3,6 +3,7 @@ ssh(): OpenSSH's client, and a server of the tests' own on the loopback interfac
 throw-away user in.
 """
 
+import asyncio
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 import pytest
 
 import mitogen
+import mitogen.aio
 import mitogen.core
 import mitogen.parent
 import mitogen.ssh
@@ -282,6 +284,15 @@ def test_no_python_there(ssh):
     with pytest.raises(mitogen.parent.EofError) as caught:
         ssh(python_path='/nothing/here')
     assert '/nothing/here: not found' in str(caught.value)
+
+
+def test_a_coroutine_connects(server):
+    async def main():
+        async with mitogen.aio.Tree() as tree:
+            options = server.options()
+            host = await tree.ssh(options.pop('hostname'), **options)
+            return await host.call(os.geteuid)
+    assert asyncio.run(main()) == server.account.uid
 
 
 def test_a_tree_finds_the_python_that_is_there(server, monkeypatch):

@@ -3,7 +3,11 @@ The public interface as a typed program uses it. Never run: ``mypy --strict`` re
 (tests/interface/test_typing.py), and every ``assert_type`` is a claim about the stubs.
 """
 
+import dataclasses
+import getpass
 import os
+from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any, Optional
 
 from typing_extensions import assert_type
@@ -133,6 +137,81 @@ def others(router: mitogen.master.Router, context: mitogen.parent.Context) -> No
 def program(router: mitogen.master.Router, count: int, name: str = '') -> str:
     return name * count
 
+
+# ---- the programs of the guide
+
+def gather(path: str = '/') -> bool:
+    return os.path.isdir(path)
+
+
+def follow(path: str) -> Iterator[str]:
+    with open(path) as fp:
+        yield from fp
+
+
+def slow() -> None:
+    pass
+
+
+def work(number: int) -> int:
+    return number * number
+
+
+def many() -> None:
+    with mitogen.Tree(output=lambda host, line: print(host.name, line), threads=2) as tree:
+        hosts = tree.connect_all(['ssh://deploy@web%d' % i for i in range(20)], concurrency=10, timeout=20)
+        for r in hosts.options(timeout=60).map(gather):
+            assert_type(r, mitogen.Result[bool])
+            if r.error is not None:
+                print(r.host, r.error)
+            else:
+                assert_type(r.unwrap(), bool)
+
+
+def one(host: mitogen.Host) -> None:
+    with host.stream(follow, '/var/log/syslog') as lines:
+        for line in lines:
+            assert_type(line, str)
+    host.options(timeout=5, worker=True, name='slow').call(slow)
+    future = host.submit(work, 5)
+    assert_type(future, Future[int])
+    assert_type(future.cancel(), bool)
+    with host.executor(max_workers=8) as pool:
+        assert_type(list(pool.map(work, [1, 2])), list[int])
+    host.put('build/', '/srv/app', progress=lambda path, done, total: None)
+    host.get('/var/log/app/', 'logs/')
+    root = host.sudo(password=getpass.getpass)
+    assert_type(root, mitogen.Host)
+    assert_type(root.info.core, str)
+    assert_type(root.info.link.round_trip, float)
+    assert_type(host.lost, Optional[mitogen.ConnectionLost])
+    assert_type(host.map(work, [1]), Iterator[int])
+    assert_type(host.run(['true'], timeout=5), mitogen.Completed)
+    try:
+        host.call(work, 5)
+    except mitogen.ConnectionLost as error:
+        assert_type(error.returncode, Optional[int])
+    except mitogen.ConnectError as error:
+        assert_type(error.stage, Optional[str])
+
+
+async def later() -> None:
+    async with mitogen.aio.Tree() as tree:
+        host = await tree.ssh('web1')
+        assert_type(await host.call(gather), bool)
+        async for line in host.stream(follow, '/var/log/syslog'):
+            assert_type(line, str)
+        async for result in (await tree.connect_all(['local:'])).map(gather):
+            assert_type(result, mitogen.Result[bool])
+
+
+@mitogen.register
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+# ---- older programs
 
 @mitogen.utils.with_router
 def decorated(router: mitogen.master.Router, count: int) -> bytes:

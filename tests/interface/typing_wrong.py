@@ -21,6 +21,10 @@ async def main(host: mitogen.aio.Host) -> None:
     await host.call(gather, 5)  # wrong
     text: str = await host.call(gather, 'x')  # wrong
     print(text, await host.call(gather, 'x', deep=True))
+    async for item in host.stream(follow, 'x'):
+        item.encode()  # wrong
+        item.decode()
+    host.stream(follow, 5)  # wrong
 
 
 with mitogen.connect() as host:
@@ -32,6 +36,9 @@ with mitogen.connect() as host:
     two: str = host.submit(gather, 'x').result()  # wrong
     host.stream(gather, 'x')  # wrong
     host.options(timeout=1).call(gather, 1)  # wrong
+    host.options(timeout='long')  # wrong
+    host.options(tiemout=1)  # wrong
+    host.info.pid.upper()  # wrong
     for item in host.stream(follow, 'x'):
         item.encode()  # wrong
         item.decode()

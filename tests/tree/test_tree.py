@@ -322,3 +322,43 @@ def test_a_host_that_is_lost_tells_no_facts(tree):
     host.close()
     with pytest.raises(mitogen.ConnectionLost):
         host.info
+
+
+@pytest.mark.parametrize('status', [3, -9])
+def test_a_loss_has_the_end_of_the_process(status):
+    before, said = int(time.time()), threading.Event()
+    with mitogen.Tree(output=lambda host, line: said.set()) as tree:
+        host = tree.connect(name='web')
+        below = host.connect('local:', name='below')
+        host.call(os.write, 2, b'last words\n')
+        assert said.wait(testlib.patience())
+        with pytest.raises(mitogen.ConnectionLost):
+            host.call(*((os._exit, status) if status > 0 else (os.kill, host.info.pid, -status)))
+        for other in host, below:
+            # The process may end after its link.
+            testlib.wait_for(lambda: lost_of(other).returncode is not None)
+            lost = lost_of(other)
+            assert (lost.host, lost.link, lost.returncode) == (other.name, 'web', status)
+            assert before <= lost.when <= time.time()
+        assert lost_of(host).output == 'last words' and lost_of(below).output == ''
+
+
+def test_a_host_that_was_never_there_has_no_end():
+    unknown = mitogen.ConnectionLost('never there')
+    assert (unknown.link, unknown.when, unknown.returncode, unknown.output) == (None, None, None, '')
+
+
+def lost_of(host):
+    with pytest.raises(mitogen.ConnectionLost) as caught:
+        host.call(len, '')
+    return caught.value
+
+
+def test_a_value_that_may_not_be_sent_is_refused(tree, host):
+    for call in host.call, host.submit, host.options(timeout=60).call:
+        with pytest.raises(mitogen.ValueRefused) as caught:
+            call(len, slice(1))
+        error = caught.value
+        assert isinstance(error, (TypeError, mitogen.core.CallError)) and not isinstance(error, mitogen.RemoteError)
+        assert error.where == 'argument 1 of builtins.len' and 'type slice' in str(error)
+    assert host.call(len, 'ab') == 2
