@@ -70,6 +70,17 @@ def test_a_task_is_told_of_here_and_there(host, notes, how):
     assert around(host) == [['begin', 'observed_targets.double', {'number': '1'}], ['end']]
 
 
+def test_a_task_may_have_a_name_of_its_own(host, notes):
+    tuned = host.options(name='the work')
+    assert tuned.call(observed_targets.double, 1) == 2
+    with tuned.stream(observed_targets.count, 1) as items:
+        assert list(items) == [0]
+    assert host.options(name='the work', worker=True).call(observed_targets.double, 2) == 4
+    assert asyncio.run(mitogen.aio.Host(host).options(name='the work').call(observed_targets.double_later, 3)) == 6
+    assert [name for _, name, _ in notes.begun] == ['the work'] * 4
+    assert notes.end(4) == [None] * 4
+
+
 def test_an_error_is_told(host, notes):
     with pytest.raises(mitogen.RemoteError, match='on purpose') as caught:
         host.call(observed_targets.fail)
