@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import mitogen
 import mitogen.core
 import mitogen.parent
 import mitogen.sudo
@@ -67,6 +68,14 @@ def test_the_password_is_typed(router, account, sudo, kind):
     assert child.name == u'sudo.root'
     assert child.call(os.geteuid) == 0
     child.shutdown(wait=True)
+
+
+def test_a_host_of_a_tree_has_a_function_asked_for_the_password(account, sudo):
+    asked = []
+    with mitogen.connect('local:') as host:
+        root = host.sudo(password=lambda: asked.append(1) or account.password, sudo_path=sudo,
+                         python_path=sys.executable)
+        assert (root.call(os.geteuid), asked, root.via) == (0, [1], host)
 
 
 def test_asterisks_for_what_is_typed(router, account):
