@@ -79,6 +79,7 @@ def test_a_task_may_have_a_name_of_its_own(host, notes):
     assert asyncio.run(mitogen.aio.Host(host).options(name='the work').call(observed_targets.double_later, 3)) == 6
     assert [name for _, name, _ in notes.begun] == ['the work'] * 4
     assert notes.end(4) == [None] * 4
+    assert {note[1] for note in around(host) if note[0] == 'begin'} == {'the work'}
 
 
 def test_an_error_is_told(host, notes):
