@@ -46,16 +46,18 @@ class _MessageBase(object):
             self.src_id, self.reply_to, self.dst_id, self.handle,
             self.auth_id, self.enc, len(self.data))
 
-    def _header(self):
+    def _header(self, size):
         # The other end would take the connection for corrupted.
         if self.enc not in self.ENCS:
             raise ValueError('unknown enc: %r' % (self.enc,))
         return self._pack(self.enc, self.dst_id, self.src_id, self.auth_id,
-                          self.handle, self.reply_to or 0, len(self.data))
+                          self.handle, self.reply_to or 0, size)
 
     def pack(self):
         """Return the frame as bytes. `dst_id` and `handle` must be set."""
-        return self._header() + self.data
+        # Read once: another thread may change it.
+        data = self.data
+        return self._header(len(data)) + data
 
     @classmethod
     def dead(cls, reason=None, **kwargs):

@@ -116,7 +116,7 @@ class MitogenProtocol(_MitogenProtocolBase):
         data = msg.data
         if len(data) < _LARGE:
             return self._writer.write(msg.pack())
-        return self._writer.write(msg._header(), data)
+        return self._writer.write(msg._header(len(data)), data)
 
     def _wait_room(self):
         """Make a thread wait that fills the stream faster than it empties."""

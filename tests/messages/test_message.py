@@ -4,6 +4,7 @@ Message: the frame's fields, dead messages, encodings, replies.
 
 import copy
 import gc
+import itertools
 import os
 import pickle
 import struct
@@ -44,6 +45,15 @@ def test_pack_lays_every_field_out_as_the_table_says():
                   reply_to=0x41424344, data=b'payload', enc=Message.ENC_BIN)
     assert msg.pack() == testlib.frame(
         0x01020304, 0x11121314, 0x21222324, 0x31323334, 0x41424344, b'payload', magic=0x4d4b)
+
+
+def test_a_frame_has_the_length_of_its_payload_though_another_thread_changes_that():
+    class Changing(Message):
+        sizes = itertools.count(1)
+        data = property(lambda self: b'x' * next(self.sizes), lambda *_: None)
+
+    frame = Changing(dst_id=1, handle=2).pack()
+    assert struct.unpack('>L', frame[22:26])[0] == len(frame) - 26
 
 
 @pytest.mark.parametrize('value', [0, 1, 2 ** 31, 2 ** 32 - 1])
