@@ -53,8 +53,8 @@ class _YieldingSleeper(mitogen.core._Sleeper):
         super(_YieldingSleeper, self).sleep(timeout)
 
 
-# Before 3.10.7 `sched_yield` keeps the GIL. Not every Python has it.
-if (hasattr(os, 'sched_yield') and sys.platform == 'linux' and
-        sys.version_info >= (3, 10, 7) and
-        mitogen.core._spin_wanted() != 0):
+# Before 3.10.7 `sched_yield` keeps the GIL. Not every Python has it. A value of
+# MITOGEN_SPIN that means nothing is an error with each of them.
+if (mitogen.core._spin_wanted() != 0 and hasattr(os, 'sched_yield') and
+        sys.platform == 'linux' and sys.version_info >= (3, 10, 7)):
     mitogen.core._Sleeper = _YieldingSleeper
