@@ -165,8 +165,10 @@ class Together(Part):
     def do_read_message(self):
         msg = self.msg
         msg.unpickle()
-        for name in 'dst_id src_id auth_id handle reply_to enc router receiver is_dead _size'.split():
+        for name in 'dst_id src_id auth_id handle reply_to enc router receiver is_dead'.split():
             getattr(msg, name)
+        if mitogen.core.CORE == 'native':
+            msg._size
         assert isinstance(msg.data, bytes)
         repr(msg)
 
