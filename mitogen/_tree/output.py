@@ -32,8 +32,9 @@ class Standard(enum.Enum):
 
 STANDARD = Standard.STANDARD
 
-#: Lines that wait for a hook. Those that come when there are so many are dropped, and counted.
-WAITING_MAX = 10000
+#: Lines that wait for a hook, and their length in all. A line that comes when there are so many is
+#: dropped, and counted.
+WAITING_MAX, WAITING_LENGTH = 10000, 16 << 20
 
 
 def shown(host: Any, line: str) -> str:
@@ -54,7 +55,9 @@ class Output:
         self._hook = hook
         self._queue: queue.Queue[Optional[tuple[Any, str, str]]] = queue.Queue()
         self._thread: Optional[threading.Thread] = None
-        self._dropped = 0
+        #: Guards the numbers below, which the broker's thread and ours change.
+        self._lock = threading.Lock()
+        self._length = self._dropped = 0
 
     def put(self, host: Any, name: str, text: str) -> None:
         """
@@ -66,10 +69,12 @@ class Output:
             self._thread = threading.Thread(target=self._serve, name='mitogen.output')
             self._thread.start()
             mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
-        if self._queue.qsize() < WAITING_MAX:
+        with self._lock:
+            is_full = self._queue.qsize() >= WAITING_MAX or self._length >= WAITING_LENGTH
+            self._dropped += is_full
+            self._length += 0 if is_full else len(text)
+        if not is_full:
             self._queue.put((host, name, text))
-        else:
-            self._dropped += 1
 
     def _serve(self) -> None:
         for host, name, text in iter(self._queue.get, None):
@@ -78,9 +83,11 @@ class Output:
                     self._show(host, name, mitogen.core._printable(line))
                 except Exception:
                     LOG.exception('a line of output cannot be shown')
-            if self._dropped:
+            with self._lock:
                 dropped, self._dropped = self._dropped, 0
-                LOG.error('%d lines of output were dropped: more than %d were waiting', dropped, WAITING_MAX)
+                self._length -= len(text)
+            if dropped:
+                LOG.error('%d lines of output were dropped: too many were waiting to be shown', dropped)
 
     def _show(self, host: Any, name: str, line: str) -> None:
         if not isinstance(self._hook, Standard):

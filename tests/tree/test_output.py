@@ -56,8 +56,9 @@ def test_a_hook_is_given_the_lines_and_may_raise_and_block(capsys):
     assert capsys.readouterr() == ('', '')
 
 
-def test_what_a_hook_has_no_time_for_is_dropped_and_counted(monkeypatch):
-    monkeypatch.setattr(output, 'WAITING_MAX', 2)
+@pytest.mark.parametrize('bound, value', [('WAITING_MAX', 2), ('WAITING_LENGTH', 7)])
+def test_what_a_hook_has_no_time_for_is_dropped_and_counted(monkeypatch, bound, value):
+    monkeypatch.setattr(output, bound, value)
     given, begun, let_go = [], threading.Event(), threading.Event()
 
     def hook(host, line):
@@ -74,6 +75,7 @@ def test_what_a_hook_has_no_time_for_is_dropped_and_counted(monkeypatch):
                 host.call(print, word)
             host.close()
             let_go.set()
+    # The first one counts until it is shown.
     assert given == ['first', 'a', 'b']
     assert logs.find('2 lines of output were dropped', logging.ERROR)
 
