@@ -203,6 +203,14 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         return error
     exception.__doc__ = concurrent.futures.Future.exception.__doc__
 
+    def _get_snapshot(self) -> tuple[bool, bool, Any, Optional[BaseException]]:
+        # asyncio takes the outcome from here, from Python 3.15 on.
+        snapshot = super()._get_snapshot()  # type: ignore[misc]
+        if isinstance(snapshot[2], Unread):
+            self._read(snapshot[2])
+            snapshot = super()._get_snapshot()  # type: ignore[misc]
+        return snapshot  # type: ignore[no-any-return]
+
     def _read(self, answer: Unread) -> None:
         value, error = answer.read()
         with self._condition:
