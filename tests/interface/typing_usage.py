@@ -159,6 +159,7 @@ def work(number: int) -> int:
 
 def many() -> None:
     with mitogen.Tree(output=lambda host, line: print(host.name, line), threads=2) as tree:
+        assert_type(tree.ssh(hostname='web1', port=2222), mitogen.Host)
         hosts = tree.connect_all(['ssh://deploy@web%d' % i for i in range(20)], concurrency=10, timeout=20)
         for r in hosts.options(timeout=60).map(gather):
             assert_type(r, mitogen.Result[bool])
