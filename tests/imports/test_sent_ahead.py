@@ -117,6 +117,8 @@ def test_files_that_are_read_come_along_if_the_child_is_far(router, tmp_path, mo
     child.call(eval, "__import__('ahe_pkg') and None")
     push = router.stream_by_id(child.context_id).protocol._push
     testlib.wait_for(lambda: push._messages is None)
+    # The broker's thread sends the files right after that.
+    testlib.sync(router.broker)
     assert child.call(eval, "__import__('ahe_pkg').read()") == size
     assert ('data.txt' in asked) == (size > 3)
     assert requests(router) == 1
