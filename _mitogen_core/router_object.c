@@ -379,7 +379,9 @@ static PyMethodDef router_methods[] = {
     {"_routes", router_routes, METH_NOARGS, "_routes() -> {context_id: Link}"},
     {"_stats", router_stats, METH_NOARGS, "_stats() -> counters of all streams, a dict."},
     {"add_handler", (PyCFunction) (void (*)(void)) mg_handlers_add, METH_VARARGS | METH_KEYWORDS,
-     "add_handler($self, /, fn, handle=None, persist=True, policy=None, respondent=None, overwrite=False)\n--\n\n"
+     "add_handler($self, /, fn, handle=None, persist=True, "
+     /* Signature and defaults: inspect.signature() has to tell the same of both cores. */
+     "policy=None, respondent=None, overwrite=False)\n--\n\n"
      "Return the handle. fn(message) is called on the broker's thread. Error when the handle is\n"
      "taken. Any thread."},
     {"del_handler", (PyCFunction) (void (*)(void)) mg_handlers_del, METH_FASTCALL | METH_KEYWORDS,

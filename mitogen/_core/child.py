@@ -212,8 +212,8 @@ class ExternalContext(object):
         import logging
         self.log_handler._join_logging()
         LazyLogger.sink = None
-        for name, level in zip(_LOGGERS, self.config['log_levels']):
-            logging.getLogger(name).setLevel(level)
+        for logger, least in zip(_LOGGERS, self.config['log_levels']):
+            logging.getLogger(logger).setLevel(least)
         logging.getLogger().handlers[:] = [self.log_handler]
         for stream in getattr(self, 'loggers', ()):
             stream.protocol.attach_logger()
