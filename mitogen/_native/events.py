@@ -86,13 +86,34 @@ def _with_numbers(text, numbers):
     return text % numbers[:count] if count else text
 
 
+class _Unlogged(object):
+    """Refused messages that are not in the log, as too many were waiting."""
+    count = 0
+
+
+_unlogged = _Unlogged()
+
+
+def _tell_of_unlogged(count):
+    """
+    Log how many refused messages are not logged, once a second at most: a peer
+    can have so many refused that some are left out again and again. Without a
+    GIL, brokers of one process that do this together may miscount.
+    """
+    _unlogged.count += count
+    tell, _more = mitogen.core._may_log_now(_unlogged, 'unlogged')
+    if tell:
+        count, _unlogged.count = _unlogged.count, 0
+        LOG.error('%d refused messages before this one were not logged: '
+                  'there were too many', count)
+
+
 def _on_refused(reason, header, link, expected, lost, numbers):
     dst_id, src_id, auth_id, handle, reply_to, enc = header
     text = 'Message(src=%r:%r dst=%r:%r auth_id=%r)' % (
         src_id, reply_to, dst_id, handle, auth_id)
     if lost:
-        LOG.error('%d refused messages before this one were not logged: '
-                  'there were too many', lost)
+        _tell_of_unlogged(lost)
     if reason in (_BAD_AUTH, _BAD_SRC):
         bad = reason == _BAD_AUTH
         stream = _stream_of(link)

@@ -87,3 +87,18 @@ def test_what_is_refused_again_and_again_is_told_a_few_times(cast, monkeypatch, 
     told = collections.Counter((record.name, str(record.msg)) for record in logs.records)
     # Some of these may be of what was sent before, and is still being looked at.
     assert not told or max(told.values()) <= MOST, told.most_common(5)
+
+
+@pytest.mark.native
+def test_how_many_refusals_were_left_out_is_one_line_in_a_second(monkeypatch):
+    import mitogen._native as events
+    monkeypatch.setattr(events, '_unlogged', events._Unlogged())
+    monkeypatch.setattr(mitogen.core, '_LOG_INTERVAL', 1e9)
+    header = 0, 0, 0, NOBODY, 5, 0
+    with testlib.LogCapture('mitogen', logging.INFO) as logs:
+        for lost in 2, 3, 0, 4:
+            events._on_refused(0, header, None, None, lost, (0, 0, 0))
+        monkeypatch.setattr(mitogen.core, '_LOG_INTERVAL', 0)
+        events._on_refused(0, header, None, None, 1, (0, 0, 0))
+    counts = [record.args[0] for record in logs.records if 'were not logged' in record.msg]
+    assert counts == [2, 8]
