@@ -16,6 +16,21 @@ if PY3:  # house
     from mitogen.core import _writev  # house
 
 
+if not _REDUCED:
+    def _read_last_words(writer, stream):
+        """
+        Take what the other end of a stream sent before it left: results, or
+        what a child logs as it ends. It is read so many times only, as a peer
+        that takes nothing may go on sending.
+        """
+        for _ in range(16):
+            side = stream and stream.receive_side
+            if writer.closed or not side or side.closed or \
+                    stream.protocol is not writer._protocol:
+                break
+            writer._broker._call(stream, stream.on_receive)
+
+
 class BufferedWriter(object):
     """
     Write to the transmit side of a protocol's stream: at once as far as the
@@ -176,6 +191,8 @@ class BufferedWriter(object):
 
     def _disconnect(self):
         stream = self._protocol.stream
+        if not _REDUCED:
+            _read_last_words(self, stream)
         if stream and not self.closed:
             # The sender has no part in an exception of a listener.
             self._broker._call(stream, stream.on_disconnect)

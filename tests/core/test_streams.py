@@ -11,6 +11,8 @@ import pytest
 import mitogen.core
 from mitogen.core import iter_split
 
+import testlib
+
 
 # ---- iter_split
 
@@ -271,3 +273,23 @@ def test_a_side_that_cannot_be_closed_does_not_keep_the_other_open(router, frame
     assert [fp.fileno() < 0 for fp in files] == [True, False, True, False]
     for fp in files:
         fp.close()
+
+
+def test_what_a_peer_sent_before_it_left_is_read_though_it_is_written_to(router):
+    """
+    A child that ends may have logged something, while an answer to it is on its way.
+    """
+    with testlib.Peer(router, 101) as peer:
+        gone = mitogen.core.Latch()
+        mitogen.core.listen(peer.stream, 'disconnect', gone.put)
+        receiver = mitogen.core.Receiver(router)
+
+        def end():
+            # On the broker's thread, which reads nothing meanwhile.
+            for number in range(3):
+                peer.send(0, handle=receiver.handle, data=b'%d' % (number,))
+            peer.sock.close()
+            router._async_route(mitogen.core.Message(dst_id=101, handle=1000, data=b'late'))
+        router.broker.defer_sync(end)
+        gone.get(timeout=testlib.patience())
+        assert [receiver.get(timeout=testlib.patience()).data for _ in range(3)] == [b'0', b'1', b'2']
