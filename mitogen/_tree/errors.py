@@ -53,15 +53,20 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
     """
     A host cannot be reached any more, or never could.
 
-    Attributes are None where nothing is known.
+    Attributes are None where nothing is known. All of them but `host` are the word of the context
+    that noticed the loss: of a host behind another one, that is the other one.
 
     :ivar host: name of the host.
     :ivar detail: which connection ended, when and why.
     """
     host: Optional[str] = None
 
+    #: Characters of `detail` that the other attributes are taken from. We write fewer, and another
+    #: context may send as many as a message holds.
+    _told_max = 4000
+
     def _found(self, pattern: str) -> tuple[Any, ...]:
-        match = re.search(pattern, self.detail or '')
+        match = re.search(pattern, (self.detail or '')[:self._told_max])
         return match.groups() if match else (None,) * 3
 
     @property
@@ -69,14 +74,14 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
         """
         The name of the connection that ended.
         """
-        return self._found(r" was lost at [\d:]+, with the connection u?['\"](.*?)['\"]: ")[0]
+        return self._found(r" was lost at [0-9:]+, with the connection u?['\"](.*?)['\"]: ")[0]
 
     @property
     def when(self) -> Optional[float]:
         """
         The time of the loss, as :func:`time.time` has it, in whole seconds.
         """
-        hours, minutes, seconds = self._found(r' was lost at (\d\d):(\d\d):(\d\d), ')
+        hours, minutes, seconds = self._found(r' was lost at ([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]), ')
         if hours is None:
             return None
         now = time.time()
@@ -90,7 +95,8 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
         The exit status of the process behind the connection, or minus the number of a signal. It is
         known for a process that ran on this machine.
         """
-        status, signal, _ = self._found(r'; the process exited (?:with return code (\d+)|due to signal (\d+))()')
+        status, signal, _ = self._found(
+            r'; the process exited (?:with return code ([0-9]{1,10})|due to signal ([0-9]{1,3}))\b()')
         return int(status) if status else -int(signal) if signal else None
 
     @property
@@ -98,7 +104,7 @@ class ConnectionLost(mitogen.core.ChannelError, ConnectionError):
         """
         The last lines that it wrote to its stderr.
         """
-        lines = (self.detail or '').partition('\nLast lines of its stderr:\n')[2].split('\n')
+        lines = (self.detail or '')[:self._told_max].partition('\nLast lines of its stderr:\n')[2].split('\n')
         return '\n'.join(line[2:] for line in lines)
 
     @classmethod

@@ -348,6 +348,16 @@ def test_a_host_that_was_never_there_has_no_end():
     assert (unknown.link, unknown.when, unknown.returncode, unknown.output) == (None, None, None, '')
 
 
+@pytest.mark.parametrize('detail', [
+    " was lost at 99:99:99, with the connection 'x; the process exited due to signal " + '9' * 10000,
+    # To search each of these for its end would take hours.
+    " was lost at 1, with the connection '" * 500000,
+    'x' * 10000 + " was lost at 12:00:00, with the connection 'web': x; the process exited due to signal 9"])
+def test_a_loss_that_another_context_made_up_has_no_end(detail):
+    lost = mitogen.ConnectionLost('lost\n' + detail)
+    assert (lost.link, lost.when, lost.returncode, lost.output) == (None, None, None, '')
+
+
 def lost_of(host):
     with pytest.raises(mitogen.ConnectionLost) as caught:
         host.call(len, '')
