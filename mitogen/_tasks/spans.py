@@ -51,8 +51,6 @@ def call(chain, fn, args, kwargs):
     names = chain._find(fn)
     if names[0].partition('.')[0] == 'mitogen' or hasattr(fn, '_call_handle'):
         return chain._call(fn, args, kwargs)
-    # It tells of what cannot be sent in terms of the function's own.
-    chain.make_msg(fn, *args, **kwargs)
     name = '.'.join([part for part in names if part])
     attributes = {
         'code.function.name': name, 'rpc.system': NAME, 'rpc.service': name.rpartition('.')[0], 'rpc.method': names[2],
@@ -63,8 +61,13 @@ def call(chain, fn, args, kwargs):
             set_status_on_exception=False) as span:
         headers = {}
         propagate.inject(headers)
-        msg = chain.make_msg(
-            mitogen._tasks.observed.run_carried, name, headers, names, args, mitogen.core.Kwargs(kwargs))
+        try:
+            msg = chain.make_msg(
+                mitogen._tasks.observed.run_carried, name, headers, names, args, mitogen.core.Kwargs(kwargs))
+        except Exception:
+            # If an argument cannot be sent, the error of this names that argument of the function.
+            chain.make_msg(fn, *args, **kwargs)
+            raise
         try:
             return chain._send_special(msg, fn, args, kwargs).get().unpickle()
         except Exception as e:
