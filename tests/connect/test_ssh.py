@@ -110,12 +110,20 @@ def test_a_wrong_answer_is_given_once(router, pam_server):
     assert pam_server.log().count('PAM: Authentication failure') == 1
 
 
+def takes_connections(path):
+    """
+    Tell whether a program listens at a socket: the file is there before that.
+    """
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(path) == 0
+
+
 def test_what_an_agent_has_is_offered_on_request(router, server, ssh, monkeypatch):
     agent = subprocess.Popen(
         [accounts.need_program('ssh-agent', 'openssh-client'), '-D', '-a', server.path('agent')],
         stdout=subprocess.DEVNULL)
     try:
-        testlib.wait_for(lambda: os.path.exists(server.path('agent')))
+        testlib.wait_for(lambda: takes_connections(server.path('agent')))
         accounts.run(accounts.need_program('ssh-add', 'openssh-client'), '-q', server.path('user_key'),
                      env=dict(os.environ, SSH_AUTH_SOCK=server.path('agent')))
         options = server.options(identity_file=server.path('other_key'), port=server.key_port)
