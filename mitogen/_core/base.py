@@ -26,8 +26,6 @@ import errno
 import gc
 import itertools
 import os
-import select
-import struct
 import sys
 import time
 import _weakref

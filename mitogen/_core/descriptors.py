@@ -7,7 +7,6 @@ from __future__ import absolute_import  # house
 
 import errno  # house
 import os  # house
-import select  # house
 import sys  # house
 
 import mitogen  # house
@@ -64,9 +63,10 @@ def io_op(func, *args):
     while True:
         try:
             return func(*args), None
-        except (OSError, IOError, select.error):
+        # On Python 2 the error of select() is no EnvironmentError.
+        except Exception:
             e = sys.exc_info()[1]
-            code = e.args[0]
+            code = e.args and e.args[0]
             if code in (errno.EPIPE, errno.EIO, errno.ECONNRESET):
                 return None, e
             if code != errno.EINTR:

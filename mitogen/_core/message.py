@@ -5,7 +5,6 @@ _MessageBase: the header of a message, what it may carry, and how that is read.
 
 from __future__ import absolute_import  # house
 
-import struct  # house
 import sys  # house
 from _codecs import utf_8_encode  # house
 
@@ -31,13 +30,11 @@ class _MessageBase(object):
     :raises ValueError: unknown `enc`.
     """
     HEADER_FMT = '>hLLLLLL'
-    HEADER_LEN = struct.calcsize(HEADER_FMT)
+    HEADER_LEN = 26
     HEADER_MAGIC = ENC_MGC = 0x4d49
     ENC_PKL = 0x4d4a
     ENC_BIN = 0x4d4b
     ENCS = frozenset([ENC_MGC, ENC_PKL, ENC_BIN])
-    _pack = struct.Struct(HEADER_FMT).pack
-    _unpack = struct.Struct(HEADER_FMT).unpack_from
 
     @_seldom
     def __repr__(self):

@@ -5,7 +5,6 @@ Pickles, read and written without any class that was not agreed on.
 
 from __future__ import absolute_import  # house
 
-import struct  # house
 from _codecs import latin_1_encode  # house
 
 from mitogen.core import _module, _seldom, BytesType, import_module, pickle, PY3, StreamError, UnicodeType  # house
@@ -43,7 +42,7 @@ if PY3:
         reader needs no class look-up."""
         def dump(self, obj):
             if type(obj) is BytesType and len(obj) < 1 << 31:
-                self._file.write(b'\x80\x02T' + struct.pack('<L', len(obj)))
+                self._file.write(b'\x80\x02T' + len(obj).to_bytes(4, 'little'))
                 self._file.write(obj)
                 self._file.write(b'.')
             else:

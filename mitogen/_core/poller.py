@@ -5,9 +5,15 @@ Poller: wait for descriptors with select().
 
 from __future__ import absolute_import  # house
 
-import select  # house
+from mitogen.core import _REDUCED, io_op  # house
 
-from mitogen.core import io_op  # house
+
+if _REDUCED:
+    import select
+if not _REDUCED:
+    def _import_select():
+        global select
+        import select
 
 
 class Poller(object):
@@ -24,6 +30,10 @@ class Poller(object):
         self._rfds = {}
         self._wfds = {}
         self._generation = 1
+        # A child on the compiled core never needs it. It is kept then, since eventlet puts another
+        # module in its place for a while, when a program imports eventlet.
+        if not _REDUCED and not getattr(self, 'native', False):
+            _import_select()
 
     @property
     def readers(self):

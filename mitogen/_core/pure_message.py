@@ -5,12 +5,17 @@ The pure leaf of Message: its fields, and pickles.
 
 from __future__ import absolute_import  # house
 
-import struct  # house
 import sys  # house
 
 import mitogen  # house
-from mitogen.core import _chosen, _MessageBase, _seldom, BytesIO, BytesType, CallError, IS_DEAD, pickle  # house
-from mitogen.core import Pickler, PicklingError, PY3, _Reducers, StreamError  # house
+from mitogen.core import _chosen, _MessageBase, _seldom, BytesIO, BytesType, CallError, CORE, IS_DEAD  # house
+from mitogen.core import pickle, Pickler, PicklingError, PY3, _REDUCED, _Reducers, StreamError  # house
+
+if not _REDUCED and CORE == 'native':
+    # This leaf is seldom used then. So a child does not import the module at its start.
+    struct = None
+else:
+    import struct
 
 _own = b'array deque Dict UUID'.split()
 
@@ -27,6 +32,12 @@ class Message(_MessageBase):
     #: Receiver that a select took the message from.
     receiver = None
     enc = _MessageBase.ENC_MGC
+    if not _REDUCED and CORE == 'native':
+        _pack = _unpack = None
+    else:
+        _struct = struct.Struct(_MessageBase.HEADER_FMT)
+        _pack = _struct.pack
+        _unpack = _struct.unpack_from
 
     def __init__(self, **kwargs):
         self.src_id = self.auth_id = mitogen.context_id

@@ -63,7 +63,7 @@ if not _REDUCED:
 
     def __getattr__(name):
         # Programs may look here for what a child imports late, or not at all.
-        if name in ('collections', 'threading'):
+        if name in ('collections', 'select', 'struct', 'threading'):
             return __import__(name)
         raise AttributeError('module %r has no attribute %r' %
                              (__name__, name))
@@ -71,4 +71,6 @@ if not _REDUCED:
     if sys.version_info < (3, 7):
         # Those programs do not call a function to look.
         import collections  # noqa: F401
+        import select  # noqa: F401
+        import struct  # noqa: F401
         import threading  # noqa: F401

@@ -17,6 +17,10 @@ class Message(core._MessageBase, _c.Message):
     __module__ = 'mitogen.core'
     # Fields, `pickled` and `unpickle` are compiled.
 
+    def _pack(self, *fields):
+        # Only what answers with many modules at once packs its messages itself.
+        return core._module('struct').pack(self.HEADER_FMT, *fields)
+
     def __reduce__(self):
         # For copies, of which the fields are no part of the dictionary here.
         fields = dict((name, getattr(self, name)) for name in _FIELDS)

@@ -56,10 +56,13 @@ else:
 
 #: The first stage as a program, for an interpreter that we start ourselves.
 #: No program in between limits its length or reads its quotes, and the child
-#: need not load the modules that unpack it, unless it is sent source.
+#: need not load the modules that unpack it, unless it is sent source. Its fd 0
+#: blocks, since `create_child` has made it so, and so it need not wait with
+#: select().
 _PLAIN_FIRST_STAGE = (
     'import sys;sys.path[:]=filter(None,sys.path)' +
     _FIRST_STAGE.replace('d=zlib.', 'import zlib;d=zlib.')
+    .replace('  select.select([0],[],[])\n', '').replace(',select', '')
 )
 
 _first_stage_blob = None

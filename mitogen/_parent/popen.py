@@ -179,6 +179,8 @@ def create_child(args, merge_stdio=False, stderr_pipe=False,
             mitogen.core.set_cloexec(stderr_r.fileno())
             stderr = stderr_w
 
+        # A program may have given each new socket a timeout, which makes this one not block.
+        mitogen.core.set_blocking(child_r.fileno(), True)
         proc = popen(args=args, stdin=child_r, stdout=child_w, stderr=stderr,
                      close_fds=True, **_own_session(preexec_fn))
     except BaseException:

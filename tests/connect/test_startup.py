@@ -138,6 +138,7 @@ def test_an_installed_child_is_ready_before_it_imports_threading(router):
     loaded = router.local().call(eval, 'list(__import__("sys").modules)')
     before = modules_of(sys.executable, 'pass')
     assert 'threading' in loaded
+    assert set(['select', 'struct', '_struct']).intersection(loaded) <= before
     # From Python 3.14 on, `threading` does without the others.
     for name in set(['threading', 'functools', 'collections']).intersection(loaded) - before:
         assert loaded.index(name) > loaded.index('mitogen._native'), name
