@@ -1,7 +1,13 @@
 #include "sync/latch.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/eventfd.h>
+#endif
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -20,6 +26,7 @@ mg_latch *mg_latch_new(void (*drop)(mg_item))
     l->drop = drop;
     l->ring = l->few;
     l->cap = MG_LATCH_FEW;
+    l->bell[0] = l->bell[1] = -1;
     mg_ilist_init(&l->sleepers);
     pthread_mutex_init(&l->mu, NULL);
     return l;
@@ -45,6 +52,10 @@ void mg_latch_unref(mg_latch *l)
         return;
     drop_ring(l, l->ring, l->cap, l->head, l->count);
     mg_latch_unref(l->watcher);
+    if (l->bell[1] >= 0 && l->bell[1] != l->bell[0])
+        close(l->bell[1]);
+    if (l->bell[0] >= 0)
+        close(l->bell[0]);
     pthread_mutex_destroy(&l->mu);
     mg_free(l);
 }
@@ -139,6 +150,56 @@ static mg_latch *watcher_to_notify_locked(mg_latch *l, const mg_woken *woken)
     return mg_latch_ref(watcher);
 }
 
+/* --- the bell --- */
+
+static int make_bell(int bell[2])
+{
+#if defined(__linux__)
+    bell[0] = bell[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return bell[0] < 0 ? -1 : 0;
+#else
+    if (pipe(bell))
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        fcntl(bell[i], F_SETFD, FD_CLOEXEC);
+        fcntl(bell[i], F_SETFL, O_NONBLOCK);
+    }
+    return 0;
+#endif
+}
+
+int mg_latch_bell(mg_latch *l)
+{
+    int made[2] = {-1, -1};
+    pthread_mutex_lock(&l->mu);
+    if (l->bell[0] < 0 && !make_bell(made))
+        memcpy(l->bell, made, sizeof made);
+    int fd = l->bell[0];
+    pthread_mutex_unlock(&l->mu);
+    return fd;
+}
+
+/* The latch has both ends, so nobody can have closed the one that is read. */
+static void ring(mg_latch *l, int fd)
+{
+    static const uint64_t one = 1;
+    if (fd < 0 || atomic_exchange(&l->rung, 1))
+        return;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+void mg_latch_hush(mg_latch *l)
+{
+    uint64_t count[8];
+    pthread_mutex_lock(&l->mu);
+    int fd = l->bell[0];
+    pthread_mutex_unlock(&l->mu);
+    while (fd >= 0 && read(fd, count, sizeof count) < 0 && errno == EINTR)
+        ;
+    atomic_store(&l->rung, 0);
+}
+
 static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_waiter **owed);
 
 /* Takes over the reference to the watcher, and the token. If the push itself has woken no
@@ -169,8 +230,10 @@ static mg_err push(mg_latch *l, mg_item item, mg_woken *woken, int may_tell, mg_
     mg_latch *watcher = err == MG_OK ? watcher_to_notify_locked(l, woken) : NULL;
     void (*tell)(mg_latch *, void *) = err == MG_OK && may_tell ? l->tell : NULL;
     void *tell_arg = l->tell_arg;
+    int bell = err == MG_OK && !woken->waiter ? l->bell[1] : -1;
     pthread_mutex_unlock(&l->mu);
 
+    ring(l, bell);
     if (parked && owed)
         *owed = woken->waiter;
     else if (parked)
@@ -284,6 +347,12 @@ static mg_polled poll_parked(mg_poll *p, unsigned round)
     if (atomic_load(&s->state) != MG_SLEEPER_WAITING)
         return MG_POLL_WON;
     return is_awaited ? MG_POLL_ON : MG_POLL_STOP;
+}
+
+void mg_latch_poll(mg_sleeper *s, int64_t now)
+{
+    parked_poll p = {.poll = {.fn = poll_parked}, .s = s};
+    mg_spin_run(&s->waiter->spin, &p.poll, now);
 }
 
 static void wait_for_its_gil(const mg_sleeper *s)
@@ -448,4 +517,11 @@ void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg)
 void mg_sleeper_learn(const mg_sleeper *s)
 {
     mg_spin_learn(&s->waiter->spin, (s->arriving_at ? s->arriving_at : mg_now()) - s->since);
+}
+
+void mg_latch_learn(int64_t took)
+{
+    mg_waiter *w = mg_waiter_self();
+    if (w)
+        mg_spin_learn(&w->spin, took);
 }

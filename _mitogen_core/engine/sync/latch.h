@@ -10,6 +10,10 @@
  * reference to this latch) there. That is how a Select waits for many receivers without
  * anybody's code being run.
  *
+ * A latch may have a bell: a descriptor that becomes readable when an item is kept for which nobody
+ * sleeps here. A thread that waits for descriptors, such as the loop of a program, learns of items
+ * by it. It rings once, until it is hushed.
+ *
  * Pushing an item hands it over to the latch, taking it hands it back. Items that are left when
  * the latch ends go to the drop function given at its birth. A latch may have a limit: an item
  * that would exceed it is refused, unless the latch is empty. The engine never looks at what an
@@ -81,6 +85,8 @@ typedef struct mg_latch {
     int watch_always;         /* notify the watcher also when a sleeper took the item */
     void (*tell)(struct mg_latch *, void *arg); /* called after each push, or NULL */
     void *tell_arg;
+    int bell[2];              /* what is read and what is written to, the latch's own, or -1. Set once, under mu. */
+    _Atomic int rung;         /* the bell was rung since it was hushed */
     int closed;
     _Atomic uint32_t tokens;  /* tokens of this latch, in any watcher */
     _Atomic int newest_first; /* the youngest sleeper is served, not the oldest: for threads that are all alike */
@@ -166,6 +172,23 @@ void mg_token_end(mg_latch *l);
 /* Sets or clears a function that each push calls afterwards, on its own thread and under no
  * lock. */
 void mg_latch_tell(mg_latch *l, void (*fn)(mg_latch *, void *arg), void *arg);
+
+/* The bell's descriptor, which is made by the first call: readable once it was rung. It is the
+ * latch's, and is open for as long as there is a reference to the latch. -1 and errno. Any
+ * thread. */
+int mg_latch_bell(mg_latch *l);
+
+/* Makes the bell silent. To be called before the items are looked at: one that comes from then on
+ * rings again. */
+void mg_latch_hush(mg_latch *l);
+
+/* Polls until s is served or closed, if polling pays at present. Between mg_latch_join and
+ * mg_latch_leave. */
+void mg_latch_poll(mg_sleeper *s, int64_t now);
+
+/* The calling thread notes that something has come which it did not sleep for here, so many
+ * nanoseconds after it was asked for. */
+void mg_latch_learn(int64_t took);
 
 /* The thread of a sleeper notes how long its wait has taken, unless the wait was given up. Own
  * thread only, before mg_latch_leave. */

@@ -1,5 +1,9 @@
 #include "sync/latch.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+
 #include "test/items.h"
 
 static size_t n_sleepers(mg_latch *l)
@@ -523,6 +527,35 @@ static void a_copy_of_the_process_forgets_the_sleepers(void)
     mg_latch_unref(l);
 }
 
+static int rings(mg_latch *l)
+{
+    struct pollfd p = {.fd = mg_latch_bell(l), .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+static void a_bell_rings_for_what_nobody_sleeps_for_until_it_is_hushed(void)
+{
+    mg_latch *l = mg_latch_new(count_drop);
+    mg_sleeper s;
+    mg_item item;
+    int fd = mg_latch_bell(l);
+    CHECK(fd >= 0 && mg_latch_bell(l) == fd && !rings(l));
+    CHECK(mg_latch_push(l, number(1), NULL) == MG_OK && rings(l));
+    CHECK(mg_latch_push(l, number(2), NULL) == MG_OK && rings(l));
+    mg_latch_hush(l);
+    CHECK(!rings(l) && has(l, 1) && has(l, 2));
+    mg_latch_hush(l); /* again: no harm */
+    CHECK(mg_latch_push(l, number(3), NULL) == MG_OK && rings(l) && has(l, 3));
+    mg_latch_hush(l);
+    CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
+    CHECK(mg_latch_push(l, number(4), NULL) == MG_OK && !rings(l)); /* the sleeper has it */
+    CHECK(mg_latch_leave(l, &s, &item) == MG_OK && is_number(item, 4));
+    mg_latch_close(l);
+    CHECK(mg_latch_push(l, number(5), NULL) == MG_ECLOSED && !rings(l));
+    mg_latch_unref(l);
+    CHECK(fcntl(fd, F_GETFD) == -1 && errno == EBADF);
+}
+
 int main(void)
 {
     test_watchdog(120);
@@ -548,5 +581,6 @@ int main(void)
     RUN(a_sleeper_is_served_and_a_token_is_optional_when_memory_is_out);
     RUN(a_limit_refuses_what_would_exceed_it);
     RUN(a_copy_of_the_process_forgets_the_sleepers);
+    RUN(a_bell_rings_for_what_nobody_sleeps_for_until_it_is_hushed);
     return 0;
 }
