@@ -396,6 +396,49 @@ mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline)
     return err;
 }
 
+static void glance(mg_loop *loop, mg_sleeper *s, int64_t now)
+{
+    mg_leading l = {.loop = loop, .w = s->waiter, .s = s, .deadline = now, .look_at = MG_NEVER};
+    pthread_mutex_lock(&loop->mu);
+    int leads = may_lead_locked(loop);
+    if (leads)
+        begin_locked(loop, s->waiter);
+    pthread_mutex_unlock(&loop->mu);
+    if (!leads) {
+        mg_latch_poll(s, now);
+        return;
+    }
+    atomic_store(&l.w->elsewhere, &loop->kick);
+    l.began = now;
+    l.passed = loop->foreign_at;
+    loop->served_row = 0;
+    mg_work_run(loop, now);
+    mg_leader_spin(&l, now);
+    atomic_store(&l.w->elsewhere, NULL);
+    stop_leading(&l);
+}
+
+void mg_loop_glance(mg_loop *loop, mg_sleeper *s)
+{
+    int64_t now = mg_now();
+    mg_work_uncork(loop); /* what we look for may be the answer to it */
+    mg_latch_count_wait(s);
+    mg_waiter_take_token(s->waiter);
+    if (atomic_load(&s->state) == MG_SLEEPER_WAITING && mg_spin_room(&s->waiter->spin, now) == MG_ROOM_TO_SPIN)
+        glance(loop, s, now);
+}
+
+void mg_loop_keep_led(mg_loop *loop)
+{
+    mg_waiter *whom = NULL;
+    mg_work_uncork(loop); /* an answer may be to what is corked */
+    pthread_mutex_lock(&loop->mu);
+    if (!loop->leader)
+        whom = leave_locked(loop, 1);
+    pthread_mutex_unlock(&loop->mu);
+    mg_lead_wake(loop, whom);
+}
+
 /* --- attending --- */
 
 static void set_attending(mg_loop *loop, mg_follower *f)

@@ -79,6 +79,15 @@ void mg_loop_interrupt(mg_loop *loop);
  * mg_latch_join and mg_latch_leave. */
 mg_err mg_loop_wait(mg_loop *loop, mg_sleeper *s, int64_t deadline);
 
+/* Polls until s is served or closed, leading meanwhile if nobody does, if polling pays at present;
+ * never sleeps. For a thread that waits elsewhere, such as in the loop of a program, and looks here
+ * first. It has to call mg_loop_keep_led before it waits there for an item. Between mg_latch_join
+ * and mg_latch_leave. */
+void mg_loop_glance(mg_loop *loop, mg_sleeper *s);
+
+/* Has the caretaker lead at once if nobody does. Any thread; does not block. */
+void mg_loop_keep_led(mg_loop *loop);
+
 /* --- having the loop for oneself --- */
 
 /* Becomes the leader, asking the present one to stop and waiting for it; also once the loop is

@@ -506,6 +506,54 @@ static void askers_go_on_while_the_attendant_is_away(void)
     mg_loop_unref(loop);
 }
 
+/* A thread that waits elsewhere looks here first: whether it had an item. */
+static int glances(mg_loop *loop, mg_latch *l)
+{
+    mg_sleeper s;
+    mg_item item;
+    if (mg_latch_join(l, &s, &item) == MG_OK)
+        return 1;
+    mg_loop_glance(loop, &s);
+    return mg_latch_leave(l, &s, &item) == MG_OK;
+}
+
+static void *glance_once(void *arg)
+{
+    struct asking *a = arg;
+
+    bell_ring(&a->bell);
+    CHECK(!glances(a->loop, a->latch)); /* its waits were not short so far */
+    for (int i = 0; i < 3; i++)
+        mg_latch_learn(1000);
+    CHECK(glances(a->loop, a->latch) && pthread_equal(a->bell.by, pthread_self()));
+    mg_spin_assume_room(0);
+    bell_ring(&a->bell);
+    CHECK(!glances(a->loop, a->latch)); /* others want the cores */
+    return NULL;
+}
+
+static void a_glance_leads_if_polling_pays_and_leaves_a_loop_that_can_be_kept_led(void)
+{
+    mg_loop *loop = mg_loop_new();
+    struct asking a = {.loop = loop, .latch = mg_latch_new(drop_item)};
+    struct attending attendant;
+    mg_item item;
+
+    bell_start(&a.bell, loop, a.latch);
+    mg_spin_assume_room(1);
+    test_join(test_spawn(glance_once, &a));
+    start_attending(&attendant, loop);
+    mg_loop_keep_led(loop);
+    AWAIT(attendant_leads(&attendant));
+    AWAIT(mg_latch_try(a.latch, &item) == MG_OK);
+    mg_loop_keep_led(loop);
+    CHECK(attendant_leads(&attendant)); /* it is led: nobody is woken */
+    end_attending(&attendant);
+    bell_end(&a.bell, loop);
+    mg_latch_unref(a.latch);
+    mg_loop_unref(loop);
+}
+
 int main(void)
 {
     test_watchdog(180);
@@ -531,5 +579,6 @@ int main(void)
     RUN(askers_go_on_while_the_attendant_is_away);
     mg_spin_assume_room(0);
     RUN(the_attendant_steps_down_for_a_thread_that_it_served);
+    RUN(a_glance_leads_if_polling_pays_and_leaves_a_loop_that_can_be_kept_led);
     return 0;
 }
