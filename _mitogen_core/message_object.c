@@ -435,6 +435,17 @@ static int need_pickle(MessageObject *m)
     return enc == MG_ENC_BIN || (enc == -1 && PyErr_Occurred()) ? -1 : 0;
 }
 
+PyObject *mg_message_plain_value(MessageObject *m)
+{
+    if (mg_message_is_dead(m))
+        return NULL;
+    PyObject *obj = need_pickle(m) ? NULL : read_first(m);
+    if (!obj || PyObject_IsInstance(obj, m->st->CallError))
+        Py_CLEAR(obj);
+    PyErr_Clear();
+    return obj;
+}
+
 static PyObject *message_unpickle(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"throw", "throw_dead", "find_class", NULL};

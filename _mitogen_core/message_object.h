@@ -46,6 +46,10 @@ Py_ssize_t mg_message_size(MessageObject *m);
  * with an exception. */
 int mg_message_set(mg_state *st, PyObject *msg, mg_message_field field, PyObject *value);
 
+/* The value that a message holds: new reference; or NULL without an exception, if it is dead, an
+ * error, or cannot be read. `unpickle` tells more of it then. */
+PyObject *mg_message_plain_value(MessageObject *m);
+
 /* (dst_id, src_id, auth_id, handle, reply_to, enc). New reference, or NULL with an exception. */
 PyObject *mg_hdr_tuple(const mg_hdr *hdr);
 

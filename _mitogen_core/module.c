@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "answers.h"
 #include "binding_event_kinds.h"
 #include "callee.h"
 #include "context_object.h"
@@ -98,6 +99,19 @@ static PyMethodDef functions[] = {
     {"socketpair", make_socket_pair, METH_NOARGS, "socketpair() -> two connected ends, closed on exec. OSError."},
     {"callee_names", mg_callee_names, METH_O,
      "callee_names(f) -> (module, None, name) of a plain function that its name leads to, else None."},
+    {"call_message", (PyCFunction) (void (*)(void)) mg_answers_call, METH_FASTCALL,
+     "call_message(f, args, kwargs) -> the Message of a call outside of a chain, for a function that has\n"
+     "callee_names, else None."},
+    {"bell", mg_answers_bell, METH_O,
+     "bell(receiver) -> a descriptor that is readable once a message waits that settle() was not called for."},
+    {"ask", (PyCFunction) (void (*)(void)) mg_answers_ask, METH_FASTCALL,
+     "ask(receiver, context, msg, pending, future) -> handle. Send a message whose answer is for a future."},
+    {"settle", (PyCFunction) (void (*)(void)) mg_answers_settle, METH_FASTCALL,
+     "settle(receiver, pending, other): take the answers that have come, and call set_result(value) of their\n"
+     "futures, or other(future, msg) for one that is an error. Thread of the loop, as glance()."},
+    {"glance", (PyCFunction) (void (*)(void)) mg_answers_glance, METH_FASTCALL,
+     "glance(receiver, pending, other, polls): before the thread waits for the bell, give it a moment if the only\n"
+     "answer under way will come soon and polls is True."},
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
     {NULL, NULL, 0, NULL}};
 

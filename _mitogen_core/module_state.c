@@ -55,7 +55,8 @@ int mg_state_init(mg_state *st)
     if (make_name(&st->str_on_receive, "_on_receive") || make_name(&st->str_deliver, "_deliver") ||
         make_name(&st->str_route, "route") || make_name(&st->str_send, "send") ||
         make_name(&st->str_add_handler, "add_handler") || make_name(&st->str_respondent_of, "_respondent_of") ||
-        make_name(&st->str_watch_respondent, "_watch_respondent") || make_name(&st->str_unwaiting, "_unwaiting"))
+        make_name(&st->str_watch_respondent, "_watch_respondent") || make_name(&st->str_unwaiting, "_unwaiting") ||
+        make_name(&st->str_pop, "pop") || make_name(&st->str_set_result, "set_result"))
         return -1;
     return 0;
 }

@@ -34,7 +34,7 @@
 #define MG_STATE_INTERNAL(X) \
     X(own_id) X(neighbour_policies) X(value_check) X(empty_bytes) X(enc_mgc) X(enc_pkl) X(zero) \
     X(str_on_receive) X(str_deliver) X(str_respondent_of) X(str_watch_respondent) X(str_route) X(str_send) \
-    X(str_add_handler) X(str_unwaiting) X(replaced)
+    X(str_add_handler) X(str_unwaiting) X(str_pop) X(str_set_result) X(replaced)
 
 /* clang-format on */
 

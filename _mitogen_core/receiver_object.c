@@ -254,9 +254,7 @@ static void raise_closed(PyObject *receiver)
     Py_XDECREF(text);
 }
 
-/* The message that an item stands for, new reference. A frame for which there is no memory goes
- * back: it is for the thread that asks when there is. */
-static PyObject *message_of(ReceiverObject *self, mg_item item)
+PyObject *mg_receiver_message(ReceiverObject *self, mg_item item)
 {
     if (item.kind == MG_ITEM_TOKEN) {
         mg_token_end(item.ptr);
@@ -302,7 +300,7 @@ static PyObject *receiver_get(PyObject *obj, PyObject *args, PyObject *kwargs)
     int bad = mg_wait_item(self->st, self->latch, self->loop, deadline, block, &item);
     if (bad > 0)
         raise_closed(obj);
-    PyObject *msg = bad ? NULL : message_of(self, item);
+    PyObject *msg = bad ? NULL : mg_receiver_message(self, item);
     int raised = msg && throw_dead ? is_raised(obj, msg) : 0;
     if (raised > 0)
         mg_raise_dead(self->st, msg);

@@ -22,6 +22,7 @@ typedef struct {
     PyObject *notify; /* NULL is None */
     PyObject *latch_object;
     PyObject *dict, *weakrefs;
+    int64_t asked_at; /* when answers.c has last sent a call whose answer comes here */
 } ReceiverObject;
 
 extern PyType_Spec mg_receiver_spec;
@@ -29,5 +30,9 @@ extern PyType_Spec mg_receiver_spec;
 /* A receiver on a handle of its own, for the messages of a respondent. New reference, or NULL
  * with an exception. */
 PyObject *mg_receiver_for(mg_state *st, PyObject *router, int persist, PyObject *respondent);
+
+/* The message that an item of its latch stands for: new reference, or NULL with an exception. A
+ * frame for which there is no memory goes back: it is for the thread that asks when there is. */
+PyObject *mg_receiver_message(ReceiverObject *self, mg_item item);
 
 #endif

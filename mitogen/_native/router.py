@@ -152,21 +152,25 @@ class Router(core._RouterBase, _c.Router):
                 # The threads that wait there have to be told, if later.
                 time.sleep(0.01)
 
+    def _tell(self, handle, entry, msg):
+        """Give a handler a dead message that was made here."""
+        # A receiver may serve many handles.
+        msg.handle = handle
+        self._call_handler(entry[1], msg)
+
     def _on_respondent_disconnect(self, context):
         if context.context_id not in self._respondent_ids:
             return
         self._respondent_ids.discard(context.context_id)
-        for _, entry in self._lost_handlers(context.context_id):
-            self._call_handler(
-                entry[1], self._dead_respondent(context))
+        for handle, entry in self._lost_handlers(context.context_id):
+            self._tell(handle, entry, self._dead_respondent(context))
 
     def _on_broker_exit(self):
         ends = not self._gone
         # First: a thread that adds a handler from now on calls this again.
         self._gone = True
-        for _, entry in self._lost_handlers(None):
-            self._call_handler(entry[1],
-                               mitogen.core.Message.dead(self.broker_exit_msg))
+        for handle, entry in self._lost_handlers(None):
+            self._tell(handle, entry, mitogen.core.Message.dead(self.broker_exit_msg))
         # Now nothing more is accepted. Not when called again: then this may be
         # any thread, and one only may take events.
         if ends and isinstance(self.broker.poller, Poller):

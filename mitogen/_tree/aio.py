@@ -10,19 +10,18 @@ the host is cancelled, too.
 from __future__ import annotations
 
 import asyncio
-import collections
 import concurrent.futures
 import contextvars
 import functools
 import threading
 import time
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen._tasks
 import mitogen.core
 from mitogen._tree import errors, files, meter, observing, running, sync_meter, typed
+from mitogen._tree.bridge import begin, bridge, settle
 from mitogen._tree.group import DownHost, Group as _Group, Result
 from mitogen._tree.host import Host as _Host
 from mitogen._tree.options import CallOptions, DEFAULT
@@ -37,56 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar('T')
 C = TypeVar('C', bound=meter.Copied)
-
-
-class _Bridge:
-    """
-    Has functions called in a loop, for threads that are not the loop's. All that wait are called at
-    one wake-up.
-    """
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._queue: collections.deque[tuple[Callable[..., object], Any]] = collections.deque()
-        self._is_told = False
-        # The loop refers only to the function that it will call, so the bridge can be freed.
-        self._loop = weakref.ref(loop)
-
-    def put(self, func: Callable[..., object], arg: Any) -> None:
-        """
-        Have a function called with an argument. Any thread.
-        """
-        self._queue.append((func, arg))
-        if self._is_told:
-            return
-        self._is_told = True
-        loop = self._loop()
-        try:
-            if loop is not None:
-                loop.call_soon_threadsafe(self._drain)
-        except RuntimeError:
-            # The loop is closed, and nobody waits there any more.
-            self._queue.clear()
-
-    def _drain(self) -> None:
-        # Before the items are taken: an item that is put from now on wakes the loop again.
-        self._is_told = False
-        queue = self._queue
-        while queue:
-            func, arg = queue.popleft()
-            func(arg)
-
-
-_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Bridge] = weakref.WeakKeyDictionary()
-
-
-def _bridge() -> _Bridge:
-    """
-    Return the bridge of the running loop.
-    """
-    loop = asyncio.get_running_loop()
-    bridge = _bridges.get(loop)
-    if bridge is None:
-        bridge = _bridges[loop] = _Bridge(loop)
-    return bridge
 
 
 async def _in_thread(
@@ -187,19 +136,29 @@ class Host:
                 'the options of a coroutine are name, window and window_bytes; for time see asyncio.timeout')
         return Host(self.sync, self._options.changed(changes))
 
-    async def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """
-        Call a function there and return its result. Errors are those of :meth:`mitogen.Host.call`.
+        Call a function there. Returns an awaitable of its result, which is a coroutine for all that
+        takes coroutines: asyncio.create_task(), gather(), a TaskGroup. Errors are those of
+        :meth:`mitogen.Host.call`. Most calls are sent at once, so in the order in which they were
+        made.
+        """
+        call = begin(self.sync, fn, args, kwargs)
+        return self._call(fn, args, kwargs) if call is None else call
+
+    async def _call(self, fn: Any, args: Any, kwargs: Any) -> Any:
+        """
+        The way of calls that `begin` does not know.
         """
         sync = self.sync
         router = sync.router
-        fn, args, kwargs = typed.travelling(sync, fn, args, kwargs)  # type: ignore[assignment]
+        fn, args, kwargs = typed.travelling(sync, fn, args, kwargs)
         if not sync._tasks.is_ready(sync.tree.threads):
             await self._start()
         queue = sync._tasks.queue(sync.tree.threads)
-        put = _bridge().put
+        put = bridge().put
         future = asyncio.get_running_loop().create_future()
-        settle = functools.partial(_settle, future, sync)
+        give = functools.partial(settle, future, sync)
         observed = None
         if sync.tree._observers:
             observed = observing.Observed(sync.tree._observers, sync, fn, args, kwargs, self._options.name)
@@ -208,7 +167,7 @@ class Host:
             msg = sync.default_call_chain._make_msg(fn, args, kwargs, None)
         msg.handle = queue.handle
         sync._tasks.await_lessons(queue.number)
-        handle = msg.reply_to = router.add_handler(lambda msg: put(settle, msg), persist=False, respondent=sync)
+        handle = msg.reply_to = router.add_handler(lambda msg: put(give, msg), persist=False, respondent=sync)
         try:
             sync.send(msg)
             value = await future
@@ -220,7 +179,7 @@ class Host:
             raise
         if observed is not None:
             observed.end(None)
-        return value  # type: ignore[no-any-return]
+        return value
 
     async def _start(self) -> None:
         """
@@ -318,18 +277,6 @@ def _forget(router: Any, handle: int) -> bool:
         return False
 
 
-def _settle(future: asyncio.Future[Any], host: _Host, msg: Any) -> None:
-    """
-    Give an answer to a future of the loop. The loop's thread.
-    """
-    if future.done():
-        return
-    try:
-        future.set_result(msg.unpickle())
-    except Exception as e:
-        future.set_exception(errors.told(e, host))
-
-
 class Stream(AsyncIterator[T]):
     """
     The items of a generator that runs on a host, as an asynchronous iterator. To be closed, best by
@@ -350,7 +297,7 @@ class Stream(AsyncIterator[T]):
             await self._host._start()
             sync = self._host.sync
             self._inner = sync.options(**vars(self._host._options)).stream(fn, *args, **kwargs)
-            put = _bridge().put
+            put = bridge().put
             if self._inner._items is not None:
                 self._inner._items.notify = lambda _recv: put(self._wake, None)
         inner = self._inner

@@ -3,6 +3,7 @@ The classes of :mod:`mitogen` for asyncio.
 """
 
 import asyncio
+import functools
 import gc
 import importlib.util
 import os
@@ -304,3 +305,70 @@ def test_a_process_and_a_copy_that_are_cancelled_end(run, tmp_path):
 def test_a_thread_of_trio_calls(host):
     trio = pytest.importorskip('trio')
     assert trio.run(trio.to_thread.run_sync, host.call, targets.add, 1, 2) == 3
+
+
+def test_a_call_is_taken_by_all_that_takes_coroutines(run):
+    async def main(tree, host):
+        assert asyncio.iscoroutine(made := host.call(targets.add, 1, 2)) and await made == 3
+        task = asyncio.create_task(host.call(targets.add, 1, 2), name='named')
+        assert await task == 3 and task.get_name() == 'named'
+        assert await asyncio.wait_for(host.call(targets.add, 1, 2), testlib.patience()) == 3
+        assert await asyncio.shield(host.call(targets.add, 1, 2)) == 3
+        assert [await one for one in asyncio.as_completed([host.call(targets.add, 1, 2)])] == [3]
+        results = await asyncio.gather(host.call(targets.fail), host.call(lambda: None), host.call(targets.add, 1, object()),
+                                       host.call(targets.add, 1, 2), return_exceptions=True)
+        assert [type(result) for result in results[:2]] == [mitogen.RemoteError, TypeError] and results[3] == 3
+        assert isinstance(results[2], TypeError)
+        with pytest.raises(mitogen.RemoteError, match='on purpose'):
+            await asyncio.create_task(host.call(targets.fail))
+    run(main)
+
+
+def test_a_call_ends_with_its_task_or_its_coroutine(run):
+    async def main(tree, host):
+        for begin in range(2):
+            task = asyncio.create_task(host.call(task_targets.sleep_and_note, 600, 'late'))
+            if begin:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        call = host.call(task_targets.sleep_and_note, 600, 'late')
+        call.close()
+        call = host.call(task_targets.sleep_and_note, 600, 'late')
+        with pytest.raises(KeyError):
+            call.throw(KeyError('x'))
+        # All of them have ended.
+        assert 'late' not in await host.call(task_targets.seen)
+    run(main)
+
+
+def test_calls_of_a_tree_that_ends_fail(warm):
+    async def main():
+        tree = mitogen.Tree()
+        host = mitogen.aio.Host(tree.connect('local:'))
+        calls = [asyncio.ensure_future(host.call(time.sleep, 600)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        await asyncio.get_running_loop().run_in_executor(None, tree.close)
+        for call in calls:
+            with pytest.raises(mitogen.core.Error):
+                await call
+        with pytest.raises(mitogen.core.Error):
+            await host.call(targets.add, 1, 2)
+
+    asyncio.run(main())
+    gc.collect()
+
+
+def test_calls_are_made_outside_of_a_loop_too(run, host):
+    assert asyncio.run(mitogen.aio.Host(host).call(targets.add, 1, 2)) == 3
+    gc.collect()
+
+
+def test_keywords_partials_and_large_results(run):
+    async def main(tree, host):
+        assert await host.call(targets.add, 1, b=2) == 3
+        assert await host.call(functools.partial(targets.add, 1), 2) == 3
+        assert await host.call(abs, -3) == 3
+        assert await host.call(bytes, 100000) == bytes(100000)
+    run(main)
