@@ -170,18 +170,18 @@ def _make_array(data, dtype, shape):
             if order not in (u'|', _OWN_ORDER):
                 made.byteswap()
             return made
-    raise ValueError('no array is of such elements')
+    raise ValueError('an array cannot have elements of this type')
 
 
 def _make_memoryview(data, dtype, shape):
     order, kind, size = _check(data, dtype, shape)
     if not PY3 or order not in (u'|', _OWN_ORDER):
-        raise ValueError('a memoryview needs Python 3, and the order of bytes of this machine')
+        raise ValueError('a memoryview needs Python 3 and the byte order of this machine')
     for code in _CODES[kind]:
         if struct.calcsize(code) == size and shape:
             view = memoryview(data)
             return view.cast(code) if len(shape) == 1 else view.cast(code, shape)
-    raise ValueError('no memoryview is of such elements')
+    raise ValueError('a memoryview cannot have elements of this type')
 
 
 def _make_numpy(data, dtype, shape):
@@ -191,7 +191,7 @@ def _make_numpy(data, dtype, shape):
         numpy = mitogen.core.import_module('numpy')
     except Exception:
         # That of the master may come, and fail in its own ways.
-        raise StreamError('an array of numpy came, and cannot be read: %s', sys.exc_info()[1])
+        raise StreamError('a numpy array arrived and cannot be read: %s', sys.exc_info()[1])
     return numpy.ndarray(shape, str(dtype), data)
 
 

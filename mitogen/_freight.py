@@ -203,7 +203,7 @@ class _Unpacker(object):
         end = self._buffer.find(b'\n')
         if end < 0:
             if len(self._buffer) > 5000:
-                raise ValueError('a head that has no end')
+                raise ValueError('the header does not end')
             return False
         head = bytes(self._buffer[:end]).decode('utf-8')
         del self._buffer[:end + 1]
@@ -221,7 +221,7 @@ class _Unpacker(object):
     def _open(self, path, mode):
         parts = path.split('/')
         if '\0' in path or any(part in ('', '.', '..') for part in parts):
-            raise ValueError('a path that leads elsewhere: %r' % (path,))
+            raise ValueError('a path that leads out of the folder: %r' % (path,))
         for count in range(1, len(parts)):
             folder = '/'.join(parts[:count])
             if folder not in self._made:
@@ -322,7 +322,7 @@ def _unpack(offer, pieces):
         finally:
             unpacker.close()
         if found.hexdigest() != offer.digest or not unpacker.is_complete:
-            raise ValueError('what has come is not what was announced')
+            raise ValueError('the files that arrived are not those that were announced')
         return folder
 
 
@@ -341,7 +341,7 @@ def _receive(importer, name):
         import mitogen._kept_archives
         return mitogen._kept_archives.unpack(offer, pieces, _unpack)
     except (OSError, ValueError, zlib.error) as e:
-        raise ImportError('cannot have the files of %r here: %s' % (name, e),
+        raise ImportError('cannot store the files of %r here: %s' % (name, e),
                           name=name)
 
 

@@ -130,7 +130,7 @@ class _Archives(object):
         :raises OSError: it is larger than all of them may be.
         """
         if size > self._most:
-            raise OSError('it may have %d bytes, and %d may be kept' % (size, self._most))
+            raise OSError('it may need %d bytes, and %d may be kept' % (size, self._most))
         found = self._list()
         total = sum(length for _, length, _ in found)
         for moment, length, name in found:

@@ -54,7 +54,7 @@ class Maker(object):
             raise
         except Exception:
             # A number out of bounds, say, or a class that this Python lacks.
-            raise ValueError('no value is made of this: %s' % (sys.exc_info()[1],))
+            raise ValueError('no value can be made of this: %s' % (sys.exc_info()[1],))
 
     def __setstate__(self, state):
         raise mitogen.core.UnpicklingError('BUILD is not accepted')
@@ -130,7 +130,7 @@ def check_items(items):
 
 def _make_set(items):
     if type(items) is not list:
-        raise ValueError('a set is made of a list')
+        raise ValueError('a set must be made from a list')
     check_items(items)
     return set(items)
 
@@ -257,7 +257,7 @@ def _path_maker(name):
     def make(*parts):
         for part in parts:
             if type(part) is not UnicodeType:
-                raise ValueError('the parts of a path are text')
+                raise ValueError('the parts of a path must be text')
         pathlib = _module('pathlib')
         cls = getattr(pathlib, name)
         if not issubclass(cls, (pathlib.PurePath, type(pathlib.Path()))[name[:4] != 'Pure']):

@@ -138,7 +138,7 @@ class Process(mitogen.parent.Process):
             # This happens if the program ignores SIGCHLD. The number may
             # belong to another process by now, and the status of this one is
             # lost.
-            LOG.warning('%r: somebody else has reaped it', self)
+            LOG.warning('%r: another part of the program has waited for it', self)
             ended, status = self.pid, 0
         if ended:
             self._status = _convert_exit_status(status)

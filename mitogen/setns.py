@@ -171,7 +171,7 @@ class Options(mitogen.parent.Options):
                  lxc_path=None, lxc_info_path=None, machinectl_path=None,
                  **options):
         if kind not in GET_LEADER_BY_KIND:
-            raise Error(u'setns knows no kind of container %r, only %s',
+            raise Error(u'setns does not know the container kind %r, only %s',
                         kind, u', '.join(sorted(GET_LEADER_BY_KIND)))
         super(Options, self).__init__(**options)
         self.container, self.kind = container, kind

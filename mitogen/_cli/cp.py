@@ -104,16 +104,17 @@ def plan(words: list[str]) -> Plan:
     here = [places[0].host is None for places in groups]
     places = [place for group in groups for place in group]
     if len(groups) < 2:
-        raise ValueError('cp needs what to copy, and where to')
+        raise ValueError('cp needs a source and a destination')
     if all(here):
-        raise ValueError('no path is of a host: write HOST:PATH')
+        raise ValueError('no path names a host: write HOST:PATH')
     if here[0] and here == sorted(here, reverse=True):
         return _puts([place.path for place in places if place.host is None], [place for place in places if place.host])
     if here == [False] * (len(here) - 1) + [True]:
         return _gets(places[:-1], places[-1].path)
     if not any(here):
-        raise ValueError('both are paths of hosts: copy to a folder here first, and from there')
-    raise ValueError('first comes what to copy, and then where to: paths here, then HOST:PATH; or the other way round')
+        raise ValueError('both paths are on hosts: copy to a local folder first, and from there')
+    raise ValueError(
+        'sources come first and the destination last: local paths and then HOST:PATH, or the other way round')
 
 
 def _puts(sources: list[str], targets: list[Place]) -> Plan:

@@ -101,7 +101,7 @@ def _stages(work: connecting.Work, name: str) -> Iterator[tuple[str, str]]:
         try:
             yield from _look_around(host)
         except (mitogen.core.Error, TypeError, OverflowError) as e:
-            raise Failed('it does not answer as a host does: %s' % (e,), None)
+            raise Failed('its answer is not that of a host: %s' % (e,), None)
 
 
 def _described(method: str, options: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def _lines_of(path: str) -> list[str]:
 
 def _expand_range(word: str) -> Iterator[str]:
     if _size(word) > RANGE_MAX:
-        raise HostError('%r is no range that anybody has: it has more than %d hosts' % (word, RANGE_MAX))
+        raise HostError('the range %r is too large: it has more than %d hosts' % (word, RANGE_MAX))
     try:
         from ClusterShell.NodeSet import NodeSet, NodeSetException
     except ImportError:

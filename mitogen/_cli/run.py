@@ -92,7 +92,7 @@ def _starter(options: Any, rest: list[str]) -> Callable[[Any], Any]:
     limits = DEFAULT.changed({'timeout': options.timeout})
     ways = [bool(options.code), bool(options.module)]
     if all(ways):
-        options.parser.error('-c and -m exclude each other')
+        options.parser.error('-c and -m cannot be used together')
     if not any(ways):
         if not rest:
             options.parser.error('there is nothing to run: write it after "--", or -c, or -m')

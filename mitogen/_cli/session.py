@@ -55,7 +55,7 @@ class Session:
         self._outputs = {number: output.write for number, output in zip((display.STDOUT, display.STDERR), outputs)}
         told = self._begin()
         if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], str)):
-            raise mitogen.core.StreamError('the host sent what is no console')
+            raise mitogen.core.StreamError('the answer of the host does not start a console')
         (self._handle,) = tasks.numbers(told[:1], 1)
         self.banner = values.text(told[1], 200)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, 'mitogen.shell')
@@ -89,7 +89,7 @@ class Session:
         told = future.result()
         if isinstance(told, tuple) and len(told) == 2 and (told[1] is None or type(told[1]) is int):
             return told[0], told[1] or 0
-        raise mitogen.core.StreamError('the host sent what is no answer of a console')
+        raise mitogen.core.StreamError('the answer of the host is not that of a console')
 
     def names(self, text: str) -> list[str]:
         """

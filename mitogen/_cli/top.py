@@ -97,7 +97,7 @@ def checked(host: str, told: Any) -> Machine:
         return Machine(number(told['load'][0]), *(
             int(number(told[name])) for name in ('cpus', 'processes', 'memory', 'available')), rows)
     except (KeyError, TypeError, IndexError, NoSample):
-        raise NoSample('the host sent what is no sample of its processes') from None
+        raise NoSample('the answer of the host is not a list of its processes') from None
 
 
 class Board(display.Display):

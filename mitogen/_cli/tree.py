@@ -100,7 +100,7 @@ class Node:
                 known.add(found.id)
                 self.children.append(found)
         except (KeyError, TypeError, AttributeError):
-            raise ValueError('it told what is no report') from None
+            raise ValueError('its report cannot be read') from None
         self.children.sort(key=lambda node: node.id)
 
     def fill(self, known: set[int]) -> None:

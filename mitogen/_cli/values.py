@@ -119,5 +119,5 @@ def facts_of(told: Any, names: Any) -> dict[str, Any]:
     :raises StreamError: it has told something else.
     """
     if not isinstance(told, dict) or not all(name in told for name in names):
-        raise mitogen.core.StreamError('the host sent what are no facts')
+        raise mitogen.core.StreamError('the answer of the host does not describe the host')
     return {name: fact(told[name]) for name in names}

@@ -49,7 +49,7 @@ def _private_folder():
             return path
         noise = bytearray(os.urandom(8))
         path = base + '.' + ''.join(['%02x' % (byte,) for byte in noise])
-    raise OSError(errno.EACCES, 'no folder is for us alone', base)
+    raise OSError(errno.EACCES, 'no folder is private to this user', base)
 
 
 @_seldom

@@ -73,10 +73,10 @@ class Comparison(object):
         Return the innermost folder, in which this name is offered. A name may be offered once.
         """
         if not self._levels:
-            raise NoTree('something in no folder')
+            raise NoTree('an entry outside of any folder')
         folder, before = self._levels[-1]
         if not is_name(name) or name <= before:
-            raise NoTree('names that are none, or not in order')
+            raise NoTree('file names that are not valid, or not in order')
         self._levels[-1] = folder, name
         return folder
 
@@ -88,7 +88,7 @@ class Comparison(object):
         else:
             here = self._next(name)
             if len(self._levels) > MOST_FOLDERS:
-                raise NoTree('more than %d folders in each other' % (MOST_FOLDERS,))
+                raise NoTree('folders are nested more than %d deep' % (MOST_FOLDERS,))
             folder = here and _or_none(here.folder, name)
         self._levels.append((folder, b''))
 

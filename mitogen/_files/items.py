@@ -99,5 +99,5 @@ def checked(items, shapes=SHAPES):
         raise NoTree('no list of items')
     for item in items:
         if not _is_item(item, shapes):
-            raise NoTree('an item of no known form')
+            raise NoTree('an item of an unknown kind')
         yield item

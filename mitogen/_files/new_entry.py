@@ -103,7 +103,7 @@ class NewFile(_NewEntry):
         """
         self._done += len(data)
         if self._done > self._size >= 0:
-            raise error(self.path, 'more of it came than was announced')
+            raise error(self.path, 'more data arrived than was announced')
         data = memoryview(data)
         while data:
             data = data[os.write(self._fd, data):]
@@ -113,7 +113,7 @@ class NewFile(_NewEntry):
         Give it its name.
         """
         if self._done < self._size:
-            raise error(self.path, 'less of it came than was announced')
+            raise error(self.path, 'less data arrived than was announced')
         if self._owner is not None:
             self._give_away(*self._owner)
         if self._mode is not None:

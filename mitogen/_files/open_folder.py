@@ -109,7 +109,7 @@ class OpenFolder(object):
             self.call(os.unlink, name)
             return 1
         if not deeper:
-            raise EnvironmentError(errno.ELOOP, 'more than %d folders lie in each other' % (MOST_FOLDERS,))
+            raise EnvironmentError(errno.ELOOP, 'folders are nested more than %d deep' % (MOST_FOLDERS,))
         folder = self.folder(name)
         try:
             count = sum([folder.remove(inside, deeper - 1) for inside in folder.names()])

@@ -156,7 +156,7 @@ def opened(here, name, path):
 
 def _folder(levels, here, name, path):
     if len(levels) >= MOST_FOLDERS:
-        raise error(path, 'more than %d folders lie in each other' % (MOST_FOLDERS,))
+        raise error(path, 'folders are nested more than %d deep' % (MOST_FOLDERS,))
     folder = _unless_gone(path, here.folder, name)
     if folder is None:
         return SKIPPED, Blob(name), GONE

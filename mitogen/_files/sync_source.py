@@ -119,7 +119,7 @@ class SyncSource(object):
         asked = [offer for offer in batch if _is_answered(offer)]
         if not isinstance(answers, (tuple, list)) or len(answers) != len(asked) or not all(
                 _is_answer(answer, offer) for answer, offer in zip(answers, asked)):
-            raise error(self._path, 'what comes does not answer what was offered')
+            raise error(self._path, 'the answers do not match the files that were offered')
         self._answered.append((batch, answers))
 
     def read(self):

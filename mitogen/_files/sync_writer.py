@@ -111,7 +111,7 @@ class SyncWriter(Writer):
         new = self._file_of('data')
         data = unpacked(data, size)
         if data is None:
-            raise NoTree('compressed data that is none')
+            raise NoTree('compressed data that cannot be decompressed')
         with telling(new.path):
             new.write(data)
 

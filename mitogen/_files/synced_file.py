@@ -94,7 +94,7 @@ class SyncedFile(NewFile):
 
     def _announced(self, count):
         if self._done + count > self._size:
-            raise error(self.path, 'more of it came than was announced')
+            raise error(self.path, 'more data arrived than was announced')
 
     def keep(self):
         """
@@ -144,7 +144,7 @@ class SyncedFile(NewFile):
                 seconds = self.time / 1e9
                 os.utime(self._folder.path_of(self._meanwhile()), (seconds, seconds))
         except (OverflowError, ValueError):
-            raise error(self.path, 'a time that the system does not know: %s' % (sys.exc_info()[1],))
+            raise error(self.path, 'the system cannot store this time: %s' % (sys.exc_info()[1],))
 
     def remove(self):
         """

@@ -77,7 +77,7 @@ class Writer(object):
         :raises FileError: not all has come.
         """
         if not self._whole:
-            raise error(self._target, 'the end of it did not come')
+            raise error(self._target, 'the end of the file did not arrive')
 
     def close(self):
         """
@@ -113,7 +113,7 @@ class Writer(object):
         name = self._name
         if self._into or (name is not None and not is_folder and os.path.isdir(target)):
             if name is None and not is_folder:
-                raise error(target, 'there is no name for the file in it')
+                raise error(target, 'the target is a folder, and the name of the file is not known')
             self._open_top(target, 0o777 if name else 0o700)
         elif is_folder:
             self._open_top(target, 0o700)
@@ -143,12 +143,12 @@ class Writer(object):
         """
         self._between_files()
         if not is_name(name):
-            raise NoTree('a name that is none')
+            raise NoTree('a file name that is not valid')
         return self._folders[-1]
 
     def _between_files(self):
         if self._new is not None:
-            raise NoTree('a file has not ended')
+            raise NoTree('a file that has not ended')
 
     def _end(self):
         self._whole = len(self._folders) == self._lowest
@@ -164,7 +164,7 @@ class Writer(object):
         here = self._here(name)
         path = here.path_of(name)
         if len(self._folders) > MOST_FOLDERS:
-            raise error(path, 'more than %d folders lie in each other' % (MOST_FOLDERS,))
+            raise error(path, 'folders are nested more than %d deep' % (MOST_FOLDERS,))
         with telling(path):
             self._folders.append(self._made(here, name, mode))
 
@@ -228,7 +228,7 @@ class Writer(object):
 
     def _link(self, name, text):
         if len(self._folders) <= self._lowest:
-            raise NoTree('a link in no folder')
+            raise NoTree('a link outside of any folder')
         here = self._here(name)
         with telling(here.path_of(name)):
             self._replaced(here, name)
@@ -238,7 +238,7 @@ class Writer(object):
 
     def _skipped(self, name, why):
         if len(self._folders) <= self._lowest:
-            raise NoTree('nothing in no folder')
+            raise NoTree('a skipped entry outside of any folder')
         self._here(name)
 
     _new_file, _new_link = NewFile, NewLink

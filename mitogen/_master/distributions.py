@@ -82,7 +82,7 @@ class _Distribution(object):
         head = self._text('METADATA') or self._text('PKG-INFO')
         fields = dict(re.findall(r'^(Name|Version):[ \t]*(\S.*?)\s*$', head.partition('\n\n')[0], re.M))
         if 'Name' not in fields:
-            raise ValueError('there is no name in %r' % (metadata,))
+            raise ValueError('there is no project name in %r' % (metadata,))
         self.name = fields['Name']
         self.key = _normalized(self.name)
         self._version = fields.get('Version', '')

@@ -21,7 +21,7 @@ class IdAllocator(_Server):
     #: How many ids a child gets at once.
     BLOCK_SIZE = 1000
 
-    used_up_msg = 'all context ids are used up'
+    used_up_msg = 'all context ids are in use'
 
     #: No context has this id or a larger one.
     _end = mitogen.core.NOBODY

@@ -21,7 +21,7 @@ def _bytes_to_keep():
     text = os.environ.get('MITOGEN_TARGET_CACHE') or '0'
     if text.isdigit():
         return int(text)
-    LOG.warning('MITOGEN_TARGET_CACHE is no number of bytes: %r', text)
+    LOG.warning('MITOGEN_TARGET_CACHE must be a number of bytes, not %r', text)
     return 0
 
 

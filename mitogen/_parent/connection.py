@@ -150,7 +150,7 @@ class Connection(_Launch):
             try:
                 facts[u'returncode'] = self._router.broker.defer_sync(self.proc.poll)
             except Exception:
-                # The broker has exited, or somebody else has reaped it.
+                # The broker has exited, or another part of the program has waited for it.
                 return
             time.sleep(0.01)
 

@@ -52,7 +52,7 @@ class Activator(object):
             service_name, '.')
         if not mod_name:
             raise mitogen.core.CallError(
-                'a service is called by module and class, not %r',
+                'a service must be named by its module and class, not %r',
                 service_name)
         module = mitogen.core.import_module(str(mod_name))
         service = getattr(module, class_name)(router=pool.router)

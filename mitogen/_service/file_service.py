@@ -57,9 +57,9 @@ class FileService(_OfferedFiles):
     #: Steps of sending that a thread takes before it serves others.
     turn = 32
 
-    too_many_msg = 'too many files are asked for at a time'
+    too_many_msg = 'too many files are requested at the same time'
     ended_msg = 'the file service sends nothing more'
-    context_mismatch_msg = 'a file can only be sent to who asks for it'
+    context_mismatch_msg = 'a file can only be sent to the context that asks for it'
 
     def __init__(self, router):
         super(FileService, self).__init__(router)

@@ -59,7 +59,7 @@ def get_or_create_pool(size=None, router=None, context=None):
         if router is None and pool is not None:
             router = pool.router
         if router is None:
-            raise ValueError('to make a pool, a router or a context is needed')
+            raise ValueError('a pool needs a router or a context')
         _pool = Pool(
             router,
             size=size or 2,

@@ -24,7 +24,7 @@ class PushFileService(Service):
     the way, and keeps them in memory there. The file is read where it is first
     asked for by :meth:`propagate_to`.
     """
-    lost_msg = 'the file %r will not come: nobody is left to bring it'
+    lost_msg = 'the file %r will not arrive: no context is left that could send it'
 
     def __init__(self, **kwargs):
         super(PushFileService, self).__init__(**kwargs)

@@ -31,8 +31,8 @@ _TEXTS = {b'X': struct.Struct('<L'), b'\x8c': struct.Struct('<B')}
 #: Opcode that keeps the text before it for later -> bytes that it takes.
 _NOTES = {b'q': 2, b'r': 5, b'\x94': 1}
 
-_no_call_msg = 'this is no service call'
-_too_long_msg = 'the call is refused: it has %d bytes, and may have %d'
+_no_call_msg = 'this is not a service call'
+_too_long_msg = 'the call is refused: its size is %d bytes, and the limit is %d'
 
 
 def _read_name(data, at):

@@ -398,7 +398,7 @@ class _Window(object):
 
     def _note(self, taken):
         if not isinstance(taken, int) or not self._taken <= taken <= self._taken + len(self._sizes):
-            raise mitogen.core.StreamError('the reader of a stream says that it has taken what was not sent')
+            raise mitogen.core.StreamError('the reader of a stream acknowledged items that were not sent')
         while self._taken < taken:
             self._bytes -= self._sizes.popleft()
             self._taken += 1

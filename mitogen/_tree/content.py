@@ -54,7 +54,7 @@ class Content:
             raise NoTree('data of no file')
         self._done += len(data)
         if self._done > self._size >= 0:
-            raise self._error('more of it came than was announced')
+            raise self._error('more data arrived than was announced')
         self._limited(self._done)
         self._found += data
 
@@ -65,7 +65,7 @@ class Content:
         raise self._error('it is a folder')
 
     def _other(self, *args: Any) -> None:
-        raise NoTree('an item of something else')
+        raise NoTree('an item that is not part of a file')
 
     def finish(self) -> bytes:
         """
@@ -74,7 +74,7 @@ class Content:
         :raises FileError: not all has come.
         """
         if not self._whole or self._done < (self._size or 0):
-            raise self._error('the end of it did not come')
+            raise self._error('the end of the file did not arrive')
         return bytes(self._found)
 
     _KINDS = {

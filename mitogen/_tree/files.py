@@ -199,7 +199,7 @@ def tempdir(host: Host, prefix: str) -> Iterator[str]:
     with _telling(host):
         path = host.call(mitogen._files.folders.make_own_folder, mitogen.core.Blob(os.fsencode(prefix)))
         if not isinstance(path, bytes):
-            raise mitogen._files.error(os.fsencode(prefix), 'what comes is no path')
+            raise mitogen._files.error(os.fsencode(prefix), 'the host sent something that is not a path')
     try:
         yield os.fsdecode(bytes(path))
     finally:

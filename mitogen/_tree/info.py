@@ -103,4 +103,4 @@ def ask(host: Host) -> HostInfo:
         if type(pid) is int and all(isinstance(it, (str, bytes)) and len(it) <= TEXT_MAX for it in facts.values()):
             texts = {name: mitogen.core.to_text(fact) for name, fact in facts.items()}
             return HostInfo(pid=pid, _host=host, **texts)
-    raise mitogen.core.StreamError('the host sent what are no facts')
+    raise mitogen.core.StreamError('the answer of the host does not describe the host')

@@ -100,7 +100,7 @@ class Observed:
                 if there is not None:
                     steps.append((there, self._name, _only_text(task.headers)))
             except Exception:
-                LOG.exception('an observer failed at the begin of %s', self._name)
+                LOG.exception('an observer failed at the start of %s', self._name)
         return steps
 
     def make_msg(self) -> Any:

@@ -165,7 +165,7 @@ def _checked(item: Any) -> tuple[int, Any]:
         if item[0] == END or (
                 item[0] in (STDOUT, STDERR) and isinstance(item[1], bytes) and len(item[1]) <= ITEM_MAX):
             return item
-    raise mitogen.core.StreamError('the host sent what is no output of a process')
+    raise mitogen.core.StreamError('the answer of the host is not the output of a process')
 
 
 def _exit_status(value: Any) -> int:
@@ -173,7 +173,7 @@ def _exit_status(value: Any) -> int:
     Return an exit status from a host, which may send anything, if it is valid.
     """
     if type(value) is not int or value not in STATUSES:
-        raise mitogen.core.StreamError('the host sent what is no exit status')
+        raise mitogen.core.StreamError('the answer of the host is not an exit status')
     return value
 
 

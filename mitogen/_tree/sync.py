@@ -146,14 +146,14 @@ class _Get:
         self._nothing = 0 if items or is_last is True else self._nothing + 1
         # Only calls that were on their way before the last answer have a reason to return nothing.
         if self._nothing > files.WINDOW:
-            raise mitogen._files.error(self._path, 'the files that are wanted do not come')
+            raise mitogen._files.error(self._path, 'the host does not send the files that were asked for')
         self._writer.take(items)
         self._meter.note(items)
         self._batches -= is_last is True
 
     def _checked(self, told: Any) -> Any:
         if not isinstance(told, (tuple, list)) or len(told) != 2 or not self._batches:
-            raise mitogen._files.error(self._path, 'what comes are no items')
+            raise mitogen._files.error(self._path, 'the host sent something that is not a list of items')
         return told
 
     def _ignore(self, nothing: Any) -> None:

@@ -36,7 +36,7 @@ def numbers(value: Any, count: int) -> tuple[int, ...]:
     if isinstance(value, (tuple, list)) and len(value) == count and all(
             type(number) is int and 0 <= number < 1 << 32 for number in value):
         return tuple(value)
-    raise mitogen.core.StreamError('the host sent something else than %d numbers' % (count,))
+    raise mitogen.core.StreamError('the answer of the host is not %d numbers' % (count,))
 
 
 class _Started(HostFuture):

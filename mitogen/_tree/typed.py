@@ -112,7 +112,7 @@ def travelling(host: Any, fn: Any, args: Any, kwargs: Any) -> tuple[Any, Any, An
     try:
         text.add(plain.__name__)
         if getattr(sys.modules[MAIN], plain.__name__, None) is not plain:
-            raise OSError('another one has its name')
+            raise OSError('another object has its name')
     except (OSError, SyntaxError):
         # The call will say that it has no source.
         return fn, args, kwargs

@@ -106,7 +106,7 @@ def _leave(stream, broker):
     """
     if stream is None or stream.receive_side.closed:
         return
-    LOG.warning('%s: left for another connection: a process is one context at '
+    LOG.warning('%s: disconnected for another connection: a process can be one context at '
                 'a time', stream.name)
     try:
         broker.defer(mitogen.parent._disconnect, broker, stream)

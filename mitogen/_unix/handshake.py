@@ -49,7 +49,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
         broker.start_receive(self.stream)
 
     def _on_timeout(self):
-        LOG.error('%r: client said nothing for %d seconds', self.stream,
+        LOG.error('%r: the client sent nothing for %d seconds', self.stream,
                   self.timeout)
         mitogen.parent._disconnect(self._router.broker, self.stream)
 
@@ -71,7 +71,7 @@ class HandshakeProtocol(mitogen.core.Protocol):
     def on_disconnect(self, broker):
         if self._timer is not None and self._timer.active:
             self._timer.cancel()
-            LOG.error('%r: client left after %d bytes', self.stream,
+            LOG.error('%r: the client disconnected after %d bytes', self.stream,
                       len(self._buf))
         super(HandshakeProtocol, self).on_disconnect(broker)
 

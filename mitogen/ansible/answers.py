@@ -58,7 +58,7 @@ class Reader(object):
 
     def items(self):
         if bytes(self.take(1)) != b'(':
-            raise DamagedError('an answer is no tuple')
+            raise DamagedError('an answer is not a tuple')
         count = self.number()
         if not 0 < count < 5:
             raise DamagedError('an answer has %d values' % (count,))
@@ -75,7 +75,7 @@ def content(value):
     :raises DamagedError: it has sent something else. A number would become as many bytes.
     """
     if not isinstance(value, bytes):
-        raise DamagedError('a host sent something else than bytes')
+        raise DamagedError('a host sent something that is not bytes')
     return bytes(value)
 
 
@@ -88,7 +88,7 @@ def fragment(value):
     """
     if value is not None and not (isinstance(value, tuple) and tuple(map(type, value)) == (int, str) and
                                   abs(value[0]) < 1 << 31):
-        raise DamagedError('a host sent what is no outcome of a fragment')
+        raise DamagedError('the answer of a host is not the result of a shell fragment')
     return value
 
 
@@ -100,7 +100,7 @@ def size_and_mode(value):
     """
     if not isinstance(value, (tuple, list)) or len(value) != 2 or \
             not all(type(number) is int and 0 <= number < 1 << 63 for number in value):
-        raise DamagedError('a host sent what is no size of a file')
+        raise DamagedError('the answer of a host is not the size of a file')
     return value[0], value[1] & 0o777
 
 

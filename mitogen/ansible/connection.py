@@ -114,7 +114,7 @@ class Mixin(object):
         """
         words = split(cmd)
         if not self._can_be_fast() or words is None:
-            raise FallBack('this is not for a shell of UNIX')
+            raise FallBack('this is not for a POSIX shell')
         text = words[2] if len(words) == 3 and words[1] == '-c' else cmd
         if text.endswith(SLEEP):
             text = text[:-len(SLEEP)]

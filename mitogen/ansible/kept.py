@@ -100,6 +100,6 @@ def read(path, stamp):
             raise ValueError('others may write to %s' % (path,))
         found, texts, answers = marshal.loads(fp.read())
     if found != stamp:
-        raise ValueError('it is of other files')
+        raise ValueError('it was made from other files')
     return texts, answers
 

@@ -255,10 +255,10 @@ def test_a_disk_that_is_full_keeps_what_it_had(tmp_path):
 @pytest.mark.once
 @pytest.mark.parametrize('args, text', [
     (['/', 'web1:/srv', '-j', '0'], 'at least 1'),
-    (['/'], 'where to'),
+    (['/'], 'a source and a destination'),
     (['/', '/tmp'], 'write HOST:PATH'),
-    (['web1:/a', 'web2:/a'], 'copy to a folder here first'),
-    (['web1:/a', '/', 'web1:/b'], 'first comes what to copy'),
+    (['web1:/a', 'web2:/a'], 'copy to a local folder first'),
+    (['web1:/a', '/', 'web1:/b'], 'sources come first'),
     (['/no/such/file', 'web1:/b'], 'no such file here'),
     (['/', 'nosuch:x:/b'], 'is none of'),
     ([], 'usage')])

@@ -62,14 +62,14 @@ def test_a_value_that_is_no_json_costs_no_other_host_its_result(command, monkeyp
 @pytest.mark.parametrize('item', [5, (1,), (1, 2, 3), (7, b'x'), ([], b'x'), (1, u'text'), (2, None), (True, b'x'),
                                   (1, b'x' * (running.ITEM_MAX + 1))], ids=lambda item: repr(item)[:20])
 def test_what_is_no_output_is_an_error_of_ours(host, item):
-    with pytest.raises(mitogen.core.StreamError, match='no output'):
+    with pytest.raises(mitogen.core.StreamError, match='is not the output of a process'):
         told(host, item).follow({1: len, 2: len})
 
 
 @pytest.mark.parametrize('value', [u'7', None, [], True, 1 << 32, -10 ** 5000], ids=lambda value: type(value).__name__)
 def test_what_is_no_exit_status_is_an_error_of_ours(host, monkeypatch, value):
     monkeypatch.setattr(running, 'start_process', lambda *args, **kwargs: told(host, (0, value)))
-    with pytest.raises(mitogen.core.StreamError, match='no exit status'):
+    with pytest.raises(mitogen.core.StreamError, match='is not an exit status'):
         host.run(['true'])
 
 

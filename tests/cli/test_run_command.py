@@ -149,7 +149,7 @@ def test_a_command_over_its_time(command):
 
 @pytest.mark.parametrize('args, text', [
     (['run', HERE], 'there is nothing to run'),
-    (['run', HERE, '-c', 'x', '-m', 'y'], 'exclude each other'),
+    (['run', HERE, '-c', 'x', '-m', 'y'], 'cannot be used together'),
     (['run', HERE, '--', 'missing.py'], 'No such file'),
     (['run', HERE, '-m', 'x', '--stdin'], 'is for commands'),
     (['run', HERE, '-c', 'x', '-t'], 'is for commands'),

@@ -88,7 +88,7 @@ def test_a_shell_is_for_one_host(command):
 def test_a_host_that_answers_something_else(command, monkeypatch):
     monkeypatch.setattr(mitogen._console, 'begin', lying_host.facts)
     status, out, err = command('1\n', 'local:')
-    assert status == 255 and 'no console' in err and '\x1b' not in out + err
+    assert status == 255 and 'does not start a console' in err and '\x1b' not in out + err
 
 
 @pytest.mark.once
@@ -99,7 +99,7 @@ def test_answers_that_are_none_are_refused():
 
         def options(self, **options):
             return self
-    with pytest.raises(mitogen.core.StreamError, match='no console'):
+    with pytest.raises(mitogen.core.StreamError, match='does not start a console'):
         sessions.Session(Liar(), [])
     session = object.__new__(sessions.Session)
     session._host = Liar()
@@ -118,7 +118,7 @@ def test_a_console_has_a_handle_and_a_short_banner():
     liar = Liar()
     for handle in -1, 1 << 32, 10 ** 5000, True, u'5', None:
         liar.told = handle, u'Python'
-        with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+        with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
             sessions.Session(liar, [])
     liar.told = 5, lying_host.LIE * 100000
     banner = sessions.Session(liar, []).banner

@@ -76,7 +76,7 @@ def test_the_share_of_a_process_is_that_of_the_time_between_two_samples():
 def test_a_host_that_sends_something_else(command, monkeypatch):
     monkeypatch.setattr(mitogen._processes, 'samples', lying_host.no_samples)
     status, out, err = command(*QUICK + (HERE,))
-    assert status == 1 and 'no sample' in out and '\x1b' not in out + err
+    assert status == 1 and 'is not a list of its processes' in out and '\x1b' not in out + err
 
 
 @pytest.mark.once

@@ -120,7 +120,7 @@ def test_a_wrong_command_line(command, tmp_path):
 def test_a_host_that_tells_something_else(command, monkeypatch):
     monkeypatch.setattr(mitogen._links, 'links', lying_host.no_links)
     status, out, err = command('--timeout', '60', HERE)
-    assert status == 0 and 'it told what is no report' in out and '\x1b' not in out + err
+    assert status == 0 and 'its report cannot be read' in out and '\x1b' not in out + err
 
 
 @pytest.mark.once
@@ -140,7 +140,7 @@ def test_a_host_is_believed_about_those_behind_it_only():
     text = '\n'.join(tree.lines(root, paint.Paint()))
     assert not set(text) & set('\x1b\x9b\u202e') and len(text.splitlines()) == 4
     for bad in None, [], {}, report(None), report({'id': 2}), dict(report(), links=7), report(dict(link(2), bytes_in='x')):
-        with pytest.raises(ValueError, match='no report'):
+        with pytest.raises(ValueError, match='its report cannot be read'):
             tree.Node(5, 'bad', routes=frozenset([2])).take(bad, {5})
 
 
@@ -167,7 +167,7 @@ def test_a_list_that_is_in_many_links_is_read_a_limited_number_of_times(monkeypa
     monkeypatch.setattr(tree, 'NODES_MAX', 10)
     told = report(2, [7] * 5)
     told['links'] = [dict(told['links'][0], id=i) for i in (2, 3, 4)]
-    with pytest.raises(ValueError, match='no report'):
+    with pytest.raises(ValueError, match='its report cannot be read'):
         tree.Node(5, 'bad', routes=frozenset([2, 3, 4])).take(told, {5})
 
 

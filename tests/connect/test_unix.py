@@ -164,7 +164,7 @@ def test_a_client_that_leaves_is_no_trouble(listener, router, data):
         sock.connect(listener.protocol.path)
         sock.sendall(data)
         sock.close()
-        logs.wait('left after %d bytes' % len(data))
+        logs.wait('disconnected after %d bytes' % len(data))
     assert not is_path_dead(listener.protocol.path)
 
 
@@ -194,7 +194,7 @@ def test_a_silent_client_is_cut_off(listener, router, monkeypatch):
         # Others are served meanwhile.
         assert router.broker.defer_sync(lambda: 5) == 5
         assert sock.recv(1) == b''
-        assert logs.find('said nothing')
+        assert logs.find('sent nothing')
     sock.close()
 
 

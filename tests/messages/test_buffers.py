@@ -179,7 +179,7 @@ def test_an_array_of_another_order_of_bytes_has_the_same_numbers():
 
 def test_a_reader_without_numpy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, 'numpy', None)
-    with pytest.raises(StreamError, match='an array of numpy came, and cannot be read'):
+    with pytest.raises(StreamError, match='a numpy array arrived and cannot be read'):
         read(pickle_of(b'1', 'ndarray', '|i1', (1,)))
     # The other buffers travel without numpy.
     assert there_and_back(memoryview(b'x')) == b'x'
@@ -190,5 +190,5 @@ def test_other_pythons_read_arrays(router, name, numpy):
     child = router.local(python_path=pythons.find_python(name))
     assert child.call(buffer_targets.total, array.array('q', [1, 2, 3])) == 6
     child.call(buffer_targets.forget_numpy)
-    with pytest.raises(mitogen.core.CallError, match='an array of numpy came, and cannot be read'):
+    with pytest.raises(mitogen.core.CallError, match='a numpy array arrived and cannot be read'):
         child.call(buffer_targets.total, numpy.ones(3))

@@ -146,16 +146,16 @@ def test_a_host_gives_no_file_the_power_of_its_owner(host, tmp_path, lies):
 @pytest.mark.parametrize('lists, text', [
     ([[(FILE, b'x', 0o644, 1 << 40)]], 'it has more than'),
     ([[(FILE, b'x', 0o644, -1), (DATA, b'x' * 60)], [(DATA, b'x' * 60)]], 'it has more than'),
-    ([[(FILE, b'x', 0o644, 3), (DATA, b'xxxx')]], 'more of it came than was announced'),
-    ([[(FILE, b'x', 0o644, 3), (DATA, b'xx'), (DONE,)]], 'the end of it did not come'),
-    ([[(FILE, b'x', 0o644, 3), (DATA, b'xxx')]], 'the end of it did not come'),
+    ([[(FILE, b'x', 0o644, 3), (DATA, b'xxxx')]], 'more data arrived than was announced'),
+    ([[(FILE, b'x', 0o644, 3), (DATA, b'xx'), (DONE,)]], 'the end of the file did not arrive'),
+    ([[(FILE, b'x', 0o644, 3), (DATA, b'xxx')]], 'the end of the file did not arrive'),
     ([ONE + ONE], 'no file: more than one'),
     ([[(DATA, b'x')]], 'no file: data of no file'),
-    ([[(FILE, b'x', 0o644, 3), (DATA, u'xxx')]], 'no file: an item of no known form'),
+    ([[(FILE, b'x', 0o644, 3), (DATA, u'xxx')]], 'no file: an item of an unknown kind'),
     ([[TOP]], 'it is a folder'),
-    ([[(LINK, b'x', b'y')]], 'no file: an item of something else'),
+    ([[(LINK, b'x', b'y')]], 'no file: an item that is not part of a file'),
     ([7], 'no file: no list'),
-    ([], 'the end of it did not come')])
+    ([], 'the end of the file did not arrive')])
 def test_what_is_no_small_file_is_not_taken_for_one(host, lies, lists, text):
     lies(*lists)
     with pytest.raises(mitogen.FileError, match=text):
@@ -171,7 +171,7 @@ def test_the_number_of_what_is_opened_is_no_long_text(host, tmp_path, monkeypatc
     (tmp_path / 'file').write_bytes(b'x')
     for use in (lambda: host.get('/any', tmp_path / 'target'), lambda: host.read_bytes('/any'),
                 lambda: host.put(tmp_path / 'file', '/any'), lambda: host.write_bytes('/any', b'x')):
-        with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+        with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
             use()
     assert os.listdir(str(tmp_path)) == ['file']
 
@@ -186,7 +186,7 @@ def test_names_that_are_told_of_have_a_limit(host, lies, tmp_path, caplog):
 
 def test_names_in_an_error_cannot_write_on_a_terminal(host, lies, tmp_path, monkeypatch):
     lies([TOP, (FILE, b'\x1b[2J\n', 0o644, 1), (DATA, b'xx')])
-    with pytest.raises(mitogen.FileError, match='more of it came') as caught:
+    with pytest.raises(mitogen.FileError, match='more data arrived') as caught:
         host.get('/any', tmp_path / 'target')
     assert not set(str(caught.value)) & set('\x1b\n')
     monkeypatch.setattr(mitogen._files.opened, 'start_reading', file_targets.fail_loudly)
@@ -199,7 +199,7 @@ def test_names_in_an_error_cannot_write_on_a_terminal(host, lies, tmp_path, monk
 def test_a_folder_that_has_no_path(host, monkeypatch, value):
     monkeypatch.setattr(mitogen._files.folders, 'make_own_folder', file_targets.give_back)
     monkeypatch.setattr(mitogen.core, 'Blob', lambda data: value)
-    with pytest.raises(mitogen.FileError, match='what comes is no path'):
+    with pytest.raises(mitogen.FileError, match='the host sent something that is not a path'):
         with host.tempdir():
             pass
 

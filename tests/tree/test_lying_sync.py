@@ -167,7 +167,7 @@ def test_a_host_has_nothing_removed_outside_of_the_target(host, tmp_path, lies, 
 def test_a_host_that_tells_no_number_of_what_it_removed_is_an_error(host, tmp_path, monkeypatch):
     (tmp_path / 'file').write_bytes(b'x')
     monkeypatch.setattr(mitogen._files.opened, 'finish_writing', lying_host.a_long_text)
-    with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+    with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
         host.sync(tmp_path / 'file', tmp_path / 'target')
 
 
@@ -181,7 +181,7 @@ def test_what_is_no_list_of_items_is_an_error(host, tmp_path, lies, told):
 @pytest.mark.parametrize('told', [None, ([], False)])
 def test_a_host_that_sends_nothing_without_end_is_an_error(host, tmp_path, lies, told):
     lies([[TOP, OFFERED, (UP,)]], [told] * 1000)
-    with pytest.raises(mitogen.FileError, match='the files that are wanted do not come'):
+    with pytest.raises(mitogen.FileError, match='the host does not send the files that were asked for'):
         host.sync_from('/any', tmp_path / 'target')
 
 
@@ -234,7 +234,7 @@ def test_answers_that_are_none_have_nothing_read(host, tmp_path, lies, monkeypat
     read = []
     monkeypatch.setattr(mitogen._files.sync_source, 'read_at', lambda *args: read.append(args))
     lies([answers])
-    with pytest.raises(mitogen.FileError, match='does not answer what was offered'):
+    with pytest.raises(mitogen.FileError, match='do not match the files'):
         host.sync(tmp_path / 'source', tmp_path / 'target')
     assert read == [] and not (tmp_path / 'target').exists()
 
@@ -244,6 +244,6 @@ def test_the_number_of_what_is_opened_is_no_long_text(host, tmp_path, monkeypatc
     for name in 'start_sending', 'start_receiving':
         monkeypatch.setattr(mitogen._files.sync_opened, name, lying_host.a_long_text)
     for use in lambda: host.sync(tmp_path / 'file', '/any'), lambda: host.sync_from('/any', tmp_path / 'target'):
-        with pytest.raises(mitogen.core.StreamError, match='something else than 1 numbers'):
+        with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
             use()
     assert os.listdir(str(tmp_path)) == ['file']

@@ -223,11 +223,11 @@ def test_an_observer_that_fails_does_not_stop_the_task(host, whole):
     try:
         with testlib.LogCapture('mitogen.tree') as logs:
             assert host.call(observed_targets.double, 1) == 2
-            logs.wait('at the begin of observed_targets.double')
+            logs.wait('at the start of observed_targets.double')
             logs.wait('at the end of observed_targets.double')
             assert host.call(observed_targets.double, 1) == 2
         assert len(begun) == 2
-        assert [type(record.exc_info[1]) for record in logs.find('at the begin')] == [TypeError, ValueError]
+        assert [type(record.exc_info[1]) for record in logs.find('at the start')] == [TypeError, ValueError]
     finally:
         stop()
     assert host.call(observed_targets.double, 1) == 2

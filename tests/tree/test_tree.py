@@ -313,7 +313,7 @@ def test_facts_about_a_host_and_its_link(host, monkeypatch):
     for lie in (None, {}, {'pid': 'x'}, dict(facts, pid=True), dict(facts, user='x' * 1001), dict(facts, core=5),
                 dict(facts, core=None)):
         monkeypatch.setattr(mitogen._facts, 'about', functools.partial(targets.identity, lie))
-        with pytest.raises(mitogen.core.StreamError, match='no facts'):
+        with pytest.raises(mitogen.core.StreamError, match='does not describe the host'):
             mitogen._tree.info.ask(host)
 
 

@@ -132,7 +132,7 @@ def test_a_long_call_that_does_not_begin_with_its_names_is_refused(cast):
     """
     name = cast.name('Offers').encode()
     head = b'\x80\x02}0X' + bytes([len(name), 0, 0, 0]) + name + b'X\x05\x00\x00\x00small'
-    for rest, text in (b'}\x87.', 'small'), (b'}0' * 5000 + b'}\x87.', 'no service call'):
+    for rest, text in (b'}\x87.', 'small'), (b'}0' * 5000 + b'}\x87.', 'this is not a service call'):
         data = (head + rest).decode('latin-1')
         assert text in cast.answers([dict(call(u'', u''), data=data)])[0]
 
@@ -143,7 +143,7 @@ def test_a_call_that_begins_as_another_one_is_refused(cast):
     """
     service = cast.services['Offers']
     order = names(service.name(), u'order')[2:]
-    assert 'no service call' in cast.answer(service.name(), u'small', b'00' + order + b'}\x87.')
+    assert 'this is not a service call' in cast.answer(service.name(), u'small', b'00' + order + b'}\x87.')
 
 
 @pytest.mark.parametrize('waiting', [False, True], ids=['at once', 'behind others'])
