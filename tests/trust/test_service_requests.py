@@ -158,12 +158,12 @@ def test_a_call_without_authority_has_a_length(cast, waiting):
         cast.liar.send(frames=[call(offers.name(), u'note', reply_to=6)] * 40)
     for size in 20000, 200000:
         answer = cast.answer(offers.name(), u'small', b'}' + b'0}' * (size // 2) + b'\x87.')
-        assert 'and may have 10000' in answer
+        assert 'and the limit is 10000' in answer
     assert cast.router.stats()['refusals'] == {'service_call_bytes': 2}
     offers.gate.set()
     with pytest.raises(CallError) as caught:
         sibling.call(service_targets.call_service, cast.router.myself(), offers.name(), u'small', padding=u'x' * 20000)
-    assert 'and may have 10000' in str(caught.value)
+    assert 'and the limit is 10000' in str(caught.value)
     with pytest.raises(CallError) as caught:
         cast.router.myself().call_service(offers.name(), u'small', padding=u'x' * 20000)
     assert 'padding' in str(caught.value)
