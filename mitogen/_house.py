@@ -43,7 +43,7 @@ PARTS = {
     'parent': [
         'base', 'errors', 'tracebacks', 'nonce', 'terminal', 'argv', 'timers',
         'pollers', 'sleeper', 'shipping', 'core_texts', 'first_stage', 'process', 'popen', 'pty',
-        'reaper', 'lines', 'handshake', 'options', 'failure', 'launch',
+        'reaper', 'lines', 'child_stream', 'handshake', 'options', 'failure', 'launch',
         'connection', 'belonging', 'unsendable', 'lent', 'calls', 'context', 'losses', 'room', 'requests',
         'grants', 'routes', 'id_allocator', 'announcement', 'forwarder', 'module_forwarder',
         'resource_forwarder', 'router', 'upgrade', 'keys', 'depth', 'guard',

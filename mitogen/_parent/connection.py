@@ -371,9 +371,13 @@ class Connection(_Launch):
         self._tell_words()
         self._on_stream_closed()
 
-    #: Seconds to wait for a process whose stream has just ended, for those who
-    #: wait for it want to know how. Its files are closed the moment before.
-    _end_waits = (0, 0.0002, 0.0005, 0.001)
+    def _waits_for_process(self):
+        """
+        Return whether the end of the child's stream is most likely the end of
+        the process, whose status is then waited for. Broker thread.
+        """
+        return (self._stage is self.STAGE_READY and not self.detached and
+                self.child_is_immediate_subprocess)
 
     def _tell_end(self):
         """
@@ -390,13 +394,9 @@ class Connection(_Launch):
         if words:
             self.context._last_words = words
         status = None
-        if self.child_is_immediate_subprocess and \
-                getattr(self._router.broker, '_alive', True):
-            for seconds in self._end_waits:
-                time.sleep(seconds)
-                status = self.proc.poll()
-                if status is not None:
-                    break
+        if self.child_is_immediate_subprocess:
+            # The stream has waited for that.
+            status = self.proc.poll()
         if status is None:
             mitogen.core.listen(self.proc, 'exit', self._on_proc_exit)
         else:

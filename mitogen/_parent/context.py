@@ -88,6 +88,9 @@ class Context(mitogen.core.Context):
         # place: when the context disconnects, when there is no way to it any
         # more, and when it refuses.
         handle = router.add_handler(on_dead, persist=False, respondent=self)
+        stream = router.stream_by_id(self.context_id)
+        if stream is not None and stream.protocol.remote_id == self.context_id:
+            stream.asked = True
         try:
             self.send(mitogen.core.Message(handle=mitogen.core.SHUTDOWN,
                                            reply_to=handle))

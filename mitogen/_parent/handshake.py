@@ -9,7 +9,7 @@ import re  # house
 
 import mitogen.core  # house
 from mitogen.core import b  # house
-from mitogen.parent import LineLoggingProtocolMixin, LOG, _printable_line, RegexProtocol, _ship_choice  # house
+from mitogen.parent import _ChildStream, LineLoggingProtocolMixin, LOG, _printable_line, RegexProtocol, _ship_choice  # house
 
 
 class BootstrapProtocol(RegexProtocol):
@@ -23,6 +23,8 @@ class BootstrapProtocol(RegexProtocol):
 
     :param mitogen.core.Broker broker: whose thread calls us.
     """
+    stream_class = _ChildStream
+
     EC0_MARKER = b('MITO000')
     EC1_MARKER = b('MITO001')
     EC2_MARKER = b('MITO002')

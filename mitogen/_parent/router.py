@@ -11,9 +11,9 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 from mitogen.core import to_text  # house
-from mitogen.parent import _error_text, _handle, _native_str, _note_router, _raise_foreign, ChildIdAllocator, ConnectError, Context  # house
-from mitogen.parent import get_connection_class, LOG, make_secret, ModuleForwarder, ResourceForwarder  # house
-from mitogen.parent import _Losses, _Room, RouteMonitor  # house
+from mitogen.parent import _error_text, _handle, _native_str, _note_router, _raise_foreign, ChildIdAllocator, ConnectError  # house
+from mitogen.parent import Context, get_connection_class, LOG, make_secret, ModuleForwarder, ResourceForwarder  # house
+from mitogen.parent import _ChildStream, _Losses, _Room, RouteMonitor  # house
 
 
 def _connection_method(name):
@@ -252,6 +252,8 @@ class Router(mitogen.core.Router):
         once if the context is not at the other end of a stream of ours.
         """
         def disconnect():
+            if isinstance(stream, _ChildStream):
+                stream.end()
             stream.on_disconnect(self.broker)
 
         for stream in self.get_streams():

@@ -483,6 +483,86 @@ def test_it_tells_of_bad_data(router):
     assert detail.endswith("with the connection 'peer': it sent what is no message")
 
 
+def watch_looks(router, child, looks, seen=None):
+    """
+    Have the stream to a child look at its process after each of some waits. If `seen` is given,
+    each look appends to it, and sees a process that runs.
+    """
+    stream = router.stream_by_id(child.context_id)
+    stream.first_looks, stream.looks = (0,), looks
+    if seen is not None:
+        proc, poll = stream.conn.proc, stream.conn.proc.poll
+
+        def look():
+            seen.append(stream._waits)
+            return None if stream._waits else poll()
+
+        proc.poll = look
+    return stream
+
+
+@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGSEGV])
+def test_a_call_that_waits_tells_how_the_process_ended(router, signum):
+    with testlib.LogCapture('') as logs:
+        child = router.local(name=u'bob')
+        child.call(os.write, 2, b'these words\n')
+        logs.wait('these words')
+    grandchild = router.local(via=child, name=u'below')
+    # However slow the machine is.
+    watch_looks(router, child, [0.001] * 60000)
+    pid = child.call(os.getpid)
+    calls = [context.call_async(targets.sleep, 600) for context in (child, grandchild)]
+    os.kill(pid, signum)
+    details = []
+    for call in calls:
+        with pytest.raises(ChannelError) as caught:
+            call.get(timeout=60)
+        details.append(caught.value.detail)
+        assert '; the process exited due to signal %d (%s)' % (signum, signal.Signals(signum).name) in details[-1]
+    assert details[0].endswith('\nLast lines of its stderr:\n  these words')
+
+
+def test_a_process_that_seems_to_go_on_is_waited_for_a_number_of_times(router):
+    child, other = router.local(name=u'bob'), router.local(name=u'other')
+    seen = []
+    pid = watch_looks(router, child, [0.001] * 7, seen).conn.proc.pid
+    call = child.call_async(targets.sleep, 600)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ChannelError) as caught:
+        call.get(timeout=60)
+    assert seen[:8] == [True] * 8 and not any(seen[8:])
+    # It was known by then, as nobody pretended any more.
+    assert 'signal 9' in caught.value.detail
+    assert other.call(os.getpid)
+
+
+@pytest.mark.parametrize('end', ['disconnect', 'shutdown'])
+def test_nobody_waits_for_a_process_whose_stream_we_close(router, end):
+    child, other = router.local(name=u'bob'), router.local(name=u'other')
+    seen = []
+    stream = watch_looks(router, child, [0] + [600] * 7, seen)
+    call = child.call_async(targets.sleep, 600)
+    os.kill(stream.conn.proc.pid, signal.SIGKILL)
+    testlib.wait_for(lambda: len(seen) == 2)
+    # Others are served meanwhile.
+    assert other.call(os.getpid)
+    if end == 'disconnect':
+        router.disconnect(child)
+        assert stream.receive_side.closed
+    else:
+        router.broker.shutdown()
+    with pytest.raises(ChannelError):
+        call.get(timeout=60)
+
+
+def test_nobody_waits_for_a_process_that_was_asked_to_end(router):
+    child = router.local(name=u'bob')
+    seen = []
+    watch_looks(router, child, [600], seen)
+    child.shutdown(wait=True)
+    assert True not in seen
+
+
 def later_error_of(child, told):
     """
     Return the error of a call to a context that there is no way to, once its detail has what is
