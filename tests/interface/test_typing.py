@@ -70,11 +70,13 @@ def checked(tmp_path_factory):
 
 
 @pytest.mark.once
+@pytest.mark.seconds(900)
 def test_a_typed_program_passes_the_strict_checks(checked):
     assert 'typing_usage.py' not in checked
 
 
 @pytest.mark.once
+@pytest.mark.seconds(900)
 def test_each_wrong_line_of_a_program_is_refused_and_no_other(checked):
     with open(WRONG) as fp:
         wrong = {number for number, line in enumerate(fp, 1) if line.endswith('# wrong\n')}
@@ -82,6 +84,7 @@ def test_each_wrong_line_of_a_program_is_refused_and_no_other(checked):
 
 
 @pytest.mark.once
+@pytest.mark.seconds(900)
 @pytest.mark.skipif(not os.path.isdir(os.path.join(places.ROOT, 'examples')), reason='needs the source tree')
 def test_the_examples_use_the_interface_as_the_stubs_have_it(checked):
     assert len(examples()) > 3
@@ -92,6 +95,7 @@ def test_the_examples_use_the_interface_as_the_stubs_have_it(checked):
     assert errors == [], checked
 
 
+@pytest.mark.seconds(900)
 def test_the_stubs_agree_with_the_package(tmp_path):
     # With the running core: a class that it replaces must look like its twin. Modules one by one,
     # as some have no stub. Nothing else is let through.

@@ -12,7 +12,7 @@ import pytest
 from both_cores import REPORT
 
 #: Seconds one test may take, set-up and tear-down included.
-TEST_SECONDS = float(os.environ.get('MITOGEN_TEST_SECONDS', '120'))
+TEST_SECONDS = float(os.environ.get('MITOGEN_TEST_SECONDS', '300'))
 
 STDERR = pytest.StashKey()
 

@@ -53,7 +53,7 @@ def patience():
     Return how many seconds a test may wait for what is sure to come: half of what it may take as a
     whole, which is more where all is slow, as under a sanitizer.
     """
-    return float(os.environ.get('MITOGEN_TEST_SECONDS', '120')) / 2
+    return float(os.environ.get('MITOGEN_TEST_SECONDS', '300')) / 2
 
 
 def is_running(pid):
