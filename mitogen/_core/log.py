@@ -56,16 +56,30 @@ class LazyLogger(object):
         """Return an attribute of the real logger."""
         if (self.name, attr) in self._deleted:
             raise AttributeError(attr)
-        func = getattr(_module('logging').getLogger(self.name), attr)
+        logging = _module('logging')
+        # A thread may have the lock of `logging` and wait for the broker thread meanwhile, to
+        # import a handler that a configuration names. The broker thread must not wait for the lock.
+        logger = logging.root.manager.loggerDict.get(self.name)
+        if not isinstance(logger, logging.Logger):
+            logger = logging.getLogger(self.name)
+        func = getattr(logger, attr)
         if attr not in ('debug', 'info', 'warning', 'warn', 'error',
                         'exception', 'critical', 'fatal'):
             return func
+        # None has the name `EXCEPTION`.
+        level = getattr(logging, attr.upper(), 0)
 
-        def guarded(*args, **kwargs):
+        def guarded(msg, *args, **kwargs):
+            if level and not logging.root.manager.disable < level >= logger.getEffectiveLevel():
+                return
             if sys.version_info > (3, 8):
                 kwargs.setdefault('stacklevel', 2)
             try:
-                func(*args, **kwargs)
+                if not level or level in getattr(logger, '_cache', (level,)):
+                    func(msg, *args, **kwargs)
+                else:
+                    # The method would ask, with the lock, whether the level is on.
+                    logger._log(level, msg, args, **kwargs)
             except Exception:
                 # A handler raised. The broker thread logs, too, and must not end.
                 _module('traceback').print_exc()

@@ -128,3 +128,20 @@ def test_a_link_that_is_cut_during_an_import(router, make, tmp_path):
         testlib.wait_for(lambda: proc.poll() is not None)
     finally:
         del sys.modules['bad_orphan']
+
+
+@pytest.mark.parametrize('name', ['python2.7', 'python3.8', 'python3.13'])
+def test_a_handler_that_a_configuration_of_logging_names(router, make, name):
+    # `dictConfig` has the lock of `logging` while it imports. The child's broker thread logs.
+    make(dict(
+        [('bad_handler%d.py' % n, 'from bad_base%d import Base as Handler\n' % n) for n in range(2)] +
+        [('bad_base%d.py' % n, 'import logging\nclass Base(logging.Handler):\n    pass\n') for n in range(2)],
+        **{'bad_configured.py': 'import logging.config\n'
+                                'def configure(n, level):\n    logging.config.dictConfig({"version": 1, "handlers": '
+                                '{"h": {"class": "bad_handler%d.Handler" % n}}, "loggers": {"mitogen": {"level": level}}})\n'
+                                '    return True\n'}))
+    child = router.local(python_path=pythons.find_python(name))
+    for n, level in enumerate(['DEBUG', 'ERROR']):
+        receiver = child.call_async(closure_child.value_in, 'bad_configured', 'configure(%d, %r)' % (n, level))
+        # It would wait for ever.
+        assert receiver.get(timeout=60).unpickle() is True
