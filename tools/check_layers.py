@@ -61,6 +61,7 @@ PACKAGE = [
     ['select', 'limits', 'debug', 'os_fork', '_tasks', '_buffers', '_typed', '_values', '_distributions', '_folders',
      '_kept_archives', '_private_folder', '__main__'],
     ['service', 'values', '_files', '_freight', '_running', '_spawning', '_console', '_processes', '_links', '_facts'],
+    ['_promises'],
     ['parent'],
     ['_core_shipment'],
     ['master'],

@@ -57,8 +57,8 @@ class Importer(_Fetcher):
         #: one fails without a request.
         MITOGEN_PKG_CONTENT = [
             '_buffers', '_console', '_distributions', '_facts', '_files', '_folders', '_freight', '_kept_archives',
-            '_links', '_private_folder', '_processes', '_running', '_spawning', '_tasks', '_tree', '_typed', '_values',
-            'aio', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
+            '_links', '_private_folder', '_processes', '_promises', '_running', '_spawning', '_tasks', '_tree', '_typed',
+            '_values', 'aio', 'ansible', 'buildah', 'compat', 'core', 'debug', 'doas', 'docker',
             'fakessh', 'fork', 'imports', 'incus', 'jail', 'kubectl', 'limits', 'lxc', 'lxd',
             'master', 'minify', 'os_fork', 'otel', 'parent', 'podman', 'profiler', 'prometheus',
             'select', 'service', 'setns', 'srun', 'ssh', 'su', 'sudo', 'unix', 'utils', 'values',
@@ -404,6 +404,8 @@ class Importer(_Fetcher):
         self._settle()
         path, local = self._path_of(spec.name), spec.loader_state
         spec.loader_state = None
+        if 'mitogen._promises' in self._cache[spec.name][4] and path:
+            path = import_module('mitogen._promises')._promise(self, spec.name, path)
         if path and path[-1:] != '/':
             spec.origin, spec.has_location = path, True
         if local and spec.origin is None:

@@ -96,9 +96,10 @@ class _Limits(object):
     #: have no limit.
     shipped_bytes = 16777216
 
-    #: Bytes of the data of a distribution that travels whole only since its
-    #: modules look for data by path. 16 times as much if there is little else
-    #: in it.
+    #: Bytes of the data of a distribution that travels whole, as soon as a
+    #: child imports it, only since its modules look for data by path. 16 times
+    #: as much if there is little else in it. One with more data travels when
+    #: the child looks for a file of it.
     shipped_data_bytes = 4194304
 
     #: How many times a master hands a peer a block of 1,000 context ids, which

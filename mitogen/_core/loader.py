@@ -36,6 +36,9 @@ if _SELDOM:
 
         :param path: beside the `__file__` of the package.
         :raises OSError: there is none."""
+        promises = vars(self).get('_promises')
+        if promises:
+            path = promises.at_parent(path)
         best = name = ''
         for package in list(self._present):
             if not self.is_package(package):

@@ -78,7 +78,8 @@ class _DistributionFiles(object):
     :param tags: of its wheel.
     :param files: dict of path -> bytes, :data:`None` if that is not known.
     """
-    #: Bytes of modules that are looked through, if there is no data.
+    #: Bytes of modules that are looked through. Those of a larger distribution with data are taken
+    #: to look for it.
     most_text = 1048576
 
     #: A distribution with this many bytes of data for each byte of code is of no use without its
@@ -93,7 +94,7 @@ class _DistributionFiles(object):
                           if not _OUTSIDE_RE.search(path))
         #: Module -> path, of modules that are native extensions and nothing else.
         self.natives = dict(self._find_natives())
-        self._by_path = None
+        self._by_path = self._light = None
 
     @property
     def label(self):
@@ -169,31 +170,45 @@ class _DistributionFiles(object):
         return sum(self.size_of(path) if size is None else size
                    for path, size in sizes)
 
-    def reads_by_path(self, most):
-        """
-        Tell whether its modules look for data beside themselves, as far as their
-        text says so, and whether that data is small.
+    def _texts(self):
+        return [path for path in self.files if path.endswith('.py') and '/tests/' not in path]
 
-        :param int most:
-            Bytes of data that are small. Of a distribution that has little else, more are.
+    def reads_by_path(self):
+        """
+        Tell whether its modules look for files beside themselves, as far as their text says so.
         """
         if self._by_path is None:
-            self._by_path = self._find_by_path(most)
+            self._by_path = self._find_by_path()
         return self._by_path
 
-    def _find_by_path(self, most):
-        data = self.data()
-        texts = [path for path in self.files
-                 if path.endswith('.py') and '/tests/' not in path]
-        size, code = self.size_of_all(data), self.size_of_all(texts)
-        if code > (most if data else self.most_text) or \
-                size > most * (self.much_data if size > self.little_code * code else 1):
-            return False
-        for path in texts:
-            text = self.read(path)
-            if _BY_PATH_RE.search(text) and (data or _LISTS_RE.search(text)):
+    def _find_by_path(self):
+        has_data, left = bool(self.data()), self.most_text
+        for path in self._texts():
+            try:
+                text = self.read(path)
+            except (IOError, OSError):
+                # It was removed after the installation.
+                continue
+            if _BY_PATH_RE.search(text) and (has_data or _LISTS_RE.search(text)):
                 return True
+            left -= len(text)
+            if left < 0:
+                return has_data
         return False
+
+    def is_light(self, most):
+        """
+        Tell whether it has so little code and data that a child which imports it is sent all of it.
+
+        :param int most:
+            Bytes of data that are little. Of a distribution that has little else, more are.
+        """
+        if self._light is None:
+            data = self.data()
+            size, code = self.size_of_all(data), self.size_of_all(self._texts())
+            self._light = code <= (most if data else self.most_text) and \
+                size <= most * (self.much_data if size > self.little_code * code else 1)
+        return self._light
 
     def choose(self, is_denied, with_tests):
         """

@@ -164,33 +164,37 @@ class _Freight(object):
 
     def _is_whole(self, distribution):
         """
-        Tell whether a distribution travels whole.
+        Tell whether a distribution travels whole as soon as a child imports it.
         """
         return bool(_normalize(distribution.name) in self._chosen or
                     distribution.natives or
-                    distribution.reads_by_path(self._router.limits.shipped_data_bytes))
+                    distribution.is_light(self._router.limits.shipped_data_bytes) and distribution.reads_by_path())
+
+    def _may_travel(self, distribution):
+        return self._is_whole(distribution) or distribution.reads_by_path()
 
     def find(self, fullname, path):
         """
-        Return the :class:`_Load` for a module, :data:`None` if it is served as
-        any other.
+        Return how a module travels, as a pair. First the :class:`_Load` for it, :data:`None` if it
+        is served as any other. Then whether the files of its distribution are sent once the child
+        looks for one of them.
 
         :param path: of its source, :data:`None` if there is none.
         """
         top = fullname.partition('.')[0]
         if not PY3 or top in ('mitogen', '__main__'):
-            return None
+            return None, False
         if path is None and top in getattr(sys, 'stdlib_module_names', ()):
             # An extension of Python's own. To find no distribution of it, the lists of files of all
             # would be read.
-            return None
+            return None, False
         distribution = self._find(fullname, path)
         if distribution is None:
-            return self._find_stray(fullname) if path is None else None
+            return self._find_stray(fullname) if path is None else None, False
         is_there = isinstance(distribution, _WheelFiles) or path is None or \
             os.path.abspath(path) == os.path.abspath(distribution.full_path(fullname))
         if not is_there or not self._is_whole(distribution):
-            return None
+            return None, is_there and distribution.reads_by_path()
         text = None
         if fullname == distribution.outermost(fullname):
             text = _STUB % (fullname, distribution.label)
@@ -198,7 +202,7 @@ class _Freight(object):
             text = _REFUSAL % (fullname, distribution.label,
                                _NOT_HERE % (distribution.label,))
         return _Load(distribution, distribution.full_path(fullname),
-                     distribution.children(fullname), text)
+                     distribution.children(fullname), text), False
 
     def _find_stray(self, fullname):
         """
@@ -363,7 +367,7 @@ class _Freight(object):
         """
         own, platform = self._own_platform(), _Platform(description)
         first = self._find(fullname)
-        if first is None or not self._is_whole(first):
+        if first is None or not self._may_travel(first):
             return reply(b('no it is not among those that travel whole'))
 
         def on_made(made):
@@ -378,7 +382,7 @@ class _Freight(object):
         else:
             # A child chooses among two archives. It cannot cause more to be
             # made.
-            magic = own.magic if platform.magic == own.magic else ''
+            magic = own.magic if platform.magic == own.magic and self._is_whole(distribution) else ''
             self._get_archive(distribution, magic, stream, on_made)
 
     def _choose(self, first, fullname, platform):
@@ -390,7 +394,7 @@ class _Freight(object):
         candidates = [wheel for wheel in self._chosen.get(_normalize(first.name), ())
                       if wheel.path_of(fullname)]
         installed = self._sites.find(fullname)
-        if installed is not None and self._is_whole(installed):
+        if installed is not None and self._may_travel(installed):
             candidates.append(installed)
         reasons = []
         for candidate in candidates:

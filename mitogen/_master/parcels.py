@@ -19,12 +19,16 @@ from mitogen.master import _stamp_of, _with_head, _with_packages, get_child_modu
 #: :data:`None` if there is no such module, or none that may be served.
 #: `load` tells of modules of a distribution that travels whole; :data:`None` for all others.
 #: `folder` is what :func:`_stamp_of` returns for that of a package.
-_Parcel = collections.namedtuple('_Parcel', 'name present path stamp load folder')
-_Parcel.__new__.__defaults__ = (None,)
+#: `is_promised` tells whether the files of its distribution are sent once a child looks for one.
+_Parcel = collections.namedtuple('_Parcel', 'name present path stamp load folder is_promised')
+_Parcel.__new__.__defaults__ = None, False
 
 
 #: The module that ``importlib.resources.as_file`` needs for folders before Python 3.12.
 _FOLDERS = 'mitogen._folders'
+
+#: The module that fetches those files. A module that needs it has such files.
+_PROMISES = 'mitogen._promises'
 
 
 class _Parcels(object):
@@ -90,7 +94,7 @@ class _Parcels(object):
     def _find(self, fullname):
         path, source, is_pkg = self._responder._find_servable(fullname)
         is_altered = self._responder._finder._is_altered(fullname)
-        load = None if is_altered else \
+        load, is_promised = (None, False) if is_altered else \
             self._responder._freight.find(fullname, path)
         if source is None:
             if load is None or load.text is None:
@@ -104,6 +108,7 @@ class _Parcels(object):
             None if is_altered else _stamp_of(path),
             load,
             _stamp_of(os.path.dirname(path)) if is_pkg and not is_altered else None,
+            is_promised,
         )
 
     @staticmethod
@@ -210,6 +215,8 @@ class _Parcels(object):
             found = [('mitogen._freight', True)] + found
         elif any(name.startswith('importlib.resources.') for name, _ in found):
             found += [(_FOLDERS, True)]
+        if parcel.is_promised:
+            found = [(_PROMISES, True)] + found
         return found
 
     def reads_files(self, fullname):

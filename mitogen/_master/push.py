@@ -11,7 +11,7 @@ import sys  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _Closure, _Distance, _FOLDERS, _log_swallowed, _refused_by, _takes_of, b, RESPONDER_LOG, to_text  # house
+from mitogen.master import _Closure, _Distance, _FOLDERS, _log_swallowed, _PROMISES, _refused_by, _takes_of, b, RESPONDER_LOG, to_text  # house
 
 
 #: Names that modules of the standard library import where they can. Children of other
@@ -412,5 +412,5 @@ class _Push(object):
         names = self._announcement.names
         return [
             to_text(name) for name, _ in self._parcels.needs(fullname)
-            if name.partition('.')[0] not in names
+            if name == _PROMISES or name.partition('.')[0] not in names
         ]

@@ -292,25 +292,135 @@ def test_a_package_that_lists_its_own_folder_finds_its_modules(router, site):
 
 HAS_DATA = 'import os\ndef has():\n    return os.path.exists(os.path.join(os.path.dirname(__file__), "x"))\n'
 
+LOOKS = """
+import os, pathlib, pkgutil
+here = os.path.dirname(os.path.abspath(__file__))
+def has():
+    return os.path.exists(os.path.join(here, "x"))
+def read():
+    with open(os.path.join(here, os.pardir, "fre_much", "d", "e", "y")) as fp:
+        return fp.read()
+def names():
+    return sorted(os.listdir(here + "/d"))
+def walked():
+    return [files for _, _, files in os.walk(__path__[0] + "/d")]
+def found():
+    return pathlib.Path(__file__).resolve().with_name("x").is_file()
+def by_loader():
+    return pkgutil.get_data(__name__, "d/e/y")
+def plugins():
+    return sorted(m[1] for m in pkgutil.iter_modules([os.path.join(here, "plugins")]))
+def modules():
+    return sorted(m[1] for m in pkgutil.iter_modules(__path__))
+"""
 
-def test_much_data_travels_only_if_the_program_says_so(router, site):
+
+@pytest.fixture
+def much(site, router):
+    """
+    A distribution that is sent by modules, because it has much data.
+    """
     made_distributions.install(site, 'fre-much', {
-        'fre_much/__init__.py': HAS_DATA + '#' * 10000,
-        'fre_much/x': b'x' * 100000,
+        'fre_much/__init__.py': LOOKS + '#' * 10000,
+        'fre_much/inner.py': 'import fre_much\npath = __file__\n',
+        'fre_much/plugins/one.py': '', 'fre_much/plugins/two.py': '',
+        'fre_much/x': b'x' * 100000, 'fre_much/d/e/y': 'why',
     })
     router.limits.shipped_data_bytes = 50000
-    assert imported(router.local(), 'fre_much', 'has()') is False
+
+
+FOUND = {'has': True, 'read': 'why', 'names': ['e'], 'walked': [[], ['y']], 'found': True, 'plugins': ['one', 'two']}
+
+
+# pathlib keeps functions of `os` up to Python 3.10; there are audit events from 3.8 on.
+@pytest.mark.parametrize('name,look', [
+    ('python3.6', 'read'), ('python3.6', 'names'), ('python3.8', 'found'), ('python3.10', 'has'), ('python3.10', 'found'),
+    ('python3.11', 'plugins'), ('python3.13', 'walked')])
+def test_much_data_is_there_once_a_program_looks_for_it(router, much, name, look, asked):
+    child = router.local(python_path=pythons.find_python(name))
+    assert imported(child, 'fre_much.inner', 'path').startswith('/')
+    # No program has looked.
+    assert not asked
+    assert imported(child, 'fre_much', look + '()') == FOUND[look]
+    assert asked == ['fre_much']
+    # It comes once.
+    for look in FOUND:
+        assert imported(child, 'fre_much', look + '()') == FOUND[look]
+    assert imported(child, 'fre_much.inner', 'open(path).read()[:6]') == 'import'
+    assert asked == ['fre_much']
+
+
+def test_data_of_a_package_by_its_loader_needs_no_distribution(router, much, asked):
+    child = router.local()
+    assert imported(child, 'fre_much', 'by_loader()') == b'why'
+    files = "__import__('importlib.resources').resources.files('fre_much')"
+    assert child.call(eval, "(%s / 'd' / 'e' / 'y').read_text()" % files) == 'why'
+    assert imported(child, 'fre_much', 'modules()') == ['d', 'inner', 'plugins']
+    assert not asked
+
+
+def test_a_promised_folder_is_private_and_goes_with_the_child(router, much):
+    child = router.local()
+    folder = os.path.dirname(imported(child, 'fre_much', 'here'))
+    assert not os.path.exists(folder)
+    assert imported(child, 'fre_much', 'has()')
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    child.shutdown(wait=True)
+    testlib.wait_for(lambda: not os.path.exists(folder))
+
+
+def test_forks_share_what_is_promised(router, much):
+    child = router.local()
+    assert imported(child, 'fre_much', 'here')
+    forked = router.fork(via=child)
+    assert imported(forked, 'fre_much', 'has()')
+    assert imported(child, 'fre_much', 'read()') == 'why'
+
+
+def test_much_data_that_cannot_come_says_why(router, much):
+    router.limits.shipped_bytes = 100
+    child = router.local()
+    assert imported(child, 'fre_much', 'has()') is False
+    for _ in range(2):
+        with pytest.raises(CallError) as e:
+            imported(child, 'fre_much', 'read()')
+        assert 'FileNotFoundError' in str(e.value) and "router.ship('fre_much')" in str(e.value)
     router.ship('fre_much')
     assert imported(router.local(), 'fre_much', 'has()') is True
 
 
-def test_much_data_with_little_code_travels(router, site):
+def test_a_folder_that_somebody_else_made_is_not_used(router, much):
+    child = router.local()
+    folder = os.path.dirname(imported(child, 'fre_much', 'here'))
+    os.mkdir(folder, 0o755)
+    try:
+        with pytest.raises(CallError) as e:
+            imported(child, 'fre_much', 'read()')
+        assert 'somebody else has made it' in str(e.value) and not os.listdir(folder)
+    finally:
+        os.rmdir(folder)
+
+
+def test_much_data_comes_through_a_context_in_the_middle(router, much):
+    below = router.local(via=router.local())
+    assert imported(below, 'fre_much', 'has(), read()') == (True, 'why')
+
+
+def test_functions_that_are_watched_stay_what_they_are(router, much):
+    child = router.local()
+    assert imported(child, 'fre_much', "os.stat(0).st_mode > 0 and os.stat in os.supports_fd and "
+                    "os.access('/', os.R_OK) and __import__('pickle').loads(__import__('pickle').dumps(os.stat)) is os.stat")
+
+
+def test_much_data_with_little_code_travels_at_once(router, site, asked):
     for name, size in ('fre_most', 790000), ('fre_more', 810000):
         made_distributions.install(site, name, {name + '/__init__.py': HAS_DATA, name + '/x': b'x' * size})
     router.limits.shipped_data_bytes = 50000
     child = router.local()
-    assert imported(child, 'fre_most', 'has()') is True
-    assert imported(child, 'fre_more', 'has()') is False
+    for name in 'fre_more', 'fre_most':
+        imported(child, name, '0')
+    assert asked == ['fre_most']
+    assert imported(child, 'fre_more', 'has()') and imported(child, 'fre_most', 'has()')
 
 
 def test_a_wheel_is_sent_to_a_child_that_the_installed_one_is_not_for(router, native, extension, tmp_path):
