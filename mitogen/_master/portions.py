@@ -47,8 +47,27 @@ def _find_in(folder, fullname):
     Return the spec of a module in an entry of a path, or :data:`None`.
     """
     import pkgutil
-    find_spec = getattr(pkgutil.get_importer(folder), 'find_spec', None)
-    return find_spec and find_spec(fullname)
+    finder = pkgutil.get_importer(folder)
+    if hasattr(finder, 'find_spec'):
+        return finder.find_spec(fullname)
+    if not hasattr(finder, 'find_loader'):
+        return None
+    # An archive, before Python 3.10.
+    import importlib.util
+    loader, portions = finder.find_loader(fullname)
+    if loader:
+        return importlib.util.spec_from_loader(fullname, loader)
+    return _namespace_spec(fullname, portions) if portions else None
+
+
+def _namespace_spec(fullname, portions):
+    """
+    Return the spec of a package that is nothing but folders.
+    """
+    from importlib.machinery import ModuleSpec
+    spec = ModuleSpec(fullname, None, is_package=True)
+    spec.submodule_search_locations = portions
+    return spec
 
 
 def _find_on_path(fullname, path):
@@ -63,12 +82,7 @@ def _find_on_path(fullname, path):
         if spec and spec.loader:
             return spec
         portions += _locations(spec) if spec else []
-    if not portions:
-        return None
-    from importlib.machinery import ModuleSpec
-    spec = ModuleSpec(fullname, None, is_package=True)
-    spec.submodule_search_locations = portions
-    return spec
+    return _namespace_spec(fullname, portions) if portions else None
 
 
 def _ask_finder(finder, fullname, path):
