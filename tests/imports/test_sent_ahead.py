@@ -99,7 +99,7 @@ def test_no_more_is_sent_on_a_guess_than_there_is_time_for(router, tmp_path, mod
     assert router.get_stats()['pushed_module_count'] == 1
 
 
-@pytest.mark.skipif(sys.version_info < (3, 9), reason='there is no importlib.resources.files')
+@pytest.mark.skipif(sys.version_info < (3, 10), reason='files() looks at the disk only')
 @pytest.mark.parametrize('size', [3, 600000])
 def test_files_that_are_read_come_along_if_the_child_is_far(router, tmp_path, modules, spare, monkeypatch, size):
     (tmp_path / 'ahe_pkg' / '__init__.py').write_text(

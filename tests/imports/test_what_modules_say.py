@@ -88,7 +88,7 @@ def version(name):
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError as e:
-        return 'none: ' + e.name
+        return 'none: ' + e.args[0]
 
 def metadata(name):
     import importlib.metadata as api
