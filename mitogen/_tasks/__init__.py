@@ -16,10 +16,16 @@ Python.
 
 from __future__ import absolute_import
 
-import signal
 import sys
 import threading
 import time
+
+try:
+    # The module of Python's own that stands above it takes a host longer to import than this one.
+    import _signal as signal
+except ImportError:
+    # Python 2.
+    import signal
 
 import mitogen.core
 from mitogen.core import Message, takes_econtext
@@ -165,7 +171,7 @@ class _Tasks(object):
         """
         Return whether the signal is ours. Main thread.
         """
-        if signal.getsignal(SIGNAL) is not signal.SIG_DFL:
+        if signal.getsignal(SIGNAL) != signal.SIG_DFL:
             return False
         signal.signal(SIGNAL, self._on_signal)
         return True
