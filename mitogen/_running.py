@@ -17,7 +17,6 @@ than pipes is started by the system's ``posix_spawn``.
 
 from __future__ import absolute_import
 
-import _signal as signal
 import errno
 import io
 import os
@@ -28,6 +27,7 @@ import time
 
 import mitogen._tasks
 import mitogen.core
+from mitogen._tasks import signal
 from mitogen.core import takes_econtext
 
 #: Bytes that are read, and sent, at a time.
@@ -328,7 +328,7 @@ def process(argv, data=b'', env=None, cwd=None, merged=False, terminal=False, ec
         pipes = _Pipes(readers, writer, data)
         # From here on the writer belongs to the pipes.
         writer = None
-        task = mitogen._tasks._tasks.current()
+        task = mitogen._tasks.current()
         before = task.wake
 
         def wake():
@@ -465,7 +465,7 @@ def with_output(names, args, kwargs, sender, items, size, econtext):
             window.wait(len(msg.data))
             sender.context.send(msg)
     try:
-        mitogen._tasks._tasks.current().wake = recv.close
+        mitogen._tasks.current().wake = recv.close
         sender.send(recv.handle)
         capture = _Capture(send)
         try:

@@ -344,6 +344,21 @@ def _forget(src_id, handle):
     _tasks._dropped.discard((src_id, handle))
 
 
+def _check_version():
+    if sys.version_info < (3, 6):
+        raise mitogen.core.Error('Tasks need Python 3.6, and this is %d.%d. Plain calls work.' % sys.version_info[:2])
+
+
+def current():
+    """
+    Return the task that this thread runs.
+
+    :raises Error: this Python is too old for tasks.
+    """
+    _check_version()
+    return _tasks.current()
+
+
 @takes_econtext
 def start(econtext):
     """
@@ -351,8 +366,7 @@ def start(econtext):
     repeatable.
     """
     global _tasks
-    if sys.version_info < (3, 6):
-        raise mitogen.core.Error('Tasks need Python 3.6, and this is %d.%d. Plain calls work.' % sys.version_info[:2])
+    _check_version()
     if _tasks is None:
         _tasks = _Tasks(econtext)
     return _tasks.cancel_handle, _tasks.kill_handle
@@ -436,7 +450,7 @@ def stream(names, args, kwargs, sender, items, size, econtext):
     func, own = _find(econtext, *names)
     recv = mitogen.core.Receiver(econtext.router, policy=mitogen.core.has_parent_authority)
     try:
-        _tasks.current().wake = recv.close
+        current().wake = recv.close
         sender.send(recv.handle)
         iterator = iter(func(*args, **dict(kwargs, **own)))
         try:

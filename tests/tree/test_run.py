@@ -11,6 +11,7 @@ import pytest
 import mitogen
 from mitogen._tree import running
 
+import pythons
 import task_targets
 import testlib
 
@@ -43,6 +44,23 @@ def test_words_and_lines_for_the_shell(host):
     assert (done.returncode, done.stdout, done.stderr) == (3, 'out\n', 'err\n')
     assert host.run('kill -9 $$').returncode == -9
     assert host.run('echo out; echo err >&2', stderr=subprocess.STDOUT, text=False).stdout == b'out\nerr\n'
+
+
+def test_a_process_with_pipes_alone_is_started_without_subprocess_and_inherits_no_descriptor(tree):
+    other = tree.connect('local:')
+    fd = other.call(os.dup, 1)
+    other.call(os.set_inheritable, fd, True)
+    assert other.run(['cat', '/proc/self/fd/%d' % fd], input='x').returncode == 1
+    assert other.run('cat; echo err >&2', input='in ').stdout == 'in '
+    with pytest.raises(mitogen.RemoteError, match='No such file or directory'):
+        other.run(['/missing'])
+    assert follow(running.start_script(other, 'import sys; print("subprocess" in sys.modules)', 's.py', []))[1] == b'False\n'
+
+
+def test_an_old_python_is_told_what_it_lacks(tree):
+    other = tree.connect('local:' + pythons.find_python('python2.7'))
+    with pytest.raises(mitogen.RemoteError, match='Tasks need Python 3.6, and this is 2.7. Plain calls work.'):
+        other.run(['true'])
 
 
 def test_a_status_that_is_checked(host):
