@@ -1,6 +1,7 @@
 #include "answers.h"
 
 #include "base/clock.h"
+#include "binding_event_kinds.h"
 #include "callee.h"
 #include "errors.h"
 #include "fields.h"
@@ -90,7 +91,7 @@ PyObject *mg_answers_ask(PyObject *module, PyObject *const *args, Py_ssize_t n)
     /* before the message is sent: from then on its answer may come */
     if (handle && PyDict_SetItem(pending, handle, future) == 0 &&
         mg_message_set(st, msg, MG_FIELD_REPLY_TO, handle) == 0) {
-        self->asked_at = mg_now();
+        atomic_store(&self->asked_at, mg_now());
         sent = PyObject_CallMethodObjArgs(context, st->str_send, msg, NULL);
     }
     if (handle && !sent) {
@@ -104,46 +105,55 @@ PyObject *mg_answers_ask(PyObject *module, PyObject *const *args, Py_ssize_t n)
 
 /* --- answers --- */
 
+/* Where answers go. All borrowed. */
+typedef struct {
+    PyObject *pending;
+    PyObject *other;  /* called with a future and a message that is long, dead, an error or damaged */
+    PyObject *method; /* of a future, called with the value of any other message */
+    Py_ssize_t limit; /* bytes of a message that is not long */
+} answer_taker;
+
 /* Gives a message to the future that waits for it. Nobody else is there for what that raises. */
-static void give(ReceiverObject *self, PyObject *msg, PyObject *pending, PyObject *settle)
+static void give(ReceiverObject *self, PyObject *msg, const answer_taker *to)
 {
     mg_state *st = self->st;
     if (!PyObject_TypeCheck(msg, st->Message))
         return;
     PyObject *handle = mg_field(msg, &((MessageObject *) msg)->handle);
     PyObject *future =
-        handle ? PyObject_CallMethodObjArgs(pending, st->str_pop, handle, Py_None, NULL) : Py_NewRef(Py_None);
+        handle ? PyObject_CallMethodObjArgs(to->pending, st->str_pop, handle, Py_None, NULL) : Py_NewRef(Py_None);
     Py_XDECREF(handle);
     if (future && future != Py_None) {
-        PyObject *value = mg_message_plain_value((MessageObject *) msg);
-        PyObject *r = value ? PyObject_CallMethodObjArgs(future, st->str_set_result, value, NULL)
-                            : PyObject_CallFunctionObjArgs(settle, future, msg, NULL);
+        int is_short = mg_message_size((MessageObject *) msg) <= to->limit;
+        PyObject *value = is_short ? mg_message_plain_value((MessageObject *) msg) : NULL;
+        PyObject *r = value ? PyObject_CallMethodObjArgs(future, to->method, value, NULL)
+                            : PyObject_CallFunctionObjArgs(to->other, future, msg, NULL);
         Py_XDECREF(value);
         if (!r)
             PyErr_WriteUnraisable(future);
         Py_XDECREF(r);
     } else if (!future)
-        PyErr_WriteUnraisable(pending);
+        PyErr_WriteUnraisable(to->pending);
     Py_XDECREF(future);
 }
 
-static int give_item(ReceiverObject *self, mg_item item, PyObject *pending, PyObject *settle)
+static int give_item(ReceiverObject *self, mg_item item, const answer_taker *to)
 {
     PyObject *msg = mg_receiver_message(self, item);
     if (!msg)
         return -1;
-    give(self, msg, pending, settle);
+    give(self, msg, to);
     Py_DECREF(msg);
     return 0;
 }
 
 /* Gives the answers that have come by now. Those that come meanwhile ring. */
-static int give_all(ReceiverObject *self, PyObject *pending, PyObject *settle)
+static int give_all(ReceiverObject *self, const answer_taker *to)
 {
     mg_item item;
     mg_latch_hush(self->latch);
     for (size_t left = mg_latch_size(self->latch); left && mg_latch_try(self->latch, &item) == MG_OK; left--)
-        if (give_item(self, item, pending, settle))
+        if (give_item(self, item, to))
             return -1;
     mg_run_later();
     return 0;
@@ -151,15 +161,39 @@ static int give_all(ReceiverObject *self, PyObject *pending, PyObject *settle)
 
 PyObject *mg_answers_settle(PyObject *module, PyObject *const *args, Py_ssize_t n)
 {
-    if (need_count("settle", n, 3))
+    if (need_count("settle", n, 5))
         return NULL;
     ReceiverObject *self = need_receiver(module, args[0]);
+    answer_taker to = {args[1], args[2], args[3], self ? PyLong_AsSsize_t(args[4]) : -1};
+    if (!self || (to.limit < 0 && PyErr_Occurred()))
+        return NULL;
+    if (PyDict_Size(to.pending) == 1)
+        mg_latch_learn(mg_now() - atomic_load(&self->asked_at));
+    if (give_all(self, &to))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static void push_one_event(mg_latch *l, void *loop)
+{
+    mg_event ev = {.kind = MG_EV_NOTIFY, .a = l};
+    if (mg_latch_has_rung(l))
+        return;
+    mg_latch_ref(l);
+    if (mg_loop_push_event(loop, &ev) == MG_OK)
+        return;
+    mg_latch_unref(l);
+    mg_latch_hush(l); /* there is no memory; the next item may find some */
+}
+
+PyObject *mg_answers_tell_once(PyObject *module, PyObject *receiver)
+{
+    ReceiverObject *self = need_receiver(module, receiver);
+    mg_loop *loop = self ? atomic_load(&self->loop) : NULL;
     if (!self)
         return NULL;
-    if (PyDict_Size(args[1]) == 1)
-        mg_latch_learn(mg_now() - self->asked_at);
-    if (give_all(self, args[1], args[2]))
-        return NULL;
+    if (loop)
+        mg_latch_tell(self->latch, push_one_event, loop);
     Py_RETURN_NONE;
 }
 
@@ -185,12 +219,13 @@ PyObject *mg_answers_glance(PyObject *module, PyObject *const *args, Py_ssize_t 
     ReceiverObject *self = need_receiver(module, args[0]);
     mg_loop *loop = self ? atomic_load(&self->loop) : NULL;
     PyObject *pending = args[1];
+    answer_taker to = {pending, args[2], self ? self->st->str_set_result : NULL, PY_SSIZE_T_MAX};
     mg_item item;
     if (!self)
         return NULL;
     /* with more calls under way, others have more to do than to wait for this thread */
     if (loop && args[3] == Py_True && PyDict_Size(pending) == 1 && glance(self, loop, &item) == MG_OK &&
-        give_item(self, item, pending, args[2]))
+        give_item(self, item, &to))
         return NULL;
     if (loop && PyDict_Size(pending) > 0) {
         MG_WITHOUT_GIL(mg_loop_keep_led(loop));

@@ -9,6 +9,7 @@
 /* Functions of the module; their docstrings are in module.c. `pending` is a dictionary, handle ->
  * future, that only the thread of the loop uses. */
 PyObject *mg_answers_bell(PyObject *module, PyObject *receiver);
+PyObject *mg_answers_tell_once(PyObject *module, PyObject *receiver);
 PyObject *mg_answers_ask(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *mg_answers_settle(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *mg_answers_glance(PyObject *module, PyObject *const *args, Py_ssize_t n);

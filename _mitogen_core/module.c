@@ -107,11 +107,13 @@ static PyMethodDef functions[] = {
     {"ask", (PyCFunction) (void (*)(void)) mg_answers_ask, METH_FASTCALL,
      "ask(receiver, context, msg, pending, future) -> handle. Send a message whose answer is for a future."},
     {"settle", (PyCFunction) (void (*)(void)) mg_answers_settle, METH_FASTCALL,
-     "settle(receiver, pending, other): take the answers that have come, and call set_result(value) of their\n"
-     "futures, or other(future, msg) for one that is an error. Thread of the loop, as glance()."},
+     "settle(receiver, pending, other, method, limit): take the answers that have come, and call this method of\n"
+     "their futures with the value, or other(future, msg) for one that is an error or longer than limit."},
+    {"tell_once", mg_answers_tell_once, METH_O,
+     "tell_once(receiver): call its `notify` once for all messages that come until settle() takes them."},
     {"glance", (PyCFunction) (void (*)(void)) mg_answers_glance, METH_FASTCALL,
-     "glance(receiver, pending, other, polls): before the thread waits for the bell, give it a moment if the only\n"
-     "answer under way will come soon and polls is True."},
+     "glance(receiver, pending, other, polls): before the thread, which is that of the futures, waits for the\n"
+     "bell, give it a moment if the only answer under way will come soon and polls is True."},
     {"_run_later", run_later, METH_NOARGS, "Drop references that ended without the GIL."},
     {NULL, NULL, 0, NULL}};
 

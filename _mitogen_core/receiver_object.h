@@ -22,7 +22,7 @@ typedef struct {
     PyObject *notify; /* NULL is None */
     PyObject *latch_object;
     PyObject *dict, *weakrefs;
-    int64_t asked_at; /* when answers.c has last sent a call whose answer comes here */
+    _Atomic int64_t asked_at; /* when answers.c has last sent a call whose answer comes here */
 } ReceiverObject;
 
 extern PyType_Spec mg_receiver_spec;

@@ -79,9 +79,9 @@ PACKAGE = [
 
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
-    '_tree': ['errors', 'typed', 'record', 'options', 'observing', 'future', 'target', 'python', 'output', 'tasks', 'worker',
+    '_tree': ['errors', 'typed', 'record', 'options', 'observing', 'replies', 'future', 'target', 'python', 'output', 'tasks', 'worker',
               'stream', 'caller', 'running', 'calls', 'content', 'meter', 'files', 'sync_meter', 'shared_blocks', 'sync',
-              'executor', 'reader', 'info', 'host',
+              'mapping', 'executor', 'reader', 'info', 'host',
               'group', 'tree', 'bridge', 'aio', 'tracing', 'figures', '__init__'],
     '_cli': ['__init__', 'values', 'paint', 'display', 'progress', 'hosts', 'connecting', 'completion', 'ping', 'run', 'cp',
              'doctor', 'session', 'cells', 'shell', 'top', 'tree'],

@@ -18,7 +18,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import mitogen.core
-import mitogen.parent
 from mitogen._tree import errors, typed
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 #: The compiled core, or None.
 _native: Any = sys.modules['_mitogen_core'] if mitogen.core.CORE == 'native' else None
-
-_NO_KWARGS = mitogen.core.Kwargs({})
 
 
 def settle(future: asyncio.Future[Any], host: Host, msg: Any) -> None:
@@ -174,7 +171,7 @@ class Answers:
         return self.is_open and self._loop() is loop
 
     def _settle(self) -> None:
-        _native.settle(self.receiver, self.pending, _settle_other)
+        _native.settle(self.receiver, self.pending, _settle_other, 'set_result', sys.maxsize)
 
     def close(self) -> None:
         """
@@ -295,19 +292,6 @@ def _close_with(router: Any, answers: Answers) -> None:
     everyone.add(answers)
 
 
-def _message(host: Host, fn: Any, args: Any, kwargs: Any) -> Any:
-    """
-    Return the message of a call.
-    """
-    chain = host.default_call_chain
-    if chain._direct and len(mitogen.parent._routers) < 2:
-        msg = _native.call_message(fn, args, mitogen.core.Kwargs(kwargs) if kwargs else _NO_KWARGS)
-        if msg is not None and not msg._is_special:
-            return msg
-    fn, args, kwargs = typed.travelling(host, fn, args, kwargs)
-    return chain._make_msg(fn, args, kwargs, None)
-
-
 def begin(host: Host, fn: Any, args: Any, kwargs: Any) -> Optional[Call]:
     """
     Send a call, and return the future of its result; or None if this is not the way for it: with
@@ -331,7 +315,7 @@ def begin(host: Host, fn: Any, args: Any, kwargs: Any) -> Optional[Call]:
     call = Call(loop, answers, host)
     try:
         queue = tasks.queue(tree.threads)
-        msg = _message(host, fn, args, kwargs)
+        msg = typed.message(host, fn, args, kwargs)
         msg.handle = queue.handle
         tasks.await_lessons(queue.number)
         answers.ask(loop, call, msg)

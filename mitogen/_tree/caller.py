@@ -65,13 +65,13 @@ class Caller:
         `call` do; more at a time if the tree has more `threads`.
         """
         host, options = self._target(), self._options
-        sent, args, kwargs = typed.travelling(host, fn, args, kwargs)  # type: ignore[assignment]
         if options.worker:
+            sent, args, kwargs = typed.travelling(host, fn, args, kwargs)  # type: ignore[assignment]
             return worker.submit(host, options, sent, args, kwargs)
         queue = host._tasks.queue(host.tree.threads)
         future = HostFuture(host, queue.number)
         # The arguments go in containers, so that the function may have any keyword.
-        msg = future._make_msg(sent, args, kwargs, options.name)
+        msg = future._make_msg(fn, args, kwargs, options.name)
         msg.handle = queue.handle
         future._send(msg)
         if options.timeout is not None:
@@ -152,9 +152,8 @@ def call_directly(host: Host, fn: Callable[..., Any], args: tuple[Any, ...], kwa
     Call a function as :meth:`mitogen.parent.Context.call` does, without a future.
     """
     try:
-        chain = host.default_call_chain
-        chain._log_call('call', fn, args, kwargs)
-        return host.send_async(chain._make_msg(fn, args, kwargs, None)).get().unpickle()
+        host.default_call_chain._log_call('call', fn, args, kwargs)
+        return host.send_async(typed.message(host, fn, args, kwargs)).get().unpickle()
     except errors.OLDER as e:
         # Raised outside of the block: else the older error, which says the same, would be shown
         # first.

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 import mitogen.core
-from mitogen._tree import errors, observing
+from mitogen._tree import errors, observing, replies, typed
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
@@ -117,15 +117,15 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     #: Seconds that a host has, after a deadline, to say whether the function had begun.
     grace = 1.0
 
-    #: Bytes of an answer that the broker's thread reads. A longer one may take its time, and all
-    #: hosts need that thread: the one that wants the value reads it.
-    read_at_once = 65536
+    #: Bytes of an answer that the broker's thread reads.
+    read_at_once = replies.READ_AT_ONCE
 
     def __init__(self, host: Host, queue: int = 0) -> None:
         super().__init__()
         self.host = host
         self._queue = queue
         self._handle: Optional[int] = None
+        self._replies: Optional[replies.Replies] = None
         self._timer: Any = None
         self._is_limited = False
         #: Called once it is done, on any thread, before callbacks are.
@@ -139,29 +139,43 @@ class HostFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         """
         observers = self.host.tree._observers
         if not observers:
-            return self.host.default_call_chain._make_msg(fn, args, kwargs, None)
+            return typed.message(self.host, fn, args, kwargs)
+        fn, args, kwargs = typed.travelling(self.host, fn, args, kwargs)
         self._observed = observing.Observed(observers, self.host, fn, args, kwargs, name)
         return self._observed.make_msg()
 
     def _send(self, msg: Any) -> None:
         router = self.host.router
         self.host._tasks.await_lessons(self._queue)
-        self._handle = router.add_handler(self._on_reply, persist=False, respondent=self.host)
-        msg.reply_to = self._handle
+        self._replies = replies.of(router)
         try:
+            if self._replies is not None:
+                self._handle = self._replies.ask(self, msg)
+                return
+            self._handle = router.add_handler(self._on_reply, persist=False, respondent=self.host)
+            msg.reply_to = self._handle
             self.host.send(msg)
         except BaseException as e:
-            self._forget()
+            if self._handle is not None:
+                self._forget()
             if self._observed is not None:
                 self._observed.end(e)
             raise
 
     def _forget(self) -> None:
+        if self._replies is not None:
+            self._replies.pending.pop(self._handle, None)  # type: ignore[arg-type]
         try:
             self.host.router.del_handler(self._handle)
         except KeyError:
             # The answer came meanwhile.
             pass
+
+    def _on_value(self, value: Any) -> None:
+        """
+        Take the value of a short answer. Broker thread.
+        """
+        self._settle(value, None)
 
     def _on_reply(self, msg: Any) -> None:
         """

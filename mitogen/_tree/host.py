@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import mitogen.core
 import mitogen.parent
-from mitogen._tree import caller, errors, observing, reader, running, typed
+from mitogen._tree import caller, errors, observing, reader, running
 from mitogen._tree.options import MOST_READ
 from mitogen._tree.tasks import HostTasks
 
@@ -106,11 +106,10 @@ class Host(caller.Caller, mitogen.parent.Context):
         self.lost = errors.ConnectionLost.of(mitogen.core.ChannelError(text), self.name)
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        tree = self.tree
+        tree = self.router
         if tree.threads != 1 or tree._observers or _is_coroutine_function(fn):
             return super().call(fn, *args, **kwargs)
-        sent, args, kwargs = typed.travelling(self, fn, args, kwargs)  # type: ignore[assignment]
-        return caller.call_directly(self, sent, args, kwargs)  # type: ignore[no-any-return]
+        return caller.call_directly(self, fn, args, kwargs)  # type: ignore[no-any-return]
     call.__doc__ = caller.Caller.call.__doc__
 
     def connect(self, target: str, /, **options: Any) -> Host:

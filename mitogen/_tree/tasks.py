@@ -44,6 +44,12 @@ class _Started(HostFuture):
     The future of the handles for CANCEL and KILL. The broker's thread reads it at once, so no other
     thread has to read it later.
     """
+    def _on_value(self, value: Any) -> None:
+        try:
+            self._settle(numbers(value, 2), None)
+        except mitogen.core.StreamError as e:
+            self._settle(None, e)
+
     def _on_reply(self, msg: Any) -> None:
         value, error = None, mitogen.core.StreamError('the host sent no handles, but %d bytes' % (len(msg.data),))
         if len(msg.data) <= self.read_at_once:

@@ -16,6 +16,11 @@ import mitogen.parent
 
 MAIN = '__main__'
 
+#: The compiled core, or None.
+_native: Any = sys.modules['_mitogen_core'] if mitogen.core.CORE == 'native' else None
+
+_NO_KWARGS = mitogen.core.Kwargs({})
+
 
 class _Text:
     """
@@ -117,3 +122,21 @@ def travelling(host: Any, fn: Any, args: Any, kwargs: Any) -> tuple[Any, Any, An
         # The call will say that it has no source.
         return fn, args, kwargs
     return mitogen._typed.call, (str(text), text.values, plain.__name__, all_args, mitogen.core.Kwargs(all_kwargs)), {}
+
+
+def message(host: Any, fn: Any, args: Any, kwargs: Any) -> Any:
+    """
+    Return the message of a call.
+
+    :raises TypeError: the function has no name that leads to it.
+    :raises ValueRefused: an argument cannot be sent.
+    """
+    chain = host.default_call_chain
+    if _native is not None and chain._direct:
+        if args or kwargs:
+            mitogen.parent._refuse_foreign(host, args, kwargs)
+        msg = _native.call_message(fn, args, mitogen.core.Kwargs(kwargs) if kwargs else _NO_KWARGS)
+        if msg is not None and not msg._is_special:
+            return msg
+    fn, args, kwargs = travelling(host, fn, args, kwargs)
+    return chain._make_msg(fn, args, kwargs, None)

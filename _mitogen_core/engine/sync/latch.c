@@ -189,6 +189,11 @@ static void ring(mg_latch *l, int fd)
         ;
 }
 
+int mg_latch_has_rung(mg_latch *l)
+{
+    return atomic_exchange(&l->rung, 1);
+}
+
 void mg_latch_hush(mg_latch *l)
 {
     uint64_t count[8];

@@ -182,6 +182,10 @@ int mg_latch_bell(mg_latch *l);
  * rings again. */
 void mg_latch_hush(mg_latch *l);
 
+/* For a caller of mg_latch_tell, whose function is to act once for all items until the latch is
+ * hushed: whether it has acted. From now on it has. */
+int mg_latch_has_rung(mg_latch *l);
+
 /* Polls until s is served or closed, if polling pays at present. Between mg_latch_join and
  * mg_latch_leave. */
 void mg_latch_poll(mg_sleeper *s, int64_t now);

@@ -545,6 +545,8 @@ static void a_bell_rings_for_what_nobody_sleeps_for_until_it_is_hushed(void)
     mg_latch_hush(l);
     CHECK(!rings(l) && has(l, 1) && has(l, 2));
     mg_latch_hush(l); /* again: no harm */
+    CHECK(!mg_latch_has_rung(l) && mg_latch_has_rung(l));
+    mg_latch_hush(l);
     CHECK(mg_latch_push(l, number(3), NULL) == MG_OK && rings(l) && has(l, 3));
     mg_latch_hush(l);
     CHECK(mg_latch_join(l, &s, &item) == MG_EAGAIN);
