@@ -27,7 +27,8 @@ BUILD = os.path.join(ROOT, '.venv', 'extension')
 
 #: The tests that use the extension most; the rest of the suite is Python.
 FILES = '''
-    test_aio test_broker test_call_chain test_call_function test_channel test_cores_alike test_exceptions_anywhere test_exit_anywhere
+    test_aio test_broker test_call_chain test_call_function test_channel test_cores_alike test_exceptions_anywhere
+    test_executor test_exit_anywhere
     test_descriptors test_flow_control test_fork test_fork_anywhere test_forward_without_gil test_hostile_stream
     test_interrupts_anywhere test_invokers test_large_bytes test_latch test_leaks test_lifecycle test_message
     test_native_high_water test_os_fork test_poller test_pool test_receiver test_router test_routing test_says_why

@@ -9,16 +9,23 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Optional
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 import mitogen._tasks
 import mitogen.core
-from mitogen._tree import typed
 from mitogen._tree.future import HostFuture
+from mitogen._tree.mapping import Mapping
 from mitogen._tree.tasks import MAIN, numbers, Queue
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
+
+
+T = TypeVar('T')
+
+AFTER_SHUTDOWN = 'cannot schedule new futures after shutdown'
 
 
 def _processors(host: Host) -> int:
@@ -53,6 +60,7 @@ class HostExecutor(concurrent.futures.Executor):
         count = max_workers or _processors(host)
         self._lock = threading.Lock()
         self._outstanding: set[HostFuture] = set()
+        self._mappings: set[Mapping] = set()
         self._is_shut = False
         #: Hosts that end with the executor.
         self._own: list[Host] = []
@@ -73,7 +81,7 @@ class HostExecutor(concurrent.futures.Executor):
         """
         with self._lock:
             if self._is_shut:
-                raise RuntimeError('cannot schedule new futures after shutdown')
+                raise RuntimeError(AFTER_SHUTDOWN)
             place = min(self._places, key=lambda place: place.count)
             future = HostFuture(place.host, place.queue.number)
             self._outstanding.add(future)
@@ -81,7 +89,7 @@ class HostExecutor(concurrent.futures.Executor):
         future._on_done = lambda: self._note_done(place, future)
         try:
             # Without the lock: this calls observers, which may use this executor.
-            msg = future._make_msg(*typed.travelling(place.host, fn, args, kwargs))
+            msg = future._make_msg(fn, args, kwargs)
             msg.handle = place.queue.handle
             future._send(msg)
         except BaseException:
@@ -89,12 +97,44 @@ class HostExecutor(concurrent.futures.Executor):
             raise
         return future
 
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: Optional[float] = None, chunksize: int = 1,
+        **more: Any,
+    ) -> Iterator[T]:
+        """
+        As that of :class:`concurrent.futures.Executor`. Each item is a message of its own, whatever
+        `chunksize` says.
+        """
+        if mitogen.core.CORE != 'native' or self._host.tree._observers or more:
+            return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize, **more)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        mapping = Mapping(self._places, self._note_mapped)
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError(AFTER_SHUTDOWN)
+            self._mappings.add(mapping)
+        mapping.send_all(fn, zip(*iterables))
+        return mapping.results(deadline)
+
+    def _note_mapped(self, mapping: Mapping) -> None:
+        with self._lock:
+            over = mapping in self._mappings and self._is_over_without(mapping)
+        if over:
+            self._release()
+
+    def _is_over_without(self, mapping: Optional[Mapping] = None) -> bool:
+        """
+        With the lock: forget a mapping, and return whether nothing is left to be waited for.
+        """
+        self._mappings.discard(mapping)  # type: ignore[arg-type]
+        return self._is_shut and not self._outstanding and not self._mappings
+
     def _note_done(self, place: _Place, future: HostFuture) -> None:
         with self._lock:
             if future in self._outstanding:
                 self._outstanding.discard(future)
                 place.count -= 1
-            over = self._is_shut and not self._outstanding
+            over = self._is_over_without()
         if over:
             self._release()
 
@@ -108,13 +148,20 @@ class HostExecutor(concurrent.futures.Executor):
         with self._lock:
             first = not self._is_shut
             self._is_shut = True
-            left = list(self._outstanding)
+            left, mappings = list(self._outstanding), list(self._mappings)
         if cancel_futures:
             for future in left:
                 future._drop()
-        if first and not left:
+            for mapping in mappings:
+                mapping.drop()
+        if first and not left and not mappings:
             self._release()
+        if not wait and mappings:
+            # Their results may be taken by nobody, and then nobody else would see that they are
+            # there.
+            threading.Thread(target=_finish, args=(mappings,), name='mitogen.mappings', daemon=True).start()
         if wait:
+            _finish(mappings)
             concurrent.futures.wait(left)
             for child in self._own:
                 child.close()
@@ -132,3 +179,8 @@ class HostExecutor(concurrent.futures.Executor):
         except mitogen.core.Error:
             # The tree has ended.
             pass
+
+
+def _finish(mappings: Iterable[Mapping]) -> None:
+    for mapping in mappings:
+        mapping.finish()

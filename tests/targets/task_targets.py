@@ -90,6 +90,13 @@ def release():
     _released.set()
 
 
+def hold():
+    """
+    Have `wait_for_release` wait again.
+    """
+    _released.clear()
+
+
 def ignore_the_first_cancel(seconds):
     try:
         note('begun')

@@ -4,7 +4,9 @@ The executor of a host, which is one of the standard library's kind.
 
 import concurrent.futures
 import gc
+import operator
 import os
+import signal
 import time
 import weakref
 
@@ -142,3 +144,75 @@ def test_what_was_returned_is_not_kept_and_needs_no_collection(four):
             testlib.wait_for(lambda: kept() is None, what='nobody keeps a result')
     finally:
         gc.enable()
+
+
+# ---- map, whose calls have no futures with the compiled core
+
+def test_a_map_fails_where_its_item_failed_and_cancels_the_rest(shared):
+    with shared.executor(1) as executor:
+        results = executor.map(operator.truediv, [1, 2, 3, 4, 5] + [1] * 195, [1, 1, 1, 1, 1, 0] + [1] * 194)
+        assert [next(results) for _ in range(5)] == [1, 2, 3, 4, 5]
+        with pytest.raises(mitogen.RemoteError, match='division'):
+            next(results)
+        assert list(results) == []
+        assert list(executor.map(pow, [2, 3], [5, 6])) == [32, 729]
+        assert not executor._mappings
+    with pytest.raises(RuntimeError):
+        executor.map(abs, [1])
+
+
+def test_a_map_has_a_time_limit_and_ends_what_is_left(shared):
+    with shared.executor(1) as executor:
+        with pytest.raises(concurrent.futures.TimeoutError):
+            list(executor.map(task_targets.spin, [600, 600], timeout=0.1))
+        results = executor.map(task_targets.spin, [0, 600, 600])
+        next(results)
+        results.close()
+        assert list(executor.map(abs, [-1])) == [1]
+
+
+def test_a_map_that_nobody_looks_at_is_waited_for(shared, tmp_path):
+    executor = shared.executor(2)
+    executor.map(os.mkdir, [str(tmp_path / str(number)) for number in range(100)])
+    executor.shutdown()
+    assert len(list(tmp_path.iterdir())) == 100
+    executor = shared.executor(2)
+    results = executor.map(abs, range(-100, 0))
+    executor.shutdown(wait=False)
+    assert list(results) == list(range(100, 0, -1))
+    testlib.wait_for(lambda: not executor._mappings)
+    # Again: no harm.
+    executor.shutdown()
+
+
+def test_a_shutdown_may_drop_what_a_map_has_not_begun(shared):
+    with mitogen.core.Receiver(shared.router) as told:
+        shared.call(task_targets.tell, told.to_sender())
+        shared.call(task_targets.hold)
+        executor = shared.executor(1)
+        results = executor.map(task_targets.wait_for_release, ['first', 'second', 'third'])
+        told.get(testlib.patience())
+        executor.shutdown(wait=False, cancel_futures=True)
+        shared.call(task_targets.release)
+        executor.shutdown()
+        shared.call(task_targets.tell)
+    assert next(results) == 'first'
+    with pytest.raises(concurrent.futures.CancelledError):
+        next(results)
+
+
+def test_a_map_over_a_host_that_is_lost_fails(tree):
+    child = tree.connect('local:')
+    with child.executor(1) as executor:
+        results = executor.map(time.sleep, [0, 600, 600])
+        assert next(results) is None
+        os.kill(child.info.pid, signal.SIGKILL)
+        with pytest.raises(mitogen.ConnectionLost):
+            next(results)
+
+
+def test_an_argument_of_a_map_that_cannot_be_sent(shared):
+    with shared.executor(1) as executor:
+        with pytest.raises(TypeError):
+            list(executor.map(abs, [1, object()]))
+        assert list(executor.map(abs, [1])) == [1]
