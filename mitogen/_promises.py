@@ -28,7 +28,7 @@ _EVENTS = frozenset(['open', 'os.listdir', 'os.scandir', 'os.chdir', 'glob.glob'
 _STARTS = frozenset(['subprocess.Popen', 'os.exec', 'os.posix_spawn'])
 
 #: Functions of :mod:`os` that raise no event, and those that raise none in older Pythons.
-_SILENT, _OLD = ('stat', 'access'), ('open', 'listdir', 'scandir')
+_SILENT, _OLD = ('stat', 'access'), ('open', 'listdir', 'scandir', 'chdir')
 
 #: Where the folder may be.
 _PLACES = '/dev/shm', os.environ.get('TMPDIR') or '/tmp', '/var/tmp'
@@ -89,6 +89,9 @@ class _Promises(object):
                 path = os.fsdecode(path)
             except TypeError:
                 return None
+        if path.startswith('file:'):
+            # A URI, as sqlite3 takes it.
+            path = path[5:]
         if not path.startswith(self.folder):
             return None
         path = posixpath.normpath(path) + '/'

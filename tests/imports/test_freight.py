@@ -306,6 +306,15 @@ def walked():
     return [files for _, _, files in os.walk(__path__[0] + "/d")]
 def found():
     return pathlib.Path(__file__).resolve().with_name("x").is_file()
+def entered():
+    os.chdir(here)
+    size = os.path.getsize("x")
+    os.chdir("/")
+    return size
+def connected():
+    import sqlite3
+    sqlite3.connect("file:%s/x?mode=ro" % here, uri=True).close()
+    return True
 def by_loader():
     return pkgutil.get_data(__name__, "d/e/y")
 def plugins():
@@ -329,13 +338,14 @@ def much(site, router):
     router.limits.shipped_data_bytes = 50000
 
 
-FOUND = {'has': True, 'read': 'why', 'names': ['e'], 'walked': [[], ['y']], 'found': True, 'plugins': ['one', 'two']}
+FOUND = {'has': True, 'read': 'why', 'names': ['e'], 'walked': [[], ['y']], 'found': True, 'plugins': ['one', 'two'],
+         'entered': 100000}
 
 
 # pathlib keeps functions of `os` up to Python 3.10; there are audit events from 3.8 on.
 @pytest.mark.parametrize('name,look', [
-    ('python3.6', 'read'), ('python3.6', 'names'), ('python3.8', 'found'), ('python3.10', 'has'), ('python3.10', 'found'),
-    ('python3.11', 'plugins'), ('python3.13', 'walked')])
+    ('python3.6', 'read'), ('python3.6', 'names'), ('python3.6', 'entered'), ('python3.8', 'found'), ('python3.10', 'has'),
+    ('python3.10', 'found'), ('python3.11', 'plugins'), ('python3.11', 'entered'), ('python3.13', 'walked')])
 def test_much_data_is_there_once_a_program_looks_for_it(router, much, name, look, asked):
     child = router.local(python_path=pythons.find_python(name))
     assert imported(child, 'fre_much.inner', 'path').startswith('/')
@@ -348,6 +358,10 @@ def test_much_data_is_there_once_a_program_looks_for_it(router, much, name, look
         assert imported(child, 'fre_much', look + '()') == FOUND[look]
     assert imported(child, 'fre_much.inner', 'open(path).read()[:6]') == 'import'
     assert asked == ['fre_much']
+
+
+def test_a_database_that_is_opened_by_a_uri_is_there(router, much):
+    assert imported(router.local(), 'fre_much', 'connected()')
 
 
 def test_data_of_a_package_by_its_loader_needs_no_distribution(router, much, asked):
