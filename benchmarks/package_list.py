@@ -89,7 +89,7 @@ USES = [
     ('stevedore', 'import stevedore\n'
                   'x = "simple" in stevedore.ExtensionManager("stevedore.example.formatter").names()'),
     ('flask', 'import flask, importlib.metadata\nx = flask.Flask("a").name, importlib.metadata.version("flask")'),
-    ('django', '# shipped\nimport django.core.management\n'
+    ('django', 'import django.core.management\n'
                'x = "migrate" in django.core.management.find_commands(django.core.management.__path__[0])'),
     ('zope.interface', 'import zope.interface\nclass I(zope.interface.Interface):\n    pass\nx = I.__name__'),
     ('lark', 'import lark\nx = lark.Lark("start: WORD\\n%import common.WORD").parse("ab").children[0].value'),

@@ -6,8 +6,7 @@ Which current packages of an index can be used in a bare child, that has none of
 
 The packages of ``package_list.py``, or those that are named, are installed for the master. Each is
 used in a fresh child by an interpreter without packages: imported, and asked for its version, or
-used by the lines that stand in the list. Lines that begin with ``# shipped`` need ``router.ship``,
-as much data is read by path.
+used by the lines that stand in the list.
 """
 
 import argparse
@@ -33,8 +32,6 @@ def main():
     with mitogen.master.Router() as router:
         for name, code in items:
             before, began = router.get_stats(), time.time()
-            if '# shipped' in code:
-                router.ship(name)
             try:
                 context = router.local(python_path=[child, '-I'], connect_timeout=60)
                 context.call(use, 'x = None')
