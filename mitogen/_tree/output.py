@@ -81,7 +81,8 @@ class Output:
             for line in text.split('\n'):
                 try:
                     self._show(host, name, mitogen.core._printable(line))
-                except Exception:
+                except BaseException:
+                    # Also sys.exit(): the thread would end, and all further lines be dropped.
                     LOG.exception('a line of output cannot be shown')
             with self._lock:
                 dropped, self._dropped = self._dropped, 0

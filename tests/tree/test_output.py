@@ -42,7 +42,7 @@ def test_a_hook_is_given_the_lines_and_may_raise_and_block(capsys):
     def hook(host, line):
         given.append((host, line, threading.current_thread().name))
         let_go.wait()
-        raise ValueError('from a hook')
+        raise SystemExit('from a hook') if line == 'a' else ValueError('from a hook')
 
     with testlib.LogCapture('mitogen.tree') as logs:
         with mitogen.Tree(output=hook) as tree:
