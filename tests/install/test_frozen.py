@@ -6,16 +6,16 @@ what they lack.
 import os
 import subprocess
 import sys
-import sysconfig
 
 import pytest
+
+import pythons
 
 PyInstaller = pytest.importorskip('PyInstaller')
 
 pytestmark = [
     # An application has both cores, whichever core runs the tests.
     pytest.mark.once, pytest.mark.slow, pytest.mark.seconds(900),
-    pytest.mark.skipif(not sysconfig.get_config_var('Py_ENABLE_SHARED'), reason='PyInstaller needs a Python in a shared library'),
 ]
 
 JOBS = '''
@@ -56,6 +56,22 @@ COLLECT(exe, analysis.binaries, analysis.datas, name='application')
 '''
 
 
+def freeze(folder):
+    """
+    Run PyInstaller in a folder. It wants a Python in a shared library: if this one is not, another
+    one that is here takes the packages of this one, and its application has the pure core.
+    """
+    others = ['python3.%d' % minor for minor in range(15, 9, -1)]
+    env = dict(os.environ)
+    for python in [sys.executable] + [pythons.find_python(name) for name in others if pythons.is_here(name)]:
+        out = subprocess.run([python, '-m', 'PyInstaller', '--log-level', 'WARN', 'application.spec'], cwd=str(folder),
+                             env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if 'shared library' not in out.stdout:
+            break
+        env['PYTHONPATH'] = os.path.dirname(os.path.dirname(PyInstaller.__file__))
+    assert out.returncode == 0, out.stdout
+
+
 @pytest.fixture(scope='module')
 def application(tmp_path_factory):
     """
@@ -65,12 +81,7 @@ def application(tmp_path_factory):
     (folder / 'frozen_jobs').mkdir()
     for name, text in ('frozen_jobs/__init__.py', JOBS), ('application.py', APPLICATION), ('application.spec', SPEC):
         (folder / name).write_text(text)
-    out = subprocess.run([sys.executable, '-m', 'PyInstaller', '--log-level', 'WARN', 'application.spec'], cwd=str(folder),
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if 'Python shared library' in out.stdout:
-        # Debian's has it in a package of its own.
-        pytest.skip('PyInstaller finds no shared library of this Python')
-    assert out.returncode == 0, out.stdout
+    freeze(folder)
     return str(folder / 'dist' / 'application' / 'application')
 
 
