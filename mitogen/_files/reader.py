@@ -12,7 +12,7 @@ import stat
 import sys
 
 from mitogen._files import error, telling
-from mitogen._files.items import CHUNK, DATA, DONE, FILE, FOLDER, LINK, MOST_FOLDERS, SKIPPED, TOGETHER, UP
+from mitogen._files.items import CHUNK, DATA, DONE, FILE, FOLDER, LINK, MOST_FOLDERS, SKIPPED, TOGETHER, TOGETHER_BYTES, UP
 from mitogen._files.open_folder import NO_FOLLOW, OpenFolder
 from mitogen.core import Blob
 
@@ -70,7 +70,7 @@ def together(items):
         for item in items:
             found.append(item)
             size += len(item[1]) if item[0] == DATA else 0
-            if size >= CHUNK or len(found) >= TOGETHER:
+            if size >= TOGETHER_BYTES or len(found) >= TOGETHER:
                 yield found
                 found, size = [], 0
         if found:

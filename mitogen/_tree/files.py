@@ -5,6 +5,7 @@ Files of a host: how they come there, and from there.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import os
@@ -31,8 +32,8 @@ LOG = logging.getLogger('mitogen.tree')
 #: A path here, or there.
 Path = Union[str, bytes, 'os.PathLike[str]', 'os.PathLike[bytes]']
 
-#: Lists of items that may be on their way.
-WINDOW = 8
+#: Lists of items that may be on their way, and bytes in those that are sent.
+WINDOW, WINDOW_BYTES = 8, 3 << 19
 
 
 class FileError(mitogen.core.Error, OSError):
@@ -91,16 +92,33 @@ def _name_of(path: bytes) -> Optional[mitogen.core.Blob]:
     return None if name in (b'', b'.', b'..') else mitogen.core.Blob(name)
 
 
+def _size_of(items: Any) -> int:
+    """
+    Return about how many bytes a list of items takes.
+    """
+    return sum(len(member) for item in items for member in item[1:] if isinstance(member, bytes))
+
+
+def _is_full(sizes: collections.deque[int]) -> bool:
+    """
+    Tell whether lists of these sizes that are on their way are a window of them.
+    """
+    return len(sizes) >= WINDOW or sum(sizes) >= WINDOW_BYTES
+
+
 def _send(host: Host, items: Any, target: bytes, name: Optional[bytes], meter: Meter) -> None:
     """
     Have a host write items, with a window of them on their way.
     """
     calls = Calls(host)
+    sizes: collections.deque[int] = collections.deque()
     number = calls.open(mitogen._files.opened.start_writing, target, name)
     with calls.opened(number), contextlib.closing(mitogen._files.reader.together(items)) as lists:
         for some in lists:
-            if len(calls) >= WINDOW:
+            while _is_full(sizes):
                 meter.note(calls.end()[1][1])
+                sizes.popleft()
+            sizes.append(_size_of(some))
             calls.begin(mitogen._files.opened.write_on, number, some)
         while calls:
             meter.note(calls.end()[1][1])

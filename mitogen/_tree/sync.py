@@ -64,8 +64,9 @@ class _Put:
     """
     def __init__(self, source: Any, meter: SyncMeter, way: _Way) -> None:
         self._source, self._meter, self._way = source, meter, way
-        #: Lists of items that are on their way.
+        #: Lists of items that are on their way, and their sizes.
         self._sent: collections.deque[Any] = collections.deque()
+        self._sizes: collections.deque[int] = collections.deque()
         #: Lists of offers that are not sent yet, and whether there may be more.
         self._batches, self._offering = 0, True
 
@@ -96,15 +97,17 @@ class _Put:
         self._batches -= is_last
         if not items:
             return
-        while len(self._sent) >= files.WINDOW:
+        while files._is_full(self._sizes):
             self._way.end()
         self._sent.append(items)
+        self._sizes.append(files._size_of(items))
         self._way.begin(self._note_written, mitogen._files.opened.write_on, items)
 
     def _take_answers(self, answers: Any) -> None:
         self._source.answer(answers)
 
     def _note_written(self, nothing: Any) -> None:
+        self._sizes.popleft()
         self._meter.note(self._sent.popleft())
 
 
