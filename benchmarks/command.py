@@ -64,6 +64,9 @@ def commands(options, folder):
         fp.write('\n'.join(names) + '\n')
     return {
         'xargs and ssh': ['xargs', '-a', os.path.join(folder, 'names'), '-P', str(AT_ONCE), '-I{}', 'ssh', '{}', 'hostname'],
+        # The least that any program takes which starts a Python on the host.
+        'xargs, python': ['xargs', '-a', os.path.join(folder, 'names'), '-P', str(AT_ONCE), '-I{}', 'ssh', '{}',
+                          'python3 -c pass'],
         'mitogen': [sys.executable, '-m', 'mitogen.command', 'run', '-j', str(AT_ONCE)] + names + ['--', 'hostname'],
         'fabric': [os.path.join(environment(options, 'fabric'), 'python'), '-c', FABRIC, os.path.join(folder, 'config')] + names,
         'pyinfra': [os.path.join(environment(options, 'pyinfra'), 'pyinfra'), '-y', '--parallel', str(AT_ONCE),
