@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The texts that a daemon sends to every host, kept from run to run.
+The modules that a daemon sends to every host, kept from run to run.
 
-A master makes the core's text smaller for its first child, and looks for the modules that the child
-will need. Both take longer than all that a daemon does for a short play. The results are kept in
-the user's folder of Ansible, and are used again only while every file of this package is the same.
+A master looks for the modules that a child will need, and makes them smaller. That takes longer
+than all that a daemon does for a short play. The results are kept in the user's folder of Ansible,
+and are used again only while every file of this package is the same. The core's own text comes with
+the package.
 """
 
 from __future__ import absolute_import
@@ -17,7 +18,6 @@ import sys
 import mitogen
 import mitogen.ansible.folder
 import mitogen.master
-import mitogen.parent
 
 #: Of the format: a file that another one has written is not read.
 MARSHAL = 4
@@ -32,8 +32,6 @@ class Kept(object):
     """
 
     def __init__(self, folder):
-        #: (is Python 3, is whole) -> (text, the rest of it or None)
-        self.texts = {}
         self.answers = {}
         self.path = folder and os.path.join(folder, 'daemon-%d.%d.%d' % sys.version_info[:3])
         self.stamp = self.path and stamp()
@@ -44,16 +42,8 @@ class Kept(object):
         """
         with contextlib.suppress(IOError, OSError, ValueError, EOFError, TypeError):
             if self.path:
-                self.texts, self.answers = read(self.path, self.stamp)
-        make = mitogen.parent._reduce_core_source
-
-        def remembering(*kind):
-            if kind not in self.texts:
-                self.texts[kind] = make(*kind)
-            return self.texts[kind]
-
-        self.before = set(self.texts), set(self.answers)
-        mitogen.parent._reduce_core_source = remembering
+                self.answers = read(self.path, self.stamp)
+        self.before = set(self.answers)
         kept = router.responder._shipments._kept
         for key, answer in self.answers.items():
             kept[key] = [(data, [mitogen.master._Parcel(*parcel) for parcel in parcels]) for data, parcels in answer]
@@ -67,10 +57,10 @@ class Kept(object):
                 self.answers[key] = [(data, [tuple(parcel) for parcel in parcels]) for data, parcels in answer]
         while len(self.answers) > MOST_ANSWERS:
             del self.answers[next(iter(self.answers))]
-        if not self.path or self.before == (set(self.texts), set(self.answers)):
+        if not self.path or self.before == set(self.answers):
             return
         with contextlib.suppress(IOError, OSError, ValueError):
-            data = marshal.dumps((self.stamp, self.texts, self.answers), MARSHAL)
+            data = marshal.dumps((self.stamp, self.answers), MARSHAL)
             if len(data) < MOST_BYTES:
                 mitogen.ansible.folder.write(self.path, data)
 
@@ -98,8 +88,8 @@ def read(path, stamp):
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             # It becomes code on hosts.
             raise ValueError('others may write to %s' % (path,))
-        found, texts, answers = marshal.loads(fp.read())
+        found, answers = marshal.loads(fp.read())
     if found != stamp:
         raise ValueError('it was made from other files')
-    return texts, answers
+    return answers
 

@@ -34,9 +34,6 @@ def a_run(folder, python):
     """
     Yield (Kept, target) of a daemon whose home is that folder, and keep what it has made.
     """
-    reduce, parent = mitogen.parent._reduce_core_source, mitogen.parent
-    # As in a new process.
-    parent._partials.clear()
     router = mitogen.master.Router()
     texts = kept.Kept(folder)
     try:
@@ -45,7 +42,6 @@ def a_run(folder, python):
         # The last of an answer may be sent after the first call has returned.
         testlib.wait_for(lambda: router.responder._shipments._kept, 60)
     finally:
-        parent._reduce_core_source = reduce
         router.broker.shutdown()
         router.broker.join()
         texts.save(router)
@@ -61,17 +57,15 @@ def test_a_second_daemon_sends_what_the_first_one_has_made(tmp_path, monkeypatch
     python.write_text('#!/bin/sh\nexec "%s" -S "$@"\n' % (sys.executable,))
     python.chmod(0o755)
     with a_run(folder, str(python)) as (texts, target):
-        assert texts.before == (set(), set())
+        assert texts.before == set()
         assert target.fragment(('remove', '/no/such/ansible-tmp-1')) is None
     name, = os.listdir(folder)
     path = os.path.join(folder, name)
     assert [stat.S_IMODE(os.stat(name).st_mode) for name in (folder, path)] == [0o700, 0o600]
 
-    monkeypatch.setattr(mitogen._shrink, 'divide_source', forbidden)
     monkeypatch.setattr(mitogen._shrink, 'shrink_source', forbidden)
     with a_run(folder, str(python)) as (texts, target):
-        assert texts.before[0] and texts.before[1] <= set(target.router.responder._shipments._kept)
-        assert texts.before[1]
+        assert texts.before and texts.before <= set(target.router.responder._shipments._kept)
         assert target.fragment(('remove', '/no/such/ansible-tmp-1')) is None
 
 
@@ -85,19 +79,15 @@ def test_what_cannot_be_trusted_is_not_used(tmp_path, harm):
     router = types.SimpleNamespace(
         responder=types.SimpleNamespace(_shipments=types.SimpleNamespace(_kept=collections.OrderedDict())))
     first = kept.Kept(str(tmp_path))
-    first.before = set(), set()
-    first.texts[True, False] = 'text', 'rest'
+    first.before = set()
+    first.answers['key'] = []
     first.save(router)
     path, = tmp_path.iterdir()
-    assert kept.read(str(path), first.stamp) == ({(True, False): ('text', 'rest')}, {})
+    assert kept.read(str(path), first.stamp) == {'key': []}
     harm(path)
-    reduce = mitogen.parent._reduce_core_source
-    try:
-        second = kept.Kept(str(tmp_path))
-        second.load(router)
-    finally:
-        mitogen.parent._reduce_core_source = reduce
-    assert second.texts == {}
+    second = kept.Kept(str(tmp_path))
+    second.load(router)
+    assert second.answers == {}
 
 
 def test_texts_of_an_archive_travel_as_they_stand_there(tmp_path):
