@@ -8,6 +8,7 @@ from __future__ import absolute_import
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -40,6 +41,11 @@ class Client(object):
     :param str home: folder in which the daemon keeps texts from run to run.
     """
     sock = None
+    #: Whether the daemon has asked, and waits for `more`.
+    asked = False
+    #: (process, folder, socket) that no client of this worker uses now. Each item of a loop has a
+    #: client.
+    spare = None
 
     def __init__(self, folder, controller, home):
         self.folder, self.controller, self.home = folder, controller, home
@@ -51,7 +57,7 @@ class Client(object):
         :raises DaemonError: there is none.
         """
         if self.sock is None:
-            self.sock = connect(self.folder, self.controller, self.home)
+            self.sock = self.take_spare() or connect(self.folder, self.controller, self.home)
         return self.exchange(request)
 
     def more(self, *answer):
@@ -63,21 +69,46 @@ class Client(object):
     def exchange(self, value):
         try:
             wire.send(self.sock, value)
-            return wire.receive(self.sock)
+            answer = wire.receive(self.sock)
+            self.asked = answer[0] == 'prompt'
+            return answer
         except wire.GoneError as error:
-            self.close()
+            self.drop()
             raise DaemonError('the daemon has ended: %s' % (error,))
         except BaseException:
             # A time limit, for example. A late answer of the daemon must not
             # be read as the answer to the next question; closing the socket
             # also ends its work for us.
-            self.close()
+            self.drop()
             raise
 
     def close(self):
+        """
+        Need the daemon no longer.
+        """
+        if self.sock is not None and not self.asked and Client.spare is None and os.getpid() != self.controller:
+            Client.spare, self.sock = (os.getpid(), self.folder, self.sock), None
+        self.drop()
+
+    def drop(self):
         if self.sock is not None:
             self.sock.close()
             self.sock = None
+
+    def take_spare(self):
+        """
+        Return a socket that was left, or None. A daemon that has ended is not waited for.
+        """
+        pid, folder, sock = Client.spare or (None, None, None)
+        Client.spare = None
+        if sock is None:
+            return None
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        if pid == os.getpid() and folder == self.folder and not poll.poll(0):
+            return sock
+        sock.close()
+        return None
 
 
 @contextlib.contextmanager

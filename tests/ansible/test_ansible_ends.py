@@ -120,6 +120,50 @@ def test_a_daemon_of_another_user_is_not_asked_and_does_not_answer(other):
 
 
 @pytest.mark.once
+def test_the_clients_of_a_worker_share_a_connection_that_is_at_rest(monkeypatch):
+    ends = [socket.socketpair() for _ in range(4)]
+    for near, _ in ends:
+        near.settimeout(10)
+
+    def ask(number, *answer):
+        """Have a client ask over a new connection, if there is none, and get this answer."""
+        found = client.Client('folder', os.getppid(), '')
+        found.sock = found.take_spare() or ends[number][0]
+        assert found.sock is ends[number][0]
+        wire.send(ends[number][1], answer)
+        assert found.ask('greet') == answer
+        return found
+
+    monkeypatch.setattr(client.Client, 'spare', None)
+    try:
+        ask(0, 'done', b'').close()
+        assert client.Client.spare
+        ask(0, 'done', b'').close()
+        # A daemon that has asked waits for more, so this connection is not at rest.
+        ask(0, 'prompt', b'Password:').close()
+        assert client.Client.spare is None
+        ask(1, 'done', b'').close()
+        # Another daemon has another folder.
+        assert client.Client('another', os.getppid(), '').take_spare() is None
+        assert client.Client.spare is None and ends[1][0].fileno() == -1
+
+        # The controller keeps none: its workers would have it open, too.
+        mine = client.Client('folder', os.getpid(), '')
+        mine.sock = ends[2][0]
+        mine.close()
+        assert client.Client.spare is None and ends[2][0].fileno() == -1
+
+        # A daemon has ended since.
+        client.Client.spare = os.getpid(), 'folder', ends[3][0]
+        ends[3][1].close()
+        assert client.Client('folder', os.getppid(), '').take_spare() is None
+    finally:
+        for pair in ends:
+            for sock in pair:
+                sock.close()
+
+
+@pytest.mark.once
 def test_a_peer_of_the_same_user_is_known():
     pair = socket.socketpair(socket.AF_UNIX)
     with pair[0], pair[1]:
