@@ -278,14 +278,40 @@ class SSHMixin(RemoteMixin):
     For plugins whose commands run at the end of a command line of ssh.
     """
 
+    #: The command line of ssh and the seconds for a connection, until an option changes.
+    _ssh = None
+
+    def set_options(self, *args, **kwargs):
+        self._ssh = None
+        super(SSHMixin, self).set_options(*args, **kwargs)
+
+    def set_option(self, *args, **kwargs):
+        self._ssh = None
+        super(SSHMixin, self).set_option(*args, **kwargs)
+
     def _target(self):
-        self.host = self.get_option('host') or self._play_context.remote_addr
-        argv = self._build_command(self.get_option('ssh_executable'), 'ssh', self.host)
+        if self._ssh is None:
+            self._ssh = self._make_argv(), float(self.get_option('timeout') or 10) + 20
+        argv, seconds = self._ssh
         spec = ('ssh', tuple(os.fsdecode(bytes(word)) for word in argv),
-                (self._interpreter,) if self._interpreter else (), float(self.get_option('timeout') or 10) + 20)
+                (self._interpreter,) if self._interpreter else (), seconds)
         if self._has_password():
             self._log_in(argv, spec)
         return spec
+
+    def _make_argv(self):
+        """
+        Return the command line of ssh, without a program before it that types a password: our
+        connections need none, and the descriptor that this program reads it from differs from
+        worker to worker.
+        """
+        self.host = self.get_option('host') or self._play_context.remote_addr
+        program = self.get_option('ssh_executable')
+        argv = self._build_command(program, 'ssh', self.host)
+        pipe, self.sshpass_pipe = getattr(self, 'sshpass_pipe', None), None
+        for fd in pipe or ():
+            os.close(fd)
+        return argv[argv.index(os.fsencode(plain(program))):]
 
     def _has_password(self):
         return bool(self.get_option('password') or self._play_context.password)
@@ -301,7 +327,8 @@ class SSHMixin(RemoteMixin):
             raise FallBack('a password is needed for each connection, as ssh_args has no ControlPersist',
                            usual=False)
         if not self._logged_in and not self._ask('is_connected', spec)[1]:
-            super(SSHMixin, self).exec_command('true', sudoable=False)
+            # Ansible's own method, not ours: that would come back here.
+            super(Mixin, self).exec_command('true', sudoable=False)
             self._logged_in = True
 
     def _run_sudoable(self, cmd):

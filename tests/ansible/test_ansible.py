@@ -233,3 +233,39 @@ def test_what_is_seldom_done_is_told_as_by_ansible(site):
     # A job goes on when the run has ended.
     for run in plain, ours:
         testlib.wait_for(lambda: os.path.exists(os.path.join(run.target, 'outlived')), 60, what='a job has outlived its run')
+
+
+def tell(folders, words, *omit):
+    """
+    Return the files below these folders that have one of these words.
+    """
+    found = []
+    for folder in folders:
+        for base, _, names in os.walk(folder):
+            for path in [os.path.join(base, name) for name in names]:
+                with contextlib.suppress(OSError):
+                    if os.path.isfile(path) and path not in omit and any(word.encode() in read(path) for word in words):
+                        found.append(path)
+    return found
+
+
+@pytest.mark.seconds(300)
+def test_nothing_that_is_written_tells_a_secret(site):
+    run = Run(site, 'secrets', 'path', CORES[0])
+    folders = [run.folder] + [user.home for user in site.users]
+    run.environ.update(MITOGEN_ANSIBLE_LOG=os.path.join(run.folder, 'log-of-daemon'), MITOGEN_LOG_LEVEL='debug',
+                       MITOGEN_TEST_SECRET='word-that-nobody-may-see')
+    words = ['word-that-nobody-may-see'] + [user.password for user in site.users]
+    run.start('secrets.yml', '-vvvv')
+    wait_for_task(run)
+    # The test itself has written this one.
+    hosts = os.path.join(run.folder, 'hosts.json')
+    assert hosts in tell(folders, words)
+    # Ansible's wrapper removes the folder of a job some seconds after its end.
+    assert [path for path in tell(folders, words, hosts) if '/ansible-tmp-' not in path] == []
+    os.unlink(os.path.join(run.target, 'waiting'))
+    assert run.wait() == 0, run.printed()
+    assert_in_use(run, 'path', CORES[0])
+    assert not re.search("Ansible's own way is used", run.printed())
+    assert os.path.getsize(os.path.join(run.folder, 'log-of-daemon'))
+    testlib.wait_for(lambda: tell(folders, words, hosts) == [], 20, what='nothing that is left tells a secret')
