@@ -22,6 +22,7 @@ import mitogen.ansible.client
 import mitogen.ansible.folder
 import mitogen.ansible.fragments
 import mitogen.ansible.hub
+import mitogen.ansible.names
 import mitogen.ansible.payload
 import mitogen.ansible.sent
 from mitogen.ansible.values import plain
@@ -33,6 +34,9 @@ ASSIGNMENT = re.compile(r'([A-Za-z_]\w*)=(.*)', re.S)
 #: An interpreter reads these as it starts, so one that runs already cannot obey them.
 READ_AT_START = re.compile(
     'PYTHON|LC_|LD_|MALLOC_|GLIBC_|(LANG|LANGUAGE|HOME|SSL_CERT_FILE|SSL_CERT_DIR|OPENSSL_CONF|TMPDIR|TEMP|TMP)$')
+
+#: An archive begins so, as base64.
+ARCHIVE = b'UEsDB'
 
 #: Ansible before 2.20 adds this to a command, for the sake of terminals.
 SLEEP = ' && sleep 0'
@@ -133,11 +137,14 @@ class Mixin(object):
         if len(words) != 1:
             raise FallBack('this is more than an interpreter')
         self._interpreter = words[0]
-        payload = mitogen.ansible.payload.take_apart(data)
+        payload, answer = mitogen.ansible.payload.take_apart(data), ('',)
         if payload is not None and not any(map(READ_AT_START.match, environ)):
             answer = self._run_payload(payload, environ, becomes)
             if answer[0] == 'done':
                 return answer[1:]
+        if (payload is None and ARCHIVE in data) or answer[0] == 'unknown':
+            mitogen.ansible.names.say_once('wrapper', 'modules are started in a way that is not known: each has an '
+                                                      'interpreter of its own')
         # Only a shell gives the wrapper's text its environment.
         return self._job(becomes, ('command', ['/bin/sh', '-c', text], data, self._folder()))[1:]
 

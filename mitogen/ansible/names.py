@@ -13,6 +13,7 @@ import functools
 import os
 import re
 
+import ansible
 from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import connection_loader
@@ -30,6 +31,8 @@ COLLECTIONS = {
     'lxd': 'community.general', 'incus': 'community.general', 'chroot': 'community.general',
 }
 
+#: The newest ansible-core that the tests have run with.
+NEWEST = 2, 22
 
 #: Found in the place of Ansible's by their path.
 OURS = ('ssh', 'local')
@@ -45,17 +48,36 @@ def ours():
     return found
 
 
-def say_once(name):
+def say_once(name, text):
     """
-    Say, once in a run, that a plugin is none of ours. A file in the folder that the processes of
-    the run share is the note of it.
+    Say something with ``-v``, once in a run. A file in the folder that the processes of the run
+    share is the note of it.
+
+    :param name: of the note.
     """
-    name = plain(name)
-    if DISPLAY.verbosity and not name.startswith(('mitogen.fast.', 'ansible.legacy.')):
-        path = os.path.join(plain(constants.DEFAULT_LOCAL_TMP), 'mitogen-' + re.sub(r'[^\w.]', '', name))
+    if DISPLAY.verbosity:
+        path = os.path.join(plain(constants.DEFAULT_LOCAL_TMP), 'mitogen-' + re.sub(r'[^\w.]', '', plain(name)))
         with contextlib.suppress(OSError):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            DISPLAY.v("mitogen: the connection plugin %s is not one that is fast: Ansible's own way is used" % (name,))
+            DISPLAY.v('mitogen: ' + text)
+
+
+def say_not_ours(name):
+    """
+    Say, once in a run, that a plugin is none of ours.
+    """
+    if not name.startswith(('mitogen.fast.', 'ansible.legacy.')):
+        say_once(name, "the connection plugin %s is not one that is fast: Ansible's own way is used" % (plain(name),))
+
+
+def say_unknown():
+    """
+    Say, once in a run, if this Ansible is newer than all that we know.
+    """
+    found = re.match(r'(\d+)\.(\d+)', ansible.__version__)
+    if found and tuple(map(int, found.groups())) > NEWEST:
+        say_once('unknown', "ansible-core %s is newer than this package, which knows %d.%d: Ansible's own way is used "
+                            "for all that has changed" % ((ansible.__version__,) + NEWEST))
 
 
 def install(loader=connection_loader):
@@ -84,7 +106,7 @@ def install(loader=connection_loader):
                 # The collection is not there, or says why it cannot work.
                 pass
         if name not in OURS:
-            say_once(name)
+            say_not_ours(name)
         return get(name, *args, **kwargs)
 
     get_with_context.is_mitogen = True

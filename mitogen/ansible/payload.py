@@ -57,9 +57,13 @@ def take_apart(data):
         return None
     head, archive, tail = found
     split = head.rfind(CALL)
-    if split >= 0:
-        return read_call(archive, head[split:] + tail)
-    return read_old(archive, (head + tail).decode('utf-8'))
+    try:
+        if split >= 0:
+            return read_call(archive, head[split:] + tail)
+        return read_old(archive, (head + tail).decode('utf-8'))
+    except Exception:
+        # A release of Ansible that we do not know calls it with other things.
+        return None
 
 
 def find_archive(data):

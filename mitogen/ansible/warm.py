@@ -68,6 +68,7 @@ def wait_for_results():
 
 def take_names():
     import mitogen.ansible.names
+    mitogen.ansible.names.say_unknown()
     mitogen.ansible.names.install()
 
 

@@ -109,6 +109,10 @@ def test_each_way_switches_the_plugins_on(site):
     # Each of our cores is used.
     runs = [(way, core, Run(site, 'way-' + way, way, core).start('ways.yml', '-vvv', **strategies(way)))
             for way, core in zip(WAYS, itertools.cycle(CORES))]
+    future = Run(site, 'way-future', 'path', CORES[0])
+    future.environ['PYTHONPATH'] = future.site.make_folder('way-future', 'python')
+    version = playbooks.make_unknown_ansible(site.env, future.environ['PYTHONPATH'])
+    future.start('ways.yml', '-v', **strategies('path'))
     plain = Run(site, 'way-plain').start('ways.yml', '-v', **strategies('plain'))
     assert plain.wait() == 0, plain.printed()
     assert 'mitogen:' not in plain.printed()
@@ -123,6 +127,15 @@ def test_each_way_switches_the_plugins_on(site):
         assert run.printed().count('the connection plugin ansible.builtin.ssh is not one that is fast') == (way != 'collection')
         # Nothing is sent as a file, so nothing is left.
         assert not [name for name in os.listdir(run.target) if name.startswith('tmp-') and os.listdir(run.target + '/' + name)]
+        assert 'is newer than this package' not in run.printed()
+        assert 'in a way that is not known' not in run.printed()
+
+    # With a release that we do not know all works, and that is said once.
+    assert future.wait() == 0, future.printed()
+    assert_in_use(future, 'path', CORES[0])
+    assert future.results() == plain.results()
+    assert future.printed().count('mitogen: ansible-core %s is newer than this package' % (version,)) == 1
+    assert future.printed().count('mitogen: modules are started in a way that is not known') == 1
 
 
 @pytest.mark.parametrize('way, end, become', [
