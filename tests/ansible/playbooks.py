@@ -436,9 +436,10 @@ def comparable(value, folder):
                 item = bool(item)
             if key == 'ansible_facts':
                 item = dict((name, facts[name]) for name in facts if name[len('ansible_'):] not in names)
-            if key == '_ansible_delegated_vars' and str(item.get('ansible_connection')).startswith('mitogen.fast.'):
-                # The inventory names it: see `be_collection`.
-                item = dict((name, item[name]) for name in item if name != 'ansible_connection')
+            if key == '_ansible_delegated_vars':
+                # The inventory has our names: see `be_collection`. The plain one has none for ssh.
+                item = dict((name, 'local' if each == 'mitogen.fast.local' else each)
+                            for name, each in item.items() if each != 'mitogen.fast.ssh')
             changed[key] = comparable(item, folder)
         if 'ansible_env' in value:
             changed['ansible_env'] = sorted(value['ansible_env'])
