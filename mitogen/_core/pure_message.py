@@ -12,8 +12,8 @@ from mitogen.core import _chosen, _MessageBase, _seldom, BytesIO, BytesType, Cal
 from mitogen.core import pickle, Pickler, PicklingError, PY3, _REDUCED, _Reducers, StreamError  # house
 
 if not _REDUCED and CORE == 'native':
-    # This leaf is seldom used then. So a child does not import the module at its start.
-    struct = None
+    # This leaf is seldom used then. So a child does not import `struct` at its start.
+    pass
 else:
     import struct
 

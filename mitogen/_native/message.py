@@ -17,9 +17,15 @@ class Message(core._MessageBase, _c.Message):
     __module__ = 'mitogen.core'
     # Fields, `pickled` and `unpickle` are compiled.
 
+    # In C, messages have no bytes of their own. Only what answers with many modules at once packs
+    # them itself, and only a protocol over another router reads them in Python.
+
     def _pack(self, *fields):
-        # Only what answers with many modules at once packs its messages itself.
         return core._module('struct').pack(self.HEADER_FMT, *fields)
+
+    @classmethod
+    def _unpack(cls, buf, position=0):
+        return core._module('struct').unpack_from(cls.HEADER_FMT, buf, position)
 
     def __reduce__(self):
         # For copies, of which the fields are no part of the dictionary here.
