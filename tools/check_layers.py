@@ -79,7 +79,7 @@ PACKAGE = [
 
 #: The modules of folders that are packages of their own, lowest first.
 FOLDERS = {
-    '_tree': ['errors', 'typed', 'record', 'options', 'observing', 'replies', 'future', 'target', 'python', 'output', 'tasks', 'worker',
+    '_tree': ['compiled', 'errors', 'typed', 'record', 'options', 'observing', 'replies', 'future', 'target', 'python', 'output', 'tasks', 'worker',
               'stream', 'caller', 'running', 'calls', 'content', 'meter', 'files', 'sync_meter', 'shared_blocks', 'sync',
               'mapping', 'executor', 'reader', 'info', 'host',
               'group', 'tree', 'bridge', 'aio', 'tracing', 'figures', '__init__'],

@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import mitogen.core
 from mitogen._tree import errors, typed
+from mitogen._tree.compiled import core as _native
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
-
-#: The compiled core, or None.
-_native: Any = sys.modules['_mitogen_core'] if mitogen.core.CORE == 'native' else None
 
 
 def settle(future: asyncio.Future[Any], host: Host, msg: Any) -> None:

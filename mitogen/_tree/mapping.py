@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import mitogen.core
 from mitogen._tree import errors, typed
+from mitogen._tree.compiled import core as _native
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
-
-_native: Any = sys.modules.get('_mitogen_core')
 
 #: Answers that have come are read each time that so many calls were sent.
 READ_EVERY = 64

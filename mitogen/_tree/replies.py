@@ -6,14 +6,11 @@ without Python. The broker's thread takes all that have come at a time.
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any, Optional
 
 import mitogen.core
-
-#: The compiled core, or None.
-_native: Any = sys.modules['_mitogen_core'] if mitogen.core.CORE == 'native' else None
+from mitogen._tree.compiled import core as _native
 
 #: Bytes of an answer that the broker's thread reads. A longer one may take its time, and all hosts
 #: need that thread: the one that wants the value reads it.

@@ -13,11 +13,9 @@ from typing import Any
 import mitogen._typed
 import mitogen.core
 import mitogen.parent
+from mitogen._tree.compiled import core as _native
 
 MAIN = '__main__'
-
-#: The compiled core, or None.
-_native: Any = sys.modules['_mitogen_core'] if mitogen.core.CORE == 'native' else None
 
 _NO_KWARGS = mitogen.core.Kwargs({})
 
