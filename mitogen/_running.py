@@ -211,14 +211,20 @@ class _Spawned(object):
         return self.returncode
 
 
+#: Lists the descriptors of this process.
+_DESCRIPTORS = '/proc/self/fd'
+
+
 def _can_spawn():
     """
     Tell whether the system's ``posix_spawn`` says why a program does not start, and can begin a
-    session. The standard files must be open: no pipe may get the number of one.
+    session. The standard files must be open: no pipe may get the number of one. ``/proc`` must be
+    there, which lists the descriptors.
     """
     try:
         for fd in 0, 1, 2:
             os.fstat(fd)
+        os.stat(_DESCRIPTORS)
         name, version = os.confstr('CS_GNU_LIBC_VERSION').split()
         # Python has it since 3.8.
         return bool(os.posix_spawnp) and name == 'glibc' and tuple(map(int, version.split('.')[:2])) >= (2, 26)
@@ -231,7 +237,7 @@ def _inherited():
     Return the descriptors, from 3 upwards, that a new process would inherit. Those are not ours.
     """
     found = []
-    for name in os.listdir('/proc/self/fd'):
+    for name in os.listdir(_DESCRIPTORS):
         try:
             if int(name) > 2 and os.get_inheritable(int(name)):
                 found.append(int(name))

@@ -193,3 +193,8 @@ def take_long_to_end(econtext):
         mitogen._running._end_all()
         time.sleep(0.3)
     mitogen.core.listen(econtext.broker, 'shutdown', linger)
+
+
+def lose_proc():
+    import mitogen._running
+    mitogen._running._DESCRIPTORS = '/missing'

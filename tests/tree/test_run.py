@@ -57,6 +57,13 @@ def test_a_process_with_pipes_alone_is_started_without_subprocess_and_inherits_n
     assert follow(running.start_script(other, 'import sys; print("subprocess" in sys.modules)', 's.py', []))[1] == b'False\n'
 
 
+def test_a_process_starts_where_proc_is_not_mounted(tree):
+    other = tree.connect('local:')
+    other.call(task_targets.lose_proc)
+    assert other.run('cat', input='in').stdout == 'in'
+    assert follow(running.start_script(other, 'import sys; print("subprocess" in sys.modules)', 's.py', []))[1] == b'True\n'
+
+
 def test_an_old_python_is_told_what_it_lacks(tree):
     other = tree.connect('local:' + pythons.find_python('python2.7'))
     with pytest.raises(mitogen.RemoteError, match='Tasks need Python 3.6, and this is 2.7. Plain calls work.'):
