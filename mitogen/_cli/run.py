@@ -72,7 +72,7 @@ def run(options: Any, rest: list[str]) -> int:
         if _is_function(options):
             outcome.status, outcome.value = 0, values.checked(value)
         else:
-            outcome.status = _exit_status(value)
+            outcome.status = _exit_status(value, host)
     outcomes = work.run(job, shown)
     if not options.json:
         connecting.summary(outcomes)

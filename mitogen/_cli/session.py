@@ -50,13 +50,13 @@ class Session:
     :ivar banner: a line about its Python.
     """
     def __init__(self, host: Any, outputs: list[Output]) -> None:
-        from mitogen._tree import tasks
+        from mitogen._tree import errors, tasks
         self._host = host
         self._outputs = {number: output.write for number, output in zip((display.STDOUT, display.STDERR), outputs)}
         told = self._begin()
         if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], str)):
-            raise mitogen.core.StreamError('the answer of the host does not start a console')
-        (self._handle,) = tasks.numbers(told[:1], 1)
+            raise errors.wrong_answer(host, 'does not start a console')
+        (self._handle,) = tasks.numbers(host, told[:1], 1)
         self.banner = values.text(told[1], 200)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, 'mitogen.shell')
 
@@ -69,7 +69,7 @@ class Session:
         Run some text over there, show what it writes, and return how it came out, and the number
         that the host adds.
         """
-        from mitogen._tree import running
+        from mitogen._tree import errors, running
         started = running.start_function(self._host, ('mitogen._console', None, 'run'), (text,))
         # Another thread waits: an exception in the midst of it could lose a part of what comes.
         future = self._thread.submit(started.follow, self._outputs)
@@ -89,7 +89,7 @@ class Session:
         told = future.result()
         if isinstance(told, tuple) and len(told) == 2 and (told[1] is None or type(told[1]) is int):
             return told[0], told[1] or 0
-        raise mitogen.core.StreamError('the answer of the host is not that of a console')
+        raise errors.wrong_answer(self._host, 'is not that of a console')
 
     def names(self, text: str) -> list[str]:
         """

@@ -63,7 +63,7 @@ class Calls:
 
         :raises StreamError: the host sent something else. It would be sent back with each call.
         """
-        return tasks.numbers([self.call(fn, *args)], 1)[0]
+        return tasks.numbers(self._host, [self.call(fn, *args)], 1)[0]
 
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator[None]:

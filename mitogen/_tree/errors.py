@@ -14,6 +14,16 @@ import mitogen.core
 import mitogen.parent
 
 
+def wrong_answer(host: Any, text: str) -> mitogen.core.StreamError:
+    """
+    Return the error for an answer that a host must not give.
+
+    :param host: has a `name`.
+    :param text: follows the name.
+    """
+    return mitogen.core.StreamError('the answer of %s %s', host.name, text)
+
+
 class RemoteError(mitogen.core.CallError):
     """
     A function that was called on a host raised.

@@ -32,7 +32,7 @@ def _processors(host: Host) -> int:
     """
     Return how many processors a host says it has, and at most as many as a pool may have threads.
     """
-    (count,) = numbers([host.call(os.cpu_count) or 1], 1)
+    (count,) = numbers(host, [host.call(os.cpu_count) or 1], 1)
     return min(count, mitogen._tasks.THREADS_MAX)
 
 

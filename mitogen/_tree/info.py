@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import mitogen._facts
 import mitogen.core
+from mitogen._tree import errors
 
 if TYPE_CHECKING:
     from mitogen._tree.host import Host
@@ -103,4 +104,4 @@ def ask(host: Host) -> HostInfo:
         if type(pid) is int and all(isinstance(it, (str, bytes)) and len(it) <= TEXT_MAX for it in facts.values()):
             texts = {name: mitogen.core.to_text(fact) for name, fact in facts.items()}
             return HostInfo(pid=pid, _host=host, **texts)
-    raise mitogen.core.StreamError('the answer of the host does not describe the host')
+    raise errors.wrong_answer(host, 'does not describe the host')

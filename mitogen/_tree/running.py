@@ -149,7 +149,7 @@ class Running(Stream[Any]):
         value = None
         with self:
             for item in self:
-                number, data = _checked(item)
+                number, data = _checked(item, self._host)
                 if number == END:
                     value = data
                 elif number in outputs:
@@ -157,7 +157,7 @@ class Running(Stream[Any]):
         return value
 
 
-def _checked(item: Any) -> tuple[int, Any]:
+def _checked(item: Any, host: Any) -> tuple[int, Any]:
     """
     Return an item from a host, which may send anything, if it is valid.
     """
@@ -165,15 +165,15 @@ def _checked(item: Any) -> tuple[int, Any]:
         if item[0] == END or (
                 item[0] in (STDOUT, STDERR) and isinstance(item[1], bytes) and len(item[1]) <= ITEM_MAX):
             return item
-    raise mitogen.core.StreamError('the answer of the host is not the output of a process')
+    raise errors.wrong_answer(host, 'is not the output of a process')
 
 
-def _exit_status(value: Any) -> int:
+def _exit_status(value: Any, host: Any) -> int:
     """
     Return an exit status from a host, which may send anything, if it is valid.
     """
     if type(value) is not int or value not in STATUSES:
-        raise mitogen.core.StreamError('the answer of the host is not an exit status')
+        raise errors.wrong_answer(host, 'is not an exit status')
     return value
 
 
@@ -218,10 +218,11 @@ def start_module(host: Host, name: str, argv: Sequence[str], options: CallOption
 
 class _Kept:
     """
-    The output of one process that its caller wants at once, up to a number of bytes (None: of any
-    size).
+    The output of one process of a host that its caller wants at once, up to a number of bytes
+    (None: of any size).
     """
-    def __init__(self, limit: Optional[int]) -> None:
+    def __init__(self, host: Host, limit: Optional[int]) -> None:
+        self._host = host
         self._limit = limit
         self._size = 0
         #: One buffer for each number: many small objects would take more memory than their bytes.
@@ -231,8 +232,8 @@ class _Kept:
         self._size += len(data)
         if self._limit is not None and self._size > self._limit:
             raise mitogen.core.StreamError(
-                'the process wrote more than %d bytes: hand its output to a function (stdout=, stderr=) as it comes, '
-                'or set max_output=' % (self._limit,))
+                'the process on %s wrote more than %d bytes: hand its output to a function (stdout=, stderr=) as it '
+                'comes, or set max_output=', self._host.name, self._limit)
         self._texts[number] += data
 
     def read(self, number: int) -> bytes:
@@ -261,7 +262,7 @@ def _run(
     if isinstance(input, str):
         input = input.encode('utf-8')
     merged = stderr == subprocess.STDOUT
-    kept = _Kept(max_output)
+    kept = _Kept(host, max_output)
     outputs: dict[int, Output] = {
         STDOUT: stdout or functools.partial(kept.write, STDOUT),
         STDERR: stderr if callable(stderr) else functools.partial(kept.write, STDERR),
@@ -282,7 +283,7 @@ def _run(
         ) as running:
             if begun is not None:
                 begun(running)
-            returncode = _exit_status(running.follow(outputs))
+            returncode = _exit_status(running.follow(outputs), host)
     except errors.DeadlineExceeded as e:
         late = CommandTimeout(*e.args)
         late.host, late.began, late.cmd, late.timeout = host.name, e.began, args, timeout

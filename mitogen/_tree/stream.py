@@ -126,7 +126,7 @@ class Stream(Iterator[T]):
         Return the handle for acknowledgements, which comes first.
         """
         try:
-            return tasks.numbers([msg.unpickle()], 1)[0]
+            return tasks.numbers(self._host, [msg.unpickle()], 1)[0]
         except mitogen.core.StreamError as e:
             self._stop(e)
             raise

@@ -180,7 +180,8 @@ def put(
             number = calls.open(mitogen._files.sync_opened.start_receiving, target, name, checksum, resume, delete)
             with calls.opened(number):
                 _Put(source, meter, _Way(calls, number)).run()
-                meter.copied.removed = tasks.numbers([calls.call(mitogen._files.opened.finish_writing, number)], 1)[0]
+                removed = calls.call(mitogen._files.opened.finish_writing, number)
+                (meter.copied.removed,) = tasks.numbers(host, [removed], 1)
     return meter.copied
 
 

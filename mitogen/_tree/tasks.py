@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 import mitogen._tasks
 import mitogen.core
+from mitogen._tree import errors
 from mitogen._tree.future import HostFuture, outcome_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Queue(NamedTuple):
     handle: int
 
 
-def numbers(value: Any, count: int) -> tuple[int, ...]:
+def numbers(host: Any, value: Any, count: int) -> tuple[int, ...]:
     """
     Return the handles, or other such numbers, that a host has sent.
 
@@ -36,7 +37,7 @@ def numbers(value: Any, count: int) -> tuple[int, ...]:
     if isinstance(value, (tuple, list)) and len(value) == count and all(
             type(number) is int and 0 <= number < 1 << 32 for number in value):
         return tuple(value)
-    raise mitogen.core.StreamError('the answer of the host is not %d numbers' % (count,))
+    raise errors.wrong_answer(host, 'is not a number' if count == 1 else 'is not %d numbers' % (count,))
 
 
 class _Started(HostFuture):
@@ -46,17 +47,17 @@ class _Started(HostFuture):
     """
     def _on_value(self, value: Any) -> None:
         try:
-            self._settle(numbers(value, 2), None)
+            self._settle(numbers(self.host, value, 2), None)
         except mitogen.core.StreamError as e:
             self._settle(None, e)
 
     def _on_reply(self, msg: Any) -> None:
-        value, error = None, mitogen.core.StreamError('the host sent no handles, but %d bytes' % (len(msg.data),))
+        value, error = None, errors.wrong_answer(self.host, 'has no handles, but %d bytes' % (len(msg.data),))
         if len(msg.data) <= self.read_at_once:
             value, error = outcome_of(msg, self.host)
         try:
             if error is None:
-                value = numbers(value, 2)
+                value = numbers(self.host, value, 2)
         except mitogen.core.StreamError as e:
             error = e
         self._settle(value, error)
@@ -114,7 +115,7 @@ class HostTasks:
         Return a new queue. Waits for the host.
         """
         self.start()
-        return Queue(*numbers(self._host.default_call_chain.call(mitogen._tasks.start_pool, threads), 2))
+        return Queue(*numbers(self._host, self._host.default_call_chain.call(mitogen._tasks.start_pool, threads), 2))
 
     def await_lessons(self, queue: int) -> None:
         """

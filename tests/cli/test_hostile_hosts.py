@@ -62,14 +62,14 @@ def test_a_value_that_is_no_json_costs_no_other_host_its_result(command, monkeyp
 @pytest.mark.parametrize('item', [5, (1,), (1, 2, 3), (7, b'x'), ([], b'x'), (1, u'text'), (2, None), (True, b'x'),
                                   (1, b'x' * (running.ITEM_MAX + 1))], ids=lambda item: repr(item)[:20])
 def test_what_is_no_output_is_an_error_of_ours(host, item):
-    with pytest.raises(mitogen.core.StreamError, match='is not the output of a process'):
+    with pytest.raises(mitogen.core.StreamError, match='answer of liar is not the output of a process'):
         told(host, item).follow({1: len, 2: len})
 
 
 @pytest.mark.parametrize('value', [u'7', None, [], True, 1 << 32, -10 ** 5000], ids=lambda value: type(value).__name__)
 def test_what_is_no_exit_status_is_an_error_of_ours(host, monkeypatch, value):
     monkeypatch.setattr(running, 'start_process', lambda *args, **kwargs: told(host, (0, value)))
-    with pytest.raises(mitogen.core.StreamError, match='is not an exit status'):
+    with pytest.raises(mitogen.core.StreamError, match='answer of liar is not an exit status'):
         host.run(['true'])
 
 
@@ -84,7 +84,7 @@ def told(host, *items):
 
 
 def test_output_beyond_what_the_caller_keeps_is_an_error(host):
-    with pytest.raises(mitogen.core.StreamError, match='more than 1000 bytes'):
+    with pytest.raises(mitogen.core.StreamError, match='process on liar wrote more than 1000 bytes'):
         host.run('yes', max_output=1000)
     # The error ends the process, and no limit is that of a function.
     parts = []
@@ -101,7 +101,7 @@ def test_neither_output_nor_value_passes_for_the_heading_of_another_host(command
 
 
 def test_many_small_pieces_take_no_more_memory_than_they_have():
-    shown, kept, content = display.Json(), running._Kept(None), Content(b'x', 1 << 20)
+    shown, kept, content = display.Json(), running._Kept(None, None), Content(b'x', 1 << 20)
     content.take([(FILE, b'x', 0o644, -1)])
     tracemalloc.start()
     try:

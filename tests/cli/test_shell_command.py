@@ -94,6 +94,8 @@ def test_a_host_that_answers_something_else(command, monkeypatch):
 @pytest.mark.once
 def test_answers_that_are_none_are_refused():
     class Liar(object):
+        name = 'liar'
+
         def call(self, *args):
             return lying_host.facts()
 
@@ -113,12 +115,14 @@ def test_answers_that_are_none_are_refused():
 @pytest.mark.once
 def test_a_console_has_a_handle_and_a_short_banner():
     class Liar(object):
+        name = 'liar'
+
         def call(self, *args):
             return self.told
     liar = Liar()
     for handle in -1, 1 << 32, 10 ** 5000, True, u'5', None:
         liar.told = handle, u'Python'
-        with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
+        with pytest.raises(mitogen.core.StreamError, match='is not a number'):
             sessions.Session(liar, [])
     liar.told = 5, lying_host.LIE * 100000
     banner = sessions.Session(liar, []).banner

@@ -171,7 +171,7 @@ def test_the_number_of_what_is_opened_is_no_long_text(host, tmp_path, monkeypatc
     (tmp_path / 'file').write_bytes(b'x')
     for use in (lambda: host.get('/any', tmp_path / 'target'), lambda: host.read_bytes('/any'),
                 lambda: host.put(tmp_path / 'file', '/any'), lambda: host.write_bytes('/any', b'x')):
-        with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
+        with pytest.raises(mitogen.core.StreamError, match='is not a number'):
             use()
     assert os.listdir(str(tmp_path)) == ['file']
 

@@ -167,7 +167,7 @@ def test_a_host_has_nothing_removed_outside_of_the_target(host, tmp_path, lies, 
 def test_a_host_that_tells_no_number_of_what_it_removed_is_an_error(host, tmp_path, monkeypatch):
     (tmp_path / 'file').write_bytes(b'x')
     monkeypatch.setattr(mitogen._files.opened, 'finish_writing', lying_host.a_long_text)
-    with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
+    with pytest.raises(mitogen.core.StreamError, match='is not a number'):
         host.sync(tmp_path / 'file', tmp_path / 'target')
 
 
@@ -244,6 +244,6 @@ def test_the_number_of_what_is_opened_is_no_long_text(host, tmp_path, monkeypatc
     for name in 'start_sending', 'start_receiving':
         monkeypatch.setattr(mitogen._files.sync_opened, name, lying_host.a_long_text)
     for use in lambda: host.sync(tmp_path / 'file', '/any'), lambda: host.sync_from('/any', tmp_path / 'target'):
-        with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
+        with pytest.raises(mitogen.core.StreamError, match='is not a number'):
             use()
     assert os.listdir(str(tmp_path)) == ['file']

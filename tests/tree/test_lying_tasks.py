@@ -29,19 +29,19 @@ def test_a_number_of_processors_that_is_made_up_starts_no_million_processes(host
     assert asked == [mitogen._tasks.THREADS_MAX]
     for lie in lying_host.no_numbers, lying_host.a_long_text:
         monkeypatch.setattr(os, 'cpu_count', lie)
-        with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
+        with pytest.raises(mitogen.core.StreamError, match='answer of shared is not a number'):
             host.executor()
 
 
 @pytest.mark.parametrize('lie', [lying_host.no_numbers, lying_host.a_long_text])
 def test_a_queue_that_is_no_queue_is_an_error_of_ours(host, monkeypatch, lie):
     monkeypatch.setattr(mitogen._tasks, 'start_pool', lie)
-    with pytest.raises(mitogen.core.StreamError, match='is not 2 numbers'):
+    with pytest.raises(mitogen.core.StreamError, match='answer of shared is not 2 numbers'):
         host.executor(2)
 
 
 @pytest.mark.parametrize('lie, text', [
-    (lying_host.no_numbers, 'is not 2 numbers'), (lying_host.a_long_text, 'no handles, but')])
+    (lying_host.no_numbers, 'answer of liar of tasks is not 2 numbers'), (lying_host.a_long_text, 'answer of liar of tasks has no handles, but')])
 def test_handles_for_tasks_that_are_none_are_an_error_of_ours(tree, monkeypatch, lie, text):
     monkeypatch.setattr(mitogen._tasks, 'start', lie)
     liar = tree.connect(name='liar of tasks')
@@ -53,7 +53,7 @@ def test_handles_for_tasks_that_are_none_are_an_error_of_ours(tree, monkeypatch,
 
 def test_a_stream_without_a_handle_is_an_error_of_ours(host):
     names = 'lying_host', None, 'items'
-    with pytest.raises(mitogen.core.StreamError, match='is not 1 numbers'):
+    with pytest.raises(mitogen.core.StreamError, match='answer of shared is not a number'):
         running.Running(host, DEFAULT, lying_host.stream_without_handle, names, (), {}).follow({})
 
 
