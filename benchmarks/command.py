@@ -16,7 +16,9 @@ import subprocess
 import sys
 import time
 
-import loopback
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'programs'))
+
+import loopback  # noqa: E402
 
 #: Hosts at a time.
 AT_ONCE = 32

@@ -19,7 +19,9 @@ import sys
 import tempfile
 import time
 
-import loopback
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'programs'))
+
+import loopback  # noqa: E402
 
 MIB = 1 << 20
 

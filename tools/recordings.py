@@ -23,6 +23,10 @@ import termios
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, 'benchmarks', 'programs'))
+
+import loopback  # noqa: E402
+
 FOLDER = os.path.join(ROOT, 'docs', '_static')
 
 COLUMNS = 92
@@ -40,31 +44,6 @@ PICTURES = {
     'top': ["mitogen top --once --rows 8 --delay 1 'web[1-3]'"],
 }
 
-SERVER = '''
-ListenAddress 127.0.0.{number}:{port}
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/user_key.pub
-PidFile none
-StrictModes no
-UsePAM no
-UseDNS no
-PasswordAuthentication no
-PermitRootLogin prohibit-password
-SetEnv HOME=/srv PATH=/usr/bin:/bin
-'''
-
-CLIENT = '''
-Host web{number}
-    HostName 127.0.0.{number}
-    Port {port}
-    User root
-    IdentityFile {folder}/user_key
-    IdentityAgent none
-    StrictHostKeyChecking no
-    UserKnownHostsFile {folder}/known_hosts
-    LogLevel ERROR
-'''
-
 #: Runs in new namespaces. The loops are something to look at.
 HOST = '''
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin
@@ -75,7 +54,7 @@ echo 'import time
 while True: sum(range({number} * 100000)); time.sleep(0.05)' >report.py
 nice -n 19 python3 report.py --every 5min &
 tail -f /dev/null &
-exec {sshd} -D -e -f {folder}/sshd_{number} 2>{folder}/log_{number}
+exec {server} 2>{folder}/log_{number}
 '''
 
 #: As rich has it, without fonts from elsewhere.
@@ -98,51 +77,26 @@ line-height: {line_height}px; font-variant-east-asian: full-width; }}
 '''
 
 
-def which(name):
-    path = shutil.which(name, path=os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin')
-    if path is None:
-        raise SystemExit('%s is not installed' % (name,))
-    return path
-
-
 @contextlib.contextmanager
 def hosts(count):
     """Run hosts web1, web2 and so on. Yields a folder with a `bin` for PATH."""
     folder = tempfile.mkdtemp()
     procs = []
     try:
-        for name in 'host_key', 'user_key':
-            subprocess.check_call(
-                [which('ssh-keygen'), '-q', '-t', 'ed25519', '-N', '', '-C', '', '-f', os.path.join(folder, name)])
-        os.makedirs('/run/sshd', exist_ok=True)
-        with contextlib.closing(socket.socket()) as sock:
-            sock.bind(('127.0.0.1', 0))
-            port = sock.getsockname()[1]
-        with open(os.path.join(folder, 'config'), 'w') as fp:
-            # There is one that is down, too.
-            for number in range(1, count + 2):
-                fp.write(CLIENT.format(number=number, port=port, folder=folder))
+        # There is one that is down, too.
+        files = loopback.Files(folder, ['web%d' % number for number in range(1, count + 2)], user='root')
+        files.program('mitogen', [sys.executable, '-m', 'mitogen.command'])
         for number in range(1, count + 1):
-            with open(os.path.join(folder, 'sshd_%d' % number), 'w') as fp:
-                fp.write(SERVER.format(number=number, port=port, folder=folder))
+            server = files.server('sshd_%d' % number, loopback.address_of(number), home='/srv')
             procs.append(subprocess.Popen(
-                [which('unshare'), '-u', '-m', '-p', '-f', '--mount-proc', '--kill-child', 'sh', '-c',
-                 HOST.format(number=number, folder=folder, sshd=which('sshd'))]))
+                [loopback.which('unshare'), '-u', '-m', '-p', '-f', '--mount-proc', '--kill-child', 'sh', '-c',
+                 HOST.format(number=number, folder=folder, server=' '.join(server))]))
         for number in range(1, count + 1):
             while True:
-                with contextlib.suppress(OSError), socket.create_connection(('127.0.0.%d' % number, port)):
-                    break
+                with contextlib.suppress(OSError):
+                    with socket.create_connection((loopback.address_of(number), files.port)):
+                        break
                 time.sleep(0.05)
-        with open(os.path.join(folder, 'host_key.pub')) as key, open(os.path.join(folder, 'known_hosts'), 'w') as fp:
-            text = key.read()
-            for number in range(1, count + 1):
-                fp.write('[127.0.0.%d]:%d %s' % (number, port, text))
-        os.mkdir(os.path.join(folder, 'bin'))
-        for name, line in (('ssh', '%s -F %s/config' % (which('ssh'), folder)), ('mitogen', sys.executable + ' -m mitogen.command')):
-            path = os.path.join(folder, 'bin', name)
-            with open(path, 'w') as fp:
-                fp.write('#!/bin/sh\nexec %s "$@"\n' % (line,))
-            os.chmod(path, 0o755)
         yield folder
     finally:
         for proc in procs:
@@ -158,7 +112,7 @@ def on_terminal(line, folder):
     env = {'PATH': os.path.join(folder, 'bin') + ':' + os.environ['PATH'], 'TERM': 'xterm-256color', 'LANG': 'C.UTF-8',
            'HOME': folder}
     # Processes on the hosts are named after the machine that has started them.
-    words = [which('unshare'), '-u', 'sh', '-c', 'hostname laptop; ' + line]
+    words = [loopback.which('unshare'), '-u', 'sh', '-c', 'hostname laptop; ' + line]
     proc = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=folder,
                             start_new_session=True)
     os.close(theirs)
