@@ -7,6 +7,7 @@ from __future__ import absolute_import
 
 import argparse
 import gc
+import os
 import sys
 
 
@@ -78,10 +79,24 @@ def main(args=None):
     # A command that takes a moment would look for garbage, time and again, in modules alone.
     gc.set_threshold(100000)
     try:
+        _open_standard_files()
         return _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # Also while modules are imported.
+        return 130
     finally:
         if hasattr(gc, 'freeze'):
             gc.freeze()
+
+
+def _open_standard_files():
+    """
+    Have stdin, stdout and stderr: the caller may have closed some. Their numbers must not be those
+    of connections.
+    """
+    for name, mode in ('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w'):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def _run(args):
@@ -113,6 +128,24 @@ def _call(parser, options, rest):
         # Nobody reads any more, as with "| head".
         sys.stderr.close()
         return 141
+    except EnvironmentError as error:
+        # Such as a disk that is full, or a folder that may not be made.
+        where = '%s: ' % (error.filename,) if error.filename else ''
+        sys.stderr.write('mitogen: %s%s\n' % (where, error.strerror or error))
+        return 1
+    finally:
+        _flush()
+
+
+def _flush():
+    """
+    Have our output written, or else forgotten: the interpreter would report at its end what was
+    reported already.
+    """
+    try:
+        sys.stdout.flush()
+    except (EnvironmentError, ValueError):
+        sys.stdout = open(os.devnull, 'w')
 
 
 if __name__ == '__main__':

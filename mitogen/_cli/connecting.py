@@ -43,11 +43,21 @@ def add_way(parser: argparse.ArgumentParser) -> None:
     """
     parser.set_defaults(jobs=32, json=False)
     parser.add_argument(
-        '--connect-timeout', type=float, default=30, metavar='SECONDS', help='for a host to be ready (30)')
+        '--connect-timeout', type=seconds, default=30, metavar='SECONDS', help='for a host to be ready (30)')
     parser.add_argument('--sudo', action='store_true', help='be root there, by sudo')
     parser.add_argument('--sudo-user', metavar='USER', help='be another user there, by sudo')
     parser.add_argument('-K', '--ask-sudo-password', action='store_true', help='ask here for the password of sudo')
     parser.add_argument('--python', metavar='PATH', help='the interpreter over there, which is searched for otherwise')
+
+
+def seconds(text: str) -> float:
+    """
+    Return an argument that is a time.
+    """
+    value = float(text)
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError('%s is no time to wait: it must be more than 0' % (text,))
+    return value
 
 
 class Interrupted(Exception):
@@ -122,6 +132,8 @@ class Work:
             try:
                 with self.connect(tree, shared, outcome.host) as host:
                     job(host, outcome)
+            except (display.OutputError, BrokenPipeError):
+                raise
             except Exception as e:
                 # There is nothing else to tell about a host that is lost because we end it.
                 outcome.error = Interrupted('interrupted') if interrupted.is_set() else e
@@ -152,7 +164,7 @@ def status(outcomes: list[display.Outcome]) -> int:
     lost = mitogen.core.StreamError, mitogen.core.ChannelError
     if any(isinstance(outcome.error, lost) for outcome in outcomes):
         return UNREACHED
-    if len(outcomes) == 1 and outcomes[0].error is None:
+    if len(outcomes) == 1 and (outcomes[0].error is None or outcomes[0].status):
         code = outcomes[0].status or 0
         # As a shell has it.
         return code if code >= 0 else 128 - code

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import signal
@@ -119,8 +120,12 @@ def plan(words: list[str]) -> Plan:
 
 def _puts(sources: list[str], targets: list[Place]) -> Plan:
     for source in sources:
-        if not os.path.exists(source):
-            raise ValueError('%s: there is no such file here' % (source,))
+        try:
+            os.stat(source)
+        except FileNotFoundError:
+            raise ValueError('%s: there is no such file here' % (source,)) from None
+        except OSError as e:
+            raise ValueError('%s: %s' % (source, e.strerror)) from None
     found = Plan()
     for host, path in targets:
         # Several go into a folder.
@@ -191,6 +196,21 @@ def _ending_in_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _told_by_us() -> Iterator[None]:
+    """
+    Have the log not tell what is not copied, which the command does.
+    """
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.module != 'meter'
+    logger = logging.getLogger('mitogen.tree')
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 class _Copies:
@@ -277,7 +297,7 @@ def run(options: Any, rest: list[str]) -> int:
             outcome.value = value
         elif not options.quiet and sys.stdout.isatty():
             outcome.value = summary(value)
-    with _ending_in_order():
+    with _ending_in_order(), _told_by_us():
         try:
             outcomes = work.run(job, shown)
         finally:

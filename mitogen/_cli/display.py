@@ -48,6 +48,12 @@ def advice(text: str) -> str:
     return text
 
 
+class OutputError(OSError):
+    """
+    Our own output cannot be written.
+    """
+
+
 class Outcome:
     """
     The outcome on one host.
@@ -132,8 +138,13 @@ class Display:
 
     def _put(self, number: int, data: bytes) -> None:
         self.before_output()
-        self._files[number].write(data)
-        self._files[number].flush()
+        try:
+            self._files[number].write(data)
+            self._files[number].flush()
+        except BrokenPipeError:
+            raise
+        except OSError as e:
+            raise OutputError(e.errno, 'the output cannot be written: %s' % (e.strerror,)) from None
 
     def _columns(self, number: int) -> int:
         """

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import re
 import sys
 from typing import Any, Callable, Optional
 
@@ -32,6 +34,18 @@ examples:
 '''
 
 
+#: Exit status of a command that is not there, and of one that cannot be run, as a shell has it.
+NOT_THERE, NOT_RUN = 127, 126
+
+_ERRNO = re.compile(r'\[Errno [0-9]+\] ')
+
+
+class NotStarted(Exception):
+    """
+    A host could not start the command. The text says why.
+    """
+
+
 def add_commands(subparsers: Any) -> None:
     """
     Add ours to the parser of ``mitogen``.
@@ -44,7 +58,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         '-m', dest='module', metavar='MODULE[:FUNCTION]',
         help='run a module as a program, or call its function with the words after "--" and show what it returns')
-    parser.add_argument('--timeout', type=float, metavar='SECONDS', help='for what runs, which is ended then')
+    parser.add_argument('--timeout', type=connecting.seconds, metavar='SECONDS', help='for what runs, which is ended then')
     parser.add_argument('--group', action='store_true', help='show the output of each host together, at its end')
     parser.add_argument('--stdin', action='store_true', help='give what comes in here to each')
     parser.add_argument('-t', '--terminal', action='store_true', help='give the command a terminal')
@@ -58,6 +72,7 @@ def run(options: Any, rest: list[str]) -> int:
     """
     Obey the command line and return the exit status.
     """
+    from mitogen._tree.errors import RemoteError
     from mitogen._tree.running import _exit_status
     start = _starter(options, rest)
     work = connecting.Work(options)
@@ -66,9 +81,15 @@ def run(options: Any, rest: list[str]) -> int:
     def job(host: Any, outcome: display.Outcome) -> None:
         running = start(host)
         name = outcome.host
-        value = running.follow({
-            number: lambda data, number=number: shown.write(name, number, data)  # type: ignore[misc]
-            for number in (display.STDOUT, display.STDERR)})
+        try:
+            value = running.follow({
+                number: lambda data, number=number: shown.write(name, number, data)  # type: ignore[misc]
+                for number in (display.STDOUT, display.STDERR)})
+        except RemoteError as e:
+            if options.code or options.module or e.errno is None:
+                raise
+            outcome.status = NOT_THERE if e.errno == errno.ENOENT else NOT_RUN
+            raise NotStarted(_ERRNO.sub('', e.message or '')) from None
         if _is_function(options):
             outcome.status, outcome.value = 0, values.checked(value)
         else:

@@ -53,7 +53,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument('hosts', nargs='*', metavar='HOST', help=hosts.HELP)
     connecting.add_ways(parser)
     parser.add_argument('--socket', metavar='PATH', help='where a program listens')
-    parser.add_argument('--timeout', type=float, default=5, metavar='SECONDS', help='for a host to tell (5)')
+    parser.add_argument('--timeout', type=connecting.seconds, default=5, metavar='SECONDS', help='for a host to tell (5)')
     parser.set_defaults(func=tree, parser=parser)
 
 

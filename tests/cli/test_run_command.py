@@ -158,6 +158,8 @@ def test_a_command_over_its_time(command):
     (['run', 'web[3-1]', '--', 'true'], 'is no range'),
     (['run', 'nosuch:web', '--', 'true'], 'is none of'),
     (['run', HERE, '-j', '0', '--', 'true'], 'at least 1'),
+    (['run', HERE, '--timeout', '-1', '--', 'true'], 'argument --timeout: -1 is no time to wait'),
+    (['ping', HERE, '--connect-timeout', 'nan'], 'must be more than 0'),
     (['nosuch'], 'invalid choice'),
     ([], 'usage'),
     (['--help'], 'run a command, a script')])
@@ -195,5 +197,50 @@ def test_nobody_reads_any_more():
     proc = subprocess.run(
         'exec 3>&1; { %s; echo $? >&3; } | head -c 10' % (line,), shell=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd='/')
-    assert 'Traceback' not in proc.stderr
+    assert proc.stderr == ''
     assert '0' not in re.findall(r'^\d+$', proc.stdout, re.M)
+
+
+def test_a_command_that_is_not_there_has_the_status_of_a_shell(command, tmp_path):
+    (tmp_path / 'file').write_text('')
+    status, out, err = command('run', HERE, '--', 'no-such-command', 'x')
+    assert (status, out) == (127, '') and err == "mitogen: local: No such file or directory: 'no-such-command'\n"
+    status, out, err = command('run', HERE, '--json', '--', str(tmp_path / 'file'), 'x')
+    told = json.loads(out)
+    assert status == told['status'] == 126 and told['error'].startswith('Permission denied') and not told['ok']
+    assert command('run', HERE, OTHER, '--', 'no-such-command', 'x')[0] == 1
+
+
+def run_in_shell(line):
+    proc = subprocess.run(
+        line.replace('mitogen', '"%s" -m mitogen.command' % (sys.executable,)), shell=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd='/')
+    return proc.returncode, proc.stdout, proc.stderr
+
+
+@pytest.mark.parametrize('words', [
+    'run local: -- echo x', 'run --json local: -- echo x', 'ping local:', 'completion hosts; mitogen ping local:'])
+def test_output_that_cannot_be_written_is_a_line(words):
+    told = run_in_shell('{ mitogen %s; } >/dev/full' % (words,))
+    assert told == (1, '', 'mitogen: the output cannot be written: No space left on device\n')
+
+
+@pytest.mark.parametrize('line, told', [
+    ('mitogen run local: -- echo x >&-', (0, '', '')),
+    ('mitogen run --stdin local: -- "cat; echo y" <&-', (0, 'y\n', '')),
+    ('mitogen run local: -- "echo x >&2; echo y" 2>&-', (0, 'y\n', ''))])
+def test_standard_files_that_are_closed(line, told):
+    assert run_in_shell(line) == told
+
+
+@pytest.mark.once
+def test_control_c_while_modules_are_imported():
+    text = """
+import sys, mitogen.command
+def make_parser(used):
+    raise KeyboardInterrupt
+mitogen.command.make_parser = make_parser
+sys.exit(mitogen.command.main())
+"""
+    proc = subprocess.run([sys.executable, '-c', text], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (proc.returncode, proc.stdout, proc.stderr) == (130, b'', b'')
