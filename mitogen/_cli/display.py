@@ -39,6 +39,10 @@ ADVICE = {
 }
 
 
+#: Stands before the name of a usual exception that a host has raised.
+_BUILTINS = 'builtins.'
+
+
 def advice(text: str) -> str:
     """
     Return a hint as it helps a person at a command line.
@@ -98,6 +102,7 @@ class Outcome:
             how = self.error.detail if isinstance(self.error, mitogen.core.ChannelError) else None
             text = how or getattr(self.error, 'reason', None) or str(self.error) or type(self.error).__name__
             text = advice(text)
+            text = text[len(_BUILTINS):] if text.startswith(_BUILTINS) else text
             return mitogen.core._printable(text.strip().partition('\n')[0])
         return 'signal %d' % -self.status if (self.status or 0) < 0 else 'exit status %s' % (self.status,)
 

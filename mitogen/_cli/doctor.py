@@ -96,7 +96,7 @@ def _stages(work: connecting.Work, name: str) -> Iterator[tuple[str, str]]:
             host = work.connect(tree, trees._Shared(), name)
         except mitogen.ConnectError as e:
             yield from _last_words(e)
-            raise Failed('%s, after: %s' % (display.advice(e.reason).rstrip('.'), e.stage or 'nothing'), _remedy(e))
+            raise Failed('%s [after: %s]' % (display.advice(e.reason), e.stage or 'nothing'), _remedy(e))
         yield 'connected', 'all stages up to a Python that takes orders'
         try:
             yield from _look_around(host)

@@ -14,7 +14,7 @@ from mitogen.parent import _error_text, _full_text, Argv, EofError, get_history,
 
 #: Of each: a pattern, which is searched in the text of a failure without regard
 #: to case, a hint, and the kind of the failure. The first match counts, so
-#: special ones come first.
+#: special ones come first. A hint may name what a group of the pattern matched.
 _HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
     (u'host key verification failed|host identification has changed',
      u'the key of the host is unknown or has changed. Make sure that it is the '
@@ -80,7 +80,12 @@ _HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
      u'Slurm does not give this; sinfo and squeue say what there is.',
      None),
     (u'no python found: there is no',
-     u'install one there, or say where one is: option python_path.',
+     u'no Python was found. Install one there, or say where one is: option '
+     u'python_path.',
+     'python'),
+    (u"child start failed: .{0,40}no such file or directory: u?'([^'\n]{1,200})'",
+     u'\\1 is not there. It is the program of the method, which may not be '
+     u'installed, or the interpreter: option python_path.',
      'python'),
     (u'permission denied|operation not permitted',
      u'this user may not run the program, or enter a directory on the way to '
@@ -137,8 +142,9 @@ def _find_hint_and_kind(text):
     if len(text) > _SEARCHED_MAX:
         text = text[:_SEARCHED_MAX // 2] + u'\n' + text[-_SEARCHED_MAX // 2:]
     for regex, hint, kind in _HINTS:
-        if regex.search(text):
-            return hint, kind
+        match = regex.search(text)
+        if match:
+            return match.expand(hint), kind
     return None, None
 
 
@@ -264,7 +270,9 @@ def _facts_of_failure(exc):
         facts[name] = value if isinstance(value, types) else None
     text = _full_text(exc)
     _, said, hint = text.rpartition(u'Hint: ')
-    own, kind = _find_hint_and_kind(_error_text(exc).partition(u'Hint: ')[0])
+    # Not the command: that of the search for a Python has what it may say.
+    own, kind = _find_hint_and_kind(
+        _error_text(exc).partition(u'Hint: ')[0].partition(u'Command was: ')[0])
     facts[u'hint'] = own or (hint.partition(u'\n')[0] if said else None)
     if facts.get(u'timeout'):
         kind = u'timeout'

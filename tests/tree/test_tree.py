@@ -164,6 +164,14 @@ def test_an_interpreter_that_is_not_there(tree):
     assert 'python_path' in error.hint and error.reason == error.hint
 
 
+def test_a_program_of_a_method_that_is_not_there(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    with pytest.raises(mitogen.NoPython) as info:
+        tree.connect('podman:web')
+    # The command that was to be run says what is said where no Python is found.
+    assert info.value.hint.startswith('podman is not there. ') and 'No Python' not in info.value.hint
+
+
 @pytest.mark.parametrize('way', ['', 'local:/'])
 def test_a_failure_tells_what_the_program_said(tree, way, tmp_path):
     program = tmp_path / 'python'
