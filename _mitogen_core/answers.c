@@ -113,28 +113,45 @@ typedef struct {
     Py_ssize_t limit; /* bytes of a message that is not long */
 } answer_taker;
 
-/* Gives a message to the future that waits for it. Nobody else is there for what that raises. */
-static void give(ReceiverObject *self, PyObject *msg, const answer_taker *to)
+/* Returns -1 if the exception that is set is for the caller: Ctrl-C, or whatever else that is no
+ * Exception came while an answer was given. Nobody is there for any other one. */
+static int raised(PyObject *where)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_WriteUnraisable(where);
+    return 0;
+}
+
+/* Calls what takes an answer. A long one is not read here. */
+static PyObject *hand_over(PyObject *future, MessageObject *msg, const answer_taker *to)
+{
+    PyObject *value = mg_message_size(msg) <= to->limit ? mg_message_plain_value(msg) : NULL;
+    if (!value && PyErr_Occurred())
+        return NULL;
+    PyObject *r = value ? PyObject_CallMethodObjArgs(future, to->method, value, NULL)
+                        : PyObject_CallFunctionObjArgs(to->other, future, (PyObject *) msg, NULL);
+    Py_XDECREF(value);
+    return r;
+}
+
+/* Gives a message to the future that waits for it. */
+static int give(ReceiverObject *self, PyObject *msg, const answer_taker *to)
 {
     mg_state *st = self->st;
     if (!PyObject_TypeCheck(msg, st->Message))
-        return;
+        return 0;
     PyObject *handle = mg_field(msg, &((MessageObject *) msg)->handle);
     PyObject *future =
         handle ? PyObject_CallMethodObjArgs(to->pending, st->str_pop, handle, Py_None, NULL) : Py_NewRef(Py_None);
     Py_XDECREF(handle);
-    if (future && future != Py_None) {
-        int is_short = mg_message_size((MessageObject *) msg) <= to->limit;
-        PyObject *value = is_short ? mg_message_plain_value((MessageObject *) msg) : NULL;
-        PyObject *r = value ? PyObject_CallMethodObjArgs(future, to->method, value, NULL)
-                            : PyObject_CallFunctionObjArgs(to->other, future, msg, NULL);
-        Py_XDECREF(value);
-        if (!r)
-            PyErr_WriteUnraisable(future);
-        Py_XDECREF(r);
-    } else if (!future)
-        PyErr_WriteUnraisable(to->pending);
-    Py_XDECREF(future);
+    if (!future)
+        return raised(to->pending);
+    PyObject *r = future == Py_None ? Py_NewRef(Py_None) : hand_over(future, (MessageObject *) msg, to);
+    int err = r ? 0 : raised(future);
+    Py_XDECREF(r);
+    Py_DECREF(future);
+    return err;
 }
 
 static int give_item(ReceiverObject *self, mg_item item, const answer_taker *to)
@@ -142,21 +159,30 @@ static int give_item(ReceiverObject *self, mg_item item, const answer_taker *to)
     PyObject *msg = mg_receiver_message(self, item);
     if (!msg)
         return -1;
-    give(self, msg, to);
+    int err = give(self, msg, to);
     Py_DECREF(msg);
-    return 0;
+    return err;
 }
 
-/* Gives the answers that have come by now. Those that come meanwhile ring. */
+/* Gives the answers that have come by now. Those that come meanwhile ring. The first exception is
+ * raised when all have been given: the bell does not ring for them again. */
 static int give_all(ReceiverObject *self, const answer_taker *to)
 {
     mg_item item;
+    PyObject *type = NULL, *value = NULL, *tb = NULL;
     mg_latch_hush(self->latch);
     for (size_t left = mg_latch_size(self->latch); left && mg_latch_try(self->latch, &item) == MG_OK; left--)
-        if (give_item(self, item, to))
-            return -1;
+        if (give_item(self, item, to)) {
+            if (type)
+                PyErr_Clear();
+            else
+                PyErr_Fetch(&type, &value, &tb);
+        }
     mg_run_later();
-    return 0;
+    if (!type)
+        return 0;
+    PyErr_Restore(type, value, tb);
+    return -1;
 }
 
 PyObject *mg_answers_settle(PyObject *module, PyObject *const *args, Py_ssize_t n)

@@ -442,7 +442,8 @@ PyObject *mg_message_plain_value(MessageObject *m)
     PyObject *obj = need_pickle(m) ? NULL : read_first(m);
     if (!obj || PyObject_IsInstance(obj, m->st->CallError))
         Py_CLEAR(obj);
-    PyErr_Clear();
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception))
+        PyErr_Clear();
     return obj;
 }
 

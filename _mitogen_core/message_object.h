@@ -47,7 +47,8 @@ Py_ssize_t mg_message_size(MessageObject *m);
 int mg_message_set(mg_state *st, PyObject *msg, mg_message_field field, PyObject *value);
 
 /* The value that a message holds: new reference; or NULL without an exception, if it is dead, an
- * error, or cannot be read. `unpickle` tells more of it then. */
+ * error, or cannot be read. `unpickle` tells more of it then. NULL with an exception that is no
+ * Exception, such as Ctrl-C, which has come meanwhile. */
 PyObject *mg_message_plain_value(MessageObject *m);
 
 /* (dst_id, src_id, auth_id, handle, reply_to, enc). New reference, or NULL with an exception. */

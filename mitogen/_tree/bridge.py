@@ -238,9 +238,16 @@ class Bridge:
         # Before the items are taken: an item that is put from now on wakes the loop again.
         self._is_told = False
         queue = self._queue
-        while queue:
-            func, arg = queue.popleft()
-            func(arg)
+        try:
+            while queue:
+                func, arg = queue.popleft()
+                func(arg)
+        except BaseException:
+            # Ctrl-C, for example, ends the loop. Others may wait for the rest if it runs again.
+            loop = self._loop()
+            if queue and loop is not None:
+                loop.call_soon(self._drain)
+            raise
 
     def answers(self, loop: asyncio.AbstractEventLoop, router: Any) -> Optional[Answers]:
         """

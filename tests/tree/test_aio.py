@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib.util
 import os
+import signal
 import threading
 import time
 
@@ -372,3 +373,39 @@ def test_keywords_partials_and_large_results(run):
         assert await host.call(abs, -3) == 3
         assert await host.call(bytes, 100000) == bytes(100000)
     run(main)
+
+
+def test_an_interrupt_while_answers_are_handed_out_ends_the_loop_and_loses_no_other(whole):
+    shared = mitogen.aio.Host(next(host for host in whole.hosts if host.name == 'shared'))
+    loop = asyncio.new_event_loop()
+    call_soon, seen = loop.call_soon, []
+
+    def interrupted(callback, *args, context=None):
+        # A loop runs lines of Python here, as an answer wakes a task.
+        if not seen and 'wakeup' in repr(callback):
+            seen.append(callback)
+            signal.raise_signal(signal.SIGINT)
+        return call_soon(callback, *args, context=context)
+
+    async def main():
+        first, second = shared.call(abs, -1), shared.call(abs, -2)
+        tasks.extend(asyncio.ensure_future(call) for call in (first, second))
+        # Both wait for their answers, which are here when the loop looks for them again.
+        await asyncio.sleep(0)
+        shared.sync.call(abs, -3)
+        loop.call_soon = interrupted
+        await asyncio.wait(tasks)
+
+    tasks = []
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait_for(main(), testlib.patience()))
+        assert loop.run_until_complete(asyncio.wait_for(tasks[1], testlib.patience())) == 2
+    finally:
+        signal.signal(signal.SIGINT, old)
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left))
+        loop.close()
