@@ -58,7 +58,9 @@ class HostExecutor(concurrent.futures.Executor):
             raise ValueError('max_workers must be greater than 0')
         host._tasks.start()
         count = max_workers or _processors(host)
-        self._lock = threading.Lock()
+        # Not a plain lock: with it held, the collector may end the iterator of a `map` that nobody
+        # has any more, and that takes it again.
+        self._lock = threading.RLock()
         self._outstanding: set[HostFuture] = set()
         self._mappings: set[Mapping] = set()
         self._is_shut = False
@@ -113,7 +115,12 @@ class HostExecutor(concurrent.futures.Executor):
             if self._is_shut:
                 raise RuntimeError(AFTER_SHUTDOWN)
             self._mappings.add(mapping)
-        mapping.send_all(fn, zip(*iterables))
+        try:
+            mapping.send_all(fn, zip(*iterables))
+        except BaseException:
+            # The calls that were sent run, as with executors of the standard library.
+            _finish_soon([mapping])
+            raise
         return mapping.results(deadline)
 
     def _note_mapped(self, mapping: Mapping) -> None:
@@ -159,7 +166,7 @@ class HostExecutor(concurrent.futures.Executor):
         if not wait and mappings:
             # Their results may be taken by nobody, and then nobody else would see that they are
             # there.
-            threading.Thread(target=_finish, args=(mappings,), name='mitogen.mappings', daemon=True).start()
+            _finish_soon(mappings)
         if wait:
             _finish(mappings)
             concurrent.futures.wait(left)
@@ -184,3 +191,7 @@ class HostExecutor(concurrent.futures.Executor):
 def _finish(mappings: Iterable[Mapping]) -> None:
     for mapping in mappings:
         mapping.finish()
+
+
+def _finish_soon(mappings: Iterable[Mapping]) -> None:
+    threading.Thread(target=_finish, args=(mappings,), name='mitogen.mappings', daemon=True).start()

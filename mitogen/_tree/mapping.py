@@ -73,6 +73,10 @@ class Lane:
             call.append(msg.unpickle())
         except Exception as e:
             call.append(_Failed(errors.told(e, self.host)))
+        except BaseException as e:
+            # Ctrl-C, for example. The answer will not come again.
+            call.append(_Failed(e))
+            raise
 
     def wait(self, handle: int, deadline: Optional[float]) -> None:
         """
@@ -90,7 +94,13 @@ class Lane:
                 if handle not in self.pending:
                     return
                 # The one that comes next, and then all that came with it.
-                msg = self._receiver.get(left, throw_dead=False)
+                try:
+                    msg = self._receiver.get(left, throw_dead=False)
+                except mitogen.core.ChannelError:
+                    if handle in self.pending:
+                        raise
+                    # Another thread has cancelled it, and then closed this.
+                    return
                 call = self.pending.pop(msg.handle, None)
                 if call is not None:
                     self._put(call, msg)

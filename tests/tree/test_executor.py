@@ -7,13 +7,16 @@ import gc
 import operator
 import os
 import signal
+import threading
 import time
 import weakref
 
 import pytest
 
 import mitogen
+import mitogen._tree.executor
 import mitogen.core
+from mitogen._tree import errors
 
 import targets
 import task_targets
@@ -216,3 +219,70 @@ def test_an_argument_of_a_map_that_cannot_be_sent(shared):
         with pytest.raises(TypeError):
             list(executor.map(abs, [1, object()]))
         assert list(executor.map(abs, [1])) == [1]
+
+
+def test_a_map_whose_items_fail_leaves_nothing(shared, tmp_path):
+    def items():
+        for number in range(3):
+            yield str(tmp_path / str(number))
+        raise ValueError('no more')
+    with shared.executor(1) as executor:
+        with pytest.raises(ValueError, match='no more'):
+            executor.map(os.mkdir, items())
+        # As with executors of the standard library, what was sent runs.
+        testlib.wait_for(lambda: len(list(tmp_path.iterdir())) == 3)
+        testlib.wait_for(lambda: not executor._mappings and not executor._outstanding)
+
+
+def test_a_shutdown_waits_while_another_thread_ends_a_map(shared):
+    with mitogen.core.Receiver(shared.router) as told:
+        shared.call(task_targets.tell, told.to_sender())
+        executor = shared.executor(1)
+        results = executor.map(task_targets.spin, [0, 600, 600])
+        next(results)
+        told.get(testlib.patience())
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            over = threads.submit(executor.shutdown)
+            testlib.wait_for(lambda: executor._is_shut)
+            results.close()
+            assert over.result(testlib.patience()) is None
+        shared.call(task_targets.tell)
+
+
+def test_the_collector_may_end_a_map_while_a_function_is_taken(shared, monkeypatch):
+    class Collecting(mitogen._tree.executor.HostFuture):
+        def __init__(self, *args):
+            gc.collect()
+            super().__init__(*args)
+
+    class Holder:
+        pass
+
+    with shared.executor(1) as executor:
+        holder = Holder()
+        holder.itself, holder.results = holder, executor.map(abs, [-1, -2, -3])
+        next(holder.results)
+        monkeypatch.setattr(mitogen._tree.executor, 'HostFuture', Collecting)
+        gone = weakref.ref(holder)
+        del holder
+        assert executor.submit(abs, -4).result() == 4
+        assert gone() is None
+
+
+def test_an_interrupt_while_answers_are_read_is_not_lost(shared, monkeypatch):
+    told, seen = errors.told, []
+
+    def interrupted(error, host):
+        # The thread that reads them: the pure core's broker gets no signals.
+        if not seen and threading.current_thread() is threading.main_thread():
+            seen.append(error)
+            raise KeyboardInterrupt()
+        return told(error, host)
+    monkeypatch.setattr(errors, 'told', interrupted)
+    with shared.executor(1) as executor:
+        try:
+            list(executor.map(int, ['x'] * 300))
+        except (KeyboardInterrupt, mitogen.RemoteError) as e:
+            assert isinstance(e, KeyboardInterrupt) == bool(seen)
+        testlib.wait_for(lambda: not executor._mappings and not executor._outstanding)
+        assert list(executor.map(abs, [-1])) == [1]
