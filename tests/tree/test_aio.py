@@ -382,14 +382,15 @@ def test_an_interrupt_while_answers_are_handed_out_ends_the_loop_and_loses_no_ot
 
     def interrupted(callback, *args, context=None):
         # A loop runs lines of Python here, as an answer wakes a task.
+        handle = call_soon(callback, *args, context=context)
         if not seen and 'wakeup' in repr(callback):
             seen.append(callback)
             signal.raise_signal(signal.SIGINT)
-        return call_soon(callback, *args, context=context)
+        return handle
 
     async def main():
         first, second = shared.call(abs, -1), shared.call(abs, -2)
-        tasks.extend(asyncio.ensure_future(call) for call in (first, second))
+        tasks.extend(loop.create_task(call) for call in (first, second))
         # Both wait for their answers, which are here when the loop looks for them again.
         await asyncio.sleep(0)
         shared.sync.call(abs, -3)
