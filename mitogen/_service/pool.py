@@ -108,7 +108,12 @@ class Pool(object):
         except Exception:
             self._close()
             raise
-        self._start_threads(size)
+        try:
+            self._start_threads(size)
+        except RuntimeError:
+            # The system gives no more threads.
+            self._close()
+            raise
 
         # Without a broker nothing comes any more.
         broker = router.broker
@@ -150,9 +155,8 @@ class Pool(object):
             )
             # By default a thread would inherit this from the current one.
             thread.daemon = False
-            self._threads.append(thread)
-        for thread in self._threads:
             thread.start()
+            self._threads.append(thread)
 
     def __repr__(self):
         return 'Pool(%04x, size=%d, closed=%r)' % (

@@ -122,10 +122,15 @@ class _Pool(mitogen.core.Dispatcher):
         self._tasks = tasks
         #: Held while a thread waits for a task and takes it, so that tasks are taken in order.
         self._taking = threading.Lock()
-        for number in range(threads):
-            thread = threading.Thread(target=self._work, name='mitogen.task.%d' % (number,))
-            thread.daemon = True
-            thread.start()
+        try:
+            for number in range(threads):
+                thread = threading.Thread(target=self._work, name='mitogen.task.%d' % (number,))
+                thread.daemon = True
+                thread.start()
+        except BaseException:
+            # Those that have started end.
+            self.recv.close()
+            raise
 
     def _work(self):
         while True:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import logging
 import queue
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
 
 T = TypeVar('T')
 
+LOG = logging.getLogger('mitogen.tree')
+
 
 class Callbacks:
     """
     The thread that runs what was added with `add_done_callback`. The broker's thread must not: a
     callback may wait for another host, and nobody would read the answer. It is started for the
-    first callback and ends with the broker.
+    first callback and ends with the broker. If the system gives no thread, callbacks wait for one,
+    or for the end of the tree.
     """
     def __init__(self, broker: Any) -> None:
         self._broker = broker
-        self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Optional[Callable[[], object]]] = queue.SimpleQueue()
         self._thread: Optional[threading.Thread] = None
 
@@ -39,12 +42,17 @@ class Callbacks:
         if threading.get_ident() != self._broker._ident:
             func()
             return
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name='mitogen.callbacks')
-                self._thread.start()
-                mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
         self._queue.put(func)
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._serve, name='mitogen.callbacks')
+        try:
+            thread.start()
+        except RuntimeError as e:
+            LOG.error('callbacks of futures wait: %s', e)
+            return
+        self._thread = thread
+        mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
 
     def _serve(self) -> None:
         for func in iter(self._queue.get, None):
@@ -57,7 +65,11 @@ class Callbacks:
         Wait for the thread to end, which it does after the broker.
         """
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            # Callbacks that still wait for one.
+            self._queue.put(None)
+            self._serve()
+        elif thread is not threading.current_thread():
             thread.join()
 
 

@@ -48,7 +48,8 @@ def shown(host: Any, line: str) -> str:
 class Output:
     """
     Hands lines to a hook, on a thread of its own: a hook may block, and the broker's must not. It
-    is started for the first line and ends with the broker.
+    is started for the first line and ends with the broker. If the system gives no thread, lines
+    wait for one, or for the end of the tree.
     """
     def __init__(self, broker: Any, hook: Union[Hook, Standard]) -> None:
         self._broker = broker
@@ -66,15 +67,24 @@ class Output:
         :param name: ``stdout`` or ``stderr``.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name='mitogen.output')
-            self._thread.start()
-            mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
+            self._start()
         with self._lock:
             is_full = self._queue.qsize() >= WAITING_MAX or self._length >= WAITING_LENGTH
             self._dropped += is_full
             self._length += 0 if is_full else len(text)
         if not is_full:
             self._queue.put((host, name, text))
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._serve, name='mitogen.output')
+        try:
+            thread.start()
+        except RuntimeError as e:
+            if not self._queue.qsize():
+                LOG.error('lines of output wait: %s', e)
+            return
+        self._thread = thread
+        mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
 
     def _serve(self) -> None:
         for host, name, text in iter(self._queue.get, None):
@@ -104,5 +114,9 @@ class Output:
         Wait until everything was shown, which ends after the broker.
         """
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            # Lines that still wait for one.
+            self._queue.put(None)
+            self._serve()
+        elif thread is not threading.current_thread():
             thread.join()

@@ -24,14 +24,18 @@ class Reader:
     def read(self, func: Callable[[], object]) -> None:
         """
         Have a function called that reads an answer, and raises nothing. Any thread; does not wait
-        for it.
+        for it, if a thread can be had.
         """
         with self._lock:
             self._waiting.append(func)
             if self._runs:
                 return
             self._runs = True
-        threading.Thread(target=self._serve, name='mitogen.reader', daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, name='mitogen.reader', daemon=True).start()
+        except RuntimeError:
+            # The system gives no thread, and somebody waits for the answer.
+            self._serve()
 
     def _serve(self) -> None:
         while True:

@@ -53,7 +53,13 @@ class _Teller(object):
                 return
         thread = threading.Thread(target=self._run, name='mitogen.unix.teller')
         thread.daemon = True
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no thread. They may ask again.
+            with self._lock:
+                del self._waiting[:]
+            raise
 
     def _run(self):
         import mitogen._links

@@ -3,10 +3,12 @@ Functions that run as tasks. Python 3 only.
 """
 
 import asyncio
+import errno
 import os
 import threading
 import time
 
+import mitogen._running
 import mitogen._tasks
 import mitogen.core
 
@@ -198,3 +200,56 @@ def take_long_to_end(econtext):
 def lose_proc():
     import mitogen._running
     mitogen._running._DESCRIPTORS = '/missing'
+
+
+@mitogen.core.takes_router
+def handles(router):
+    """
+    Return how many handles this process has.
+    """
+    return len(router._handle_map)
+
+
+@mitogen.core.takes_econtext
+def start_pool_without_threads(econtext):
+    """
+    Start threads for tasks where the system gives one only.
+    """
+    start, left = threading.Thread.start, [1]
+
+    def start_some(thread):
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+        start(thread)
+    threading.Thread.start = start_some
+    try:
+        mitogen._tasks.start_pool(3, econtext=econtext)
+    finally:
+        threading.Thread.start = start
+
+
+def capture_without_descriptors(allowed):
+    """
+    Have the output captured where the system gives some pipes only. Return whether the output is
+    where it was, and the descriptors are those that there were.
+    """
+    pipe, left = os.pipe, [None] * allowed
+
+    def pipe_some():
+        if not left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        left.pop()
+        return pipe()
+
+    def state():
+        return [os.fstat(fd)[:3] for fd in (1, 2)], sorted(os.listdir('/proc/self/fd'))
+    before = state()
+    os.pipe = pipe_some
+    try:
+        mitogen._running._Capture(None)
+    except OSError:
+        return state() == before
+    finally:
+        os.pipe = pipe
+    return False
