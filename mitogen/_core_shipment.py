@@ -63,6 +63,14 @@ _lock = threading.Lock()
 _partial = None     # PartialZlib, False if there is nothing to send
 
 
+def _replace_lock():
+    global _lock
+    _lock = threading.Lock()
+
+
+mitogen.core._fork_hooks.append(_replace_lock)
+
+
 def _find_paths(folder):
     """
     Yield the paths of the files that travel, relative to the folder that the package is installed

@@ -324,6 +324,14 @@ def _begin(importer):
 _begin_lock = threading.Lock()
 
 
+def _replace_lock():
+    global _begin_lock
+    _begin_lock = threading.Lock()
+
+
+mitogen.core._fork_hooks.append(_replace_lock)
+
+
 def _promise(importer, name, path):
     """
     Return the path that a module is told, of a distribution whose files are promised.

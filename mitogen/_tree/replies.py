@@ -16,7 +16,15 @@ from mitogen._tree.compiled import core as _native
 #: need that thread: the one that wants the value reads it.
 READ_AT_ONCE = 65536
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+
+
+def _replace_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+mitogen.core._fork_hooks.append(_replace_lock)
 
 
 def _give(future: Any, msg: Any) -> None:

@@ -214,3 +214,51 @@ def test_a_broker_that_is_being_made_is_given_up_in_a_copy_only_once_it_is_whole
     broker.shutdown()
     broker.join()
     assert seen and not any(broker in brokers for brokers in seen)
+
+
+#: Holds every lock of a module or a class of ours, and prints which of them a copy cannot take.
+ALL_LOCKS = '''
+import importlib
+import os
+import pkgutil
+import sys
+import threading
+import mitogen
+
+for found in pkgutil.walk_packages(mitogen.__path__, 'mitogen.'):
+    if not found.name.startswith(('mitogen.ansible', 'mitogen.__main__')):
+        try:
+            importlib.import_module(found.name)
+        except ImportError:
+            # It needs a distribution that is not here, or an interpreter of another kind.
+            pass
+kinds = type(threading.Lock()), type(threading.RLock())
+owners = [module for name, module in list(sys.modules.items()) if name.split('.')[0] == 'mitogen' and module]
+owners += [value for module in owners for value in list(vars(module).values())
+           if isinstance(value, type) and value.__module__.split('.')[0] == 'mitogen']
+locks = sorted({(owner.__name__, name): owner for owner in owners for name, value in list(vars(owner).items())
+                if isinstance(value, kinds)}.items(), key=lambda item: item[0])
+held, over = threading.Event(), threading.Event()
+
+def hold():
+    for (_, name), owner in locks:
+        getattr(owner, name).acquire()
+    held.set()
+    over.wait()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+if not os.fork():
+    print(len(locks), [key for key, owner in locks if not getattr(owner, key[1]).acquire(False)], flush=True)
+    os._exit(0)
+os.wait()
+os._exit(0)
+'''
+
+
+def test_no_lock_of_a_module_is_held_in_a_copy():
+    done = subprocess.run(PYTHON + [ALL_LOCKS], capture_output=True, text=True, timeout=testlib.patience())
+    count, _, left = done.stdout.strip().partition(' ')
+    # The watcher of threads looks at the id of its process, each time.
+    assert left == "[('ThreadWatcher', '_lock')]", done.stdout + done.stderr
+    assert int(count) > 10
