@@ -286,12 +286,19 @@ def _start(argv, env, cwd, merged, terminal):
             words, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT if merged else pipe, env=_variables(env), cwd=cwd,
             start_new_session=True, bufsize=0)
         # The descriptors outlive the files, which a process that is forgotten would close.
-        readers = dict((os.dup(fp.fileno()), i) for i, fp in ((1, proc.stdout), (2, proc.stderr)) if fp is not None)
-        writer = os.dup(proc.stdin.fileno())
-        for fp in proc.stdin, proc.stdout, proc.stderr:
-            if fp is not None:
-                fp.close()
-        return proc, readers, writer
+        copies = []
+        try:
+            for fp in proc.stdin, proc.stdout, proc.stderr:
+                if fp is not None:
+                    copies.append(os.dup(fp.fileno()))
+        except BaseException:
+            _give_up(proc, copies)
+            raise
+        finally:
+            for fp in proc.stdin, proc.stdout, proc.stderr:
+                if fp is not None:
+                    fp.close()
+        return proc, dict((fd, i) for i, fd in enumerate(copies) if i), copies[0]
     global _ioctl, _TIOCSCTTY
     import fcntl
     import pty
@@ -307,7 +314,21 @@ def _start(argv, env, cwd, merged, terminal):
         raise
     finally:
         os.close(theirs)
-    return proc, {ours: 1}, os.dup(ours)
+    try:
+        return proc, {ours: 1}, os.dup(ours)
+    except BaseException:
+        _give_up(proc, [ours])
+        raise
+
+
+def _give_up(proc, fds):
+    """
+    End a process that was started in vain, and close descriptors.
+    """
+    for fd in fds:
+        os.close(fd)
+    _end_group(proc.pid, signal.SIGKILL)
+    proc.wait()
 
 
 @takes_econtext
@@ -390,17 +411,25 @@ class _Capture(object):
     def __init__(self, send):
         self._send = send
         self._saved, self._readers = {}, {}
-        for fd in 1, 2:
-            self._saved[fd] = os.dup(fd)
-            read, write = os.pipe()
-            self._readers[read] = fd
-            _flush()
-            os.dup2(write, fd)
-            os.close(write)
-        self._stop_read, self._stop_write = os.pipe()
-        self._thread = threading.Thread(target=self._run, name='mitogen.capture')
-        self._thread.daemon = True
-        self._thread.start()
+        stop = ()
+        try:
+            for fd in 1, 2:
+                self._saved[fd] = os.dup(fd)
+                read, write = os.pipe()
+                self._readers[read] = fd
+                _flush()
+                os.dup2(write, fd)
+                os.close(write)
+            stop = self._stop_read, self._stop_write = os.pipe()
+            self._thread = threading.Thread(target=self._run, name='mitogen.capture')
+            self._thread.daemon = True
+            self._thread.start()
+        except BaseException:
+            # There is no descriptor left, for example. Nobody would read the pipes.
+            self._give_back()
+            for fd in list(self._readers) + list(stop):
+                os.close(fd)
+            raise
 
     def _run(self):
         poller = select.poll()
@@ -432,14 +461,17 @@ class _Capture(object):
             for fd in self._readers:
                 os.close(fd)
 
-    def close(self):
-        """
-        Give stdout and stderr back, and wait until all output is sent.
-        """
+    def _give_back(self):
         _flush()
         for fd, saved in self._saved.items():
             os.dup2(saved, fd)
             os.close(saved)
+
+    def close(self):
+        """
+        Give stdout and stderr back, and wait until all output is sent.
+        """
+        self._give_back()
         os.close(self._stop_write)
         self._thread.join()
         os.close(self._stop_read)

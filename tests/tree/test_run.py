@@ -241,6 +241,11 @@ def test_a_script_that_is_let_go_ends(host):
         assert host.run(['ls', path]).stdout == path + '\n'
 
 
+@pytest.mark.parametrize('pipes', [0, 1, 2])
+def test_output_that_cannot_be_captured_stays_where_it_was(host, pipes):
+    assert host.call(task_targets.capture_without_descriptors, pipes)
+
+
 def test_a_process_that_a_script_leaves_behind_holds_nothing_up(host):
     text = 'import subprocess\np = subprocess.Popen(["sleep", "600"])\nprint(p.pid)\n'
     status, out, err = follow(running.start_script(host, text, 's.py', []))
