@@ -47,6 +47,24 @@ def _on_dump_signal(signum, frame):
     mitogen.core.thread.start_new_thread(_write_dump, ())
 
 
+def _path_of_environment():
+    """
+    Return the path that MITOGEN_DEBUG_SIGNAL names, or None for stderr.
+    """
+    global _dump_path
+    wanted = os.environ.get('MITOGEN_DEBUG_SIGNAL', '')
+    if '/' not in wanted:
+        return None
+    _dump_path = wanted
+    try:
+        os.close(_open_dump())
+    except OSError:
+        LOG.warning('MITOGEN_DEBUG_SIGNAL is %r, which cannot be written, so '
+                    'dumps go to stderr: %s', wanted, sys.exc_info()[1])
+        return None
+    return wanted
+
+
 def enable_dump(path=None, signum=None):
     """
     Have a signal write :func:`describe` to stderr or a file. Main thread.
@@ -67,9 +85,7 @@ def enable_dump(path=None, signum=None):
     if signum is None:
         signum = signal.SIGUSR2
     if path is None:
-        path = os.environ.get('MITOGEN_DEBUG_SIGNAL', '')
-        if '/' not in path:
-            path = None
+        path = _path_of_environment()
     _dump_path = path
     try:
         signal.signal(signum, _on_dump_signal)

@@ -19,10 +19,13 @@ def _bytes_to_keep():
     Return the number that the environment has for `Router.target_cache_bytes`.
     """
     text = os.environ.get('MITOGEN_TARGET_CACHE') or '0'
-    if text.isdigit():
-        return int(text)
-    LOG.warning('MITOGEN_TARGET_CACHE must be a number of bytes, not %r', text)
-    return 0
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        LOG.warning('MITOGEN_TARGET_CACHE must be a number of bytes, not %r', text)
+    return max(0, number)
 
 
 def _take_debug_signals():

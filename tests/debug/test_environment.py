@@ -92,3 +92,31 @@ def test_a_message_without_a_way_is_logged_with_both_ids(router):
         receiver = mitogen.core.Context(router, 77).send_async(Message(handle=5))
         assert receiver.get(throw_dead=False).is_dead
         logs.wait('no route to context 77 from context 0')
+
+
+@pytest.mark.once
+@pytest.mark.parametrize('value', ['abc', '-1', '1.5', u'\u00b2', '64 MiB'])
+def test_a_number_of_bytes_to_keep_that_is_none_is_named(value):
+    done = run('import mitogen.master; print(mitogen.master.Router.target_cache_bytes)', MITOGEN_TARGET_CACHE=value,
+               PYTHONUTF8='1')
+    assert done.stdout == '0\n', done.stderr
+    assert 'MITOGEN_TARGET_CACHE must be a number of bytes, not %r' % (value,) in done.stderr
+
+
+#: Prints where dumps go, here and in a child.
+DUMPS = '''
+import mitogen.debug
+import mitogen.master
+import os_of_dumps
+
+with mitogen.master.Router() as router:
+    print(mitogen.debug._dump_path, router.local().call(os_of_dumps.path))
+'''
+
+
+def test_a_file_for_dumps_that_cannot_be_written_is_named_and_ends_no_child(tmp_path):
+    (tmp_path / 'os_of_dumps.py').write_text('import mitogen.debug\ndef path(): return mitogen.debug._dump_path\n')
+    value = str(tmp_path / 'missing' / '%(pid)s.dump')
+    done = run(DUMPS, MITOGEN_DEBUG_SIGNAL=value, PYTHONPATH=str(tmp_path))
+    assert done.stdout == 'None None\n', done.stderr
+    assert 'MITOGEN_DEBUG_SIGNAL is %r, which cannot be written' % (value,) in done.stderr
