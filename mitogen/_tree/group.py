@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union
 
+import mitogen.core
 from mitogen._tree import caller, errors
 from mitogen._tree.host import Host
 from mitogen._tree.options import CallOptions, DEFAULT
@@ -196,7 +197,7 @@ class _Calls:
             started = time.monotonic()
             try:
                 future = self._submit(member)
-            except errors.OLDER as e:
+            except mitogen.core.Error as e:
                 future = caller.failed(errors.told(e, member))
             future.add_done_callback(lambda future, member=member, started=started: self._note(  # type: ignore[misc]
                 member, started, future))

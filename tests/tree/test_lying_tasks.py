@@ -51,6 +51,16 @@ def test_handles_for_tasks_that_are_none_are_an_error_of_ours(tree, monkeypatch,
     assert late.cancel()
 
 
+def test_a_group_goes_on_where_a_queue_is_no_queue(monkeypatch):
+    monkeypatch.setattr(mitogen._tasks, 'start_pool', lying_host.no_numbers)
+    with mitogen.Tree(output=None, threads=2) as tree:
+        results = list(tree.connect_all(['local:', 'local:']).map(targets.add, 1, 2))
+        assert len(results) == 2
+        for result in results:
+            with pytest.raises(mitogen.core.StreamError, match='is not 2 numbers'):
+                result.unwrap()
+
+
 def test_a_stream_without_a_handle_is_an_error_of_ours(host):
     names = 'lying_host', None, 'items'
     with pytest.raises(mitogen.core.StreamError, match='answer of shared is not a number'):
