@@ -16,6 +16,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 
 import mitogen.core
 import mitogen.master
@@ -28,6 +29,9 @@ LOG = logging.getLogger('mitogen.ansible')
 
 #: Seconds between two looks whether a worker that waits is still there.
 LOOK = 1.0
+
+#: Seconds to wait when a worker cannot be accepted.
+PAUSE = 0.1
 
 
 class Worker(threading.Thread):
@@ -195,11 +199,24 @@ class Daemon(object):
             if any(fd == life for fd, _ in ready) or (life is None and not is_alive(self.controller)):
                 return
             if ready:
-                sock, _ = self.listener.accept()
-                if wire.is_same_user(sock):
-                    Worker(self, sock).start()
-                else:
-                    sock.close()
+                self.accept()
+
+    def accept(self):
+        """
+        Begin to serve one worker. If there is no descriptor left for it, it waits in the queue.
+        """
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            LOG.error('no worker can be accepted', exc_info=True)
+            time.sleep(PAUSE)
+            return
+        try:
+            if wire.is_same_user(sock):
+                return Worker(self, sock).start()
+        except RuntimeError:
+            LOG.error('no thread can be started for a worker', exc_info=True)
+        sock.close()
 
     def close(self):
         self.targets.close()

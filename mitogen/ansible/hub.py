@@ -83,7 +83,7 @@ class Zygote(object):
 
     def __init__(self, key, proc, infd, files):
         self.key, self.proc, self.infd, self.files = key, proc, infd, files
-        self.ready, self.deadline = False, time.time() + START
+        self.ready, self.deadline = False, time.monotonic() + START
         self.output = bytearray()   # while it starts; then what it complains of
         self.buffer = bytearray()   # of frames
         self.waiting = bytearray()
@@ -331,7 +331,7 @@ class Hub(object):
         with self.lock:
             starting = [zygote for zygote in self.zygotes.values() if not zygote.ready]
             for zygote in starting:
-                if time.time() > zygote.deadline:
+                if time.monotonic() > zygote.deadline:
                     self.give_up(zygote, 'it took too long')
             return bool(starting)
 
@@ -422,20 +422,24 @@ class Hub(object):
             os.close(fd)
         del zygote.files[:]
         os.close(zygote.infd)
-        threading.Thread(target=reap, args=(zygote.proc,)).start()
         reason = 'gone' if zygote.ready else 'start'
         for answer in list(zygote.jobs.values()):
             answer(marshal.dumps(('fail', reason, zygote.output.decode('utf-8', 'replace')), MARSHAL))
         zygote.jobs.clear()
+        try:
+            threading.Thread(target=reap, args=(zygote.proc,)).start()
+        except RuntimeError:
+            # The system gives no thread. Most end with their input.
+            pass
 
 
 def reap(proc):
     """
     Wait for a process whose input is closed. One that does not end is killed.
     """
-    end = time.time() + PATIENCE
+    end = time.monotonic() + PATIENCE
     while proc.poll() is None:
-        if time.time() > end:
+        if time.monotonic() > end:
             try:
                 os.killpg(proc.pid, signal.SIGKILL)
             except OSError:

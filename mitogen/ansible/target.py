@@ -340,7 +340,7 @@ class Targets(object):
                 if target is not None and not getattr(target, 'lost', False):
                     return target
                 when, text = self.failed.get(spec, (0, ''))
-            if text and time.time() < when + FORGET:
+            if text and time.monotonic() < when + FORGET:
                 raise ConnectError(text)
             target = self.make(spec)
             with self.lock:
@@ -359,7 +359,7 @@ class Targets(object):
             return RemoteTarget(self.router, CONNECTIONS[spec[0]], *spec[1:])
         except (mitogen.core.Error, OSError) as error:
             with self.lock:
-                self.failed[spec] = time.time(), str(error)
+                self.failed[spec] = time.monotonic(), str(error)
             raise ConnectError(str(error))
 
     def reset(self, spec):

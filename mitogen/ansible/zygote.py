@@ -219,7 +219,7 @@ class Zygote(object):
     def on_cancel(self, number, wanted):
         job = self.jobs.get(wanted)
         if job is not None and job.deadline is None:
-            job.deadline = time.time() + MERCY
+            job.deadline = time.monotonic() + MERCY
             job.kill(signal.SIGTERM)
 
     # Jobs.
@@ -280,7 +280,7 @@ class Zygote(object):
 
     def kill_late(self):
         for job in list(self.jobs.values()):
-            if job.deadline and time.time() > job.deadline:
+            if job.deadline and time.monotonic() > job.deadline:
                 job.kill(signal.SIGKILL)
                 # Another process, not started by us, holds its files now.
                 for fd in list(job.open):
@@ -292,8 +292,8 @@ class Zygote(object):
         for number in signal.SIGTERM, signal.SIGKILL:
             for job in self.jobs.values():
                 job.kill(number)
-            end = time.time() + MERCY
-            while number == signal.SIGTERM and time.time() < end and any(map(is_running, self.jobs.values())):
+            end = time.monotonic() + MERCY
+            while number == signal.SIGTERM and time.monotonic() < end and any(map(is_running, self.jobs.values())):
                 time.sleep(0.02)
         for job in self.jobs.values():
             self.tidy(job)

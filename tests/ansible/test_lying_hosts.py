@@ -144,3 +144,47 @@ def test_a_daemon_or_a_worker_of_another_user_is_not_talked_to(tmp_path, monkeyp
             assert not wire.is_same_user(accepted)
             with pytest.raises(client.DaemonError, match='not ours'):
                 client.connect(str(tmp_path), os.getpid(), '')
+
+
+def test_a_daemon_without_descriptors_or_threads_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(daemon, 'PAUSE', 0)
+    served = []
+
+    class Worker(object):
+        def __init__(self, owner, sock):
+            self.sock = sock
+
+        def start(self):
+            if not served:
+                served.append(None)
+                raise RuntimeError("can't start new thread")
+            served.append(self.sock)
+
+    class Listener(object):
+        def __init__(self, sock):
+            self.sock, self.starved = sock, True
+
+        def accept(self):
+            if self.starved:
+                self.starved = False
+                raise OSError(24, 'Too many open files')
+            return self.sock.accept()
+
+    monkeypatch.setattr(daemon, 'Worker', Worker)
+    made = daemon.Daemon.__new__(daemon.Daemon)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / 'socket'))
+        sock.listen(2)
+        made.listener = Listener(sock)
+        with socket.socket(socket.AF_UNIX) as worker:
+            worker.connect(str(tmp_path / 'socket'))
+            # Without a descriptor it waits. Without a thread the end of its connection tells it.
+            made.accept()
+            assert not served
+            made.accept()
+            assert worker.recv(1) == b''
+        with socket.socket(socket.AF_UNIX) as worker:
+            worker.connect(str(tmp_path / 'socket'))
+            made.accept()
+    assert len(served) == 2
+    served[1].close()
