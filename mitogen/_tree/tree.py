@@ -6,6 +6,8 @@ Tree: a router with the newer interface.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -231,14 +233,7 @@ class Tree(mitogen.master.Router):
             except errors.ConnectError as e:
                 return DownHost(name, errors.as_target(e, name))
 
-        with concurrent.futures.ThreadPoolExecutor(concurrency, 'mitogen.connect') as pool:
-            futures = [pool.submit(connect, name, hops) for name, hops in zip(names, chains)]
-            try:
-                return Group([future.result() for future in futures])
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
+        return Group(_all_of([functools.partial(connect, name, hops) for name, hops in zip(names, chains)], concurrency))
 
     def connect_below(self, via: Host, count: int) -> list[Host]:
         """
@@ -246,15 +241,36 @@ class Tree(mitogen.master.Router):
 
         :raises ConnectError: one could not be started; then none is.
         """
-        with concurrent.futures.ThreadPoolExecutor(min(count, 32), 'mitogen.connect') as pool:
-            futures = [pool.submit(self.connect, 'local:', via=via) for _ in range(count)]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                if future.exception() is None:
-                    future.result().close()
-            raise
+        return _all_of([functools.partial(self.connect, 'local:', via=via)] * count, 32)
+
+
+def _all_of(jobs: list[Callable[[], Any]], concurrency: int) -> list[Any]:
+    """
+    Do jobs at the same time, each of which connects a host, and return the hosts. If one raises,
+    the hosts of the others are closed. At Ctrl-C, this does not wait for them.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(min(concurrency, len(jobs) or 1), 'mitogen.connect')
+    futures: list[concurrent.futures.Future[Any]] = []
+    try:
+        futures.extend(pool.submit(job) for job in jobs)
+        return [future.result() for future in futures]
+    except BaseException as e:
+        if isinstance(e, Exception):
+            concurrent.futures.wait(futures)
+        for future in futures:
+            future.add_done_callback(_let_go)
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _let_go(future: concurrent.futures.Future[Any]) -> None:
+    """
+    End the host that somebody wanted, if it was connected.
+    """
+    if not future.cancelled() and future.exception() is None and isinstance(future.result(), Host):
+        with contextlib.suppress(mitogen.core.Error):
+            future.result().shutdown(wait=False)
 
 
 def _is_method(target: str) -> bool:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import os
+import signal
 import sys
 import threading
 import time
@@ -380,3 +381,25 @@ def test_a_value_that_may_not_be_sent_is_refused(tree, host):
         assert isinstance(error, (TypeError, mitogen.core.CallError)) and not isinstance(error, mitogen.RemoteError)
         assert error.where == 'argument 1 of builtins.len' and 'type slice' in str(error)
     assert host.call(len, 'ab') == 2
+
+
+def test_an_interrupt_ends_the_wait_for_many_hosts_and_lets_those_go_that_come(tmp_path):
+    program, begun = tmp_path / 'python', tmp_path / 'begun'
+    program.write_text('#!/bin/sh\ntouch %s\nexec sleep 600\n' % (begun,))
+    program.chmod(0o755)
+    main = threading.get_ident()
+
+    def interrupt():
+        testlib.wait_for(begun.exists)
+        signal.pthread_kill(main, signal.SIGINT)
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    try:
+        with mitogen.Tree(output=None) as tree:
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                tree.connect_all(['local:', 'local:' + str(program)], timeout=600)
+            thread.join()
+            testlib.wait_for(lambda: not tree.hosts)
+    finally:
+        signal.signal(signal.SIGINT, old)
