@@ -145,14 +145,21 @@ def connect(path, broker=None):
         raise
 
     before = _joined
+    was = mitogen.context_id, mitogen.parent_id, mitogen.parent_ids
     mitogen.context_id = context_id
     mitogen.parent_id = remote_id
     mitogen.parent_ids = [remote_id]
     LOG.debug('client is context %d, listener is context %d, pid %d',
               context_id, remote_id, pid)
 
-    sock.setblocking(False)
-    router = mitogen.master.Router(broker=broker)
+    try:
+        sock.setblocking(False)
+        router = mitogen.master.Router(broker=broker)
+    except BaseException:
+        # There is no descriptor left, for example.
+        mitogen.context_id, mitogen.parent_id, mitogen.parent_ids = was
+        sock.close()
+        raise
     router._is_client = True
     stream = mitogen.core.MitogenProtocol.build_stream(router, remote_id)
     stream.name = u'unix_listener.%d' % (pid,)

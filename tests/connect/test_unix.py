@@ -283,6 +283,28 @@ def test_a_client_is_a_context_until_it_disconnects(listener, router):
         '%d 0 [0] 0 None' % expected, 'unix_listener.%d' % os.getpid(), '0 None []']
 
 
+def test_a_client_without_a_router_is_what_it_was(listener):
+    assert run_client(
+        """
+import mitogen.master
+def refuse(*args, **kwargs):
+    raise OSError(24, 'Too many open files')
+real, mitogen.master.Router = mitogen.master.Router, refuse
+before = sorted(os.listdir('/proc/self/fd'))
+for _ in range(3):
+    try:
+        mitogen.unix.connect(sys.argv[1])
+    except OSError as e:
+        print(e.errno, mitogen.context_id, mitogen.parent_id, mitogen.parent_ids)
+print(sorted(os.listdir('/proc/self/fd')) == before)
+mitogen.master.Router = real
+router, context = mitogen.unix.connect(sys.argv[1])
+print(mitogen.context_id > 0)
+router.broker.shutdown()
+router.broker.join()
+""", listener.protocol.path) == ['24 0 None []'] * 3 + ['True', 'True']
+
+
 def test_a_client_of_a_child_is_a_context_too(router, tmp_path):
     path = str(tmp_path / 'sock')
     child = router.local()
