@@ -31,6 +31,28 @@ import _mitogen_core as _c
 core = sys.modules['mitogen.core']
 LOG = core.LOG
 
+
+class _Signature(object):
+    """
+    The signature of a compiled class, for :mod:`inspect` of Python 3.9, which finds none in its
+    docstring.
+
+    :param str text: the parameters.
+    """
+    def __init__(self, text):
+        self._text = text
+
+    def __set_name__(self, owner, name):
+        self._owner = owner
+
+    def __get__(self, obj, klass=None):
+        if klass is not self._owner:
+            # A class that derives from it may have a signature of its own.
+            raise AttributeError('__signature__')
+        import inspect
+        return inspect.signature(eval('lambda %s: None' % (self._text,)))
+
+
 _wanted_version = '.'.join(map(str, mitogen.__version__))
 if _built_version != _wanted_version:
     _mismatch = (

@@ -5,13 +5,17 @@ The compiled leaf of Latch.
 
 from __future__ import absolute_import  # house
 
+import sys  # house
+
 import _mitogen_core as _c  # house
-from mitogen._native import core  # house
+from mitogen._native import _Signature, core  # house
 
 
 class Latch(core._LatchBase, _c.Latch):
     # The name that pickles and programs know.
     __module__ = 'mitogen.core'
+    if sys.version_info < (3, 10):
+        __signature__ = _Signature('')
 
     def __repr__(self):
         try:

@@ -9,12 +9,14 @@ import sys  # house
 
 import mitogen  # house
 import _mitogen_core as _c  # house
-from mitogen._native import core  # house
+from mitogen._native import _Signature, core  # house
 
 
 class Message(core._MessageBase, _c.Message):
     # The name that pickles and programs know.
     __module__ = 'mitogen.core'
+    if sys.version_info < (3, 10):
+        __signature__ = _Signature('**kwargs')
     # Fields, `pickled` and `unpickle` are compiled.
 
     # In C, messages have no bytes of their own. Only what answers with many modules at once packs

@@ -107,9 +107,11 @@ class HostExecutor(concurrent.futures.Executor):
         As that of :class:`concurrent.futures.Executor`. Each item is a message of its own, whatever
         `chunksize` says.
         """
-        if mitogen.core.CORE != 'native' or self._host.tree._observers or more:
+        if more:
             return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize, **more)
         deadline = None if timeout is None else time.monotonic() + timeout
+        if mitogen.core.CORE != 'native' or self._host.tree._observers:
+            return _results([self.submit(fn, *args) for args in zip(*iterables)], deadline)
         mapping = Mapping(self._places, self._note_mapped)
         with self._lock:
             if self._is_shut:
@@ -186,6 +188,21 @@ class HostExecutor(concurrent.futures.Executor):
         except mitogen.core.Error:
             # The tree has ended.
             pass
+
+
+def _results(futures: list[HostFuture], deadline: Optional[float]) -> Iterator[Any]:
+    """
+    Yield the results of futures, in order. At an early end the others are cancelled, and that which
+    was waited for. The standard library does not cancel that before Python 3.10.
+    """
+    futures.reverse()
+    try:
+        while futures:
+            futures[-1].result(None if deadline is None else max(0, deadline - time.monotonic()))
+            yield futures.pop().result()
+    finally:
+        while futures:
+            futures.pop().cancel()
 
 
 def _finish(mappings: Iterable[Mapping]) -> None:

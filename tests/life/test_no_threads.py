@@ -9,9 +9,9 @@ import threading
 import pytest
 
 import mitogen
-import mitogen._unix.teller
 import mitogen.core
 import mitogen.service
+import mitogen.unix
 from mitogen._tree import reader
 
 import targets
@@ -116,7 +116,7 @@ def test_a_host_that_does_not_get_its_threads_says_so_and_may_be_asked_again():
 
 def test_questions_about_links_are_answered_once_there_is_a_thread(router, scarce):
     scarce.names.append('mitogen.unix.teller')
-    teller = mitogen._unix.teller._Teller(router)
+    teller = mitogen.unix._Teller(router)
     answered = threading.Event()
 
     class Question:
