@@ -54,7 +54,7 @@ PARTS = {
         'by_source', 'finder_methods', 'module_finder', 'bytecode', 'closure',
         'platform_tags', 'distribution_files', 'installed', 'archive', 'freight',
         'parcels', 'shipments', 'distance', 'push', 'server', 'main_guard', 'main_imports', 'module_responder',
-        'folder_lists', 'distributions', 'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
+        'kept_texts', 'folder_lists', 'distributions', 'resource_responder', 'log_rate', 'log_forwarder', 'id_allocator',
         'thread_watcher', 'broker', 'router',
     ],
     'service': [

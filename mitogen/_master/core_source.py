@@ -50,23 +50,19 @@ def _made_before(key):
     return [text and zlib.decompress(binascii.a2b_base64(text)).decode('utf-8') for text in _core_texts.TEXTS[key]]
 
 
-def _texts_to_keep():
+def _minified_before(fullname, source):
     """
-    Return the text of the module `mitogen._core_texts`, for a copy of this package that is built. A
-    system without what reduces the core has no such module.
+    Return the minified source of a module of this package, as bytes, that was made when the package
+    was built. None if there is none, or the source is another one now.
+
+    :param bytes source: what the module has now.
     """
-    texts = {None: [_get_core_source()]}
-    for key in (True, False), (True, True), (False, True):
-        texts[key] = _make_reduced(*key)
-    lines = ['# Written by setup.py when this copy was built: see _made_before() in mitogen.master.',
-             'SOURCE = %r' % (_mark_of(_get_full_core_source()),), 'TEXTS = {']
-    for key in sorted(texts, key=str):
-        members = []
-        for text in texts[key]:
-            text = text if text is None or isinstance(text, bytes) else text.encode('utf-8')
-            members.append(repr(text and binascii.b2a_base64(zlib.compress(text, 9)).decode().strip()).lstrip('u'))
-        lines.append('    %r: [%s],' % (key, ', '.join(members)))
-    return '\n'.join(lines + ['}', ''])
+    try:
+        from mitogen import _core_texts
+    except ImportError:
+        return None
+    mark, text = _core_texts.MODULES.get(fullname, (None, None))
+    return zlib.decompress(binascii.a2b_base64(text)) if mark == _mark_of(source) else None
 
 
 def _get_core_source():

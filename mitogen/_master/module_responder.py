@@ -14,7 +14,8 @@ import mitogen  # house
 import mitogen.core  # house
 import mitogen.parent  # house
 
-from mitogen.master import _BySource, _cut_main, _Freight, _log_swallowed, _Parcels, _Push, _Server, _Shipments  # house
+from mitogen.master import _BySource, _cut_main, _Freight, _log_swallowed, _minified_before, _Parcels, _Push  # house
+from mitogen.master import _Server, _Shipments  # house
 from mitogen.master import _with_absolute_imports, b, get_child_modules, is_stdlib_path, ModuleFinder, PY3  # house
 from mitogen.master import RESPONDER_LOG, to_text  # house
 
@@ -29,6 +30,9 @@ def _minimize(fullname, path, source):
     """
     Return `source` minified, as bytes.
     """
+    before = _minified_before(fullname, source)
+    if before is not None:
+        return before
     import mitogen.minify
     # Only from UTF-8: a source in another encoding says so in a
     # comment that stays, and must go on being right.

@@ -274,3 +274,20 @@ def test_the_texts_that_start_children_are_made_when_the_package_is_built(monkey
     assert mitogen.core.to_text(master._get_core_source()) == minified
     for key, texts in kept.items():
         assert list(master._make_reduced(*key)) == texts
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.version_info < (3, 9), reason='about a master')
+def test_modules_for_children_are_minified_when_the_package_is_built(monkeypatch):
+    from mitogen import _core_texts
+    master = mitogen.master
+    assert {'mitogen._running', 'mitogen._tasks', 'mitogen._files.writer', 'mitogen.parent'} < set(_core_texts.MODULES)
+    for name in _core_texts.MODULES:
+        source = master.ModuleFinder().get_module_source(name)[1]
+        before = master._minified_before(name, source)
+        assert before is not None
+        # A module that was changed since is minified anew.
+        assert master._minified_before(name, source + b'\n# changed\n') is None
+        with monkeypatch.context() as patch:
+            patch.setattr(master, '_minified_before', lambda name, source: None)
+            assert master._minimize(name, name, source) == before
