@@ -52,7 +52,11 @@ class Callbacks:
             LOG.error('callbacks of futures wait: %s', e)
             return
         self._thread = thread
-        mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
+        if self._broker._exitted:
+            # A broker that has crashed tells some of their end now.
+            self._queue.put(None)
+        else:
+            mitogen.core.listen(self._broker, 'exit', lambda: self._queue.put(None))
 
     def _serve(self) -> None:
         for func in iter(self._queue.get, None):
@@ -65,12 +69,13 @@ class Callbacks:
         Wait for the thread to end, which it does after the broker.
         """
         thread = self._thread
-        if thread is None:
-            # Callbacks that still wait for one.
-            self._queue.put(None)
-            self._serve()
-        elif thread is not threading.current_thread():
+        if thread is threading.current_thread():
+            return
+        if thread is not None:
             thread.join()
+        # Callbacks that still wait for one.
+        self._queue.put(None)
+        self._serve()
 
 
 def notify_cancel(future: concurrent.futures.Future[Any], cancel: Callable[[], bool]) -> bool:

@@ -130,6 +130,17 @@ def test_a_callback_may_call_the_host_again(host):
     assert found == [3]
 
 
+def test_callbacks_run_if_a_broker_crashes_as_it_ends(caplog):
+    ran = []
+    with mitogen.Tree(output=None) as tree:
+        host = tree.connect('local:')
+        for word in 'first', 'second':
+            host.submit(targets.sleep, 600).add_done_callback(lambda future, word=word: ran.append(word))
+        tree.broker._broker_shutdown = None
+    assert sorted(ran) == ['first', 'second']
+    assert 'broker crashed' in caplog.text
+
+
 def test_a_callback_that_raises_harms_nobody(host, caplog):
     def callback(future):
         raise ValueError('of the callback')
