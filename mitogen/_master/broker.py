@@ -38,8 +38,19 @@ class Broker(mitogen.core.Broker):
         super(Broker, self).__init__()
         self.timers = mitogen.parent.TimerList()
         if install_watcher:
-            us = mitogen.core.threading__current_thread()
-            self._watcher = ThreadWatcher.watch(us, self.shutdown)
+            self._end_with(mitogen.core.threading__current_thread())
+
+    def _end_with(self, thread):
+        """
+        Shut down once a thread has ended.
+        """
+        try:
+            self._watcher = ThreadWatcher.watch(thread, self.shutdown)
+        except RuntimeError:
+            # The system gives no thread, and the caller gets no broker.
+            self.shutdown()
+            self.join()
+            raise
 
     def shutdown(self):
         """

@@ -84,7 +84,13 @@ class ThreadWatcher(object):
                 args=(target,)
             )
             helper.daemon = True
-            helper.start()
+            try:
+                helper.start()
+            except RuntimeError:
+                # The system gives no thread: nobody would call them.
+                with cls._lock:
+                    cls._watchers.pop(target, None)
+                raise
         return watcher
 
     def remove(self):

@@ -40,7 +40,7 @@ class _Broker(mitogen.master.Broker):
     """
     def __init__(self) -> None:
         super().__init__(install_watcher=False)
-        self._watcher = mitogen.master.ThreadWatcher.watch(threading.main_thread(), self.shutdown)
+        self._end_with(threading.main_thread())
 
 
 class Tree(mitogen.master.Router):

@@ -3,13 +3,16 @@ The system gives no thread: nothing waits for one that never started, and the ne
 """
 
 import concurrent.futures
+import gc
 import logging
+import os
 import threading
 
 import pytest
 
 import mitogen
 import mitogen.core
+import mitogen.master
 import mitogen.service
 import mitogen.unix
 from mitogen._tree import reader
@@ -92,6 +95,19 @@ def test_a_long_answer_is_read_all_the_same(scarce):
         # A thread that waits so is to know whether it is an error.
         done = concurrent.futures.wait([future], testlib.patience(), concurrent.futures.FIRST_EXCEPTION)
         assert done.done == {future} and len(future.result()) == 1 << 20
+
+
+@pytest.mark.parametrize('name', ['mitogen.broker', 'mitogen.master.join_thread'])
+@pytest.mark.parametrize('make', [mitogen.master.Broker, mitogen.Tree])
+def test_a_broker_that_does_not_get_its_threads_leaves_nothing(scarce, monkeypatch, name, make):
+    monkeypatch.setattr(mitogen.master.ThreadWatcher, '_watchers', {})
+    before = threading.active_count(), len(os.listdir('/proc/self/fd'))
+    scarce.names.append(name)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        make()
+    gc.collect()
+    assert (threading.active_count(), len(os.listdir('/proc/self/fd'))) == before
+    assert not mitogen.master.ThreadWatcher._watchers
 
 
 def test_a_pool_that_does_not_get_its_threads_gives_the_handle_back(router, scarce):
