@@ -458,7 +458,13 @@ class _Freight(object):
         """
         thread = threading.Thread(target=self._make, name='mitogen-freight', args=self._packing[0])
         thread.daemon = True
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as e:
+            # The system gives none. Children that ask later may have more luck.
+            key, distribution = self._packing[0][:2]
+            made = '%s cannot be packed: %s' % (distribution.label, e)
+            self._router.broker.defer(self._finish, key, made, False)
 
     def _most_of(self, distribution):
         if _normalize(distribution.name) in self._chosen:
@@ -493,15 +499,20 @@ class _Freight(object):
         level = 0 if is_stored else 6 if 2 * most < size < 8 * most else 2
         return _Archive(distribution.load(paths), useful, most, level)
 
-    def _finish(self, key, made):
+    def _finish(self, key, made, keeps=True):
         self._packing.popleft()
         if self._packing:
             self._make_next()
         # A child may ask again for an archive that was freed: it is made anew.
-        self._made[key] = made
+        if keeps:
+            self._made[key] = made
         while len(self._made) > 1 and sum(
                 getattr(other, 'packed_size', 0)
                 for other in self._made.values()) > self.most_kept:
             self._made.popitem(last=False)
         for func in self._wanted.pop(key):
-            func(made)
+            try:
+                func(made)
+            except Exception:
+                # Others wait for it, too.
+                RESPONDER_LOG.exception('%s cannot be sent', key[0])

@@ -229,7 +229,11 @@ def _prepare_late_code():
         _late_code_begun = True
         thread = threading.Thread(target=_make_late_code, name='mitogen-late-core')
         thread.daemon = True
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no thread. Then children compile it.
+            pass
 
 
 def _make_late_code():

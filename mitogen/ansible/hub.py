@@ -120,7 +120,7 @@ def start_process(argv, terminal):
         proc = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             env=mitogen.ansible.environment.given())
-        files = [os.dup(stream.fileno()) for stream in (proc.stdin, proc.stdout, proc.stderr)]
+        files = copies(proc.stdin.fileno(), proc.stdout.fileno(), proc.stderr.fileno())
         for stream in proc.stdin, proc.stdout, proc.stderr:
             stream.close()
         return proc, files[0], files[1:]
@@ -130,11 +130,29 @@ def start_process(argv, terminal):
             argv, stdin=slave, stdout=subprocess.PIPE, stderr=slave, start_new_session=True,
             env=mitogen.ansible.environment.given(),
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        files = [master] + copies(master, proc.stdout.fileno())
+    except BaseException:
+        os.close(master)
+        raise
     finally:
         os.close(slave)
-    files = [master, os.dup(master), os.dup(proc.stdout.fileno())]
     proc.stdout.close()
     return proc, files[0], files[1:]
+
+
+def copies(*fds):
+    """
+    Return copies of descriptors, or none if they cannot all be had.
+    """
+    made = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except BaseException:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
 
 
 class Hub(object):

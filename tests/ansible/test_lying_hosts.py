@@ -188,3 +188,11 @@ def test_a_daemon_without_descriptors_or_threads_goes_on(tmp_path, monkeypatch):
             made.accept()
     assert len(served) == 2
     served[1].close()
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_a_zygote_that_cannot_be_started_leaves_no_descriptor(terminal):
+    before = os.listdir('/proc/self/fd')
+    with pytest.raises(OSError):
+        hub.start_process(['/missing/sudo'], terminal)
+    assert os.listdir('/proc/self/fd') == before

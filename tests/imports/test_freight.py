@@ -511,3 +511,17 @@ def test_a_child_that_lies_about_its_bytecode_has_no_more_archives_made(router, 
     testlib.wait_for(lambda: len(replies) == 30)
     assert [reply.split(b' ')[0] for reply in replies] == [b'ok'] * 30
     assert len(freight._made) == 1
+
+
+def test_children_are_told_where_no_thread_packs_and_later_ones_get_it(router, native, monkeypatch):
+    start, scarce = threading.Thread.start, [True]
+
+    def start_some(thread):
+        if scarce and thread.name == 'mitogen-freight':
+            raise RuntimeError("can't start new thread")
+        start(thread)
+    monkeypatch.setattr(threading.Thread, 'start', start_some)
+    with pytest.raises(CallError, match="cannot be packed: can't start new thread"):
+        router.local().call(eval, '__import__("fre_ext").more')
+    del scarce[:]
+    assert router.local().call(eval, '__import__("fre_ext").more') == 7

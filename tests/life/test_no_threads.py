@@ -13,6 +13,7 @@ import pytest
 import mitogen
 import mitogen.core
 import mitogen.master
+import mitogen.parent
 import mitogen.service
 import mitogen.unix
 from mitogen._tree import reader
@@ -108,6 +109,13 @@ def test_a_broker_that_does_not_get_its_threads_leaves_nothing(scarce, monkeypat
     gc.collect()
     assert (threading.active_count(), len(os.listdir('/proc/self/fd'))) == before
     assert not mitogen.master.ThreadWatcher._watchers
+
+
+def test_children_compile_what_nobody_compiles_for_them(scarce, monkeypatch):
+    monkeypatch.setattr(mitogen.parent, '_late_code_begun', False)
+    scarce.names.append('mitogen-late-core')
+    mitogen.parent._prepare_late_code()
+    assert mitogen.parent._late_code_begun
 
 
 def test_a_pool_that_does_not_get_its_threads_gives_the_handle_back(router, scarce):
