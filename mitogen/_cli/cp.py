@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import logging
 import os
 import re
@@ -82,7 +81,6 @@ def parse(word: str) -> list[Place]:
     return [Place(name, path) for name in hosts.expand([host])]
 
 
-@dataclasses.dataclass
 class Plan:
     """
     The work on each host.
@@ -90,8 +88,9 @@ class Plan:
     :ivar puts: host -> pairs of a path here and the path there.
     :ivar gets: host -> pairs of a path there and the path here.
     """
-    puts: dict[str, list[tuple[str, str]]] = dataclasses.field(default_factory=dict)
-    gets: dict[str, list[tuple[str, str]]] = dataclasses.field(default_factory=dict)
+    def __init__(self) -> None:
+        self.puts: dict[str, list[tuple[str, str]]] = {}
+        self.gets: dict[str, list[tuple[str, str]]] = {}
 
 
 def plan(words: list[str]) -> Plan:
@@ -282,12 +281,12 @@ def run(options: Any, rest: list[str]) -> int:
         os.makedirs(wanted.gets[host][0][1], exist_ok=True)
 
     def job(host: Any, outcome: display.Outcome) -> None:
-        value = dataclasses.asdict(copies.nothing())
+        value = dict(vars(copies.nothing()))
         pairs = [(copies.put, pair) for pair in wanted.puts.get(outcome.host, ())]
         pairs += [(copies.get, pair) for pair in wanted.gets.get(outcome.host, ())]
         told = bar.of(outcome.host)
         for copy, (source, target) in pairs:
-            copied = dataclasses.asdict(copy(host, source, target, told))
+            copied = vars(copy(host, source, target, told))
             for line in copied['skipped']:
                 text = 'mitogen: not copied: %s\n' % (line,)
                 shown.write(outcome.host, display.STDERR, text.encode('utf-8', 'replace'))

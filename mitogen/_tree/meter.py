@@ -5,7 +5,6 @@ Meter: how much of a file or a tree has arrived.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any, Callable, Optional
 
 import mitogen.core
 from mitogen._files.items import DATA, DONE, FILE, FOLDER, LINK, SKIPPED, UP
+from mitogen._tree.record import Record
 
 LOG = logging.getLogger('mitogen.tree')
 
@@ -24,8 +24,7 @@ Progress = Callable[[str, int, int], object]
 MOST_SKIPPED = 1000
 
 
-@dataclasses.dataclass
-class Copied:
+class Copied(Record):
     """
     Tells how much has travelled.
 
@@ -36,11 +35,20 @@ class Copied:
     :ivar skipped: a line about each special file, such as a fifo, and each that went away
         meanwhile; at most a thousand.
     """
-    files: int = 0
-    folders: int = 0
-    links: int = 0
-    bytes: int = 0
-    skipped: list[str] = dataclasses.field(default_factory=list)
+    files: int
+    folders: int
+    links: int
+    bytes: int
+    skipped: list[str]
+
+    def __init__(
+        self, files: int = 0, folders: int = 0, links: int = 0, bytes: int = 0, skipped: Optional[list[str]] = None,
+    ) -> None:
+        self.files = files
+        self.folders = folders
+        self.links = links
+        self.bytes = bytes
+        self.skipped = [] if skipped is None else skipped
 
 
 class Meter:

@@ -5,7 +5,6 @@ SyncMeter: how much of a tree has arrived where an older copy of it was.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Optional
 
 from mitogen._files.items import DATA
@@ -13,7 +12,6 @@ from mitogen._files.sync_items import AS_IT_WAS, COPY, HOLE, KEEP, PACKED, SUM, 
 from mitogen._tree.meter import Copied, Meter, Progress
 
 
-@dataclasses.dataclass
 class Synced(Copied):
     """
     The result of a sync: a :class:`Copied` that counts the files which were written.
@@ -22,9 +20,18 @@ class Synced(Copied):
     :ivar sent: bytes of content that were sent, compressed or not.
     :ivar removed: files, links and folders that were removed.
     """
-    same: int = 0
-    sent: int = 0
-    removed: int = 0
+    same: int
+    sent: int
+    removed: int
+
+    def __init__(
+        self, files: int = 0, folders: int = 0, links: int = 0, bytes: int = 0, skipped: Optional[list[str]] = None,
+        same: int = 0, sent: int = 0, removed: int = 0,
+    ) -> None:
+        super().__init__(files, folders, links, bytes, skipped)
+        self.same = same
+        self.sent = sent
+        self.removed = removed
 
 
 class SyncMeter(Meter):

@@ -2,6 +2,7 @@
 Trees of which only what differs is sent, to a host and from it.
 """
 
+import dataclasses
 import os
 import signal
 import stat
@@ -427,3 +428,12 @@ def test_blocks_that_are_shared_have_a_limit_and_an_error_is_not_kept():
         with pytest.raises(ZeroDivisionError):
             shared.load('c', lambda: 1 // 0)
     assert read('c') == b'x' * 6
+
+
+@pytest.mark.once
+def test_a_result_is_a_dataclass_for_programs():
+    done = mitogen.Synced(1, 2, skipped=['x'], sent=3)
+    assert dataclasses.asdict(done) == vars(done) and done == dataclasses.replace(done)
+    assert [field.name for field in dataclasses.fields(mitogen.Copied)] == [
+        'files', 'folders', 'links', 'bytes', 'skipped']
+    assert mitogen.Copied().skipped is not mitogen.Copied().skipped and mitogen.Copied() != mitogen.Synced()
