@@ -179,6 +179,17 @@ def start(folder, controller, home):
             launch(listener, controller, os.path.join(folder, SOCKET), home)
 
 
+def open_log():
+    """
+    Return the file for the log of the daemon.
+    """
+    path = os.environ.get(LOG) or os.devnull
+    try:
+        return open(path, 'ab')
+    except (IOError, OSError) as error:
+        raise OSError('%s is %r, and that file cannot be written: %s' % (LOG, path, error.strerror))
+
+
 def launch(listener, controller, path, home):
     """
     Run the daemon. Nothing of it is seen by the terminal, and the import path
@@ -186,7 +197,7 @@ def launch(listener, controller, path, home):
     """
     folders = [os.path.abspath(folder) for folder in sys.path if folder]
     code = 'import sys; sys.path[:] = %r; from mitogen.ansible.daemon import main; main()' % (folders,)
-    with open(os.environ.get(LOG) or os.devnull, 'ab') as log:
+    with open_log() as log:
         subprocess.Popen(
             [sys.executable, '-S', '-c', code, str(listener.fileno()), str(controller), path, home],
             pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,

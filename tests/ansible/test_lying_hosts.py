@@ -196,3 +196,10 @@ def test_a_zygote_that_cannot_be_started_leaves_no_descriptor(terminal):
     with pytest.raises(OSError):
         hub.start_process(['/missing/sudo'], terminal)
     assert os.listdir('/proc/self/fd') == before
+
+
+def test_a_log_that_cannot_be_written_is_named_with_its_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv('MITOGEN_ANSIBLE_LOG', str(tmp_path / 'missing' / 'log'))
+    tmp_path.chmod(0o700)
+    with pytest.raises(client.DaemonError, match="MITOGEN_ANSIBLE_LOG is '.*/missing/log', and that file cannot be written"):
+        client.connect(str(tmp_path), os.getpid(), '')
