@@ -408,5 +408,6 @@ def test_an_interrupt_while_answers_are_handed_out_ends_the_loop_and_loses_no_ot
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.wait(left))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
         loop.close()
