@@ -139,9 +139,9 @@ class Host:
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """
         Call a function there. Returns an awaitable of its result, which is a coroutine for all that
-        takes coroutines: asyncio.create_task(), gather(), a TaskGroup. Errors are those of
-        :meth:`mitogen.Host.call`. Most calls are sent at once, so in the order in which they were
-        made.
+        takes coroutines: asyncio.create_task(), gather(), a TaskGroup. For asyncio.wait(), which
+        refuses coroutines, make a task of it. Errors are those of :meth:`mitogen.Host.call`. Most
+        calls are sent at once, so in the order in which they were made.
         """
         call = begin(self.sync, fn, args, kwargs)
         return self._call(fn, args, kwargs) if call is None else call
