@@ -84,8 +84,8 @@ _HINTS = [(re.compile(_entry[0], re.I),) + _entry[1:] for _entry in (
      u'python_path.',
      'python'),
     (u"child start failed: .{0,40}no such file or directory: u?'([^'\n]{1,200})'",
-     u'\\1 is not there. It is the program of the method, which may not be '
-     u'installed, or the interpreter: option python_path.',
+     u'\\1 is not there. Install it, or if it is the interpreter, say where one '
+     u'is: option python_path.',
      'python'),
     (u'permission denied|operation not permitted',
      u'this user may not run the program, or enter a directory on the way to '
