@@ -33,8 +33,8 @@ account = accounts.account
 
 def open_files():
     """
-    Return what the descriptors of this process are open on. A pipe, or a socket, has a number of its
-    own.
+    Return the names of the files, pipes and sockets that this process has open. The name of a pipe,
+    or of a socket, has a number of its own.
     """
     found = set()
     for name in os.listdir('/proc/self/fd'):
@@ -74,7 +74,7 @@ def test_connect_without_descriptors(router):
             child.shutdown(wait=True)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        # What was there may go meanwhile: other tests of this process have left it.
+        # Files that earlier tests of this process have left may be closed meanwhile.
         testlib.wait_for(lambda: open_files() <= before, what='nothing new that is open')
     failed = outcomes[:outcomes.index('')]
     assert len(failed) > 1 and 'Too many open files' in failed[0]
