@@ -19,6 +19,10 @@ _IDLE = ('.pyi', '.a', '.pyc', '.pyo')
 #: Words of a module that looks for files beside itself.
 _BY_PATH_RE = re.compile(br'\b(?:__file__|__path__)\b|\bstr\(\s*(?:\w+\.)*files\(')
 
+#: Words of a package that reads the stub beside its ``__init__.py`` as it is imported, to know
+#: which modules are lazy.
+_BY_STUB_RE = re.compile(br'\b(?:attach_stub|__file__)\b')
+
 #: Words of a module that lists files.
 _LISTS_RE = re.compile(br'\b(?:listdir|scandir|iterdir|i?glob|walk|iter_modules|walk_packages)\s*\(')
 
@@ -94,7 +98,7 @@ class _DistributionFiles(object):
                           if not _OUTSIDE_RE.search(path))
         #: Module -> path, of modules that are native extensions and nothing else.
         self.natives = dict(self._find_natives())
-        self._by_path = self._light = None
+        self._by_path = self._light = self._stubs = None
 
     @property
     def label(self):
@@ -159,8 +163,31 @@ class _DistributionFiles(object):
         """
         return [path for path in self.files
                 if '/' in path and '.dist-info/' not in path and
-                not path.endswith(_IDLE + ('.py', '/py.typed')) and
+                not self._is_idle(path) and not path.endswith(('.py', '/py.typed')) and
                 not ('.so' in path and _module_of(path))]
+
+    def _is_idle(self, path):
+        return path.endswith(_IDLE) and not (path.endswith('.pyi') and path in self._read_stubs())
+
+    def _read_stubs(self):
+        """
+        Return the paths of stubs that programs read, as a set: those of packages that do so, and
+        those that are for modules of others, as a checker of types has them.
+        """
+        if self._stubs is None:
+            folders = set(path.rpartition('/')[0] for path in self.files if _module_of(path))
+            self._stubs = set(
+                path for path in self.files if path.endswith('.pyi') and (
+                    path.rpartition('/')[0] not in folders or
+                    path.endswith('/__init__.pyi') and path[:-1] in self.files and self._has(path[:-1], _BY_STUB_RE)))
+        return self._stubs
+
+    def _has(self, path, regex):
+        try:
+            return regex.search(self.read(path)) is not None
+        except (IOError, OSError):
+            # It was removed after the installation.
+            return False
 
     def size_of_all(self, paths):
         """
@@ -229,7 +256,7 @@ class _DistributionFiles(object):
                 continue
             if path.endswith('.pyc'):
                 bytecode.append(path)
-            elif not path.endswith(_IDLE):
+            elif not self._is_idle(path):
                 paths.append(path)
         return paths, bytecode
 
@@ -341,6 +368,10 @@ class _WheelFiles(_DistributionFiles):
         super(_WheelFiles, self).__init__(
             name, version, ['-'.join(words[-3:])],
             dict((path, self._members[path].file_size) for path in self._members))
+
+    def _has(self, path, regex):
+        # The few stubs that this is asked for are small.
+        return True
 
     def load(self, paths):
         import zipfile

@@ -191,6 +191,27 @@ def test_data_that_is_read_by_path_comes_along(router, site):
     assert imported(router.local(), 'fre_data', 'value') == '{"a": 1}'
 
 
+def test_a_stub_that_a_package_reads_comes_along(router, site):
+    # As with lazy_loader, whose function opens it.
+    made_distributions.install(site, 'fre-stub', {
+        'fre_stub/__init__.py': 'import fre_loader\nvalue = fre_loader.attach_stub(__file__)\n',
+        'fre_stub/__init__.pyi': 'from . import one\n', 'fre_stub/one.py': '', 'fre_stub/one.pyi': ''})
+    made_distributions.install(site, 'fre-loader', {
+        'fre_loader.py': 'def attach_stub(path):\n    with open(path + "i") as fp:\n        return fp.read()\n'})
+    child = router.local()
+    assert imported(child, 'fre_stub', 'value') == 'from . import one\n'
+    # The others are of no use to a program.
+    assert 'one.pyi' not in imported(child, 'fre_stub', '__import__("os").listdir(__path__[0])')
+
+
+def test_stubs_of_modules_that_others_have_come_along(router, site):
+    # As those of mypy.
+    made_distributions.install(site, 'fre-checker', {
+        'fre_checker/__init__.py': 'import os\nvalue = os.listdir(os.path.dirname(__file__) + "/stubs/lib")\n',
+        'fre_checker/__init__.pyi': '', 'fre_checker/stubs/lib/json.pyi': ''})
+    assert imported(router.local(), 'fre_checker', 'value') == ['json.pyi']
+
+
 def test_what_the_modules_of_a_whole_distribution_import_comes_in_the_same_answer(router, site, monkeypatch):
     made_distributions.install(site, 'fre-data', {
         'fre_data/__init__.py': 'import fre_data.inner\nimport os\n'
@@ -369,7 +390,7 @@ def test_data_of_a_package_by_its_loader_needs_no_distribution(router, much, ask
     assert imported(child, 'fre_much', 'by_loader()') == b'why'
     files = "__import__('importlib.resources').resources.files('fre_much')"
     assert child.call(eval, "(%s / 'd' / 'e' / 'y').read_text()" % files) == 'why'
-    assert imported(child, 'fre_much', 'modules()') == ['d', 'inner', 'plugins']
+    assert imported(child, 'fre_much', 'modules()') == ['inner']
     assert not asked
 
 
