@@ -344,7 +344,7 @@ class Importer(_Fetcher):
                 return None
             pkg = sys.modules.get(pkgname)
             # Not a package of that name on our disk, unless half of it is here.
-            if getattr(pkg, '__loader__', self) is not self and \
+            if getattr(pkg, '__loader__', self) not in (self, None) and \
                     getattr(pkg, '__file__', None):
                 return None
         return fullname == '__main__' or self.policy.overriden(fullname)
@@ -420,8 +420,11 @@ class Importer(_Fetcher):
         import _frozen_importlib_external as external
         kind = getattr(external, 'NamespaceLoader', None) or \
             external._NamespaceLoader
-        # Namespace paths have no constructor before Python 3.11. Data files
-        # are those of this disk.
+        if path:
+            kind = type('NamespaceLoader', (kind,), {
+                'get_resource_reader': lambda _, fullname: import_module('mitogen._folders')._Joined(
+                    folders, self.get_resource_reader(fullname))})
+        # Namespace paths have no constructor before Python 3.11.
         spec.loader = kind.__new__(kind)
         spec.loader._path = spec.submodule_search_locations = folders
         if path:

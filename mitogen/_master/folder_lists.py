@@ -7,7 +7,7 @@ from __future__ import absolute_import  # house
 
 import os  # house
 
-from mitogen.master import _list_submodules, _search_path, to_text  # house
+from mitogen.master import _iter_loader, _search_path, to_text  # house
 
 
 #: Names in one list. No package has more, and a child must not make the master list more.
@@ -102,13 +102,13 @@ def _list_folder(loader, locations, fullname, parts):
 
 def _list_package(fullname, policy):
     """
-    Return the modules directly inside a package that a child may have: name -> whether that is a
-    package.
+    Return the modules directly inside a package that a child may have, as :mod:`pkgutil` lists them
+    on a disk: name -> whether that is a package. A folder without ``__init__`` is not listed.
     """
+    import pkgutil
     folders = _search_path(fullname)
-    path = os.path.join(folders[0], '__init__.py') if folders else ''
-    return dict((name, is_package) for name, is_package in _list_submodules(path, fullname)
-                if not policy.denied('%s.%s' % (fullname, name)))
+    entries = pkgutil.iter_modules(folders) if folders else _iter_loader(fullname)
+    return dict((entry[1], entry[2]) for entry in entries if not policy.denied('%s.%s' % (fullname, entry[1])))
 
 
 def _may_see(policy, fullname, parts):

@@ -124,6 +124,33 @@ def test_half_of_a_folder_here_and_half_there(places):
     assert 'ModuleNotFoundError' in str(e.value)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10), reason='files() takes no folders without __init__')
+def test_data_of_a_folder_that_is_half_here_and_half_there(places):
+    places.here({'nsp_r/ours.txt': 'ours', 'nsp_r/both.txt': 'ours', 'nsp_r/sub/ours.txt': 'deep', 'nsp_r/only/a/b.txt': 'b',
+                 'nsp_r/mixed/x.txt': ''})
+    places.there({'nsp_r/theirs.txt': 'theirs', 'nsp_r/both.txt': 'theirs', 'nsp_r/sub/theirs.txt': '', 'nsp_r/mixed': 'file'})
+    files = "__import__('importlib.resources').resources.files(%r)"
+    for name, path, text in (
+            ('nsp_r', 'ours.txt', 'ours'), ('nsp_r', 'theirs.txt', 'theirs'), ('nsp_r', 'both.txt', 'theirs'),
+            ('nsp_r', 'sub/ours.txt', 'deep'), ('nsp_r.sub', 'ours.txt', 'deep'), ('nsp_r', 'only/a/b.txt', 'b'),
+            ('nsp_r', 'mixed', 'file')):
+        assert places.value(name, (files + ".joinpath(*%r.split('/')).read_text()") % (name, path)) == text
+    names = files + ".joinpath(%r).iterdir()"
+    assert places.value('nsp_r', '[f.name for f in %s]' % names % ('nsp_r', 'sub')) == ['ours.txt', 'theirs.txt']
+    kinds = '[(f.name, f.is_dir(), f.is_file()) for f in %s.iterdir()]' % files % 'nsp_r'
+    assert places.value('nsp_r', kinds) == [
+        ('both.txt', False, True), ('mixed', False, True), ('only', True, False), ('ours.txt', False, True),
+        ('sub', True, False), ('theirs.txt', False, True)]
+    # As a folder of a disk.
+    copied = "list(map(lambda c: (sorted(__import__('os').listdir(str(c.__enter__()))), c.__exit__(None, None, None))[0], " \
+             "[__import__('importlib.resources').resources.as_file(%s / 'sub')]))" % files % 'nsp_r'
+    assert places.value('nsp_r', copied) == [['ours.txt', 'theirs.txt']]
+    for path, error in ('no.txt', 'FileNotFoundError'), ('sub', 'IsADirectoryError'):
+        with pytest.raises(CallError) as e:
+            places.value('nsp_r', (files + '.joinpath(%r).read_text()') % ('nsp_r', path))
+        assert error in str(e.value)
+
+
 @pytest.mark.parametrize('name, text', [('nsp_hext', EXTEND), ('nsp_hdec', DECLARE)])
 def test_half_of_a_package_that_is_put_together_here_and_half_there(places, name, text):
     places.here({name + '/__init__.py': text, name + '/ours.py': 'x = "here"', name + '/deep/__init__.py': '',
@@ -164,7 +191,8 @@ def test_a_folder_that_only_the_target_has_stays_a_package(places):
 def test_a_folder_inside_a_package_is_a_package(places):
     places.here({'nsp_h/__init__.py': '', 'nsp_h/plain/mod.py': 'x = 1', 'nsp_h/not-a-name/x.py': ''})
     assert places.value('nsp_h.plain.mod', 'x') == 1
-    assert places.value('nsp_h', "[m.name for m in __import__('pkgutil').iter_modules(__path__)]") == ['plain']
+    # On a disk it is not listed either.
+    assert places.value('nsp_h', "[m.name for m in __import__('pkgutil').iter_modules(__path__)]") == []
 
 
 def test_a_source_beside_an_extension_is_served(places):
@@ -239,6 +267,25 @@ def test_a_package_that_puts_something_else_in_its_place(places):
             ''',
         'nsp_m/sub.py': 'x = 1\n', 'nsp_mu.py': 'import nsp_m.sub\nx = nsp_m.sub.x\n'})
     assert places.value('nsp_mu', 'x') == 1
+
+
+def test_a_package_that_puts_a_bare_module_in_its_place(places):
+    # It has no loader.
+    places.here({
+        'nsp_s/__init__.py': '''
+            import importlib, sys, types
+            class Lazy(types.ModuleType):
+                def __getattr__(self, name):
+                    if name.startswith('_'):
+                        raise AttributeError(name)
+                    return importlib.import_module(self.__name__ + '.' + name)
+            lazy = Lazy(__name__)
+            lazy.__path__, lazy.__file__ = __path__, __file__
+            sys.modules[__name__] = lazy
+            ''',
+        'nsp_s/sub.py': 'x = 1\n', 'nsp_su.py': 'import nsp_s\nx = nsp_s.sub.x\n', 'nsp_sv.py': 'from nsp_s.sub import x\n'})
+    assert places.value('nsp_su', 'x') == 1
+    assert places.value('nsp_sv', 'x') == 1
 
 
 OLD = [name for name in ('python2.7', 'python3.6', 'python3.12', 'python3.13') if pythons.is_here(name)]
