@@ -242,6 +242,8 @@ class ModuleResponder(_Server):
             The policy denies the module, or it is a main module that cannot
             be imported.
         """
+        # Forgets a module whose file was edited.
+        self._parcels.get(fullname)
         tup = self._cache.get(fullname)
         if tup is None:
             # A denial is not remembered, as the policy may change.

@@ -10,9 +10,11 @@ import marshal  # house
 import os  # house
 import zlib  # house
 
+import mitogen.parent  # house
 
 from mitogen.master import _file_cache, _FURNISH_RE, _get_bytecode, _kept, _log_swallowed, _read_file  # house
-from mitogen.master import _stamp_of, _with_head, _with_packages, get_child_modules, PY3, RESPONDER_LOG, to_text  # house
+from mitogen.master import _search_path, _stamp_of, _with_head, _with_packages, get_child_modules, PY3  # house
+from mitogen.master import RESPONDER_LOG, to_text  # house
 
 
 #: All that a child is told about a module, but for its content. The path is
@@ -31,6 +33,18 @@ _FOLDERS = 'mitogen._folders'
 _PROMISES = 'mitogen._promises'
 
 
+def _stamps_around(package):
+    """
+    Return a value that changes when a module is added to a package, or to the top level if the name
+    is empty.
+    """
+    try:
+        return list(map(_stamp_of, _search_path(package)))
+    except Exception:
+        # A finder of another package. There is no such module then.
+        return None
+
+
 class _Parcels(object):
     """
     Finds each module once, and makes its contents once for all children. Files
@@ -45,6 +59,8 @@ class _Parcels(object):
         self._needs = {}
         #: Name -> whether children run exactly the file of a module.
         self._is_whole_file = {}
+        #: Name of a module that is not there -> what :func:`_stamps_around` returned then.
+        self._absent = {}
         #: Names of modules whose files were looked at in this slice of work, :data:`None` between
         #: two slices.
         self._looked_at = None
@@ -82,14 +98,27 @@ class _Parcels(object):
             self._parcels[fullname] = parcel
         return parcel
 
-    @staticmethod
-    def is_fresh(parcel):
+    def is_fresh(self, parcel):
         """
-        Tell whether the file of a module is unchanged.
+        Tell whether the file of a module is unchanged, or a module is still not there.
         """
+        if parcel.path is None:
+            return self._is_still_absent(parcel.name)
         return parcel.stamp is None or (
             parcel.stamp == _stamp_of(parcel.path) and
             (parcel.folder is None or parcel.folder == _stamp_of(os.path.dirname(parcel.path))))
+
+    def _is_still_absent(self, fullname):
+        stamps = _kept.get(_stamps_around, fullname.rpartition('.')[0])
+        if self._absent.get(fullname) == stamps:
+            return True
+        self._responder._forget(fullname)
+        return self._find(fullname).path is None
+
+    def _note_absent(self, fullname):
+        if len(self._absent) >= mitogen.parent.ABSENT_MAX:
+            self._absent.clear()
+        self._absent[to_text(fullname)] = _kept.get(_stamps_around, fullname.rpartition('.')[0])
 
     def _find(self, fullname):
         path, source, is_pkg = self._responder._find_servable(fullname)
@@ -98,6 +127,7 @@ class _Parcels(object):
             self._responder._freight.find(fullname, path)
         if source is None:
             if load is None or load.text is None:
+                self._note_absent(fullname)
                 return _Parcel(to_text(fullname), None, None, None, load)
             return _Parcel(to_text(fullname), load.present, to_text(load.path),
                            _stamp_of(load.path), load)

@@ -5,6 +5,8 @@ The packages are made for each test. They are on the path of this process, and o
 Children are asked by `eval`, which they have.
 """
 
+import os
+import shutil
 import sys
 import textwrap
 import zlib
@@ -189,6 +191,50 @@ def test_an_edited_file_is_sent_as_it_is(router, make):
     assert imported(router.local(), 'clo_user', 'e.value') == 1
     make({'clo_edited.py': 'value = 22'})
     assert imported(router.local(), 'clo_user', 'e.value') == 22
+
+
+#: Files of one module in turn: it is edited, becomes a package, goes away and comes back.
+FILES = [{'clo_edited.py': 'value = 1'}, {'clo_edited.py': 'value = 22'},
+         {'clo_edited/__init__.py': 'from clo_edited.inner import value', 'clo_edited/inner.py': 'value = 333'},
+         {}, {'clo_edited.py': 'value = 4444'}]
+
+
+@pytest.mark.parametrize('name', ['python2.7', 'python3.8', None])
+def test_a_long_living_master_notices_what_becomes_of_a_file(router, make, name):
+    path = name and pythons.find_python(name)
+    folder = make({'clo_user.py': 'import clo_edited as e', 'clo_other.py': 'import clo_user.nothing\n'})
+    for files in FILES:
+        for old in folder.glob('clo_edited*'):
+            shutil.rmtree(str(old)) if old.is_dir() else old.unlink()
+        make(files)
+        # A folder that changes twice within one tick of the clock has one time.
+        stamp = os.stat(str(folder)).st_mtime + len(list(folder.iterdir())) + 1
+        os.utime(str(folder), (stamp, stamp))
+        for _ in range(2):
+            child = router.local(python_path=path)
+            if files:
+                assert child.call(closure_child.value_in, 'clo_user', 'e.value') == int(list(files.values())[-1].split()[-1])
+            else:
+                with pytest.raises(CallError, match="unable to serve 'clo_edited'"):
+                    child.call(closure_child.value_in, 'clo_user', '0')
+            child.shutdown(wait=True)
+
+
+def test_what_is_not_there_yet_is_looked_for_only_if_a_folder_has_changed(router, make, monkeypatch):
+    folder = make({'clo_user.py': 'try:\n    import clo_absent\nexcept ImportError:\n    value = 1\n'})
+    assert imported(router.local(), 'clo_user', 'value') == 1
+    asked = []
+    find = router.responder._finder._find
+    monkeypatch.setattr(router.responder._finder, '_find', lambda name: asked.append(name) or find(name))
+    assert imported(router.local(), 'clo_user', 'value') == 1
+    assert asked == []
+    make({'clo_something.py': ''})
+    stamp = os.stat(str(folder)).st_mtime + 1
+    os.utime(str(folder), (stamp, stamp))
+    monkeypatch.setattr(router.responder._parcels, 'content', None)
+    # The answer is still the one that was made.
+    assert imported(router.local(), 'clo_user', 'value') == 1
+    assert 'clo_absent' in asked
 
 
 def test_an_answer_is_made_once_for_children_that_lack_the_same(router, make, monkeypatch):
