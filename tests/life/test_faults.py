@@ -21,6 +21,7 @@ from mitogen.core import CallError, ChannelError, Latch, Receiver, StreamError
 
 import accounts
 import network
+import process_targets
 import service_targets
 import sshd
 import targets
@@ -30,21 +31,6 @@ account = accounts.account
 
 
 # ---- no descriptors
-
-def open_files():
-    """
-    Return the names of the files, pipes and sockets that this process has open. The name of a pipe,
-    or of a socket, has a number of its own.
-    """
-    found = set()
-    for name in os.listdir('/proc/self/fd'):
-        try:
-            found.add(os.readlink('/proc/self/fd/' + name))
-        except OSError:
-            # That of the list itself.
-            pass
-    return found
-
 
 def test_connect_without_descriptors(router):
     """
@@ -58,7 +44,8 @@ def test_connect_without_descriptors(router):
     router.local().shutdown(wait=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     testlib.wait_for(lambda: set(sshd.children_of(os.getpid())) <= children)
-    before = open_files()
+    # The name of a pipe, or of a socket, has a number of its own.
+    before = set(process_targets.descriptors())
     outcomes = []
     for left in range(9):
         lowest = os.dup(0)
@@ -75,7 +62,7 @@ def test_connect_without_descriptors(router):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         # Files that earlier tests of this process have left may be closed meanwhile.
-        testlib.wait_for(lambda: open_files() <= before, what='nothing new that is open')
+        testlib.wait_for(lambda: before.issuperset(process_targets.descriptors()), what='nothing new that is open')
     failed = outcomes[:outcomes.index('')]
     assert len(failed) > 1 and 'Too many open files' in failed[0]
     # A process of 3.13 needs fewer for a new one, which has the same limit and may lack them then.
